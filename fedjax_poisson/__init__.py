@@ -1,0 +1,1 @@
+"""Private, encrypted federated learning as pure JAX functions."""

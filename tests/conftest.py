@@ -1,0 +1,23 @@
+"""Strictness for every test: no silent dtype promotion, several host devices for shard_map, hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+
+# Before jax is imported: four host devices so that shard_map tests mean something, two cores are all there is.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+import hypothesis
+import jax
+import pytest
+
+hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def _strict_jax():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
