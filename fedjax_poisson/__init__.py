@@ -1,1 +1,23 @@
-"""Private, encrypted federated learning as pure JAX functions."""
+"""Private, encrypted federated learning as pure JAX functions.
+
+Every clipped update becomes Poisson counts whose privacy is proved, the counts are encrypted, only their sum is opened, and every release is
+on a privacy ledger. The command line is `fedjax-poisson run`.
+"""
+
+from fedjax_poisson import accounting, ckks, data, federated, mechanisms, models, randomness
+from fedjax_poisson.federated import fedsgd
+from fedjax_poisson.mechanisms import gaussian, poisson_embedding, skellam
+
+__all__ = [
+    "accounting",
+    "ckks",
+    "data",
+    "federated",
+    "fedsgd",
+    "gaussian",
+    "mechanisms",
+    "models",
+    "poisson_embedding",
+    "randomness",
+    "skellam",
+]

@@ -1,1 +1,160 @@
-def main() -> None: ...
+"""The command line: `fedjax-poisson run | report | ledger | account | bench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fedjax_poisson.experiment.config import Config, read_config
+
+_FAILED = 2
+
+
+def _setting_fields() -> list[Any]:
+    """Config's fields as optional arguments: what is not given comes from the TOML file or the default; help is Config's docstring."""
+    help_of = dict(re.findall(r"^ {6}(\w+): (.+)$", Config.__doc__ or "", re.MULTILINE))
+    fields = []
+    for field in dataclasses.fields(Config):
+        if field.name == "dataset":
+            continue
+        kind = f"{field.type}" if "None" in str(field.type) else f"{field.type} | None"
+        default = "" if field.default is None else f" (default: {field.default})"
+        metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
+        argument = tyro.conf.arg(help=help_of.get(field.name, "") + default, help_behavior_hint="", metavar=metavar)
+        annotated = Annotated[eval(kind, {"Literal": Literal}), argument]
+        fields.append((field.name, annotated, dataclasses.field(default=None)))
+    return fields
+
+
+Settings = dataclasses.make_dataclass("Settings", _setting_fields(), frozen=True, kw_only=True)
+"""Settings given on the command line; None where not given."""
+
+
+def run(
+    name: Annotated[str, tyro.conf.Positional] = "heart",
+    /,
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    quiet: bool = False,
+) -> int:
+    """Train one model over several sites, privately and under encryption, and leave a run folder with a report.
+
+    Args:
+      name: a data set that ships (heart, thyroid) or a TOML file of settings.
+      settings: settings of the run.
+      out: run folder; default runs/NAME-DATE-TIME.
+      resume: go on with the run in this folder, with its own settings.
+      quiet: no progress and no summary.
+    """
+    from rich.console import Console
+
+    from fedjax_poisson.experiment import progress
+    from fedjax_poisson.experiment.report import write_report
+    from fedjax_poisson.experiment.run import run as run_experiment
+
+    given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
+    if resume is not None:
+        if given or out is not None:
+            raise ValueError("--resume goes on with the settings of its folder; give no other settings.")
+        config, folder = read_config(resume / "config.toml") if (resume / "config.toml").exists() else Config(), resume
+    else:
+        config = read_config(name, **given) if name.endswith(".toml") else Config(dataset=name, **given)
+        label = Path(config.csv).stem if config.csv else config.dataset
+        folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
+    console = Console(quiet=quiet)
+    if config.seed is not None:
+        console.print(f"[bold yellow]seed {config.seed}: reproducible, and therefore NOT private.[/]")
+    if config.aggregator == "plain":
+        console.print("[bold yellow]aggregator plain: NOTHING is encrypted.[/]")
+    with progress.progress(console, config.rounds) as report:
+        summary = run_experiment(config, folder, resume=resume is not None, report=report)
+    page = write_report(folder)
+    _print_summary(console, summary, page)
+    return 0
+
+
+def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Draw the figures and write report.html of a finished run again.
+
+    Args:
+      folder: run folder.
+    """
+    from fedjax_poisson.experiment.report import write_report
+
+    print(write_report(folder))
+    return 0
+
+
+def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = False) -> int:
+    """Show the privacy ledger of a run.
+
+    Args:
+      folder: run folder (or a ledger file).
+      verify: recompute the hash chain and compare it with the head pinned in summary.json.
+    """
+    import json
+
+    from fedjax_poisson import accounting
+
+    path = folder / "ledger.sqlite" if folder.is_dir() else folder
+    book = accounting.read_ledger(path)
+    try:
+        print(f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  spent at order {book.order:g}")
+        for row in book.rows():
+            print(
+                f"{row.id:>4}  {row.time[:26]:<26}  {row.purpose:<12} {row.label:<16} {row.mechanism:<18} "
+                f"{row.honest_senders:>6}/{row.senders:<7} {row.spent:.6g}"
+            )
+        print(f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}")
+        if verify:
+            summary = path.parent / "summary.json"
+            head = json.loads(summary.read_text())["ledger_head"] if summary.exists() else None
+            count = book.verify(head)
+            pinned = "and end in the head pinned in summary.json" if head else "(no summary.json pins the head: rows cut from the end would not show)"
+            print(f"verified: {count} rows follow from each other {pinned}")
+    finally:
+        book.close()
+    return 0
+
+
+def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
+    plain = summary["nonprivate_mean_client_accuracy"]
+    console.print(
+        f"\n[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/] "
+        f"(the same recipe without privacy: {plain:.3f}), AUC {summary['auc'] or float('nan'):.3f}",
+        highlight=False,
+    )
+    console.print(
+        f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
+        f"{summary['honest_senders']} of {summary['senders']} sites honest; {summary['rounds']} rounds and the standardisation on the ledger",
+        highlight=False,
+    )
+    console.print(
+        f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
+        f"{summary['encrypt_seconds']:.2f} s in all; whole run {summary['total_seconds']:.1f} s",
+        highlight=False,
+    )
+    for warning in summary["warnings"]:
+        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+    if not summary["private"]:
+        console.print(f"[bold yellow]NOT PRIVATE:[/] {summary['privacy_note']}", highlight=False)
+    console.print(f"report: {page}", highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; errors of the user's making end in one message, not in a traceback."""
+    commands = {"run": run, "report": report, "ledger": ledger}
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"fedjax-poisson: {error}", file=sys.stderr)
+        code = _FAILED
+    sys.exit(code)

@@ -1,1 +1,96 @@
-"""accounting."""
+"""Privacy accounting on the host, in float64: Renyi curves, sampling, calibration, filters and the ledger."""
+
+from fedjax_poisson.accounting import experimental
+from fedjax_poisson.accounting.account import (
+    Account,
+    RoundRow,
+    Setting,
+    account_table,
+    calibrate_gaussian_pld,
+    gaussian_pld_epsilon,
+    make_account,
+    round_curve,
+    round_table,
+)
+from fedjax_poisson.accounting.calibration import (
+    calibrate_dark_count,
+    calibrate_noise_multiplier,
+    calibrate_rounds,
+    calibrate_skellam_variance,
+)
+from fedjax_poisson.accounting.chain import LedgerCorrupt, Release
+from fedjax_poisson.accounting.filter import (
+    FilterState,
+    PrivacyFilter,
+    default_filter_order,
+    event_budget_filter,
+    renyi_filter,
+)
+from fedjax_poisson.accounting.ledger import (
+    BudgetExhausted,
+    Ledger,
+    Remaining,
+    open_ledger,
+    read_ledger,
+)
+from fedjax_poisson.accounting.renyi import (
+    DEFAULT_ORDERS,
+    best_order,
+    compose,
+    embedding_divergence,
+    epsilon,
+    epsilon_per_order,
+    gaussian_rdp,
+    integer_orders,
+    poisson_embedding_rdp,
+    rdp_budget,
+    single_channel_rdp,
+)
+from fedjax_poisson.accounting.sampling import subsampled_rdp, without_replacement_rdp
+from fedjax_poisson.accounting.skellam import Sensitivity, rounded_sensitivity, skellam_exact_rdp, skellam_rdp
+
+__all__ = [
+    "DEFAULT_ORDERS",
+    "Account",
+    "BudgetExhausted",
+    "FilterState",
+    "Ledger",
+    "LedgerCorrupt",
+    "PrivacyFilter",
+    "Release",
+    "Remaining",
+    "RoundRow",
+    "Sensitivity",
+    "Setting",
+    "account_table",
+    "best_order",
+    "calibrate_dark_count",
+    "calibrate_gaussian_pld",
+    "calibrate_noise_multiplier",
+    "calibrate_rounds",
+    "calibrate_skellam_variance",
+    "compose",
+    "default_filter_order",
+    "embedding_divergence",
+    "epsilon",
+    "epsilon_per_order",
+    "event_budget_filter",
+    "experimental",
+    "gaussian_pld_epsilon",
+    "gaussian_rdp",
+    "integer_orders",
+    "make_account",
+    "open_ledger",
+    "poisson_embedding_rdp",
+    "rdp_budget",
+    "read_ledger",
+    "renyi_filter",
+    "round_curve",
+    "round_table",
+    "rounded_sensitivity",
+    "single_channel_rdp",
+    "skellam_exact_rdp",
+    "skellam_rdp",
+    "subsampled_rdp",
+    "without_replacement_rdp",
+]

@@ -1,1 +1,28 @@
-"""data."""
+"""Records of several sites: one container, the data sets that ship, loaders for what users bring, partitions."""
+
+from .covid_xray import from_covid_qu_ex as from_covid_qu_ex
+from .covid_xray import from_covid_radiography as from_covid_radiography
+from .covid_xray import from_covidx as from_covidx
+from .eicu import from_eicu as from_eicu
+from .fhir import from_fhir as from_fhir
+from .images import border_only as border_only
+from .images import from_image_arrays as from_image_arrays
+from .images import from_image_folder as from_image_folder
+from .medmnist import from_medmnist as from_medmnist
+from .mimic import from_mimic as from_mimic
+from .partition import by_site as by_site
+from .partition import dirichlet as dirichlet
+from .partition import quantity_skew as quantity_skew
+from .registry import load as load
+from .sites import Padded as Padded
+from .sites import Provenance as Provenance
+from .sites import Sites as Sites
+from .sites import clipped_fraction as clipped_fraction
+from .sites import describe as describe
+from .sites import padded as padded
+from .sites import padded_groups as padded_groups
+from .sites import padded_rows as padded_rows
+from .sites import site_sizes as site_sizes
+from .sites import site_split as site_split
+from .splitting import split_by_group as split_by_group
+from .tabular import from_csv as from_csv

@@ -1,1 +1,10 @@
-"""mechanisms."""
+"""Privacy mechanisms: each a record of pure functions with its clip, its sampler, its estimator and its accountant."""
+
+from fedjax_poisson.mechanisms.gaussian import gaussian
+from fedjax_poisson.mechanisms.grouped import grouped
+from fedjax_poisson.mechanisms.poisson import poisson_embedding
+from fedjax_poisson.mechanisms.single_channel import single_channel
+from fedjax_poisson.mechanisms.skellam import skellam
+from fedjax_poisson.mechanisms.types import Facts, Mechanism
+
+__all__ = ["Facts", "Mechanism", "gaussian", "grouped", "poisson_embedding", "single_channel", "skellam"]

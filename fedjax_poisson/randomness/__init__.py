@@ -1,1 +1,45 @@
-"""randomness."""
+"""ChaCha20 streams and exact integer samplers: the only randomness that privacy and encryption draw from."""
+
+from fedjax_poisson.randomness.chacha import (
+    ReproducibleStreamWarning,
+    Stream,
+    bits,
+    block_words,
+    chacha20_block,
+    fold_in,
+    is_reproducible,
+    stream,
+)
+from fedjax_poisson.randomness.samplers import (
+    GRID_BITS,
+    SamplingTables,
+    poisson,
+    poisson_tables,
+    push_pull,
+    push_pull_tables,
+    single_channel,
+    single_channel_tables,
+    skellam,
+    skellam_tables,
+)
+
+__all__ = [
+    "GRID_BITS",
+    "ReproducibleStreamWarning",
+    "SamplingTables",
+    "Stream",
+    "bits",
+    "block_words",
+    "chacha20_block",
+    "fold_in",
+    "is_reproducible",
+    "poisson",
+    "poisson_tables",
+    "push_pull",
+    "push_pull_tables",
+    "single_channel",
+    "single_channel_tables",
+    "skellam",
+    "skellam_tables",
+    "stream",
+]

@@ -1,0 +1,106 @@
+"""What a backend supplies to the aggregation face: three roles that share no object."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Payload = Any
+"""What a backend sums: a `Ciphertext` pytree on the device, TenSEAL vectors, or plain integers."""
+
+
+class SenderPart(NamedTuple):
+    """A sender's side.
+
+    Attributes:
+      seal: `(int32[D], stream) -> Payload`.
+    """
+
+    seal: Callable[[np.ndarray, Any], Payload]
+
+
+class ServerPart(NamedTuple):
+    """The server's side, built from public bytes only.
+
+    Attributes:
+      load: body bytes of a message of D values -> Payload; raises `WireError`.
+      dump: Payload -> body bytes.
+      add: the sum of two payloads of the same size.
+      measure: `(payload, D) -> len(dump(payload))`, without writing bytes where the length is known.
+    """
+
+    load: Callable[[bytes, int], Payload]
+    dump: Callable[[Payload], bytes]
+    add: Callable[[Payload, Payload], Payload]
+    measure: Callable[[Payload, int], int]
+
+
+class HolderPart(NamedTuple):
+    """The key holder's side.
+
+    Attributes:
+      read: `(payload, D, senders, ids) -> (integer values int64[D], largest distance of a raw value from an integer)`.
+      max_distance: a larger distance means that the sum is not what it should be.
+    """
+
+    read: Callable[[Payload, int, int, frozenset[bytes]], tuple[np.ndarray, float]]
+    max_distance: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AggregatorInfo:
+    """What is public about an aggregator.
+
+    Attributes:
+      backend: "device", "tenseal" or "plain".
+      mode: "public_key", "seeded", "threshold" or "none" (nothing is encrypted).
+      degree: ring degree N; 0 without encryption.
+      moduli_bits: bits of each prime of the ciphertext modulus.
+      security_bits: classical security that the lattice parameters are chosen for; 0 without encryption.
+      scale_bits: log2 of the CKKS scale (slots) or of one packed count's step; 0 without encryption.
+      count_bound: largest absolute value of one coordinate of the sum.
+      senders: largest number of contributions that one sum may hold.
+      minimum_senders: fewest contributions that are opened.
+      key_holder: who can open what.
+      protects: what the encryption protects against, in words.
+      error_bound: largest distance of an opened value from its integer, except with probability 2^-128; 0 where exact
+        by construction.
+    """
+
+    backend: str
+    mode: str
+    degree: int
+    moduli_bits: tuple[int, ...]
+    security_bits: int
+    scale_bits: int
+    count_bound: int
+    senders: int
+    minimum_senders: int
+    key_holder: str
+    protects: str
+    error_bound: float
+
+
+class Parts(NamedTuple):
+    """One backend, ready to be wired.
+
+    Attributes:
+      code: number of the backend in the envelope.
+      mark: 16-byte fingerprint of the public parameters and key.
+      sender: what every sender gets.
+      server: what the server gets.
+      holder: what the key holder keeps.
+      info: the public facts.
+      body_bytes: D -> bytes of one sender's body; exact where the format has a fixed length, else a ceiling.
+    """
+
+    code: int
+    mark: bytes
+    sender: SenderPart
+    server: ServerPart
+    holder: HolderPart
+    info: AggregatorInfo
+    body_bytes: Callable[[int], int]

@@ -1,0 +1,337 @@
+"""Keys, encryption, addition and decryption of packed integer vectors: a few uint32 operations a value, where the model trains.
+
+All polynomials are in NTT form (`ntt`). With the secret s, the public key is a pair with pk0 + pk1 s = -e, a ciphertext a pair with c0 + c1 s = m + noise:
+
+    public key:  c0 = pk0 u + e0 + m,   c1 = pk1 u + e1,         u ternary, e0 and e1 centred binomial
+    seeded:      c0 = -a s + e0 + m,    c1 = a = expand(seed)    only the seed travels
+
+Sums of ciphertexts are sums of residues. `open`ing is left to the key holder's side (`decrypt`, or `keys` for threshold keys).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson.ckks import modular, ntt, packing, sampling
+from fedjax_poisson.ckks.parameters import CkksParameters
+from fedjax_poisson.ckks.sampling import Stream, fold_in
+
+__all__ = [
+    "ACCELERATOR_PLAN",
+    "CPU_PLAN",
+    "Ciphertext",
+    "Plan",
+    "PublicKey",
+    "SecretKey",
+    "add",
+    "decrypt",
+    "decrypt_with_margin",
+    "encrypt",
+    "expand",
+    "generate_keys",
+    "phase",
+]
+
+
+class SecretKey(NamedTuple):
+    """The secret s, uint32 [L, N] in NTT form. Not shown by repr, not pickled."""
+
+    data: jax.Array
+
+    def __repr__(self) -> str:
+        """Say that it is a key and nothing of it."""
+        return f"SecretKey(<hidden>, shape={tuple(getattr(self.data, 'shape', ()))})"
+
+    __str__ = __repr__
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("a SecretKey cannot be pickled; write it with ckks.wire to a place of your choice, knowingly")
+
+
+class PublicKey(NamedTuple):
+    """The pair (pk0, pk1), uint32 [2, L, N] in NTT form, pk0 + pk1 s = -e."""
+
+    data: jax.Array
+
+
+class Ciphertext(NamedTuple):
+    """One vector, encrypted: R rows of ring elements.
+
+    Attributes:
+        data: uint32 [..., R, 2, L, N], residues in [0, q), NTT form; [..., R, 1, L, N] where the second polynomial is a seed.
+        seed: uint32 [..., 8] from which the second polynomials are expanded, or None.
+        senders: uint32 [...]: how many encryptions were added.
+    """
+
+    data: jax.Array
+    seed: jax.Array | None
+    senders: jax.Array
+
+
+class Plan(NamedTuple):
+    """How the encryption is laid out on a device. Speed only: every plan gives the same bits.
+
+    Attributes:
+        columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
+        radix: Butterfly stages fused into one pass over the data.
+        share_products: Keep the products of a stage in memory (see `ntt.forward_columns`).
+        limb_by_limb: Loop over the primes, so that one limb of a block of rows stays in a core's cache.
+        row_block: Loop over blocks of this many rows; 0 for all at once.
+    """
+
+    columns: bool = True
+    radix: int = 1
+    share_products: bool = True
+    limb_by_limb: bool = True
+    row_block: int = 16
+
+
+CPU_PLAN = Plan()
+ACCELERATOR_PLAN = Plan(columns=True, radix=4, share_products=False, limb_by_limb=False, row_block=0)
+
+
+def _small_to_ntt(x: jax.Array, moduli: tuple[int, ...]) -> jax.Array:
+    """Small signed coefficients int32 [..., N] to NTT form uint32 [..., L, N]."""
+    return ntt.forward(modular.from_signed(x[..., None, :], modular.constants(moduli).q), moduli)
+
+
+def generate_keys(params: CkksParameters, stream: Stream) -> tuple[SecretKey, PublicKey]:
+    """A fresh key pair.
+
+    Args:
+        params: The ring.
+        stream: Secret randomness, consumed by this call.
+
+    Returns:
+        The secret key and its public key.
+    """
+    degree, moduli = params.degree, params.moduli
+    c = modular.constants(moduli)
+    secret = _small_to_ntt(sampling.ternary(fold_in(stream, "secret"), (degree,)), moduli)
+    error = _small_to_ntt(sampling.centred_binomial(fold_in(stream, "error"), (degree,)), moduli)
+    second = sampling.uniform_residues(fold_in(stream, "uniform"), (degree,), moduli)
+    first = modular.negate(modular.add(modular.multiply(second, secret, c), error, c.q), c.q)
+    return SecretKey(secret), PublicKey(jnp.stack([first, second]))
+
+
+def expand(params: CkksParameters, ciphertext: Ciphertext) -> Ciphertext:
+    """A seeded ciphertext with its second polynomials written out; others are returned as they are."""
+    if ciphertext.seed is None:
+        return ciphertext
+    rows = ciphertext.data.shape[-4]
+
+    def second(seed: jax.Array) -> jax.Array:
+        words = _seed_words(params, seed, rows)
+        table, weights = ntt.tables(params.degree, params.moduli), sampling.uniform_combination(params.moduli)
+        residues = sampling.combine(words, weights, table, ntt.capacity(params.moduli))
+        return jnp.moveaxis(residues, -1, 0)[:, None]
+
+    expanded = jnp.vectorize(second, signature="(s)->(r,p,l,n)")(ciphertext.seed)
+    return Ciphertext(jnp.concatenate([ciphertext.data, expanded], axis=-3), None, ciphertext.senders)
+
+
+def _seed_words(params: CkksParameters, seed: jax.Array, rows: int) -> jax.Array:
+    """The random words behind the uniform polynomials of a public seed: uint32 [8] to [W, N, R]."""
+    public = fold_in(Stream(seed, jnp.uint32(0)), "ckks uniform")
+    return sampling.bits(public, (sampling.uniform_words(params.modulus.bit_length()), params.degree, rows))
+
+
+def encrypt(
+    params: CkksParameters, key: PublicKey | SecretKey, counts: jax.Array, stream: Stream, *, plan: Plan | None = None
+) -> Ciphertext:
+    """Encrypt one vector of signed counts.
+
+    Args:
+        params: Parameters with packing.
+        key: A `PublicKey`, or the `SecretKey` for a seeded ciphertext (half the size).
+        counts: int32 [D], each |count| <= params.count_bound. vmap over clients and streams for [K, D].
+        stream: Secret randomness, consumed by this call; never the same for two vectors.
+        plan: Layout of the computation; by default the one of the device the program is lowered for. The bits do not depend on it.
+
+    Returns:
+        A `Ciphertext` of R = params.rows(D) rows.
+
+    Raises:
+        ValueError: If the vector is longer than the parameters were made for, or counts is not an int32 vector.
+        TypeError: If the key is of another kind.
+    """
+    if counts.ndim != 1 or counts.dtype != jnp.int32:
+        raise ValueError(f"counts must be an int32 vector, seen {counts.dtype}{list(counts.shape)}; vmap over clients")
+    if isinstance(key, PublicKey):
+        encryptor, seed = _encrypt_public, None
+        inputs = _public_inputs(params, key, counts, stream)
+    elif isinstance(key, SecretKey):
+        encryptor, seed = _encrypt_seeded, sampling.bits(fold_in(stream, "seed"), 8)
+        inputs = _seeded_inputs(params, key, counts, stream, seed)
+    else:
+        raise TypeError(f"key must be a PublicKey or a SecretKey, not {type(key).__name__}")
+    if plan is not None:
+        data = _by_blocks(encryptor, params, plan, *inputs)
+    else:
+        data = jax.lax.platform_dependent(
+            *inputs,
+            cpu=functools.partial(_by_blocks, encryptor, params, CPU_PLAN),
+            default=functools.partial(_by_blocks, encryptor, params, ACCELERATOR_PLAN),
+        )
+    return Ciphertext(data, seed, jnp.uint32(1))
+
+
+def _public_inputs(params: CkksParameters, key: PublicKey, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
+    """What one public-key encryption transforms: the key in Montgomery form, packed words [W, N, R], and u, e0, e1 as int32 [3, N, R]."""
+    shape = (params.degree, params.rows(counts.shape[0]))
+    c = modular.constants(params.moduli)
+    mask = sampling.ternary(fold_in(stream, "mask"), shape)
+    errors = sampling.error_pair(sampling.bits(fold_in(stream, "error"), (3, *shape)))
+    key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
+    return jax.lax.optimization_barrier((jnp.swapaxes(key_form, 0, 1), packing.pack_words(params, counts), jnp.stack([mask, *errors])))
+
+
+def _seeded_inputs(
+    params: CkksParameters, key: SecretKey, counts: jax.Array, stream: Stream, seed: jax.Array
+) -> tuple[jax.Array, ...]:
+    """What one seeded encryption transforms: s in Montgomery form, packed words and the seed's words [W + W', N, R], e as int32 [1, N, R]."""
+    rows = params.rows(counts.shape[0])
+    c = modular.constants(params.moduli)
+    error = sampling.centred_binomial(fold_in(stream, "error"), (1, params.degree, rows))
+    key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
+    words = jnp.concatenate([packing.pack_words(params, counts), _seed_words(params, seed, rows)])
+    return jax.lax.optimization_barrier((key_form[:, None], words, error))
+
+
+class _Limbs(NamedTuple):
+    """Per-limb constants, every leaf with the limb axis first, so that a loop over limbs can slice them."""
+
+    table: ntt.NttTables
+    inverse: np.ndarray
+    message: sampling.Combination
+    uniform: sampling.Combination
+
+
+def _limbs(params: CkksParameters) -> _Limbs:
+    return _Limbs(
+        ntt.tables(params.degree, params.moduli),
+        modular.constants(params.moduli).inverse,
+        packing.word_combination(params),
+        sampling.uniform_combination(params.moduli),
+    )
+
+
+def _encrypt_public(params: CkksParameters, plan: Plan, limbs: _Limbs, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
+    """Key [L, 2, N], words [W, ..., N, B], small [3, ..., N, B] (u, e0, e1) to ciphertext residues [2, ..., L, N, B]."""
+    q = jnp.asarray(limbs.table.q)[..., None]
+    cap = ntt.capacity(params.moduli)
+    u, e0, e1 = modular.from_signed(small[..., None, :, :], q)
+    message = modular.add(sampling.combine(words, limbs.message, limbs.table, cap), e0, q)
+    axis = -1 if plan.columns else 0
+    joined = jnp.concatenate([u, message, e1], axis=axis)
+    transformed = ntt.forward_columns(joined, limbs.table, cap, radix=plan.radix, share_products=plan.share_products)
+    u, message, e1 = jnp.split(transformed, 3, axis=axis)
+    inverse = jnp.asarray(limbs.inverse)[..., None]
+    return jnp.stack(
+        [modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in enumerate((message, e1))]
+    )
+
+
+def _encrypt_seeded(params: CkksParameters, plan: Plan, limbs: _Limbs, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
+    """Key [L, 1, N], words [W + W', ..., N, B], small [1, ..., N, B] (e) to the residues of c0 [1, ..., L, N, B]."""
+    q = jnp.asarray(limbs.table.q)[..., None]
+    cap = ntt.capacity(params.moduli)
+    split = limbs.message.weights.shape[-1]
+    uniform = sampling.combine(words[split:], limbs.uniform, limbs.table, cap)
+    message = modular.add(
+        sampling.combine(words[:split], limbs.message, limbs.table, cap), modular.from_signed(small[0][..., None, :, :], q), q
+    )
+    message = ntt.forward_columns(message, limbs.table, cap, radix=plan.radix, share_products=plan.share_products)
+    inverse = jnp.asarray(limbs.inverse)[..., None]
+    return modular.subtract(message, modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)[None]
+
+
+def _by_blocks(
+    encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
+) -> jax.Array:
+    """Run an encryptor over blocks of rows and limbs as the plan says: words [W, N, R], small [S, N, R] to ciphertext data [R, P, L, N]."""
+    rows = words.shape[-1]
+    block = min(plan.row_block or rows, rows)
+    if block == rows:
+        return _all_rows(encryptor, params, plan, key, words, small)
+    blocks = -(-rows // block)
+
+    def split(x: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, [(0, 0), (0, 0), (0, blocks * block - rows)])
+        return jnp.moveaxis(padded.reshape(*x.shape[:-1], blocks, block), -2, 0)
+
+    result = jax.lax.map(lambda xs: _all_rows(encryptor, params, plan, key, *xs), (split(words), split(small)))
+    return result.reshape(blocks * block, *result.shape[2:])[:rows]
+
+
+def _all_rows(
+    encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
+) -> jax.Array:
+    limbs = _limbs(params)
+    if not plan.columns:  # [.., N, R] to [.., R, N, 1]
+        words, small = jnp.swapaxes(words, -1, -2)[..., None], jnp.swapaxes(small, -1, -2)[..., None]
+    if plan.limb_by_limb:
+        mapped = jax.lax.map(
+            lambda xs: encryptor(params, plan, *jax.tree.map(lambda leaf: leaf[None], xs), words, small),
+            (jax.tree.map(jnp.asarray, limbs), key),
+        )  # [L, P, ..., 1, N, B]
+        result = jnp.moveaxis(mapped[..., 0, :, :], 0, -3)
+    else:
+        result = encryptor(params, plan, limbs, key, words, small)
+    if plan.columns:  # [P, L, N, R]
+        return jnp.transpose(result, (3, 0, 1, 2))
+    return jnp.swapaxes(result[..., 0], 0, 1)
+
+
+def add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+    """The encryption of the sum: residues added, sender counts added.
+
+    Args:
+        params: The parameters of both.
+        a: A ciphertext, seeded or not.
+        b: Another of the same shape.
+
+    Returns:
+        Data uint32 [..., R, 2, L, N] in [0, q).
+    """
+    a, b = expand(params, a), expand(params, b)
+    return Ciphertext(modular.add(a.data, b.data, modular.constants(params.moduli).q), None, a.senders + b.senders)
+
+
+def phase(params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext) -> jax.Array:
+    """C0 + c1 s in coefficients: message plus noise, uint32 [..., R, L, N] in [0, q). For the key holder's eyes only."""
+    ciphertext = expand(params, ciphertext)
+    c = modular.constants(params.moduli)
+    product = modular.multiply(ciphertext.data[..., 1, :, :], jnp.broadcast_to(secret.data, ciphertext.data.shape[-2:]), c)
+    return ntt.inverse(modular.add(ciphertext.data[..., 0, :, :], product, c.q), params.moduli)
+
+
+def decrypt_with_margin(
+    params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Decrypt a sum and say how far it was from integers.
+
+    Args:
+        params: The parameters of the ciphertext.
+        secret: The secret key.
+        ciphertext: A ciphertext or a sum of at most params.senders of them.
+        size: Number D of values.
+
+    Returns:
+        counts: int32 [..., D].
+        distance: float32 [...], the largest distance to an integer in steps. Beyond `parameters.MARGIN` the counts mean nothing: the key is
+            another one, the bytes were changed, or more senders were added than announced.
+    """
+    return packing.decode(params, phase(params, secret, ciphertext), size)
+
+
+def decrypt(params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext, size: int) -> jax.Array:
+    """The exact counts, int32 [..., D], of a ciphertext or a sum; see `decrypt_with_margin` for the check that goes with it."""
+    return decrypt_with_margin(params, secret, ciphertext, size)[0]

@@ -1,0 +1,343 @@
+"""Image folders as `Sites`: `root/[site/]class/*`, and the border-only control for any set of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .image_files import EXTENSIONS, decode_image
+from .sites import Provenance, Sites, Unit
+from .splitting import shared_group_warning, split_by_group
+from .tabular import merge_small_sites
+
+
+class Entry(NamedTuple):
+    """One picture: where it is, what it shows, where it is from, whose it is, and its official side of the split."""
+
+    path: pathlib.Path
+    label: str
+    site: str
+    patient: str
+    train: bool | None
+    where: str
+
+
+def from_image_folder(
+    root: str | os.PathLike[str],
+    *,
+    size: int = 64,
+    channels: int = 1,
+    classes: Sequence[str] | None = None,
+    patient: str | None = None,
+    min_site_records: int = 20,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+) -> Sites:
+    """Read `root/class/*.png` (one site) or `root/site/class/*.png`, with .png, .jpg, .jpeg and .dcm files.
+
+    Args:
+        root: The folder.
+        size: Side in pixels that every picture is resized to.
+        channels: 1 for gray, 3 for RGB.
+        classes: Class names in label order; the sorted folder names if None.
+        patient: Regular expression whose first group, found in the file name, is the patient, for example
+            `"^([A-Z0-9]+)_"`. None makes the image the privacy unit; files of identical content then count as one
+            record of one group.
+        min_site_records: Sites with fewer pictures are merged into "other".
+        test_fraction: Fraction of each site's patients held out.
+        split_seed: Seed of that split.
+
+    Returns:
+        Images float32 `[n, size, size, channels]` in 0..1.
+
+    Raises:
+        FileNotFoundError: The folder does not exist or holds no picture in either layout.
+        ValueError: A picture does not decode, a class folder is not declared, or a file name has no patient.
+    """
+    folder = pathlib.Path(os.fspath(root))
+    require_folder(folder, "a folder of images", "class/*.png or site/class/*.png")
+    entries = []
+    for path in pictures(folder):
+        parts = path.relative_to(folder).parts
+        if len(parts) not in (2, 3):
+            raise ValueError(f"{path}: lies {len(parts)} levels below {folder}; expected class/file or site/class/file")
+        site = parts[0] if len(parts) == 3 else "all"
+        entries.append(Entry(path, parts[-2], site, patient_of(path, patient), None, str(path)))
+    depths = {len(entry.path.relative_to(folder).parts) for entry in entries}
+    if len(depths) > 1:
+        raise ValueError(f"{folder}: holds both class/file and site/class/file pictures; use one layout")
+    return assemble(
+        entries,
+        name=folder.name,
+        classes=tuple(classes) if classes else tuple(sorted({entry.label for entry in entries})),
+        source=str(folder),
+        unit_is_patient=patient is not None,
+        size=size,
+        channels=channels,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
+
+
+def from_image_arrays(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: Sequence[str],
+    name: str,
+    source: str,
+    site: Sequence[str] | np.ndarray | None = None,
+    patient: Sequence[str] | np.ndarray | None = None,
+    train: np.ndarray | None = None,
+    min_site_records: int = 20,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> Sites:
+    """Pictures that are already arrays, for example out of an `.npz` of one's own.
+
+    Args:
+        images: uint8 (divided by 255) or float32 in 0..1, `[n, height, width]` or `[n, height, width, channels]`
+            with 1 or 3 channels.
+        labels: Integers `[n]`, 0..len(classes)-1.
+        classes: Class names in label order.
+        name: Short name of the data set.
+        source: Where it is from.
+        site: n names; one site called "all" if None.
+        patient: n names; the patient is then the privacy unit, and the image is if None.
+        train: bool `[n]`, an official split; made here by patient if None.
+        min_site_records: Sites with fewer pictures are merged into "other".
+        test_fraction: Fraction of each site's patients held out, where no split is given.
+        split_seed: Seed of that split.
+        notes: What was done before.
+        warnings: What a user must hear.
+
+    Returns:
+        Images float32 `[n, height, width, channels]`.
+
+    Raises:
+        ValueError: Shapes, types or ranges are not as described.
+
+    >>> pictures = np.zeros((40, 4, 4), np.uint8)
+    >>> sites = from_image_arrays(pictures, np.arange(40) % 2, classes=("a", "b"), name="x", source="made up")
+    >>> sites.features.shape, sites.site_names
+    ((40, 4, 4, 1), ('all',))
+    """
+    n = len(images)
+    group = np.arange(n) if patient is None else np.unique(np.asarray(patient, str), return_inverse=True)[1]
+    return _build(
+        _unit_pixels(images),
+        np.asarray(labels).astype(np.int32),
+        site=["all"] * n if site is None else site,
+        group=group.astype(np.int64),
+        unit="record" if patient is None else "patient",
+        classes=classes,
+        train=train,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        provenance=Provenance(name=name, source=source, notes=tuple(notes)),
+        warnings=warnings,
+    )
+
+
+def border_only(sites: Sites, width: int = 4) -> Sites:
+    """Only the border of each picture, as a table: the control that shows how much of a score is not anatomy.
+
+    Args:
+        sites: Images `[n, height, width, channels]`.
+        width: Width of the border in pixels.
+
+    Returns:
+        The same records with features float32 `[n, border pixels]`.
+
+    Raises:
+        ValueError: The features are not images, or the border would be the whole picture.
+    """
+    if sites.features.ndim != 4:
+        raise ValueError(
+            f"features have shape {sites.features.shape}; a border needs images [n, height, width, channels]"
+        )
+    height, across, _ = sites.features.shape[1:]
+    if not 0 < 2 * width < min(height, across):
+        raise ValueError(f"a border of {width} pixels leaves nothing of a picture of {height} x {across}")
+    frame = np.ones((height, across), bool)
+    frame[width:-width, width:-width] = False
+    features = sites.features[:, frame].reshape(len(sites.features), -1)
+    rows, columns = np.nonzero(frame)
+    names = tuple(f"pixel {i},{j} {c}" for i, j in zip(rows, columns, strict=True) for c in sites.feature_names)
+    note = f"only the border of {width} pixels kept, as a control"
+    return dataclasses.replace(
+        sites,
+        features=features,
+        feature_names=names,
+        feature_bounds=np.tile(sites.feature_bounds, (int(frame.sum()), 1)),
+        binary=np.zeros(features.shape[1], bool),
+        provenance=dataclasses.replace(sites.provenance, notes=(*sites.provenance.notes, note)),
+    )
+
+
+def assemble(
+    entries: Sequence[Entry],
+    *,
+    name: str,
+    classes: tuple[str, ...],
+    source: str,
+    unit_is_patient: bool,
+    size: int,
+    channels: int = 1,
+    min_site_records: int = 20,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    warnings: tuple[str, ...] = (),
+) -> Sites:
+    """Decode and split pictures that were found (see `from_image_folder` for the arguments).
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: A class is not declared, a patient is on both sides, or a picture does not decode.
+    """
+    if not entries:
+        raise FileNotFoundError(f"{source}: no picture found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+    if size < 1 or channels not in (1, 3):
+        raise ValueError(f"size is {size} and channels {channels}; expected a positive size and 1 or 3 channels")
+    for entry in entries:
+        if entry.label not in classes:
+            raise ValueError(
+                f"{entry.where}: the class {entry.label!r} is not among the declared ones: {', '.join(classes)}"
+            )
+    listed, entries = len(entries), _without_straddlers(entries, unit_is_patient)
+    notes = [f"pictures resized to {size} x {size} (aspect ratio not kept), full range scaled to 0..1"]
+    if len(entries) < listed:
+        notes.append(f"{listed - len(entries)} test pictures that are copies of training pictures left out")
+    official = entries[0].train is not None
+    group = np.unique([entry.patient for entry in entries], return_inverse=True)[1].astype(np.int64)
+    if not unit_is_patient and len(np.unique(group)) < len(group):
+        copies = len(group) - len(np.unique(group))
+        notes.append(f"{copies} files repeat another file's content; copies stay on one side of the split")
+    return _build(
+        np.stack([decode_image(entry.path, size, channels) for entry in entries]),
+        np.array([classes.index(entry.label) for entry in entries], np.int32),
+        site=[entry.site for entry in entries],
+        group=group,
+        unit="patient" if unit_is_patient else "record",
+        classes=classes,
+        train=np.array([bool(entry.train) for entry in entries]) if official else None,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        provenance=Provenance(name=name, source=source, notes=tuple(notes)),
+        warnings=warnings,
+    )
+
+
+def _build(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    *,
+    site: Sequence[str] | np.ndarray,
+    group: np.ndarray,
+    unit: Unit,
+    classes: Sequence[str],
+    train: np.ndarray | None,
+    min_site_records: int,
+    test_fraction: float,
+    split_seed: int,
+    provenance: Provenance,
+    warnings: Sequence[str],
+) -> Sites:
+    names, codes = np.unique(np.asarray(site, str), return_inverse=True)
+    site_names, sites, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
+    notes = list(provenance.notes)
+    if merged:
+        notes.append(f"sites with fewer than {min_site_records} pictures merged into 'other': {', '.join(merged)}")
+    if train is None:
+        train = split_by_group(group, sites, labels, test_fraction=test_fraction, seed=split_seed)
+        notes.append(f"test set: {test_fraction:g} of each site, stratified by class, seed {split_seed}")
+    else:
+        notes.append("official split")
+    if unit == "record":
+        notes.append("no patients are known: a privacy claim holds for one image, not for one person")
+    channels = pixels.shape[3]
+    return Sites(
+        features=pixels,
+        labels=labels,
+        site=sites,
+        site_names=site_names,
+        train=np.asarray(train, bool),
+        group=group,
+        unit=unit,
+        feature_names=("gray",) if channels == 1 else ("red", "green", "blue"),
+        feature_bounds=np.tile(np.array([[0, 1]], np.float32), (channels, 1)),
+        binary=np.zeros(channels, bool),
+        class_names=tuple(classes),
+        provenance=dataclasses.replace(provenance, notes=tuple(notes)),
+        warnings=(*warnings, *(shared_group_warning(group, sites) if unit == "patient" else ())),
+    )
+
+
+def _unit_pixels(images: np.ndarray) -> np.ndarray:
+    """Pictures as float32 `[n, height, width, channels]` in 0..1."""
+    images = np.asarray(images)
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+        raise ValueError(f"images have shape {images.shape}; expected [n, height, width] or [n, height, width, 1 or 3]")
+    if images.dtype == np.uint8:
+        pixels = images.astype(np.float32)
+        pixels /= np.float32(255)
+    elif images.dtype == np.float32 and images.size and 0 <= images.min() and images.max() <= 1:
+        pixels = images
+    else:
+        raise ValueError(f"images are {images.dtype} outside uint8 and float32 in 0..1; scale them first")
+    return pixels if pixels.ndim == 4 else pixels[..., None]
+
+
+def _without_straddlers(entries: Sequence[Entry], unit_is_patient: bool) -> list[Entry]:
+    """Refuse a patient in both halves of an official split; leave out test pictures whose copy is in training."""
+    training = {entry.patient: entry for entry in reversed(entries) if entry.train}
+    kept = []
+    for entry in entries:
+        other = training.get(entry.patient)
+        if entry.train is False and other is not None:
+            if unit_is_patient:
+                raise ValueError(
+                    f"{entry.where}: patient {entry.patient!r} is in training and test at once; "
+                    f"also at {other.where}. Remove one side"
+                )
+            continue
+        kept.append(entry)
+    return kept
+
+
+def pictures(folder: pathlib.Path, deep: bool = True) -> list[pathlib.Path]:
+    """All picture files in a folder, and below it if `deep`, in the order of their names."""
+    files = folder.rglob("*") if deep else folder.glob("*")
+    return sorted(path for path in files if path.suffix.lower() in EXTENSIONS and path.is_file())
+
+
+def patient_of(path: pathlib.Path, pattern: str | None) -> str:
+    """The patient in a file's name, or a digest of the content where the name holds none.
+
+    Raises:
+        ValueError: The pattern finds nothing.
+    """
+    if pattern is None:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    match = re.search(pattern, path.name)
+    if not match or not match.groups():
+        raise ValueError(f"{path}: the patient pattern {pattern!r} finds no group in the file's name")
+    return match.group(1)
+
+
+def require_folder(folder: pathlib.Path, title: str, expected: str) -> None:
+    """Refuse a folder that is not there, with the data set's title and the layout it should have."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; {title} is expected to hold {expected}")

@@ -1,0 +1,298 @@
+"""A user's own table as `Sites`: one delimited text file, one line for each record, one column that names the site."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from .blocks import Block, join
+from .columns import Column, FromData, Missing, encode, flag_values
+from .csv_table import Table, canonical, line_list, read_table
+from .sites import Provenance, Sites, Unit
+from .splitting import shared_group_warning, split_by_group
+
+Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
+Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
+
+
+_Declaration = TypeVar("_Declaration")
+
+
+class _Roles(NamedTuple):
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    site: np.ndarray
+    site_names: tuple[str, ...]
+    group: np.ndarray
+    notes: list[str]
+    warnings: list[str]
+
+
+def from_csv(
+    path: str | os.PathLike[str],
+    *,
+    label: str,
+    site: str,
+    patient: str | None = None,
+    positive: str | Sequence[str] | None = None,
+    categorical: Levels = None,
+    bounds: Bounds = "from_data",
+    missing: Missing = "impute",
+    fill: Mapping[str, float] | None = None,
+    drop: Sequence[str] = (),
+    min_site_records: int = 20,
+    test_fraction: float = 0.34,
+    split_seed: int = 0,
+    delimiter: str | None = None,
+    encoding: str = "utf-8-sig",
+) -> Sites:
+    """Read a table with a binary label and a site column.
+
+    Columns that are neither label, site nor patient become features: numbers as they are, yes/no columns as 0/1, other
+    text one-hot over its levels. What is not declared and had to be looked up in the records (ranges of numbers by
+    default, levels only on request) is listed in `Sites.warnings`: such facts are not covered by epsilon. The kind of
+    each column (number, yes/no, text) is taken to be public, as its name is.
+
+    Args:
+        path: The file: comma, semicolon, tab or bar separated, UTF-8, header line first; `.gz` is unpacked.
+        label: Column of the label.
+        site: Column that says where a record is from.
+        patient: Column that says whose record it is. With it the patient is the privacy unit and is never split between
+            training and test; without it the record is.
+        positive: The label value (or values) that count as 1; needed unless the label is 0/1, true/false or yes/no.
+        categorical: Levels of text columns, `{"sex": ["F", "M"]}`; the level "other" collects undeclared values, the
+            level "missing" takes missing ones. A column's `"from_data"` (or `"from_data"` for all) takes the levels
+            from the records, which is not private.
+        bounds: Public ranges of numeric columns, `{"age": (0, 110)}`; every number needs one, or `"from_data"` in its
+            place. The default `"from_data"` takes all ranges from the training records, which is not private.
+        missing: "impute" sets a missing number to `fill`, else to the middle of its declared range (the training median
+            if the range is from the data), a missing flag to 0 and a missing category to no level; "indicate" does so
+            and adds a 0/1 feature `<column>_missing` for every column; "drop" leaves out records with a missing value;
+            "refuse" stops at the first.
+        fill: Values for missing numbers by column.
+        drop: Columns to leave out.
+        min_site_records: Sites with fewer records are merged into the site "other".
+        test_fraction: Fraction of each site's patients held out.
+        split_seed: Seed of that split.
+        delimiter: Field separator, found from the header if None.
+        encoding: Text encoding of the file.
+
+    Returns:
+        The records, sites in the order of their names.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A column does not exist, the label is not binary, a site, label or patient is missing, a value is
+            outside its declared levels, or the file is malformed; the message names column, line and remedy.
+    """
+    table = read_table(path, delimiter=delimiter, encoding=encoding)
+    columns = _feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
+    if missing not in ("impute", "indicate", "drop", "refuse"):
+        raise ValueError(f"missing is {missing!r}; expected 'impute', 'indicate', 'drop' or 'refuse'")
+    table, dropped = _without_gaps(table, [label, *columns], missing)
+    roles = _read_roles(table, label, site, patient, positive, min_site_records)
+    train = split_by_group(roles.group, roles.site, roles.labels, test_fraction=test_fraction, seed=split_seed)
+    block = join(
+        [
+            encode(
+                Column(table.path, name, table.columns[name], table.lines, train, table.delimiter != ","),
+                levels=_declared(categorical, name),
+                bounds=_declared(bounds, name),
+                missing=missing,
+                fill=(fill or {}).get(name),
+            )
+            for name in columns
+        ]
+    )
+    unit: Unit = "record" if patient is None else "patient"
+    split_note = (
+        f"test set: {test_fraction:g} of each site's {unit}s, stratified by label, seed {split_seed}; "
+        f"no {unit} on both sides"
+    )
+    notes = [*dropped, *roles.notes, split_note, *block.notes]
+    return Sites(
+        features=block.values.astype(np.float32),
+        labels=roles.labels,
+        site=roles.site,
+        site_names=roles.site_names,
+        train=train,
+        group=roles.group,
+        unit=unit,
+        feature_names=block.names,
+        feature_bounds=block.bounds.astype(np.float32),
+        binary=block.binary,
+        class_names=roles.class_names,
+        provenance=Provenance(name=os.path.basename(table.path), source=table.path, notes=tuple(notes)),
+        warnings=(*roles.warnings, *_learned_facts(block)),
+    )
+
+
+def _feature_columns(
+    table: Table,
+    label: str,
+    site: str,
+    patient: str | None,
+    drop: Sequence[str],
+    categorical: Levels,
+    bounds: Bounds,
+    fill: Mapping[str, float] | None,
+) -> list[str]:
+    roles = {"label": label, "site": site} | ({} if patient is None else {"patient": patient})
+    for role, name in roles.items():
+        table.column(name, role)
+    if len(set(roles.values())) < len(roles):
+        raise ValueError(f"{table.path}: label, site and patient must be different columns; got {roles}")
+    for name in drop:
+        table.column(name, "drop")
+    columns = [name for name in table.columns if name not in (*roles.values(), *drop)]
+    if not columns:
+        raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
+    for role, declared in (("categorical", categorical), ("bounds", bounds), ("fill", fill)):
+        for name in declared if isinstance(declared, Mapping) else ():
+            table.column(name, role)
+            if name not in columns:
+                raise ValueError(f"{role} names the column {name!r}, which is dropped or is the label, site or patient")
+    both = set(categorical if isinstance(categorical, Mapping) else ()) & set(
+        bounds if isinstance(bounds, Mapping) else ()
+    )
+    if both:
+        raise ValueError(
+            f"declared both as categorical and with bounds: {', '.join(sorted(both))}; a column is one or the other"
+        )
+    return columns
+
+
+def _declared(declared: Mapping[str, _Declaration] | FromData | None, name: str) -> _Declaration | FromData | None:
+    """What a user said about one column: an entry of the mapping, or the word that stands for all columns."""
+    return declared.get(name) if isinstance(declared, Mapping) else declared
+
+
+def _without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[Table, list[str]]:
+    """Apply the policies that look at whole records: "drop" and "refuse"."""
+    if missing not in ("drop", "refuse"):
+        return table, []
+    kept = []
+    for row, line in enumerate(table.lines):
+        gaps = [name for name in names if table.columns[name][row] == ""]
+        if gaps and missing == "refuse":
+            raise ValueError(
+                f"{table.path}, line {line}: no value in {', '.join(gaps)}; "
+                "fill it in, or pass missing='impute', 'indicate' or 'drop'"
+            )
+        if not gaps:
+            kept.append(row)
+    if not kept:
+        raise ValueError(f"{table.path}: every record has a missing value, so missing='drop' leaves none; use 'impute'")
+    columns = {name: [values[row] for row in kept] for name, values in table.columns.items()}
+    count = len(table.lines) - len(kept)
+    notes = [f"{count} of {len(table.lines)} records with a missing value dropped"] if count else []
+    return table._replace(columns=columns, lines=[table.lines[row] for row in kept]), notes
+
+
+def _read_roles(
+    table: Table,
+    label: str,
+    site: str,
+    patient: str | None,
+    positive: str | Sequence[str] | None,
+    min_site_records: int,
+) -> _Roles:
+    notes: list[str] = []
+    warnings: list[str] = []
+    _refuse_missing(table, site, "site", "name every record's site")
+    _refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
+    labels, class_names, label_note = _binary_label(table, label, positive)
+    notes += label_note
+    names, codes = np.unique([canonical(text) for text in table.columns[site]], return_inverse=True)
+    site_names, codes, merged = merge_small_sites(
+        [str(name) for name in names], codes.astype(np.int32), min_site_records
+    )
+    if merged:
+        notes.append(
+            f"sites with fewer than {min_site_records} records merged into 'other': {', '.join(merged)}; "
+            "which sites fall below the threshold is itself a fact taken from the data"
+        )
+    group = np.arange(len(codes), dtype=np.int64)
+    if patient is not None:
+        _refuse_missing(table, patient, "patient", "give every record a patient")
+        group = np.unique(table.columns[patient], return_inverse=True)[1].astype(np.int64)
+        warnings += shared_group_warning(group, codes)
+    return _Roles(labels, class_names, codes, site_names, group, notes, warnings)
+
+
+def merge_small_sites(
+    names: Sequence[str], codes: np.ndarray, min_site_records: int
+) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """Merge sites with too few records into one called "other", by count alone and never by label.
+
+    Args:
+        names: S site names.
+        codes: int32 `[n]`, 0..S-1.
+        min_site_records: Sites with fewer records are merged.
+
+    Returns:
+        `(names, codes, merged)`: the sites that stay, in the given order ("other" last unless it was there), the new
+        int32 codes, and the names that went into "other".
+    """
+    counts = np.bincount(codes, minlength=len(names))
+    merged = tuple(
+        name for name, count in zip(names, counts, strict=True) if count < min_site_records and name != "other"
+    )
+    if not merged:
+        return tuple(names), codes.astype(np.int32), ()
+    kept = [name for name in names if name not in merged]
+    if "other" not in kept:
+        kept.append("other")
+    place = np.array([kept.index("other" if name in merged else name) for name in names], np.int32)
+    return tuple(kept), place[codes], merged
+
+
+def _binary_label(
+    table: Table, label: str, positive: str | Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, str], list[str]]:
+    texts = [canonical(text) for text in table.columns[label]]
+    seen = sorted(set(texts))
+    if positive is None:
+        flags = flag_values(texts)
+        if flags is None:
+            raise ValueError(
+                f"{table.path}: the label {label!r} is not binary: it has {len(seen)} values, {', '.join(seen[:8])}"
+                f"{', ...' if len(seen) > 8 else ''}. Say which count as 1, for example positive={seen[-1]!r}"
+            )
+        labels = np.array(flags).astype(np.int32)
+        names, note = (f"{label}=0", f"{label}=1"), []
+    else:
+        wanted = [canonical(value) for value in ([positive] if isinstance(positive, str) else positive)]
+        unknown = [value for value in wanted if value not in seen]
+        if unknown:
+            raise ValueError(
+                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {', '.join(seen)}"
+            )
+        labels = np.isin(texts, wanted).astype(np.int32)
+        names = (f"{label} other", f"{label}={'|'.join(wanted)}")
+        note = [f"label 1 = {label} in ({', '.join(wanted)}), 0 = any other value"]
+    if labels.min() == labels.max():
+        raise ValueError(f"{table.path}: every record has the same label ({labels[0]}); there is nothing to learn")
+    return labels, names, note
+
+
+def _refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
+    lines = [line for line, text in zip(table.lines, table.columns[name], strict=True) if text == ""]
+    if lines:
+        raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
+
+
+def _learned_facts(block: Block) -> list[str]:
+    """One warning for each kind of fact that was taken from the records, with the declaration that would replace it."""
+    warnings = []
+    for argument in ("bounds", "categorical", "fill"):
+        facts = [fact for kind, fact in block.learned if kind == argument]
+        if facts:
+            warnings.append(
+                f"taken from the records, so not covered by epsilon: {argument}={{{', '.join(facts)}}}. "
+                f"Replace these by values that are public whatever the records are, and declare them as {argument}"
+            )
+    return warnings

@@ -1,0 +1,57 @@
+"""What may be claimed about a run's privacy. The figures and the report both ask here, so they cannot differ."""
+
+from __future__ import annotations
+
+import math
+
+from fedjax_poisson.experiment.run_folder import RunFolder, number
+from fedjax_poisson.experiment.wording import MISSING, site_word
+
+FALSE_POSITIVES = 0.05
+"""False alarms that the example attacker in the report accepts."""
+
+
+def encrypted(run: RunFolder) -> bool:
+    """Whether what a sender sent was encrypted; a run that names no aggregator is taken not to be."""
+    return run.summary.get("aggregator") not in ("plain", None)
+
+
+def seeded(run: RunFolder) -> bool:
+    """Whether the randomness of the run can be repeated by whoever knows a number."""
+    return run.summary.get("reproducible") is True or number(run.summary.get("seed")) is not None
+
+
+def protection(run: RunFolder) -> str:
+    """The run in two words for a label: "private, encrypted"."""
+    return ("not private" if reasons_against(run) else "private") + (", encrypted" if encrypted(run) else "")
+
+
+def reasons_against(run: RunFolder) -> list[str]:
+    """Why the stated guarantee does not hold; empty when it does. A run that does not say that it is private is not."""
+    summary, found = run.summary, []
+    if seeded(run):
+        found.append(
+            "All randomness of this run, noise and keys included, descends from the seed "
+            f"{summary.get('seed', MISSING)}. Whoever knows the seed can remove the noise and open every message."
+        )
+    if summary.get("aggregator") is None:
+        found.append("The run folder does not say whether anything was encrypted.")
+    elif not encrypted(run):
+        found.append(
+            f"Nothing was encrypted. The server saw what each {site_word(run, 1)} sent, where only that "
+            f"{site_word(run, 1)}'s own share of the noise protects it."
+        )
+    if number(summary.get("epsilon")) is None or number(summary.get("delta")) is None:
+        found.append("The run folder records no epsilon and delta.")
+    if summary.get("private") is not True and not found:
+        found.append(str(summary.get("privacy_note") or "The run folder does not say that this run is private."))
+    return found
+
+
+def attack_success(epsilon: float, delta: float, false_positives: float = FALSE_POSITIVES) -> float:
+    """Largest true-positive rate of any test for one unit's presence at a given false-positive rate.
+
+    It is min(1, e^epsilon * false_positives + delta): the definition of (epsilon, delta)-differential privacy, applied
+    to the event that the attacker says "present".
+    """
+    return 1.0 if epsilon > 700 else min(1.0, math.exp(epsilon) * false_positives + delta)

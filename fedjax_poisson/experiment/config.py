@@ -1,0 +1,119 @@
+"""The configuration of a run: one frozen record, read from TOML or the command line, written back beside the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a run is. Everything that decides the result or the guarantee is here; where results go is not.
+
+    Attributes:
+      dataset: name in the data registry; ignored when csv is given.
+      csv: path of a user's own table.
+      label: label column of the table.
+      site: site column of the table.
+      patient: patient column of the table; makes the patient the privacy unit.
+      epsilon: privacy budget for everything released, standardisation included.
+      delta: delta of the budget.
+      rounds: number of training releases.
+      sampling_rate: chance of each privacy unit to be in a round.
+      adjacency: "zero_out" or "replace_one".
+      honest_senders: sites that do not collude with the server; default all but one.
+      clip_norm: L2 bound of one unit's gradient.
+      coordinate_bound: bound on each coordinate of one unit's gradient.
+      modulation: modulation depth r of the Poisson embedding.
+      standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
+      standardize_norm: L2 bound of one unit's moment vector.
+      largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: taken from the data, said.
+      learning_rate: server step size on the estimated mean gradient.
+      momentum: server momentum.
+      average_share: share of the last rounds whose parameters are averaged; 0 for none.
+      aggregator: encryption backend, "device", "tenseal" or "plain".
+      seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
+    """
+
+    dataset: str = "heart"
+    csv: str | None = None
+    label: str | None = None
+    site: str | None = None
+    patient: str | None = None
+    epsilon: float = 1.0
+    delta: float = 1e-4
+    rounds: int = 20
+    sampling_rate: float = 0.5
+    adjacency: Literal["zero_out", "replace_one"] = "zero_out"
+    honest_senders: int | None = None
+    clip_norm: float = 1.0
+    coordinate_bound: float = 0.6
+    modulation: float = 0.05
+    standardize_share: float = 0.25
+    standardize_norm: float = 3.0
+    largest_site: int | None = None
+    learning_rate: float = 0.3
+    momentum: float = 0.8
+    average_share: float = 0.5
+    aggregator: Literal["device", "tenseal", "plain"] = "tenseal"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("standardize_share", 0, 1), ("average_share", 0, 1), ("momentum", 0, 1), ("delta", 0, 1)):
+            value = getattr(self, name)
+            inside = low < value < high if name in ("standardize_share", "delta") else low <= value <= high
+            if not inside:
+                raise ValueError(f"{name}={value} must lie between {low} and {high}.")
+        if self.epsilon <= 0:
+            raise ValueError(f"epsilon={self.epsilon} must be positive.")
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds} must be at least 1.")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be positive.")
+        if self.csv is not None and (self.label is None or self.site is None):
+            raise ValueError("A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN.")
+        if self.csv is None and (self.label or self.site or self.patient):
+            raise ValueError("label, site and patient name columns of a table; give the table with --csv FILE.")
+
+
+def read_config(path: str | Path, **overrides: Any) -> Config:
+    """Read a TOML file of `Config` fields; overrides win.
+
+    Raises:
+      ValueError: the file is not TOML, names an unknown field, or a value has the wrong type; the message lists what exists.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    known = {field.name: field for field in dataclasses.fields(Config)}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{path} sets {name!r}, which is no setting; settings are: {', '.join(known)}.")
+        wanted = str(known[name].type)
+        if isinstance(value, int) and not isinstance(value, bool) and "float" in wanted:
+            values[name] = float(value)
+        elif not _matches(value, wanted):
+            raise ValueError(f"{path} sets {name} = {value!r}; expected {wanted}.")
+    return Config(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
+
+
+def write_config(config: Config, path: str | Path) -> None:
+    """Write the settings as TOML (settings that are None are left out: TOML has no null)."""
+    lines = ["# fedjax-poisson run CONFIG.toml repeats this run"]
+    for name, value in dataclasses.asdict(config).items():
+        if value is not None:
+            lines.append(f"{name} = {json.dumps(value) if isinstance(value, str) else repr(value)}")
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _matches(value: Any, wanted: str) -> bool:
+    if "Literal" in wanted or wanted.startswith("str"):
+        return isinstance(value, str) and ("Literal" not in wanted or f"'{value}'" in wanted.replace('"', "'"))
+    if wanted.startswith("int"):
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, float)

@@ -1,0 +1,51 @@
+"""A live progress bar of a run: round, accuracy, epsilon so far, bytes sent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+@contextlib.contextmanager
+def progress(console: Console, rounds: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show a bar while the block runs; yields the function that takes each line of rounds.jsonl.
+
+    Args:
+      console: where to draw; when it is no terminal a plain line is printed every tenth of the run instead.
+      rounds: planned training rounds.
+    """
+    if not console.is_terminal:
+        yield lambda line: _plain(console, line, rounds)
+        return
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task("compiling", total=rounds + 1, facts="")
+
+        def update(line: dict[str, Any]) -> None:
+            bar.update(task, completed=line["round"] + 1, description=line["purpose"], facts=_facts(line))
+
+        yield update
+
+
+def _facts(line: dict[str, Any]) -> str:
+    scores = line["test"]
+    accuracy = f"accuracy {scores['mean_client_accuracy']:.3f}  " if scores else ""
+    return f"{accuracy}epsilon {line['epsilon_so_far']:.3f}  sent {line['bytes_up_total'] / 1e6:.2f} MB/site"
+
+
+def _plain(console: Console, line: dict[str, Any], rounds: int) -> None:
+    step = max(rounds // 10, 1)
+    if line["round"] % step == 0 or line["round"] == rounds:
+        console.print(f"{line['purpose']:<11} {line['round']:>4}/{rounds}  {_facts(line)}  {line['seconds']:.2f} s", highlight=False)

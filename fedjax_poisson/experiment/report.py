@@ -1,0 +1,231 @@
+"""The report of a run: one HTML file that a data officer can read, keep, print and mail.
+
+It is made from the run folder alone, with images and style inside, no scripts and nothing to load. It recomputes what
+can be recomputed (the figures, the ledger's chain) and says "not recorded" where a value is absent.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+from fedjax_poisson.experiment import checkpoint, report_accuracy, report_privacy, report_sections
+from fedjax_poisson.experiment.claims import attack_success, encrypted, reasons_against
+from fedjax_poisson.experiment.figures import write_figures
+from fedjax_poisson.experiment.published import published
+from fedjax_poisson.experiment.report_html import Child, Html, bold, bullets, element, join, paragraph
+from fedjax_poisson.experiment.run_folder import (
+    LedgerCheck,
+    RunFolder,
+    check_ledger,
+    number,
+    read_run,
+    training_records,
+)
+from fedjax_poisson.experiment.wording import (
+    MISSING,
+    format_bytes,
+    format_epsilon,
+    format_seconds,
+    format_share,
+    moment,
+    plural,
+    shown,
+    site_word,
+    words,
+)
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Draw the figures and write report.html.
+
+    Args:
+      run_dir: folder of a finished run.
+
+    Returns:
+      Path of the report.
+
+    Raises:
+      FileNotFoundError: the folder has no summary.json.
+      ValueError: summary.json is not a JSON object.
+    """
+    run = read_run(run_dir)
+    write_figures(run.path)
+    target = run.path / "report.html"
+    checkpoint.write_atomic(target, render(run, check_ledger(run)).encode("utf-8"))
+    return target
+
+
+def render(run: RunFolder, ledger: LedgerCheck) -> str:
+    """The whole page; images are read from the run's figures/ folder."""
+    folder = run.path / "figures"
+    dataset = words(run.summary.get("dataset"))
+    title = f"Federated training report: {dataset}"
+    style = importlib.resources.files("fedjax_poisson.experiment").joinpath("report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(style)),  # our own file: it holds no markup
+    )
+    subtitle = (
+        f"{moment(run.summary.get('date'))} · {words(run.summary.get('machine'))} · run folder "
+        f"{run.path.resolve().name}"
+    )
+    body = element(
+        "body",
+        element(
+            "main",
+            element("header", element("h1", title), element("div", subtitle, class_="soft")),
+            banners(run, ledger),
+            warnings_box(run),
+            in_short(run, ledger),
+            report_sections.what_left(run),
+            report_privacy.how_private(run),
+            report_accuracy.how_accurate(run, folder),
+            report_sections.what_it_cost(run, folder),
+            report_sections.the_ledger(run, ledger, folder),
+            report_privacy.protects(run, ledger),
+            report_sections.the_data(run),
+            report_sections.how_to_repeat(run),
+        ),
+    )
+    return "<!doctype html>\n" + element("html", head, body, lang="en").markup + "\n"
+
+
+def banners(run: RunFolder, ledger: LedgerCheck) -> Html:
+    """What invalidates the privacy statement, first and unmissable; nothing if nothing does."""
+    found: list[Child] = []
+    if reasons := reasons_against(run):
+        note = run.summary.get("privacy_note")
+        parts: list[Child] = [bold_line("This run is NOT private"), *(paragraph(reason) for reason in reasons)]
+        if isinstance(note, str) and note and note not in reasons:
+            parts.append(paragraph(f"As recorded by the run: {note}."))
+        parts.append(paragraph("Do not use it, or this page, as evidence that anybody's data were protected."))
+        found.append(element("div", *parts, class_="banner", role="alert"))
+    if not ledger.verified:
+        parts = [bold_line("The ledger does not support what this page says"), paragraph(ledger.problem)]
+        found.append(element("div", *parts, class_="banner", role="alert"))
+    return join(found)
+
+
+def bold_line(text: str) -> Html:
+    """The first line of a box."""
+    return element("b", text)
+
+
+def warnings_box(run: RunFolder) -> Html:
+    """The run's own warnings, such as bounds that were read from the data."""
+    recorded = run.summary.get("warnings")
+    found = [str(entry) for entry in recorded] if isinstance(recorded, list) else []
+    if not found:
+        return Html("")
+    return element(
+        "div", bold_line("Read this before you rely on the numbers"), bullets(found), class_="warnings", role="note"
+    )
+
+
+def in_short(run: RunFolder, ledger: LedgerCheck) -> Html:
+    """The big numbers and five lines in plain words."""
+    lines = [_who(run), _how_private(run), _how_accurate(run), _what_was_sent(run), _what_is_kept(run, ledger)]
+    return element(
+        "section",
+        element("h2", "In short"),
+        _tiles(run),
+        element("ul", *(element("li", *line) for line in lines), class_="inshort"),
+    )
+
+
+def _tiles(run: RunFolder) -> Html:
+    summary, one, many = run.summary, site_word(run, 1), site_word(run)
+    private = not reasons_against(run)
+    plain = shown(summary.get("nonprivate_mean_client_accuracy"), format_share)
+    epsilon = shown(summary.get("epsilon"), format_epsilon) if private else "none"
+    tiles = (
+        (
+            epsilon,
+            f"epsilon per {words(summary.get('unit'))}, at delta {shown(summary.get('delta'))}"
+            if private
+            else "privacy guarantee: see above",
+        ),
+        (
+            shown(summary.get("mean_client_accuracy"), format_share),
+            f"accuracy, mean over {many}; without privacy {plain}",
+        ),
+        (
+            shown(summary.get("bytes_up_per_client_per_round"), format_bytes),
+            f"{'encrypted' if encrypted(run) else 'unencrypted'} upload of a {one} per training release",
+        ),
+        (
+            shown(summary.get("encrypt_seconds"), format_seconds),
+            f"to encrypt everything, all {many} together; the whole run took "
+            f"{shown(summary.get('total_seconds'), format_seconds)}",
+        ),
+    )
+    return element(
+        "div",
+        *(element("div", element("b", big), element("span", small), class_="tile") for big, small in tiles),
+        class_="tiles",
+    )
+
+
+def _who(run: RunFolder) -> list[Child]:
+    senders = number(run.summary.get("senders"))
+    who = MISSING if senders is None else plural(senders, site_word(run, 1), site_word(run))
+    records = training_records(run)
+    data = f" on {records:,.0f} training records" if records else ""
+    return [
+        bold(who),
+        f" trained one model together{data} in {shown(run.summary.get('rounds'), '{:,.0f}'.format)} rounds. No record "
+        "left its place.",
+    ]
+
+
+def _how_private(run: RunFolder) -> list[Child]:
+    summary, unit = run.summary, words(run.summary.get("unit"))
+    if reasons_against(run):
+        return [bold("It was not private"), ": the box above says why."]
+    epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
+    assert epsilon is not None and delta is not None  # reasons_against would have said otherwise
+    caught = format_share(attack_success(epsilon, delta))
+    return [
+        "Everything that was opened is private with ",
+        bold(f"epsilon {format_epsilon(epsilon)}, delta {delta:g}"),
+        f" for each {unit}: somebody who tries to find out whether a {unit} was used, and accepts 5 % false alarms, "
+        f"finds at most {caught} of those that were (5 % by guessing).",
+    ]
+
+
+def _how_accurate(run: RunFolder) -> list[Child]:
+    summary = run.summary
+    text = (
+        f" of the test records are classified correctly (mean over {site_word(run)}); the same recipe without privacy "
+        "reaches "
+    )
+    text += shown(summary.get("nonprivate_mean_client_accuracy"), format_share)
+    if (known := published(summary.get("dataset"))) is not None:
+        text += f". {known.by} published {format_share(known.pooled.mean_client_accuracy)} for pooled and "
+        text += (
+            f"{format_share(known.federated.mean_client_accuracy)} for federated training without privacy, with "
+            "another recipe"
+        )
+    return [bold(shown(summary.get("mean_client_accuracy"), format_share)), text + "."]
+
+
+def _what_was_sent(run: RunFolder) -> list[Child]:
+    summary, one = run.summary, site_word(run, 1)
+    how = "all encrypted; only their sums were opened" if encrypted(run) else "none of them encrypted"
+    messages = plural(len(run.rounds), "message") if run.rounds else f"messages ({MISSING} how many)"
+    total = shown(summary.get("bytes_up_total_per_client"), format_bytes)
+    return [f"Each {one} sent ", bold(messages), f", {total} in total, {how}."]
+
+
+def _what_is_kept(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
+    if not ledger.verified:
+        return [bold("The ledger could not be verified"), ": the box above says why."]
+    return [
+        "Every opened sum is on the ledger: ",
+        bold(f"{plural(len(ledger.rows), 'release')}, verified"),
+        " when this page was written.",
+    ]

@@ -1,0 +1,115 @@
+"""HTML from values: text is escaped because of its type, so a name that looks like markup can only ever be shown.
+
+A child that is a `str` is text and is escaped; a child that is an `Html` was made here and is kept. Nothing else
+produces `Html`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Html(NamedTuple):
+    """Markup that is safe to write into a page."""
+
+    markup: str
+
+
+Child = str | Html
+_VOID = frozenset({"meta", "img", "br"})
+_TAG = re.compile(r"[a-z][a-z0-9]*")
+
+
+def element(tag: str, *children: Child, **attributes: str) -> Html:
+    """One HTML element.
+
+    Args:
+      tag: its name.
+      *children: text (escaped) and markup.
+      **attributes: values are escaped; write `class_` for class.
+
+    Raises:
+      ValueError: the tag is not a plain name, or an element that has no content got some.
+
+    >>> element("p", "5 < 6, ", element("b", "<script>")).markup
+    '<p>5 &lt; 6, <b>&lt;script&gt;</b></p>'
+    """
+    if not _TAG.fullmatch(tag):
+        raise ValueError(f"{tag!r} is no tag name; use lower-case letters and digits.")
+    opened = tag + "".join(f' {name.rstrip("_")}="{html.escape(value)}"' for name, value in attributes.items())
+    if tag in _VOID:
+        if children:
+            raise ValueError(f"<{tag}> has no content, got {len(children)} children; put them beside it.")
+        return Html(f"<{opened}>")
+    return Html(f"<{opened}>{join(children).markup}</{tag}>")
+
+
+def join(children: Iterable[Child]) -> Html:
+    """Children one after another."""
+    return Html("".join(child.markup if isinstance(child, Html) else html.escape(child) for child in children))
+
+
+def bold(text: str) -> Html:
+    """Text that matters."""
+    return element("strong", text)
+
+
+def paragraph(*children: Child) -> Html:
+    """A paragraph."""
+    return element("p", *children)
+
+
+def bullets(entries: Iterable[Child]) -> Html:
+    """An unordered list."""
+    return element("ul", *(element("li", entry) for entry in entries))
+
+
+def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int = 1) -> Html:
+    """A table whose first column names the row.
+
+    Args:
+      head: column titles; without any, the table has no head.
+      rows: cells; the first is the row's title.
+      texts: number of leading columns that hold text; the others hold numbers and are set to the right.
+    """
+
+    def cells(row: Sequence[Child], head: bool) -> list[Html]:
+        found = []
+        for i, cell in enumerate(row):
+            attributes = {"scope": "col" if head else "row"} if head or i == 0 else {}
+            if i >= texts:
+                attributes["class_"] = "right"
+            found.append(element("th" if head or i == 0 else "td", cell, **attributes))
+        return found
+
+    parts = [element("thead", element("tr", *cells(head, True)))] if any(head) else []
+    parts.append(element("tbody", *(element("tr", *cells(row, False)) for row in rows)))
+    return element("div", element("table", *parts), class_="wide")
+
+
+def picture(path: Path, alt: str, caption: str = "") -> Html:
+    """A PNG inside the page, as data, so that the page stays whole wherever it is copied."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    parts: list[Child] = [element("img", src=f"data:image/png;base64,{data}", alt=alt, class_=path.stem)]
+    if caption:
+        parts.append(element("figcaption", caption))
+    return element("figure", *parts)
+
+
+def pictures(folder: Path, captions: Mapping[str, str]) -> list[Child]:
+    """The figures {name: caption} that exist in the folder."""
+    return [
+        picture(path, alt=f"Figure: {caption}", caption=caption)
+        for name, caption in captions.items()
+        if (path := folder / f"{name}.png").is_file()
+    ]
+
+
+def section(title: str, *children: Child) -> Html:
+    """A section with its heading."""
+    return element("section", element("h2", title), *children)

@@ -1,0 +1,188 @@
+"""The summary of a finished run: what was released at what cost, how accurate, beside the same recipe without privacy."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import warnings
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_poisson import accounting, data
+from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.experiment import evaluate
+from fedjax_poisson.experiment.setting import Setting, aggregator_for
+from fedjax_poisson.federated import Records, reference, standardize
+from fedjax_poisson.federated.server import State, final_parameters
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
+
+_PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
+_REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
+
+
+def summarise(
+    setting: Setting,
+    ledger: accounting.Ledger,
+    lines: list[dict[str, Any]],
+    scaler: standardize.Scaler,
+    state: State,
+    exhausted: bool,
+) -> dict[str, Any]:
+    """Everything `summary.json` holds, JSON values only.
+
+    Args:
+      setting: the run.
+      ledger: its ledger.
+      lines: rows of rounds.jsonl.
+      scaler: the private standardisation.
+      state: the final state.
+      exhausted: whether the budget ended the run before its rounds did.
+    """
+    config, plan, sites = setting.config, setting.plan, setting.sites
+    params = final_parameters(state, setting.average_from)
+    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
+    mask, labels = np.asarray(test.mask), np.asarray(test.labels)
+    logits = predictions(setting, params, test)
+    own = evaluate.scores(logits, labels, mask, sites.site_names)
+    plain = _without_privacy(setting)
+    releases = ledger.rows()
+    trained = [line for line in lines if line["purpose"] == "train"]
+    aggregator = aggregator_for(setting, plan.train, setting.dimension, "train")
+    note = privacy_note(setting)
+    return {
+        "dataset": sites.provenance.name,
+        "unit": sites.unit,
+        "adjacency": config.adjacency,
+        "epsilon": ledger.epsilon(),
+        "delta": config.delta,
+        "epsilon_target": config.epsilon,
+        "sampler_delta": plan.sampler_delta,
+        "rounds": len(trained),
+        "lost_releases": len(releases) - len(lines),
+        "budget_exhausted": exhausted,
+        **own,
+        **{f"nonprivate_{name}": plain[name] for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site")},
+        "bytes_up_per_client_per_round": max((line["bytes_up_per_client"] for line in trained), default=0),
+        "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
+        "plaintext_bytes_per_client_per_round": 4 * setting.dimension,
+        **{f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines) for phase in ("train", "embed", "encrypt", "add", "open")},
+        "aggregator": config.aggregator,
+        "aggregator_info": describe_aggregator(aggregator),
+        "mechanism": {"standardise": describe(plan.standardize), "train": describe(plan.train)},
+        "senders": plan.senders,
+        "honest_senders": plan.honest_senders,
+        "sampling_rate": config.sampling_rate,
+        "dimension": setting.dimension,
+        "reproducible": config.seed is not None,
+        "seed": config.seed,
+        "private": note == "",
+        "privacy_note": note,
+        "releases": _releases(setting, releases),
+        "ledger_head": ledger.head(),
+        "ledger_verified": ledger.verify(ledger.head()) == len(releases),
+        "warnings": [*sites.warnings, *_own_warnings(setting)],
+        "sites": [
+            {"name": name, "train_records": int(fit), "test_records": int(held_out)}
+            for name, (fit, held_out) in zip(sites.site_names, data.site_sizes(sites), strict=True)
+        ],
+        "data": {
+            "source": sites.provenance.source,
+            "licence": sites.provenance.licence,
+            "citation": sites.provenance.citation,
+            "notes": list(sites.provenance.notes),
+        },
+        "reliability": evaluate.reliability(labels[mask], 1 / (1 + np.exp(-logits[mask].astype(np.float64)))),
+        "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+def predictions(setting: Setting, params: Any, records: Records) -> np.ndarray:
+    """Logits float32 `[S, n]` of standardised records."""
+    return np.asarray(jax.vmap(lambda x: setting.model.apply(params, x))(records.features))
+
+
+def privacy_note(setting: Setting) -> str:
+    """Why the run protects nobody, or an empty string."""
+    reasons = []
+    if setting.config.seed is not None:
+        reasons.append("all randomness descends from a seed, so whoever knows the seed can remove the noise and open every ciphertext")
+    if setting.config.aggregator == "plain":
+        reasons.append("nothing was encrypted: the server saw every site's counts")
+    return "; ".join(reasons)
+
+
+def describe(mechanism: Mechanism) -> dict[str, Any]:
+    """A mechanism's facts as JSON."""
+    facts = mechanism.facts
+    return {
+        "name": facts.name,
+        "parameters": dict(facts.parameters),
+        "status": facts.status,
+        "guarantee": facts.guarantee,
+        "sampler_distance": facts.sampler_distance,
+    }
+
+
+def describe_aggregator(aggregator: Aggregator) -> dict[str, Any]:
+    """An aggregator's facts as JSON."""
+    return {key: value if isinstance(value, bool | int | float | str | type(None)) else str(value) for key, value in dataclasses.asdict(aggregator.info).items()}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a result."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _without_privacy(setting: Setting) -> dict[str, Any]:
+    config, sites = setting.config, setting.sites
+    scaler = reference.exact_scaler(setting.train, sites.feature_bounds, sites.binary)
+    cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
+    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReproducibleStreamWarning)
+        own = stream(_REFERENCE_SEED)
+    params = reference.train_without_privacy(
+        setting.model,
+        cohort,
+        rounds=config.rounds,
+        sampling_rate=config.sampling_rate,
+        server_optimizer=setting.optimizer,
+        stream=own,
+        average_from=setting.average_from,
+    )
+    return evaluate.scores(predictions(setting, params, test), np.asarray(test.labels), np.asarray(test.mask), sites.site_names)
+
+
+def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str, Any]]:
+    plan = setting.plan
+    found = []
+    for purpose in dict.fromkeys(row.purpose for row in rows):
+        own = [row for row in rows if row.purpose == purpose]
+        alone = accounting.epsilon(plan.orders, sum(row.rdp for row in own), plan.accounted_delta)
+        found.append({"purpose": purpose, "count": len(own), "epsilon_alone": alone})
+    return found
+
+
+def _own_warnings(setting: Setting) -> list[str]:
+    found = []
+    if setting.config.largest_site is None and setting.config.csv is not None:
+        found.append(
+            f"The bound on a site's records ({setting.largest_site}) was taken from the data and is not covered by epsilon; "
+            "declare it with --largest-site."
+        )
+    if setting.config.delta * int(np.asarray(setting.train.mask).sum()) > 1:
+        found.append(f"delta={setting.config.delta} is above 1 / number of records; choose a smaller delta.")
+    return found

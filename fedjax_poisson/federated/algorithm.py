@@ -1,0 +1,157 @@
+"""`fedsgd`: central-quality DP-SGD over sites that trust nobody, the record or the patient as the privacy unit.
+
+Per round every site takes a secret Poisson sample of its units, clips each unit's gradient, adds them, embeds the sum as Poisson counts and
+encrypts the counts; only the encrypted sum over the sites is opened. Every site sends in every round and always sends the full dark noise,
+so who sends says nothing about a unit and the sampling theorem applies with the unit's own rate (`accounting.subsampled_rdp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from fedjax_poisson import accounting, trees
+from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.federated import records as records_lib
+from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
+from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
+from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_adjacency, check_honest
+from fedjax_poisson.models import Model
+from fedjax_poisson.randomness import Stream, fold_in
+
+
+class Info(NamedTuple):
+    """Diagnostics of one round: what the sum cost, and the L2 norm of the released mean gradient."""
+
+    sum: SumInfo
+    update_norm: float
+
+
+class Algorithm(NamedTuple):
+    """A federated algorithm as pure functions.
+
+    Attributes:
+      init: `(key) -> State`.
+      apply: `(state, cohort, stream, gate=None) -> (State, Info)`: one round, one release.
+      parameters: `(state) -> params` to evaluate or ship (the average where there is one).
+      rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
+    """
+
+    init: Callable[[Array], State]
+    apply: Callable[..., tuple[State, Info]]
+    parameters: Callable[[State], Any]
+    rdp: Callable[[np.ndarray], np.ndarray]
+
+
+def fedsgd(
+    model: Model,
+    *,
+    features: int,
+    records: float,
+    sampling_rate: float,
+    mechanism: Mechanism,
+    aggregator: Aggregator,
+    server_optimizer: optax.GradientTransformation,
+    senders: int,
+    honest_senders: int | None = None,
+    unit: Literal["record", "patient"] = "record",
+    adjacency: Adjacency = "zero_out",
+    largest_unit: int = 1,
+    average_from: int | None = None,
+    chunk: int = 256,
+) -> Algorithm:
+    """DP-SGD over sites with record- or patient-level privacy.
+
+    Args:
+      model: `init`, `apply` and per-record `loss`.
+      features: F, width of one standardised record.
+      records: number of training units over all sites as far as it is public or was privately estimated; it only scales the step.
+      sampling_rate: q in (0, 1], each unit's chance to be in a round.
+      mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
+      aggregator: encryption backend.
+      server_optimizer: optax transformation fed with the estimated mean gradient.
+      senders: number of sites; all of them send in every round.
+      honest_senders: sites that do not collude with the server; default senders - 1 (one may collude).
+      unit: "record" or "patient" (records of a patient are summed before clipping).
+      adjacency: "zero_out" or "replace_one"; amplification by sampling is proved for zero_out only.
+      largest_unit: records of the largest unit (1 at record level).
+      average_from: round after which parameters are averaged; None for no averaging.
+      chunk: records vmapped at once.
+
+    Raises:
+      ValueError: a privacy claim would be unsound, with the reason and the remedy.
+    """
+    honest = senders - 1 if honest_senders is None else honest_senders
+    check_honest(honest, senders)
+    check_sampling(sampling_rate, adjacency)
+    if unit == "record" and largest_unit != 1:
+        raise ValueError(f"unit='record' but a unit has {largest_unit} records; use unit='patient' for grouped records.")
+    if unit not in ("record", "patient"):
+        raise ValueError(f"unit={unit!r}: fedsgd protects a 'record' or a 'patient'; for whole clients use fedavg.")
+    size = trees.layout(_shape_params(model, features)).size
+
+    def init(key: Array) -> State:
+        params = model.init(key, jnp.zeros((1, features), jnp.float32))
+        return init_state(params, server_optimizer)
+
+    @jax.jit
+    def contributions(params: Any, cohort: Records, stream: Stream) -> Array:
+        contribution = records_lib.gradient_contribution(model.loss, params)
+        units = cohort.features.shape[1]
+
+        def one_site(index: Array, x: Array, y: Array, site_unit: Array) -> Array:
+            sampled = records_lib.sample_units(fold_in(stream, index, "sample"), units, sampling_rate)
+            return records_lib.summed_contributions(
+                contribution, mechanism, x, y, site_unit, sampled, largest_unit=largest_unit, chunk=chunk
+            )
+
+        indices = jnp.arange(cohort.features.shape[0], dtype=jnp.uint32)
+        return jax.vmap(one_site)(indices, cohort.features, cohort.labels, cohort.unit)
+
+    @jax.jit
+    def finish(state: State, total: Array) -> tuple[State, Array]:
+        gradient = total / jnp.float32(sampling_rate * records)
+        return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
+
+    def apply(state: State, cohort: Records, stream: Stream, gate: Gate | None = None) -> tuple[State, Info]:
+        if cohort.features.shape[0] != senders:
+            raise ValueError(
+                f"{cohort.features.shape[0]} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
+            )
+        grids = contributions(state.params, cohort, stream)
+        estimate, sum_info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
+        state, norm = finish(state, estimate)
+        return state, Info(sum_info, float(norm))
+
+    def parameters(state: State) -> Any:
+        return final_parameters(state, average_from)
+
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        curve = mechanism.rdp(orders, honest, size, adjacency)
+        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
+
+    return Algorithm(init, apply, parameters, rdp)
+
+
+def check_sampling(sampling_rate: float, adjacency: str) -> None:
+    """Refuse amplification claims that no theorem here supports."""
+    check_adjacency(adjacency)
+    if not 0 < sampling_rate <= 1:
+        raise ValueError(f"sampling_rate={sampling_rate} must be in (0, 1].")
+    if sampling_rate < 1 and adjacency != "zero_out":
+        raise ValueError(
+            f"Amplification by Poisson sampling is proved for adjacency='zero_out' only, not {adjacency!r}; "
+            "set sampling_rate=1 or adjacency='zero_out'."
+        )
+
+
+def _shape_params(model: Model, features: int) -> Any:
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, features), jnp.float32)))
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

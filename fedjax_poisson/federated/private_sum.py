@@ -1,0 +1,125 @@
+"""One private, encrypted sum over the senders: the only way anything leaves a sender.
+
+Every release of an experiment (standardisation, training, clip bits, private scores) goes through `private_sum`: each sender embeds its
+integers, encrypts the counts, the server adds ciphertexts, the *gate* is asked (the ledger writes the release down or refuses), and only
+then the sum is opened. If the gate raises, nothing is opened.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.randomness import Stream, fold_in
+
+Gate = Callable[[], None]
+"""Asked after the ciphertexts are summed and before the sum is opened; raises to forbid the release."""
+
+_EMBED, _ENCRYPT = "embed", "encrypt"  # purposes of a sender's two streams
+
+
+class SumInfo(NamedTuple):
+    """What one opened sum cost.
+
+    Attributes:
+      senders: how many ciphertexts are in the sum.
+      bytes_up_per_sender: bytes of the largest message one sender sent.
+      distance: largest distance of an opened value from an integer (0 for exact backends); the round is refused above 0.25.
+      embed_seconds: all senders' embedding, wall clock.
+      encrypt_seconds: all senders' encryption, wall clock.
+      add_seconds: the server's additions.
+      open_seconds: decryption of the one sum.
+    """
+
+    senders: int
+    bytes_up_per_sender: int
+    distance: float
+    embed_seconds: float
+    encrypt_seconds: float
+    add_seconds: float
+    open_seconds: float
+
+
+def private_sum(
+    mechanism: Mechanism,
+    aggregator: Aggregator,
+    grids: Array,
+    stream: Stream,
+    *,
+    gate: Gate | None = None,
+    senders: Sequence[int] | None = None,
+) -> tuple[Array, SumInfo]:
+    """Embed, encrypt, add, ask the gate, open, estimate.
+
+    Args:
+      mechanism: an integer mechanism.
+      aggregator: the encryption backend; it refuses sums of fewer senders than its announced minimum.
+      grids: int32 `[S, D]`, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
+      stream: this release's stream; used for nothing else. Each sender takes its own part of it.
+      gate: called once right before the sum is opened; None opens without asking (nothing is accounted then).
+      senders: indices of those that send in this round; None means all.
+
+    Returns:
+      float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and what it cost.
+
+    Raises:
+      ValueError: the mechanism's output cannot be summed exactly.
+      RoundRefused: the aggregator refused to open (too few senders, a value far from an integer, tampering).
+    """
+    if not mechanism.facts.integer:
+        raise ValueError(f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism.")
+    present = list(range(grids.shape[0])) if senders is None else list(senders)
+    size = grids.shape[-1]
+
+    clock = _Clock()
+    counts = np.asarray(_embed_all(mechanism, grids, stream))
+    embed_seconds = clock.lap()
+    sealed = [aggregator.encrypt(counts[i], fold_in(stream, i, _ENCRYPT)) for i in present]
+    encrypt_seconds = clock.lap()
+    if not sealed:
+        raise ValueError("No sender took part in this round: nothing can be opened.")
+    total = sealed[0]
+    for one in sealed[1:]:
+        total = aggregator.add(total, one)
+    add_seconds = clock.lap()
+    if gate is not None:
+        gate()
+    clock.lap()
+    opened = aggregator.open(total, size)
+    open_seconds = clock.lap()
+    estimate = mechanism.estimate(jnp.asarray(opened.counts), len(present))
+    info = SumInfo(
+        senders=opened.senders,
+        bytes_up_per_sender=max(aggregator.bytes_up(one) for one in sealed),
+        distance=float(opened.distance),
+        embed_seconds=embed_seconds,
+        encrypt_seconds=encrypt_seconds,
+        add_seconds=add_seconds,
+        open_seconds=open_seconds,
+    )
+    return estimate, info
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_all(mechanism: Mechanism, grids: Array, stream: Stream) -> Array:
+    indices = jnp.arange(grids.shape[0], dtype=jnp.uint32)
+    return jax.vmap(lambda i, grid: mechanism.embed(fold_in(stream, i, _EMBED), grid))(indices, grids)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        elapsed, self._last = now - self._last, now
+        return elapsed

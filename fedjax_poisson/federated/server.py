@@ -1,0 +1,63 @@
+"""The server's step: an optax update of the parameters from an estimated mean gradient, and the running average of the parameters."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from fedjax_poisson import trees
+
+
+class State(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      params: the model's parameters.
+      optimizer: the server optimiser's state.
+      average: running mean of the parameters over the averaged rounds (a function of past releases: costs no privacy).
+      round: int32 `[]`, rounds done.
+    """
+
+    params: Any
+    optimizer: Any
+    average: Any
+    round: Array
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
+    """State before the first round."""
+    return State(params, optimizer.init(params), jax.tree.map(jnp.zeros_like, params), jnp.int32(0))
+
+
+def server_step(
+    state: State, gradient: Array, optimizer: optax.GradientTransformation, average_from: int | None
+) -> State:
+    """One optimiser step.
+
+    Args:
+      state: current state.
+      gradient: float32 `[D]`, estimated mean gradient (or minus a mean update), flat.
+      optimizer: optax transformation.
+      average_from: parameters after rounds > average_from enter the average with equal weights; None for no averaging.
+    """
+    tree = trees.layout(state.params).unflatten(gradient)
+    updates, inner = optimizer.update(tree, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    done = state.round + jnp.int32(1)
+    average = state.average
+    if average_from is not None:
+        start = jnp.int32(average_from)
+        weight = jnp.float32(1) / jnp.maximum(done - start, jnp.int32(1)).astype(jnp.float32)
+        average = jax.tree.map(lambda a, p: jnp.where(done > start, a + (p - a) * weight, a), state.average, params)
+    return State(params, inner, average, done)
+
+
+def final_parameters(state: State, average_from: int | None) -> Any:
+    """The parameters to evaluate or ship: the average once it has begun, else the last iterate."""
+    if average_from is None or int(state.round) <= average_from:
+        return state.params
+    return state.average

@@ -1,0 +1,129 @@
+"""Global feature means and standard deviations from one private, encrypted sum over the sites.
+
+A record contributes one vector: a constant (for the count), its clipped features, and the squares of the features that are not binary
+(for a binary feature x**2 = x, so its variance follows from its mean). Features enter relative to public bounds: a binary feature as
+0 or 1, any other as t in [-1, 1] across its range. One release, clipped, embedded and accounted like any other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.federated import records as records_lib
+from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
+from fedjax_poisson.federated.records import Records
+from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.randomness import Stream
+
+_LEAST_DEVIATION = 0.05  # of half a feature's public range: noise must not blow a feature up
+_LARGEST_SCORE = 3.0  # standardised values are cut at +-3: bounds every record's leverage
+
+
+class Scaler(NamedTuple):
+    """Standardisation of features, a function of one release and public bounds only.
+
+    Attributes:
+      centre: float32 `[F]`, subtracted from the clipped raw feature.
+      scale: float32 `[F]`, positive, divides it.
+      lower: float32 `[F]` public bound.
+      upper: float32 `[F]` public bound.
+      count: float32 `[]`, privately estimated number of training units.
+    """
+
+    centre: Array
+    scale: Array
+    lower: Array
+    upper: Array
+    count: Array
+
+
+def moment_dimension(binary: np.ndarray) -> int:
+    """Length of a record's moment vector: 1 + F + (features that are not binary)."""
+    return 1 + binary.size + int((~np.asarray(binary, bool)).sum())
+
+
+def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
+    """Moment vector float32 `[1 + F + F_continuous]` of one raw record float32 `[F]`, every entry in [-1, 1]."""
+    t = relative(x, bounds, binary)
+    continuous = np.flatnonzero(~binary)
+    return jnp.concatenate([jnp.ones(1, jnp.float32), t, t[continuous] ** 2])
+
+
+def relative(x: Array, bounds: Array, binary: np.ndarray) -> Array:
+    """Clipped features relative to public bounds: 0..1 where binary, -1..1 elsewhere; float32 `[..., F]`."""
+    lower, upper = bounds[:, 0], bounds[:, 1]
+    fraction = (jnp.clip(x, lower, upper) - lower) / (upper - lower)
+    return jnp.where(jnp.asarray(binary), fraction, jnp.float32(2) * fraction - jnp.float32(1))
+
+
+def private_scaler(
+    cohort: Records,
+    bounds: np.ndarray,
+    binary: np.ndarray,
+    *,
+    mechanism: Mechanism,
+    aggregator: Aggregator,
+    stream: Stream,
+    gate: Gate | None = None,
+    largest_unit: int = 1,
+) -> tuple[Scaler, SumInfo]:
+    """One release: the global moments of clipped features, turned into a `Scaler`.
+
+    Args:
+      cohort: raw training records of all sites.
+      bounds: float32 `[F, 2]` public lower and upper bounds.
+      binary: bool `[F]`.
+      mechanism: record-level integer mechanism; its `clip_norm` bounds one unit's moment vector (at most
+        sqrt(1 + F + F_continuous) for a record).
+      aggregator: encryption backend.
+      stream: this release's stream.
+      gate: asked before the sum is opened.
+      largest_unit: records of the largest unit.
+
+    Returns:
+      The scaler and what the release cost.
+    """
+    bounds32 = jnp.asarray(bounds, jnp.float32)
+    flags = np.asarray(binary, bool)
+
+    @jax.jit
+    def grids(x: Array, y: Array, unit: Array) -> Array:
+        everyone = jnp.ones(x.shape[1], bool)
+        return jax.vmap(
+            lambda xs, ys, us: records_lib.summed_contributions(
+                lambda row, label: moments(row, bounds32, flags), mechanism, xs, ys, us, everyone, largest_unit=largest_unit
+            )
+        )(x, y, unit)
+
+    total, info = private_sum(
+        mechanism, aggregator, grids(cohort.features, cohort.labels, cohort.unit), stream, gate=gate
+    )
+    return scaler_from_moments(total, bounds32, flags), info
+
+
+def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray) -> Scaler:
+    """Post-process an (estimated or exact) moment sum float32 `[1 + F + F_continuous]` into a scaler; never divides by noise alone."""
+    width = binary.size
+    continuous = np.flatnonzero(~binary)
+    count = jnp.maximum(total[0], jnp.float32(1))
+    low = jnp.where(jnp.asarray(binary), jnp.float32(0), jnp.float32(-1))
+    mean = jnp.clip(total[1 : 1 + width] / count, low, jnp.float32(1))
+    variance = mean * (jnp.float32(1) - mean)
+    variance = variance.at[continuous].set(total[1 + width :] / count - mean[continuous] ** 2)
+    deviation = jnp.sqrt(jnp.clip(variance, jnp.float32(_LEAST_DEVIATION**2), jnp.float32(1)))
+    lower, upper = bounds[:, 0], bounds[:, 1]
+    span = jnp.where(jnp.asarray(binary), upper - lower, (upper - lower) / jnp.float32(2))
+    start = jnp.where(jnp.asarray(binary), lower, (upper + lower) / jnp.float32(2))
+    return Scaler(start + mean * span, deviation * span, lower, upper, count)
+
+
+def standardize(scaler: Scaler, x: Array) -> Array:
+    """Clip raw features to their public bounds, centre, scale and cut at +-3: float32 `[..., F]`."""
+    clipped = jnp.clip(x, scaler.lower, scaler.upper)
+    return jnp.clip((clipped - scaler.centre) / scaler.scale, -_LARGEST_SCORE, _LARGEST_SCORE).astype(jnp.float32)

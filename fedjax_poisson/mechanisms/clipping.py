@@ -1,0 +1,258 @@
+"""Clipping with bounds that are proved after rounding, not before it.
+
+A privacy proof speaks of the vector that is really embedded. Here that vector lives on an integer grid: `v = m / 2**20` with int32
+`m`, and every bound is a statement about integers, checked in integers:
+
+* coordinates: `|m_j| <= coordinate_limit`, by an integer clamp;
+* L2: `sum_j m_j**2 <= squared_norm_limit`, with the sum of squares computed exactly in multi-word integer arithmetic, whatever the
+  number of coordinates and the order of summation, and the shrinking done by an integer product that only rounds toward zero.
+
+So no float32 norm ever decides, and the same input gives the same bits on every device: the only floating-point operations are single
+correctly rounded products and truncations.
+
+Proof of the L2 bound (`shrink_to_norm`, the last step of `clip_to_grid`). Let `N = sum m_j**2 > B`. `shrink_factor` returns the largest
+integer `s <= 2**30` with `s**2 * N <= B * 2**60` (exact comparison). The result `m'_j = sign(m_j) * floor(|m_j| * s / 2**30)` has
+`|m'_j| <= |m_j| s / 2**30`, hence `sum m'_j**2 <= N s**2 / 2**60 <= B`. Coordinates only shrink, so their bound is kept.
+
+The direction of a long update is kept by scaling it to the L2 bound before the coordinates are clamped; that scaling, too, is integer
+arithmetic, on the update in units of its own largest power of two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+GRID_BITS = 20
+"""The grid of embedded values has steps of 2**-20 of the mechanism's total bound."""
+
+_WORD = 16  # limbs of 16 bits in uint32: products and short sums never overflow
+_SHRINK_BITS = 30
+_OCTAVES = GRID_BITS + 4  # an update of D <= 2**40 coordinates below 2**(top - 22) is shorter than its bound
+_HUGE = jnp.finfo(jnp.float32).max
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipLimits:
+    """Exact integer bounds of one unit's contribution on the grid.
+
+    Attributes:
+      coordinate_limit: `|m_j|` is at most this, at most 2**20.
+      squared_norm_limit: `sum_j m_j**2` is at most this.
+      grid_step: the value of one grid step in the update's own unit (total_bound / 2**20).
+      top_exponent: smallest integer with `2**top_exponent >= clip_norm`.
+      long_thresholds: entry k is `floor((clip_norm / unit)**2)` for the unit `2**(top_exponent + 1 - k - 20)`.
+    """
+
+    coordinate_limit: int
+    squared_norm_limit: int
+    grid_step: float
+    top_exponent: int
+    long_thresholds: tuple[int, ...]
+
+
+def clip_limits(*, clip_norm: float, coordinate_bound: float, total_bound: float) -> ClipLimits:
+    """Integer bounds that imply `||u||_2 <= clip_norm` and `|u_j| <= coordinate_bound` for `u = m * total_bound / 2**20`.
+
+    The floats are taken as the exact rationals they are; both limits are rounded down.
+
+    Args:
+      clip_norm: L2 bound C of one unit, > 0.
+      coordinate_bound: per-coordinate bound c_inf of one unit, 0 < c_inf <= C.
+      total_bound: bound A of the embedded vector, >= coordinate_bound.
+    """
+    steps = Fraction(2**GRID_BITS) / Fraction(total_bound)
+    coordinate_limit = int(Fraction(coordinate_bound) * steps)
+    squared_norm_limit = int((Fraction(clip_norm) * steps) ** 2)
+    if coordinate_limit < 1:
+        raise ValueError(
+            f"coordinate_bound={coordinate_bound} is below one grid step of total_bound={total_bound} / 2**{GRID_BITS}: "
+            "every contribution would round to zero; lower total_bound."
+        )
+    if not 2.0**-60 < clip_norm < 2.0**60:
+        raise ValueError(f"clip_norm={clip_norm} is outside 2**-60 .. 2**60; rescale the update.")
+    top = math.frexp(clip_norm)[1]
+    top -= clip_norm == 2.0 ** (top - 1)
+    units = [Fraction(2) ** (top + 1 - k - GRID_BITS) for k in range(_OCTAVES)]
+    return ClipLimits(
+        coordinate_limit=coordinate_limit,
+        squared_norm_limit=squared_norm_limit,
+        grid_step=total_bound / 2**GRID_BITS,
+        top_exponent=top,
+        long_thresholds=tuple(int((Fraction(clip_norm) / unit) ** 2) for unit in units),
+    )
+
+
+def to_grid(update: Array, limits: ClipLimits) -> Array:
+    """float32 `[..., D]` to int32 `[..., D]`: truncated toward zero onto the grid, clamped per coordinate; NaN becomes 0.
+
+    One float32 product and a truncation; a rounding of the product or of the scale (relative 2**-24) moves the value, never a bound.
+    """
+    limit = jnp.float32(limits.coordinate_limit)  # <= 2**20: exact in float32
+    steps = update.astype(jnp.float32) * jnp.float32(1.0 / limits.grid_step)
+    steps = jnp.clip(jnp.nan_to_num(steps, nan=0.0, posinf=limits.coordinate_limit, neginf=-limits.coordinate_limit), -limit, limit)
+    return steps.astype(jnp.int32)
+
+
+def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
+    """One unit's contribution: float32 `[D]` to int32 `[D]` on the grid, inside both limits (module docstring has the proof).
+
+    An update longer than clip_norm is first scaled to it, direction kept; then coordinates are clamped; then both bounds are enforced
+    exactly. NaN becomes 0, an infinite coordinate the largest float.
+    """
+    finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
+    scaled, is_long = _scaled_to_norm(finite, limits)
+    grid = jnp.where(is_long, scaled, to_grid(finite, limits))
+    return shrink_to_norm(grid, limits.squared_norm_limit)
+
+
+def _scaled_to_norm(update: Array, limits: ClipLimits) -> tuple[Array, Array]:
+    """(the update scaled to the L2 bound and clamped, int32 `[D]`; whether it is longer than the bound).
+
+    In units of 2**(e - 20), where e is the exponent of the largest coordinate, the update is an integer vector n with N = sum n**2; the
+    scaled vector is n sqrt(B / N), whatever the unit. Whether the update is long is N > (clip_norm / unit)**2, one constant for each e.
+    """
+    exponent = (jax.lax.bitcast_convert_type(jnp.max(jnp.abs(update)), jnp.int32) >> jnp.int32(23)) - jnp.int32(126)
+    octave = jnp.int32(limits.top_exponent + 1) - exponent  # how far below the longest octave the largest coordinate lies
+    floor = limits.top_exponent + 2 - _OCTAVES
+    exponent = jnp.maximum(exponent, jnp.int32(floor))
+    unit = jax.lax.bitcast_convert_type((jnp.int32(127 + GRID_BITS) - exponent) << jnp.int32(23), jnp.float32)
+    whole = (update * unit).astype(jnp.int32)  # |whole| <= 2**20
+    squared = squared_norm(whole)
+    width = max(t.bit_length() for t in limits.long_thresholds) // _WORD + 1
+    table = jnp.array([_digits(t, width) for t in limits.long_thresholds], jnp.uint32)
+    threshold = table[jnp.clip(octave, 0, _OCTAVES - 1)]
+    is_long = (octave < _OCTAVES) & ~norm_at_most_limbs(squared, threshold)
+
+    # n sqrt(B / N) with N >= 2**38: the factor needs the bits of sqrt(B) / 2**19 before the point, the other 30 behind it.
+    whole_bits = (math.isqrt(limits.squared_norm_limit) >> (GRID_BITS - 1)).bit_length()
+    point = _SHRINK_BITS - whole_bits
+    if point < 1:
+        raise ValueError("clip_norm / coordinate_bound exceeds 2**28; raise coordinate_bound.")
+    factor = shrink_factor(squared, limits.squared_norm_limit, point)
+    magnitude = jnp.abs(whole).astype(jnp.uint32)
+    scaled = _product_shifted(magnitude, factor, point)
+    clamped = jnp.minimum(scaled, jnp.uint32(limits.coordinate_limit)).astype(jnp.int32)
+    return jnp.sign(whole) * clamped, is_long
+
+
+def shrink_to_norm(grid: Array, squared_norm_limit: int) -> Array:
+    """Scale int32 `[D]`, `|m_j| <= 2**20`, toward zero until `sum m_j**2 <= squared_norm_limit`; unchanged when it already is."""
+    factor = shrink_factor(squared_norm(grid), squared_norm_limit)
+    factor = jnp.minimum(factor, jnp.uint32(1 << _SHRINK_BITS))
+    shrunk = _product_shifted(jnp.abs(grid).astype(jnp.uint32), factor, _SHRINK_BITS)
+    return jnp.sign(grid) * shrunk.astype(jnp.int32)
+
+
+def _product_shifted(magnitude: Array, factor: Array, shift: int) -> Array:
+    """`(magnitude * factor) >> shift` of uint32 `[D]` and uint32 `[]`, 1 <= shift <= 31, saturating at 2**31 - 1."""
+    low = magnitude * factor
+    high = jax.lax.mulhi(magnitude, jnp.broadcast_to(factor, magnitude.shape))
+    value = (low >> jnp.uint32(shift)) | (high << jnp.uint32(32 - shift))
+    return jnp.where(high >> jnp.uint32(shift - 1) == 0, value, jnp.uint32(2**31 - 1))
+
+
+class Wide(NamedTuple):
+    """A non-negative integer as 16-bit limbs, least significant first: uint32 `[limbs]`, each below 2**16."""
+
+    limbs: Array
+
+
+def squared_norm(grid: Array) -> Wide:
+    """Exact `sum_j m_j**2` of int32 `[D]` with `|m_j| <= 2**20`, D < 2**40, in 16-bit limbs; independent of summation order."""
+    magnitude = jnp.abs(grid).astype(jnp.uint32)
+    high, low = magnitude >> jnp.uint32(10), magnitude & jnp.uint32(1023)  # high <= 2**10
+    # m**2 = high**2 * 2**20 + (2 high low) * 2**10 + low**2; each part is at most 2**21.
+    parts = jnp.stack([low * low, jnp.uint32(2) * high * low, high * high])
+    sums = _sum_to_limbs(parts)  # [3, limbs]
+    wide = [sums[0], *(_shift_left(s, bits) for s, bits in ((sums[1], 10), (sums[2], 20)))]
+    length = max(w.shape[0] for w in wide)
+    total = sum((jnp.pad(w, (0, length - w.shape[0])) for w in wide), jnp.zeros(length, jnp.uint32))
+    return Wide(_carry(total))
+
+
+def shrink_factor(squared: Wide, squared_norm_limit: int, point: int = _SHRINK_BITS) -> Array:
+    """Largest uint32 `s < 2**31` with `s**2 * squared <= squared_norm_limit * 4**point`, found bit by bit with exact comparisons."""
+    limit = squared_norm_limit << (2 * point)
+
+    def try_bit(i: Array, s: Array) -> Array:
+        candidate = s | (jnp.uint32(1 << _SHRINK_BITS) >> i.astype(jnp.uint32))
+        limbs = jnp.stack([candidate & jnp.uint32(0xFFFF), candidate >> jnp.uint32(16)])
+        product = _multiply(_multiply(limbs, limbs), squared.limbs)
+        return jnp.where(norm_at_most(Wide(product), limit), candidate, s)
+
+    return jax.lax.fori_loop(0, _SHRINK_BITS + 1, try_bit, jnp.zeros_like(squared.limbs[0]))
+
+
+def norm_at_most(squared: Wide, squared_norm_limit: int) -> Array:
+    """bool `[]`: `squared <= squared_norm_limit`, exactly."""
+    width = squared_norm_limit.bit_length() // _WORD + 1
+    return norm_at_most_limbs(squared, jnp.array(_digits(squared_norm_limit, width), jnp.uint32))
+
+
+def norm_at_most_limbs(squared: Wide, limit: Array) -> Array:
+    """bool `[]`: `squared <= limit`, exactly, for a limit in normalised 16-bit limbs."""
+    length = max(limit.shape[0], squared.limbs.shape[0])
+    padded = [jnp.pad(limbs, (0, length - limbs.shape[0])) for limbs in (squared.limbs, limit)]
+    return _at_most(padded[0], padded[1])
+
+
+def _digits(value: int, width: int) -> list[int]:
+    return [(value >> (_WORD * i)) & 0xFFFF for i in range(width)]
+
+
+def _sum_to_limbs(values: Array) -> Array:
+    """Sum uint32 `[P, D]`, entries <= 2**21, over D into normalised 16-bit limbs `[P, limbs]`, exactly."""
+    rows, block = values.shape[0], 1024  # 2**21 * 2**10 < 2**32
+    groups = -(-values.shape[1] // block)
+    values = jnp.pad(values, ((0, 0), (0, groups * block - values.shape[1])))
+    limbs = jnp.sum(values.reshape(rows, groups, block), axis=-1, dtype=jnp.uint32)[..., None]  # [P, G, 1] of 32 bits
+    limbs = jnp.concatenate([limbs & jnp.uint32(0xFFFF), limbs >> jnp.uint32(_WORD)], axis=-1)
+    block = 1 << 15  # 2**16 * 2**15 < 2**32
+    while limbs.shape[1] > 1:
+        groups = -(-limbs.shape[1] // block)
+        limbs = jnp.pad(limbs, ((0, 0), (0, groups * block - limbs.shape[1] if groups > 1 else 0), (0, 0)))
+        limbs = jnp.sum(limbs.reshape(rows, groups, -1, limbs.shape[-1]), axis=2, dtype=jnp.uint32)
+        limbs = jax.vmap(jax.vmap(_carry))(jnp.pad(limbs, ((0, 0), (0, 0), (0, 1))))
+    return limbs[:, 0]
+
+
+def _shift_left(limbs: Array, bits: int) -> Array:
+    """Normalised limbs times 2**bits, normalised; two limbs longer."""
+    words, rest = divmod(bits, _WORD)
+    return _carry(jnp.pad(limbs << jnp.uint32(rest), (words, 2 - words)))
+
+
+def _carry(limbs: Array) -> Array:
+    """Propagate carries of uint32 limbs `[L]` (each < 2**32 - 2**16) into 16-bit limbs `[L + 1]`."""
+    out, carry = [], jnp.zeros_like(limbs[0])
+    for i in range(limbs.shape[0]):
+        value = limbs[i] + carry
+        out.append(value & jnp.uint32(0xFFFF))
+        carry = value >> jnp.uint32(_WORD)
+    return jnp.stack([*out, carry])
+
+
+def _multiply(a: Array, b: Array) -> Array:
+    """Schoolbook product of normalised 16-bit limbs, `[La]` x `[Lb]` to `[La + Lb]` normalised limbs."""
+    columns = [jnp.zeros_like(a[0])] * (a.shape[0] + b.shape[0])
+    for i in range(a.shape[0]):
+        for j in range(b.shape[0]):
+            product = a[i] * b[j]
+            columns[i + j] = columns[i + j] + (product & jnp.uint32(0xFFFF))
+            columns[i + j + 1] = columns[i + j + 1] + (product >> jnp.uint32(_WORD))
+    return _carry(jnp.stack(columns))[: a.shape[0] + b.shape[0]]
+
+
+def _at_most(a: Array, b: Array) -> Array:
+    """`a <= b` for normalised limbs of equal length: decided by the most significant limb that differs."""
+    less = jnp.bool_(True)
+    for i in range(a.shape[0]):  # least significant first, so that later limbs overrule
+        less = jnp.where(a[i] == b[i], less, a[i] < b[i])
+    return less

@@ -1,0 +1,81 @@
+"""The Gaussian mechanism: the plain baseline that everything is compared with. Its output is float32, not integer.
+
+It refuses to be called integer: no exact encrypted sum of it exists, and `private_sum` refuses it. The noise is drawn in float32 from the
+normal quantile of 24-bit uniforms, so the textbook guarantee holds for the ideal real-valued law only (Mironov 2012 shows what floating
+point can leak); use it to compare accuracy, not to protect people.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fedjax_poisson import accounting
+from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism, check_adjacency, check_honest, check_positive
+from fedjax_poisson.randomness import Stream, bits
+
+
+def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
+    """Gaussian noise on the clipped update.
+
+    Args:
+      clip_norm: L2 bound C of one client's update.
+      noise_std: standard deviation of ONE sender's noise per coordinate, in the update's unit; n senders give `sqrt(n) * noise_std`.
+
+    Returns:
+      A `Mechanism` with `facts.integer == False`; `privatize` returns float32 `[D]`.
+    """
+    check_positive(clip_norm=clip_norm, noise_std=noise_std)
+    limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
+
+    def clip(update: Array) -> Array:
+        return clipping.clip_to_grid(update, limits)
+
+    def embed(stream: Stream, grid: Array) -> Array:
+        # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
+        uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24) + jnp.float32(2**-25)
+        noise = jax.scipy.special.ndtri(uniform)
+        return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
+
+    def privatize(stream: Stream, update: Array) -> Array:
+        return embed(stream, clip(update))
+
+    def estimate(total: Array, senders: int) -> Array:
+        del senders
+        return jnp.asarray(total).astype(jnp.float32)
+
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
+        del dimension
+        check_adjacency(adjacency)
+        check_honest(honest_senders)
+        multiplier = noise_std * honest_senders**0.5 / clip_norm
+        return accounting.gaussian_rdp(orders, noise_multiplier=multiplier, adjacency=adjacency)
+
+    def variance(senders: int) -> float:
+        return senders * noise_std**2
+
+    def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> NoReturn:
+        raise ValueError("The Gaussian mechanism sends real numbers: it has no counts and no count bound. Use an integer mechanism.")
+
+    return Mechanism(
+        facts=Facts(
+            name="gaussian",
+            parameters=(("clip_norm", clip_norm), ("noise_std", noise_std)),
+            integer=False,
+            status="baseline",
+            guarantee="Renyi divergence a C**2 / (2 sigma**2) of the ideal real-valued law (Mironov 2017, Proposition 7).",
+            sampler_distance=1.0,
+        ),
+        clip=clip,
+        embed=embed,
+        privatize=privatize,
+        estimate=estimate,
+        rdp=rdp,
+        variance=variance,
+        count_bound=count_bound,
+    )

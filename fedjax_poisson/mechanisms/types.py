@@ -1,0 +1,114 @@
+"""The `Mechanism` record: pure functions bundled with the facts that make them private.
+
+A mechanism is one value, so an inconsistent trio (clip at one bound, embed at another, account for a third) cannot be assembled by
+accident. Nothing here holds state; every function is a function of its arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jax import Array
+
+from fedjax_poisson.randomness import Stream
+
+Adjacency = Literal["zero_out", "replace_one"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a reader, a ledger row or a report must know about a mechanism.
+
+    Attributes:
+      name: short name, e.g. "poisson_embedding".
+      parameters: (name, value) pairs, in the order of the factory's arguments.
+      integer: True when counts are integers that survive an exact encrypted sum.
+      status: "proved", "published" (cited theorem), "baseline" or "experimental".
+      guarantee: one sentence: what is proved, for which release, and its source.
+      sampler_distance: total-variation distance of one coordinate's draw to the law the proof speaks of; added to delta.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, float | None], ...]
+    integer: bool
+    status: Literal["proved", "published", "baseline", "experimental"]
+    guarantee: str
+    sampler_distance: float
+
+
+class Mechanism(NamedTuple):
+    """Pure functions of one privacy mechanism. D coordinates, n senders, h honest senders (the target included).
+
+    Attributes:
+      facts: static description.
+      clip: float32 `[D]` to int32 `[D]`: one unit's contribution (a client, a record or a patient) inside its proven bounds, on the
+        mechanism's grid. Contributions of several units of one sender are added as integers.
+      embed: `(stream, int32[D])` to int32 `[D]`: the counts one sender sends for its summed contributions.
+      privatize: `(stream, float32[D])` to int32 `[D]`: what one sender sends for a single unit; `embed(stream, clip(update))`.
+      estimate: `(int[D] sum over senders, senders)` to float32 `[D]`: unbiased estimate of the SUM of the (clipped) updates.
+      rdp: `(orders, honest_senders, dimension, adjacency="zero_out")` to float64 `[orders]`: Renyi divergence of one opened sum.
+      variance: `(senders)` to the noise variance per coordinate of the estimated sum (an upper bound where it depends on data).
+      count_bound: `(senders, dimension, failure=2**-64)` to an int that no coordinate of the sum exceeds, except with that probability.
+    """
+
+    facts: Facts
+    clip: Callable[[Array], Array]
+    embed: Callable[[Stream, Array], Array]
+    privatize: Callable[[Stream, Array], Array]
+    estimate: Callable[[Array, int], Array]
+    rdp: Callable[..., np.ndarray]
+    variance: Callable[[int], float]
+    count_bound: Callable[..., int]
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
+        return f"{self.facts.name}({inner})"
+
+
+def check_positive(**values: float) -> None:
+    """Refuse NaN, infinite, zero and negative parameters, naming the one at fault."""
+    for name, value in values.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value} must be a positive finite number.")
+
+
+def check_bounds(clip_norm: float, coordinate_bound: float) -> None:
+    """Refuse a coordinate bound above the L2 bound: it could never bind, and K = (C / c_inf)**2 would fall below one coordinate."""
+    if coordinate_bound > clip_norm:
+        raise ValueError(
+            f"coordinate_bound={coordinate_bound} exceeds clip_norm={clip_norm}, so it would bound nothing; "
+            "set coordinate_bound=clip_norm for no per-coordinate clip."
+        )
+
+
+def check_adjacency(adjacency: str) -> None:
+    """Only adjacencies for which the senders' noise stays in the sum are accounted."""
+    if adjacency == "add_remove":
+        raise ValueError(
+            "adjacency='add_remove' is refused: the noise is held by the senders, so removing one literally also removes its share of "
+            "the noise and the guarantee is void (Renyi divergence of order 2 near dimension / (2 senders**2) even for a zero update). "
+            "Use adjacency='zero_out' (the unit's contribution is replaced by zero, the noise stays) or 'replace_one'."
+        )
+    if adjacency not in ("zero_out", "replace_one"):
+        raise ValueError(f"adjacency={adjacency!r} is unknown; use 'zero_out' or 'replace_one'.")
+
+
+def check_honest(honest_senders: int, senders: int | None = None) -> None:
+    """At least the target itself must be honest, and no more senders can be honest than send."""
+    if honest_senders < 1 or int(honest_senders) != honest_senders:
+        raise ValueError(f"honest_senders={honest_senders} must be a whole number >= 1 (the target itself is honest).")
+    if senders is not None and honest_senders > senders:
+        raise ValueError(f"honest_senders={honest_senders} exceeds senders={senders}.")
+
+def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:
+    """t with `P(any of D coordinates of a difference of Poissons deviates by more than t) <= failure`.
+
+    Bernstein's inequality for jumps of +-1 and total rate `variance`: `P(|S - E S| > t) <= 2 exp(-t**2 / (2 (variance + t / 3)))`,
+    a union over the coordinates, solved for t.
+    """
+    log_term = math.log(2.0 * dimension / failure)
+    return log_term / 3.0 + math.sqrt(log_term**2 / 9.0 + 2.0 * variance * log_term)

@@ -1,0 +1,120 @@
+"""Models of tabular records with one binary label: logistic regression and a small multilayer perceptron.
+
+A model is a record of three pure functions, nothing else; parameters are a pytree of float32 arrays. Losses are *per
+record*, because record-level privacy clips each record's gradient. The caller standardises the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Params = Any
+
+
+class Model(NamedTuple):
+    """A model as pure functions.
+
+    Attributes:
+        init: `(key, features) -> params`; `features` is one batch `[B, ...]` (only its shape and dtype matter).
+        apply: `(params, x) -> logits`; float32 `[B, ...]` to float32 `[B]` for a binary label.
+        loss: `(params, x, y) -> losses`; float32 `[B]`, one loss in nats for each record; y is int32 `[B]` in {0, 1}.
+    """
+
+    init: Callable[[jax.Array, jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+    loss: Callable[[Params, jax.Array, jax.Array], jax.Array]
+
+
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Negative log likelihood of each Bernoulli label, in nats: `softplus(z)` for y = 0, `softplus(-z)` for y = 1.
+
+    Written so because the usual `softplus(z) - y z` cancels to 0 where a large logit is right.
+
+    Args:
+        logits: float32 `[B]`.
+        labels: int32 `[B]` in {0, 1}.
+
+    Returns:
+        float32 `[B]`.
+    """
+    return jax.nn.softplus(jnp.where(labels > 0, -logits, logits))
+
+
+def logistic() -> Model:
+    """Logistic regression with an intercept, started at zero (the loss is convex: there is no symmetry to break).
+
+    Returns:
+        Model with parameters `{"weight": float32 [F], "bias": float32 []}`.
+
+    >>> model = logistic()
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 13)))
+    >>> model.apply(params, jnp.ones((2, 13))).tolist()
+    [0.0, 0.0]
+    """
+
+    def init(key: jax.Array, features: jax.Array) -> Params:
+        del key
+        return {"weight": jnp.zeros(_feature_count(features), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        return x @ params["weight"] + params["bias"]
+
+    return _with_binary_loss(init, apply)
+
+
+def mlp(hidden: Sequence[int] = (64, 32)) -> Model:
+    """Multilayer perceptron with ReLU layers, weights He-normal, biases zero.
+
+    He et al., Delving Deep into Rectifiers, ICCV 2015, equation 10: variance `2 / fan_in` keeps the scale of the
+    activations through ReLU layers. The output layer starts at variance `1 / fan_in`.
+
+    Args:
+        hidden: Widths of the hidden layers, each at least 1.
+
+    Returns:
+        Model with parameters `{"layers": [{"weight": float32 [in, out], "bias": float32 [out]}, ...]}`.
+
+    Raises:
+        ValueError: There is no hidden layer (that is `logistic`), or a width is below 1.
+    """
+    widths = tuple(hidden)
+    if not widths or min(widths) < 1:
+        raise ValueError(f"hidden is {widths}; expected at least one width, each at least 1 (for none, use logistic())")
+
+    def init(key: jax.Array, features: jax.Array) -> Params:
+        sizes = (_feature_count(features), *widths, 1)
+        layers: list[dict[str, jax.Array]] = []
+        for layer_key, fan_in, fan_out in zip(
+            jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True
+        ):
+            gain = 1.0 if len(layers) == len(widths) else 2.0
+            weight = jax.random.normal(layer_key, (fan_in, fan_out), jnp.float32) * jnp.float32((gain / fan_in) ** 0.5)
+            layers.append({"weight": weight, "bias": jnp.zeros(fan_out, jnp.float32)})
+        return {"layers": layers}
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        *inner, last = params["layers"]
+        for layer in inner:
+            x = jax.nn.relu(x @ layer["weight"] + jnp.expand_dims(layer["bias"], range(x.ndim - 1)))
+        return (x @ last["weight"])[..., 0] + last["bias"][0]
+
+    return _with_binary_loss(init, apply)
+
+
+def _feature_count(features: jax.Array) -> int:
+    if features.ndim != 2:
+        raise ValueError(f"features have shape {features.shape}; a tabular model expects a batch [B, F]")
+    return features.shape[-1]
+
+
+def _with_binary_loss(
+    init: Callable[[jax.Array, jax.Array], Params], apply: Callable[[Params, jax.Array], jax.Array]
+) -> Model:
+    def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
+        return binary_cross_entropy(apply(params, x), y)
+
+    return Model(init, apply, loss)

@@ -1,0 +1,274 @@
+"""ChaCha20 streams (RFC 8439) in uint32 JAX: the only source of privacy and encryption randomness.
+
+A `Stream` is a 256-bit key. It is made once from the operating system (`stream`), split by labels (`fold_in`) and consumed once (`bits`, or a
+sampler of this package). Both are the ChaCha20 block function under that key, in separate domains: word 13 of the initial state, the
+first nonce word, is 0 for output blocks and names the kind of label for derivations, so no block is ever used for two things. A derived key is the first
+half of such a block: as long as ChaCha20 is a pseudorandom function, streams with different labels are independent.
+
+Who owns what: a stream may be folded any number of times with different labels and read by **one** call; a second read gives the same words.
+
+The PyPI package `jax-chacha-prng` 1.4.3 was looked at first: it fails on import with jax 0.10 (private functions it imports are gone, its native
+kernels use a removed custom-call interface), requires numpy < 2, and derives by random 96-bit nonces under one key; hence this module.
+
+Source: Nir and Langley, RFC 8439 (2018), sections 2.1-2.4; Bernstein, "ChaCha, a variant of Salsa20" (2008).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+BLOCK_WORDS = 16
+MAX_BYTES = 1 << 38  # the 32-bit block counter times 64 bytes
+_CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
+_OUTPUT, _INTEGER_LABEL, _TEXT_LABEL, _SEED = 0, 1, 2, 3  # first nonce word: the domain of a block
+_COLUMNS_AND_DIAGONALS = (
+    ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)),
+    ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)),
+)
+
+Words = tuple[jax.Array, ...]
+
+
+class ReproducibleStreamWarning(UserWarning):
+    """A stream was made from a seed: whoever knows the seed can remove every noise and open every ciphertext."""
+
+
+class Stream(NamedTuple):
+    """A ChaCha20 key with its origin; a pytree of uint32, so it can be vmapped, scanned and sharded.
+
+    Attributes:
+        key: uint32[8], 256 secret bits. Never shown by `repr`, never pickled.
+        reproducible: uint32[], 1 when the key descends from a seed (not private), 0 when it descends from the operating system.
+    """
+
+    key: jax.Array
+    reproducible: jax.Array
+
+    def __repr__(self) -> str:
+        """Show the origin and never the key."""
+        shape = getattr(self.key, "shape", ())
+        flag = self.reproducible
+        known = isinstance(flag, jax.Array | np.ndarray) and not isinstance(flag, jax.core.Tracer)
+        origin = ("seeded, NOT private" if np.any(np.asarray(flag)) else "operating system") if known else "traced"
+        return f"Stream(<256-bit key hidden>, batch={tuple(shape[:-1])}, origin={origin})"
+
+    __str__ = __repr__
+
+    def __copy__(self) -> Stream:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Stream:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("a Stream holds a secret key and cannot be pickled; save the round number and fold it in again instead")
+
+
+def stream(seed: int | None = None) -> Stream:
+    """Make a new stream.
+
+    Args:
+        seed: None for 256 bits from `os.urandom`. A non-negative int gives the same stream in every process and on every
+            device, warns, and marks the stream and all its descendants as reproducible: not private.
+
+    Returns:
+        A `Stream`.
+
+    Raises:
+        TypeError: if the seed is not an int.
+        ValueError: if the seed is negative or has more than 256 bits.
+    """
+    if seed is None:
+        return Stream(jnp.asarray(np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)), jnp.uint32(0))
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"a seed is an int, got {type(seed).__name__}; leave it out for secret bits from the operating system")
+    if not 0 <= int(seed) < 1 << 256:
+        raise ValueError(f"a seed has 0 to 256 bits, got {seed}; choose a non-negative int below 2**256")
+    warnings.warn(
+        "stream(seed=...) is reproducible and therefore NOT private: use it for tests and simulations, stream() for people's data",
+        ReproducibleStreamWarning,
+        stacklevel=2,
+    )
+    key = np.frombuffer(int(seed).to_bytes(32, "little"), "<u4").astype(np.uint32)
+    # One derivation, so that small seeds do not leave nearly-zero keys behind.
+    return Stream(_derive(jnp.asarray(key), jnp.uint32(0), (_SEED, 0, 0)), jnp.uint32(1))
+
+
+def is_reproducible(stream: Stream) -> bool:
+    """Whether a (concrete) stream descends from a seed, and so protects nobody."""
+    return bool(np.any(np.asarray(stream.reproducible)))
+
+
+def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
+    """Derive the stream named by `labels`; different labels give independent keys and therefore disjoint blocks.
+
+    Labels are folded one after the other, `fold_in(s, a, b) == fold_in(fold_in(s, a), b)`, each by one block of the parent in a domain that
+    output never uses. Integers and texts never meet: 7 and "7" are different labels.
+
+    Args:
+        stream: the parent; it stays usable.
+        labels: each a Python int in [0, 2^32), a text (hashed to 96 bits of SHA-256 on the host), or a uint32/int32 scalar array, traced
+            or not (round, client index; an int32 is read as its 32-bit pattern). vmap over a label for one stream per client.
+
+    Returns:
+        The derived `Stream`.
+
+    Raises:
+        TypeError: for a label of another type or an array that is not a 32-bit integer scalar.
+        ValueError: for an int outside [0, 2^32) or for no label at all.
+    """
+    if not labels:
+        raise ValueError("fold_in needs at least one label: without one the parent would be used twice")
+    key = stream.key
+    for label in labels:
+        key = _derive(key, *_label_words(label))
+    return Stream(key, stream.reproducible)
+
+
+def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
+    """Read uniform random 32-bit words.
+
+    Word j of block b (RFC 8439 order inside a block, counter b) is element j * blocks + b: planes of equal words, which is the order
+    the arithmetic is vectorised in. Each word is used once; the order is part of the contract and is the same on every device.
+
+    Args:
+        stream: consumed by this call.
+        shape: how many words, or the shape of the answer.
+
+    Returns:
+        uint32 array of that shape.
+
+    Raises:
+        ValueError: if more than 2^38 bytes are asked for (the 32-bit block counter would wrap).
+    """
+    shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    count = math.prod(shape)
+    if count == 0:
+        return jnp.zeros(shape, jnp.uint32)
+    return jnp.concatenate(block_words(stream, -(-count // BLOCK_WORDS)))[:count].reshape(shape)
+
+
+def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> Words:
+    """The sixteen words of the output blocks `first .. first + blocks - 1`, as sixteen uint32[blocks] arrays.
+
+    The form is chosen by the device the program is lowered for; the words are the same. On a GPU the twenty rounds are unrolled into one kernel
+    that lives in registers; on a CPU a loop over double rounds keeps each step small enough to be vectorised.
+
+    Args:
+        stream: the key; the caller owns the counters it asks for.
+        blocks: static number of blocks, at most 2^32.
+        first: uint32 scalar (traced or not), the first counter; 0 by default.
+
+    Raises:
+        ValueError: if `blocks` exceeds the 32-bit counter.
+    """
+    if blocks > MAX_BYTES // 64:
+        raise ValueError(
+            f"{blocks} blocks of 64 bytes exceed the 2^38 bytes of one stream; fold in a label per part and read each part separately"
+        )
+    counter = jnp.arange(blocks, dtype=jnp.uint32)
+    if first is not None:
+        counter = counter + first
+    return output_block(stream.key, counter)
+
+
+def output_block(key: jax.Array, counter: jax.Array) -> Words:
+    """The sixteen words of the output blocks at these uint32 counters, each of the shape of `counter`."""
+    zero = jnp.uint32(0)
+    return chacha20_block(key, counter, (jnp.uint32(_OUTPUT), zero, zero))
+
+
+@functools.partial(jax.jit, inline=True)  # outside jit it would be traced and compiled at every call
+def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
+    """The ChaCha20 block function (RFC 8439 section 2.3) at many counters.
+
+    Args:
+        key: uint32[8], little-endian words.
+        counter: uint32[...], the block counters.
+        nonce: three uint32 words, scalars or of the shape of `counter`.
+
+    Returns:
+        Sixteen uint32 arrays of the shape of `counter`: the words of each block.
+    """
+    start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
+    start = [jnp.broadcast_to(word, counter.shape) for word in start]
+    return lax.platform_dependent(*start, cpu=_rolled_rounds, default=_unrolled_rounds)
+
+
+def _rolled_rounds(*start: jax.Array) -> Words:
+    """Twenty rounds as a loop over double rounds, each cut into passes that XLA:CPU vectorises without recomputing.
+
+    XLA:CPU fuses per output: without the barriers it would evaluate a quarter round again for each of its four outputs (a quarter slower).
+    """
+    end = lax.fori_loop(0, 10, lambda _, state: _double_round(state, lax.optimization_barrier), tuple(start))
+    return tuple(a + b for a, b in zip(end, start, strict=True))
+
+
+def _unrolled_rounds(*start: jax.Array) -> Words:
+    """Twenty rounds as straight-line code, which a GPU compiler keeps in registers."""
+    state: Words = tuple(start)
+    for _ in range(10):
+        state = _double_round(state, lambda words: words)
+    return tuple(a + b for a, b in zip(state, start, strict=True))
+
+
+def _double_round(state: Words, cut: Callable[[Words], Words]) -> Words:
+    words = list(state)
+    for quarter_rounds in _COLUMNS_AND_DIAGONALS:
+        for a, b, c, d in quarter_rounds:
+            quarter: Words = (words[a], words[b], words[c], words[d])
+            for first, second in ((16, 12), (8, 7)):
+                quarter = cut(_half_quarter_round(*quarter, first, second))
+            words[a], words[b], words[c], words[d] = quarter
+    return tuple(words)
+
+
+def _half_quarter_round(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array, first: int, second: int) -> Words:
+    a = a + b
+    d = _rotate(d ^ a, first)
+    c = c + d
+    b = _rotate(b ^ c, second)
+    return a, b, c, d
+
+
+def _rotate(x: jax.Array, by: int) -> jax.Array:
+    return (x << jnp.uint32(by)) | (x >> jnp.uint32(32 - by))
+
+
+def _derive(key: jax.Array, counter: jax.Array, nonce: tuple[int | jax.Array, ...]) -> jax.Array:
+    words = chacha20_block(key, counter, tuple(jnp.uint32(n) for n in nonce))
+    return jnp.stack(words[:8])
+
+
+def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, tuple[int | jax.Array, ...]]:
+    if isinstance(label, str):
+        digest = np.frombuffer(hashlib.sha256(label.encode()).digest(), "<u4")
+        return jnp.uint32(digest[0]), (_TEXT_LABEL, int(digest[1]), int(digest[2]))
+    if isinstance(label, bool):
+        raise TypeError("a label is an int, a text or a 32-bit integer scalar, got bool; name the two cases")
+    if isinstance(label, int):
+        if not 0 <= label < 1 << 32:
+            raise ValueError(f"an integer label lies in [0, 2^32), got {label}; fold in two labels for more")
+        return jnp.uint32(label), (_INTEGER_LABEL, 0, 0)
+    if not isinstance(label, jax.Array | np.ndarray | np.generic):
+        raise TypeError(f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}")
+    if label.ndim != 0 or label.dtype not in (np.dtype(np.uint32), np.dtype(np.int32)):
+        if isinstance(label, np.integer):
+            return _label_words(int(label))
+        raise TypeError(
+            f"an array label is a uint32 or int32 scalar, got {label.dtype}{list(label.shape)}; vmap fold_in over an array of labels"
+        )
+    word = jnp.asarray(label)
+    return lax.bitcast_convert_type(word, jnp.uint32), (_INTEGER_LABEL, 0, 0)

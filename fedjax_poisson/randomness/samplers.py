@@ -1,0 +1,209 @@
+"""Exact integer samplers: Poisson, Skellam, and counts whose rates carry a signal.
+
+Exact means: the law of every draw is within `tables.distance` <= 2^-60 in total variation of the true law for ideal random bits; the bound is
+computed while the tables are built, not estimated. A vector of D draws is within D * distance, to be added to delta times the accountant's usual factor.
+
+Proof. By `tables` the wanted number is a sum of independent numbers, one a level, each from one of finitely many fixed laws. A level picks a
+column with exact uniform bits and compares a 64-bit uniform integer with an integer threshold, so it samples precisely the law that
+`laws.alias_table` built, whose distance to the true one was computed exactly in integers (rounding, tails, and the defect of the
+probabilities). Total variation of a sum of independent numbers is at most the sum of the levels' distances. Lower halves of the uniform
+integers are shared; `layout` bounds what that changes. ChaCha20 supplies the bits. No float occurs on the device, so all devices give the same integers.
+
+One call reads one stream; draws lie in tiles of lanes (`_tiling`), which fixes the bits for a given number of draws on every device.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, Stream, Words, output_block
+from fedjax_poisson.randomness.tables import (
+    GRID_BITS,
+    Level,
+    SamplingTables,
+    digit_units,
+    poisson_tables,
+    push_pull_tables,
+    single_channel_tables,
+    skellam_tables,
+)
+
+__all__ = [
+    "GRID_BITS",
+    "SamplingTables",
+    "poisson",
+    "poisson_tables",
+    "push_pull",
+    "push_pull_tables",
+    "single_channel",
+    "single_channel_tables",
+    "skellam",
+    "skellam_tables",
+]
+
+_TILE = 4096  # lanes that are worked on at once on a CPU: sixteen words each stay in the second-level cache
+
+
+def push_pull(stream: Stream, grid: jax.Array, tables: SamplingTables) -> jax.Array:
+    """Draw Poisson(mu (1 + r v)) - Poisson(mu (1 - r v)) at v = grid / 2^20 for every coordinate.
+
+    Args:
+        stream: consumed by this call.
+        grid: int32[...], in [-2^20, 2^20]; values outside are clamped to it.
+        tables: from `push_pull_tables(dark_count=mu, modulation=r)`.
+
+    Returns:
+        int32 array of the shape of `grid`, exact within `tables.distance` a draw.
+
+    Raises:
+        TypeError: if `grid` is not int32.
+        ValueError: if the tables belong to another sampler.
+    """
+    return _modulated(stream, grid, tables, "push_pull")
+
+
+def single_channel(stream: Stream, grid: jax.Array, tables: SamplingTables) -> jax.Array:
+    """Draw Poisson(mu (1 + r v)) at v = grid / 2^20; as `push_pull`, with tables from `single_channel_tables`."""
+    return _modulated(stream, grid, tables, "single_channel")
+
+
+def poisson(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
+    """Draw int32 Poisson numbers of the fixed rate of `tables = poisson_tables(rate)`; consumes the stream."""
+    return _fixed(stream, shape, tables)
+
+
+def skellam(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
+    """Draw int32 Poisson(rate) - Poisson(rate) for `tables = skellam_tables(rate)`; consumes the stream."""
+    return _fixed(stream, shape, tables)
+
+
+def _modulated(stream: Stream, grid: jax.Array, tables: SamplingTables, kind: str) -> jax.Array:
+    _check_kind(tables, kind)
+    if grid.dtype != jnp.int32:
+        raise TypeError(f"grid is int32 multiples of 2^-{GRID_BITS}, got {grid.dtype}; clip_to_grid or an explicit rounding makes it")
+    return _draw(stream, jnp.ravel(jnp.asarray(grid)), grid.shape, tables)
+
+
+def _fixed(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
+    _check_kind(tables, "fixed")
+    shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    return _draw(stream, None, shape, tables)
+
+
+def _check_kind(tables: SamplingTables, kind: str) -> None:
+    if tables.kind != kind:
+        raise ValueError(f"these are {tables.kind} tables, this sampler needs {kind} tables; build them with its own *_tables function")
+
+
+def _tiling(draws: int, per_group: int) -> tuple[int, int]:
+    """(tiles, lanes): draw number (tile * per_group + j) * lanes + i is draw j of lane i of that tile."""
+    groups = -(-draws // per_group)
+    tiles = -(-groups // _TILE)
+    return tiles, -(-groups // tiles)
+
+
+def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables: SamplingTables) -> jax.Array:
+    count, layout = math.prod(shape), tables.layout
+    if count == 0:
+        return jnp.zeros(shape, jnp.int32)
+    tiles, lanes = _tiling(count, layout.draws)
+    if tiles * lanes * layout.blocks > MAX_BYTES // (4 * BLOCK_WORDS):
+        raise ValueError(f"{count} draws need more than the 2^38 bytes of one stream; fold in a label per part and draw each part separately")
+    if grid is not None:
+        grid = jnp.pad(grid, (0, tiles * layout.draws * lanes - count)).reshape(tiles, layout.draws, lanes)
+
+    drawn = lax.platform_dependent(
+        stream.key,
+        tables,
+        grid,
+        cpu=jax.custom_batching.sequential_vmap(functools.partial(_tile_by_tile, tiles, lanes)),
+        default=functools.partial(_all_at_once, tiles, lanes),
+    )
+    return drawn.reshape(-1)[:count].reshape(shape)
+
+
+def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
+    """The draws as a scan over tiles, int32[tiles, draws, lanes]: all that a tile touches stays in a CPU's cache."""
+
+    def one_tile(_: None, inputs: tuple[jax.Array, jax.Array | None]) -> tuple[None, jax.Array]:
+        tile, grid_tile = inputs
+        words = _group_words(key, tables, tiles * lanes, tile * jnp.uint32(lanes), lanes)
+        return None, _group_draws(tables, words, grid_tile)
+
+    return lax.scan(one_tile, None, (jnp.arange(tiles, dtype=jnp.uint32), grid))[1]
+
+
+def _all_at_once(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
+    """The same draws without a loop, for devices that want every lane at once."""
+    # The barrier: words are made once, not again in each draw that reads them.
+    words = lax.optimization_barrier(_group_words(key, tables, tiles * lanes, jnp.uint32(0), tiles * lanes))
+    return _group_draws(tables, tuple(word.reshape(tiles, lanes) for word in words), grid)
+
+
+def _group_words(key: jax.Array, tables: SamplingTables, groups: int, first: jax.Array, lanes: int) -> Words:
+    """All words of the groups first .. first + lanes - 1; block number n of group g has counter n * groups + g."""
+    blocks = tables.layout.blocks
+    counter = jnp.arange(blocks, dtype=jnp.uint32)[:, None] * jnp.uint32(groups) + (jnp.arange(lanes, dtype=jnp.uint32) + first)[None]
+    words = output_block(key, counter)
+    return tuple(words[word][block] for block in range(blocks) for word in range(BLOCK_WORDS))
+
+
+def _group_draws(tables: SamplingTables, words: Words, grid: jax.Array | None) -> jax.Array:
+    """The draws of every group, int32[..., draws, lanes] for words [..., lanes]: each the sum of its levels."""
+    layout, axis = tables.layout, words[0].ndim - 1
+
+    def planes(arrays: list[jax.Array]) -> jax.Array:
+        return jnp.stack(arrays, axis=axis)
+
+    top, total = jnp.int32(1 << GRID_BITS), None
+    units = None if grid is None else jnp.clip(grid, -top, top) + top
+    for number, level in enumerate(tables.levels):
+        high = planes([words[layout.high[draw][number]] for draw in range(layout.draws)])
+        low = planes([functools.reduce(operator.xor, [words[i] for i in layout.low[draw][number]]) for draw in range(layout.draws)])
+        places = [layout.column[draw][number] for draw in range(layout.draws)]
+        column = planes([words[word] >> jnp.uint32(shift) for word, shift in places]) & jnp.uint32((1 << level.column_bits) - 1)
+        value = _one_level(tables, level, high, low, column.astype(jnp.int32), units)
+        total = value if total is None else total + value
+    assert total is not None
+    return total
+
+
+def _one_level(
+    tables: SamplingTables, level: Level, high: jax.Array, low: jax.Array, column: jax.Array, units: jax.Array | None
+) -> jax.Array:
+    """Sample one level by the alias method (its tables are described at `Level`)."""
+    row, negate = jnp.int32(0), None
+    if units is not None and level.bits:
+        largest = digit_units(level.shift, level.bits)
+        full = jnp.int32((2 << GRID_BITS) - 1)
+        digit = (jnp.minimum(units, full) >> jnp.int32(level.shift)) & jnp.int32((1 << level.bits) - 1)
+        if level.last:
+            digit = digit + (units > full).astype(jnp.int32)
+        row = digit
+        if level.mirrored:
+            row, negate = jnp.minimum(digit, largest - digit), digit > largest - digit
+    entry = (row << jnp.int32(level.column_bits)) + column
+    threshold = _gather(tables.high, entry + level.offset)
+    tie = high == threshold
+    # The lower halves are needed once in 2^32 draws; every other lane reads entry 0, which is always in the cache.
+    low_threshold = _gather(tables.low, jnp.where(tie, entry + level.offset, jnp.int32(0)))
+    own = (high < threshold) | (tie & (low < low_threshold))
+    if level.packed:
+        pair = _gather(tables.outcomes, entry + level.outcome_offset)
+        outcome = jnp.where(own, pair & jnp.uint32(0xFFFF), pair >> jnp.uint32(16))
+    else:
+        other = jnp.int32(level.rows << level.column_bits)
+        outcome = _gather(tables.outcomes, entry + level.outcome_offset + jnp.where(own, jnp.int32(0), other))
+    value = outcome.astype(jnp.int32) + jnp.int32(level.origin)
+    return value if negate is None else jnp.where(negate, -value, value)
+
+
+def _gather(table: jax.Array, index: jax.Array) -> jax.Array:
+    return table.at[index].get(mode="promise_in_bounds")

@@ -1,0 +1,340 @@
+"""The ledger: budget, crash, race, tampering, and what it cannot find without an outside anchor."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjax_poisson import accounting as acc
+
+ORDERS = acc.integer_orders(64)
+BUDGET = {"epsilon": 2.0, "delta": 1e-5, "unit": "record", "adjacency": "zero_out", "orders": ORDERS}
+CURVE = acc.gaussian_rdp(ORDERS, noise_multiplier=8.0)
+
+
+def _spend(ledger: acc.Ledger, label: str = "round", curve: np.ndarray = CURVE) -> acc.Release:
+    return ledger.spend("update", label, "poisson_embedding", {"dark_count": 3.0, "modulation": 0.05}, curve, 9, 10)
+
+
+def _fill(ledger: acc.Ledger, curve: np.ndarray = CURVE) -> int:
+    count = 0
+    while True:
+        try:
+            _spend(ledger, f"round {count}", curve)
+        except acc.BudgetExhausted:
+            return count
+        count += 1
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "ledger.sqlite"
+
+
+def test_a_release_is_written_as_it_was_paid(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    assert ledger.epsilon() == 0.0 and ledger.rows() == [] and ledger.verify() == 0
+    first = _spend(ledger, "round 0")
+    second = ledger.spend("clip", "round 0", "poisson_embedding", {"bit": True}, 0.1 * CURVE, 4, 5)
+    assert (first.id, second.id) == (1, 2)
+    assert (second.purpose, second.unit, second.adjacency, second.parameters) == (
+        "clip",
+        "record",
+        "zero_out",
+        {"bit": True},
+    )
+    assert second.previous == first.hash and ledger.head() == second.hash
+    ledger.close()
+    again = acc.read_ledger(path)
+    for written, read in zip((first, second), again.rows(), strict=True):
+        np.testing.assert_array_equal(written.rdp, read.rdp)
+        assert written._replace(rdp=0) == read._replace(rdp=0)
+    assert again.verify(expected_head=second.hash) == 2
+    np.testing.assert_allclose(again.rdp(), 1.1 * CURVE, rtol=1e-15)
+    again.close()
+
+
+def test_write_ahead_log_and_full_synchronisation(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    assert ledger.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert ledger.connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    ledger.close()
+
+
+def test_planned_budget_is_spent_to_the_last_round_and_not_further(path):
+    z = acc.calibrate_noise_multiplier(epsilon=2.0, delta=1e-5, rounds=50, orders=ORDERS)
+    curve = acc.gaussian_rdp(ORDERS, noise_multiplier=z)
+    ledger = acc.open_ledger(path, **BUDGET, planned_rdp=50 * curve)
+    assert _fill(ledger, curve) == 50
+    before = ledger.head()
+    assert 2.0 * (1 - 1e-6) < ledger.epsilon() <= 2.0
+    assert ledger.remaining().epsilon < 1e-6
+    with pytest.raises(acc.BudgetExhausted, match="nothing was written"):
+        _spend(ledger, curve=curve)
+    assert ledger.head() == before and ledger.verify() == 50
+    ledger.close()
+
+
+def test_filter_mode_reads_its_fixed_order(path):
+    ledger = acc.open_ledger(path, **BUDGET, filter_order=20.0)
+    _fill(ledger)
+    assert ledger.epsilon() <= 2.0
+    index = int(np.searchsorted(ORDERS, 20.0))
+    assert ledger.epsilon() == pytest.approx(acc.epsilon_per_order(ORDERS, ledger.rdp(), 1e-5)[index], rel=1e-12)
+    ledger.close()
+
+
+@settings(max_examples=15)
+@given(sizes=st.lists(st.floats(0, 1.0), min_size=1, max_size=25))
+def test_adversarial_sizes_never_overspend(tmp_path_factory, sizes):
+    ledger = acc.open_ledger(tmp_path_factory.mktemp("ledger") / "l.sqlite", **BUDGET)
+    for size in sizes:
+        for _ in range(6):
+            try:
+                _spend(ledger, curve=size * ORDERS)
+                break
+            except acc.BudgetExhausted:
+                size /= 4
+    assert acc.epsilon_per_order(ORDERS, ledger.rdp(), 1e-5)[int(np.searchsorted(ORDERS, ledger.order))] <= 2.0
+    ledger.verify()
+    ledger.close()
+
+
+def test_reopening_keeps_the_budget(path):
+    acc.open_ledger(path, **BUDGET).close()
+    acc.open_ledger(path, **BUDGET).close()
+    for change, named in (
+        ({"epsilon": 3.0}, "epsilon 2.0 -> 3.0"),
+        ({"delta": 1e-6}, "delta"),
+        ({"unit": "client"}, "unit"),
+        ({"adjacency": "replace_one"}, "adjacency"),
+        ({"orders": acc.integer_orders(32)}, "orders"),
+        ({"filter_order": 30.0}, "order"),
+        ({"planned_rdp": CURVE}, "planned_rdp"),
+    ):
+        with pytest.raises(ValueError, match=f"cannot be changed after the fact|{named}"):
+            acc.open_ledger(path, **{**BUDGET, **change})
+    stored = acc.read_ledger(path)
+    assert (stored.budget_epsilon, stored.delta, stored.unit, stored.adjacency) == (2.0, 1e-5, "record", "zero_out")
+    np.testing.assert_array_equal(stored.orders, ORDERS)
+    stored.close()
+
+
+def _run(code: str, *arguments: object) -> subprocess.Popen:
+    program = PRELUDE + textwrap.dedent(code)
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+
+
+PRELUDE = """
+import os, sys, time
+from fedjax_poisson import accounting as acc
+orders = acc.integer_orders(64)
+curve = acc.gaussian_rdp(orders, noise_multiplier=8.0)
+budget = dict(epsilon=2.0, delta=1e-5, unit="record", adjacency="zero_out", orders=orders)
+ledger = acc.open_ledger(sys.argv[1], **budget)
+"""
+SPENDER = """
+print("ready", flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(1e-4)
+count = 0
+try:
+    while True:
+        ledger.spend("update", f"{os.getpid()} {count}", "gaussian", {}, curve, 1, 1)
+        count += 1
+except acc.BudgetExhausted:
+    print(count, flush=True)
+"""
+
+
+def test_two_processes_cannot_both_spend_the_last_budget(path, tmp_path):
+    alone = acc.open_ledger(tmp_path / "alone.sqlite", **BUDGET)
+    most = _fill(alone)
+    alone.close()
+    gate = tmp_path / "gate"
+    racers = [_run(SPENDER, path, gate) for _ in range(2)]
+    for racer in racers:
+        assert racer.stdout.readline().strip() == "ready"
+    gate.touch()
+    counts = [int(racer.communicate(timeout=120)[0]) for racer in racers]
+    assert sum(counts) == most
+    ledger = acc.read_ledger(path)
+    assert ledger.verify() == most and ledger.epsilon() <= 2.0
+    ledger.close()
+
+
+def test_a_crash_between_write_and_release_counts_as_spent(path):
+    code = """
+        ledger.spend("update", "round 0", "gaussian", {}, curve, 1, 1)
+        os._exit(7)  # the sum was never opened
+    """
+    crashed = _run(code, path)
+    crashed.communicate(timeout=120)
+    assert crashed.returncode == 7
+    ledger = acc.read_ledger(path)
+    assert ledger.verify() == 1 and ledger.epsilon() > 0
+    ledger.close()
+
+
+def test_a_crash_inside_the_transaction_leaves_no_row(path):
+    code = """
+        ledger.connection.create_function("leave", 0, lambda: os._exit(7))
+        ledger.connection.execute("CREATE TEMP TRIGGER stop AFTER INSERT ON releases BEGIN SELECT leave(); END")
+        ledger.spend("update", "round 0", "gaussian", {}, curve, 1, 1)
+    """
+    crashed = _run(code, path)
+    crashed.communicate(timeout=120)
+    assert crashed.returncode == 7
+    ledger = acc.read_ledger(path)
+    assert ledger.verify() == 0 and ledger.epsilon() == 0.0  # nothing could have been released yet either
+    _spend(ledger)
+    ledger.close()
+
+
+def _tamper(path, *statements: str) -> None:
+    """Edit the file by hand as somebody with the disk would: triggers dropped, rows changed."""
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TRIGGER releases_are_final")
+        raw.execute("DROP TRIGGER releases_stay")
+        for statement in statements:
+            raw.execute(statement)
+    raw.close()
+
+
+EDITS = {
+    "label": ("UPDATE releases SET label = 'nothing' WHERE id = 3", "row 3"),
+    "senders": ("UPDATE releases SET honest_senders = 10 WHERE id = 2", "row 2"),
+    "parameters": ("UPDATE releases SET parameters = '{}' WHERE id = 1", "row 1"),
+    "time": ("UPDATE releases SET time = '2020-01-01T00:00:00+00:00' WHERE id = 5", "row 5"),
+    "middle removed": ("DELETE FROM releases WHERE id = 3", "row 3 is missing"),
+    "first removed": ("DELETE FROM releases WHERE id = 1", "row 1 is missing"),
+    "curve": ("UPDATE curves SET rdp = zeroblob(length(rdp))", "curve of row 1"),
+    "curve removed": ("DELETE FROM curves", "curve of row 1"),
+    "spent": ("UPDATE releases SET spent = '0x0.0p+0' WHERE id = 5", "row 5"),
+    "settings": ("UPDATE settings SET body = replace(body, '\"epsilon\":2.0', '\"epsilon\":9.0')", "settings"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_rows_changed_by_hand_are_found(path, edit):
+    ledger = acc.open_ledger(path, **BUDGET)
+    for i in range(5):
+        _spend(ledger, f"round {i}")
+    assert ledger.verify() == 5
+    ledger.close()
+    statement, named = EDITS[edit]
+    _tamper(path, statement)
+    ledger = acc.read_ledger(path)
+    with pytest.raises(acc.LedgerCorrupt, match=named):
+        ledger.verify()
+    ledger.close()
+
+
+def test_reordered_rows_are_found(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    for i in range(4):
+        _spend(ledger, f"round {i}")
+    ledger.close()
+    _tamper(
+        path,
+        "UPDATE releases SET id = 99 WHERE id = 2",
+        "UPDATE releases SET id = 2 WHERE id = 3",
+        "UPDATE releases SET id = 3 WHERE id = 99",
+    )
+    ledger = acc.read_ledger(path)
+    with pytest.raises(acc.LedgerCorrupt, match="row 2"):
+        ledger.verify()
+    ledger.close()
+
+
+def test_cutting_the_tail_needs_the_outside_anchor(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    for i in range(4):
+        _spend(ledger, f"round {i}")
+    head = ledger.head()
+    ledger.close()
+    _tamper(path, "DELETE FROM releases WHERE id = 4")
+    ledger = acc.read_ledger(path)
+    assert ledger.verify() == 3  # said in the docstring: the chain alone cannot know
+    with pytest.raises(acc.LedgerCorrupt, match="cut from or added at the end"):
+        ledger.verify(expected_head=head)
+    ledger.close()
+
+
+def test_the_program_itself_cannot_edit_a_row(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    _spend(ledger)
+    for statement in ("UPDATE releases SET label = 'x'", "DELETE FROM releases"):
+        with pytest.raises(sqlite3.IntegrityError, match="final"):
+            ledger.connection.execute(statement)
+    assert ledger.verify() == 1
+    ledger.close()
+
+
+def test_ten_thousand_rounds_are_verified_quickly(path):
+    """Curves are stored once per distinct curve and the total is carried along: spending stays constant per release."""
+    ledger = acc.open_ledger(path, **BUDGET)
+    for _ in range(300):
+        _spend(ledger, curve=1e-3 * CURVE)
+    assert ledger.connection.execute("SELECT COUNT(*) FROM curves").fetchone()[0] == 1
+    assert ledger.verify() == 300
+    assert os.path.getsize(path) < 10**6
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"unit": "hospital"}, "name who is protected"),
+        ({"adjacency": "add_remove"}, "dark noise stays"),
+        ({"epsilon": 0.0}, "above 0"),
+        ({"delta": 1.0}, "delta"),
+        ({"filter_order": 2.5}, "not one of the ledger's orders"),
+        ({"filter_order": 2.0}, "cannot certify"),
+        ({"planned_rdp": 100 * CURVE}, "calibrate it for this budget"),
+        ({"planned_rdp": CURVE[:-1]}, "on these orders"),
+        ({"planned_rdp": CURVE, "filter_order": 20.0}, "not both"),
+    ],
+)
+def test_wrong_budgets_are_refused_with_the_remedy(path, change, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        acc.open_ledger(path, **{**BUDGET, **change})
+    assert not path.exists()
+
+
+def test_wrong_releases_are_refused_and_not_written(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    with pytest.raises(ValueError, match="infinite at the ledger's order"):
+        _spend(ledger, curve=np.full_like(CURVE, np.inf))
+    with pytest.raises(ValueError, match="on these orders"):
+        _spend(ledger, curve=CURVE[:-1])
+    with pytest.raises(ValueError, match="honest_senders"):
+        ledger.spend("update", "x", "m", {}, CURVE, 11, 10)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        ledger.spend("update", "x", "m", {"bad": float("nan")}, CURVE, 1, 1)
+    assert ledger.verify() == 0
+    ledger.close()
+
+
+def test_foreign_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="open_ledger creates one"):
+        acc.read_ledger(tmp_path / "absent.sqlite")
+    text = tmp_path / "text.sqlite"
+    text.write_text("not a database, but long enough to be read as one " * 40)
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as raw:
+        raw.execute("CREATE TABLE something (x)")
+    raw.close()
+    for path in (text, other):
+        with pytest.raises(acc.LedgerCorrupt):
+            acc.read_ledger(path)
+        with pytest.raises(acc.LedgerCorrupt):
+            acc.open_ledger(path, **BUDGET)

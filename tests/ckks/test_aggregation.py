@@ -1,0 +1,256 @@
+"""One contract for every backend: exact sums, and a refusal for everything that is not a sound sum."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from fedjax_poisson.ckks.aggregation import Aggregator, aggregator
+from fedjax_poisson.ckks.errors import RoundRefused, WireError
+from fedjax_poisson.ckks.parameters import MARGIN, choose_parameters
+from fedjax_poisson.randomness.chacha import fold_in
+from fedjax_poisson.randomness.chacha import stream as new_stream
+
+MODES = {
+    "plain": {"backend": "plain"},
+    "tenseal": {"backend": "tenseal"},
+    "public_key": {"backend": "device"},
+    "seeded": {"backend": "device", "mode": "seeded"},
+    "n_of_n": {"backend": "device", "mode": "threshold", "parties": 3},
+    "t_of_n": {"backend": "device", "mode": "threshold", "parties": 3, "threshold": 2},
+}
+BACKENDS = list(MODES)
+ONE_OF_EACH = ["plain", "tenseal", "public_key"]
+BOUND = 50_000
+
+
+@functools.cache
+def small_ring(mode: str, count_bound: int, senders: int, parties: int):
+    """Device parameters for short vectors, so that compiling them is quick."""
+    return choose_parameters(count_bound=count_bound, senders=senders, mode=mode, values=5000, parties=parties)
+
+
+def make(backend: str, **changes) -> Aggregator:
+    settings = {"count_bound": BOUND, "senders": 4, "minimum_senders": 3, **MODES[backend], **changes}
+    if settings["backend"] == "device" and "size" not in changes:
+        facts = (settings["count_bound"], settings["senders"], settings.get("parties", 1))
+        settings["params"] = small_ring(settings.get("mode", "public_key"), *facts)
+        settings["stream"] = STREAM(next(COUNTER))
+    return aggregator(**settings)
+
+
+COUNTER = itertools.count()
+
+
+def STREAM(label: int):
+    return fold_in(new_stream(), "test", label)
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def agg(request) -> Aggregator:
+    return make(request.param)
+
+
+def draw(senders: int, size: int, bound: int = BOUND, seed: int = 0) -> np.ndarray:
+    return (
+        np.random.default_rng(seed)
+        .integers(-(bound // senders), bound // senders + 1, (senders, size))
+        .astype(np.int32)
+    )
+
+
+def seal_all(agg: Aggregator, counts: np.ndarray, **kwargs):
+    return [seal(agg, row, **kwargs) for row in counts]
+
+
+def seal(agg: Aggregator, counts: np.ndarray, **kwargs):
+    return agg.encrypt(np.asarray(counts, np.int32), STREAM(next(COUNTER)), **kwargs)
+
+
+def flip(blob: bytes, bit: int) -> bytes:
+    changed = bytearray(blob)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("size", [1, 2049, 5000])
+def test_sum_is_exact(agg, size):
+    counts = draw(4, size)
+    opened = agg.open(functools.reduce(agg.add, seal_all(agg, counts)), size)
+    assert opened.counts.dtype == np.int32
+    np.testing.assert_array_equal(opened.counts, counts.sum(axis=0))
+    assert opened.senders == 4
+    assert opened.distance <= (agg.info.error_bound if agg.info.backend != "device" else MARGIN)
+
+
+def test_order_does_not_matter(agg):
+    counts = draw(3, 40)
+    for order in itertools.permutations(range(3)):
+        sealed = seal_all(agg, counts)
+        total = functools.reduce(agg.add, [sealed[i] for i in order])
+        np.testing.assert_array_equal(agg.open(total, 40).counts, counts.sum(axis=0))
+    a, b, c, d = seal_all(agg, draw(4, 40))
+    left = agg.open(agg.add(agg.add(a, b), agg.add(c, d)), 40)
+    np.testing.assert_array_equal(left.counts, draw(4, 40).sum(axis=0))
+
+
+@pytest.mark.parametrize("backend", ONE_OF_EACH)
+@pytest.mark.parametrize("bound", [1, 127, 2**31 - 1])
+def test_extremes_of_the_count_bound(backend, bound):
+    agg = make(backend, count_bound=bound, senders=2, minimum_senders=1)
+    top = np.array([bound, -bound, bound, 0, -1, 1], np.int32)
+    rest = np.array([0, 0, -bound, 0, 1, -1], np.int32)
+    opened = agg.open(agg.add(*seal_all(agg, np.stack([top, rest]))), 6)
+    np.testing.assert_array_equal(opened.counts, top.astype(np.int64) + rest)
+    if bound > 1:
+        over = np.array([bound, -bound], np.int32), np.array([1, 0], np.int32)
+        with pytest.raises(RoundRefused, match="exceeds count_bound"):
+            agg.open(agg.add(*seal_all(agg, over)), 2)
+
+
+def test_a_count_above_the_bound_is_not_encrypted(agg):
+    with pytest.raises(ValueError, match="above count_bound"):
+        agg.encrypt(np.array([BOUND + 1], np.int32), None)
+    with pytest.raises(ValueError, match="above count_bound"):
+        agg.encrypt(np.array([-(2**31)], np.int32), None)
+
+
+@pytest.mark.parametrize("counts", [np.ones(3), np.ones((2, 2), np.int32), np.array([], np.int32)])
+def test_counts_must_be_a_vector_of_integers(agg, counts):
+    with pytest.raises(ValueError, match="counts"):
+        agg.encrypt(counts, None)
+
+
+@pytest.mark.parametrize("backend", ONE_OF_EACH)
+def test_announced_size_is_kept(backend):
+    agg = make(backend, size=5)
+    with pytest.raises(ValueError, match="takes 5"):
+        seal(agg, np.zeros(6, np.int32))
+
+
+def test_too_few_senders_are_not_opened(agg):
+    sealed = seal_all(agg, draw(4, 8))
+    with pytest.raises(RoundRefused, match="at least 3"):
+        agg.open(agg.add(sealed[0], sealed[1]), 8)
+    with pytest.raises(RoundRefused, match="at least 3"):
+        agg.open(sealed[0], 8)
+    total = functools.reduce(agg.add, sealed[:3])  # the refusals spent nothing
+    np.testing.assert_array_equal(agg.open(total, 8).counts, draw(4, 8)[:3].sum(axis=0))
+
+
+def test_too_many_senders_are_not_added(agg):
+    sealed = seal_all(agg, draw(5, 8))
+    with pytest.raises(RoundRefused, match="at most 4"):
+        functools.reduce(agg.add, sealed)
+
+
+def test_sizes_and_rounds_do_not_mix(agg):
+    with pytest.raises(RoundRefused, match="do not belong together"):
+        agg.add(seal(agg, np.zeros(3, np.int32)), seal(agg, np.zeros(4, np.int32)))
+    with pytest.raises(RoundRefused, match="of rounds 1 and 2"):
+        agg.add(seal(agg, np.zeros(3, np.int32), round=1), seal(agg, np.zeros(3, np.int32), round=2))
+    total = functools.reduce(agg.add, seal_all(agg, draw(3, 8)))
+    with pytest.raises(RoundRefused, match="8 values and 9"):
+        agg.open(total, 9)
+
+
+def test_a_contribution_counts_once(agg):
+    a, b, c = seal_all(agg, draw(3, 8))
+    with pytest.raises(RoundRefused, match="added twice"):
+        agg.add(agg.add(a, b), a)
+    total = functools.reduce(agg.add, (a, b, c))
+    agg.open(total, 8)
+    with pytest.raises(RoundRefused, match="opened before"):
+        agg.open(total, 8)
+    d = seal(agg, np.ones(8, np.int32))
+    with pytest.raises(RoundRefused, match="opened before"):  # else the difference shows one sender
+        agg.open(agg.add(total, d), 8)
+
+
+def test_bytes_reported_are_bytes_sent(agg):
+    for size in (1, 3000):
+        sealed = seal(agg, draw(1, size)[0])
+        sent = agg.sender.to_bytes(sealed)
+        assert agg.bytes_up(sealed) == len(sent)
+        assert len(sent) <= agg.message_bytes(size) < 1.4 * len(sent)
+        if agg.info.backend != "tenseal":
+            assert len(sent) == agg.message_bytes(size)
+
+
+def test_messages_survive_the_wire(agg):
+    counts = draw(4, 4000)
+    blobs = [agg.sender.to_bytes(one) for one in seal_all(agg, counts, round=7)]
+    total, refused = agg.server.collect(blobs)
+    assert not refused and total.round == 7 and total.senders == 4
+    received = agg.holder.receive(agg.server.to_bytes(total))
+    np.testing.assert_array_equal(agg.holder.open(received, 4000).counts, counts.sum(axis=0))
+
+
+def test_unsound_messages_are_left_out_and_the_round_goes_on(agg):
+    counts = draw(4, 10)
+    blobs = [agg.sender.to_bytes(one) for one in seal_all(agg, counts)]
+    other = make(agg.info.backend, count_bound=BOUND + 1)
+    bad = [
+        flip(blobs[0], 8 * (len(blobs[0]) // 2)),
+        blobs[0][:-1],
+        blobs[0] + b"\0",
+        b"",
+        b"GARBAGE" * 100,
+        blobs[1],
+        other.sender.to_bytes(seal(other, counts[0])),
+    ]
+    total, refused = agg.server.collect([*blobs[:3], *bad, blobs[3]])
+    assert [one.position for one in refused] == list(range(3, 3 + len(bad)))
+    reasons = " | ".join(one.reason for one in refused)
+    for words in ("altered or truncated", "even an empty one", "not begin with FJPS", "added twice"):
+        assert words in reasons
+    np.testing.assert_array_equal(agg.open(total, 10).counts, counts.sum(axis=0))
+
+
+def test_every_flipped_bit_of_the_head_and_many_of_the_body_are_seen(agg):
+    blob = agg.sender.to_bytes(seal(agg, np.arange(5, dtype=np.int32)))
+    rng = np.random.default_rng(3)
+    for bit in [*range(8 * 72), *rng.integers(0, 8 * len(blob), 100).tolist()]:
+        with pytest.raises(WireError):
+            agg.server.receive(flip(blob, bit))
+    for length in [*range(0, 120), *rng.integers(0, len(blob), 50).tolist()]:
+        with pytest.raises(WireError):
+            agg.server.receive(blob[:length])
+
+
+@pytest.mark.parametrize("backend", ["plain", "tenseal"])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"count_bound": 0}, "count_bound = 0"),
+        ({"count_bound": 2**31}, "count_bound"),
+        ({"minimum_senders": 5}, "minimum_senders = 5"),
+        ({"minimum_senders": 0}, "minimum_senders = 0"),
+        ({"params": object()}, "params"),
+    ],
+)
+def test_wrong_settings_are_refused(backend, changes, words):
+    with pytest.raises(ValueError, match=words):
+        make(backend, **changes)
+
+
+def test_unknown_backend_is_named():
+    with pytest.raises(ValueError, match='"nothing"'):
+        aggregator("nothing", count_bound=1, senders=1)
+
+
+def test_minimum_defaults_to_all_senders():
+    assert aggregator("plain", count_bound=5, senders=3).info.minimum_senders == 3
+
+
+def test_reprs_show_no_payload_and_no_key(agg):
+    sealed = seal(agg, np.arange(5, dtype=np.int32))
+    assert len(repr(sealed)) < 100 and len(repr(agg)) < 1200 and len(repr(agg.holder)) < 100
+
+
+def test_plain_says_loudly_that_nothing_is_encrypted():
+    info = make("plain").info
+    assert "NOTHING IS ENCRYPTED" in info.key_holder and "NOTHING" in info.protects and info.security_bits == 0

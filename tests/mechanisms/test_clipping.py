@@ -1,0 +1,114 @@
+"""Bounds hold in exact integers, whatever comes in, and a float32 norm would not do."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedjax_poisson.mechanisms import clipping
+
+
+def _value(wide: clipping.Wide) -> int:
+    return sum(int(limb) << (16 * i) for i, limb in enumerate(np.asarray(wide.limbs)))
+
+
+def _exact(grid: np.ndarray) -> int:
+    return sum(int(m) ** 2 for m in grid.tolist())
+
+
+@pytest.mark.parametrize("size", [1, 14, 1023, 1024, 1025, 40_000])
+def test_squared_norm_is_exact(size: int) -> None:
+    grid = np.random.default_rng(size).integers(-(2**20), 2**20 + 1, size).astype(np.int32)
+    assert _value(jax.jit(clipping.squared_norm)(grid)) == _exact(grid)
+    full = np.full(size, 2**20, np.int32)
+    assert _value(clipping.squared_norm(full)) == size * 2**40
+
+
+clip_jit = jax.jit(clipping.clip_to_grid, static_argnums=1)
+_factor = jax.jit(clipping.shrink_factor, static_argnums=1)
+_norm = jax.jit(clipping.squared_norm)
+_shrink = jax.jit(clipping.shrink_to_norm, static_argnums=1)
+
+
+@hypothesis.given(
+    st.lists(st.integers(-(2**20), 2**20), min_size=1, max_size=40), st.sampled_from([1, 4_333_718, 2**31 + 7, 2**40, 2**50])
+)
+def test_shrink_factor_is_the_largest_that_fits(values: list[int], limit: int) -> None:
+    grid = np.zeros(40, np.int32)
+    grid[: len(values)] = values
+    total = _exact(grid)
+    if total == 0:
+        return
+    factor = int(_factor(_norm(grid), limit))
+    assert factor == min(2**31 - 1, math.isqrt((limit << 60) // total))
+    shrunk = np.asarray(_shrink(grid, limit)).astype(np.int64)
+    assert _exact(shrunk) <= max(limit, 0)
+    assert np.all(np.abs(shrunk) <= np.abs(grid)) and np.all(shrunk * grid >= 0)
+    if total <= limit:
+        np.testing.assert_array_equal(shrunk, grid)
+
+
+@pytest.mark.parametrize("norm, coordinate, total", [(1.0, 0.6, 0.6), (1.1, 0.05, 3.0), (0.3, 0.3, 100.0), (7.7, 0.0123, 0.0123)])
+def test_bounds_hold_exactly_for_awkward_updates(norm: float, coordinate: float, total: float) -> None:
+    limits = clipping.clip_limits(clip_norm=norm, coordinate_bound=coordinate, total_bound=total)
+    step = Fraction(total) / 2**20
+    rng = np.random.default_rng(0)
+    for scale in (1e-30, 1e-3, 1.0, 1e6, 1e38):
+        grid = np.asarray(clip_jit((rng.standard_normal(300) * scale).astype(np.float32), limits))
+        assert Fraction(_exact(grid)) * step**2 <= Fraction(norm) ** 2
+        assert max(abs(int(m)) for m in grid) * step <= Fraction(coordinate)
+    bad = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38], np.float32)
+    grid = np.asarray(clip_jit(bad, limits))
+    assert grid[0] == 0 and grid[1] == -grid[2] > 0 and grid[3] == -grid[4] > 0
+    assert Fraction(_exact(grid)) * step**2 <= Fraction(norm) ** 2
+
+
+def test_a_float32_norm_lands_above_the_bound() -> None:
+    """The twin: the usual float32 clip exceeds C for some input, in exact arithmetic; the integer clip does not."""
+    rng, norm = np.random.default_rng(1), 1.0
+    limits = clipping.clip_limits(clip_norm=norm, coordinate_bound=norm, total_bound=norm)
+    over = 0
+    for _ in range(50):
+        u = rng.standard_normal(100).astype(np.float32)
+        usual = u * np.minimum(np.float32(1), np.float32(norm) / np.linalg.norm(u))
+        over += sum(Fraction(float(x)) ** 2 for x in usual) > 1
+        grid = np.asarray(clip_jit(jnp.asarray(u), limits))
+        assert _exact(grid) <= 2**40
+    assert over > 0
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.02, 0.031, 0.032, 1.0, 77.0, 1e20, 1e37])
+@pytest.mark.parametrize("norm, coordinate, total", [(1.0, 1.0, 1.0), (1.0, 0.06, 0.06), (1.0, 0.06, 1.0), (0.9, 0.5, 30.0)])
+def test_clip_is_scale_to_the_norm_then_clamp(scale: float, norm: float, coordinate: float, total: float) -> None:
+    u = (np.random.default_rng(2).standard_normal(1000) * scale).astype(np.float32)
+    limits = clipping.clip_limits(clip_norm=norm, coordinate_bound=coordinate, total_bound=total)
+    wanted = u.astype(np.float64)
+    wanted = np.clip(wanted * min(1, norm / np.linalg.norm(wanted)), -coordinate, coordinate)
+    clipped = np.asarray(clip_jit(jnp.asarray(u), limits)) * limits.grid_step
+    np.testing.assert_allclose(clipped, wanted, atol=1.01 * limits.grid_step + 4e-6 * norm)
+
+
+def test_one_long_coordinate_is_kept() -> None:
+    limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=1.0, total_bound=1.0)
+    for value in (1.0, 2.0, 3.7, 2.0**100):
+        grid = np.asarray(clip_jit(jnp.zeros(5, jnp.float32).at[2].set(value), limits))
+        np.testing.assert_allclose(grid, [0, 0, 2**20, 0, 0], atol=2)
+
+
+def test_vmap_equals_loop() -> None:
+    u = np.random.default_rng(3).standard_normal((5, 33)).astype(np.float32) * 2
+    limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=0.2, total_bound=0.5)
+    together = np.asarray(jax.vmap(lambda x: clipping.clip_to_grid(x, limits))(u))
+    np.testing.assert_array_equal(together, [np.asarray(clip_jit(row, limits)) for row in u])
+
+
+def test_a_bound_below_one_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="below one grid step"):
+        clipping.clip_limits(clip_norm=1.0, coordinate_bound=1e-7, total_bound=1.0)

@@ -1,0 +1,151 @@
+"""One contract for every mechanism: shapes and dtypes under jit, vmap and scan, bounds, unbiasedness, variance, refusals."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fedjax_poisson as fp
+from fedjax_poisson.mechanisms import grouped, single_channel
+from tests.helpers.stat import assert_moments
+
+ORDERS = np.arange(2.0, 65.0)
+SIZE = 24
+
+MECHANISMS = {
+    "push_pull": lambda: fp.poisson_embedding(clip_norm=1.0, coordinate_bound=0.4, dark_count=8.0, modulation=0.1),
+    "push_pull_records": lambda: fp.poisson_embedding(
+        clip_norm=1.0, coordinate_bound=0.4, dark_count=500.0, modulation=0.05, total_bound=6.0
+    ),
+    "single_channel": lambda: single_channel(clip_norm=1.0, coordinate_bound=0.4, dark_count=20.0, modulation=0.2),
+    "skellam": lambda: fp.skellam(clip_norm=1.0, scale=60.0, noise_variance=400.0),
+    "gaussian": lambda: fp.gaussian(clip_norm=1.0, noise_std=0.7),
+    "grouped": lambda: grouped(
+        [
+            (10, fp.poisson_embedding(clip_norm=0.7, coordinate_bound=0.4, dark_count=8.0, modulation=0.1)),
+            (14, fp.poisson_embedding(clip_norm=0.7, coordinate_bound=0.3, dark_count=16.0, modulation=0.05)),
+        ]
+    ),
+}
+
+
+@pytest.fixture(params=list(MECHANISMS), scope="module")
+def mechanism(request: pytest.FixtureRequest) -> fp.mechanisms.Mechanism:
+    return MECHANISMS[request.param]()
+
+
+@pytest.fixture(scope="module")
+def stream() -> fp.randomness.Stream:
+    with pytest.warns(fp.randomness.ReproducibleStreamWarning):
+        return fp.randomness.stream(7)
+
+
+def _updates(count: int = 6) -> np.ndarray:
+    return (np.random.default_rng(5).standard_normal((count, SIZE)) * 0.3).astype(np.float32)
+
+
+def test_shape_dtype_and_bits_are_the_same_under_jit_vmap_and_scan(mechanism, stream) -> None:
+    updates = jnp.asarray(_updates())
+    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, i))(jnp.arange(6, dtype=jnp.uint32))
+    rows = [np.asarray(mechanism.privatize(jax.tree.map(lambda a, i=i: a[i], streams), updates[i])) for i in range(6)]
+    expected = jnp.int32 if mechanism.facts.integer else jnp.float32
+    assert rows[0].shape == (SIZE,) and rows[0].dtype == expected
+    together = np.asarray(jax.jit(jax.vmap(mechanism.privatize))(streams, updates))
+    scanned = np.asarray(jax.lax.scan(lambda c, x: (c, mechanism.privatize(*x)), 0, (streams, updates))[1])
+    if mechanism.facts.integer:
+        np.testing.assert_array_equal(together, rows)
+        np.testing.assert_array_equal(scanned, rows)
+    else:
+        np.testing.assert_allclose(together, rows, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(scanned, rows, rtol=1e-5, atol=1e-5)
+
+
+def test_same_stream_same_bits_and_other_stream_other_bits(mechanism, stream) -> None:
+    update = jnp.asarray(_updates()[0])
+    a, b = (np.asarray(mechanism.privatize(stream, update)) for _ in range(2))
+    c = np.asarray(mechanism.privatize(fp.randomness.fold_in(stream, 1), update))
+    np.testing.assert_array_equal(a, b)
+    assert np.any(a != c)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("bias, passes", [(0.0, True), (0.05, False)])
+def test_estimate_is_unbiased_with_the_stated_variance(mechanism, stream, bias: float, passes: bool) -> None:
+    draws, senders = 6000, 2
+    small = (np.random.default_rng(1).standard_normal(SIZE) * 0.05).astype(np.float32)
+    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "moments", i))(jnp.arange(draws * senders, dtype=jnp.uint32))
+    counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, small)))(streams)
+    totals = counts.reshape(draws, senders, SIZE).sum(axis=1, dtype=counts.dtype)
+    sums = np.asarray(jax.vmap(lambda t: mechanism.estimate(t, senders))(totals), np.float64)
+    variance = mechanism.variance(senders)
+    errors = (sums - senders * small.astype(np.float64)) / np.sqrt(variance) + bias
+    if mechanism.facts.name == "grouped":  # the stated variance is the largest group's
+        assert errors.var(axis=0).max() < 1.15 or not passes
+        errors = errors / errors.std(axis=0)
+    exact = mechanism.facts.name in ("poisson_embedding", "gaussian", "grouped")
+    if exact:
+        if passes:
+            assert_moments(errors, 0.0, 1.0)
+        else:
+            with pytest.raises(AssertionError):
+                assert_moments(errors, 0.0, 1.0)
+    else:  # an upper bound on the variance
+        standard_error = errors.std() / np.sqrt(errors.size)
+        assert (abs(errors.mean()) < 6 * standard_error) == passes
+        assert not passes or 0.7 < errors.var() < 1.02
+
+
+def test_wild_updates_stay_inside_the_bounds(mechanism) -> None:
+    for value in (np.nan, np.inf, -np.inf, 3e38):
+        grid = np.asarray(mechanism.clip(jnp.full(SIZE, value, jnp.float32)))
+        assert grid.dtype == np.int32 and np.abs(grid.astype(np.int64)).max() <= 2**20
+
+
+def test_rdp_is_a_curve_that_falls_with_honest_senders(mechanism) -> None:
+    one, many = mechanism.rdp(ORDERS, 2, SIZE), mechanism.rdp(ORDERS, 20, SIZE)
+    assert one.shape == ORDERS.shape and np.all(np.diff(one) > 0) and np.all(many < one)
+    assert np.all(mechanism.rdp(ORDERS, 2, SIZE, "replace_one") >= 1.9 * one)
+
+
+def test_unsound_requests_are_refused_with_the_remedy(mechanism) -> None:
+    with pytest.raises(ValueError, match="zero_out"):
+        mechanism.rdp(ORDERS, 2, SIZE, "add_remove")
+    with pytest.raises(ValueError, match="honest_senders"):
+        mechanism.rdp(ORDERS, 0, SIZE)
+
+
+def test_counts_stay_below_the_count_bound(mechanism, stream) -> None:
+    senders = 3
+    if not mechanism.facts.integer:
+        with pytest.raises(ValueError, match="no count"):
+            mechanism.count_bound(senders, SIZE)
+        return
+    bound = mechanism.count_bound(senders, SIZE)
+    assert bound < mechanism.count_bound(senders, SIZE, 2.0**-128) < 2**31
+    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "bound", i))(jnp.arange(3000, dtype=jnp.uint32))
+    counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, jnp.full(SIZE, 3e38, jnp.float32))))(streams)
+    totals = np.asarray(counts).reshape(1000, senders, SIZE).sum(axis=1)
+    assert np.abs(totals).max() <= bound
+    assert np.abs(totals).max() > bound / 6  # and the bound means something
+
+
+def test_repr_names_the_parameters(mechanism) -> None:
+    assert repr(mechanism).startswith(mechanism.facts.name)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"modulation": 1.0}, "below 1"),
+        ({"coordinate_bound": 2.0}, "exceeds clip_norm"),
+        ({"dark_count": -1.0}, "dark_count=-1.0"),
+        ({"dark_count": float("nan")}, "dark_count=nan"),
+        ({"total_bound": 0.1}, "below coordinate_bound"),
+    ],
+)
+def test_wrong_parameters_are_refused(arguments: dict[str, float], words: str) -> None:
+    usual = {"clip_norm": 1.0, "coordinate_bound": 0.5, "dark_count": 8.0, "modulation": 0.05}
+    with pytest.raises(ValueError, match=words):
+        fp.poisson_embedding(**{**usual, **arguments})

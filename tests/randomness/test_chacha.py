@@ -1,0 +1,199 @@
+import copy
+import itertools
+import pickle
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from fedjax_poisson import randomness
+from fedjax_poisson.randomness import chacha
+from tests.randomness.reference import chacha20_words
+
+RFC_KEY = np.frombuffer(bytes(range(32)), "<u4").astype(np.uint32)
+
+
+def words_of(text: str) -> list[int]:
+    return [int(w) for w in np.frombuffer(bytes.fromhex(text.replace(":", "")), "<u4")]
+
+
+def block(key, counter, nonce):
+    return [int(w) for w in randomness.chacha20_block(jnp.asarray(key), jnp.uint32(counter), tuple(jnp.uint32(n) for n in nonce))]
+
+
+@pytest.fixture
+def seeded():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
+        return randomness.stream(seed=20261123)
+
+
+def test_block_function_of_rfc_8439_section_2_3_2():
+    expected = (
+        "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4ed2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
+    )
+    assert block(RFC_KEY, 1, words_of("000000090000004a00000000")) == words_of(expected)
+
+
+def test_encryption_of_rfc_8439_section_2_4_2():
+    text = (
+        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+    )
+    nonce = tuple(jnp.uint32(n) for n in words_of("000000000000004a00000000"))
+    stream = np.stack(randomness.chacha20_block(jnp.asarray(RFC_KEY), jnp.arange(1, 3, dtype=jnp.uint32), nonce), axis=1)
+    cipher = bytes(a ^ b for a, b in zip(text, stream.astype("<u4").tobytes(), strict=False))
+    assert cipher.hex() == (
+        "6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0bf91b65c5524733ab8f593dabcd62b3571639d624e65152ab8f530c359f0861d8"
+        "07ca0dbf500d6a6156a38e088a22b65e52bc514d16ccf806818ce91ab77937365af90bbf74a35be6b40b8eedf2785e42874d"
+    )
+
+
+def test_zero_key_keystream_of_rfc_8439_appendix_a_1():
+    zeros = np.zeros(8, np.uint32)
+    assert block(zeros, 0, (0, 0, 0))[:4] == words_of("76b8e0ada0f13d90405d6ae55386bd28")
+    assert block(zeros, 1, (0, 0, 0))[:4] == words_of("9f07e7be5551387a98ba977c732d080d")
+
+
+def test_every_form_gives_the_words_of_the_python_reference():
+    rng = np.random.default_rng(1)
+    start = rng.integers(0, 2**32, (16, 5), dtype=np.uint64).astype(np.uint32)
+    start[:4] = np.array(chacha._CONSTANTS, np.uint32)[:, None]
+    expected = np.array([chacha20_words(*_split(start[:, i])) for i in range(5)], np.uint64).T
+    for form in (chacha._rolled_rounds, chacha._unrolled_rounds):
+        np.testing.assert_array_equal(np.stack(jax.jit(form)(*map(jnp.asarray, start))), expected)
+    wrong = start.copy()
+    wrong[12, 0] ^= 1
+    assert (np.stack(chacha._rolled_rounds(*map(jnp.asarray, wrong)))[:, 0] != expected[:, 0]).sum() >= 15
+
+
+def _split(column):
+    return [int(x) for x in column[4:12]], int(column[12]), [int(x) for x in column[13:]]
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 1000, 70_001])
+def test_bits_are_planes_of_the_output_blocks(seeded, count):
+    blocks = -(-count // 16)
+    key = [int(k) for k in seeded.key]
+    got = np.asarray(randomness.bits(seeded, count))
+    assert got.shape == (count,) and got.dtype == np.uint32
+    for element in {0, count // 3, count // 2, count - 1}:
+        word, counter = divmod(element, blocks)
+        assert got[element] == chacha20_words(key, counter, [0, 0, 0])[word]
+
+
+def test_bits_take_a_shape_and_nothing_at_all(seeded):
+    flat = randomness.bits(seeded, 60)
+    np.testing.assert_array_equal(randomness.bits(seeded, (3, 4, 5)).ravel(), flat)
+    assert randomness.bits(seeded, ()).shape == () and randomness.bits(seeded, (0, 3)).shape == (0, 3)
+
+
+def test_more_than_the_counter_can_count_is_refused(seeded):
+    with pytest.raises(ValueError, match="fold in a label per part"):
+        jax.eval_shape(lambda s: randomness.bits(s, (1 << 36) + 1), seeded)
+
+
+def test_bits_look_uniform_and_the_check_sees_a_stuck_bit(seeded):
+    words = np.asarray(randomness.bits(seeded, 1 << 20))
+
+    def worst_z(x):
+        ones = np.unpackbits(x.view(np.uint8)).reshape(-1, 32).sum(axis=0)
+        return np.abs((ones - x.size / 2) / np.sqrt(x.size / 4)).max()
+
+    assert worst_z(words) < 5
+    assert worst_z(np.where(np.arange(words.size) % 100 == 0, words | np.uint32(8), words)) > 5
+    assert len(np.unique(words)) > words.size * 0.9998
+
+
+def test_distinct_labels_give_distinct_keys_and_disjoint_blocks(seeded):
+    labels = [*range(300), 2**32 - 1, *(str(i) for i in range(100)), "noise", "sampling", "noise "]
+    children = [randomness.fold_in(seeded, label) for label in labels]
+    children += [randomness.fold_in(seeded, a, b) for a, b in itertools.product([0, 1, 2, "noise"], [0, 1, 2, "noise", "1"])]
+    seen: dict[tuple[int, ...], str] = {}
+    for stream in [seeded, *children]:
+        planes = np.asarray(randomness.bits(stream, 64)).reshape(16, 4)
+        for words in [tuple(planes[:8, b]) for b in range(4)] + [tuple(np.asarray(stream.key))]:
+            assert words not in seen, "two labels share a block, or a block is also a key"
+            seen[words] = ""
+
+
+def test_a_label_stands_for_the_same_stream_however_it_is_written(seeded):
+    key = np.asarray(randomness.fold_in(seeded, 7).key)
+    for same in (np.uint32(7), jnp.uint32(7), jnp.int32(7), np.int64(7)):
+        np.testing.assert_array_equal(randomness.fold_in(seeded, same).key, key)
+    np.testing.assert_array_equal(jax.jit(randomness.fold_in)(seeded, jnp.int32(7)).key, key)
+    assert (np.asarray(randomness.fold_in(seeded, "7").key) != key).all()
+    twice = randomness.fold_in(randomness.fold_in(seeded, 7), "noise")
+    np.testing.assert_array_equal(randomness.fold_in(seeded, 7, "noise").key, twice.key)
+    assert (np.asarray(randomness.fold_in(seeded, "noise", 7).key) != np.asarray(twice.key)).any()
+
+
+def test_derivation_is_a_chacha_block_of_another_domain(seeded):
+    key = [int(k) for k in seeded.key]
+    np.testing.assert_array_equal(randomness.fold_in(seeded, 9).key, chacha20_words(key, 9, [1, 0, 0])[:8])
+
+
+@pytest.mark.parametrize("bad", [-1, 2**32, True, 1.5, None, np.zeros(2, np.int32), np.float32(1)])
+def test_labels_that_could_collide_are_refused(seeded, bad):
+    with pytest.raises((TypeError, ValueError), match="label"):
+        randomness.fold_in(seeded, bad)
+
+
+def test_no_label_is_refused(seeded):
+    with pytest.raises(ValueError, match="at least one label"):
+        randomness.fold_in(seeded)
+
+
+def test_vmap_scan_jit_and_shard_map_give_the_same_words(seeded):
+    ids = jnp.arange(8, dtype=jnp.uint32)
+
+    def one(i):
+        return randomness.bits(randomness.fold_in(seeded, "client", i), 33)
+
+    expected = np.stack([one(i) for i in ids])
+    np.testing.assert_array_equal(jax.vmap(one)(ids), expected)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(one))(ids), expected)
+    np.testing.assert_array_equal(lax.scan(lambda _, i: (None, one(i)), None, ids)[1], expected)
+    mesh = jax.make_mesh((4,), ("clients",))
+    spread = jax.jit(jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=P("clients"), out_specs=P("clients")))
+    np.testing.assert_array_equal(spread(ids), expected)
+
+
+def test_a_stream_from_the_operating_system_is_fresh_and_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        a, b = randomness.stream(), randomness.stream()
+    assert (np.asarray(a.key) != np.asarray(b.key)).any()
+    assert not randomness.is_reproducible(a) and not randomness.is_reproducible(randomness.fold_in(a, 1))
+    assert {leaf.dtype for leaf in jax.tree.leaves(a)} == {jnp.dtype("uint32")}
+
+
+def test_a_seed_is_loud_reproducible_and_inherited():
+    with pytest.warns(randomness.ReproducibleStreamWarning, match="NOT private"):
+        a = randomness.stream(seed=5)
+    with pytest.warns(randomness.ReproducibleStreamWarning):
+        b, c = randomness.stream(seed=5), randomness.stream(seed=6)
+    np.testing.assert_array_equal(a.key, b.key)
+    assert (np.asarray(a.key) != np.asarray(c.key)).any()
+    assert randomness.is_reproducible(randomness.fold_in(a, "round", 3))
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1 << 256, ValueError), (1.0, TypeError), (True, TypeError), ("x", TypeError)])
+def test_bad_seeds_are_refused(seed, error):
+    with pytest.raises(error, match="seed"):
+        randomness.stream(seed=seed)
+
+
+def test_the_key_is_never_shown_or_pickled(seeded):
+    texts = [repr(seeded), str(seeded), f"{seeded}", repr({"state": (seeded,)}), repr(jax.vmap(lambda i: randomness.fold_in(seeded, i))(jnp.arange(3)))]
+    jax.jit(lambda s: texts.append(repr(s)) or s.reproducible)(seeded)
+    secrets = {str(int(k)) for k in seeded.key} | {hex(int(k))[2:] for k in seeded.key}
+    assert not any(secret in text for text in texts for secret in secrets)
+    assert any(secret in repr(tuple(seeded)) for secret in secrets), "the check would see a key that is shown"
+    assert "NOT private" in repr(seeded) and "operating system" in repr(randomness.stream())
+    with pytest.raises(TypeError, match="secret key"):
+        pickle.dumps(seeded)
+    assert copy.deepcopy(seeded) is seeded and copy.copy(seeded) is seeded
