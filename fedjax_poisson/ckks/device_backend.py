@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import encryption, keys, wire
+from fedjax_poisson.ckks import compact, encryption, keys, opening
 from fedjax_poisson.ckks.backend import AggregatorInfo, HolderPart, Parts, SenderPart, ServerPart
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.envelope import fingerprint
@@ -107,12 +107,12 @@ def parts(
     mark = np.asarray(key.data).astype("<u4").tobytes() if isinstance(key, PublicKey) else b""
     found = Parts(
         code=CODE,
-        mark=fingerprint(b"device", wire.parameters_fingerprint(params), mark),
+        mark=fingerprint(b"device", compact.parameters_fingerprint(params), mark),
         sender=sender_part(params, key),
         server=server_part(params),
         holder=holder,
         info=info,
-        body_bytes=lambda size: wire.compact_bytes(params, params.rows(size), seeded=params.mode == "seeded"),
+        body_bytes=lambda size: compact.compact_bytes(params, params.rows(size), seeded=params.mode == "seeded"),
     )
     return found, DeviceFunctions(
         params, key, functools.partial(encryption.encrypt, params), functools.partial(encryption.add, params)
@@ -140,16 +140,16 @@ def server_part(params: CkksParameters) -> ServerPart:
     """The server's side: it needs the parameters and no key at all."""
 
     def load(body: bytes, size: int) -> Ciphertext:
-        return wire.from_bytes(params, body, rows=params.rows(size))
+        return compact.from_bytes(params, body, rows=params.rows(size))
 
     def dump(payload: Ciphertext) -> bytes:
-        return wire.to_bytes(params, payload)
+        return compact.to_bytes(params, payload)
 
     def add(a: Ciphertext, b: Ciphertext) -> Ciphertext:
         return _add(params, a, b)
 
     def measure(payload: Ciphertext, size: int) -> int:
-        return wire.compact_bytes(params, params.rows(size), seeded=payload.seed is not None)
+        return compact.compact_bytes(params, params.rows(size), seeded=payload.seed is not None)
 
     return ServerPart(load=load, dump=dump, add=add, measure=measure)
 
@@ -182,13 +182,15 @@ def _threshold_holder(
             keys.combine_shares(session, i, [row[i - 1] for row in dealt]) for i in range(1, session.parties + 1)
         ]
     parties = tuple(
-        keys.make_party(session, secret, fold_in(part, "smudging"), answer_guard(None if guards is None else guards[i]))
+        opening.make_party(
+            session, secret, fold_in(part, "smudging"), answer_guard(None if guards is None else guards[i])
+        )
         for i, (secret, part) in enumerate(zip(secrets, own, strict=True))
     )
     return public, threshold_holder_part(session, parties[: session.threshold])
 
 
-def threshold_holder_part(session: keys.Session, parties: Sequence[keys.Party]) -> HolderPart:
+def threshold_holder_part(session: keys.Session, parties: Sequence[opening.Party]) -> HolderPart:
     """The opening by a subset of parties, through the messages that they would send."""
     params = session.params
     subset = tuple(party.number for party in parties)
@@ -196,7 +198,7 @@ def threshold_holder_part(session: keys.Session, parties: Sequence[keys.Party]) 
     def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
         del senders
         answers = [party.answer(payload, subset, ids) for party in parties]
-        counts, distance = keys.fuse(session, payload, answers, params.rows(size) * params.values_per_row)
+        counts, distance = opening.fuse(session, payload, answers, params.rows(size) * params.values_per_row)
         return _without_padding(np.asarray(counts), size), _distance(counts, distance, size)
 
     return HolderPart(read=read, max_distance=MARGIN)

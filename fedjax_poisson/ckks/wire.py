@@ -1,4 +1,4 @@
-"""Ciphertexts and keys as bytes: TenSEAL's (SEAL's) format in both directions, and a compact one of the package's own.
+"""TenSEAL's (SEAL's) bytes in both directions: contexts, keys and vectors. The package's own format is in `compact`.
 
 Foreign bytes are data, never trusted: every length is compared with what is there, the parameters' hash (parms_id),
 sizes, scale and each residue are checked, and nothing is allocated on the word of a header. Anything unsound raises
@@ -8,9 +8,6 @@ SEAL's layout, integers little-endian: an object is a 16-byte header and a body 
 parms_id (32 bytes), u8 NTT form, u64 polynomials, u64 N, u64 L, f64 scale, u64 correction factor (not before version
 4), and the residues as 64-bit words [2][L][N] in a nested object. parms_id is BLAKE2b-256 over the u64 words scheme, N,
 primes, plain modulus. Keys lie at key level (all primes), ciphertexts at data level (without the special prime).
-
-The compact format packs each residue into the bits of its prime, so that a message has the bytes that
-`choose_parameters` states, and a head of 64 bytes.
 """
 
 from __future__ import annotations
@@ -18,14 +15,13 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.ckks import encryption, ntt
+from fedjax_poisson.ckks.compact import from_bytes, to_bytes
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
-from fedjax_poisson.ckks.envelope import fingerprint
 from fedjax_poisson.ckks.errors import WireError
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.seal_format import (
@@ -42,21 +38,12 @@ from fedjax_poisson.ckks.seal_format import (
 from fedjax_poisson.ckks.slots import slot_parameters, slot_scale
 
 _CKKS_SCHEME = 2
+__all__ = ["from_bytes", "from_tenseal_vector", "read_tenseal_context", "tenseal_vector", "to_bytes"]
+
 _MAX_DEGREE = 1 << 15
 _MAX_PRIMES = 64
 _MAX_ROWS = 1 << 20
 _SYMMETRIC = 1
-
-_COMPACT = struct.Struct(
-    "<4sBBHIIQ16s24s"
-)  # magic, version, seeded, zero, rows, senders, body bytes, parameters, zeros
-_COMPACT_MAGIC = b"FJPC"
-COMPACT_HEAD_BYTES = _COMPACT.size
-_SEED_WORDS = 8
-_LANES = 32
-
-
-# -- TenSEAL ----------------------------------------------------------------------------------------------------------
 
 
 def read_tenseal_context(blob: bytes) -> tuple[CkksParameters, PublicKey | None, SecretKey | None]:
@@ -298,148 +285,3 @@ def _packed(content: bytes, most: int) -> list[int]:
         value, at = read_varint(content, at)
         values.append(value)
     return values
-
-
-# -- the compact format -----------------------------------------------------------------------------------------------
-
-
-def parameters_fingerprint(params: CkksParameters) -> bytes:
-    """16 bytes that name everything about parameters that changes the meaning of a ciphertext."""
-    facts: tuple[Any, ...] = (
-        params.degree,
-        params.moduli,
-        params.special_modulus,
-        params.mode,
-        params.count_bound,
-        params.senders,
-        params.values_per_coefficient,
-        params.field_bits,
-        params.parties,
-        params.smudging_bound,
-    )
-    return fingerprint(b"ckks", repr(facts).encode())
-
-
-def compact_bytes(params: CkksParameters, rows: int, *, seeded: bool) -> int:
-    """Bytes of a compact message of `rows` ciphertexts: the head, the packed residues, the seed."""
-    return COMPACT_HEAD_BYTES + _body_bytes(params, rows, seeded)
-
-
-def to_bytes(params: CkksParameters, ciphertext: Ciphertext) -> bytes:
-    """A ciphertext in the compact format.
-
-    Args:
-      params: its parameters.
-      ciphertext: data uint32 `[R, 2, L, N]`, or seeded, `[R, 1, L, N]` with seed uint32 `[8]`.
-
-    Raises:
-      ValueError: a wrong shape.
-    """
-    seeded = ciphertext.seed is not None
-    data = np.asarray(ciphertext.data)
-    rows = data.shape[0]
-    if data.shape != (rows, 1 if seeded else 2, params.limbs, params.degree):
-        raise ValueError(
-            f"The ciphertext has shape {data.shape}; these parameters need [R, {1 if seeded else 2}, {params.limbs}, "
-            f"{params.degree}] (no batch axes)."
-        )
-    parts = [pack_bits(data[:, :, limb], bits) for limb, bits in enumerate(params.residue_bits)]
-    seed = np.asarray(ciphertext.seed, "<u4").tobytes() if seeded else b""
-    length = sum(map(len, parts)) + len(seed)
-    head = _COMPACT.pack(
-        _COMPACT_MAGIC, 1, seeded, 0, rows, int(ciphertext.senders), length, parameters_fingerprint(params), bytes(24)
-    )
-    return b"".join([head, seed, *parts])
-
-
-def from_bytes(params: CkksParameters, blob: bytes, *, rows: int | None = None) -> Ciphertext:
-    """Read the compact format.
-
-    Args:
-      params: the parameters it was made under.
-      blob: the bytes.
-      rows: ciphertexts that must be in it; None takes any number that the bytes really hold.
-
-    Raises:
-      WireError: truncated, altered, oversized, or of other parameters.
-    """
-    if len(blob) < COMPACT_HEAD_BYTES:
-        raise WireError(
-            f"The ciphertext has {len(blob)} bytes, fewer than its head of {COMPACT_HEAD_BYTES}: truncated."
-        )
-    magic, version, seeded, zero, stated, senders, length, mark, zeros = _COMPACT.unpack_from(blob)
-    if magic != _COMPACT_MAGIC or version != 1 or seeded > 1 or zero or any(zeros):
-        raise WireError("The bytes do not begin with the head of a compact ciphertext of version 1.")
-    if mark != parameters_fingerprint(params):
-        raise WireError("The ciphertext was made under other parameters; give all senders the same ones.")
-    if stated < 1 or (rows is not None and stated != rows):
-        raise WireError(f"The message holds {stated} ciphertexts where {rows or 'at least one'} are needed.")
-    if not 1 <= senders <= params.senders:
-        raise WireError(f"The message states {senders} senders; these parameters add 1 to {params.senders}.")
-    expected = _body_bytes(params, stated, bool(seeded))
-    if length != expected or len(blob) - COMPACT_HEAD_BYTES != expected:
-        raise WireError(
-            f"The message has {len(blob) - COMPACT_HEAD_BYTES} body bytes, states {length}, and needs {expected}."
-        )
-    at = COMPACT_HEAD_BYTES
-    seed = None
-    if seeded:
-        seed = jnp.asarray(np.frombuffer(blob, "<u4", _SEED_WORDS, at).astype(np.uint32))
-        at += 4 * _SEED_WORDS
-    polynomials = 1 if seeded else 2
-    data = np.empty((stated, polynomials, params.limbs, params.degree), np.uint32)
-    for limb, (bits, q) in enumerate(zip(params.residue_bits, params.moduli, strict=True)):
-        count = stated * polynomials * params.degree
-        length = _packed_bytes(count, bits)
-        values = unpack_bits(blob[at : at + length], count, bits)
-        at += length
-        if np.any(values >= q):
-            raise WireError(f"A residue is not below its prime {q}: altered.")
-        data[:, :, limb] = values.reshape(stated, polynomials, params.degree)
-    return Ciphertext(jnp.asarray(data), seed, jnp.uint32(senders))
-
-
-def pack_bits(values: np.ndarray, bits: int) -> bytes:
-    """Unsigned integers below 2^bits as one little-endian bit stream, value after value.
-
-    Args:
-      values: uint32, any shape, taken in C order.
-      bits: 1 to 32.
-    """
-    flat = np.ascontiguousarray(values, np.uint32).reshape(-1)
-    groups = -(-flat.size // _LANES)
-    if flat.size % _LANES:
-        flat = np.concatenate([flat, np.zeros(groups * _LANES - flat.size, np.uint32)])
-    lanes = np.ascontiguousarray(flat.reshape(groups, _LANES).T)
-    words = np.zeros((bits, groups), np.uint32)  # 32 values of b bits fill b words
-    for lane in range(_LANES):
-        index, shift = divmod(lane * bits, 32)
-        words[index] |= lanes[lane] << np.uint32(shift)
-        if shift + bits > 32:
-            words[index + 1] |= lanes[lane] >> np.uint32(32 - shift)
-    return np.ascontiguousarray(words.T).astype("<u4").tobytes()[: _packed_bytes(values.size, bits)]
-
-
-def unpack_bits(blob: bytes, count: int, bits: int) -> np.ndarray:
-    """The inverse of `pack_bits`: uint32 `[count]`."""
-    groups = -(-count // _LANES)
-    padded = blob + bytes(4 * bits * groups - len(blob))
-    words = np.ascontiguousarray(np.frombuffer(padded, "<u4").reshape(groups, bits).T).astype(np.uint32)
-    mask = np.uint32((1 << bits) - 1)
-    lanes = np.empty((_LANES, groups), np.uint32)
-    for lane in range(_LANES):
-        index, shift = divmod(lane * bits, 32)
-        value = words[index] >> np.uint32(shift)
-        if shift + bits > 32:
-            value = value | words[index + 1] << np.uint32(32 - shift)
-        lanes[lane] = value & mask
-    return np.ascontiguousarray(lanes.T).reshape(-1)[:count]
-
-
-def _packed_bytes(count: int, bits: int) -> int:
-    return -(-count * bits // 8)
-
-
-def _body_bytes(params: CkksParameters, rows: int, seeded: bool) -> int:
-    count = rows * (1 if seeded else 2) * params.degree
-    return sum(_packed_bytes(count, bits) for bits in params.residue_bits) + (4 * _SEED_WORDS if seeded else 0)

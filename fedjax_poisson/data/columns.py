@@ -105,7 +105,8 @@ def encode(
         )
     seen = sorted({canonical(text) for text in column.texts} - {""})
     if levels == "from_data" and len(seen) <= _MOST_LEVELS:
-        return _one_hot(column, seen + (["missing"] if column.missing.any() else []), missing, True)
+        gap = ["missing"] if column.missing.any() and "missing" not in seen else []
+        return _one_hot(column, seen + gap, missing, True)
     raise ValueError(_declare_levels(column, seen))
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 MISSING_TOKENS = frozenset({"", "na", "n/a", "nan", "null", "?", ".", "-nan"})
 _DELIMITERS = ",;\t|"
+_WHOLE = re.compile(r"-?\d+\.0+")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
@@ -114,11 +115,8 @@ def numeric(values: Iterable[str], decimal_comma: bool = False) -> list[float] |
 
 
 def canonical(value: str) -> str:
-    """One spelling for one value: "1.0" and "1" are the same level, other text stays as it is."""
-    parsed = numeric([value])
-    if value and parsed is not None and parsed[0] == int(parsed[0]):
-        return str(int(parsed[0]))
-    return value
+    """One spelling for one value: "1.0" is "1"; other text, "007" and "1e3" included, stays as it is."""
+    return value.split(".")[0] if _WHOLE.fullmatch(value) else value
 
 
 def csv_in(folder: pathlib.Path, name: str, title: str) -> pathlib.Path:

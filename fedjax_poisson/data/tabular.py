@@ -215,10 +215,16 @@ def _read_roles(
             f"sites with fewer than {min_site_records} records merged into 'other': {', '.join(merged)}; "
             "which sites fall below the threshold is itself a fact taken from the data"
         )
+    if len(site_names) == 1:
+        warnings.append(
+            f"there is only one site, {site_names[0]!r}: nothing is federated. If others were merged because they have "
+            f"fewer than {min_site_records} records, lower min_site_records"
+        )
     group = np.arange(len(codes), dtype=np.int64)
     if patient is not None:
         _refuse_missing(table, patient, "patient", "give every record a patient")
-        group = np.unique(table.columns[patient], return_inverse=True)[1].astype(np.int64)
+        people = [canonical(text) for text in table.columns[patient]]
+        group = np.unique(people, return_inverse=True)[1].astype(np.int64)
         warnings += shared_group_warning(group, codes)
     return _Roles(labels, class_names, codes, site_names, group, notes, warnings)
 

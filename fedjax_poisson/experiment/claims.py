@@ -13,7 +13,8 @@ FALSE_POSITIVES = 0.05
 
 def encrypted(run: RunFolder) -> bool:
     """Whether what a sender sent was encrypted; a run that names no aggregator is taken not to be."""
-    return run.summary.get("aggregator") not in ("plain", None)
+    backend = run.summary.get("aggregator")
+    return isinstance(backend, str) and backend != "plain"
 
 
 def seeded(run: RunFolder) -> bool:
@@ -34,7 +35,7 @@ def reasons_against(run: RunFolder) -> list[str]:
             "All randomness of this run, noise and keys included, descends from the seed "
             f"{summary.get('seed', MISSING)}. Whoever knows the seed can remove the noise and open every message."
         )
-    if summary.get("aggregator") is None:
+    if not isinstance(summary.get("aggregator"), str):
         found.append("The run folder does not say whether anything was encrypted.")
     elif not encrypted(run):
         found.append(
@@ -46,6 +47,15 @@ def reasons_against(run: RunFolder) -> list[str]:
     if summary.get("private") is not True and not found:
         found.append(str(summary.get("privacy_note") or "The run folder does not say that this run is private."))
     return found
+
+
+def question(run: RunFolder) -> str:
+    """What the guarantee keeps an attacker from finding out, for the run's unit and adjacency."""
+    unit = run.summary.get("unit")
+    unit = unit if isinstance(unit, str) else "unit"
+    if run.summary.get("adjacency") == "replace_one":
+        return f"which of two {unit}s was used"
+    return f"whether a certain {unit} was used"
 
 
 def attack_success(epsilon: float, delta: float, false_positives: float = FALSE_POSITIVES) -> float:

@@ -126,5 +126,5 @@ def horizontal_bars(axes: Axes, bars: list[tuple[str, float, str, str]], slots: 
     axes.set_yticks(range(len(bars)), [name for name, _, _, _ in bars])
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(max(len(bars), slots) - 0.5, -0.5)
+    axes.set_ylim(max(len(bars), slots, 1) - 0.5, -0.5)
     axes.set_xlim(0, 1.28 * longest or 1.0)

@@ -10,7 +10,7 @@ import importlib.resources
 from pathlib import Path
 
 from fedjax_poisson.experiment import checkpoint, report_accuracy, report_privacy, report_sections
-from fedjax_poisson.experiment.claims import attack_success, encrypted, reasons_against
+from fedjax_poisson.experiment.claims import attack_success, encrypted, question, reasons_against
 from fedjax_poisson.experiment.figures import write_figures
 from fedjax_poisson.experiment.published import published
 from fedjax_poisson.experiment.report_html import Child, Html, bold, bullets, element, join, paragraph
@@ -192,8 +192,8 @@ def _how_private(run: RunFolder) -> list[Child]:
     return [
         "Everything that was opened is private with ",
         bold(f"epsilon {format_epsilon(epsilon)}, delta {delta:g}"),
-        f" for each {unit}: somebody who tries to find out whether a {unit} was used, and accepts 5 % false alarms, "
-        f"finds at most {caught} of those that were (5 % by guessing).",
+        f" for each {unit}: somebody who tries to find out {question(run)}, and accepts 5 % false alarms, succeeds in "
+        f"at most {caught} of the cases (5 % by guessing).",
     ]
 
 

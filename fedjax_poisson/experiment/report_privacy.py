@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fedjax_poisson.experiment.claims import FALSE_POSITIVES, attack_success, encrypted, reasons_against, seeded
+from fedjax_poisson.experiment.claims import (
+    FALSE_POSITIVES,
+    attack_success,
+    encrypted,
+    question,
+    reasons_against,
+    seeded,
+)
 from fedjax_poisson.experiment.report_html import Child, Html, bold, bullets, element, join, paragraph, section, table
 from fedjax_poisson.experiment.run_folder import LedgerCheck, RunFolder, number, training_records
 from fedjax_poisson.experiment.wording import MISSING, format_epsilon, format_share, plural, shown, site_word, words
@@ -74,7 +81,7 @@ def how_private(run: RunFolder) -> Html:
     if epsilon is not None and delta is not None:
         parts += [
             element("h3", "What an attacker gains at most"),
-            _attacker(epsilon, delta, unit, str(summary.get("adjacency"))),
+            _attacker(epsilon, delta, question(run)),
         ]
     parts += _mechanisms(run, unit)
     return section("How private", *parts)
@@ -154,14 +161,13 @@ def _sampling_sentence(run: RunFolder, unit: str) -> str:
     )
 
 
-def _attacker(epsilon: float, delta: float, unit: str, adjacency: str) -> Html:
-    question = f"which of two {unit}s was used" if adjacency == "replace_one" else f"whether a certain {unit} was used"
+def _attacker(epsilon: float, delta: float, unknown: str) -> Html:
     posterior = 1 / (1 + math.exp(-min(epsilon, 700)))
     success = attack_success(epsilon, delta)
     return join(
         [
             paragraph(
-                f"Suppose somebody knows everything about the data except {question}, sees every opened sum and every "
+                f"Suppose somebody knows everything about the data except {unknown}, sees every opened sum and every "
                 "model, and has any amount of computing power."
             ),
             table(
@@ -262,8 +268,8 @@ def _unprotected(run: RunFolder) -> list[Child]:
         found.append(f"A curious server: without encryption it reads what each {one} sent.")
     else:
         found.append(
-            f"The holder of the key and the server together: they could open what a single {one} sent. "
-            f"Then only that {one}'s own noise protects it, and epsilon is larger than stated here."
+            f"The holder of the key and the server together: they could open what a single {one} sent. Then only that "
+            f"{one}'s own noise protects it, and epsilon is larger than stated here."
         )
     found += [
         f"Poisoned updates: a {one} can send wrong numbers. Encryption hides them, and nothing here checks them.",

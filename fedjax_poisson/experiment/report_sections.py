@@ -32,12 +32,12 @@ from fedjax_poisson.experiment.wording import (
 _FIRST_ROWS, _LAST_ROWS = 4, 3
 _PURPOSES = {"standardise": "Standardisation", "train": "Training"}
 _COST = {
-    "cost": "Left: wall-clock time of all releases. Right: what one sender sends in one training release, beside "
-    "the same numbers as plain float32.",
+    "cost": "Left: wall-clock time of all releases. Right: what one sender sends in one training release, beside the "
+    "same numbers as plain float32.",
 }
 _EPSILON = {
-    "epsilon": "Epsilon does not add up linearly: two releases together cost less than the sum of both. The dark "
-    "part is what standardisation would cost alone.",
+    "epsilon": "Epsilon does not add up linearly: two releases together cost less than the sum of both. The dark part "
+    "is what standardisation would cost alone.",
 }
 
 

@@ -57,9 +57,9 @@ def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
 
 def relative(x: Array, bounds: Array, binary: np.ndarray) -> Array:
     """Clipped features relative to public bounds: 0..1 where binary, -1..1 elsewhere; float32 `[..., F]`."""
-    lower, upper = bounds[:, 0], bounds[:, 1]
+    lower, upper, flags = (jnp.broadcast_to(each, x.shape) for each in (bounds[:, 0], bounds[:, 1], jnp.asarray(binary)))
     fraction = (jnp.clip(x, lower, upper) - lower) / (upper - lower)
-    return jnp.where(jnp.asarray(binary), fraction, jnp.float32(2) * fraction - jnp.float32(1))
+    return jnp.where(flags, fraction, jnp.float32(2) * fraction - jnp.float32(1))
 
 
 def private_scaler(
@@ -125,5 +125,6 @@ def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray) -> Scal
 
 def standardize(scaler: Scaler, x: Array) -> Array:
     """Clip raw features to their public bounds, centre, scale and cut at +-3: float32 `[..., F]`."""
-    clipped = jnp.clip(x, scaler.lower, scaler.upper)
-    return jnp.clip((clipped - scaler.centre) / scaler.scale, -_LARGEST_SCORE, _LARGEST_SCORE).astype(jnp.float32)
+    lower, upper, centre, scale = (jnp.broadcast_to(each, x.shape) for each in scaler[:4])
+    clipped = jnp.clip(x, lower, upper)
+    return jnp.clip((clipped - centre) / scale, -_LARGEST_SCORE, _LARGEST_SCORE).astype(jnp.float32)

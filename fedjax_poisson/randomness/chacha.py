@@ -191,6 +191,7 @@ def output_block(key: jax.Array, counter: jax.Array) -> Words:
 
 
 @functools.partial(jax.jit, inline=True)  # outside jit it would be traced and compiled at every call
+@jax.jit
 def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
     """The ChaCha20 block function (RFC 8439 section 2.3) at many counters.
 
@@ -248,8 +249,12 @@ def _rotate(x: jax.Array, by: int) -> jax.Array:
 
 
 def _derive(key: jax.Array, counter: jax.Array, nonce: tuple[int | jax.Array, ...]) -> jax.Array:
-    words = chacha20_block(key, counter, tuple(jnp.uint32(n) for n in nonce))
-    return jnp.stack(words[:8])
+    return _first_half(key, counter, tuple(jnp.uint32(n) for n in nonce))
+
+
+@jax.jit
+def _first_half(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
+    return jnp.stack(chacha20_block(key, counter, nonce)[:8])
 
 
 def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, tuple[int | jax.Array, ...]]:

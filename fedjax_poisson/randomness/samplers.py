@@ -119,14 +119,22 @@ def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables
     if grid is not None:
         grid = jnp.pad(grid, (0, tiles * layout.draws * lanes - count)).reshape(tiles, layout.draws, lanes)
 
-    drawn = lax.platform_dependent(
-        stream.key,
+    return _draw_tiles(tiles, lanes, stream.key, tables, grid).reshape(-1)[:count].reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
+    """All draws, int32[tiles, draws, lanes], in the form that suits the device the program is lowered for; the integers are the same.
+
+    Under vmap a CPU goes through the batch one stream after the other, which is a third faster than leaving the cache.
+    """
+    return lax.platform_dependent(
+        key,
         tables,
         grid,
         cpu=jax.custom_batching.sequential_vmap(functools.partial(_tile_by_tile, tiles, lanes)),
         default=functools.partial(_all_at_once, tiles, lanes),
     )
-    return drawn.reshape(-1)[:count].reshape(shape)
 
 
 def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:

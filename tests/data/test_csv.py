@@ -161,6 +161,16 @@ def test_missing_can_be_a_level_of_its_own(write):
     np.testing.assert_array_equal(np.flatnonzero(sites.features[:, sites.feature_names.index("sex=missing")]), [4])
 
 
+def test_a_value_that_reads_missing_is_the_missing_level(write):
+    lines = rows()
+    lines[3] = "St. John,p1,50,missing,no,I,1"
+    lines[4] = "Mercy,p1,50,,no,I,1"
+    sites = data.from_csv(
+        write(lines), **(DECLARED | {"categorical": {"sex": "from_data", "stage": ["I", "II", "III"]}})
+    )
+    np.testing.assert_array_equal(np.flatnonzero(sites.features[:, sites.feature_names.index("sex=missing")]), [3, 4])
+
+
 def test_the_layout_does_not_depend_on_the_records(write):
     """Declared columns give the same features whether or not a record has a gap or a level occurs."""
     whole = data.from_csv(write(rows(), name="a.csv"), **DECLARED, missing="indicate")
@@ -177,6 +187,8 @@ def test_small_sites_are_merged_by_count_alone(write):
     assert any("'other': Clinic 0, Clinic 1, Clinic 2" in note for note in sites.provenance.notes)
     kept = data.from_csv(write(lines), **DECLARED, min_site_records=1)
     assert len(kept.site_names) == 5
+    alone = data.from_csv(write(lines), **DECLARED, min_site_records=100)
+    assert alone.site_names == ("other",) and "only one site" in alone.warnings[0]
 
 
 def test_labels_of_two_words_need_the_positive_one(write):
@@ -315,6 +327,7 @@ def test_flags_numbers_and_spellings():
     assert flag_values(["t", "F", "T"]) == [1.0, 0.0, 1.0]
     assert flag_values(["1.0", "0"]) == [1.0, 0.0]
     assert flag_values(["yes", "t"]) is None and flag_values(["2", "1"]) is None and flag_values(["", ""]) is None
+    assert canonical("007") == "007" and canonical("-2.00") == "-2"
     assert canonical("3.0") == "3" and canonical("3.5") == "3.5" and canonical("x") == "x"
     assert numeric(["1", "2e3"]) == [1.0, 2000.0]
     assert numeric(["1", "inf"]) is None and numeric(["1_000"]) is None and numeric(["1,5"]) is None

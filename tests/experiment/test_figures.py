@@ -167,3 +167,16 @@ def test_spread_keeps_order_and_distance():
 def test_an_unfinished_run_is_named_with_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="--resume"):
         figures.write_figures(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [None, "text", [1], {"a": "b"}])
+def test_wrong_entries_are_survived(tmp_path, wrong):
+    used = ("accuracy_by_site", "sites", "reliability", "bytes_up_per_client_per_round", "epsilon_target", "delta")
+    write_example_run(tmp_path, rounds=2, **{name: wrong for name in (*used, "total_seconds", "aggregator")})
+    lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    for name in lines[1]:
+        broken = [lines[0], {**lines[1], name: wrong}, {k: v for k, v in lines[2].items() if k != name}]
+        (tmp_path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in broken))
+        run = read_run(tmp_path)
+        for draw in figures.FIGURES.values():
+            draw(run)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fedjax_poisson import randomness
@@ -157,7 +158,7 @@ def test_vmap_scan_jit_and_shard_map_give_the_same_words(seeded):
     np.testing.assert_array_equal(jax.vmap(one)(ids), expected)
     np.testing.assert_array_equal(jax.jit(jax.vmap(one))(ids), expected)
     np.testing.assert_array_equal(lax.scan(lambda _, i: (None, one(i)), None, ids)[1], expected)
-    mesh = jax.make_mesh((4,), ("clients",))
+    mesh = Mesh(np.array(jax.devices()), ("clients",))
     spread = jax.jit(jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=P("clients"), out_specs=P("clients")))
     np.testing.assert_array_equal(spread(ids), expected)
 
