@@ -1,4 +1,4 @@
-"""The command line: `fedjax-poisson run | report | ledger | account | bench`."""
+"""The command line: `fedjax-poisson run | report | ledger | account | bench`; `--help` on each tells its options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _setting_fields() -> list[Any]:
         default = "" if field.default is None else f" (default: {field.default})"
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
         argument = tyro.conf.arg(help=help_of.get(field.name, "") + default, help_behavior_hint="", metavar=metavar)
-        annotated = Annotated[eval(kind, {"Literal": Literal}), argument]
+        annotated: Any = Annotated[eval(kind, {"Literal": Literal}), argument]
         fields.append((field.name, annotated, dataclasses.field(default=None)))
     return fields
 
@@ -107,21 +107,99 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     path = folder / "ledger.sqlite" if folder.is_dir() else folder
     book = accounting.read_ledger(path)
     try:
-        print(f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  spent at order {book.order:g}")
+        print(
+            f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  spent at order {book.order:g}"
+        )
         for row in book.rows():
             print(
                 f"{row.id:>4}  {row.time[:26]:<26}  {row.purpose:<12} {row.label:<16} {row.mechanism:<18} "
                 f"{row.honest_senders:>6}/{row.senders:<7} {row.spent:.6g}"
             )
-        print(f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}")
+        print(
+            f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}"
+        )
         if verify:
             summary = path.parent / "summary.json"
             head = json.loads(summary.read_text())["ledger_head"] if summary.exists() else None
             count = book.verify(head)
-            pinned = "and end in the head pinned in summary.json" if head else "(no summary.json pins the head: rows cut from the end would not show)"
+            pinned = (
+                "and end in the head pinned in summary.json"
+                if head
+                else "(no summary.json pins the head: rows cut from the end would not show)"
+            )
             print(f"verified: {count} rows follow from each other {pinned}")
     finally:
         book.close()
+    return 0
+
+
+def account(
+    *,
+    senders: int,
+    dimension: int,
+    epsilon: float | None = None,
+    rounds: int | None = None,
+    dark_count: float | None = None,
+    delta: float = 1e-5,
+    honest_senders: int | None = None,
+    sampling_rate: float = 1.0,
+    modulation: float = 0.05,
+    norm_ratio: float = 1.0,
+    step_ratio: float = 1.0,
+    adjacency: Literal["zero_out", "replace_one"] = "zero_out",
+    lines: int = 10,
+) -> int:
+    """Privacy of the Poisson embedding: give two of --epsilon, --rounds and --dark-count, the third is computed.
+
+    Args:
+      senders: senders in every sum.
+      dimension: coordinates of an update.
+      epsilon: budget over all rounds.
+      rounds: releases.
+      dark_count: mean events per channel, coordinate and sender.
+      delta: delta of the budget.
+      honest_senders: senders whose noise is counted; default all but one.
+      sampling_rate: secret Poisson sampling of units, every sender always sending its noise.
+      modulation: modulation depth r.
+      norm_ratio: clip_norm / coordinate_bound.
+      step_ratio: coordinate_bound / total_bound (1 at client level).
+      adjacency: neighbouring relation.
+      lines: rows of the per-round table.
+    """
+    from fedjax_poisson.accounting import account as tables
+
+    setting = tables.Setting(
+        delta=delta,
+        senders=senders,
+        honest_senders=honest_senders,
+        modulation=modulation,
+        norm_ratio=norm_ratio,
+        dimension=dimension,
+        step_ratio=step_ratio,
+        sampling_rate=sampling_rate,
+        adjacency=adjacency,
+    )
+    result = tables.make_account(setting, epsilon=epsilon, rounds=rounds, dark_count=dark_count)
+    for what, value in tables.account_table(result):
+        print(f"{what:<26} {value}")
+    print(f"\n{'round':>8} {'epsilon':>10} {'order':>6} {'events':>12}")
+    for row in tables.round_table(result, lines=lines):
+        print(f"{row.round:>8} {row.epsilon:>10.4f} {row.order:>6g} {row.events:>12.5g}")
+    return 0
+
+
+def bench(
+    what: Annotated[Literal["sampling", "encryption", "threshold"], tyro.conf.Positional], *, quick: bool = False
+) -> int:
+    """Measure this machine and print JSON lines.
+
+    Args:
+      what: samplers beside jax.random, encryption beside TenSEAL, or threshold decryption.
+      quick: smaller sizes and fewer repetitions.
+    """
+    import importlib
+
+    importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main(["--quick"] if quick else [])
     return 0
 
 
@@ -151,9 +229,9 @@ def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; errors of the user's making end in one message, not in a traceback."""
-    commands = {"run": run, "report": report, "ledger": ledger}
+    commands: dict[str, Any] = {"run": run, "report": report, "ledger": ledger, "account": account, "bench": bench}
     try:
-        code = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
+        code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"fedjax-poisson: {error}", file=sys.stderr)
         code = _FAILED

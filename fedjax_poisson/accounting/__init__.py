@@ -48,11 +48,19 @@ from fedjax_poisson.accounting.renyi import (
 )
 from fedjax_poisson.accounting.sampling import subsampled_rdp, without_replacement_rdp
 from fedjax_poisson.accounting.skellam import Sensitivity, rounded_sensitivity, skellam_exact_rdp, skellam_rdp
+from fedjax_poisson.accounting.tight import (
+    Domination,
+    calibrate_dark_count_tight,
+    dominating_gaussian,
+    tight_delta,
+    tight_epsilon,
+)
 
 __all__ = [
     "DEFAULT_ORDERS",
     "Account",
     "BudgetExhausted",
+    "Domination",
     "FilterState",
     "Ledger",
     "LedgerCorrupt",
@@ -65,12 +73,14 @@ __all__ = [
     "account_table",
     "best_order",
     "calibrate_dark_count",
+    "calibrate_dark_count_tight",
     "calibrate_gaussian_pld",
     "calibrate_noise_multiplier",
     "calibrate_rounds",
     "calibrate_skellam_variance",
     "compose",
     "default_filter_order",
+    "dominating_gaussian",
     "embedding_divergence",
     "epsilon",
     "epsilon_per_order",
@@ -92,5 +102,7 @@ __all__ = [
     "skellam_exact_rdp",
     "skellam_rdp",
     "subsampled_rdp",
+    "tight_delta",
+    "tight_epsilon",
     "without_replacement_rdp",
 ]

@@ -171,7 +171,11 @@ def embedding_divergence(orders: ArrayLike, modulation: float, step: float) -> F
     Returns:
       float64[n], exact at every real order (one coordinate); +inf where it exceeds exp(700).
     """
-    orders = check_orders(orders)
+    return unchecked_divergence(check_orders(orders), modulation, step)
+
+
+def unchecked_divergence(orders: FloatArray, modulation: float, step: float) -> FloatArray:
+    """`embedding_divergence` for orders in any arrangement, which the caller has checked to be above 1."""
     return (_poisson_pair(orders, 1 - modulation, step) + _poisson_pair(orders, 1 + modulation, -step)) / (orders - 1)
 
 

@@ -1,61 +1,83 @@
 """A tighter route from the embedding to (epsilon, delta) in any dimension: domination by a slightly wider Gaussian.
 
-The conversion from a Renyi curve costs 13-18 % of variance against a privacy loss distribution, but in d > 1 there is no worst vector whose
-loss distribution could be used. Here the hockey-stick itself is bounded, for all vectors at once and for adaptively chosen ones.
+The conversion from a Renyi curve costs 13-18 % of variance against a privacy loss distribution, but in d > 1 there is
+no worst vector whose loss distribution could be used. Here the hockey-stick itself is bounded, for all vectors at
+once and for adaptively chosen ones.
 
-**Theorem.** Let every round be a stochastic Poisson embedding with modulation r and step h (`renyi`), K as there, and let M bound the sum over
-rounds of n_h mu almost surely (rounds, vectors and dark counts may depend on earlier releases). Put kappa = log(1 + h/(1-r)), tau in (0, 1),
+**Theorem.** Let every round be a stochastic Poisson embedding with modulation r and step h (`renyi`), K as there, and
+let M bound the sum over rounds of n_h mu almost surely (rounds, vectors and dark counts may depend on earlier
+releases). Put kappa = log(1 + h/(1-r)), tau in (0, 1),
 
     A(w) = max(2, 1 + [kappa + sqrt(kappa^2 + 2 w (log(1/tau) - kappa))] / w),     w_0 > 0,
     W    the solution of  int_{w_0}^{W} A(w) / (2 K g_{A(w)}(r, h)) dw = M.
 
 Then for every epsilon and both directions delta(epsilon) <= delta_Gauss(epsilon; z = W^(-1/2)) + tau sqrt(W / (2 pi)).
 
-(A Gaussian has RDP(a) = a w / 2: the integral asks at each moment for the Gaussian variance that matches the embedding at order A(w). Since
-g_a / a is h^2/(1-r^2) to within (2/3) a r h, W is within a fraction of a per cent of the variance 2 K M h^2/(1-r^2) of the small-step limit.)
+(A Gaussian has RDP(a) = a w / 2: the integral asks at each moment for the Gaussian variance that matches the
+embedding at order A(w). Since g_a / a is h^2/(1-r^2) to within (2/3) a r h, W is within a fraction of a per cent of
+the variance 2 K M h^2/(1-r^2) of the small-step limit.)
 
-*Proof.* Let the counts of a round arrive as Poisson processes (counts are sufficient, so nothing is gained or lost). The likelihood ratio
-S = dP/dQ is a Q-martingale from S = 1 that an event multiplies by 1 + xi: on the two channels of coordinate j with rates m(1 +- s_j) under Q and
-m(1 +- (s_j + eta_j)) under P, xi = +-eta_j / (1 +- s_j). The hockey-stick is the price of a call on S: E_Q (S_end - e^epsilon)_+. Take
-the Black-Scholes function u(w, S) = S Phi(d1) - e^epsilon Phi(d1 - sqrt w), d1 = (log S - epsilon)/sqrt w + sqrt w / 2. It is convex in S, at least the payoff for
-w > 0, equal to delta_Gauss(epsilon; w^(-1/2)) at S = 1, and S^2 u_SS = 2 u_w = S phi(d1)/sqrt w. Let w run down from W to w_0 while the events
-are spent, -dw/dM = 2 K g_A / A (a function of what is left of the budget). By Dynkin's formula E_Q u(w_end, S_end) - u(W, 1) is the expected integral of the
-drift, which per unit of m is
+*Proof.* Let the counts of a round arrive as Poisson processes (counts are sufficient, so nothing is gained or lost).
+The likelihood ratio S = dP/dQ is a Q-martingale from S = 1 that an event multiplies by 1 + xi: on the two channels of
+coordinate j with rates m(1 +- s_j) under Q and m(1 +- (s_j + eta_j)) under P, xi = +-eta_j / (1 +- s_j). The
+hockey-stick is the price of a call on S: E_Q (S_end - e^epsilon)_+. Take the Black-Scholes function u(w, S) = S
+Phi(d1) - e^epsilon Phi(d1 - sqrt w), d1 = (log S - epsilon)/sqrt w + sqrt w / 2. It is convex in S, at least the
+payoff for w > 0, equal to delta_Gauss(epsilon; w^(-1/2)) at S = 1, and S^2 u_SS = 2 u_w = S phi(d1)/sqrt w. Let w run
+down from W to w_0 while the events are spent, -dw/dM = 2 K g_A / A (a function of what is left of the budget). By
+Dynkin's formula E_Q u(w_end, S_end) - u(W, 1) is the expected integral of the drift, which per unit of m is
 
     sum_j sum_+- (1 +- s_j) [u(S(1+xi)) - u(S) - S xi u_S] - u_w 2 K g_A / A.
 
-Taylor's formula and u_SS(S(1 + t xi)) = (S phi(d1) / sqrt w) (1 + t xi)^(a-2) e^{-log(1 + t xi)^2/(2w)} / S^2 with **a = 1 - d1/sqrt w** give the sum the bound
-(S phi(d1)/sqrt w) sum_j H_a(s_j, eta_j), H_a = sum_+- (1 +- s) xi^2 int_0^1 (1-t)(1 + t xi)^(a-2) dt: the power divergence of order a between the rates, at any
-real a. (1) H_a is convex in a (each integrand is an exponential in a) and H_a of a pair is H_{1-a} of the swapped pair, which is also
-feasible. So for 1-A <= a <= A, A >= 2, it is at most its supremum at A, and the theorem of `renyi` says sum_j H_A <= K g_A / A. There the drift is
-<= 0. (2) For a > A (d1 = -(a-1) sqrt w) bound H_a <= e^{(a-2) kappa} and sum_j by K h^2/(1-r^2): the drift is at most (K h^2/(1-r^2)) S / sqrt(2 pi w) times
-exp((a-2) kappa - (a-1)^2 w/2), which decreases in a beyond 1 + kappa/w and is tau at A(w) or smaller. For a < 1-A (d1 = -(a-1) sqrt w too, the swapped
-pair has order 1-a > A) it is smaller still. As E_Q[S X] = E_P[X], and dM <= dw (1-r^2) / (2 K h^2) because g_A/A >= h^2/(1-r^2), the
-integral of this part is at most tau int_0^W dw / (2 sqrt(2 pi w)) = tau sqrt(W/(2 pi)). At the end u >= the payoff. Nothing was assumed about
-how vectors, positions of the others or dark counts were chosen from the past, and the swapped direction is the same statement. QED
+Taylor's formula and u_SS(S(1 + t xi)) = (S phi(d1) / sqrt w) (1 + t xi)^(a-2) e^{-log(1 + t xi)^2/(2w)} / S^2 with
+**a = 1 - d1/sqrt w** give the sum the bound (S phi(d1)/sqrt w) sum_j H_a(s_j, eta_j), H_a = sum_+- (1 +- s) xi^2
+int_0^1 (1-t)(1 + t xi)^(a-2) dt: the power divergence of order a between the rates, at any real a. (1) H_a is convex
+in a (each integrand is an exponential in a) and H_a of a pair is H_{1-a} of the swapped pair, which is also feasible.
+So for 1-A <= a <= A, A >= 2, it is at most its supremum at A, and the theorem of `renyi` says sum_j H_A <= K g_A / A.
+There the drift is <= 0. (2) For a > A (d1 = -(a-1) sqrt w) bound H_a <= e^{(a-2) kappa} and sum_j by K h^2/(1-r^2):
+the drift is at most (K h^2/(1-r^2)) S / sqrt(2 pi w) times exp((a-2) kappa - (a-1)^2 w/2), which decreases in a
+beyond 1 + kappa/w and is tau at A(w) or smaller. For a < 1-A take the swapped pair at order a' = 1-a > A, where d1^2
+= a'^2 w is larger still. As E_Q[S X] = E_P[X], and dM <= dw (1-r^2) / (2 K h^2) because g_A/A >= h^2/(1-r^2), the
+integral of this part is at most tau int_0^W dw / (2 sqrt(2 pi w)) = tau sqrt(W/(2 pi)). At the end u >= the payoff.
+Nothing was assumed about how vectors, positions of the others or dark counts were chosen from the past, and the
+swapped direction is the same statement. QED
 
-*Sampling.* The theorem for one round says that its pair is dominated by (1-v) Gauss + v (disjoint), v = sigma / (1 - TV), sigma the slack and TV the
-Gaussian's total variation at epsilon = 0 (for epsilon < 0 use delta_PQ(eps) = 1 - e^eps + e^eps delta_QP(-eps)). Dominating pairs survive Poisson sampling under
-constant noise and adaptive composition (Zhu, Dong, Wang 2022, arXiv:2106.08567, Theorems 10 and 11); revealing which rounds took the
-disjoint branch, with the same probability in both worlds, costs at most T v by joint convexity. So delta <= delta of the T-fold sampled Gaussian + T v.
+*Sampling.* The theorem for one round says that its pair is dominated by (1-v) Gauss + v (disjoint), v = sigma / (1 -
+TV), sigma the slack and TV the Gaussian's total variation at epsilon = 0 (for epsilon < 0 use delta_PQ(eps) = 1 -
+e^eps + e^eps delta_QP(-eps)). Dominating pairs survive Poisson sampling under constant noise and adaptive composition
+(Zhu, Dong, Wang 2022, arXiv:2106.08567, Theorems 10 and 11); revealing which rounds took the disjoint branch, with
+the same probability in both worlds, costs at most T v by joint convexity. So delta <= delta of the T-fold sampled
+Gaussian + T v.
 
-*What was tried before and why it cannot work.* Every conversion that uses upper bounds on the curve only, even at all real orders and in both directions
-jointly, is a moment problem; putting a mass p ~ exp(-sup_t (t x - (t+1-1) rdp(t+1))) at one loss x and the rest near the mean meets all the bounds and already has
-nearly the delta that the Canonne-Kamath-Steinke conversion reports (`moment_problem_witness`). What the curve does not know is that the
-loss has a density; the argument above does.
+*What cannot work: any conversion that knows upper bounds on the curve only.* Give P a mass p at the loss x and the
+rest at the loss y = log((1-p)/(1 - p e^-x)) < 0. This pair meets every bound E_P e^{tL} <= e^{t rdp(t+1)}, in both
+directions and at all real orders, as soon as p <= inf_t e^{-tx} (e^{t rdp(t+1)} - 1), and its delta is p (1 -
+e^{epsilon-x}): at epsilon = 3, delta = 1e-5 and a Gaussian curve that is within 0.1 % of what Canonne-Kamath-Steinke
+report. So no conversion from the curve can gain more (a moment-problem linear programme was the first attempt; this
+pair is what it finds, tests/accounting/test_tight.py). Berry-Esseen bounds lose too: their absolute error is far
+above delta. What the curve does not know is that the loss has almost a density at every moment of the run; the
+argument above does.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize
+from numpy.typing import ArrayLike
 
+from fedjax_poisson.accounting import renyi
+from fedjax_poisson.accounting.account import gaussian_pld_epsilon
 from fedjax_poisson.accounting.calibration import largest_scale
 from fedjax_poisson.accounting.experimental import gaussian_delta
-from fedjax_poisson.accounting.renyi import _channel, _positive, embedding_divergence
+from fedjax_poisson.accounting.renyi import (
+    DEFAULT_ORDERS,
+    _channel,
+    _positive,
+    poisson_embedding_rdp,
+    unchecked_divergence,
+)
+from fedjax_poisson.accounting.sampling import subsampled_rdp
 
 _GRID = 3000
 
@@ -85,7 +107,7 @@ def dominating_gaussian(
     adjacency: str = "zero_out",
     tau: float = 1e-9,
 ) -> Domination:
-    """The Gaussian that dominates all rounds of a stochastic Poisson embedding together (theorem in the module docstring).
+    """The Gaussian that dominates all rounds of an embedding together (theorem in the module docstring).
 
     Args:
       total_dark_count: sum over rounds of mu, > 0; an almost-sure bound where mu is chosen adaptively.
@@ -98,7 +120,8 @@ def dominating_gaussian(
       tau: in (0, 1), trades the slack against the width; 1e-4 times the target delta is near the best.
 
     Returns:
-      `Domination`; W is an upper bound of the integral equation's solution (lower Riemann sums of an increasing integrand).
+      `Domination`; W is an upper bound of the integral equation's solution (lower Riemann sums of an increasing
+      integrand).
     """
     r, h, k = _channel(modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency)
     if not 0 < tau < 1:
@@ -106,14 +129,14 @@ def dominating_gaussian(
     events = honest_senders * _positive("total_dark_count", total_dark_count)
     kappa, log_tau = math.log1p(h / (1 - r)), -math.log(tau)
     limit = 2 * k * events * h * h / (1 - r * r)
-    # The first grid point is w_0. Below (kappa)^2 the order is so high that little budget fits; the grid then covers what the width may grow to.
+    # The first grid point is w_0; below kappa^2 the orders are so high that hardly any budget fits.
     low = min(limit, kappa * kappa) * 1e-3
     high = 2.0 * limit + 100.0 * kappa * kappa * max(log_tau, 1.0)
     while True:
         grid = np.geomspace(low, high, _GRID)
         orders = 1 + (kappa + np.sqrt(np.maximum(kappa * kappa + 2 * grid * (log_tau - kappa), 0.0))) / grid
         orders = np.maximum(orders, 2.0)
-        costs = np.array([embedding_divergence([a], r, h)[0] for a in orders])
+        costs = unchecked_divergence(orders, r, h)
         # orders fall and the integrand a / g_a grows with w: the left end of each cell is a lower bound on it.
         spent = np.concatenate([[0.0], np.cumsum((orders / (2 * k * costs))[:-1] * np.diff(grid))])
         if spent[-1] >= events:
@@ -122,3 +145,100 @@ def dominating_gaussian(
     cell = int(np.searchsorted(spent, events)) - 1
     width = float(grid[cell] + (events - spent[cell]) * 2 * k * costs[cell] / orders[cell])
     return Domination(1 / math.sqrt(width), tau * math.sqrt(width / (2 * math.pi)), width / limit)
+
+
+_TAUS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def tight_delta(epsilon: float, *, tau: float = 1e-9, **facts: Any) -> float:
+    """Delta of all rounds together at this epsilon, without sampling; facts as in `dominating_gaussian`."""
+    bound = dominating_gaussian(tau=tau, **facts)
+    return min(gaussian_delta(epsilon, bound.noise_multiplier) + bound.slack, 1.0)
+
+
+def tight_epsilon(
+    *,
+    delta: float,
+    rounds: int,
+    dark_count: float,
+    modulation: float,
+    honest_senders: int,
+    norm_ratio: float,
+    dimension: int,
+    step_ratio: float = 1.0,
+    adjacency: str = "zero_out",
+    sampling_rate: float = 1.0,
+    orders: ArrayLike = DEFAULT_ORDERS,
+) -> float:
+    """Epsilon of T rounds of the embedding: the domination bound, or the Renyi conversion where that is smaller.
+
+    Arguments as in `poisson_embedding_rdp`, plus rounds T and sampling_rate q (then zero_out only, seconds of PLD
+    arithmetic). Without sampling the bound holds for adaptively chosen dark counts whose total is at most ``rounds *
+    dark_count``.
+
+    Args:
+      delta: in (0, 1).
+      rounds: T >= 1.
+      dark_count: mu > 0 per round.
+      modulation: r.
+      honest_senders: n_h.
+      norm_ratio: C / c_inf.
+      dimension: d.
+      step_ratio: c_inf / total_bound.
+      adjacency: "zero_out" or "replace_one".
+      sampling_rate: q in (0, 1].
+      orders: Renyi orders of the conversion it is compared with.
+
+    Returns:
+      epsilon in nats, never above the Renyi-accounted one.
+    """
+    facts: dict[str, Any] = {
+        "modulation": modulation,
+        "honest_senders": honest_senders,
+        "norm_ratio": norm_ratio,
+        "dimension": dimension,
+        "step_ratio": step_ratio,
+        "adjacency": adjacency,
+    }
+    curve = poisson_embedding_rdp(orders, dark_count=dark_count, **facts)
+    if sampling_rate < 1:
+        curve = subsampled_rdp(orders, curve, sampling_rate, adjacency=adjacency)
+    best = renyi.epsilon(orders, rounds * curve, delta)
+    if sampling_rate == 1:
+        for share in _TAUS:
+            bound = dominating_gaussian(total_dark_count=rounds * dark_count, tau=share * delta, **facts)
+            if bound.slack < delta:
+                best = min(best, gaussian_pld_epsilon(bound.noise_multiplier, delta - bound.slack, 1))
+        return best
+    bound = dominating_gaussian(total_dark_count=dark_count, tau=1e-3 * delta / rounds, **facts)
+    disjoint = rounds * bound.slack / (1 - gaussian_delta(0.0, bound.noise_multiplier))
+    if disjoint < delta:
+        best = min(best, gaussian_pld_epsilon(bound.noise_multiplier, delta - disjoint, rounds, sampling_rate))
+    return best
+
+
+def calibrate_dark_count_tight(*, epsilon: float, delta: float, rounds: int, **facts: Any) -> float:
+    """Largest dark count whose domination bound over all rounds is within (epsilon, delta), without sampling.
+
+    Args:
+      epsilon: target in nats, > 0.
+      delta: target in (0, 1).
+      rounds: T >= 1.
+      **facts: modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency as in `dominating_gaussian`.
+
+    Returns:
+      mu > 0: about 13-15 % less noise variance than `calibrate_dark_count` asks for, at many senders.
+    """
+    if not (math.isfinite(epsilon) and epsilon > 0 and 0 < delta < 1 and rounds >= 1):
+        raise ValueError(
+            f"epsilon {epsilon}, delta {delta}, rounds {rounds}: epsilon > 0, 0 < delta < 1 and rounds >= 1 are needed"
+        )
+    unit = float(poisson_embedding_rdp([2.0], dark_count=1.0, **facts)[0])
+
+    def calibrated(tau: float) -> float:
+        def cost(mu: float) -> float:
+            return tight_delta(epsilon, tau=tau, total_dark_count=rounds * mu, **facts)
+
+        return largest_scale(cost, delta * (1 - 1e-10), epsilon / (rounds * unit))
+
+    return max(calibrated(share * delta) for share in _TAUS)

@@ -307,10 +307,16 @@ def add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:
 
 def phase(params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext) -> jax.Array:
     """C0 + c1 s in coefficients: message plus noise, uint32 [..., R, L, N] in [0, q). For the key holder's eyes only."""
-    ciphertext = expand(params, ciphertext)
+    return jnp.moveaxis(_phase_columns(params, secret, ciphertext), -1, -3)
+
+
+def _phase_columns(params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext) -> jax.Array:
+    """`phase` with the rows side by side, [..., L, N, R]."""
+    data = expand(params, ciphertext).data
     c = modular.constants(params.moduli)
-    product = modular.multiply(ciphertext.data[..., 1, :, :], jnp.broadcast_to(secret.data, ciphertext.data.shape[-2:]), c)
-    return ntt.inverse(modular.add(ciphertext.data[..., 0, :, :], product, c.q), params.moduli)
+    key_form = modular.montgomery(secret.data, jnp.asarray(c.r2), c.q, c.inverse)
+    total = modular.add(modular.montgomery(data[..., 1, :, :], key_form, c.q, c.inverse), data[..., 0, :, :], c.q)
+    return ntt.inverse_columns(jnp.moveaxis(total, -3, -1), ntt.tables(params.degree, params.moduli))
 
 
 def decrypt_with_margin(
@@ -329,7 +335,7 @@ def decrypt_with_margin(
         distance: float32 [...], the largest distance to an integer in steps. Beyond `parameters.MARGIN` the counts mean nothing: the key is
             another one, the bytes were changed, or more senders were added than announced.
     """
-    return packing.decode(params, phase(params, secret, ciphertext), size)
+    return packing.decode_columns(params, _phase_columns(params, secret, ciphertext), size)
 
 
 def decrypt(params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext, size: int) -> jax.Array:

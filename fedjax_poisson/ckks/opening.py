@@ -176,9 +176,11 @@ def fuse(
                 f"The answer of party {answer.party} is {answer.data.dtype}{list(answer.data.shape)} instead of "
                 f"uint32{list(expected)}."
             )
-        if bool(jnp.any(answer.data >= modular.constants(params.moduli).q)):
-            raise WireError(f"The answer of party {answer.party} has a residue that is not below its prime.")
-    return _fuse(params, size, ciphertext.data, tuple(answer.data for answer in answers))
+    counts, distance, sound = _fuse(params, size, ciphertext.data, tuple(answer.data for answer in answers))
+    if not bool(jnp.all(sound)):
+        party = answers[int(jnp.argmin(sound))].party
+        raise WireError(f"The answer of party {party} has a residue that is not below its prime: altered.")
+    return counts, distance
 
 
 def lagrange(team: Sequence[int], party: int, moduli: tuple[int, ...]) -> np.ndarray:
@@ -258,7 +260,9 @@ def _answer(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _fuse(
     params: CkksParameters, size: int, data: jax.Array, answers: tuple[jax.Array, ...]
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Counts, distance, and for each answer whether all its residues are below their primes."""
     q = modular.constants(params.moduli).q
     total = functools.reduce(lambda a, b: modular.add(a, b, q), answers, ntt.inverse(data[:, 0], params.moduli))
-    return packing.decode(params, total, size)
+    sound = jnp.stack([jnp.all(answer < jnp.asarray(q)[None]) for answer in answers])
+    return *packing.decode(params, total, size), sound

@@ -126,21 +126,6 @@ def encode(params: CkksParameters, counts: jax.Array) -> jax.Array:
     return jnp.moveaxis(residues, -1, -3)
 
 
-def _multiply_accumulate(total: list[jax.Array], x: jax.Array, constant: list[int]) -> list[jax.Array]:
-    """Total + x * constant modulo 2^(32 len(total)), all little-endian words; x is one word."""
-    result, carry = [], None
-    for word, factor in zip(total, constant, strict=True):
-        f = jnp.uint32(factor)
-        low = x * f + word
-        high = jax.lax.mulhi(x, jnp.broadcast_to(f, x.shape)) + (low < word).astype(jnp.uint32)
-        if carry is not None:
-            low = low + carry
-            high = high + (low < carry).astype(jnp.uint32)
-        result.append(low)
-        carry = high
-    return result
-
-
 def decode(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """Residues of the decrypted coefficients to the exact counts.
 
@@ -153,49 +138,64 @@ def decode(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.
         counts: int32 [..., D].
         distance: float32 [...]: the largest distance of a coefficient to the nearest integer, in steps (at most 0.5). Padding counts too.
     """
-    c, constants = _constants(params), modular.constants(params.moduli)
+    return decode_columns(params, jnp.moveaxis(residues, -3, -1), size)
+
+
+def decode_columns(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """`decode` of residues that lie as [..., L, N, R]."""
+    c = _constants(params)
     fields, width = params.values_per_coefficient, params.field_bits
-    y = modular.multiply_shoup(residues, c.garner, c.garner_quotients, constants.q)
-    y = modular.reduce_once(y, constants.q)
+    q = modular.constants(params.moduli).q[:, :, None]
+    y = modular.multiply_shoup(residues, c.garner[:, :, None], c.garner_quotients[:, :, None], q)
+    y = modular.reduce_once(y, q)
     fraction_words = len(c.reciprocals[0])
-    zero = jnp.zeros_like(y[..., 0, :])
-    total = [zero] * fraction_words
-    for limb, reciprocal in enumerate(c.reciprocals):
-        total = _multiply_accumulate(total, y[..., limb, :], reciprocal)
     below = 32 * fraction_words - fields * width  # bits of the fraction behind V
-    half = 1 << (below - 1)
-    # The barriers keep the compiler from computing the whole chain again for each word and each field.
-    total = list(jax.lax.optimization_barrier(tuple(_add_constant(total, _split(half, fraction_words)))))
+    limbs = [y[..., limb, :, :] for limb in range(params.limbs)]
+    total = _inner_product(limbs, c.reciprocals, _split(1 << (below - 1), fraction_words))
     # After half was added, the 32 bits behind V are the distance to the nearest integer, plus one half.
     behind = _extract(total, below - 32, 32)
     offset = jax.lax.bitcast_convert_type(behind ^ jnp.uint32(1 << 31), jnp.int32)
-    distance = jnp.abs(offset.astype(jnp.float32)) * jnp.float32(2.0**-32)
+    distance = jnp.max(jnp.abs(offset.astype(jnp.float32)), axis=(-2, -1)) * jnp.float32(2.0**-32)
     words = _word_count(params)
     v = [_extract(total, below + 32 * i, 32) for i in range(words)]
-    m = [jnp.zeros_like(zero)] * words
-    for i in range(words):
-        m[i:] = _multiply_accumulate(m[i:], v[i], c.modulus_words[: words - i])
+    shifted = [[0] * i + c.modulus_words[: words - i] for i in range(words)]
     bias = sum(1 << (j * width + width - 1) for j in range(fields))
-    m = list(jax.lax.optimization_barrier(tuple(_add_constant(m, _split(bias, words)))))
-    parts = [
-        jax.lax.bitcast_convert_type(_extract(m, j * width, width) - jnp.uint32(1 << (width - 1)), jnp.int32) for j in range(fields)
-    ]
-    *lead, rows, _ = zero.shape
-    fields_first = jnp.stack([jnp.swapaxes(part, -1, -2) for part in parts], axis=-3)  # [..., k, N, R]
-    counts = fields_first.reshape(*lead, rows * params.values_per_row)[..., :size]
-    return counts, jnp.max(distance, axis=(-2, -1))
+    m = _inner_product(v, shifted, _split(bias, words))
+    half = jnp.uint32(1 << (width - 1))
+    values = jnp.stack([_extract(m, j * width, width) - half for j in range(fields)], axis=-3)  # [..., k, N, R]
+    counts = jax.lax.bitcast_convert_type(values, jnp.int32).reshape(*values.shape[:-3], -1)[..., :size]
+    return counts, distance
 
 
-def _add_constant(total: list[jax.Array], constant: list[int]) -> list[jax.Array]:
-    """Total + constant modulo 2^(32 len(total))."""
-    result, carry = [], jnp.zeros_like(total[0])
-    for word, factor in zip(total, constant, strict=True):
-        s = word + jnp.uint32(factor)
-        first = (s < word).astype(jnp.uint32)
-        s = s + carry
-        carry = first | (s < carry).astype(jnp.uint32)
-        result.append(s)
-    return result
+def _inner_product(factors: list[jax.Array], constants: list[list[int]], start: list[int]) -> list[jax.Array]:
+    """Start + sum_k factors[k] constants[k] modulo 2^(32 F), as F little-endian words.
+
+    Args:
+        factors: K words uint32 [...].
+        constants: K integers of F little-endian words.
+        start: An integer of F words.
+
+    Word by word the products' halves are added up as two sums of 16-bit pieces (2K + 1 <= 2^15 of them fit a word), and carries run once at the end: a carry
+    chain for every product would be computed again by the compiler for every word it feeds. The barriers mark what is shared.
+    """
+    lows, highs = [], []
+    for f, first in enumerate(start):
+        terms = []
+        for factor, constant in zip(factors, constants, strict=True):
+            if constant[f]:
+                terms.append(factor * jnp.uint32(constant[f]))
+            if f and constant[f - 1]:
+                terms.append(jax.lax.mulhi(factor, jnp.full_like(factor, constant[f - 1])))
+        lows.append(functools.reduce(jnp.add, [t & jnp.uint32(0xFFFF) for t in terms], jnp.uint32(first & 0xFFFF)))
+        highs.append(functools.reduce(jnp.add, [t >> jnp.uint32(16) for t in terms], jnp.uint32(first >> 16)))
+    lows, highs = jax.lax.optimization_barrier((lows, highs))
+    words, carry = [], jnp.uint32(0)
+    for low, high in zip(lows, highs, strict=True):
+        low = low + carry
+        high = high + (low >> jnp.uint32(16))
+        words.append((low & jnp.uint32(0xFFFF)) | (high << jnp.uint32(16)))
+        carry = high >> jnp.uint32(16)
+    return list(jax.lax.optimization_barrier(words))
 
 
 def _extract(words: list[jax.Array], start: int, width: int) -> jax.Array:

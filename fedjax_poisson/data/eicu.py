@@ -17,9 +17,8 @@ import numpy as np
 
 from .blocks import Block, Quantity, flags, join, quantity
 from .csv_table import Table, csv_in, line_list, numeric, read_table
-from .sites import Provenance, Sites
-from .splitting import shared_group_warning, split_by_group
-from .tabular import merge_small_sites
+from .layout import lay_out, table_sites
+from .sites import Sites
 
 _TITLE = "eICU Collaborative Research Database"
 _TABLES = ("patient", "apacheApsVar", "apachePredVar", "hospital")
@@ -106,39 +105,29 @@ def from_eicu(
     labels = (outcome == "Expired").astype(np.int32)
     block = _features(table, indicators)
     places = [text or "unknown" for text in table.column("hospitalid" if site == "hospital" else "region")]
-    names, codes = np.unique([f"hospital {p}" if site == "hospital" else p for p in places], return_inverse=True)
-    site_names, sites, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
-    group = np.unique(table.column("uniquepid"), return_inverse=True)[1].astype(np.int64)
-    train = split_by_group(group, sites, labels, test_fraction=test_fraction, seed=split_seed)
-    notes = [
-        f"{len(outcome)} stays with a known outcome; label 1 = died in hospital",
-        "ages above 89 are given as '> 89' and count as 90",
-        f"{len(merged)} sites with fewer than {min_site_records} stays merged into 'other'",
-        f"test set: {test_fraction:g} of each site's patients, stratified by label, seed {split_seed}",
-        "bounds and normal values are public physiological ranges, not taken from these records",
-        *block.notes,
-    ]
-    return Sites(
-        features=block.values.astype(np.float32),
-        labels=labels,
-        site=sites,
-        site_names=site_names,
-        train=train,
-        group=group,
-        unit="patient",
-        feature_names=block.names,
-        feature_bounds=block.bounds.astype(np.float32),
-        binary=block.binary,
+    layout = lay_out(
+        labels,
+        [f"hospital {place}" for place in places] if site == "hospital" else places,
+        table.column("uniquepid"),
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
+    return table_sites(
+        block,
+        labels,
+        layout,
         class_names=("survived", "died in hospital"),
-        provenance=Provenance(
-            name="eicu",
-            source=f"{_TITLE}, {path}",
-            licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
-            citation="Pollard, T., Johnson, A., Raffa, J., Celi, L., Mark, R., & Badawi, O. (2018). "
-            "The eICU Collaborative Research Database. Scientific Data, 5, 180178.",
-            notes=tuple(notes),
+        name="eicu",
+        source=f"{_TITLE}, {path}",
+        licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
+        citation="Pollard, T., Johnson, A., Raffa, J., Celi, L., Mark, R., & Badawi, O. (2018). "
+        "The eICU Collaborative Research Database. Scientific Data, 5, 180178.",
+        notes=(
+            f"{len(outcome)} stays with a known outcome; label 1 = died in hospital",
+            "ages above 89 are given as '> 89' and count as 90",
+            "bounds and normal values are public physiological ranges, not taken from these records",
         ),
-        warnings=tuple(shared_group_warning(group, sites)),
     )
 
 

@@ -21,9 +21,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .blocks import Block, Quantity, flags, join, quantity
-from .sites import Provenance, Sites
-from .splitting import split_by_group
-from .tabular import merge_small_sites
+from .layout import lay_out, table_sites
+from .sites import Sites
 
 _DATE = re.compile(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?(?:T.*)?")
 _COUNT = Quantity(0.0, 20.0, 0.0)
@@ -117,31 +116,26 @@ def from_fhir(
             "a label needs both kinds: check the codes"
         )
     block = _features(history, people, index, outcome, measures)
-    places = [_place(history, person, index[person], site) for person in people]
-    names, codes = np.unique(places, return_inverse=True)
-    site_names, sites, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
-    group = np.arange(len(people), dtype=np.int64)
-    notes = [
-        f"label 1 = a condition coded {', '.join(outcome)}; index date = its first date, or else the last encounter",
-        "cases are followed until their diagnosis and others until their last encounter: lengths of history may differ",
-        f"{len(history.patients) - len(people)} patients without any dated encounter or outcome left out",
-        f"sites with fewer than {min_site_records} patients merged into 'other': {', '.join(merged) or 'none'}",
-        f"test set: {test_fraction:g} of each site's patients, stratified by label, seed {split_seed}",
-        *block.notes,
-    ]
-    return Sites(
-        features=block.values.astype(np.float32),
-        labels=labels,
-        site=sites,
-        site_names=site_names,
-        train=split_by_group(group, sites, labels, test_fraction=test_fraction, seed=split_seed),
-        group=group,
-        unit="patient",
-        feature_names=block.names,
-        feature_bounds=block.bounds.astype(np.float32),
-        binary=block.binary,
+    layout = lay_out(
+        labels,
+        [_place(history, person, index[person], site) for person in people],
+        people,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
+    return table_sites(
+        block,
+        labels,
+        layout,
         class_names=("no outcome", "outcome"),
-        provenance=Provenance(name="fhir", source=str(root), notes=tuple(notes)),
+        name="fhir",
+        source=str(root),
+        notes=(
+            f"label 1 = a condition coded {', '.join(outcome)}; index date = its first date, or else the last encounter",
+            "cases are followed until their diagnosis, others until their last encounter: lengths of history may differ",
+            f"{len(history.patients) - len(people)} patients without any dated encounter or outcome left out",
+        ),
     )
 
 

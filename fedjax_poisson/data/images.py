@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .image_files import EXTENSIONS, decode_image
-from .sites import Provenance, Sites, Unit
-from .splitting import shared_group_warning, split_by_group
-from .tabular import merge_small_sites
+from .layout import Layout, lay_out
+from .sites import Provenance, Sites
 
 
 class Entry(NamedTuple):
@@ -132,21 +131,19 @@ def from_image_arrays(
     >>> sites.features.shape, sites.site_names
     ((40, 4, 4, 1), ('all',))
     """
-    n = len(images)
-    group = np.arange(n) if patient is None else np.unique(np.asarray(patient, str), return_inverse=True)[1]
-    return _build(
-        _unit_pixels(images),
-        np.asarray(labels).astype(np.int32),
-        site=["all"] * n if site is None else site,
-        group=group.astype(np.int64),
-        unit="record" if patient is None else "patient",
-        classes=classes,
-        train=train,
+    pixels = _unit_pixels(images)
+    labels = np.asarray(labels).astype(np.int32)
+    layout = lay_out(
+        labels,
+        ["all"] * len(pixels) if site is None else site,
+        patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
-        provenance=Provenance(name=name, source=source, notes=tuple(notes)),
-        warnings=warnings,
+        train=None if train is None else np.asarray(train, bool),
+    )
+    return _build(
+        pixels, labels, layout, tuple(classes), Provenance(name=name, source=source, notes=tuple(notes)), warnings
     )
 
 
@@ -220,68 +217,52 @@ def assemble(
     if len(entries) < listed:
         notes.append(f"{listed - len(entries)} test pictures that are copies of training pictures left out")
     official = entries[0].train is not None
-    group = np.unique([entry.patient for entry in entries], return_inverse=True)[1].astype(np.int64)
-    if not unit_is_patient and len(np.unique(group)) < len(group):
-        copies = len(group) - len(np.unique(group))
-        notes.append(f"{copies} files repeat another file's content; copies stay on one side of the split")
-    return _build(
-        np.stack([decode_image(entry.path, size, channels) for entry in entries]),
-        np.array([classes.index(entry.label) for entry in entries], np.int32),
-        site=[entry.site for entry in entries],
-        group=group,
-        unit="patient" if unit_is_patient else "record",
-        classes=classes,
-        train=np.array([bool(entry.train) for entry in entries]) if official else None,
+    labels = np.array([classes.index(entry.label) for entry in entries], np.int32)
+    layout = lay_out(
+        labels,
+        [entry.site for entry in entries],
+        [entry.patient for entry in entries],
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
-        provenance=Provenance(name=name, source=source, notes=tuple(notes)),
-        warnings=warnings,
+        train=np.array([bool(entry.train) for entry in entries]) if official else None,
     )
+    if not unit_is_patient:
+        # The groups are copies of one file, not people: they share a side of the split and the image stays the unit.
+        copies = len(layout.group) - len(np.unique(layout.group))
+        if copies:
+            notes.append(f"{copies} files repeat another file's content; copies stay on one side of the split")
+        layout = layout._replace(unit="record", warnings=())
+    pixels = np.stack([decode_image(entry.path, size, channels) for entry in entries])
+    return _build(pixels, labels, layout, classes, Provenance(name=name, source=source, notes=tuple(notes)), warnings)
 
 
 def _build(
     pixels: np.ndarray,
     labels: np.ndarray,
-    *,
-    site: Sequence[str] | np.ndarray,
-    group: np.ndarray,
-    unit: Unit,
-    classes: Sequence[str],
-    train: np.ndarray | None,
-    min_site_records: int,
-    test_fraction: float,
-    split_seed: int,
+    layout: Layout,
+    classes: tuple[str, ...],
     provenance: Provenance,
     warnings: Sequence[str],
 ) -> Sites:
-    names, codes = np.unique(np.asarray(site, str), return_inverse=True)
-    site_names, sites, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
-    notes = list(provenance.notes)
-    if merged:
-        notes.append(f"sites with fewer than {min_site_records} pictures merged into 'other': {', '.join(merged)}")
-    if train is None:
-        train = split_by_group(group, sites, labels, test_fraction=test_fraction, seed=split_seed)
-        notes.append(f"test set: {test_fraction:g} of each site, stratified by class, seed {split_seed}")
-    else:
-        notes.append("official split")
-    if unit == "record":
+    notes = [*provenance.notes, *layout.notes]
+    if layout.unit == "record":
         notes.append("no patients are known: a privacy claim holds for one image, not for one person")
     channels = pixels.shape[3]
     return Sites(
         features=pixels,
         labels=labels,
-        site=sites,
-        site_names=site_names,
-        train=np.asarray(train, bool),
-        group=group,
-        unit=unit,
+        site=layout.site,
+        site_names=layout.site_names,
+        train=layout.train,
+        group=layout.group,
+        unit=layout.unit,
         feature_names=("gray",) if channels == 1 else ("red", "green", "blue"),
         feature_bounds=np.tile(np.array([[0, 1]], np.float32), (channels, 1)),
         binary=np.zeros(channels, bool),
-        class_names=tuple(classes),
+        class_names=classes,
         provenance=dataclasses.replace(provenance, notes=tuple(notes)),
-        warnings=(*warnings, *(shared_group_warning(group, sites) if unit == "patient" else ())),
+        warnings=(*warnings, *layout.warnings),
     )
 
 

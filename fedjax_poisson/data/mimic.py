@@ -19,9 +19,8 @@ import numpy as np
 
 from .blocks import Quantity, flags, join, quantity
 from .csv_table import csv_in, numeric, read_table
-from .sites import Provenance, Sites
-from .splitting import split_by_group
-from .tabular import merge_small_sites
+from .layout import lay_out, table_sites
+from .sites import Sites
 
 _TITLE = "MIMIC-IV"
 
@@ -86,38 +85,29 @@ def from_mimic(
     measured = _laboratory(folder, stays)
     blocks = [quantity("age", np.array(ages), _AGE, indicator=False), flags(["female"], female[:, None])]
     blocks += [quantity(name, measured[:, k], known) for k, (name, known) in enumerate(LABORATORY.values())]
-    block = join(blocks)
     labels = np.array([died[stay["hadm_id"]] == "1" for stay in stays]).astype(np.int32)
-    names, codes = np.unique([stay["first_careunit"] for stay in stays], return_inverse=True)
-    site_names, site, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
-    group = np.array([int(stay["subject_id"]) for stay in stays], np.int64)
-    notes = [
-        "first ICU stay of every patient; label 1 = died in that hospital stay",
-        "one hospital: care units stand in for sites",
-        f"care units with fewer than {min_site_records} stays merged into 'other': {', '.join(merged) or 'none'}",
-        f"test set: {test_fraction:g} of each unit's patients, stratified by label, seed {split_seed}",
-        "bounds and normal values are public laboratory ranges, not taken from these records",
-        *block.notes,
-    ]
-    return Sites(
-        features=block.values.astype(np.float32),
-        labels=labels,
-        site=site,
-        site_names=site_names,
-        train=split_by_group(group, site, labels, test_fraction=test_fraction, seed=split_seed),
-        group=group,
-        unit="patient",
-        feature_names=block.names,
-        feature_bounds=block.bounds.astype(np.float32),
-        binary=block.binary,
+    layout = lay_out(
+        labels,
+        [stay["first_careunit"] for stay in stays],
+        [stay["subject_id"] for stay in stays],
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
+    return table_sites(
+        join(blocks),
+        labels,
+        layout,
         class_names=("survived", "died in hospital"),
-        provenance=Provenance(
-            name="mimic",
-            source=f"{_TITLE}, {folder}",
-            licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
-            citation="Johnson, A., Bulgarelli, L., Shen, L., et al. (2023). MIMIC-IV, a freely accessible electronic "
-            "health record dataset. Scientific Data, 10, 1.",
-            notes=tuple(notes),
+        name="mimic",
+        source=f"{_TITLE}, {folder}",
+        licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
+        citation="Johnson, A., Bulgarelli, L., Shen, L., et al. (2023). MIMIC-IV, a freely accessible electronic "
+        "health record dataset. Scientific Data, 10, 1.",
+        notes=(
+            "first ICU stay of every patient; label 1 = died in that hospital stay",
+            "one hospital: care units stand in for sites",
+            "bounds and normal values are public laboratory ranges, not taken from these records",
         ),
     )
 

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from .blocks import Block, join
 from .columns import Column, FromData, Missing, encode, flag_values
 from .csv_table import Table, canonical, line_list, read_table
-from .sites import Provenance, Sites, Unit
-from .splitting import shared_group_warning, split_by_group
+from .layout import lay_out, table_sites
+from .sites import Sites
 
 Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
 Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
-
-
 _Declaration = TypeVar("_Declaration")
-
-
-class _Roles(NamedTuple):
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    site: np.ndarray
-    site_names: tuple[str, ...]
-    group: np.ndarray
-    notes: list[str]
-    warnings: list[str]
 
 
 def from_csv(
@@ -93,12 +81,23 @@ def from_csv(
     if missing not in ("impute", "indicate", "drop", "refuse"):
         raise ValueError(f"missing is {missing!r}; expected 'impute', 'indicate', 'drop' or 'refuse'")
     table, dropped = _without_gaps(table, [label, *columns], missing)
-    roles = _read_roles(table, label, site, patient, positive, min_site_records)
-    train = split_by_group(roles.group, roles.site, roles.labels, test_fraction=test_fraction, seed=split_seed)
+    _refuse_missing(table, site, "site", "name every record's site")
+    _refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
+    labels, class_names, coded = _binary_label(table, label, positive)
+    if patient is not None:
+        _refuse_missing(table, patient, "patient", "give every record a patient")
+    layout = lay_out(
+        labels,
+        [canonical(text) for text in table.columns[site]],
+        None if patient is None else [canonical(text) for text in table.columns[patient]],
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
     block = join(
         [
             encode(
-                Column(table.path, name, table.columns[name], table.lines, train, table.delimiter != ","),
+                Column(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ","),
                 levels=_declared(categorical, name),
                 bounds=_declared(bounds, name),
                 missing=missing,
@@ -107,26 +106,15 @@ def from_csv(
             for name in columns
         ]
     )
-    unit: Unit = "record" if patient is None else "patient"
-    split_note = (
-        f"test set: {test_fraction:g} of each site's {unit}s, stratified by label, seed {split_seed}; "
-        f"no {unit} on both sides"
-    )
-    notes = [*dropped, *roles.notes, split_note, *block.notes]
-    return Sites(
-        features=block.values.astype(np.float32),
-        labels=roles.labels,
-        site=roles.site,
-        site_names=roles.site_names,
-        train=train,
-        group=roles.group,
-        unit=unit,
-        feature_names=block.names,
-        feature_bounds=block.bounds.astype(np.float32),
-        binary=block.binary,
-        class_names=roles.class_names,
-        provenance=Provenance(name=os.path.basename(table.path), source=table.path, notes=tuple(notes)),
-        warnings=(*roles.warnings, *_learned_facts(block)),
+    return table_sites(
+        block,
+        labels,
+        layout,
+        class_names=class_names,
+        name=os.path.basename(table.path),
+        source=table.path,
+        notes=[*dropped, *coded],
+        warnings=_learned_facts(block),
     )
 
 
@@ -190,70 +178,6 @@ def _without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple
     count = len(table.lines) - len(kept)
     notes = [f"{count} of {len(table.lines)} records with a missing value dropped"] if count else []
     return table._replace(columns=columns, lines=[table.lines[row] for row in kept]), notes
-
-
-def _read_roles(
-    table: Table,
-    label: str,
-    site: str,
-    patient: str | None,
-    positive: str | Sequence[str] | None,
-    min_site_records: int,
-) -> _Roles:
-    notes: list[str] = []
-    warnings: list[str] = []
-    _refuse_missing(table, site, "site", "name every record's site")
-    _refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
-    labels, class_names, label_note = _binary_label(table, label, positive)
-    notes += label_note
-    names, codes = np.unique([canonical(text) for text in table.columns[site]], return_inverse=True)
-    site_names, codes, merged = merge_small_sites(
-        [str(name) for name in names], codes.astype(np.int32), min_site_records
-    )
-    if merged:
-        notes.append(
-            f"sites with fewer than {min_site_records} records merged into 'other': {', '.join(merged)}; "
-            "which sites fall below the threshold is itself a fact taken from the data"
-        )
-    if len(site_names) == 1:
-        warnings.append(
-            f"there is only one site, {site_names[0]!r}: nothing is federated. If others were merged because they have "
-            f"fewer than {min_site_records} records, lower min_site_records"
-        )
-    group = np.arange(len(codes), dtype=np.int64)
-    if patient is not None:
-        _refuse_missing(table, patient, "patient", "give every record a patient")
-        people = [canonical(text) for text in table.columns[patient]]
-        group = np.unique(people, return_inverse=True)[1].astype(np.int64)
-        warnings += shared_group_warning(group, codes)
-    return _Roles(labels, class_names, codes, site_names, group, notes, warnings)
-
-
-def merge_small_sites(
-    names: Sequence[str], codes: np.ndarray, min_site_records: int
-) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
-    """Merge sites with too few records into one called "other", by count alone and never by label.
-
-    Args:
-        names: S site names.
-        codes: int32 `[n]`, 0..S-1.
-        min_site_records: Sites with fewer records are merged.
-
-    Returns:
-        `(names, codes, merged)`: the sites that stay, in the given order ("other" last unless it was there), the new
-        int32 codes, and the names that went into "other".
-    """
-    counts = np.bincount(codes, minlength=len(names))
-    merged = tuple(
-        name for name, count in zip(names, counts, strict=True) if count < min_site_records and name != "other"
-    )
-    if not merged:
-        return tuple(names), codes.astype(np.int32), ()
-    kept = [name for name in names if name not in merged]
-    if "other" not in kept:
-        kept.append("other")
-    place = np.array([kept.index("other" if name in merged else name) for name in names], np.int32)
-    return tuple(kept), place[codes], merged
 
 
 def _binary_label(

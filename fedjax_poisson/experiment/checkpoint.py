@@ -27,7 +27,8 @@ def save_tree(path: Path, tree: Any, **facts: Any) -> None:
     """Save the leaves of a pytree of arrays and some JSON facts in one npz (no pickles)."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     buffer = io.BytesIO()
-    np.savez(buffer, facts=np.array(json.dumps(facts)), **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
+    arrays: dict[str, Any] = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves)}
+    np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
     write_atomic(path, buffer.getvalue())
 
 
@@ -42,7 +43,9 @@ def load_tree(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
         leaves, structure = jax.tree.flatten(like)
         saved = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
     if [(a.shape, a.dtype) for a in saved] != [(np.shape(b), np.asarray(b).dtype) for b in leaves]:
-        raise ValueError(f"{path} was written for another model or optimiser; resume with the run folder's own config.toml.")
+        raise ValueError(
+            f"{path} was written for another model or optimiser; resume with the run folder's own config.toml."
+        )
     return jax.tree.unflatten(structure, [jax.numpy.asarray(a) for a in saved]), facts
 
 

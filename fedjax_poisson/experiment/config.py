@@ -62,7 +62,12 @@ class Config:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (("standardize_share", 0, 1), ("average_share", 0, 1), ("momentum", 0, 1), ("delta", 0, 1)):
+        for name, low, high in (
+            ("standardize_share", 0, 1),
+            ("average_share", 0, 1),
+            ("momentum", 0, 1),
+            ("delta", 0, 1),
+        ):
             value = getattr(self, name)
             inside = low < value < high if name in ("standardize_share", "delta") else low <= value <= high
             if not inside:
@@ -74,7 +79,9 @@ class Config:
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive.")
         if self.csv is not None and (self.label is None or self.site is None):
-            raise ValueError("A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN.")
+            raise ValueError(
+                "A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN."
+            )
         if self.csv is None and (self.label or self.site or self.patient):
             raise ValueError("label, site and patient name columns of a table; give the table with --csv FILE.")
 

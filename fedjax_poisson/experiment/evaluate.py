@@ -46,9 +46,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -
     }
 
 
-def scores(
-    logits: np.ndarray, labels: np.ndarray, mask: np.ndarray, site_names: Sequence[str]
-) -> dict[str, Any]:
+def scores(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray, site_names: Sequence[str]) -> dict[str, Any]:
     """All scores of one set of predictions.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def make_plan(config: Config, *, senders: int, dimension: int, moment_dimension:
     draws = senders * (moment_dimension + config.rounds * dimension)
     sampler_delta = (1 + math.exp(config.epsilon)) * draws * 2.0**-60
     delta = config.delta - sampler_delta
-    common = {
+    common: dict[str, Any] = {
         "modulation": config.modulation,
         "honest_senders": honest,
         "adjacency": config.adjacency,
@@ -91,7 +91,11 @@ def make_plan(config: Config, *, senders: int, dimension: int, moment_dimension:
 
     def moment_dark(bound: float) -> float:
         whole = accounting.calibrate_dark_count(
-            rounds=1, norm_ratio=norm / moment_bound, dimension=moment_dimension, step_ratio=moment_bound / bound, **common
+            rounds=1,
+            norm_ratio=norm / moment_bound,
+            dimension=moment_dimension,
+            step_ratio=moment_bound / bound,
+            **common,
         )
         return config.standardize_share * whole
 
@@ -126,7 +130,9 @@ def make_plan(config: Config, *, senders: int, dimension: int, moment_dimension:
     train_rdp = curve if config.sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, config.sampling_rate)
     worst = max(standardize.facts.sampler_distance, train.facts.sampler_distance)
     if worst > 2.0**-60:
-        raise ValueError(f"A sampler is {worst:.3g} from its law, above the 2**-60 that delta was charged for; lower dark_count.")
+        raise ValueError(
+            f"A sampler is {worst:.3g} from its law, above the 2**-60 that delta was charged for; lower dark_count."
+        )
     return Plan(
         standardize=standardize,
         train=train,

@@ -48,4 +48,7 @@ def _facts(line: dict[str, Any]) -> str:
 def _plain(console: Console, line: dict[str, Any], rounds: int) -> None:
     step = max(rounds // 10, 1)
     if line["round"] % step == 0 or line["round"] == rounds:
-        console.print(f"{line['purpose']:<11} {line['round']:>4}/{rounds}  {_facts(line)}  {line['seconds']:.2f} s", highlight=False)
+        console.print(
+            f"{line['purpose']:<11} {line['round']:>4}/{rounds}  {_facts(line)}  {line['seconds']:.2f} s",
+            highlight=False,
+        )

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson import accounting
@@ -82,7 +81,9 @@ def _prepare_folder(config: Config, out: Path, resume: bool) -> None:
         stored = read_config(settings)
         if stored != config:
             changed = [f.name for f in dataclasses.fields(Config) if getattr(stored, f.name) != getattr(config, f.name)]
-            raise ValueError(f"{settings} was written with other settings ({', '.join(changed)}); resume without changing them.")
+            raise ValueError(
+                f"{settings} was written with other settings ({', '.join(changed)}); resume without changing them."
+            )
         return
     if settings.exists():
         raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
@@ -98,7 +99,7 @@ def _release_everything(
     lines = out / "rounds.jsonl"
     saved = out / "checkpoints" / "latest.npz"
     width = setting.sites.features.shape[1]
-    blank = standardize.Scaler(*[jnp.zeros(width, jnp.float32)] * 4, jnp.float32(0))
+    blank = standardize.blank_scaler(width)
 
     def charge(purpose: str, number: int, mechanism: Mechanism, rdp: np.ndarray) -> tuple[Callable[[], None], Stream]:
         """The gate of a release and its stream; a repeated attempt at the same round never reuses a stream."""
@@ -107,7 +108,13 @@ def _release_everything(
 
         def gate() -> None:
             ledger.spend(
-                purpose, label, mechanism.facts.name, dict(mechanism.facts.parameters), rdp, plan.honest_senders, senders
+                purpose,
+                label,
+                mechanism.facts.name,
+                dict(mechanism.facts.parameters),
+                rdp,
+                plan.honest_senders,
+                senders,
             )
 
         return gate, fold_in(setting.root, purpose, number, attempts)

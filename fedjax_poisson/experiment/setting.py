@@ -75,12 +75,19 @@ def records_of(sites: data.Sites, train: bool) -> Records:
 
 
 def build(config: Config) -> Setting:
+    """Load the data, check what will be claimed, and plan the releases; nothing is released here.
+
+    Raises:
+      ValueError: the data or a claim is unsound, with the reason.
+    """
     sites = load_sites(config)
     if sites.labels.ndim != 1 or len(sites.class_names) != 2 or sites.features.ndim != 2:
         raise ValueError(f"{sites.provenance.name} is not a table with one binary label; the logistic run needs one.")
     senders = len(sites.site_names)
     if senders < 2:
-        raise ValueError(f"{sites.provenance.name} has {senders} site: a sum over one site hides nothing; at least 2 are needed.")
+        raise ValueError(
+            f"{sites.provenance.name} has {senders} site: a sum over one site hides nothing; at least 2 are needed."
+        )
     train, test = records_of(sites, True), records_of(sites, False)
     bound = site_bound(config, train)
     model = logistic()
@@ -146,7 +153,7 @@ def algorithm_for(setting: Setting, scaler: standardize.Scaler) -> Algorithm:
     return fedsgd(
         setting.model,
         features=setting.sites.features.shape[1],
-        records=float(scaler.count),
+        records=float(scaler.records),
         sampling_rate=config.sampling_rate,
         mechanism=plan.train,
         aggregator=aggregator_for(setting, plan.train, setting.dimension, "train"),

@@ -66,11 +66,17 @@ def summarise(
         "lost_releases": len(releases) - len(lines),
         "budget_exhausted": exhausted,
         **own,
-        **{f"nonprivate_{name}": plain[name] for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site")},
+        **{
+            f"nonprivate_{name}": plain[name]
+            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site")
+        },
         "bytes_up_per_client_per_round": max((line["bytes_up_per_client"] for line in trained), default=0),
         "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
         "plaintext_bytes_per_client_per_round": 4 * setting.dimension,
-        **{f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines) for phase in ("train", "embed", "encrypt", "add", "open")},
+        **{
+            f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines)
+            for phase in ("train", "embed", "encrypt", "add", "open")
+        },
         "aggregator": config.aggregator,
         "aggregator_info": describe_aggregator(aggregator),
         "mechanism": {"standardise": describe(plan.standardize), "train": describe(plan.train)},
@@ -112,7 +118,9 @@ def privacy_note(setting: Setting) -> str:
     """Why the run protects nobody, or an empty string."""
     reasons = []
     if setting.config.seed is not None:
-        reasons.append("all randomness descends from a seed, so whoever knows the seed can remove the noise and open every ciphertext")
+        reasons.append(
+            "all randomness descends from a seed, so whoever knows the seed can remove the noise and open every ciphertext"
+        )
     if setting.config.aggregator == "plain":
         reasons.append("nothing was encrypted: the server saw every site's counts")
     return "; ".join(reasons)
@@ -132,7 +140,10 @@ def describe(mechanism: Mechanism) -> dict[str, Any]:
 
 def describe_aggregator(aggregator: Aggregator) -> dict[str, Any]:
     """An aggregator's facts as JSON."""
-    return {key: value if isinstance(value, bool | int | float | str | type(None)) else str(value) for key, value in dataclasses.asdict(aggregator.info).items()}
+    return {
+        key: value if isinstance(value, bool | int | float | str | type(None)) else str(value)
+        for key, value in dataclasses.asdict(aggregator.info).items()
+    }
 
 
 def versions() -> dict[str, str]:
@@ -163,7 +174,9 @@ def _without_privacy(setting: Setting) -> dict[str, Any]:
         stream=own,
         average_from=setting.average_from,
     )
-    return evaluate.scores(predictions(setting, params, test), np.asarray(test.labels), np.asarray(test.mask), sites.site_names)
+    return evaluate.scores(
+        predictions(setting, params, test), np.asarray(test.labels), np.asarray(test.mask), sites.site_names
+    )
 
 
 def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str, Any]]:

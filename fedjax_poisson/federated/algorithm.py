@@ -92,7 +92,9 @@ def fedsgd(
     check_honest(honest, senders)
     check_sampling(sampling_rate, adjacency)
     if unit == "record" and largest_unit != 1:
-        raise ValueError(f"unit='record' but a unit has {largest_unit} records; use unit='patient' for grouped records.")
+        raise ValueError(
+            f"unit='record' but a unit has {largest_unit} records; use unit='patient' for grouped records."
+        )
     if unit not in ("record", "patient"):
         raise ValueError(f"unit={unit!r}: fedsgd protects a 'record' or a 'patient'; for whole clients use fedavg.")
     size = trees.layout(_shape_params(model, features)).size

@@ -76,7 +76,9 @@ def private_sum(
       RoundRefused: the aggregator refused to open (too few senders, a value far from an integer, tampering).
     """
     if not mechanism.facts.integer:
-        raise ValueError(f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism.")
+        raise ValueError(
+            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism."
+        )
     present = list(range(grids.shape[0])) if senders is None else list(senders)
     size = grids.shape[-1]
 

@@ -69,4 +69,3 @@ def train_without_privacy(
     state = server.init_state(params, server_optimizer)
     state, _ = jax.lax.scan(step, state, jnp.arange(rounds, dtype=jnp.uint32))
     return server.final_parameters(state, average_from)
-

@@ -33,14 +33,20 @@ class Scaler(NamedTuple):
       scale: float32 `[F]`, positive, divides it.
       lower: float32 `[F]` public bound.
       upper: float32 `[F]` public bound.
-      count: float32 `[]`, privately estimated number of training units.
+      records: float32 `[]`, privately estimated number of training units.
     """
 
     centre: Array
     scale: Array
     lower: Array
     upper: Array
-    count: Array
+    records: Array
+
+
+def blank_scaler(features: int) -> Scaler:
+    """A scaler of the right shapes that standardises nothing: the structure a checkpoint is read into."""
+    zeros, ones = jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32)
+    return Scaler(zeros, ones, zeros, ones, jnp.float32(1))
 
 
 def moment_dimension(binary: np.ndarray) -> int:
@@ -57,7 +63,9 @@ def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
 
 def relative(x: Array, bounds: Array, binary: np.ndarray) -> Array:
     """Clipped features relative to public bounds: 0..1 where binary, -1..1 elsewhere; float32 `[..., F]`."""
-    lower, upper, flags = (jnp.broadcast_to(each, x.shape) for each in (bounds[:, 0], bounds[:, 1], jnp.asarray(binary)))
+    lower, upper, flags = (
+        jnp.broadcast_to(each, x.shape) for each in (bounds[:, 0], bounds[:, 1], jnp.asarray(binary))
+    )
     fraction = (jnp.clip(x, lower, upper) - lower) / (upper - lower)
     return jnp.where(flags, fraction, jnp.float32(2) * fraction - jnp.float32(1))
 
@@ -97,7 +105,13 @@ def private_scaler(
         everyone = jnp.ones(x.shape[1], bool)
         return jax.vmap(
             lambda xs, ys, us: records_lib.summed_contributions(
-                lambda row, label: moments(row, bounds32, flags), mechanism, xs, ys, us, everyone, largest_unit=largest_unit
+                lambda row, label: moments(row, bounds32, flags),
+                mechanism,
+                xs,
+                ys,
+                us,
+                everyone,
+                largest_unit=largest_unit,
             )
         )(x, y, unit)
 
@@ -125,6 +139,6 @@ def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray) -> Scal
 
 def standardize(scaler: Scaler, x: Array) -> Array:
     """Clip raw features to their public bounds, centre, scale and cut at +-3: float32 `[..., F]`."""
-    lower, upper, centre, scale = (jnp.broadcast_to(each, x.shape) for each in scaler[:4])
+    centre, scale, lower, upper = (jnp.broadcast_to(each, x.shape) for each in scaler[:4])
     clipped = jnp.clip(x, lower, upper)
     return jnp.clip((clipped - centre) / scale, -_LARGEST_SCORE, _LARGEST_SCORE).astype(jnp.float32)

@@ -96,7 +96,9 @@ def to_grid(update: Array, limits: ClipLimits) -> Array:
     """
     limit = jnp.float32(limits.coordinate_limit)  # <= 2**20: exact in float32
     steps = update.astype(jnp.float32) * jnp.float32(1.0 / limits.grid_step)
-    steps = jnp.clip(jnp.nan_to_num(steps, nan=0.0, posinf=limits.coordinate_limit, neginf=-limits.coordinate_limit), -limit, limit)
+    steps = jnp.clip(
+        jnp.nan_to_num(steps, nan=0.0, posinf=limits.coordinate_limit, neginf=-limits.coordinate_limit), -limit, limit
+    )
     return steps.astype(jnp.int32)
 
 
@@ -119,7 +121,9 @@ def _scaled_to_norm(update: Array, limits: ClipLimits) -> tuple[Array, Array]:
     scaled vector is n sqrt(B / N), whatever the unit. Whether the update is long is N > (clip_norm / unit)**2, one constant for each e.
     """
     exponent = (jax.lax.bitcast_convert_type(jnp.max(jnp.abs(update)), jnp.int32) >> jnp.int32(23)) - jnp.int32(126)
-    octave = jnp.int32(limits.top_exponent + 1) - exponent  # how far below the longest octave the largest coordinate lies
+    octave = (
+        jnp.int32(limits.top_exponent + 1) - exponent
+    )  # how far below the longest octave the largest coordinate lies
     floor = limits.top_exponent + 2 - _OCTAVES
     exponent = jnp.maximum(exponent, jnp.int32(floor))
     unit = jax.lax.bitcast_convert_type((jnp.int32(127 + GRID_BITS) - exponent) << jnp.int32(23), jnp.float32)

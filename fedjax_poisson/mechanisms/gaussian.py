@@ -38,7 +38,9 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
 
     def embed(stream: Stream, grid: Array) -> Array:
         # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
-        uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24) + jnp.float32(2**-25)
+        uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(
+            2**-24
+        ) + jnp.float32(2**-25)
         noise = jax.scipy.special.ndtri(uniform)
         return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
 
@@ -60,7 +62,9 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         return senders * noise_std**2
 
     def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> NoReturn:
-        raise ValueError("The Gaussian mechanism sends real numbers: it has no counts and no count bound. Use an integer mechanism.")
+        raise ValueError(
+            "The Gaussian mechanism sends real numbers: it has no counts and no count bound. Use an integer mechanism."
+        )
 
     return Mechanism(
         facts=Facts(

@@ -32,7 +32,9 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
             raise ValueError(f"A group has size {size}; each block needs at least one coordinate.")
     mechanisms = [mechanism for _, mechanism in groups]
     if len({mechanism.facts.integer for mechanism in mechanisms}) != 1:
-        raise ValueError("Integer and real-valued mechanisms cannot share one sum; use integer mechanisms for every group.")
+        raise ValueError(
+            "Integer and real-valued mechanisms cannot share one sum; use integer mechanisms for every group."
+        )
     edges = np.cumsum([0, *(size for size, _ in groups)])
 
     def split(vector: Array) -> list[Array]:
@@ -41,7 +43,9 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
         return [vector[..., edges[i] : edges[i + 1]] for i in range(len(groups))]
 
     def over(apply: Callable[[int, Mechanism, Array], Array], vector: Array) -> Array:
-        return jnp.concatenate([apply(i, m, part) for i, (m, part) in enumerate(zip(mechanisms, split(vector), strict=True))], axis=-1)
+        return jnp.concatenate(
+            [apply(i, m, part) for i, (m, part) in enumerate(zip(mechanisms, split(vector), strict=True))], axis=-1
+        )
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
         if dimension != edges[-1]:

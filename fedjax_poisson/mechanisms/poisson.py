@@ -133,4 +133,3 @@ def poisson_embedding(
         variance=variance,
         count_bound=count_bound,
     )
-

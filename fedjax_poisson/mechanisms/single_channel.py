@@ -44,7 +44,9 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
     check_positive(clip_norm=clip_norm, coordinate_bound=coordinate_bound, dark_count=dark_count, modulation=modulation)
     check_bounds(clip_norm, coordinate_bound)
     if modulation >= 1:
-        raise ValueError(f"modulation={modulation} must be below 1: otherwise a rate can be zero or negative; use 0.05.")
+        raise ValueError(
+            f"modulation={modulation} must be below 1: otherwise a rate can be zero or negative; use 0.05."
+        )
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=coordinate_bound)
     tables = randomness.single_channel_tables(dark_count=dark_count, modulation=modulation)
 

@@ -55,7 +55,9 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
     if fraction_bits < _LEAST_FRACTION_BITS:
         raise ValueError(f"scale * clip_norm = {steps:.6g} exceeds 2**16: lower scale (10 sqrt(dimension) is plenty).")
     limits = clipping.clip_limits(
-        clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=2.0**clipping.GRID_BITS / (scale * 2.0**fraction_bits)
+        clip_norm=clip_norm,
+        coordinate_bound=clip_norm,
+        total_bound=2.0**clipping.GRID_BITS / (scale * 2.0**fraction_bits),
     )
     # The proved norm of the scaled vector, from the integer limit itself (rounded up).
     scaled_norm = math.sqrt(limits.squared_norm_limit) / 2.0**fraction_bits * (1 + 2.0**-50)

@@ -104,6 +104,7 @@ def check_honest(honest_senders: int, senders: int | None = None) -> None:
     if senders is not None and honest_senders > senders:
         raise ValueError(f"honest_senders={honest_senders} exceeds senders={senders}.")
 
+
 def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:
     """t with `P(any of D coordinates of a difference of Poissons deviates by more than t) <= failure`.
 

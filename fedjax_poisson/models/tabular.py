@@ -21,7 +21,7 @@ class Model(NamedTuple):
     Attributes:
         init: `(key, features) -> params`; `features` is one batch `[B, ...]` (only its shape and dtype matter).
         apply: `(params, x) -> logits`; float32 `[B, ...]` to float32 `[B]` for a binary label.
-        loss: `(params, x, y) -> losses`; float32 `[B]`, one loss in nats for each record; y is int32 `[B]` in {0, 1}.
+        loss: `(params, x, y) -> losses`; float32 `[B]`, one loss in nats a record; y is `[B]` of 0 and 1.
     """
 
     init: Callable[[jax.Array, jax.Array], Params]
@@ -36,7 +36,7 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
         logits: float32 `[B]`.
-        labels: int32 `[B]` in {0, 1}.
+        labels: `[B]` in {0, 1}, int32 or float32.
 
     Returns:
         float32 `[B]`.

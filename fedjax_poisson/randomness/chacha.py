@@ -204,7 +204,9 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
     """
     start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
-    start = [jnp.broadcast_to(word, counter.shape) for word in start]
+    # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
+    nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
+    start = [jnp.broadcast_to(word, nothing.shape) | nothing for word in start]
     return lax.platform_dependent(*start, cpu=_rolled_rounds, default=_unrolled_rounds)
 
 

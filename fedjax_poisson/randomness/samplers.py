@@ -76,12 +76,12 @@ def single_channel(stream: Stream, grid: jax.Array, tables: SamplingTables) -> j
 
 def poisson(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
     """Draw int32 Poisson numbers of the fixed rate of `tables = poisson_tables(rate)`; consumes the stream."""
-    return _fixed(stream, shape, tables)
+    return _fixed(stream, shape, tables, "poisson")
 
 
 def skellam(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
     """Draw int32 Poisson(rate) - Poisson(rate) for `tables = skellam_tables(rate)`; consumes the stream."""
-    return _fixed(stream, shape, tables)
+    return _fixed(stream, shape, tables, "skellam")
 
 
 def _modulated(stream: Stream, grid: jax.Array, tables: SamplingTables, kind: str) -> jax.Array:
@@ -91,8 +91,8 @@ def _modulated(stream: Stream, grid: jax.Array, tables: SamplingTables, kind: st
     return _draw(stream, jnp.ravel(jnp.asarray(grid)), grid.shape, tables)
 
 
-def _fixed(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
-    _check_kind(tables, "fixed")
+def _fixed(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables, kind: str) -> jax.Array:
+    _check_kind(tables, kind)
     shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
     return _draw(stream, None, shape, tables)
 

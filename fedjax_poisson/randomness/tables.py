@@ -78,7 +78,7 @@ class SamplingTables:
         levels: the plan.
         layout: where in a group of ChaCha20 blocks each random number lies.
         distance: bound on the total variation between a draw and the true law; the sum over a vector's draws bounds the vector's.
-        kind: "push_pull", "single_channel" or "fixed".
+        kind: "push_pull", "single_channel", "poisson" or "skellam".
     """
 
     high: jax.Array
@@ -110,13 +110,13 @@ def single_channel_tables(*, dark_count: float, modulation: float) -> SamplingTa
 
 def poisson_tables(rate: float) -> SamplingTables:
     """Tables of Poisson(rate), rate in [0.01, 1e8] and exact; cached."""
-    return _on_device("fixed", _rate("rate", rate), Fraction(0))
+    return _on_device("poisson", _rate("rate", rate), Fraction(0))
 
 
 def skellam_tables(rate: float) -> SamplingTables:
     """Tables of Poisson(rate) - Poisson(rate), whose variance is 2 rate; rate in [0.01, 1e8] and exact; cached."""
     rational = _rate("rate", rate)
-    return _on_device("fixed", rational, rational)
+    return _on_device("skellam", rational, rational)
 
 
 def _rate(name: str, value: float) -> Fraction:
@@ -192,7 +192,7 @@ def _build(
 
 def level_rates(kind: str, first: Fraction, second: Fraction, shift: int, bits: int) -> list[tuple[Fraction, Fraction]]:
     """Exact rates (plus, minus) of each stored row of the level with `bits` bits from `shift` up (module docstring)."""
-    if kind == "fixed":
+    if kind in ("poisson", "skellam"):
         return [(first, second)]
     units = digit_units(shift, bits)
     step = first * second / (1 << GRID_BITS) * (1 << shift)
@@ -209,7 +209,7 @@ def digit_units(shift: int, bits: int) -> int:
 
 def plan_digits(kind: str, first: Fraction, second: Fraction) -> list[tuple[int, int]]:
     """Cut the 21 bits of w into digits (shift, bits) from the top: as few as the entry budget allows, then the smallest tables."""
-    if kind == "fixed":
+    if kind in ("poisson", "skellam"):
         return [(0, 0)]
 
     @functools.cache

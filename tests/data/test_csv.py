@@ -188,7 +188,7 @@ def test_small_sites_are_merged_by_count_alone(write):
     kept = data.from_csv(write(lines), **DECLARED, min_site_records=1)
     assert len(kept.site_names) == 5
     alone = data.from_csv(write(lines), **DECLARED, min_site_records=100)
-    assert alone.site_names == ("other",) and "only one site" in alone.warnings[0]
+    assert alone.site_names == ("other",) and "left only one" in alone.warnings[0]
 
 
 def test_labels_of_two_words_need_the_positive_one(write):

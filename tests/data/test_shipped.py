@@ -86,7 +86,7 @@ def test_heart_global_standardisation_reaches_eighty_percent_and_per_site_does_n
 
 def test_thyroid_sites_and_the_public_merge():
     sites = data.load("thyroid")
-    assert sites.features.shape == (9172, 29)
+    assert sites.features.shape == (9172, 41)
     assert sites.site_names == ("STMW", "SVHC", "SVHD", "SVI", "other")
     np.testing.assert_array_equal(data.site_sizes(sites).sum(axis=1), [255, 956, 71, 2394, 5496])
     assert any("WEST" in note for note in sites.provenance.notes)
@@ -108,7 +108,29 @@ def test_thyroid_ages_are_human_and_hormones_flagged():
     assert sites.features[:, names.index("age")].max() <= 120
     assert sites.features[:, names.index("TSH_measured")].sum() == 8330
     assert data.clipped_fraction(sites).max() < 0.002
-    assert sites.binary.sum() == 22
+    assert sites.binary.sum() == 34
+
+
+def test_thyroid_range_flags_are_what_a_laboratory_would_mark():
+    sites, plain = data.load("thyroid"), data.load("thyroid", range_flags=False)
+    assert plain.features.shape == (9172, 29)
+    names = sites.feature_names
+    tsh = np.exp(sites.features[:, names.index("log_TSH")])
+    np.testing.assert_array_equal(sites.features[:, names.index("TSH_high")], tsh > 4.5)
+    measured = sites.features[:, names.index("TBG_measured")] == 1
+    for side in ("low", "high"):
+        flagged = sites.features[:, names.index(f"TBG_{side}")] == 1
+        assert 0 < flagged.sum() < measured.sum() and not (flagged & ~measured).any()
+
+
+def test_thyroid_any_condition_needs_the_range_flags():
+    scores = []
+    for range_flags in (True, False):
+        sites = data.load("thyroid", range_flags=range_flags)
+        x = standardised(sites)
+        weight, bias = fit_logistic(x[sites.train], sites.labels[sites.train])
+        scores.append(area_under_curve(x[~sites.train] @ weight + bias, sites.labels[~sites.train]))
+    assert scores[0] > 0.945 and scores[1] < 0.76
 
 
 def test_thyroid_hypothyroid_label_reads_the_diagnosis_letters():

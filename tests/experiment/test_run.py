@@ -95,7 +95,9 @@ KILLED = """
 @pytest.mark.parametrize("seed", [None, 3])
 def test_killed_between_ledger_and_release_then_resumed(tmp_path: Path, seed: int | None) -> None:
     folder = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED.format(seed=seed)), str(folder)], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED.format(seed=seed)), str(folder)], capture_output=True
+    )
     assert done.returncode == 17, done.stderr.decode()
     book = accounting.read_ledger(folder / "ledger.sqlite")
     assert [row.label for row in book.rows()] == ["standardise 0", "train 1", "train 2", "train 3"]
@@ -149,7 +151,9 @@ def test_a_run_folder_is_not_overwritten_and_settings_do_not_change(plain: Path)
         ({"sampling_rate": 0.0}, "sampling_rate"),
     ],
 )
-def test_unsound_claims_are_refused_before_anything_is_released(tmp_path: Path, settings: dict[str, object], words: str) -> None:
+def test_unsound_claims_are_refused_before_anything_is_released(
+    tmp_path: Path, settings: dict[str, object], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         run(Config(rounds=2, **settings), tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run" / "ledger.sqlite").exists()
@@ -177,15 +181,18 @@ def test_a_value_far_from_an_integer_refuses_the_round(tmp_path: Path, monkeypat
 
 
 def test_config_survives_toml_and_names_what_is_wrong(tmp_path: Path) -> None:
-    config = Config(epsilon=3.0, rounds=40, seed=7, aggregator="plain", csv="a \"b\".csv", label="y", site="s")
+    config = Config(epsilon=3.0, rounds=40, seed=7, aggregator="plain", csv='a "b".csv', label="y", site="s")
     write_config(config, tmp_path / "c.toml")
     assert read_config(tmp_path / "c.toml") == config
     assert read_config(tmp_path / "c.toml", rounds=2).rounds == 2
-    for text, words in [("epsilom = 1.0", "epsilom"), ("rounds = 'many'", "rounds"), ("a = ", "not valid TOML"), ("epsilon = -1", "positive")]:
+    for text, words in [
+        ("epsilom = 1.0", "epsilom"),
+        ("rounds = 'many'", "rounds"),
+        ("a = ", "not valid TOML"),
+        ("epsilon = -1", "positive"),
+    ]:
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(ValueError, match=words):
             read_config(tmp_path / "bad.toml")
     (tmp_path / "int.toml").write_text("epsilon = 2")
     assert read_config(tmp_path / "int.toml").epsilon == 2.0
-
-

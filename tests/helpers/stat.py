@@ -10,7 +10,9 @@ import numpy as np
 from scipy import stats
 
 
-def assert_moments(samples: np.ndarray, mean: float, variance: float, kurtosis: float | None = None, sigmas: float = 6.0) -> None:
+def assert_moments(
+    samples: np.ndarray, mean: float, variance: float, kurtosis: float | None = None, sigmas: float = 6.0
+) -> None:
     """Sample mean, variance (and excess kurtosis) agree with the law within `sigmas` of their own standard errors."""
     x = np.asarray(samples, np.float64).ravel()
     n = x.size

@@ -38,7 +38,8 @@ _shrink = jax.jit(clipping.shrink_to_norm, static_argnums=1)
 
 
 @hypothesis.given(
-    st.lists(st.integers(-(2**20), 2**20), min_size=1, max_size=40), st.sampled_from([1, 4_333_718, 2**31 + 7, 2**40, 2**50])
+    st.lists(st.integers(-(2**20), 2**20), min_size=1, max_size=40),
+    st.sampled_from([1, 4_333_718, 2**31 + 7, 2**40, 2**50]),
 )
 def test_shrink_factor_is_the_largest_that_fits(values: list[int], limit: int) -> None:
     grid = np.zeros(40, np.int32)
@@ -55,7 +56,9 @@ def test_shrink_factor_is_the_largest_that_fits(values: list[int], limit: int) -
         np.testing.assert_array_equal(shrunk, grid)
 
 
-@pytest.mark.parametrize("norm, coordinate, total", [(1.0, 0.6, 0.6), (1.1, 0.05, 3.0), (0.3, 0.3, 100.0), (7.7, 0.0123, 0.0123)])
+@pytest.mark.parametrize(
+    "norm, coordinate, total", [(1.0, 0.6, 0.6), (1.1, 0.05, 3.0), (0.3, 0.3, 100.0), (7.7, 0.0123, 0.0123)]
+)
 def test_bounds_hold_exactly_for_awkward_updates(norm: float, coordinate: float, total: float) -> None:
     limits = clipping.clip_limits(clip_norm=norm, coordinate_bound=coordinate, total_bound=total)
     step = Fraction(total) / 2**20
@@ -85,7 +88,9 @@ def test_a_float32_norm_lands_above_the_bound() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.02, 0.031, 0.032, 1.0, 77.0, 1e20, 1e37])
-@pytest.mark.parametrize("norm, coordinate, total", [(1.0, 1.0, 1.0), (1.0, 0.06, 0.06), (1.0, 0.06, 1.0), (0.9, 0.5, 30.0)])
+@pytest.mark.parametrize(
+    "norm, coordinate, total", [(1.0, 1.0, 1.0), (1.0, 0.06, 0.06), (1.0, 0.06, 1.0), (0.9, 0.5, 30.0)]
+)
 def test_clip_is_scale_to_the_norm_then_clamp(scale: float, norm: float, coordinate: float, total: float) -> None:
     u = (np.random.default_rng(2).standard_normal(1000) * scale).astype(np.float32)
     limits = clipping.clip_limits(clip_norm=norm, coordinate_bound=coordinate, total_bound=total)

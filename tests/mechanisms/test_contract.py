@@ -75,7 +75,9 @@ def test_same_stream_same_bits_and_other_stream_other_bits(mechanism, stream) ->
 def test_estimate_is_unbiased_with_the_stated_variance(mechanism, stream, bias: float, passes: bool) -> None:
     draws, senders = 6000, 2
     small = (np.random.default_rng(1).standard_normal(SIZE) * 0.05).astype(np.float32)
-    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "moments", i))(jnp.arange(draws * senders, dtype=jnp.uint32))
+    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "moments", i))(
+        jnp.arange(draws * senders, dtype=jnp.uint32)
+    )
     counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, small)))(streams)
     totals = counts.reshape(draws, senders, SIZE).sum(axis=1, dtype=counts.dtype)
     sums = np.asarray(jax.vmap(lambda t: mechanism.estimate(t, senders))(totals), np.float64)

@@ -1,0 +1,153 @@
+"""What every loader does once it has its records: sites by name, small ones merged, patients numbered, test set held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .blocks import Block
+from .sites import Provenance, Sites, Unit
+from .splitting import shared_group_warning, split_by_group
+
+
+class Layout(NamedTuple):
+    """Where each record is from, whose it is, and on which side of the split.
+
+    Attributes:
+        site: int32 `[n]`.
+        site_names: S names.
+        group: int64 `[n]`.
+        unit: "patient" where people were named, else "record".
+        train: bool `[n]`.
+        notes: What was done.
+        warnings: What weakens a privacy claim.
+    """
+
+    site: np.ndarray
+    site_names: tuple[str, ...]
+    group: np.ndarray
+    unit: Unit
+    train: np.ndarray
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def lay_out(
+    labels: np.ndarray,
+    places: Sequence[str] | np.ndarray,
+    people: Sequence[str] | np.ndarray | None,
+    *,
+    min_site_records: int,
+    test_fraction: float,
+    split_seed: int,
+    train: np.ndarray | None = None,
+) -> Layout:
+    """Make sites, groups and the split.
+
+    Args:
+        labels: int32 `[n]` or `[n, classes]`, for stratification.
+        places: n names of sites.
+        people: n names of patients, or None where the record is the unit.
+        min_site_records: Sites with fewer records are merged into "other".
+        test_fraction: Fraction of each site's patients held out.
+        split_seed: Seed of that split.
+        train: bool `[n]`, an official split that is kept as it is.
+
+    Returns:
+        The layout, sites in the order of their names.
+    """
+    names, codes = np.unique(np.asarray(places, str), return_inverse=True)
+    site_names, site, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
+    notes: list[str] = []
+    warnings: list[str] = []
+    if merged:
+        listed = ", ".join(merged[:8]) + (f" and {len(merged) - 8} more" if len(merged) > 8 else "")
+        notes.append(
+            f"sites with fewer than {min_site_records} records merged into 'other': {listed}; "
+            "which sites fall below the threshold is itself a fact taken from the data"
+        )
+        if len(site_names) == 1:
+            warnings.append(
+                f"merging sites with fewer than {min_site_records} records left only one, so nothing is federated; "
+                "lower min_site_records"
+            )
+    unit: Unit = "record" if people is None else "patient"
+    group = np.arange(len(site), dtype=np.int64)
+    if people is not None:
+        group = np.unique(np.asarray(people, str), return_inverse=True)[1].astype(np.int64)
+        warnings += shared_group_warning(group, site)
+    if train is None:
+        train = split_by_group(group, site, labels, test_fraction=test_fraction, seed=split_seed)
+        notes.append(
+            f"test set: {test_fraction:g} of each site's {unit}s, stratified by label, seed {split_seed}; "
+            f"no {unit} on both sides"
+        )
+    else:
+        notes.append("official split")
+    return Layout(site, site_names, group, unit, train, tuple(notes), tuple(warnings))
+
+
+def merge_small_sites(
+    names: Sequence[str], codes: np.ndarray, min_site_records: int
+) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """Merge sites with too few records into one called "other", by count alone and never by label.
+
+    Args:
+        names: S site names.
+        codes: Integers `[n]`, 0..S-1.
+        min_site_records: Sites with fewer records are merged.
+
+    Returns:
+        `(names, codes, merged)`: the sites that stay, in the given order ("other" last unless it was there), the new
+        int32 codes, and the names that went into "other".
+    """
+    counts = np.bincount(codes, minlength=len(names))
+    merged = tuple(
+        name for name, count in zip(names, counts, strict=True) if count < min_site_records and name != "other"
+    )
+    if not merged:
+        return tuple(names), codes.astype(np.int32), ()
+    kept = [name for name in names if name not in merged]
+    if "other" not in kept:
+        kept.append("other")
+    place = np.array([kept.index("other" if name in merged else name) for name in names], np.int32)
+    return tuple(kept), place[codes], merged
+
+
+def table_sites(
+    block: Block,
+    labels: np.ndarray,
+    layout: Layout,
+    *,
+    class_names: tuple[str, ...],
+    name: str,
+    source: str,
+    licence: str = "unknown",
+    citation: str = "",
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> Sites:
+    """Put a table's features, labels and layout together; notes and warnings of all parts are kept."""
+    return Sites(
+        features=block.values.astype(np.float32),
+        labels=labels.astype(np.int32),
+        site=layout.site,
+        site_names=layout.site_names,
+        train=layout.train,
+        group=layout.group,
+        unit=layout.unit,
+        feature_names=block.names,
+        feature_bounds=block.bounds.astype(np.float32),
+        binary=block.binary,
+        class_names=class_names,
+        provenance=Provenance(
+            name=name,
+            source=source,
+            licence=licence,
+            citation=citation,
+            notes=(*notes, *layout.notes, *block.notes),
+        ),
+        warnings=(*warnings, *layout.warnings),
+    )

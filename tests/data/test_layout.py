@@ -1,0 +1,58 @@
+"""What every loader shares: merging by count, numbering patients, keeping an official split, joining feature blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedjax_poisson.data.blocks import Quantity, flags, join, quantity
+from fedjax_poisson.data.layout import lay_out, merge_small_sites
+
+OPTIONS = {"min_site_records": 2, "test_fraction": 0.5, "split_seed": 0}
+LABELS = np.zeros(7, np.int32)
+
+
+def test_sites_are_named_in_order_and_small_ones_merged():
+    layout = lay_out(LABELS, ["b", "a", "b", "a", "c", "d", "b"], None, **OPTIONS)
+    assert layout.site_names == ("a", "b", "other") and layout.unit == "record"
+    np.testing.assert_array_equal(layout.site, [1, 0, 1, 0, 2, 2, 1])
+    assert "merged into 'other': c, d;" in layout.notes[0] and not layout.warnings
+
+
+def test_labels_play_no_part_in_merging():
+    places = ["a", "a", "b", "c", "c", "c", "d"]
+    plain = lay_out(LABELS, places, None, **OPTIONS)
+    other = lay_out(np.array([1, 0, 1, 1, 0, 1, 0], np.int32), places, None, **OPTIONS)
+    np.testing.assert_array_equal(plain.site, other.site)
+
+
+def test_an_other_that_exists_takes_the_small_ones_and_stays_however_small():
+    names, codes, merged = merge_small_sites(["other", "x", "y"], np.array([0, 1, 2, 2, 2]), 3)
+    assert names == ("other", "y") and merged == ("x",)
+    np.testing.assert_array_equal(codes, [0, 0, 1, 1, 1])
+
+
+def test_merging_everything_into_one_site_is_said():
+    layout = lay_out(LABELS, list("abcdefg"), None, **OPTIONS)
+    assert layout.site_names == ("other",) and "left only one" in layout.warnings[0]
+
+
+def test_an_official_split_is_kept_and_patients_make_the_unit():
+    train = np.array([True, True, False, True, True, True, True])
+    layout = lay_out(LABELS, ["a"] * 7, list("ppqrstu"), **OPTIONS, train=train)
+    np.testing.assert_array_equal(layout.train, train)
+    assert layout.unit == "patient" and layout.group[0] == layout.group[1] and layout.notes == ("official split",)
+
+
+def test_quantities_are_filled_and_flagged():
+    block = quantity("sodium", np.array([131.0, np.nan]), Quantity(110, 170, 140))
+    assert block.names == ("sodium", "sodium_measured")
+    np.testing.assert_array_equal(block.values, [[131, 1], [140, 0]])
+    np.testing.assert_array_equal(block.bounds, [[110, 170], [0, 1]])
+    np.testing.assert_array_equal(block.binary, [False, True])
+    assert block.notes == ("sodium: 1 missing values set to the public normal 140",)
+
+
+def test_blocks_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two features would be called 'x'"):
+        join([flags(["x"], np.zeros((3, 1))), flags(["x"], np.ones((3, 1)))])
