@@ -23,7 +23,9 @@ def _setting_fields() -> list[Any]:
     for field in dataclasses.fields(Config):
         if field.name == "dataset":
             continue
-        kind = f"{field.type}" if "None" in str(field.type) else f"{field.type} | None"
+        kind = str(field.type)
+        kind = "str | None" if "dict" in kind else kind  # tables are given in a TOML file
+        kind = kind if "None" in kind else f"{kind} | None"
         default = "" if field.default is None else f" (default: {field.default})"
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
         argument = tyro.conf.arg(help=help_of.get(field.name, "") + default, help_behavior_hint="", metavar=metavar)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import modular, ntt, packing, sampling
+from fedjax_poisson.ckks import modular, noise, ntt, packing, sampling
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.sampling import Stream, fold_in
 
@@ -32,10 +32,14 @@ __all__ = [
     "add",
     "decrypt",
     "decrypt_with_margin",
+    "draw_masks",
     "encrypt",
+    "encrypt_sum",
+    "encrypt_with_masks",
     "expand",
     "generate_keys",
     "phase",
+    "zero",
 ]
 
 
@@ -165,32 +169,95 @@ def encrypt(
     if counts.ndim != 1 or counts.dtype != jnp.int32:
         raise ValueError(f"counts must be an int32 vector, seen {counts.dtype}{list(counts.shape)}; vmap over clients")
     if isinstance(key, PublicKey):
-        encryptor, seed = _encrypt_public, None
-        inputs = _public_inputs(params, key, counts, stream)
-    elif isinstance(key, SecretKey):
-        encryptor, seed = _encrypt_seeded, sampling.bits(fold_in(stream, "seed"), 8)
-        inputs = _seeded_inputs(params, key, counts, stream, seed)
-    else:
+        masks = draw_masks(params, counts.shape[0], stream)
+        return encrypt_with_masks(params, key, counts, masks, senders=jnp.uint32(1), plan=plan)
+    if not isinstance(key, SecretKey):
         raise TypeError(f"key must be a PublicKey or a SecretKey, not {type(key).__name__}")
-    if plan is not None:
-        data = _by_blocks(encryptor, params, plan, *inputs)
-    else:
-        data = jax.lax.platform_dependent(
-            *inputs,
-            cpu=functools.partial(_by_blocks, encryptor, params, CPU_PLAN),
-            default=functools.partial(_by_blocks, encryptor, params, ACCELERATOR_PLAN),
-        )
+    seed = sampling.bits(fold_in(stream, "seed"), 8)
+    data = _planned(_encrypt_seeded, params, plan, _seeded_inputs(params, key, counts, stream, seed))
     return Ciphertext(data, seed, jnp.uint32(1))
 
 
-def _public_inputs(params: CkksParameters, key: PublicKey, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
-    """What one public-key encryption transforms: the key in Montgomery form, packed words [W, N, R], and u, e0, e1 as int32 [3, N, R]."""
-    shape = (params.degree, params.rows(counts.shape[0]))
-    c = modular.constants(params.moduli)
+def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
+    """The secret polynomials of one public-key encryption of `size` values: u, e0, e1 as int32 [3, N, R].
+
+    Encryption is linear in counts and masks together, so a program that simulates many senders may add up their counts and their masks and call
+    `encrypt_with_masks` once: the bits are those of the sum of their ciphertexts (see `encrypt_sum`).
+    """
+    shape = (params.degree, params.rows(size))
     mask = sampling.ternary(fold_in(stream, "mask"), shape)
-    errors = sampling.error_pair(sampling.bits(fold_in(stream, "error"), (3, *shape)))
-    key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
-    return jax.lax.optimization_barrier((jnp.swapaxes(key_form, 0, 1), packing.pack_words(params, counts), jnp.stack([mask, *errors])))
+    return jnp.stack([mask, *sampling.error_pair(sampling.bits(fold_in(stream, "error"), (3, *shape)))])
+
+
+def encrypt_with_masks(
+    params: CkksParameters, key: PublicKey, counts: jax.Array, masks: jax.Array, *, senders: jax.Array, plan: Plan | None = None
+) -> Ciphertext:
+    """Public-key encryption with given masks.
+
+    Args:
+        params: Parameters with packing.
+        key: The public key.
+        counts: int32 [D]; a sum over `senders` senders if masks is one.
+        masks: int32 [3, N, R] from `draw_masks`, or a sum of such; entries below the smallest prime in size.
+        senders: uint32 [], how many were added.
+        plan: As in `encrypt`.
+    """
+    c = modular.constants(params.moduli)
+    key_form = jnp.swapaxes(modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse), 0, 1)
+    inputs = jax.lax.optimization_barrier((key_form, packing.pack_words(params, counts), masks))
+    return Ciphertext(_planned(_encrypt_public, params, plan, inputs), None, senders)
+
+
+def encrypt_sum(
+    params: CkksParameters, key: PublicKey, counts: jax.Array, streams: Stream, *, plan: Plan | None = None
+) -> Ciphertext:
+    """The sum of the ciphertexts of K simulated senders, bit for bit, for one transform instead of K.
+
+    For simulation on one machine only: real senders each encrypt before anything is added. The transform is linear, so the masks of all
+    senders, drawn from their own streams, are added first.
+
+    Args:
+        params: Parameters with packing.
+        key: The public key.
+        counts: int32 [K, D].
+        streams: A batch of K streams.
+        plan: As in `encrypt`.
+
+    Returns:
+        What adding up `encrypt(params, key, counts[i], streams[i])` gives.
+
+    Raises:
+        ValueError: If the summed errors could exceed the smallest prime.
+    """
+    clients, size = counts.shape
+    if 2 * noise.ERROR_BOUND * clients >= min(params.moduli):
+        raise ValueError(f"{clients} senders are too many to add before the transform at primes of {min(params.moduli)}; use parts")
+
+    def body(carry: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, Stream]) -> tuple[tuple[jax.Array, jax.Array], None]:
+        return (carry[0] + xs[0], carry[1] + draw_masks(params, size, xs[1])), None
+
+    start = (jnp.zeros(size, jnp.int32), jnp.zeros((3, params.degree, params.rows(size)), jnp.int32))
+    (total, masks), _ = jax.lax.scan(body, start, (counts, streams))
+    return encrypt_with_masks(params, key, total, masks, senders=jnp.uint32(clients), plan=plan)
+
+
+def zero(params: CkksParameters, size: int) -> Ciphertext:
+    """The empty sum, to start an accumulation (for instance the carry of a `lax.scan`)."""
+    shape = (params.rows(size), 2, params.limbs, params.degree)
+    return Ciphertext(jnp.zeros(shape, jnp.uint32), None, jnp.uint32(0))
+
+
+def _planned(
+    encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan | None, inputs: tuple[jax.Array, ...]
+) -> jax.Array:
+    """Run under the given plan, or under the one of the device the program is lowered for."""
+    if plan is not None:
+        return _by_blocks(encryptor, params, plan, *inputs)
+    return jax.lax.platform_dependent(
+        *inputs,
+        cpu=functools.partial(_by_blocks, encryptor, params, CPU_PLAN),
+        default=functools.partial(_by_blocks, encryptor, params, ACCELERATOR_PLAN),
+    )
 
 
 def _seeded_inputs(

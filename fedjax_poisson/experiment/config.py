@@ -19,6 +19,11 @@ class Config:
       label: label column of the table.
       site: site column of the table.
       patient: patient column of the table; makes the patient the privacy unit.
+      positive: label value that counts as 1, or several separated by commas; needed where it is not obvious.
+      categorical: public levels of text columns: a table column -> levels in TOML, or "from_data" (not covered by epsilon).
+      bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, or "from_data" (not covered by epsilon).
+      drop: columns to leave out, separated by commas.
+      min_site_records: a site with fewer records joins the site "other".
       epsilon: privacy budget for everything released, standardisation included.
       delta: delta of the budget.
       rounds: number of training releases.
@@ -43,6 +48,11 @@ class Config:
     label: str | None = None
     site: str | None = None
     patient: str | None = None
+    positive: str | None = None
+    categorical: str | dict[str, list[str]] | None = None
+    bounds: str | dict[str, list[float]] | None = None
+    drop: str | None = None
+    min_site_records: int = 20
     epsilon: float = 1.0
     delta: float = 1e-4
     rounds: int = 20
@@ -82,8 +92,16 @@ class Config:
             raise ValueError(
                 "A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN."
             )
-        if self.csv is None and (self.label or self.site or self.patient):
-            raise ValueError("label, site and patient name columns of a table; give the table with --csv FILE.")
+        if self.csv is None:
+            only_tables = ("label", "site", "patient", "positive", "categorical", "bounds", "drop")
+            given = [name for name in only_tables if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{', '.join(given)} describe a table of your own; give the table with --csv FILE.")
+        for name in ("categorical", "bounds"):
+            if isinstance(value := getattr(self, name), str) and value != "from_data":
+                raise ValueError(
+                    f'{name}={value!r}: give "from_data", or a table [{name}] in a TOML file: column = [...].'
+                )
 
 
 def read_config(path: str | Path, **overrides: Any) -> Config:
@@ -111,14 +129,23 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 
 def write_config(config: Config, path: str | Path) -> None:
     """Write the settings as TOML (settings that are None are left out: TOML has no null)."""
-    lines = ["# fedjax-poisson run CONFIG.toml repeats this run"]
+    lines, tables = ["# fedjax-poisson run CONFIG.toml repeats this run"], []
     for name, value in dataclasses.asdict(config).items():
-        if value is not None:
+        if isinstance(value, dict):
+            tables += [
+                "",
+                f"[{name}]",
+                *(f"{json.dumps(column)} = {json.dumps(entry)}" for column, entry in value.items()),
+            ]
+        elif value is not None:
             lines.append(f"{name} = {json.dumps(value) if isinstance(value, str) else repr(value)}")
+    lines += tables
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _matches(value: Any, wanted: str) -> bool:
+    if isinstance(value, dict):
+        return "dict" in wanted
     if "Literal" in wanted or wanted.startswith("str"):
         return isinstance(value, str) and ("Literal" not in wanted or f"'{value}'" in wanted.replace('"', "'"))
     if wanted.startswith("int"):

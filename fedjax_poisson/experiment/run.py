@@ -52,8 +52,10 @@ def run(config: Config, out: Path, *, resume: bool = False, report: Report | Non
     """
     started = time.perf_counter()
     out = Path(out)
-    _prepare_folder(config, out, resume)
-    setting = build(config)
+    _check_folder(config, out, resume)
+    setting = build(config)  # refuses what is wrong before anything is written
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(config, out / "config.toml")
     ledger = accounting.open_ledger(
         out / "ledger.sqlite",
         epsilon=config.epsilon,
@@ -73,7 +75,7 @@ def run(config: Config, out: Path, *, resume: bool = False, report: Report | Non
     return summary
 
 
-def _prepare_folder(config: Config, out: Path, resume: bool) -> None:
+def _check_folder(config: Config, out: Path, resume: bool) -> None:
     settings = out / "config.toml"
     if resume:
         if not settings.exists():
@@ -87,8 +89,6 @@ def _prepare_folder(config: Config, out: Path, resume: bool) -> None:
         return
     if settings.exists():
         raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(config, settings)
 
 
 def _release_everything(

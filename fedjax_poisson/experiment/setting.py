@@ -60,7 +60,18 @@ def load_sites(config: Config) -> data.Sites:
     if config.csv is None:
         return data.load(config.dataset)
     assert config.label is not None and config.site is not None  # Config checks it
-    return data.from_csv(config.csv, label=config.label, site=config.site, patient=config.patient)
+    bounds = config.bounds
+    return data.from_csv(
+        config.csv,
+        label=config.label,
+        site=config.site,
+        patient=config.patient,
+        positive=[value.strip() for value in config.positive.split(",")] if config.positive else None,
+        categorical=config.categorical,
+        bounds={name: (low, high) for name, (low, high) in bounds.items()} if isinstance(bounds, dict) else "from_data",
+        drop=tuple(name.strip() for name in config.drop.split(",")) if config.drop else (),
+        min_site_records=config.min_site_records,
+    )
 
 
 def records_of(sites: data.Sites, train: bool) -> Records:

@@ -23,7 +23,6 @@ MODES = {
     "t_of_n": {"backend": "device", "mode": "threshold", "parties": 3, "threshold": 2},
 }
 BACKENDS = list(MODES)
-ONE_OF_EACH = ["plain", "tenseal", "public_key"]
 BOUND = 50_000
 
 
@@ -97,8 +96,9 @@ def test_order_does_not_matter(agg):
     np.testing.assert_array_equal(left.counts, draw(4, 40).sum(axis=0))
 
 
-@pytest.mark.parametrize("backend", ONE_OF_EACH)
-@pytest.mark.parametrize("bound", [127, 2**31 - 1])
+@pytest.mark.parametrize(
+    ("backend", "bound"), [*itertools.product(["plain", "tenseal"], [1, 127, 2**31 - 1]), ("public_key", 2**31 - 1)]
+)
 def test_extremes_of_the_count_bound(backend, bound):
     agg = make(backend, count_bound=bound, senders=2, minimum_senders=1)
     top = np.array([bound, -bound, bound, 0, -1, 1], np.int32)
@@ -123,9 +123,8 @@ def test_counts_must_be_a_vector_of_integers(agg, counts):
         agg.encrypt(counts, None)
 
 
-@pytest.mark.parametrize("backend", ONE_OF_EACH)
-def test_announced_size_is_kept(backend):
-    agg = make(backend, size=5)
+def test_announced_size_is_kept():
+    agg = make("plain", size=5)
     with pytest.raises(ValueError, match="takes 5"):
         seal(agg, np.zeros(6, np.int32))
 

@@ -1,0 +1,209 @@
+"""The compact format: the bytes that the parameters state, back bit for bit, and nothing unsound accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjax_poisson.ckks import compact, encryption, wire
+from fedjax_poisson.ckks.encryption import Ciphertext
+from fedjax_poisson.ckks.envelope import Envelope, new_channel_key, overhead, pack, unpack
+from fedjax_poisson.ckks.errors import WireError
+from fedjax_poisson.ckks.parameters import choose_parameters
+from fedjax_poisson.ckks.seal_format import read_fields, read_varint, write_double, write_field, write_varint
+
+
+@functools.cache
+def ring(mode: str):
+    return choose_parameters(count_bound=1000, senders=10, mode=mode, values=4000)
+
+
+def random_ciphertext(mode: str, rows: int = 2, seed: int = 0) -> Ciphertext:
+    """Residues at both ends of their range and uniform between: what the format carries does not depend on what it means."""
+    params, rng = ring(mode), np.random.default_rng(seed)
+    polynomials = 1 if mode == "seeded" else 2
+    q = np.asarray(params.moduli, np.uint64)[:, None]
+    data = rng.integers(0, q, (rows, polynomials, params.limbs, params.degree), dtype=np.uint64)
+    data[..., 0], data[..., -1] = 0, q[:, 0] - 1
+    words = jnp.asarray(rng.integers(0, 2**32, 8, dtype=np.uint64).astype(np.uint32)) if mode == "seeded" else None
+    return Ciphertext(jnp.asarray(data.astype(np.uint32)), words, jnp.uint32(3))
+
+
+@pytest.mark.parametrize("mode", ["public_key", "seeded"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_bytes_come_back_bit_for_bit(mode, rows):
+    params, ciphertext = ring(mode), random_ciphertext(mode, rows)
+    blob = wire.to_bytes(params, ciphertext)
+    again = wire.from_bytes(params, blob, rows=rows)
+    assert jax.tree.structure(again) == jax.tree.structure(ciphertext)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(ciphertext), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert len(blob) == compact.compact_bytes(params, rows, seeded=mode == "seeded")
+
+
+@pytest.mark.parametrize("mode", ["public_key", "seeded"])
+@pytest.mark.parametrize("values", [4000, None])
+def test_bytes_on_the_wire_are_those_of_the_parameters(mode, values):
+    params = choose_parameters(count_bound=128 * 1000, senders=1000, mode=mode, values=values)
+    body = (
+        compact.compact_bytes(params, params.rows(params.values), seeded=mode == "seeded") - compact.COMPACT_HEAD_BYTES
+    )
+    assert body == pytest.approx(params.bytes_per_value * params.values, abs=params.limbs)
+
+
+@given(st.integers(1, 32), st.integers(0, 200), st.integers(0, 2**32 - 1))
+def test_bit_packing_round_trip(bits, count, seed):
+    values = np.random.default_rng(seed).integers(0, 1 << bits, count, dtype=np.uint64).astype(np.uint32)
+    blob = compact.pack_bits(values, bits)
+    assert len(blob) == -(-count * bits // 8)
+    np.testing.assert_array_equal(compact.unpack_bits(blob, count, bits), values)
+    stream = sum(int(v) << (i * bits) for i, v in enumerate(values))  # the definition: one little-endian bit stream
+    assert int.from_bytes(blob, "little") == stream
+
+
+def test_encryption_survives_the_wire():
+    params = ring("seeded")
+    from fedjax_poisson.randomness.chacha import fold_in, stream
+
+    root = stream()
+    secret, _ = encryption.generate_keys(params, fold_in(root, 0))
+    counts = jnp.arange(-500, 500, dtype=jnp.int32)
+    sent = wire.to_bytes(params, encryption.encrypt(params, secret, counts, fold_in(root, 1)))
+    np.testing.assert_array_equal(
+        np.asarray(encryption.decrypt(params, secret, wire.from_bytes(params, sent), 1000)), np.asarray(counts)
+    )
+
+
+def test_other_parameters_are_refused():
+    blob = wire.to_bytes(ring("public_key"), random_ciphertext("public_key"))
+    for changes in ({"senders": 11}, {"count_bound": 999}, {"mode": "threshold"}):
+        with pytest.raises(WireError, match="other parameters"):
+            wire.from_bytes(dataclasses.replace(ring("public_key"), **changes), blob)
+    explained = dataclasses.replace(ring("public_key"), explanation="the same ring in other words")
+    wire.from_bytes(explained, blob)
+
+
+def test_rows_senders_and_lengths_are_checked():
+    params, ciphertext = ring("public_key"), random_ciphertext("public_key")
+    blob = wire.to_bytes(params, ciphertext)
+    with pytest.raises(WireError, match="where 1 are needed"):
+        wire.from_bytes(params, blob, rows=1)
+    for senders in (0, 11):
+        with pytest.raises(WireError, match="senders"):
+            wire.from_bytes(params, wire.to_bytes(params, ciphertext._replace(senders=jnp.uint32(senders))))
+    for bad in (blob + b"\0", blob[:-1], blob[:63], b""):
+        with pytest.raises(WireError):
+            wire.from_bytes(params, bad)
+    rows = blob[:8] + (2**32 - 1).to_bytes(4, "little") + blob[12:]
+    with pytest.raises(WireError, match="needs"):  # 2^32 rows are announced and nothing of their size is made
+        wire.from_bytes(params, rows)
+
+
+def test_residues_must_be_below_their_primes():
+    params, ciphertext = ring("public_key"), random_ciphertext("public_key")
+    for limb, q in enumerate(params.moduli):
+        data = np.array(ciphertext.data)
+        data[1, 0, limb, 7] = q
+        with pytest.raises(WireError, match=f"below its prime {q}"):
+            wire.from_bytes(params, wire.to_bytes(params, ciphertext._replace(data=data)))
+
+
+def test_batches_are_not_messages():
+    ciphertext = random_ciphertext("public_key")
+    with pytest.raises(ValueError, match="no batch axes"):
+        wire.to_bytes(ring("public_key"), ciphertext._replace(data=ciphertext.data[None]))
+
+
+@pytest.mark.parametrize("mode", ["public_key", "seeded"])
+@settings(max_examples=100)
+@given(data=st.data())
+def test_random_changes_raise_nothing_but_wire_errors(mode, data):
+    params = ring(mode)
+    blob = bytearray(wire.to_bytes(params, random_ciphertext(mode, 1)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        blob[data.draw(st.one_of(st.integers(0, 63), st.integers(0, len(blob) - 1)))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del blob[data.draw(st.integers(0, len(blob))) :]
+    try:
+        wire.from_bytes(params, bytes(blob))
+    except WireError:
+        pass
+
+
+# -- protocol buffers and envelopes -----------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_varints_come_back(value):
+    encoded = write_varint(value)
+    assert read_varint(encoded, 0) == (value, len(encoded)) and len(encoded) <= 10
+
+
+def test_fields_come_back():
+    blob = (
+        write_field(1, b"abc") + write_double(3, 2.5) + write_field(1, b"") + write_varint(4 << 3) + write_varint(300)
+    )
+    fields = read_fields(blob)
+    assert fields[1] == [b"abc", b""] and len(fields[3][0]) == 8 and read_varint(fields[4][0], 0)[0] == 300
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"\x0a\x05abc",
+        b"\x0a",
+        b"\xff" * 11,
+        b"\x00\x01",
+        b"\x0b\x00",
+        b"\x09\x01",
+        b"\x80",
+        b"\xff" * 9 + b"\x02",
+        b"\x0a\xff\xff\xff\xff\x0f",
+    ],
+)
+def test_malformed_messages_are_refused(blob):
+    with pytest.raises(WireError):
+        read_fields(blob)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_as_protocol_buffers(blob):
+    try:
+        read_fields(blob)
+    except WireError:
+        pass
+
+
+def envelope(**changes) -> Envelope:
+    facts = {
+        "backend": 1,
+        "round": 5,
+        "size": 9,
+        "senders": 2,
+        "ids": frozenset([b"a" * 16, b"b" * 16]),
+        "fingerprint": b"f" * 16,
+        "body": b"body",
+    }
+    return Envelope(**{**facts, **changes})
+
+
+def test_envelopes_come_back_under_their_key_only():
+    key = new_channel_key()
+    blob = pack(envelope(), key)
+    assert unpack(blob, key) == envelope() and len(blob) == overhead(2) + 4
+    with pytest.raises(WireError, match="another channel key"):
+        unpack(blob, new_channel_key())
+
+
+@pytest.mark.parametrize("changes", [{"senders": 1}, {"senders": 0}, {"ids": frozenset()}])
+def test_envelopes_with_inconsistent_heads_are_refused_even_if_the_tag_fits(changes):
+    key = new_channel_key()
+    with pytest.raises(WireError, match="ids for"):
+        unpack(pack(envelope(**changes), key), key)

@@ -1,0 +1,176 @@
+"""Secret samples of units and the sums of their clipped contributions, against float64 arithmetic."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjax_poisson.federated.records import largest_unit, sample_units, summed_contributions
+from fedjax_poisson.randomness import fold_in
+from tests.federated import helpers
+from tests.helpers.stat import chi_square_pvalue
+
+MECHANISM = helpers.mechanism()
+STEP = helpers.step_of(MECHANISM)
+
+
+def contribution(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x * (jnp.float32(2) * y - jnp.float32(1))
+
+
+@pytest.fixture(scope="module")
+def summed():
+    """`summed_contributions`, compiled once for each set of static options."""
+    return jax.jit(
+        lambda x, y, unit, sampled, largest, chunk: summed_contributions(
+            contribution, MECHANISM, x, y, unit, sampled, largest_unit=largest, chunk=chunk
+        ),
+        static_argnums=(4, 5),
+    )
+
+
+@pytest.fixture(scope="module")
+def site():
+    """One site of 23 records, 7 places of padding, some gradients far above the clip."""
+    rng = np.random.default_rng(5)
+    x = np.zeros((30, 6), np.float32)
+    x[:23] = rng.normal(size=(23, 6)) * rng.choice([0.1, 1.0, 30.0], size=(23, 1))
+    y = np.zeros(30, np.float32)
+    y[:23] = rng.integers(0, 2, 23)
+    unit = np.where(np.arange(30) < 23, np.arange(30), -1).astype(np.int32)
+    return x, y, unit
+
+
+def reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64) * (2.0 * y[:, None] - 1.0)
+
+
+def _assert_on_grid(grid: np.ndarray, wanted: np.ndarray, terms: int) -> None:
+    """Each of `terms` summands is truncated to the grid at most twice, toward zero."""
+    np.testing.assert_allclose(np.asarray(grid) * STEP, wanted, rtol=1e-6, atol=3 * terms * STEP)
+
+
+# The secret sample ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("rate", [0.03, 0.5])
+def test_each_unit_is_sampled_at_the_rate_and_independently_of_its_neighbour(rate: float) -> None:
+    drawn = np.asarray(sample_units(helpers.seeded(1), 400_000, rate))
+
+    def pairs(law: float) -> float:
+        cells = np.bincount(drawn[0::2] * 2 + drawn[1::2], minlength=4)
+        return chi_square_pvalue(cells, np.array([(1 - law) ** 2, law * (1 - law), law * (1 - law), law**2]))
+
+    assert pairs(rate) > 1e-6
+    assert pairs(rate * 1.05) < 1e-6  # the twin: a rate 5 % too large does not pass
+    assert pairs(rate * 0.95) < 1e-6
+
+
+@pytest.mark.statistical
+def test_samples_of_two_streams_are_independent_and_of_one_stream_equal() -> None:
+    root = helpers.seeded(2)
+    one, two = (np.asarray(sample_units(fold_in(root, i), 400_000, 0.5)) for i in (0, 1))
+    law = np.full(4, 0.25)
+    assert chi_square_pvalue(np.bincount(one * 2 + two, minlength=4), law) > 1e-6
+    assert chi_square_pvalue(np.bincount(one * 2 + one, minlength=4), law) < 1e-6  # the twin: a stream read twice
+    np.testing.assert_array_equal(one, np.asarray(sample_units(fold_in(root, 0), 400_000, 0.5)))
+
+
+def test_the_rate_is_never_rounded_up() -> None:
+    assert not np.asarray(sample_units(helpers.seeded(3), 4096, 2.0**-33)).any()
+    assert np.asarray(sample_units(helpers.seeded(3), 4096, 1.0)).all()
+    words = 2.0**32
+    assert all(int(rate * words) / words <= rate for rate in (0.1, 1 / 3, 0.7, 1 - 2.0**-40))
+
+
+# Sums of clipped contributions ----------------------------------------------------------------------------------------
+
+
+def test_sum_over_the_sampled_records_equals_float64_arithmetic(summed, site) -> None:
+    x, y, unit = site
+    sampled = np.random.default_rng(0).random(30) < 0.6
+    grid = summed(x, y, unit, sampled, 1, 256)
+    assert grid.dtype == jnp.int32
+    kept = sampled & (unit >= 0)
+    wanted = helpers.clipped(reference(x, y)[kept], 1.0, 0.5).sum(axis=0)
+    _assert_on_grid(grid, wanted, int(kept.sum()))
+    without_clip = reference(x, y)[kept].sum(axis=0)
+    assert np.abs(np.asarray(grid) * STEP - without_clip).max() > 1  # the comparison above can fail
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 23, 30])
+def test_the_chunk_changes_no_bit(summed, site, chunk: int) -> None:
+    x, y, unit = site
+    everyone = np.ones(30, bool)
+    np.testing.assert_array_equal(summed(x, y, unit, everyone, 1, chunk), summed(x, y, unit, everyone, 1, 256))
+
+
+@pytest.mark.parametrize("largest", [1, 3])
+@pytest.mark.parametrize("filler", [1e30, np.nan, np.inf])
+def test_padding_never_contributes(summed, site, largest: int, filler: float) -> None:
+    x, y, unit = site
+    spoiled = np.where((unit >= 0)[:, None], x, np.float32(filler))
+    everyone = np.ones(30, bool)
+    clean = np.asarray(summed(x, y, unit, everyone, largest, 256))
+    np.testing.assert_array_equal(summed(spoiled, y, unit, everyone, largest, 256), clean)
+    assert clean.any()
+
+
+def test_units_of_one_record_give_the_same_by_both_ways_of_summing(summed, site) -> None:
+    x, y, unit = site
+    sampled = np.random.default_rng(1).random(30) < 0.5
+    np.testing.assert_array_equal(summed(x, y, unit, sampled, 1, 256), summed(x, y, unit, sampled, 2, 256))
+
+
+def test_a_patients_records_are_added_and_then_clipped_once(summed, site) -> None:
+    x, y, _ = site
+    patient = np.where(np.arange(30) < 23, np.arange(30) % 8, -1).astype(np.int32)
+    sampled = np.zeros(30, bool)
+    sampled[[0, 3, 4, 7]] = True
+    grid = summed(x, y, patient, sampled, 3, 256)
+    vectors = reference(x, y)
+    each = np.stack([vectors[patient == p].sum(axis=0) for p in (0, 3, 4, 7)])
+    _assert_on_grid(grid, helpers.clipped(each, 1.0, 0.5).sum(axis=0), 4)
+    clipped_per_record = helpers.clipped(vectors[np.isin(patient, (0, 3, 4, 7))], 1.0, 0.5).sum(axis=0)
+    assert np.abs(np.asarray(grid) * STEP - clipped_per_record).max() > 100 * STEP  # the law that would be wrong
+
+
+@given(seed=st.integers(0, 2**31), scale=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_one_patient_moves_the_sum_by_no_more_than_the_bounds(summed, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(30, 6)) * scale).astype(np.float32)
+    y = rng.integers(0, 2, 30).astype(np.float32)
+    patient = rng.integers(0, 6, 30).astype(np.int32)
+    everyone = np.ones(30, bool)
+    without = everyone.copy()
+    without[2] = False
+    moved = np.asarray(summed(x, y, patient, everyone, 3, 256)) - np.asarray(summed(x, y, patient, without, 3, 256))
+    assert np.abs(moved).max() <= 0.5 / STEP
+    assert sum(int(m) ** 2 for m in moved) <= (1.0 / STEP) ** 2
+
+
+# Overflow -------------------------------------------------------------------------------------------------------------
+
+
+def test_sums_that_could_leave_int32_are_refused_and_the_largest_that_cannot_are_exact() -> None:
+    count = 3000
+    x = np.full((count, 2), 5.0, np.float32)
+    y, unit, everyone = np.ones(count, np.float32), np.arange(count, dtype=np.int32), np.ones(count, bool)
+    tight = helpers.mechanism(total_bound=None)
+    with pytest.raises(ValueError, match=r"3000 records.*raise total_bound"):
+        summed_contributions(contribution, tight, x, y, unit, everyone, largest_unit=1)
+    grid = np.asarray(summed_contributions(contribution, MECHANISM, x, y, unit, everyone, largest_unit=1))
+    each = np.asarray(MECHANISM.clip(jnp.full(2, 5.0, jnp.float32)), np.int64)
+    np.testing.assert_array_equal(grid, each * count)
+    assert each[0] * STEP == pytest.approx(0.5, rel=1e-5)
+
+
+def test_largest_unit_counts_records_and_not_padding() -> None:
+    assert largest_unit(np.array([[0, 1, 2, -1], [0, 0, -1, -1]])) == 2
+    assert largest_unit(np.array([[0, 1, 2], [-1, -1, -1]])) == 1
+    assert largest_unit(np.full((2, 3), -1)) == 0
