@@ -35,10 +35,24 @@ def measure(epsilons: list[float], runs: int, aggregator: str) -> dict[str, Any]
             with tempfile.TemporaryDirectory() as folder:
                 config = Config(epsilon=epsilon, aggregator=aggregator)  # type: ignore[arg-type]
                 summary = run(config, Path(folder) / "run")
-            keep = ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "nonprivate_mean_client_accuracy")
-            row = {"epsilon_target": epsilon, "run": number, "epsilon": summary["epsilon"], "total_seconds": summary["total_seconds"]}
+            keep = (
+                "mean_client_accuracy",
+                "pooled_accuracy",
+                "auc",
+                "accuracy_by_site",
+                "nonprivate_mean_client_accuracy",
+            )
+            row = {
+                "epsilon_target": epsilon,
+                "run": number,
+                "epsilon": summary["epsilon"],
+                "total_seconds": summary["total_seconds"],
+            }
             rows.append(row | {name: summary[name] for name in keep})
-            print(f"epsilon {epsilon:g} run {number}: mean client accuracy {summary['mean_client_accuracy']:.3f}", flush=True)
+            print(
+                f"epsilon {epsilon:g} run {number}: mean client accuracy {summary['mean_client_accuracy']:.3f}",
+                flush=True,
+            )
     return {
         "rows": rows,
         "delta": 1e-4,
@@ -76,16 +90,30 @@ def draw(result: dict[str, Any], path: Path) -> None:
     y = np.array([row["mean"] for row in rows])
     error = np.array([row["standard_error"] for row in rows])
     axes.errorbar(x, y, yerr=1.96 * error, marker="o", color="#0072b2", linewidth=2.5, capsize=4)
-    axes.annotate("private and encrypted\n(this library)", (x[-1], y[-1]), (8, 0), textcoords="offset points", color="#0072b2", va="top")
+    axes.annotate(
+        "private and encrypted\n(this library)",
+        (x[-1], y[-1]),
+        (8, 0),
+        textcoords="offset points",
+        color="#0072b2",
+        va="top",
+    )
     plain = rows[-1]["nonprivate"]
     axes.axhline(plain, color="#555555", linestyle="--")
     axes.annotate("same recipe without privacy", (x[0], plain), (0, 5), textcoords="offset points", color="#555555")
     for name, score in FLAMBY.items():
         axes.axhline(score, color="#d55e00", linestyle=":")
-        axes.annotate(f"published by FLamby: {name}", (x[0], score), (0, 5), textcoords="offset points", color="#d55e00")
+        axes.annotate(
+            f"published by FLamby: {name}", (x[0], score), (0, 5), textcoords="offset points", color="#d55e00"
+        )
     axes.plot(list(FLAMBY_DP), list(FLAMBY_DP.values()), marker="s", color="#cc79a7", linewidth=1.5)
     axes.annotate(
-        "published by FLamby: record-level DP", (10.0, FLAMBY_DP[10.0]), (0, 8), textcoords="offset points", color="#cc79a7", ha="right"
+        "published by FLamby: record-level DP",
+        (10.0, FLAMBY_DP[10.0]),
+        (0, 8),
+        textcoords="offset points",
+        color="#cc79a7",
+        ha="right",
     )
     axes.set_xscale("log")
     axes.set_xticks([0.5, 1, 3, 8], ["0.5", "1", "3", "8"])

@@ -6,8 +6,6 @@ from fedjax_poisson.accounting.account import (
     RoundRow,
     Setting,
     account_table,
-    calibrate_gaussian_pld,
-    gaussian_pld_epsilon,
     make_account,
     round_curve,
     round_table,
@@ -26,6 +24,7 @@ from fedjax_poisson.accounting.filter import (
     event_budget_filter,
     renyi_filter,
 )
+from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld, gaussian_delta, gaussian_pld_epsilon
 from fedjax_poisson.accounting.ledger import (
     BudgetExhausted,
     Ledger,
@@ -86,6 +85,7 @@ __all__ = [
     "epsilon_per_order",
     "event_budget_filter",
     "experimental",
+    "gaussian_delta",
     "gaussian_pld_epsilon",
     "gaussian_rdp",
     "integer_orders",

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from numpy.typing import ArrayLike
-from scipy import optimize
 
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.calibration import calibrate_dark_count, calibrate_noise_multiplier, calibrate_rounds
-from fedjax_poisson.accounting.experimental import gaussian_delta
+from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld
 from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, FloatArray, best_order, poisson_embedding_rdp
 from fedjax_poisson.accounting.sampling import subsampled_rdp
+from fedjax_poisson.accounting.tight import tight_epsilon
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,18 @@ class Setting:
         """The honest senders the accountant gets."""
         return max(self.senders - 1, 1) if self.honest_senders is None else self.honest_senders
 
+    @property
+    def channel(self) -> dict[str, Any]:
+        """The keyword arguments that every curve of the embedding takes, all but the dark count."""
+        return {
+            "modulation": self.modulation,
+            "honest_senders": self.honest,
+            "norm_ratio": self.norm_ratio,
+            "dimension": self.dimension,
+            "step_ratio": self.step_ratio,
+            "adjacency": self.adjacency,
+        }
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Account:
@@ -59,6 +72,7 @@ class Account:
       setting: the facts it was computed for.
       epsilon: of all rounds together, nats.
       order: the Renyi order that certified it.
+      domination_epsilon: the same run by `tight.tight_epsilon`, never larger.
       rounds: T.
       dark_count: mu, events per channel, coordinate and sender.
       events: T K n mu, expected events per channel that all rounds spend on the worst coordinates: the budget in its
@@ -76,6 +90,7 @@ class Account:
     setting: Setting
     epsilon: float
     order: float
+    domination_epsilon: float
     rounds: int
     dark_count: float
     events: float
@@ -99,58 +114,10 @@ class RoundRow:
 
 def round_curve(setting: Setting, dark_count: float, orders: ArrayLike = DEFAULT_ORDERS) -> FloatArray:
     """Renyi curve of one round, after sampling, float64[n]."""
-    curve = poisson_embedding_rdp(
-        orders,
-        dark_count=dark_count,
-        modulation=setting.modulation,
-        honest_senders=setting.honest,
-        norm_ratio=setting.norm_ratio,
-        dimension=setting.dimension,
-        step_ratio=setting.step_ratio,
-        adjacency=setting.adjacency,
-    )
+    curve = poisson_embedding_rdp(orders, dark_count=dark_count, **setting.channel)
     if setting.sampling_rate == 1.0:
         return curve
     return subsampled_rdp(orders, curve, setting.sampling_rate, adjacency=setting.adjacency)
-
-
-def gaussian_pld_epsilon(noise_multiplier: float, delta: float, rounds: int, sampling_rate: float = 1.0) -> float:
-    """Tightest known epsilon of the (sampled) Gaussian mechanism, by its privacy loss distribution.
-
-    Without sampling the composition is one Gaussian of multiplier z / sqrt(T), whose delta is known exactly; with
-    sampling it is dp_accounting's discretised distribution (seconds).
-    """
-    if sampling_rate == 1.0:
-        z = noise_multiplier / math.sqrt(rounds)
-        high = renyi.epsilon(DEFAULT_ORDERS, renyi.gaussian_rdp(DEFAULT_ORDERS, noise_multiplier=z), delta)
-        if gaussian_delta(0.0, z) <= delta or high == 0:
-            return 0.0
-        return float(optimize.brentq(lambda e: gaussian_delta(e, z) - delta, 0.0, high, xtol=1e-12, rtol=1e-12))
-    # Imported here: two seconds of start-up that only this comparison needs.
-    import dp_accounting
-    from dp_accounting import pld
-
-    event = dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
-    return float(pld.PLDAccountant().compose(event, rounds).get_epsilon(delta))
-
-
-def calibrate_gaussian_pld(
-    *, epsilon: float, delta: float, rounds: int, sampling_rate: float = 1.0, adjacency: str = "zero_out"
-) -> float:
-    """Noise multiplier (to 1e-5 relative) at which the PLD-accounted Gaussian has this epsilon."""
-    renyi.check_adjacency(adjacency)
-    if adjacency == "replace_one" and sampling_rate < 1:
-        raise ValueError("the sampled comparison is made under zero_out only; set sampling_rate to 1 for replace_one")
-    start = calibrate_noise_multiplier(epsilon=epsilon, delta=delta, rounds=rounds, sampling_rate=sampling_rate)
-
-    def excess(log_z: float) -> float:
-        return math.log(max(gaussian_pld_epsilon(math.exp(log_z), delta, rounds, sampling_rate), 1e-12) / epsilon)
-
-    low = math.log(start) - 0.05
-    while excess(low) <= 0:
-        low -= 0.2
-    log_z = optimize.brentq(excess, low, math.log(start) + 0.01, xtol=1e-5, rtol=1e-8)
-    return math.exp(log_z) * (2.0 if adjacency == "replace_one" else 1.0)
 
 
 def make_account(
@@ -194,16 +161,16 @@ def make_account(
             delta=setting.delta,
             rounds=rounds,
             sampling_rate=setting.sampling_rate,
-            modulation=setting.modulation,
-            honest_senders=setting.honest,
-            norm_ratio=setting.norm_ratio,
-            dimension=setting.dimension,
-            step_ratio=setting.step_ratio,
-            adjacency=setting.adjacency,
+            **setting.channel,
             orders=orders,
         )
     total = rounds * round_curve(setting, dark_count, orders)
     reached = renyi.epsilon(orders, total, setting.delta)
+    if not 0 < reached < math.inf:
+        raise ValueError(
+            f"these parameters cost epsilon {reached:g} at delta {setting.delta:g}, there is nothing to compare; "
+            f"{'lower the dark count or the rounds' if reached else 'raise the dark count or the rounds'}"
+        )
     worst = min(float(setting.dimension), setting.norm_ratio**2)
     # Variance of the estimated sum n A^2 / (2 mu r^2) over (K c_inf^2), A = c_inf / step_ratio.
     z = math.sqrt(setting.senders / (2 * dark_count * worst)) / (setting.modulation * setting.step_ratio)
@@ -217,6 +184,14 @@ def make_account(
         setting=setting,
         epsilon=reached,
         order=best_order(orders, total, setting.delta),
+        domination_epsilon=tight_epsilon(
+            delta=setting.delta,
+            rounds=rounds,
+            dark_count=dark_count,
+            **setting.channel,
+            sampling_rate=setting.sampling_rate,
+            orders=orders,
+        ),
         rounds=rounds,
         dark_count=dark_count,
         events=rounds * worst * setting.senders * dark_count,
@@ -252,6 +227,7 @@ def account_table(result: Account) -> list[tuple[str, str]]:
     s = result.setting
     return [
         ("epsilon", f"{result.epsilon:.4f} at delta {s.delta:g} ({s.adjacency}, Renyi order {result.order:g})"),
+        ("epsilon by domination", f"{result.domination_epsilon:.4f} (a dominating Gaussian, same delta)"),
         ("rounds", f"{result.rounds}"),
         ("sampling rate", f"{s.sampling_rate:g}"),
         ("senders", f"{s.senders}, {s.honest} of them honest"),

@@ -10,24 +10,15 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import integrate, special, stats
+from scipy import integrate, stats
 
+from fedjax_poisson.accounting.gaussian import gaussian_delta
 from fedjax_poisson.accounting.renyi import FloatArray, _poisson_pair, _positive, check_orders
 
 
 def _last_count(rate: float) -> int:
     """A count above which a Poisson of this rate has mass below 1e-17 (Bernstein); callers add the rest as lost."""
     return int(rate + 9 * math.sqrt(rate) + 30) + 1
-
-
-def gaussian_delta(epsilon: float, noise_multiplier: float) -> float:
-    """Exact delta of the Gaussian mechanism at this epsilon (Balle and Wang 2018, arXiv:1805.06530, Theorem 8).
-
-    ``Phi(1/(2z) - eps z) - e^eps Phi(-1/(2z) - eps z)``, z = standard deviation over sensitivity.
-    """
-    z = _positive("noise_multiplier", noise_multiplier)
-    log_first, log_second = special.log_ndtr(0.5 / z - epsilon * z), epsilon + special.log_ndtr(-0.5 / z - epsilon * z)
-    return float(math.exp(log_first) * -math.expm1(min(log_second - log_first, 0.0)))
 
 
 def centred_poisson_rdp(orders: ArrayLike) -> FloatArray:

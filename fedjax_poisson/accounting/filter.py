@@ -8,9 +8,9 @@ A filter is three pure functions over a small state; nothing is mutated:
 
 *Event budget* (exact). If the curve of release t is ``m_t * curve`` with a fixed curve and an adaptively chosen
 amount m_t (the embedding at fixed honest senders, modulation and K: m_t is the dark count), then ``sum m_t <= M``
-almost surely bounds ``sum rho_t(a) <= M curve(a)`` at ALL orders at once. Feldman and Zrnic 2021 (arXiv:2008.11193,
-Theorem 3.1) then gives (a, M curve(a)) for every a, so the best order may be taken and M is exactly what a
-non-adaptive accountant would allow: adaptivity costs nothing.
+almost surely bounds ``sum rho_t(a) <= M curve(a)`` at ALL orders at once. Feldman and Zrnic 2021 (arXiv:2008.11193)
+then gives (a, M curve(a)) for every a, so the best order may be taken and M is exactly what a non-adaptive accountant
+would allow: adaptivity costs nothing.
 
 *One order* otherwise. Fix a* in advance and stop before ``sum rho_t(a*)`` exceeds what a* certifies.
 

@@ -9,7 +9,7 @@ the second one sees the first one's row.
 release t given everything released before, and B = epsilon - log(1 - 1/a*) + (log delta + log a*) / (a* - 1). A
 release is admitted only while sum_t rho_t(a*) <= B. Then the sequence of all admitted releases is (a*, B)-Renyi
 private even if every mechanism, its parameters and the moment of stopping were chosen from earlier releases (Feldman
-and Zrnic 2021, arXiv:2008.11193, Theorem 3.1: a bound that holds almost surely on the sum of adaptively chosen
+and Zrnic 2021, arXiv:2008.11193, the Renyi filter: a bound that holds almost surely on the sum of adaptively chosen
 divergences of one order), hence (epsilon, delta)-private by the Canonne-Kamath-Steinke conversion at that order. The
 order may not be chosen afterwards from what was spent; it is part of the first link of the chain and cannot be
 changed. So there are two ways to open a ledger:
@@ -173,9 +173,8 @@ class Ledger:
         cost = float(curve[self._index])
         if not math.isfinite(cost):
             raise ValueError(
-                f"the release of {mechanism!r} is infinite at the ledger's order {self.order:g}: it has no Renyi "
-                "guarantee there; "
-                "use a mechanism with finite divergence or open the ledger at a lower filter_order"
+                f"the release of {mechanism!r} is infinite at the ledger's order {self.order:g}: it has no Renyi guarantee "
+                "there; use a mechanism with finite divergence or open the ledger at a lower filter_order"
             )
         blob, body = pack_curve(curve), canonical(dict(parameters))
         curve_hash = digest(blob)
@@ -186,10 +185,9 @@ class Ledger:
             if total > budget:
                 raise BudgetExhausted(
                     f"release {label!r} ({purpose}) costs {cost:.6g} nats at order {self.order:g}, "
-                    f"{max(budget - spent, 0):.6g} of "
-                    f"{budget:.6g} remain (epsilon budget {self.budget_epsilon:g} at delta {self.delta:g}); nothing "
-                    "was written: "
-                    "stop here, or plan the run for a larger epsilon or fewer releases"
+                    f"{max(budget - spent, 0):.6g} of {budget:.6g} remain (epsilon budget {self.budget_epsilon:g} at "
+                    f"delta {self.delta:g}); nothing was written: stop here, or plan the run for a larger epsilon or "
+                    "fewer releases"
                 )
             time = datetime.now(UTC).isoformat(timespec="microseconds")
             row: tuple[Any, ...] = (
@@ -256,11 +254,11 @@ class Ledger:
             body, genesis = cursor.fetchone()
         if digest(body) != genesis or genesis != self.genesis or canonical(json.loads(body)) != body:
             raise LedgerCorrupt("the settings of the ledger (budget, unit, adjacency, orders) were changed")
-        curves = self._curves()
+        blobs = dict(self.connection.execute("SELECT hash, rdp FROM curves"))
         previous, spent, count = genesis, 0.0, 0
         for row in self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id"):
             count += 1
-            curve = curves.get(row[10])
+            blob = blobs.get(row[10], b"")
             if row[0] != count:
                 raise LedgerCorrupt(f"row {count} is missing, the next one is {row[0]}: a release was removed")
             if row[12] != previous or link_hash(row) != row[13]:
@@ -268,9 +266,9 @@ class Ledger:
                     f"row {count} ({row[3]!r}) does not follow from the row before it: it was changed, inserted or "
                     "moved"
                 )
-            if curve is None or digest(pack_curve(curve)) != row[10] or curve.shape != self.orders.shape:
+            if digest(blob) != row[10] or len(blob) != 8 * self.orders.size:
                 raise LedgerCorrupt(f"the curve of row {count} ({row[3]!r}) was changed or removed")
-            spent = _add_upward(spent, float(curve[self._index]))
+            spent = _add_upward(spent, float(unpack_curve(blob)[self._index]))
             if float.fromhex(row[11]) != spent or (row[4], row[5]) != (self.unit, self.adjacency):
                 raise LedgerCorrupt(f"the total, unit or adjacency of row {count} ({row[3]!r}) is not the ledger's")
             previous = row[13]
@@ -292,20 +290,20 @@ def _load(path: Path, connection: sqlite3.Connection) -> Ledger:
             raise LedgerCorrupt(f"{path} is a database without a privacy ledger")
         body, genesis = connection.execute("SELECT body, hash FROM settings").fetchone()
         settings = json.loads(body)
-    except (TypeError, ValueError) as error:
-        raise LedgerCorrupt(f"the settings of the ledger at {path} cannot be read: {error}") from error
-    return Ledger(
-        path=path,
-        budget_epsilon=settings["epsilon"],
-        delta=settings["delta"],
-        unit=settings["unit"],
-        adjacency=settings["adjacency"],
-        orders=check_orders(settings["orders"]),
-        order=settings["order"],
-        planned=settings["planned_rdp"] is not None,
-        genesis=genesis,
-        connection=connection,
-    )
+        return Ledger(
+            path=path,
+            budget_epsilon=settings["epsilon"],
+            delta=settings["delta"],
+            unit=settings["unit"],
+            adjacency=settings["adjacency"],
+            orders=check_orders(settings["orders"]),
+            order=settings["order"],
+            planned=settings["planned_rdp"] is not None,
+            genesis=genesis,
+            connection=connection,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerCorrupt(f"the settings of the ledger at {path} cannot be read: {error!r}") from error
 
 
 def read_ledger(path: str | Path) -> Ledger:
@@ -425,7 +423,6 @@ def open_ledger(
         )
         raise ValueError(
             f"the ledger at {path} was opened with other settings ({differ or 'orders'}); a budget cannot be changed "
-            "after the fact: "
-            "use the stored settings (read_ledger) or a new run folder"
+            "after the fact: use the stored settings (read_ledger) or a new run folder"
         )
     return ledger

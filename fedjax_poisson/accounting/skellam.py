@@ -26,8 +26,7 @@ def _integer_orders_only(orders: ArrayLike) -> FloatArray:
 def skellam_rdp(orders: ArrayLike, *, variance: float, l1: float, l2: float) -> FloatArray:
     """Published bound on the Renyi curve of integer vectors with Skellam noise.
 
-    ``a l2^2/(2v) + min( ((2a-1) l2^2 + 6 l1)/(4 v^2), 3 l1/(2v) )`` (Agarwal, Kairouz, Liu 2021, arXiv:2110.04995,
-    Theorem 3.5 with unit scale).
+    ``a l2^2/(2v) + min( ((2a-1) l2^2 + 6 l1)/(4 v^2), 3 l1/(2v) )`` (Agarwal, Kairouz, Liu 2021, arXiv:2110.04995).
 
     Args:
       orders: integer orders a >= 2, float64[n].
@@ -53,7 +52,7 @@ class Sensitivity(NamedTuple):
 def rounded_sensitivity(
     *, scaled_norm: float, dimension: int, beta: float = math.exp(-0.5), adjacency: str = "zero_out"
 ) -> Sensitivity:
-    """Sensitivities after conditional stochastic rounding (Kairouz, Liu, Steinke 2021, arXiv:2102.06387, Prop. 22).
+    """Sensitivities after conditional stochastic rounding (Kairouz, Liu, Steinke 2021, arXiv:2102.06387).
 
     Rounding is redrawn until the norm is at most ``l2 = min( t + sqrt(d), sqrt(t^2 + d/4 + sqrt(2 log(1/beta)) (t +
     sqrt(d)/2)) )``, t = scaled_norm; then ``l1 <= min(sqrt(d) l2, l2^2)`` because the vector is integer. Ignoring the

@@ -31,14 +31,10 @@ COUNT_BITS = 8
 MILLION = 1 << 20
 RESNET50 = 25_600_000
 PLANS = {
-    "columns radix 2": Plan(True, 1, False, False, 0),
-    "columns radix 4": Plan(True, 2, False, False, 0),
-    "columns radix 8": Plan(True, 3, False, False, 0),
-    "columns radix 16": Plan(True, 4, False, False, 0),
-    "rows radix 2": Plan(False, 1, False, False, 0),
-    "rows radix 4": Plan(False, 2, False, False, 0),
-    "rows radix 8": Plan(False, 3, False, False, 0),
-    "rows radix 16": Plan(False, 4, False, False, 0),
+    f"{'columns' if columns else 'rows'} radix {1 << radix}{' joined' if join else ''}": Plan(columns=columns, radix=radix, join=join)
+    for columns in (True, False)
+    for radix in (1, 2, 3, 4)
+    for join in (True, False)
 }
 
 

@@ -16,7 +16,6 @@ from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fedjax_poisson.ckks import modular, noise, ntt, packing, sampling
 from fedjax_poisson.ckks.parameters import CkksParameters
@@ -85,20 +84,21 @@ class Plan(NamedTuple):
     Attributes:
         columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
         radix: Butterfly stages fused into one pass over the data.
-        share_products: Keep the products of a stage in memory (see `ntt.forward_columns`).
-        limb_by_limb: Loop over the primes, so that one limb of a block of rows stays in a core's cache.
-        row_block: Loop over blocks of this many rows; 0 for all at once.
+        materialize: Keep intermediate results in memory instead of having them computed again for each use (`share_products` of
+            `ntt.forward_columns`, and the same for what enters the transform): right for a CPU, where XLA fuses per output.
+        join: Transform the three polynomials of a public-key encryption in one go rather than one after the other.
+        row_block: Loop over blocks of this many rows, so that a block stays in cache; 0 for all at once.
     """
 
     columns: bool = True
     radix: int = 1
-    share_products: bool = True
-    limb_by_limb: bool = True
-    row_block: int = 16
+    materialize: bool = False
+    join: bool = True
+    row_block: int = 0
 
 
-CPU_PLAN = Plan()
-ACCELERATOR_PLAN = Plan(columns=True, radix=4, share_products=False, limb_by_limb=False, row_block=0)
+CPU_PLAN = Plan(materialize=True, join=False, row_block=16)
+ACCELERATOR_PLAN = Plan(radix=4)
 
 
 def _small_to_ntt(x: jax.Array, moduli: tuple[int, ...]) -> jax.Array:
@@ -272,89 +272,76 @@ def _seeded_inputs(
     return jax.lax.optimization_barrier((key_form[:, None], words, error))
 
 
-class _Limbs(NamedTuple):
-    """Per-limb constants, every leaf with the limb axis first, so that a loop over limbs can slice them."""
-
-    table: ntt.NttTables
-    inverse: np.ndarray
-    message: sampling.Combination
-    uniform: sampling.Combination
+def _materialized(plan: Plan, x: jax.Array) -> jax.Array:
+    return jax.lax.optimization_barrier(x) if plan.materialize else x
 
 
-def _limbs(params: CkksParameters) -> _Limbs:
-    return _Limbs(
+def _transform(params: CkksParameters, plan: Plan, x: jax.Array) -> jax.Array:
+    return ntt.forward_columns(
+        _materialized(plan, x),
         ntt.tables(params.degree, params.moduli),
-        modular.constants(params.moduli).inverse,
-        packing.word_combination(params),
-        sampling.uniform_combination(params.moduli),
+        ntt.capacity(params.moduli),
+        radix=plan.radix,
+        share_products=plan.materialize,
     )
 
 
-def _encrypt_public(params: CkksParameters, plan: Plan, limbs: _Limbs, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
+def _combine(params: CkksParameters, words: jax.Array, weights: sampling.Combination) -> jax.Array:
+    return sampling.combine(words, weights, ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli))
+
+
+def _encrypt_public(params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
     """Key [L, 2, N], words [W, ..., N, B], small [3, ..., N, B] (u, e0, e1) to ciphertext residues [2, ..., L, N, B]."""
-    q = jnp.asarray(limbs.table.q)[..., None]
-    cap = ntt.capacity(params.moduli)
+    c = modular.constants(params.moduli)
+    q, inverse = c.q[..., None], c.inverse[..., None]
     u, e0, e1 = modular.from_signed(small[..., None, :, :], q)
-    message = modular.add(sampling.combine(words, limbs.message, limbs.table, cap), e0, q)
-    axis = -1 if plan.columns else 0
-    joined = jnp.concatenate([u, message, e1], axis=axis)
-    transformed = ntt.forward_columns(joined, limbs.table, cap, radix=plan.radix, share_products=plan.share_products)
-    u, message, e1 = jnp.split(transformed, 3, axis=axis)
-    inverse = jnp.asarray(limbs.inverse)[..., None]
-    return jnp.stack(
-        [modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in enumerate((message, e1))]
-    )
+    message = modular.add(_combine(params, words, packing.word_combination(params)), e0, q)
+    if plan.join:
+        axis = -1 if plan.columns else 0
+        joined = _transform(params, plan, jnp.concatenate([u, message, e1], axis=axis))
+        u, message, e1 = jnp.split(joined, 3, axis=axis)
+    else:
+        u, message, e1 = _transform(params, plan, u), _transform(params, plan, message), _transform(params, plan, e1)
+    pairs = enumerate((message, e1))
+    return jnp.stack([modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in pairs])
 
 
-def _encrypt_seeded(params: CkksParameters, plan: Plan, limbs: _Limbs, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
+def _encrypt_seeded(params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
     """Key [L, 1, N], words [W + W', ..., N, B], small [1, ..., N, B] (e) to the residues of c0 [1, ..., L, N, B]."""
-    q = jnp.asarray(limbs.table.q)[..., None]
-    cap = ntt.capacity(params.moduli)
-    split = limbs.message.weights.shape[-1]
-    uniform = sampling.combine(words[split:], limbs.uniform, limbs.table, cap)
-    message = modular.add(
-        sampling.combine(words[:split], limbs.message, limbs.table, cap), modular.from_signed(small[0][..., None, :, :], q), q
-    )
-    message = ntt.forward_columns(message, limbs.table, cap, radix=plan.radix, share_products=plan.share_products)
-    inverse = jnp.asarray(limbs.inverse)[..., None]
-    return modular.subtract(message, modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)[None]
+    c = modular.constants(params.moduli)
+    q, inverse = c.q[..., None], c.inverse[..., None]
+    weights = packing.word_combination(params)
+    split = weights.weights.shape[-1]
+    uniform = _materialized(plan, _combine(params, words[split:], sampling.uniform_combination(params.moduli)))
+    message = modular.add(_combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q)
+    return modular.subtract(_transform(params, plan, message), modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)[None]
 
 
 def _by_blocks(
     encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
 ) -> jax.Array:
-    """Run an encryptor over blocks of rows and limbs as the plan says: words [W, N, R], small [S, N, R] to ciphertext data [R, P, L, N]."""
+    """Run an encryptor over blocks of rows as the plan says: words [W, N, R], small [S, N, R] to ciphertext data [R, P, L, N]."""
     rows = words.shape[-1]
-    block = min(plan.row_block or rows, rows)
-    if block == rows:
-        return _all_rows(encryptor, params, plan, key, words, small)
-    blocks = -(-rows // block)
+    blocks = -(-rows // (plan.row_block or rows))
+    if blocks == 1:
+        return _block(encryptor, params, plan, key, words, small)
+    block = -(-rows // blocks)
 
     def split(x: jax.Array) -> jax.Array:
         padded = jnp.pad(x, [(0, 0), (0, 0), (0, blocks * block - rows)])
         return jnp.moveaxis(padded.reshape(*x.shape[:-1], blocks, block), -2, 0)
 
-    result = jax.lax.map(lambda xs: _all_rows(encryptor, params, plan, key, *xs), (split(words), split(small)))
+    result = jax.lax.map(lambda xs: _block(encryptor, params, plan, key, *xs), (split(words), split(small)))
     return result.reshape(blocks * block, *result.shape[2:])[:rows]
 
 
-def _all_rows(
+def _block(
     encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
 ) -> jax.Array:
-    limbs = _limbs(params)
-    if not plan.columns:  # [.., N, R] to [.., R, N, 1]
-        words, small = jnp.swapaxes(words, -1, -2)[..., None], jnp.swapaxes(small, -1, -2)[..., None]
-    if plan.limb_by_limb:
-        mapped = jax.lax.map(
-            lambda xs: encryptor(params, plan, *jax.tree.map(lambda leaf: leaf[None], xs), words, small),
-            (jax.tree.map(jnp.asarray, limbs), key),
-        )  # [L, P, ..., 1, N, B]
-        result = jnp.moveaxis(mapped[..., 0, :, :], 0, -3)
-    else:
-        result = encryptor(params, plan, limbs, key, words, small)
-    if plan.columns:  # [P, L, N, R]
-        return jnp.transpose(result, (3, 0, 1, 2))
-    return jnp.swapaxes(result[..., 0], 0, 1)
+    if plan.columns:
+        return jnp.transpose(_materialized(plan, encryptor(params, plan, key, words, small)), (3, 0, 1, 2))  # from [P, L, N, R]
+    rows_first = [jnp.swapaxes(x, -1, -2)[..., None] for x in (words, small)]  # [.., R, N, 1]
+    return jnp.swapaxes(encryptor(params, plan, key, *rows_first)[..., 0], 0, 1)
 
 
 def add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:

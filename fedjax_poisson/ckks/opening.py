@@ -32,7 +32,7 @@ from fedjax_poisson.ckks.sampling import Stream, fold_in
 
 
 class PartialDecryption(NamedTuple):
-    """A party's answer: d_j, uint32 `[R, L, N]`, coefficients in natural order.
+    """A party's answer: d_j, uint32 `[R, L, N]` in NTT form, so that a changed residue spoils a whole row and is seen.
 
     Attributes:
       party: who answers.
@@ -177,8 +177,9 @@ def fuse(
                 f"uint32{list(expected)}."
             )
     counts, distance, sound = _fuse(params, size, ciphertext.data, tuple(answer.data for answer in answers))
-    if not bool(jnp.all(sound)):
-        party = answers[int(jnp.argmin(sound))].party
+    if not bool(sound):
+        q = np.asarray(params.moduli, np.uint32)[:, None]
+        party = next(answer.party for answer in answers if np.any(np.asarray(answer.data) >= q))
         raise WireError(f"The answer of party {party} has a residue that is not below its prime: altered.")
     return counts, distance
 
@@ -220,7 +221,7 @@ def ciphertext_digest(session: Session, ciphertext: Ciphertext) -> bytes:
     """BLAKE2b-256 of the second polynomials, which are all that an answer depends on."""
     state = hashlib.blake2b(digest_size=32, person=b"fjp threshold c1")
     state.update(session.label)
-    state.update(np.ascontiguousarray(np.asarray(ciphertext.data[:, 1])).astype("<u4").tobytes())
+    state.update(np.ascontiguousarray(np.asarray(ciphertext.data)[:, 1], "<u4"))
     return state.digest()
 
 
@@ -247,22 +248,22 @@ def _within(team: tuple[int, ...], session: Session) -> bool:
 def _answer(
     params: CkksParameters, secret: jax.Array, scalar: jax.Array, data: jax.Array, digest: jax.Array, stream: Stream
 ) -> jax.Array:
-    """C1 (lambda sigma) + r, uint32 [R, L, N] in coefficients; r's stream has the ciphertext's digest folded in."""
+    """C1 (lambda sigma) + r, uint32 [R, L, N] in NTT form; r's stream has the ciphertext's digest folded in."""
     c = modular.constants(params.moduli)
     second = data[:, 1]
     own = fold_in(stream, "smudging", *(digest[i] for i in range(8)))
     weighted = modular.multiply(secret, jnp.broadcast_to(scalar[:, None], secret.shape), c)
     product = modular.multiply(second, jnp.broadcast_to(weighted, second.shape), c)
-    noise = smudging(params, own, second.shape[0])
-    return modular.add(ntt.inverse(product, params.moduli), noise, c.q)
+    noise = ntt.forward(smudging(params, own, second.shape[0]), params.moduli)
+    return modular.add(product, noise, c.q)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _fuse(
     params: CkksParameters, size: int, data: jax.Array, answers: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Counts, distance, and for each answer whether all its residues are below their primes."""
+    """Counts, distance, and whether all residues of all answers are below their primes."""
     q = modular.constants(params.moduli).q
-    total = functools.reduce(lambda a, b: modular.add(a, b, q), answers, ntt.inverse(data[:, 0], params.moduli))
-    sound = jnp.stack([jnp.all(answer < jnp.asarray(q)[None]) for answer in answers])
-    return *packing.decode(params, total, size), sound
+    total = functools.reduce(lambda a, b: modular.add(a, b, q), answers, data[:, 0])
+    sound = jnp.all(functools.reduce(jnp.maximum, answers) < jnp.asarray(q)[None])
+    return *packing.decode(params, ntt.inverse(total, params.moduli), size), sound

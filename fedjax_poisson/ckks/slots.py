@@ -226,9 +226,8 @@ def centred_float(residues: np.ndarray, moduli: tuple[int, ...]) -> np.ndarray:
     for digit, limit in zip(digits, middle, strict=True):  # the last digit decides, earlier ones break ties
         negative = np.where(digit == np.uint64(limit), negative, digit > np.uint64(limit))
     total = np.zeros(digits[0].shape)
-    weight = float(math.prod(moduli))
-    for digit, q in zip(reversed(digits), reversed(moduli), strict=True):
-        weight /= q
+    for i in reversed(range(len(moduli))):
+        digit, q, weight = digits[i], moduli[i], float(math.prod(moduli[:i]))
         total = total + np.where(negative, np.uint64(q - 1) - digit, digit).astype(np.float64) * weight
     return np.where(negative, -(total + 1), total)
 

@@ -16,6 +16,7 @@ import hashlib
 import math
 import struct
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,13 +38,14 @@ from fedjax_poisson.ckks.seal_format import (
 )
 from fedjax_poisson.ckks.slots import slot_parameters, slot_scale
 
-_CKKS_SCHEME = 2
 __all__ = ["from_bytes", "from_tenseal_vector", "read_tenseal_context", "tenseal_vector", "to_bytes"]
 
+_CKKS_SCHEME = 2
 _MAX_DEGREE = 1 << 15
 _MAX_PRIMES = 64
 _MAX_ROWS = 1 << 20
 _SYMMETRIC = 1
+_inverse = jax.jit(ntt.inverse, static_argnums=1)
 
 
 def read_tenseal_context(blob: bytes) -> tuple[CkksParameters, PublicKey | None, SecretKey | None]:
@@ -194,7 +196,7 @@ def _read_secret_key(blob: bytes, degree: int, chain: tuple[int, ...]) -> Secret
     data = _residues(reader.words(words), (len(chain), degree), chain, "secret key")
     reader.end()
     secret = _data_level(data)
-    coefficients = np.asarray(ntt.inverse(jnp.asarray(secret), _data_chain(chain))).astype(np.int64)
+    coefficients = np.asarray(_inverse(jnp.asarray(secret), _data_chain(chain))).astype(np.int64)
     q = np.asarray(_data_chain(chain), np.int64)[:, None]
     signed = np.where(coefficients > q // 2, coefficients - q, coefficients)
     if np.any(np.abs(signed) > 1) or np.any(signed != signed[:1]):

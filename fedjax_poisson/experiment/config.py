@@ -68,7 +68,7 @@ class Config:
     learning_rate: float = 0.3
     momentum: float = 0.8
     average_share: float = 0.5
-    aggregator: Literal["device", "tenseal", "plain"] = "tenseal"
+    aggregator: Literal["device", "tenseal", "plain"] = "device"
     seed: int | None = None
 
     def __post_init__(self) -> None:

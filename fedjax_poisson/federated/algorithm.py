@@ -107,11 +107,16 @@ def fedsgd(
     def contributions(params: Any, cohort: Records, stream: Stream) -> Array:
         contribution = records_lib.gradient_contribution(model.loss, params)
         units = cohort.features.shape[1]
+        # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
+        most = 1 if unit == "record" else max(largest_unit, 2)
+        own = jnp.arange(units, dtype=jnp.int32)
 
         def one_site(index: Array, x: Array, y: Array, site_unit: Array) -> Array:
             sampled = records_lib.sample_units(fold_in(stream, index, "sample"), units, sampling_rate)
+            if unit == "record":
+                site_unit = jnp.where(site_unit >= 0, own, jnp.int32(-1))
             return records_lib.summed_contributions(
-                contribution, mechanism, x, y, site_unit, sampled, largest_unit=largest_unit, chunk=chunk
+                contribution, mechanism, x, y, site_unit, sampled, largest_unit=most, chunk=chunk
             )
 
         indices = jnp.arange(cohort.features.shape[0], dtype=jnp.uint32)

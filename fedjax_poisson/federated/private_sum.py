@@ -72,7 +72,7 @@ def private_sum(
       float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and what it cost.
 
     Raises:
-      ValueError: the mechanism's output cannot be summed exactly.
+      ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats one or names one that is not there.
       RoundRefused: the aggregator refused to open (too few senders, a value far from an integer, tampering).
     """
     if not mechanism.facts.integer:
@@ -80,6 +80,7 @@ def private_sum(
             f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism."
         )
     present = list(range(grids.shape[0])) if senders is None else list(senders)
+    _check_senders(present, grids.shape[0])
     size = grids.shape[-1]
 
     clock = _Clock()
@@ -87,8 +88,6 @@ def private_sum(
     embed_seconds = clock.lap()
     sealed = [aggregator.encrypt(counts[i], fold_in(stream, i, _ENCRYPT)) for i in present]
     encrypt_seconds = clock.lap()
-    if not sealed:
-        raise ValueError("No sender took part in this round: nothing can be opened.")
     total = sealed[0]
     for one in sealed[1:]:
         total = aggregator.add(total, one)
@@ -109,6 +108,19 @@ def private_sum(
         open_seconds=open_seconds,
     )
     return estimate, info
+
+
+def _check_senders(present: list[int], count: int) -> None:
+    if not present:
+        raise ValueError("No sender took part in this round: nothing can be opened.")
+    if not all(0 <= i < count for i in present):
+        raise ValueError(
+            f"senders={present} names a sender that is not there; the {count} rows of grids are 0..{count - 1}."
+        )
+    if len(set(present)) != len(present):
+        raise ValueError(
+            f"senders={present} names a sender twice: its units would count twice while its noise was counted once; name each once."
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

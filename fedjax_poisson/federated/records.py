@@ -58,6 +58,7 @@ def summed_contributions(
     *,
     largest_unit: int,
     chunk: int = 256,
+    average: bool = False,
 ) -> Array:
     """One site's sum of clipped contributions of its sampled units, on the mechanism's grid.
 
@@ -71,6 +72,7 @@ def summed_contributions(
       largest_unit: records of the largest unit; 1 means that every record is its own unit (unit i is record i).
       chunk: how many records are vmapped at once; memory is `chunk * D`. A unit of several records is summed before it is clipped, so
         then all `[U, D]` sums are held.
+      average: a unit contributes the mean of its records' contributions instead of their sum.
 
     Returns:
       int32 `[D]`, not yet clamped to the mechanism's total bound (`mechanism.embed` does that).
@@ -98,6 +100,10 @@ def summed_contributions(
     units = sampled.shape[0]
     contributions = jnp.where((unit >= 0)[:, None], per_record(x, y), jnp.float32(0))
     summed = jax.ops.segment_sum(contributions, jnp.maximum(unit, 0), num_segments=units)
+    if average:
+        present = (unit >= 0).astype(jnp.float32)
+        sizes = jax.ops.segment_sum(present, jnp.maximum(unit, 0), num_segments=units)
+        summed = summed / jnp.maximum(sizes, jnp.float32(1))[:, None]
     clipped = jax.vmap(mechanism.clip)(summed)
     return jnp.sum(jnp.where(sampled[:, None], clipped, jnp.int32(0)), axis=0, dtype=jnp.int32)
 

@@ -19,10 +19,16 @@ from fedjax_poisson.randomness import Stream, fold_in
 
 
 def exact_scaler(cohort: Records, bounds: np.ndarray, binary: np.ndarray) -> standardize.Scaler:
-    """Global standardisation from exact moments: what the private release estimates."""
+    """Global standardisation from exact moments over units (a patient's records weigh one in all): what the private release estimates."""
     bounds32, flags = jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool)
     vectors = jax.vmap(jax.vmap(lambda x: standardize.moments(x, bounds32, flags)))(cohort.features)
-    total = jnp.sum(jnp.where(cohort.mask[..., None], vectors, jnp.float32(0)), axis=(0, 1))
+    units, mask = np.asarray(cohort.unit), np.asarray(cohort.mask)
+    weights = np.zeros(units.shape, np.float32)
+    for site, present in enumerate(mask):
+        own = units[site, present]
+        weights[site, present] = 1 / np.bincount(own)[own]
+    weighted = jnp.where(cohort.mask[..., None], vectors, jnp.float32(0)) * jnp.asarray(weights)[..., None]
+    total = jnp.sum(weighted, axis=(0, 1))
     return standardize.scaler_from_moments(total, bounds32, flags)
 
 

@@ -2,7 +2,8 @@
 
 A record contributes one vector: a constant (for the count), its clipped features, and the squares of the features that are not binary
 (for a binary feature x**2 = x, so its variance follows from its mean). Features enter relative to public bounds: a binary feature as
-0 or 1, any other as t in [-1, 1] across its range. One release, clipped, embedded and accounted like any other.
+0 or 1, any other as t in [-1, 1] across its range. A patient with several records contributes the mean of their vectors: the moments are over
+patients, and no count of records has to be clipped. One release, clipped, embedded and accounted like any other.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ def private_scaler(
                 us,
                 everyone,
                 largest_unit=largest_unit,
+                average=True,
             )
         )(x, y, unit)
 

@@ -1,5 +1,7 @@
 """Privacy mechanisms: each a record of pure functions with its clip, its sampler, its estimator and its accountant."""
 
+from fedjax_poisson.mechanisms import experimental
+from fedjax_poisson.mechanisms.adaptive import AdaptiveEmbedding, ClipState, adaptive_embedding
 from fedjax_poisson.mechanisms.gaussian import gaussian
 from fedjax_poisson.mechanisms.grouped import grouped
 from fedjax_poisson.mechanisms.poisson import poisson_embedding
@@ -7,4 +9,16 @@ from fedjax_poisson.mechanisms.single_channel import single_channel
 from fedjax_poisson.mechanisms.skellam import skellam
 from fedjax_poisson.mechanisms.types import Facts, Mechanism
 
-__all__ = ["Facts", "Mechanism", "gaussian", "grouped", "poisson_embedding", "single_channel", "skellam"]
+__all__ = [
+    "AdaptiveEmbedding",
+    "ClipState",
+    "Facts",
+    "Mechanism",
+    "adaptive_embedding",
+    "experimental",
+    "gaussian",
+    "grouped",
+    "poisson_embedding",
+    "single_channel",
+    "skellam",
+]

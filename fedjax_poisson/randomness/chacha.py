@@ -16,6 +16,7 @@ Source: Nir and Langley, RFC 8439 (2018), sections 2.1-2.4; Bernstein, "ChaCha, 
 from __future__ import annotations
 
 import functools
+import functools
 import hashlib
 import math
 import os
@@ -29,6 +30,7 @@ import numpy as np
 from jax import lax
 
 BLOCK_WORDS = 16
+TILE = 4096  # lanes that a CPU works on at once: sixteen words of each stay in the second-level cache
 MAX_BYTES = 1 << 38  # the 32-bit block counter times 64 bytes
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
 _OUTPUT, _INTEGER_LABEL, _TEXT_LABEL, _SEED = 0, 1, 2, 3  # first nonce word: the domain of a block
@@ -103,7 +105,7 @@ def stream(seed: int | None = None) -> Stream:
     )
     key = np.frombuffer(int(seed).to_bytes(32, "little"), "<u4").astype(np.uint32)
     # One derivation, so that small seeds do not leave nearly-zero keys behind.
-    return Stream(_derive(jnp.asarray(key), jnp.uint32(0), (_SEED, 0, 0)), jnp.uint32(1))
+    return Stream(_derive(jnp.asarray(key), jnp.uint32(0), _words(_SEED, 0, 0)), jnp.uint32(1))
 
 
 def is_reproducible(stream: Stream) -> bool:
@@ -131,10 +133,10 @@ def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
     """
     if not labels:
         raise ValueError("fold_in needs at least one label: without one the parent would be used twice")
-    key = stream.key
-    for label in labels:
-        key = _derive(key, *_label_words(label))
-    return Stream(key, stream.reproducible)
+    words = [_label_words(label) for label in labels]
+    if len(words) == 1:
+        return Stream(_derive(stream.key, *words[0]), stream.reproducible)
+    return Stream(_derive_all(stream.key, tuple(words)), stream.reproducible)
 
 
 def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
@@ -178,10 +180,28 @@ def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> 
         raise ValueError(
             f"{blocks} blocks of 64 bytes exceed the 2^38 bytes of one stream; fold in a label per part and read each part separately"
         )
-    counter = jnp.arange(blocks, dtype=jnp.uint32)
-    if first is not None:
-        counter = counter + first
-    return output_block(stream.key, counter)
+    return _block_words(blocks, stream.key, jnp.uint32(0) if first is None else first)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
+    def all_at_once(key: jax.Array, first: jax.Array) -> Words:
+        return output_block(key, jnp.arange(blocks, dtype=jnp.uint32) + first)
+
+    def tile_by_tile(key: jax.Array, first: jax.Array) -> Words:
+        # Tiles of words that stay in the second-level cache through all rounds, one stream after the other under vmap.
+        tiles = -(-blocks // TILE)
+        lanes = -(-blocks // tiles)
+
+        def one_tile(_: None, tile: jax.Array) -> tuple[None, Words]:
+            return None, output_block(key, jnp.arange(lanes, dtype=jnp.uint32) + (first + tile * jnp.uint32(lanes)))
+
+        words = lax.scan(one_tile, None, jnp.arange(tiles, dtype=jnp.uint32))[1]
+        return tuple(word.reshape(-1)[:blocks] for word in words)
+
+    if blocks <= TILE:
+        return all_at_once(key, first)
+    return lax.platform_dependent(key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once)
 
 
 def output_block(key: jax.Array, counter: jax.Array) -> Words:
@@ -250,32 +270,37 @@ def _rotate(x: jax.Array, by: int) -> jax.Array:
     return (x << jnp.uint32(by)) | (x >> jnp.uint32(32 - by))
 
 
-def _derive(key: jax.Array, counter: jax.Array, nonce: tuple[int | jax.Array, ...]) -> jax.Array:
-    return _first_half(key, counter, tuple(jnp.uint32(n) for n in nonce))
-
-
 @jax.jit
-def _first_half(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
+def _derive(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
+    """The key derived from the block with this counter and nonce, uint32[8]."""
     return jnp.stack(chacha20_block(key, counter, nonce)[:8])
 
 
-def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, tuple[int | jax.Array, ...]]:
+@jax.jit
+def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> jax.Array:
+    """One derivation after the other, as a scan: the rounds are compiled once however many labels there are."""
+    rows = jnp.stack([jnp.stack([counter, *nonce]) for counter, nonce in labels])
+    key = key | (jnp.bitwise_or.reduce(rows, axis=(0, 1)) & jnp.uint32(0))  # the carry varies over the labels' mesh axes too
+    return lax.scan(lambda parent, row: (_derive(parent, row[0], (row[1], row[2], row[3])), None), key, rows)[0]
+
+
+def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
+    """Counter and nonce of the block that derives `label`."""
     if isinstance(label, str):
         digest = np.frombuffer(hashlib.sha256(label.encode()).digest(), "<u4")
-        return jnp.uint32(digest[0]), (_TEXT_LABEL, int(digest[1]), int(digest[2]))
-    if isinstance(label, bool):
-        raise TypeError("a label is an int, a text or a 32-bit integer scalar, got bool; name the two cases")
-    if isinstance(label, int):
+        return jnp.uint32(digest[0]), _words(_TEXT_LABEL, digest[1], digest[2])
+    if isinstance(label, int | np.integer) and not isinstance(label, bool):
         if not 0 <= label < 1 << 32:
             raise ValueError(f"an integer label lies in [0, 2^32), got {label}; fold in two labels for more")
-        return jnp.uint32(label), (_INTEGER_LABEL, 0, 0)
-    if not isinstance(label, jax.Array | np.ndarray | np.generic):
-        raise TypeError(f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}")
+        return jnp.uint32(int(label)), _words(_INTEGER_LABEL, 0, 0)
+    if not isinstance(label, jax.Array | np.ndarray):
+        raise TypeError(f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}; convert it first")
     if label.ndim != 0 or label.dtype not in (np.dtype(np.uint32), np.dtype(np.int32)):
-        if isinstance(label, np.integer):
-            return _label_words(int(label))
         raise TypeError(
             f"an array label is a uint32 or int32 scalar, got {label.dtype}{list(label.shape)}; vmap fold_in over an array of labels"
         )
-    word = jnp.asarray(label)
-    return lax.bitcast_convert_type(word, jnp.uint32), (_INTEGER_LABEL, 0, 0)
+    return lax.bitcast_convert_type(jnp.asarray(label), jnp.uint32), _words(_INTEGER_LABEL, 0, 0)
+
+
+def _words(*values: int | np.integer) -> Words:
+    return tuple(jnp.uint32(int(value)) for value in values)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, Stream, Words, output_block
+from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, TILE, Stream, Words, output_block
 from fedjax_poisson.randomness.tables import (
     GRID_BITS,
     Level,
@@ -48,7 +48,6 @@ __all__ = [
     "skellam_tables",
 ]
 
-_TILE = 4096  # lanes that are worked on at once on a CPU: sixteen words each stay in the second-level cache
 
 
 def push_pull(stream: Stream, grid: jax.Array, tables: SamplingTables) -> jax.Array:
@@ -105,7 +104,7 @@ def _check_kind(tables: SamplingTables, kind: str) -> None:
 def _tiling(draws: int, per_group: int) -> tuple[int, int]:
     """(tiles, lanes): draw number (tile * per_group + j) * lanes + i is draw j of lane i of that tile."""
     groups = -(-draws // per_group)
-    tiles = -(-groups // _TILE)
+    tiles = -(-groups // TILE)
     return tiles, -(-groups // tiles)
 
 

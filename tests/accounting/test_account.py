@@ -27,6 +27,7 @@ def test_epsilon_parameters_and_rounds_agree():
 def test_variance_beside_the_gaussians(epsilon, over_pld):
     result = acc.make_account(SETTING, epsilon=epsilon, rounds=1)
     assert 1.0 < result.variance_over_gaussian_rdp < 1.003
+    assert 0.88 * epsilon < result.domination_epsilon < 0.95 * result.epsilon
     ratio = result.variance_over_gaussian_pld / result.variance_over_gaussian_rdp
     assert ratio == pytest.approx(over_pld, abs=2e-3)
 
@@ -87,5 +88,7 @@ def test_wrong_requests_are_refused():
         acc.make_account(SETTING, epsilon=3.0)
     with pytest.raises(ValueError, match="lower the dark count"):
         acc.make_account(SETTING, epsilon=0.1, dark_count=1e6)
+    with pytest.raises(ValueError, match="raise the dark count"):
+        acc.make_account(SETTING, rounds=1, dark_count=1e-12)
     with pytest.raises(ValueError, match="zero_out only"):
         acc.calibrate_gaussian_pld(epsilon=1.0, delta=1e-5, rounds=1, sampling_rate=0.1, adjacency="replace_one")

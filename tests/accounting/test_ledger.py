@@ -217,6 +217,7 @@ EDITS = {
     "middle removed": ("DELETE FROM releases WHERE id = 3", "row 3 is missing"),
     "first removed": ("DELETE FROM releases WHERE id = 1", "row 1 is missing"),
     "curve": ("UPDATE curves SET rdp = zeroblob(length(rdp))", "curve of row 1"),
+    "curve cut": ("UPDATE curves SET rdp = substr(rdp, 1, 13)", "curve of row 1"),
     "curve removed": ("DELETE FROM curves", "curve of row 1"),
     "spent": ("UPDATE releases SET spent = '0x0.0p+0' WHERE id = 5", "row 5"),
     "settings": ("UPDATE settings SET body = replace(body, '\"epsilon\":2.0', '\"epsilon\":9.0')", "settings"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting as acc
-from fedjax_poisson.accounting.experimental import gaussian_delta
+from fedjax_poisson.accounting.gaussian import gaussian_delta
 from tests.accounting import reference
 
 DELTA = 1e-5

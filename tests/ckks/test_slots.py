@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from fedjax_poisson.ckks import encryption, ntt, slots
 from fedjax_poisson.randomness.chacha import fold_in, stream
 
+GENERATE = jax.jit(encryption.generate_keys, static_argnums=0)
+ADD = jax.jit(encryption.add, static_argnums=0)
 DEGREE, MODULI = 64, ntt.primes_below(1 << 30, 64, 3)
 
 
@@ -52,7 +55,7 @@ def test_centred_float_is_the_nearest_double(numbers, limbs):
 def test_encrypt_and_decrypt_with_both_keys_and_add():
     params = ring(2.0**40)
     root = stream()
-    secret, public = encryption.generate_keys(params, fold_in(root, "key"))
+    secret, public = GENERATE(params, fold_in(root, "key"))
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(2, 40))
     first = slots.encrypt_slots(params, public, a, fold_in(root, 1))
@@ -60,9 +63,9 @@ def test_encrypt_and_decrypt_with_both_keys_and_add():
     assert second.seed is not None
     np.testing.assert_allclose(slots.decrypt_slots(params, secret, first, 40), a, atol=1e-6)
     np.testing.assert_allclose(slots.decrypt_slots(params, secret, second, 40), b, atol=1e-8)
-    both = encryption.add(params, first, second)
+    both = ADD(params, first, second)
     np.testing.assert_allclose(slots.decrypt_slots(params, secret, both, 40), a + b, atol=1e-6)
-    other, _ = encryption.generate_keys(params, fold_in(root, "other key"))
+    other, _ = GENERATE(params, fold_in(root, "other key"))
     assert np.max(np.abs(slots.decrypt_slots(params, other, first, 40) - a)) > 1e6
 
 

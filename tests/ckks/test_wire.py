@@ -26,7 +26,7 @@ def ring(mode: str):
 
 
 def random_ciphertext(mode: str, rows: int = 2, seed: int = 0) -> Ciphertext:
-    """Residues at both ends of their range and uniform between: what the format carries does not depend on what it means."""
+    """Residues at both ends of their range and uniform between: the format does not depend on what they mean."""
     params, rng = ring(mode), np.random.default_rng(seed)
     polynomials = 1 if mode == "seeded" else 2
     q = np.asarray(params.moduli, np.uint64)[:, None]
@@ -73,11 +73,16 @@ def test_encryption_survives_the_wire():
     from fedjax_poisson.randomness.chacha import fold_in, stream
 
     root = stream()
-    secret, _ = encryption.generate_keys(params, fold_in(root, 0))
+    secret, _ = jax.jit(encryption.generate_keys, static_argnums=0)(params, fold_in(root, 0))
     counts = jnp.arange(-500, 500, dtype=jnp.int32)
-    sent = wire.to_bytes(params, encryption.encrypt(params, secret, counts, fold_in(root, 1)))
+    sent = wire.to_bytes(
+        params, jax.jit(encryption.encrypt, static_argnums=0)(params, secret, counts, fold_in(root, 1))
+    )
     np.testing.assert_array_equal(
-        np.asarray(encryption.decrypt(params, secret, wire.from_bytes(params, sent), 1000)), np.asarray(counts)
+        np.asarray(
+            jax.jit(encryption.decrypt, static_argnums=(0, 3))(params, secret, wire.from_bytes(params, sent), 1000)
+        ),
+        np.asarray(counts),
     )
 
 

@@ -1,0 +1,354 @@
+"""The command line as a user meets it: what it says it does, it does; what is wrong gets one line and exit code 2."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedjax_poisson import accounting, cli
+from fedjax_poisson.experiment import checkpoint
+from fedjax_poisson.experiment.config import Config, read_config
+
+HEART = ["run", "--epsilon", "3", "--rounds", "2", "--seed", "7", "--aggregator", "plain"]
+
+
+def call(*arguments: object) -> int:
+    """Exit code of `fedjax-poisson ARGUMENTS` in this process."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return 0 if stop.value.code is None else int(stop.value.code)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on stderr of a command that must fail with exit code 2."""
+    capsys.readouterr()
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fedjax-poisson: ") and error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+def summary_of(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def parameters(folder: Path) -> list[np.ndarray]:
+    with np.load(folder / "checkpoints" / "latest.npz") as file:
+        return [file[name] for name in file.files if name != "facts"]
+
+
+@pytest.fixture(scope="module")
+def heart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "heart"
+    assert call(*HEART, "--out", folder, "--quiet") == 0
+    return folder
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+def test_run_does_what_its_options_say(heart: Path) -> None:
+    assert read_config(heart / "config.toml") == Config(epsilon=3.0, rounds=2, seed=7, aggregator="plain")
+    summary = summary_of(heart)
+    assert summary["dataset"] == "heart" and summary["rounds"] == 2 and summary["aggregator"] == "plain"
+    assert 2.9 < summary["epsilon"] <= 3 and summary["epsilon_target"] == 3
+    assert summary["reproducible"] is True and summary["seed"] == 7
+    assert summary["private"] is False and "seed" in summary["privacy_note"] and "encrypted" in summary["privacy_note"]
+    lines = [json.loads(line) for line in (heart / "rounds.jsonl").read_text().splitlines()]
+    assert [line["purpose"] for line in lines] == ["standardise", "train", "train"]
+    for name in ("report.html", "ledger.sqlite", "checkpoints/latest.npz"):
+        assert (heart / name).stat().st_size > 0
+    assert list((heart / "figures").glob("*.png"))
+
+
+def test_a_toml_file_repeats_the_run_and_options_win_over_it(heart: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert call("run", heart / "config.toml", "--out", again, "--quiet") == 0
+    for one, other in zip(parameters(heart), parameters(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    changed = tmp_path / "changed"
+    assert call("run", heart / "config.toml", "--rounds", "1", "--out", changed, "--quiet") == 0
+    assert summary_of(changed)["rounds"] == 1 and read_config(changed / "config.toml").seed == 7
+
+
+def test_what_is_not_protected_is_said_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*HEART, "--rounds", "1", "--out", tmp_path / "run") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "NOT private",
+        "NOTHING is encrypted",
+        "NOT PRIVATE:",
+        "unit record",
+        "zero_out",
+        "3 of 4 sites honest",
+        "bytes per site",
+    ):
+        assert words in shown
+
+
+def test_resume_goes_on_where_an_interrupted_run_stopped(
+    heart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], checkpoint.save_tree
+
+    def save_then_stop(*arguments: object, **facts: object) -> None:
+        save(*arguments, **facts)
+        saved.append(1)
+        if len(saved) == 2:  # the standardisation and round 1 are done
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_tree", save_then_stop)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main([*HEART, "--out", str(folder), "--quiet"])
+    assert not (folder / "summary.json").exists()
+    assert call("run", "--resume", folder, "--quiet") == 0
+    for one, other in zip(parameters(heart), parameters(folder), strict=True):
+        np.testing.assert_array_equal(one, other)
+    book = accounting.read_ledger(folder / "ledger.sqlite")
+    assert [row.label for row in book.rows()] == ["standardise 0", "train 1", "train 2"]
+    book.close()
+
+
+# What is wrong --------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_names_get_one_line(heart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "heart, thyroid" in refused(capsys, "run", "hart", "--out", tmp_path / "a")
+    assert "nowhere.toml" in refused(capsys, "run", tmp_path / "nowhere.toml")
+    assert "already holds a run" in refused(capsys, *HEART, "--out", heart)
+    assert "no run to resume" in refused(capsys, "run", "--resume", tmp_path / "nothing")
+    assert "give no other settings" in refused(capsys, "run", "--resume", heart, "--rounds", "3")
+    assert "no ledger" in refused(capsys, "ledger", tmp_path)
+    (tmp_path / "bad.toml").write_text("epsilom = 1.0\n")
+    assert "'epsilom'" in refused(capsys, "run", tmp_path / "bad.toml")
+    assert "--label" in refused(capsys, "run", "--csv", tmp_path / "t.csv")
+    assert "t.csv: no such file" in refused(
+        capsys, "run", "--csv", tmp_path / "t.csv", "--label", "y", "--site", "s", "--out", tmp_path / "b"
+    )
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--epsilon", "-1"], "epsilon=-1"),
+        (["--delta", "2"], "delta=2"),
+        (["--adjacency", "replace_one"], "zero_out"),
+        (["--honest-senders", "9"], "honest_senders=9"),
+        (["--sampling-rate", "1.5"], "sampling_rate=1.5"),
+    ],
+)
+def test_unsound_settings_get_one_line_and_leave_no_folder(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused(capsys, "run", *options, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # the corrected command may use the same folder
+
+
+@pytest.mark.parametrize(
+    "options", [["--epsilom", "1"], ["--rounds", "many"], ["--aggregator", "seal"], ["--sead", "1"]]
+)
+def test_unknown_options_and_values_are_named(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", *options) == 2
+    shown = capsys.readouterr()
+    assert options[0].lstrip("-") in shown.out + shown.err
+    assert "Traceback" not in shown.out + shown.err
+
+
+# The ledger -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ledger_copy(heart: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may spoil, its ledger in one file."""
+    folder = tmp_path / "copy"
+    shutil.copytree(heart, folder)
+    return folder
+
+
+def _execute(folder: Path, statement: str) -> None:
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    with connection:
+        # The triggers stop an accident; whoever tampers drops them first.
+        for trigger in ("releases_are_final", "releases_stay"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(statement)
+    connection.close()
+
+
+def test_ledger_shows_and_verifies_every_release(ledger_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("ledger", ledger_copy, "--verify") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("poisson_embedding") == 3 and "3/4" in shown
+    assert "verified: 3 rows" in shown and "pinned in summary.json" in shown
+    assert "of 3 at delta" in shown
+    assert call("ledger", ledger_copy / "ledger.sqlite") == 0
+    assert "verified" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "statement, words",
+    [
+        ("UPDATE releases SET label = 'train 9' WHERE id = 2", "row 2"),
+        ("UPDATE releases SET honest_senders = 4 WHERE id = 3", "row 3"),
+        ("DELETE FROM releases WHERE id = 2", "row 2 is missing"),
+        ("DELETE FROM releases WHERE id = 3", "cut from"),  # only the head in summary.json shows it
+        ("UPDATE curves SET rdp = zeroblob(length(rdp))", "curve"),
+    ],
+)
+def test_verify_finds_what_was_changed_by_hand(
+    ledger_copy: Path, statement: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _execute(ledger_copy, statement)
+    assert words in refused(capsys, "ledger", ledger_copy, "--verify")
+
+
+def test_a_file_that_is_no_ledger_gets_one_line(ledger_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (ledger_copy / name).unlink(missing_ok=True)
+    (ledger_copy / "ledger.sqlite").write_bytes(b"not a database, but long enough to be read as one" * 100)
+    assert "ledger.sqlite" in refused(capsys, "ledger", ledger_copy)
+
+
+# A user's own table ---------------------------------------------------------------------------------------------------
+
+
+def _table(path: Path, **changes: object) -> Path:
+    """75 visits of 45 patients in three clinics: quoted text with a comma, gaps, a category, a flag, one small clinic."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(45):
+        clinic = ["North, old town", "South", "East"][min(patient // 18, 2)]
+        for _ in range(1 + patient % 3 // 2 * 2):
+            ill = int(rng.random() < 0.5)
+            rows.append(
+                {
+                    "patient": f"p{patient:03d}",
+                    "clinic": clinic,
+                    "age": "" if rng.random() < 0.1 else f"{rng.normal(60 + 8 * ill, 8):.1f}",
+                    "colour": str(rng.choice(["red, dark", "blue", "green"])),
+                    "smoker": "yes" if rng.random() < 0.3 + 0.3 * ill else "no",
+                    "ill": str(ill),
+                }
+            )
+    for name, value in changes.items():
+        rows[4][name] = value
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), quoting=csv.QUOTE_NONNUMERIC)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _own(path: Path, *options: object) -> list[object]:
+    return ["run", "--csv", path, "--label", "ill", "--site", "clinic", "--rounds", "1", *options]
+
+
+def test_a_table_with_declared_facts_trains_per_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.toml").write_text(
+        f"""csv = {json.dumps(str(_table(tmp_path / "visits.csv")))}
+label = "ill"
+site = "clinic"
+patient = "patient"
+rounds = 1
+aggregator = "plain"
+min_site_records = 10
+largest_site = 40
+[categorical]
+colour = ["red, dark", "blue", "green"]
+[bounds]
+age = [20, 100]
+"""
+    )
+    folder = tmp_path / "run"
+    assert call("run", tmp_path / "own.toml", "--out", folder) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    summary = summary_of(folder)
+    assert summary["unit"] == "patient" and "unit patient" in shown and summary["dataset"] == "visits.csv"
+    assert [site["name"] for site in summary["sites"]] == ["East", "North, old town", "South"]
+    assert summary["dimension"] == 1 + 1 + 3 + 1  # intercept, age, three colours, smoker
+    assert summary["epsilon"] <= 1 and summary["seed"] is None
+    assert any("missing values set to 60" in note for note in summary["data"]["notes"])
+    assert not any("covered by epsilon" in warning for warning in summary["warnings"])
+    assert (
+        call("run", folder / "config.toml", "--out", tmp_path / "again", "--quiet") == 0
+    )  # tables survive config.toml
+
+
+def test_a_table_without_declared_facts_trains_and_says_what_is_not_covered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    options = ["--categorical", "from_data", "--drop", "patient", "--seed", "1", "--aggregator", "plain"]
+    assert call(*_own(_table(tmp_path / "visits.csv"), *options, "--out", folder)) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    summary = summary_of(folder)
+    assert summary["unit"] == "record"
+    for words in ("colour", "age", "largest-site"):
+        assert any(words in warning for warning in summary["warnings"])
+    assert "warning:" in shown
+
+
+@pytest.mark.parametrize(
+    "changes, options, words",
+    [
+        ({}, ["--label", "sick"], "no column 'sick'"),
+        ({}, ["--site", "hospital"], "no column 'hospital'"),
+        ({}, ["--patient", "person"], "no column 'person'"),
+        ({"ill": "2"}, [], "'ill'"),
+        ({"clinic": ""}, [], "site"),
+        ({"ill": ""}, [], "label"),
+        ({}, ["--categorical", "guess"], "from_data"),
+        ({}, [], "'colour'"),  # text without declared levels
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named(
+    tmp_path: Path, changes: dict[str, object], options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _table(tmp_path / "visits.csv", **changes)
+    error = refused(capsys, *_own(path, *options, "--out", tmp_path / "run"))
+    assert words in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_site_is_refused_because_its_sum_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("clinic,age,ill\n" + "".join(f"North,{20 + i}.5,{i % 2}\n" for i in range(30)))
+    assert "1 site" in refused(capsys, *_own(path, "--out", tmp_path / "run"))
+
+
+# Other commands -------------------------------------------------------------------------------------------------------
+
+
+def test_account_answers_the_third_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("account", "--senders", 4, "--dimension", 14, "--rounds", 20, "--epsilon", 1) == 0
+    shown = capsys.readouterr().out
+    assert "dark" in shown and "epsilon" in shown
+    refused(capsys, "account", "--senders", 4, "--dimension", 14)
+    assert "honest_senders" in refused(
+        capsys, "account", "--senders", 4, "--dimension", 14, "--rounds", 2, "--epsilon", 1, "--honest-senders", 5
+    )
+
+
+def test_report_is_drawn_again_from_the_folder(ledger_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (ledger_copy / "report.html").unlink()
+    assert call("report", ledger_copy) == 0
+    assert (ledger_copy / "report.html").stat().st_size > 10_000
+    assert str(ledger_copy / "report.html") in capsys.readouterr().out
+
+
+def test_help_lists_every_setting_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for field in Config.__dataclass_fields__:
+        if field != "dataset":
+            assert f"--{field.replace('_', '-')} " in shown
+    assert "privacy budget for everything released" in shown

@@ -1,0 +1,105 @@
+"""The package as a whole: what importing it costs and changes, its sizes, its public names."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import fedjax_poisson as fp
+
+PACKAGE = Path(fp.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("tenseal", "matplotlib", "flax", "rich", "tyro", "scipy.stats", "dp_accounting", "pandas", "sklearn", "torch")
+
+_PROBE = """
+import json, sys, time
+import jax, jax.numpy, optax
+before, loaded = dict(jax.config.values), set(sys.modules)
+started = time.process_time()
+import fedjax_poisson
+seconds = time.process_time() - started
+print(json.dumps({
+    "seconds": seconds,
+    "modules": sorted(set(sys.modules) - loaded),
+    "changed": [name for name, value in jax.config.values.items() if before.get(name) != value],
+    "backends": len(jax._src.xla_bridge._backends),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, object]:
+    """What `import fedjax_poisson` does in an interpreter that has only imported jax and optax."""
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_import_loads_nothing_heavy(fresh: dict[str, object]) -> None:
+    heavy = [name for name in HEAVY if name in fresh["modules"]]
+    assert heavy == [], f"import fedjax_poisson loads {heavy}; import them where they are used"
+    assert "fedjax_poisson" in fresh["modules"]
+
+
+def test_import_is_quick_after_jax(fresh: dict[str, object]) -> None:
+    assert fresh["seconds"] < 2.0  # of processor time: a busy machine does not slow it
+
+
+def test_import_changes_no_jax_setting_and_starts_no_device(fresh: dict[str, object]) -> None:
+    assert fresh["changed"] == []
+    assert fresh["backends"] == 0, "a device was started by the import: some module makes an array when it is loaded"
+
+
+def test_public_names_exist_and_say_what_they_are() -> None:
+    assert sorted(fp.__all__) == list(fp.__all__)
+    for name in fp.__all__:
+        value = getattr(fp, name)
+        assert inspect.getdoc(value), f"fedjax_poisson.{name} has no docstring"
+        if isinstance(value, types.ModuleType):
+            for inner in getattr(value, "__all__", ()):
+                member = getattr(value, inner)
+                if callable(member) and getattr(member, "__module__", "").startswith("fedjax_poisson"):
+                    assert inspect.getdoc(member), f"fedjax_poisson.{name}.{inner} has no docstring"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_a_module_is_one_idea(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 450, "split the module: 80 to 350 lines are one idea"
+    assert "jax.config.update" not in text and "enable_x64" not in text
+
+
+def test_nothing_private_is_drawn_from_floating_point_samplers() -> None:
+    """Initial weights are public and may use jax.random; privacy and encryption may not, and its Poisson nobody."""
+    for path in MODULES:
+        text, floor = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).parts[0]
+        if floor == "benchmarks":  # measures our samplers beside it
+            continue
+        assert "random.poisson(" not in text.replace("randomness.poisson(", ""), (
+            f"{path.name} draws from jax.random.poisson"
+        )
+        if floor in ("randomness", "mechanisms", "ckks", "accounting"):
+            assert "jax.random." not in _code(text), f"{path.name} draws from jax.random"
+
+
+def _code(text: str) -> str:
+    """Source without its docstrings and comments, which may speak of what is forbidden."""
+    import io
+    import tokenize
+
+    kept = [
+        token.string
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in (tokenize.STRING, tokenize.COMMENT)
+    ]
+    return "".join(kept)
+
+
+def test_the_package_is_typed_and_ships_its_data() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    assert {path.name for path in (PACKAGE / "data" / "files").iterdir()} >= {"heart.npz"}
