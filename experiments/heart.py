@@ -90,31 +90,20 @@ def draw(result: dict[str, Any], path: Path) -> None:
     y = np.array([row["mean"] for row in rows])
     error = np.array([row["standard_error"] for row in rows])
     axes.errorbar(x, y, yerr=1.96 * error, marker="o", color="#0072b2", linewidth=2.5, capsize=4)
-    axes.annotate(
-        "private and encrypted\n(this library)",
-        (x[-1], y[-1]),
-        (8, 0),
-        textcoords="offset points",
-        color="#0072b2",
-        va="top",
-    )
+    blue, grey, orange, pink = "#0072b2", "#555555", "#d55e00", "#b0528a"
+
+    def note(text: str, x: float, y: float, rise: float, colour: str, align: str = "left") -> None:
+        axes.annotate(text, (x, y), (0, rise), textcoords="offset points", color=colour, ha=align)
+
+    note("private and encrypted (this library)", x[-1], y[-1] + 1.96 * error[-1], 8, blue, "right")
     plain = rows[-1]["nonprivate"]
-    axes.axhline(plain, color="#555555", linestyle="--")
-    axes.annotate("same recipe without privacy", (x[0], plain), (0, 5), textcoords="offset points", color="#555555")
-    for name, score in FLAMBY.items():
-        axes.axhline(score, color="#d55e00", linestyle=":")
-        axes.annotate(
-            f"published by FLamby: {name}", (x[0], score), (0, 5), textcoords="offset points", color="#d55e00"
-        )
-    axes.plot(list(FLAMBY_DP), list(FLAMBY_DP.values()), marker="s", color="#cc79a7", linewidth=1.5)
-    axes.annotate(
-        "published by FLamby: record-level DP",
-        (10.0, FLAMBY_DP[10.0]),
-        (0, 8),
-        textcoords="offset points",
-        color="#cc79a7",
-        ha="right",
-    )
+    axes.axhline(plain, color=grey, linestyle="--")
+    note("same recipe without privacy", 20, plain, -14, grey, "right")
+    for (name, score), rise in zip(FLAMBY.items(), (5, -14), strict=True):
+        axes.axhline(score, color=orange, linestyle=":")
+        note(f"published by FLamby: {name}", x[0], score, rise, orange)
+    axes.plot(list(FLAMBY_DP), list(FLAMBY_DP.values()), marker="s", color=pink, linewidth=1.5)
+    note("published by FLamby: record-level DP", 20, 0.7, 12, pink, "right")
     axes.set_xscale("log")
     axes.set_xticks([0.5, 1, 3, 8], ["0.5", "1", "3", "8"])
     axes.minorticks_off()
@@ -131,7 +120,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.5, 1.0, 3.0, 8.0])
     parser.add_argument("--aggregator", default="device")
+    parser.add_argument("--draw", action="store_true", help="only draw the figure again from results/heart.json")
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw(json.loads((HERE / "results" / "heart.json").read_text()), HERE / "figures" / "heart.png")
+        return
     result = measure(arguments.epsilons, arguments.runs, arguments.aggregator)
     result["table"] = table(result)
     (HERE / "results" / "heart.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -169,7 +169,9 @@ def account(
       lines: rows of the per-round table.
     """
     from fedjax_poisson.accounting import account as tables
+    from fedjax_poisson.mechanisms.types import check_honest
 
+    check_honest(senders - 1 if honest_senders is None else honest_senders, senders)
     setting = tables.Setting(
         delta=delta,
         senders=senders,

@@ -307,7 +307,7 @@ def test_a_table_without_declared_facts_trains_and_says_what_is_not_covered(
         ({"clinic": ""}, [], "site"),
         ({"ill": ""}, [], "label"),
         ({}, ["--categorical", "guess"], "from_data"),
-        ({}, [], "'colour'"),  # text without declared levels
+        ({}, ["--drop", "patient"], "'colour'"),  # text without declared levels
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(

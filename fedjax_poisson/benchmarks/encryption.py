@@ -31,10 +31,12 @@ COUNT_BITS = 8
 MILLION = 1 << 20
 RESNET50 = 25_600_000
 PLANS = {
-    f"{'columns' if columns else 'rows'} radix {1 << radix}{' joined' if join else ''}": Plan(columns=columns, radix=radix, join=join)
+    f"{'columns' if columns else 'rows'} radix {1 << radix}{' one by one' if one_by_one else ''}": Plan(
+        columns=columns, radix=radix, one_by_one=one_by_one
+    )
     for columns in (True, False)
     for radix in (1, 2, 3, 4)
-    for join in (True, False)
+    for one_by_one in (False, True)
 }
 
 
@@ -54,7 +56,9 @@ def _seconds(call: Callable[[], object], repeats: int) -> np.ndarray:
     return np.asarray(times)
 
 
-def _row(setting: str, backend: str, mode: str, values: int, seconds: np.ndarray, bytes_per_value: float | None, **more: Any) -> dict[str, Any]:
+def _row(
+    setting: str, backend: str, mode: str, values: int, seconds: np.ndarray, bytes_per_value: float | None, **more: Any
+) -> dict[str, Any]:
     median = float(np.median(seconds))
     return {
         "setting": setting,
@@ -90,14 +94,27 @@ def _one_call(mode: str, values: int, repeats: int, plan: Plan | None = None, na
     params, key, counts, stream = _prepared(mode, values)
     compiled = jax.jit(lambda c, s: encryption.encrypt(params, key, c, s, plan=plan)).lower(counts, stream).compile()
     seconds = _seconds(lambda: jax.block_until_ready(compiled(counts, stream)), repeats)
-    return _row("one call", "device", mode, values, seconds, params.bytes_per_value, plan=name, log2_q=params.modulus.bit_length())
+    return _row(
+        "one call",
+        "device",
+        mode,
+        values,
+        seconds,
+        params.bytes_per_value,
+        plan=name,
+        log2_q=params.modulus.bit_length(),
+    )
 
 
-def _accumulated(mode: str, values: int, repeats: int, clients: int, plan: Plan | None = None, name: str = "default") -> dict[str, Any]:
+def _accumulated(
+    mode: str, values: int, repeats: int, clients: int, plan: Plan | None = None, name: str = "default"
+) -> dict[str, Any]:
     params, key, counts, stream = _prepared(mode, values)
 
     def body(total: encryption.Ciphertext, client: jax.Array) -> tuple[encryption.Ciphertext, None]:
-        own = counts ^ client.astype(jnp.int32) & jnp.int32(1)  # another vector for each sender, so that nothing is hoisted
+        own = counts ^ client.astype(jnp.int32) & jnp.int32(
+            1
+        )  # another vector for each sender, so that nothing is hoisted
         fresh = encryption.encrypt(params, key, own, chacha.fold_in(stream, client), plan=plan)
         return encryption.add(params, total, fresh), None
 
@@ -161,7 +178,15 @@ def _tenseal(mode: str, values: int, repeats: int) -> Iterator[dict[str, Any]]:
     seconds = _seconds(encrypt, repeats)
     bytes_per_value = sum(len(vector.serialize()) for vector in sealed[:8]) / (8 * slots)
     label = "symmetric" if mode == "seeded" else "public_key"
-    yield _row("NVFLARE: N=8192 [60,40,40] 2^40", "tenseal", label, values, seconds, bytes_per_value, list_conversion_s=float(np.median(conversion)))
+    yield _row(
+        "NVFLARE: N=8192 [60,40,40] 2^40",
+        "tenseal",
+        label,
+        values,
+        seconds,
+        bytes_per_value,
+        list_conversion_s=float(np.median(conversion)),
+    )
 
 
 def run(*, quick: bool = False, plans: bool = False, tenseal: bool = True) -> Iterator[dict[str, Any]]:
@@ -181,7 +206,11 @@ def run(*, quick: bool = False, plans: bool = False, tenseal: bool = True) -> It
         try:
             import tenseal as _  # noqa: F401
         except ImportError:
-            yield {"setting": "NVFLARE: N=8192 [60,40,40] 2^40", "backend": "tenseal", "missing": "tenseal is not installed here"}
+            yield {
+                "setting": "NVFLARE: N=8192 [60,40,40] 2^40",
+                "backend": "tenseal",
+                "missing": "tenseal is not installed here",
+            }
         else:
             for mode in ("public_key", "seeded"):
                 yield from _tenseal(mode, MILLION, 2 if quick else 5)

@@ -84,20 +84,18 @@ class Plan(NamedTuple):
     Attributes:
         columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
         radix: Butterfly stages fused into one pass over the data.
-        materialize: Keep intermediate results in memory instead of having them computed again for each use (`share_products` of
-            `ntt.forward_columns`, and the same for what enters the transform): right for a CPU, where XLA fuses per output.
-        join: Transform the three polynomials of a public-key encryption in one go rather than one after the other.
-        row_block: Loop over blocks of this many rows, so that a block stays in cache; 0 for all at once.
+        one_by_one: Loop over the polynomials of a block rather than transform them all at once. A loop's inputs are kept in memory, where
+            XLA for CPUs would compute them again for each use, and a third of the data stays in cache.
+        row_block: Loop over blocks of this many rows; 0 for all at once.
     """
 
     columns: bool = True
     radix: int = 1
-    materialize: bool = False
-    join: bool = True
+    one_by_one: bool = False
     row_block: int = 0
 
 
-CPU_PLAN = Plan(materialize=True, join=False, row_block=16)
+CPU_PLAN = Plan(one_by_one=True, row_block=16)
 ACCELERATOR_PLAN = Plan(radix=4)
 
 
@@ -190,7 +188,13 @@ def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
 
 
 def encrypt_with_masks(
-    params: CkksParameters, key: PublicKey, counts: jax.Array, masks: jax.Array, *, senders: jax.Array, plan: Plan | None = None
+    params: CkksParameters,
+    key: PublicKey,
+    counts: jax.Array,
+    masks: jax.Array,
+    *,
+    senders: jax.Array,
+    plan: Plan | None = None,
 ) -> Ciphertext:
     """Public-key encryption with given masks.
 
@@ -231,9 +235,13 @@ def encrypt_sum(
     """
     clients, size = counts.shape
     if 2 * noise.ERROR_BOUND * clients >= min(params.moduli):
-        raise ValueError(f"{clients} senders are too many to add before the transform at primes of {min(params.moduli)}; use parts")
+        raise ValueError(
+            f"{clients} senders are too many to add before the transform at primes of {min(params.moduli)}; use parts"
+        )
 
-    def body(carry: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, Stream]) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def body(
+        carry: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, Stream]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
         return (carry[0] + xs[0], carry[1] + draw_masks(params, size, xs[1])), None
 
     start = (jnp.zeros(size, jnp.int32), jnp.zeros((3, params.degree, params.rows(size)), jnp.int32))
@@ -272,53 +280,65 @@ def _seeded_inputs(
     return jax.lax.optimization_barrier((key_form[:, None], words, error))
 
 
-def _materialized(plan: Plan, x: jax.Array) -> jax.Array:
-    return jax.lax.optimization_barrier(x) if plan.materialize else x
+def _transform(params: CkksParameters, plan: Plan, *polynomials: jax.Array) -> tuple[jax.Array, ...]:
+    """Each of the polynomials [..., L, N, B] to NTT form."""
+    table, capacity = ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli)
 
+    def forward(x: jax.Array) -> jax.Array:
+        return ntt.forward_columns(x, table, capacity, radix=plan.radix)
 
-def _transform(params: CkksParameters, plan: Plan, x: jax.Array) -> jax.Array:
-    return ntt.forward_columns(
-        _materialized(plan, x),
-        ntt.tables(params.degree, params.moduli),
-        ntt.capacity(params.moduli),
-        radix=plan.radix,
-        share_products=plan.materialize,
-    )
+    columns = polynomials[0].shape[-1]
+    if not plan.one_by_one:
+        axis = -1 if plan.columns else 0
+        return tuple(jnp.split(forward(jnp.concatenate(polynomials, axis=axis)), len(polynomials), axis=axis))
+    if len(polynomials) == 1 and columns > 1:  # two halves, so that there is a loop
+        half = -(-columns // 2)
+        x = jnp.pad(polynomials[0], [(0, 0)] * (polynomials[0].ndim - 1) + [(0, 2 * half - columns)])
+        halves = jax.lax.map(forward, jnp.stack([x[..., :half], x[..., half:]]))
+        return (jnp.concatenate([halves[0], halves[1]], axis=-1)[..., :columns],)
+    return tuple(jax.lax.map(forward, jnp.stack(polynomials)))
 
 
 def _combine(params: CkksParameters, words: jax.Array, weights: sampling.Combination) -> jax.Array:
     return sampling.combine(words, weights, ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli))
 
 
-def _encrypt_public(params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
+def _encrypt_public(
+    params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
+) -> jax.Array:
     """Key [L, 2, N], words [W, ..., N, B], small [3, ..., N, B] (u, e0, e1) to ciphertext residues [2, ..., L, N, B]."""
     c = modular.constants(params.moduli)
     q, inverse = c.q[..., None], c.inverse[..., None]
     u, e0, e1 = modular.from_signed(small[..., None, :, :], q)
     message = modular.add(_combine(params, words, packing.word_combination(params)), e0, q)
-    if plan.join:
-        axis = -1 if plan.columns else 0
-        joined = _transform(params, plan, jnp.concatenate([u, message, e1], axis=axis))
-        u, message, e1 = jnp.split(joined, 3, axis=axis)
-    else:
-        u, message, e1 = _transform(params, plan, u), _transform(params, plan, message), _transform(params, plan, e1)
+    u, message, e1 = _transform(params, plan, u, message, e1)
     pairs = enumerate((message, e1))
     return jnp.stack([modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in pairs])
 
 
-def _encrypt_seeded(params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array) -> jax.Array:
+def _encrypt_seeded(
+    params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
+) -> jax.Array:
     """Key [L, 1, N], words [W + W', ..., N, B], small [1, ..., N, B] (e) to the residues of c0 [1, ..., L, N, B]."""
     c = modular.constants(params.moduli)
     q, inverse = c.q[..., None], c.inverse[..., None]
     weights = packing.word_combination(params)
     split = weights.weights.shape[-1]
-    uniform = _materialized(plan, _combine(params, words[split:], sampling.uniform_combination(params.moduli)))
-    message = modular.add(_combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q)
-    return modular.subtract(_transform(params, plan, message), modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)[None]
+    uniform = _combine(params, words[split:], sampling.uniform_combination(params.moduli))
+    message = modular.add(
+        _combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q
+    )
+    (message,) = _transform(params, plan, message)
+    return modular.subtract(message, modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)[None]
 
 
 def _by_blocks(
-    encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
+    encryptor: Callable[..., jax.Array],
+    params: CkksParameters,
+    plan: Plan,
+    key: jax.Array,
+    words: jax.Array,
+    small: jax.Array,
 ) -> jax.Array:
     """Run an encryptor over blocks of rows as the plan says: words [W, N, R], small [S, N, R] to ciphertext data [R, P, L, N]."""
     rows = words.shape[-1]
@@ -336,10 +356,15 @@ def _by_blocks(
 
 
 def _block(
-    encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
+    encryptor: Callable[..., jax.Array],
+    params: CkksParameters,
+    plan: Plan,
+    key: jax.Array,
+    words: jax.Array,
+    small: jax.Array,
 ) -> jax.Array:
     if plan.columns:
-        return jnp.transpose(_materialized(plan, encryptor(params, plan, key, words, small)), (3, 0, 1, 2))  # from [P, L, N, R]
+        return jnp.transpose(encryptor(params, plan, key, words, small), (3, 0, 1, 2))  # from [P, L, N, R]
     rows_first = [jnp.swapaxes(x, -1, -2)[..., None] for x in (words, small)]  # [.., R, N, 1]
     return jnp.swapaxes(encryptor(params, plan, key, *rows_first)[..., 0], 0, 1)
 

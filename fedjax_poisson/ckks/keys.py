@@ -87,7 +87,7 @@ class PartySecret(NamedTuple):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("A PartySecret cannot be pickled; use secret_to_bytes, knowingly.")
+        raise TypeError("A PartySecret cannot be pickled; use messages.record_to_bytes, knowingly.")
 
 
 class SecretShare(NamedTuple):
@@ -104,7 +104,7 @@ class SecretShare(NamedTuple):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("A SecretShare cannot be pickled; hand its data to the receiver over a private channel.")
+        raise TypeError("A SecretShare cannot be pickled; use messages.record_to_bytes and a private channel.")
 
 
 def announce(

@@ -70,7 +70,9 @@ def constants(moduli: tuple[int, ...]) -> ModularConstants:
     """
     for q in moduli:
         if not 2 < q < 1 << MAX_MODULUS_BITS or q % 2 == 0:
-            raise ValueError(f"a modulus must be odd and in (2, 2^{MAX_MODULUS_BITS}), not {q}; choose primes of at most 31 bits")
+            raise ValueError(
+                f"a modulus must be odd and in (2, 2^{MAX_MODULUS_BITS}), not {q}; choose primes of at most 31 bits"
+            )
 
     def column(values: list[int]) -> np.ndarray:
         array = np.asarray(values, np.uint32)[:, None]

@@ -84,5 +84,10 @@ def noise_bound(
         tail = degree + 2 * math.sqrt(degree * x) + 2 * x
         secret_norm = parties * min(TERNARY_VARIANCE * tail, degree if parties == 1 else math.inf)
         error_norm = parties * ERROR_VARIANCE * tail
-        proxy = senders * (ERROR_VARIANCE * (1 + secret_norm) + TERNARY_VARIANCE * error_norm) + parties * ((2 * smudging + 1) ** 2 - 1) / 12
-    return math.sqrt(2 * proxy * (math.log(4 * coefficients) - log_failure))  # 2 * coefficients * exp(-T^2/2V) = failure / 2
+        proxy = (
+            senders * (ERROR_VARIANCE * (1 + secret_norm) + TERNARY_VARIANCE * error_norm)
+            + parties * ((2 * smudging + 1) ** 2 - 1) / 12
+        )
+    return math.sqrt(
+        2 * proxy * (math.log(4 * coefficients) - log_failure)
+    )  # 2 * coefficients * exp(-T^2/2V) = failure / 2

@@ -24,7 +24,18 @@ import numpy as np
 
 from fedjax_poisson.ckks import modular
 
-__all__ = ["NttTables", "capacity", "forward", "forward_columns", "inverse", "inverse_columns", "is_prime", "minimal_root", "primes_below", "tables"]
+__all__ = [
+    "NttTables",
+    "capacity",
+    "forward",
+    "forward_columns",
+    "inverse",
+    "inverse_columns",
+    "is_prime",
+    "minimal_root",
+    "primes_below",
+    "tables",
+]
 
 
 def is_prime(n: int) -> bool:
@@ -166,7 +177,9 @@ def _stage_groups(stages: int, radix: int) -> list[int]:
 
 def _check_shape(x: jax.Array, moduli: tuple[int, ...], limb_axis: int) -> None:
     if x.shape[limb_axis] != len(moduli):
-        raise ValueError(f"the input has {x.shape[limb_axis]} limbs on axis {limb_axis} but {len(moduli)} moduli were given")
+        raise ValueError(
+            f"the input has {x.shape[limb_axis]} limbs on axis {limb_axis} but {len(moduli)} moduli were given"
+        )
 
 
 def forward(x: jax.Array, moduli: tuple[int, ...], *, radix: int = 1) -> jax.Array:
@@ -192,9 +205,7 @@ def capacity(moduli: tuple[int, ...]) -> int:
     return (1 << 32) // max(moduli)
 
 
-def forward_columns(
-    x: jax.Array, table: NttTables, capacity: int, *, radix: int = 1, share_products: bool = False
-) -> jax.Array:
+def forward_columns(x: jax.Array, table: NttTables, capacity: int, *, radix: int = 1) -> jax.Array:
     """The forward transform of B polynomials side by side: the layout in which every stage reads and writes long runs.
 
     Args:
@@ -202,8 +213,6 @@ def forward_columns(
         table: Tables of the L primes (`tables`), or slices of them along the limb axis, traced or not.
         capacity: `capacity` of the moduli (static: it fixes where reductions are).
         radix: How many stages are fused into one pass.
-        share_products: Keep the products of a stage in memory rather than compute them for each of the two outputs, which a CPU
-            compiler does otherwise.
 
     Returns:
         uint32 [..., L, N, B] in [0, q), bit-reversed order along N.
@@ -224,7 +233,7 @@ def forward_columns(
             wq = jnp.asarray(table.roots_quotient[:, m : 2 * m]).reshape(*lead, limbs, blocks, 1 << s, 1)
             half = width >> (s + 1)
             twiddles = [(w[..., b, :], wq[..., b, :]) for b in range(1 << s)]
-            parts, bound = _butterflies(parts, twiddles, q, ratio, half, bound, capacity, share_products)
+            parts, bound = _butterflies(parts, twiddles, q, ratio, half, bound, capacity)
         x = jnp.stack(parts, axis=-2).reshape(shape)
         stage += group
     if bound > 4:
@@ -242,7 +251,6 @@ def _butterflies(
     half: int,
     bound: int,
     capacity: int,
-    share_products: bool,
 ) -> tuple[list[jax.Array], int]:
     """One Cooley-Tukey stage between parts i and i + half, values below bound * q; returns the parts and their new bound."""
     strict = capacity < 4  # 31-bit primes: every operand is brought below q, so that sums stay below 2q
@@ -253,8 +261,6 @@ def _butterflies(
             continue
         w, wq = twiddles[i // (2 * half)]
         x, y = parts[i], modular.multiply_shoup(parts[i + half], w, wq, q)
-        if share_products:
-            y = jax.lax.optimization_barrier(y)
         if strict:
             y = modular.reduce_once(y, q)
             x = modular.reduce_once(x, q) if bound == 2 else x

@@ -221,7 +221,7 @@ def ciphertext_digest(session: Session, ciphertext: Ciphertext) -> bytes:
     """BLAKE2b-256 of the second polynomials, which are all that an answer depends on."""
     state = hashlib.blake2b(digest_size=32, person=b"fjp threshold c1")
     state.update(session.label)
-    state.update(np.ascontiguousarray(np.asarray(ciphertext.data)[:, 1], "<u4"))
+    state.update(np.ascontiguousarray(np.asarray(ciphertext.data)[:, 1], "<u4").data)
     return state.digest()
 
 

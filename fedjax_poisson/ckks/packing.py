@@ -62,11 +62,15 @@ def _constants(params: CkksParameters) -> _Constants:
     q = modular.constants(params.moduli).q
     bias = sum(1 << (j * width + width - 1) for j in range(fields))
     inverse_t = [pow(t, -1, p) for p in params.moduli]
-    weights = [[-(1 << 32 * i) * inv % p for i in range(words)] for inv, p in zip(inverse_t, params.moduli, strict=True)]
+    weights = [
+        [-(1 << 32 * i) * inv % p for i in range(words)] for inv, p in zip(inverse_t, params.moduli, strict=True)
+    ]
     garner = np.asarray([pow(big_q // p, -1, p) for p in params.moduli], np.uint32)[:, None]
     fraction = -(-(fields * width + 64) // 32)
     return _Constants(
-        words=combination(weights, [bias * inv % p for inv, p in zip(inverse_t, params.moduli, strict=True)], params.moduli),
+        words=combination(
+            weights, [bias * inv % p for inv, p in zip(inverse_t, params.moduli, strict=True)], params.moduli
+        ),
         garner=garner,
         garner_quotients=modular.shoup_quotient(garner, q),
         reciprocals=[_split((1 << 32 * fraction) // p, fraction) for p in params.moduli],

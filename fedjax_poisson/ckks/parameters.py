@@ -96,13 +96,17 @@ class CkksParameters:
             raise ValueError(f"the primes must be distinct, seen {chain}")
         for q in self.moduli:
             if q >= 1 << 31 or q % (2 * self.degree) != 1 or not ntt.is_prime(q):
-                raise ValueError(f"{q} is not a prime below 2^31 that is 1 modulo 2 * degree = {2 * self.degree}; use ntt.primes_below")
+                raise ValueError(
+                    f"{q} is not a prime below 2^31 that is 1 modulo 2 * degree = {2 * self.degree}; use ntt.primes_below"
+                )
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, not {self.mode!r}")
         if not 0 <= self.count_bound < 1 << 31:
             raise ValueError(f"count_bound must be in [0, 2^31), not {self.count_bound}: sums are returned as int32")
         if self.values_per_coefficient and (1 << (self.field_bits - 1)) - 1 < self.count_bound:
-            raise ValueError(f"a field of {self.field_bits} bits does not hold sums up to {self.count_bound} of either sign")
+            raise ValueError(
+                f"a field of {self.field_bits} bits does not hold sums up to {self.count_bound} of either sign"
+            )
         if self.field_bits * self.values_per_coefficient >= self.modulus.bit_length():
             raise ValueError(
                 f"{self.values_per_coefficient} fields of {self.field_bits} bits exceed the modulus of {self.modulus.bit_length()} bits"
@@ -174,11 +178,28 @@ def _cheapest_chain(degree: int, least: int, limit_bits: int) -> tuple[int, ...]
 
 
 def _candidate(
-    degree: int, fields: int, *, field_bits: int, limit: int, mode: Mode, senders: int, failure: float, values: int, parties: int, smudging_bits: int
+    degree: int,
+    fields: int,
+    *,
+    field_bits: int,
+    limit: int,
+    mode: Mode,
+    senders: int,
+    failure: float,
+    values: int,
+    parties: int,
+    smudging_bits: int,
 ) -> CkksParameters | tuple[int, int]:
     """The cheapest parameters with `fields` values a coefficient, or (bits needed, limit) where they exceed the limit."""
     rows = -(-values // (degree * fields))
-    facts = {"degree": degree, "senders": senders, "mode": mode, "coefficients": rows * degree, "failure": failure, "parties": parties}
+    facts = {
+        "degree": degree,
+        "senders": senders,
+        "mode": mode,
+        "coefficients": rows * degree,
+        "failure": failure,
+        "parties": parties,
+    }
     smudging = 0
     if mode == "threshold":
         smudging = math.ceil(noise.noise_bound(**facts) * 2.0**smudging_bits)
@@ -238,7 +259,9 @@ def choose_parameters(
         ValueError: If an argument is out of range or no ring up to N = 8192 is large enough; the message says what would help.
     """
     if not 1 <= count_bound < 1 << 31:
-        raise ValueError(f"count_bound must be in [1, 2^31), not {count_bound}: sums are opened as int32; lower the rate, or split the senders")
+        raise ValueError(
+            f"count_bound must be in [1, 2^31), not {count_bound}: sums are opened as int32; lower the rate, or split the senders"
+        )
     if senders < 1 or parties < 1:
         raise ValueError(f"senders and parties must be at least 1, not {senders} and {parties}")
     if mode not in MODES:

@@ -54,10 +54,14 @@ def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     size = math.prod(shape)
     blocks = -(-size // TRITS)
     words = bits(stream, (_TRIT_WORDS, blocks))
-    x = jax.lax.optimization_barrier(_modulo(words, _TRIT_MODULUS))  # sixteen digits share it: not to be computed for each
+    x = jax.lax.optimization_barrier(
+        _modulo(words, _TRIT_MODULUS)
+    )  # sixteen digits share it: not to be computed for each
     # floor(x / 3^j) = mulhi(x, m_j) >> s_j with m_j = ceil(2^(32 + s_j) / 3^j), s_j = floor(log2 3^j): exact as x 3^j < 2^(32 + s_j) for x < 2^26.
     shifts = [(3**j).bit_length() - 1 for j in range(TRITS + 1)]
-    factors = np.asarray([min(-(-(1 << (32 + s)) // 3**j), (1 << 32) - 1) for j, s in enumerate(shifts)], np.uint32)[:, None]
+    factors = np.asarray([min(-(-(1 << (32 + s)) // 3**j), (1 << 32) - 1) for j, s in enumerate(shifts)], np.uint32)[
+        :, None
+    ]
     shift = np.asarray(shifts, np.uint32)[:, None]
     # The factor 2^32 of j = 0 is one too large for a word: that row is x itself.
     first = np.arange(TRITS)[:, None] == 0
@@ -150,7 +154,9 @@ class Combination(NamedTuple):
 def combination(weights: list[list[int]], offset: list[int], moduli: tuple[int, ...]) -> Combination:
     """The record of a linear combination: weights[l][i] of word i modulo q_l, and an offset for each modulus."""
     w = np.asarray(weights, np.uint32)
-    return Combination(w, modular.shoup_quotient(w, modular.constants(moduli).q), np.asarray(offset, np.uint32)[:, None])
+    return Combination(
+        w, modular.shoup_quotient(w, modular.constants(moduli).q), np.asarray(offset, np.uint32)[:, None]
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -180,7 +186,9 @@ def combine(words: jax.Array, weights: Combination, table: ntt.NttTables, capaci
     q, ratio = column(table.q), column(table.ratio)
     total, bound = column(weights.offset), 1
     for i in range(words.shape[0]):
-        term = modular.multiply_shoup(words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q)
+        term = modular.multiply_shoup(
+            words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q
+        )
         if bound + 2 > capacity:
             total, bound = modular.barrett(total, q, ratio), 2
             if bound + 2 > capacity:  # 31-bit primes have room for two canonical residues only

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fedjax_poisson.randomness import kernels
+
 BLOCK_WORDS = 16
 TILE = 4096  # lanes that a CPU works on at once: sixteen words of each stay in the second-level cache
 MAX_BYTES = 1 << 38  # the 32-bit block counter times 64 bytes
@@ -204,47 +206,74 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
     return lax.platform_dependent(key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once)
 
 
-def output_block(key: jax.Array, counter: jax.Array) -> Words:
-    """The sixteen words of the output blocks at these uint32 counters, each of the shape of `counter`."""
+def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) -> Words:
+    """The sixteen words of the output blocks at these uint32 counters, each of the shape of `counter` (`form`: `chacha20_block`)."""
     zero = jnp.uint32(0)
-    return chacha20_block(key, counter, (jnp.uint32(_OUTPUT), zero, zero))
+    return chacha20_block(key, counter, (jnp.uint32(_OUTPUT), zero, zero), form=form)
 
 
 @functools.partial(jax.jit, inline=True)  # outside jit it would be traced and compiled at every call
-@jax.jit
-def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
+@functools.partial(jax.jit, static_argnames="form")
+def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: str | None = None) -> Words:
     """The ChaCha20 block function (RFC 8439 section 2.3) at many counters.
 
     Args:
         key: uint32[8], little-endian words.
         counter: uint32[...], the block counters.
-        nonce: three uint32 words, scalars or of the shape of `counter`.
+        nonce: three uint32 words, scalars (the "pallas" form wants scalars) or of the shape of `counter`.
+        form: how the twenty rounds are written; None takes what is best on the device the program is lowered for. All give the same words:
+            "passes" a loop over double rounds in passes that XLA:CPU vectorises; "unrolled" straight-line code, which a GPU compiler keeps in
+            registers; "loop", "loop2", "loop5" a loop over that many double rounds; "pallas" a kernel for CUDA devices.
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
+
+    Raises:
+        KeyError: for an unknown form.
     """
-    start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
-    # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
-    nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
-    start = [jnp.broadcast_to(word, nothing.shape) | nothing for word in start]
-    return lax.platform_dependent(*start, cpu=_rolled_rounds, default=_unrolled_rounds)
+    if form is not None:
+        return _FORMS[form](key, counter, nonce)
+    return lax.platform_dependent(key, counter, nonce, cpu=_FORMS[_CPU_FORM], default=_FORMS[_ACCELERATOR_FORM])
 
 
-def _rolled_rounds(*start: jax.Array) -> Words:
-    """Twenty rounds as a loop over double rounds, each cut into passes that XLA:CPU vectorises without recomputing.
+def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
+    """A form in plain XLA: a loop over `rounds_at_once` double rounds, straight-line code when that is all ten."""
 
-    XLA:CPU fuses per output: without the barriers it would evaluate a quarter round again for each of its four outputs (a quarter slower).
-    """
-    end = lax.fori_loop(0, 10, lambda _, state: _double_round(state, lax.optimization_barrier), tuple(start))
-    return tuple(a + b for a, b in zip(end, start, strict=True))
+    def several(state: Words) -> Words:
+        for _ in range(rounds_at_once):
+            state = _double_round(state, cut)
+        return state
+
+    def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
+        start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
+        # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
+        nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
+        state = tuple(jnp.broadcast_to(word, nothing.shape) | nothing for word in start)
+        loops = 10 // rounds_at_once
+        end = several(state) if loops == 1 else lax.fori_loop(0, loops, lambda _, words: several(words), state)
+        return tuple(a + b for a, b in zip(end, state, strict=True))
+
+    return block
 
 
-def _unrolled_rounds(*start: jax.Array) -> Words:
-    """Twenty rounds as straight-line code, which a GPU compiler keeps in registers."""
-    state: Words = tuple(start)
-    for _ in range(10):
-        state = _double_round(state, lambda words: words)
-    return tuple(a + b for a, b in zip(state, start, strict=True))
+def _in_pallas(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
+    return kernels.looped_block(_CONSTANTS, functools.partial(_double_round, cut=_whole), key, counter, nonce)
+
+
+def _whole(words: Words) -> Words:
+    return words
+
+
+# XLA:CPU fuses per output: without the barriers it would evaluate half a quarter round again for each of its four outputs (a quarter slower).
+_FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
+    "passes": _in_xla(1, lax.optimization_barrier),
+    "loop": _in_xla(1, _whole),
+    "loop2": _in_xla(2, _whole),
+    "loop5": _in_xla(5, _whole),
+    "unrolled": _in_xla(10, _whole),
+    "pallas": _in_pallas,
+}
+_CPU_FORM, _ACCELERATOR_FORM = "passes", "unrolled"
 
 
 def _double_round(state: Words, cut: Callable[[Words], Words]) -> Words:

@@ -147,18 +147,22 @@ def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables
     return lax.scan(one_tile, None, (jnp.arange(tiles, dtype=jnp.uint32), grid))[1]
 
 
-def _all_at_once(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
-    """The same draws without a loop, for devices that want every lane at once."""
+def _all_at_once(
+    tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None, *, form: str | None = None
+) -> jax.Array:
+    """The same draws without a loop, for devices that want every lane at once (`form`: see `chacha20_block`)."""
     # The barrier: words are made once, not again in each draw that reads them.
-    words = lax.optimization_barrier(_group_words(key, tables, tiles * lanes, jnp.uint32(0), tiles * lanes))
+    words = lax.optimization_barrier(_group_words(key, tables, tiles * lanes, jnp.uint32(0), tiles * lanes, form))
     return _group_draws(tables, tuple(word.reshape(tiles, lanes) for word in words), grid)
 
 
-def _group_words(key: jax.Array, tables: SamplingTables, groups: int, first: jax.Array, lanes: int) -> Words:
+def _group_words(
+    key: jax.Array, tables: SamplingTables, groups: int, first: jax.Array, lanes: int, form: str | None = None
+) -> Words:
     """All words of the groups first .. first + lanes - 1; block number n of group g has counter n * groups + g."""
     blocks = tables.layout.blocks
     counter = jnp.arange(blocks, dtype=jnp.uint32)[:, None] * jnp.uint32(groups) + (jnp.arange(lanes, dtype=jnp.uint32) + first)[None]
-    words = output_block(key, counter)
+    words = output_block(key, counter, form)
     return tuple(words[word][block] for block in range(blocks) for word in range(BLOCK_WORDS))
 
 

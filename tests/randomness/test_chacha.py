@@ -1,4 +1,5 @@
 import copy
+import functools
 import itertools
 import pickle
 import warnings
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fedjax_poisson import randomness
-from fedjax_poisson.randomness import chacha
+from fedjax_poisson.randomness import chacha, kernels
 from tests.randomness.reference import chacha20_words
 
 RFC_KEY = np.frombuffer(bytes(range(32)), "<u4").astype(np.uint32)
@@ -59,20 +60,24 @@ def test_zero_key_keystream_of_rfc_8439_appendix_a_1():
     assert block(zeros, 1, (0, 0, 0))[:4] == words_of("9f07e7be5551387a98ba977c732d080d")
 
 
-def test_every_form_gives_the_words_of_the_python_reference():
-    rng = np.random.default_rng(1)
-    start = rng.integers(0, 2**32, (16, 5), dtype=np.uint64).astype(np.uint32)
-    start[:4] = np.array(chacha._CONSTANTS, np.uint32)[:, None]
-    expected = np.array([chacha20_words(*_split(start[:, i])) for i in range(5)], np.uint64).T
-    for form in (chacha._rolled_rounds, chacha._unrolled_rounds):
-        np.testing.assert_array_equal(np.stack(form(*map(jnp.asarray, start))), expected)
-    wrong = start.copy()
-    wrong[12, 0] ^= 1
-    assert (np.stack(chacha._rolled_rounds(*map(jnp.asarray, wrong)))[:, 0] != expected[:, 0]).sum() >= 15
+@pytest.mark.parametrize("form", ["passes", "loop", "unrolled"])
+def test_every_form_gives_the_words_of_the_python_reference(form):
+    counters, nonce = [0, 1, 77, 2**31, 2**32 - 1], [0x4A000000, 0, 9]
+    key, words = jnp.asarray(RFC_KEY), tuple(jnp.uint32(n) for n in nonce)
+    expected = np.array([chacha20_words([int(k) for k in RFC_KEY], c, nonce) for c in counters], np.uint64).T
+    with jax.disable_jit(form == "unrolled"):  # compiling straight-line code takes a CPU a while
+        got = np.stack(randomness.chacha20_block(key, jnp.asarray(counters, jnp.uint32), words, form=form))
+        np.testing.assert_array_equal(got, expected)
+        other = np.stack(randomness.chacha20_block(key ^ jnp.uint32(1), jnp.asarray(counters, jnp.uint32), words, form=form))
+    assert (other == expected).sum() <= 1
 
 
-def _split(column):
-    return [int(x) for x in column[4:12]], int(column[12]), [int(x) for x in column[13:]]
+@pytest.mark.parametrize("count", [1, 300])
+def test_the_kernel_gives_the_same_words(count):
+    counter, nonce = jnp.arange(count, dtype=jnp.uint32) + jnp.uint32(5), tuple(jnp.uint32(n) for n in (1, 2, 3))
+    rounds = functools.partial(chacha._double_round, cut=chacha._whole)
+    got = kernels.looped_block(chacha._CONSTANTS, rounds, jnp.asarray(RFC_KEY), counter, nonce, interpret=True)
+    np.testing.assert_array_equal(got, randomness.chacha20_block(jnp.asarray(RFC_KEY), counter, nonce))
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 1000, 70_001])
