@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import integrate, stats
 
 from fedjax_poisson.accounting.gaussian import gaussian_delta
 from fedjax_poisson.accounting.renyi import FloatArray, _poisson_pair, _positive, check_orders
@@ -41,6 +40,8 @@ def centred_poisson_infinity_mass(*, total_dark_count: float, shift: int, coordi
     Returns:
       The mass, in [0, 1]; below 1e-5 for a million coordinates it needs M of about 26.
     """
+    from scipy import stats  # here and below: half a second of start-up that only these experiments need
+
     log_one = stats.poisson.logsf(shift - 1, _positive("total_dark_count", total_dark_count))
     return float(-math.expm1(coordinates * log_one))
 
@@ -50,6 +51,8 @@ def centred_poisson_delta(epsilon: float, *, total_dark_count: float, shift: int
 
     Outcomes past the summed range count as lost, so that the value is an upper bound.
     """
+    from scipy import stats
+
     m = _positive("total_dark_count", total_dark_count)
     last = _last_count(m) + shift
     k = np.arange(0, last + 1)
@@ -92,6 +95,8 @@ def compound_poisson_delta(
     Returns:
       delta in [0, 1].
     """
+    from scipy import integrate, stats
+
     lam, s, d = _positive("events", events), _positive("jump_std", jump_std), _positive("shift", shift)
     last = _last_count(lam)
     k = np.arange(1, last + 1)

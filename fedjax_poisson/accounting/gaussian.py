@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, special
+from scipy import special
 
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.calibration import calibrate_noise_multiplier
@@ -35,7 +35,10 @@ def gaussian_pld_epsilon(noise_multiplier: float, delta: float, rounds: int, sam
         high = renyi.epsilon(DEFAULT_ORDERS, renyi.gaussian_rdp(DEFAULT_ORDERS, noise_multiplier=z), delta)
         if gaussian_delta(0.0, z) <= delta or high == 0:
             return 0.0
-        return float(optimize.brentq(lambda e: gaussian_delta(e, z) - delta, 0.0, high, xtol=1e-12, rtol=1e-12))
+        from scipy import optimize  # a quarter of a second of start-up
+
+        root = optimize.brentq(lambda e: gaussian_delta(e, z) - delta, 0.0, high, xtol=1e-12, rtol=1e-12)
+        return float(root) * (1 + 2e-12) + 2e-12  # brentq may stop on either side of the root
     # Imported here: two seconds of start-up that only this comparison needs.
     import dp_accounting
     from dp_accounting import pld
@@ -48,6 +51,8 @@ def calibrate_gaussian_pld(
     *, epsilon: float, delta: float, rounds: int, sampling_rate: float = 1.0, adjacency: str = "zero_out"
 ) -> float:
     """Noise multiplier (to 1e-5 relative) at which the PLD-accounted Gaussian has this epsilon."""
+    from scipy import optimize
+
     renyi.check_adjacency(adjacency)
     if adjacency == "replace_one" and sampling_rate < 1:
         raise ValueError("the sampled comparison is made under zero_out only; set sampling_rate to 1 for replace_one")

@@ -1,8 +1,8 @@
 """Speed of the exact samplers, and of `jax.random.poisson` beside them in the same run.
 
-    python -m fedjax_poisson.benchmarks.sampling [--draws 4194304] [--clients 8] [--seconds 2]
+    python -m fedjax_poisson.benchmarks.sampling [--draws 4194304] [--clients 8] [--seconds 1] [--quick] [--forms]
 
-prints one JSON line a sampler. Work is done the way a round does it: a scan over clients, each with its own derived stream, whose counts are added into
+prints one JSON line a sampler; `--forms` times every way the ChaCha20 rounds can be written on this device instead. Work is done the way a round does it: a scan over clients, each with its own derived stream, whose counts are added into
 one running int32 vector that is reduced to a checksum at the end; "materialized" lines write every count to memory instead. Where
 several devices of one kind are visible the clients are spread over them. On a CPU `main` asks for one host device a core before JAX starts, since XLA:CPU
 runs a loop on one core.
@@ -30,6 +30,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fedjax_poisson import randomness
+from fedjax_poisson.randomness import chacha, samplers
 
 SEED = 20261123
 DARK_COUNTS = (8.0, 100.0, 2000.0, 40_000.0)
@@ -52,12 +53,13 @@ def run_sampling_benchmark(
 
     Yields:
         Records with `sampler`, `dark_count`, `draws` (of one call), `median_s`, `p10_s`, `p90_s`, `draws_per_s`, `exact`, `device`, `devices`,
-        `compile_s`, `date`, and for exact push-pull lines `distance` (total variation a draw) and `checksum`.
+        `host_cpu_s` (processor time of one call, on a CPU the fairer figure where others use it too), `compile_s`, `date`, and for exact push-pull lines `distance` (total variation a draw) and `checksum`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
         stream = randomness.stream(seed=SEED)
     measure = functools.partial(_measure, clients=clients, draws=draws, seconds=seconds)
+    measure_few = functools.partial(_measure, clients=1, draws=draws, seconds=seconds)
     grid = jnp.asarray(_grid(draws))
     for rate in rates:
         tables = randomness.push_pull_tables(dark_count=rate, modulation=MODULATION)
@@ -65,17 +67,47 @@ def run_sampling_benchmark(
         arguments = (stream, grid, tables)
         yield measure("push_pull", _push_pull, arguments) | facts
         yield measure("push_pull_materialized", _push_pull, arguments, keep=True) | facts
-        yield measure("jax_random_poisson_difference", _inexact_push_pull, (grid, jnp.float32(rate))) | {
+        yield measure_few("jax_random_poisson_difference", _inexact_push_pull, (grid, jnp.float32(rate))) | {
             "exact": False,
             "dark_count": rate,
         }
-    for rate in (rates[0], rates[-1]):
+    for rate in sorted({rates[0], rates[-1]}):
         facts = {"exact": True, "dark_count": rate}
         yield measure("poisson", functools.partial(_poisson, draws), (stream, randomness.poisson_tables(rate))) | facts
         yield measure("skellam", functools.partial(_skellam, draws), (stream, randomness.skellam_tables(rate))) | facts
-        inexact = measure("jax_random_poisson", functools.partial(_inexact_poisson, draws), (jnp.float32(rate),))
+        inexact = measure_few("jax_random_poisson", functools.partial(_inexact_poisson, draws), (jnp.float32(rate),))
         yield inexact | {"exact": False, "dark_count": rate}
     yield measure("chacha20_words", functools.partial(_words, draws), (stream,)) | {"exact": True, "dark_count": None}
+
+
+def run_form_benchmark(
+    *, draws: int = 1 << 22, clients: int = 8, seconds: float = 1.0, forms: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """Time the forms of `chacha20_block`: bare words, the words of few blocks (a derivation), and a whole push-pull draw on accelerators.
+
+    Yields:
+        Records as `run_sampling_benchmark` gives, with `form`; a form that this device cannot run gives a record with `error` instead.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
+        stream = randomness.stream(seed=SEED)
+    tables = randomness.push_pull_tables(dark_count=8.0, modulation=MODULATION)
+    tiles, lanes = samplers._tiling(draws, tables.layout.draws)
+    grid = jnp.asarray(_grid(tiles * tables.layout.draws * lanes)).reshape(tiles, tables.layout.draws, lanes)
+    measure = functools.partial(_measure, clients=clients, draws=draws, seconds=seconds)
+    for form in forms:
+        facts = {"form": form, "exact": True, "dark_count": None}
+        few = functools.partial(_measure, clients=clients, draws=16 * 128, seconds=seconds)
+        cases = [
+            (few, "chacha20_few_words", functools.partial(_form_words, 16 * 128, form), (stream.key,)),
+            (measure, "chacha20_words", functools.partial(_form_words, draws, form), (stream.key,)),
+            (measure, "push_pull_at_8", functools.partial(_form_push_pull, tiles, lanes, form), (stream, tables, grid)),
+        ]
+        for clock, sampler, draw, inputs in cases:
+            try:
+                yield clock(sampler, draw, inputs) | facts
+            except Exception as error:  # a kernel language that this device or version lacks raises many kinds
+                yield {"sampler": sampler, **facts, "error": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
 def push_pull_checksum(dark_count: float) -> int:
@@ -95,7 +127,9 @@ def _grid(draws: int) -> np.ndarray:
     return (steps - (1 << randomness.GRID_BITS)).astype(np.int32)
 
 
-def _push_pull(client: jax.Array, stream: randomness.Stream, grid: jax.Array, tables: randomness.SamplingTables) -> jax.Array:
+def _push_pull(
+    client: jax.Array, stream: randomness.Stream, grid: jax.Array, tables: randomness.SamplingTables
+) -> jax.Array:
     return randomness.push_pull(randomness.fold_in(stream, client), grid, tables)
 
 
@@ -111,6 +145,23 @@ def _words(draws: int, client: jax.Array, stream: randomness.Stream) -> jax.Arra
     return randomness.bits(randomness.fold_in(stream, client), draws).astype(jnp.int32)
 
 
+def _form_words(draws: int, form: str, client: jax.Array, key: jax.Array) -> jax.Array:
+    words = chacha.output_block(key, jnp.arange(draws // 16, dtype=jnp.uint32) + client, form)
+    return jnp.stack(lax.optimization_barrier(words)).astype(jnp.int32)
+
+
+def _form_push_pull(
+    tiles: int,
+    lanes: int,
+    form: str,
+    client: jax.Array,
+    stream: randomness.Stream,
+    tables: randomness.SamplingTables,
+    grid: jax.Array,
+) -> jax.Array:
+    return samplers._all_at_once(tiles, lanes, randomness.fold_in(stream, client).key, tables, grid, form=form)
+
+
 def _inexact_push_pull(client: jax.Array, grid: jax.Array, rate: jax.Array) -> jax.Array:
     plus, minus = jax.random.split(jax.random.fold_in(jax.random.key(SEED), client))
     signal = jnp.float32(MODULATION / (1 << randomness.GRID_BITS)) * grid.astype(jnp.float32)
@@ -123,7 +174,14 @@ def _inexact_poisson(draws: int, client: jax.Array, rate: jax.Array) -> jax.Arra
 
 
 def _measure(
-    sampler: str, draw: Callable[..., jax.Array], arguments: tuple[Any, ...], *, clients: int, draws: int, seconds: float, keep: bool = False
+    sampler: str,
+    draw: Callable[..., jax.Array],
+    arguments: tuple[Any, ...],
+    *,
+    clients: int,
+    draws: int,
+    seconds: float,
+    keep: bool = False,
 ) -> dict[str, Any]:
     devices = jax.devices()
     clients = -(-clients // len(devices)) * len(devices)
@@ -136,17 +194,21 @@ def _measure(
         total = lax.scan(lambda total, i: (total + draw(i, *arguments), None), first, ids[1:])[0]
         return total.sum()[None]
 
-    spread = jax.shard_map(local, mesh=mesh, in_specs=(P("clients"), *[P()] * len(arguments)), out_specs=P("clients"), check_vma=False)
+    spread = jax.shard_map(
+        local, mesh=mesh, in_specs=(P("clients"), *[P()] * len(arguments)), out_specs=P("clients"), check_vma=False
+    )
     ids = jnp.arange(clients, dtype=jnp.uint32)
     begin = time.perf_counter()
     call = jax.jit(spread).lower(ids, *arguments).compile()
     jax.block_until_ready(call(ids, *arguments))
     compiled = time.perf_counter() - begin
     times: list[float] = []
-    while len(times) < 5 or sum(times) < seconds:
-        begin = time.perf_counter()
+    busy: list[float] = []
+    while len(times) < (3 if sum(times) > 10 * seconds else 5) or sum(times) < seconds:
+        begin, processor = time.perf_counter(), time.process_time()
         jax.block_until_ready(call(ids, *arguments))
         times.append(time.perf_counter() - begin)
+        busy.append(time.process_time() - processor)
     p10, median, p90 = (float(q) for q in np.quantile(times, (0.1, 0.5, 0.9)))
     return {
         "sampler": sampler,
@@ -155,6 +217,7 @@ def _measure(
         "p10_s": p10,
         "p90_s": p90,
         "draws_per_s": clients * draws / median,
+        "host_cpu_s": float(np.median(busy)),
         "compile_s": compiled,
         "device": devices[0].device_kind,
         "devices": len(devices),
@@ -166,16 +229,29 @@ def _measure(
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print its records as JSON lines."""
     parser = argparse.ArgumentParser(description="Time the exact samplers beside jax.random.poisson; JSON lines.")
-    parser.add_argument("--draws", type=int, help="draws of one client (default: 2^24 on an accelerator, 2^20 on a CPU)")
+    parser.add_argument(
+        "--draws", type=int, help="draws of one client (default: 2^24 on an accelerator, 2^20 on a CPU)"
+    )
     parser.add_argument("--clients", type=int, default=8, help="clients of one timed call")
     parser.add_argument("--seconds", type=float, default=1.0, help="least time each sampler is repeated")
+    parser.add_argument("--quick", action="store_true", help="a small problem at one rate")
+    parser.add_argument(
+        "--forms", nargs="*", metavar="FORM", help="time these forms of ChaCha20 (all if none is named) instead"
+    )
     options = parser.parse_args(arguments)
     # Read when the backend starts, which importing jax does not do.
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cores}"
     draws = options.draws or (1 << 20 if jax.default_backend() == "cpu" else 1 << 24)
-    for record in run_sampling_benchmark(draws=draws, clients=options.clients, seconds=options.seconds):
+    size: dict[str, Any] = {"draws": draws, "clients": options.clients, "seconds": options.seconds}
+    if options.quick:
+        size = {"draws": 1 << 16, "clients": 2, "seconds": 0.1}
+    if options.forms is not None:
+        records = run_form_benchmark(**size, forms=tuple(options.forms) or tuple(chacha.FORMS))
+    else:
+        records = run_sampling_benchmark(**size, rates=DARK_COUNTS[:1] if options.quick else DARK_COUNTS)
+    for record in records:
         print(json.dumps(record), flush=True)
 
 

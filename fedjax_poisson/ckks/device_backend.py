@@ -3,6 +3,10 @@
 Three kinds of key. "public_key": senders hold the public key, one key holder the secret. "seeded": senders and key
 holder share the secret key (half the bytes; the server has none). "threshold": senders hold a joint public key, n
 parties a share each, and nobody has the secret; in one process the parties are simulated, each by a role of its own.
+
+A sum beyond the count bound is refused where it still lies within its packed field; beyond the field it wraps unseen
+into its neighbour. Every sender checks its own counts, and a mechanism's `count_bound` holds except with the
+probability that it states.
 """
 
 from __future__ import annotations

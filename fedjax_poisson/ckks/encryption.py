@@ -280,23 +280,9 @@ def _seeded_inputs(
     return jax.lax.optimization_barrier((key_form[:, None], words, error))
 
 
-def _transform(params: CkksParameters, plan: Plan, *polynomials: jax.Array) -> tuple[jax.Array, ...]:
-    """Each of the polynomials [..., L, N, B] to NTT form."""
+def _transform(params: CkksParameters, plan: Plan, x: jax.Array) -> jax.Array:
     table, capacity = ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli)
-
-    def forward(x: jax.Array) -> jax.Array:
-        return ntt.forward_columns(x, table, capacity, radix=plan.radix)
-
-    columns = polynomials[0].shape[-1]
-    if not plan.one_by_one:
-        axis = -1 if plan.columns else 0
-        return tuple(jnp.split(forward(jnp.concatenate(polynomials, axis=axis)), len(polynomials), axis=axis))
-    if len(polynomials) == 1 and columns > 1:  # two halves, so that there is a loop
-        half = -(-columns // 2)
-        x = jnp.pad(polynomials[0], [(0, 0)] * (polynomials[0].ndim - 1) + [(0, 2 * half - columns)])
-        halves = jax.lax.map(forward, jnp.stack([x[..., :half], x[..., half:]]))
-        return (jnp.concatenate([halves[0], halves[1]], axis=-1)[..., :columns],)
-    return tuple(jax.lax.map(forward, jnp.stack(polynomials)))
+    return ntt.forward_columns(x, table, capacity, radix=plan.radix)
 
 
 def _combine(params: CkksParameters, words: jax.Array, weights: sampling.Combination) -> jax.Array:
@@ -311,7 +297,12 @@ def _encrypt_public(
     q, inverse = c.q[..., None], c.inverse[..., None]
     u, e0, e1 = modular.from_signed(small[..., None, :, :], q)
     message = modular.add(_combine(params, words, packing.word_combination(params)), e0, q)
-    u, message, e1 = _transform(params, plan, u, message, e1)
+    if plan.one_by_one:
+        u, message, e1 = jax.lax.map(functools.partial(_transform, params, plan), jnp.stack([u, message, e1]))
+    else:
+        axis = -1 if plan.columns else 0
+        joined = jnp.concatenate([u, message, e1], axis=axis)
+        u, message, e1 = jnp.split(_transform(params, plan, joined), 3, axis=axis)
     pairs = enumerate((message, e1))
     return jnp.stack([modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in pairs])
 
@@ -324,12 +315,24 @@ def _encrypt_seeded(
     q, inverse = c.q[..., None], c.inverse[..., None]
     weights = packing.word_combination(params)
     split = weights.weights.shape[-1]
-    uniform = _combine(params, words[split:], sampling.uniform_combination(params.moduli))
-    message = modular.add(
-        _combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q
-    )
-    (message,) = _transform(params, plan, message)
-    return modular.subtract(message, modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)[None]
+    message = modular.add(_combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q)
+
+    def finish(xs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        uniform = _combine(params, xs[1], sampling.uniform_combination(params.moduli))
+        return modular.subtract(_transform(params, plan, xs[0]), modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)
+
+    columns = message.shape[-1]
+    if not plan.one_by_one or columns == 1:
+        return finish((message, words[split:]))[None]
+    halves = jax.lax.map(finish, (_halves(message), _halves(words[split:])))  # a loop of two, for what `one_by_one` says
+    return jnp.concatenate([halves[0], halves[1]], axis=-1)[None, ..., :columns]
+
+
+def _halves(x: jax.Array) -> jax.Array:
+    """[..., B] to [2, ..., ceil(B / 2)], padded with zeros."""
+    half = -(-x.shape[-1] // 2)
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - x.shape[-1])])
+    return jnp.stack([padded[..., :half], padded[..., half:]])
 
 
 def _by_blocks(

@@ -261,7 +261,8 @@ def _split(body: bytes) -> list[bytes]:
     if len(body) < 4:
         raise WireError(f"The body has {len(body)} bytes: it was truncated.")
     (count,) = struct.unpack_from("<I", body)
-    at, found = 4, []
+    at = 4
+    found: list[bytes] = []
     for _ in range(count):
         if at + 8 > len(body):
             raise WireError(f"The body announces {count} ciphertexts and ends within number {len(found) + 1}.")
@@ -279,7 +280,7 @@ def _split(body: bytes) -> list[bytes]:
 def _vectors(context: Any, body: bytes) -> tuple[Any, ...]:
     """Validated TenSEAL vectors: `sizes` is checked here because TenSEAL reads out of bounds when it lies."""
     ts = _tenseal()
-    found = []
+    found: list[Any] = []
     for blob in _split(body):
         fields = read_fields(blob)
         sizes, ciphertexts = fields.get(1, []), fields.get(2, [])

@@ -8,6 +8,7 @@ patients, and no count of records has to be clipped. One release, clipped, embed
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -101,26 +102,33 @@ def private_scaler(
     bounds32 = jnp.asarray(bounds, jnp.float32)
     flags = np.asarray(binary, bool)
 
-    @jax.jit
-    def grids(x: Array, y: Array, unit: Array) -> Array:
-        everyone = jnp.ones(x.shape[1], bool)
-        return jax.vmap(
-            lambda xs, ys, us: records_lib.summed_contributions(
-                lambda row, label: moments(row, bounds32, flags),
-                mechanism,
-                xs,
-                ys,
-                us,
-                everyone,
-                largest_unit=largest_unit,
-                average=True,
-            )
-        )(x, y, unit)
-
-    total, info = private_sum(
-        mechanism, aggregator, grids(cohort.features, cohort.labels, cohort.unit), stream, gate=gate
-    )
+    grids = _moment_grids(mechanism, tuple(flags.tolist()), largest_unit, cohort, bounds32)
+    total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
     return scaler_from_moments(total, bounds32, flags), info
+
+
+@functools.partial(
+    jax.jit, static_argnums=(0, 1, 2)
+)  # a module's function: one compilation for all trials of a mechanism
+def _moment_grids(
+    mechanism: Mechanism, binary: tuple[bool, ...], largest_unit: int, cohort: Records, bounds: Array
+) -> Array:
+    """Each site's summed moment vectors on the mechanism's grid, int32 `[S, 1 + F + F_continuous]`; every unit takes part."""
+    everyone, flags = jnp.ones(cohort.features.shape[1], bool), np.asarray(binary, bool)
+
+    def one_site(x: Array, y: Array, unit: Array) -> Array:
+        return records_lib.summed_contributions(
+            lambda row, label: moments(row, bounds, flags),
+            mechanism,
+            x,
+            y,
+            unit,
+            everyone,
+            largest_unit=largest_unit,
+            average=True,
+        )
+
+    return jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit)
 
 
 def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray) -> Scaler:

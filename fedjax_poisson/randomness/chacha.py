@@ -77,7 +77,9 @@ class Stream(NamedTuple):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("a Stream holds a secret key and cannot be pickled; save the round number and fold it in again instead")
+        raise TypeError(
+            "a Stream holds a secret key and cannot be pickled; save the round number and fold it in again instead"
+        )
 
 
 def stream(seed: int | None = None) -> Stream:
@@ -97,7 +99,9 @@ def stream(seed: int | None = None) -> Stream:
     if seed is None:
         return Stream(jnp.asarray(np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)), jnp.uint32(0))
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"a seed is an int, got {type(seed).__name__}; leave it out for secret bits from the operating system")
+        raise TypeError(
+            f"a seed is an int, got {type(seed).__name__}; leave it out for secret bits from the operating system"
+        )
     if not 0 <= int(seed) < 1 << 256:
         raise ValueError(f"a seed has 0 to 256 bits, got {seed}; choose a non-negative int below 2**256")
     warnings.warn(
@@ -203,7 +207,9 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
 
     if blocks <= TILE:
         return all_at_once(key, first)
-    return lax.platform_dependent(key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once)
+    return lax.platform_dependent(
+        key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once
+    )
 
 
 def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) -> Words:
@@ -212,8 +218,7 @@ def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) ->
     return chacha20_block(key, counter, (jnp.uint32(_OUTPUT), zero, zero), form=form)
 
 
-@functools.partial(jax.jit, inline=True)  # outside jit it would be traced and compiled at every call
-@functools.partial(jax.jit, static_argnames="form")
+@functools.partial(jax.jit, static_argnames="form", inline=True)  # outside jit it would be compiled at every call
 def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: str | None = None) -> Words:
     """The ChaCha20 block function (RFC 8439 section 2.3) at many counters.
 
@@ -232,8 +237,8 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         KeyError: for an unknown form.
     """
     if form is not None:
-        return _FORMS[form](key, counter, nonce)
-    return lax.platform_dependent(key, counter, nonce, cpu=_FORMS[_CPU_FORM], default=_FORMS[_ACCELERATOR_FORM])
+        return FORMS[form](key, counter, nonce)
+    return lax.platform_dependent(key, counter, nonce, cpu=FORMS[_CPU_FORM], default=FORMS[_ACCELERATOR_FORM])
 
 
 def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
@@ -265,7 +270,7 @@ def _whole(words: Words) -> Words:
 
 
 # XLA:CPU fuses per output: without the barriers it would evaluate half a quarter round again for each of its four outputs (a quarter slower).
-_FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
+FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "passes": _in_xla(1, lax.optimization_barrier),
     "loop": _in_xla(1, _whole),
     "loop2": _in_xla(2, _whole),
@@ -309,7 +314,9 @@ def _derive(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
 def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> jax.Array:
     """One derivation after the other, as a scan: the rounds are compiled once however many labels there are."""
     rows = jnp.stack([jnp.stack([counter, *nonce]) for counter, nonce in labels])
-    key = key | (jnp.bitwise_or.reduce(rows, axis=(0, 1)) & jnp.uint32(0))  # the carry varies over the labels' mesh axes too
+    key = key | (
+        jnp.bitwise_or.reduce(rows, axis=(0, 1)) & jnp.uint32(0)
+    )  # the carry varies over the labels' mesh axes too
     return lax.scan(lambda parent, row: (_derive(parent, row[0], (row[1], row[2], row[3])), None), key, rows)[0]
 
 
@@ -323,7 +330,9 @@ def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
             raise ValueError(f"an integer label lies in [0, 2^32), got {label}; fold in two labels for more")
         return jnp.uint32(int(label)), _words(_INTEGER_LABEL, 0, 0)
     if not isinstance(label, jax.Array | np.ndarray):
-        raise TypeError(f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}; convert it first")
+        raise TypeError(
+            f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}; convert it first"
+        )
     if label.ndim != 0 or label.dtype not in (np.dtype(np.uint32), np.dtype(np.int32)):
         raise TypeError(
             f"an array label is a uint32 or int32 scalar, got {label.dtype}{list(label.shape)}; vmap fold_in over an array of labels"

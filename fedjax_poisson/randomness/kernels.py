@@ -54,7 +54,11 @@ def looped_block(
 
 
 def _kernel(
-    constants: tuple[int, ...], double_round: Callable[[Words], Words], head: jax.Array, counter: jax.Array, *out: jax.Array
+    constants: tuple[int, ...],
+    double_round: Callable[[Words], Words],
+    head: jax.Array,
+    counter: jax.Array,
+    *out: jax.Array,
 ) -> None:
     lanes = counter[...]
     fixed = [jnp.uint32(c) for c in constants] + [head[i] for i in range(8)]

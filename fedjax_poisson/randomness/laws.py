@@ -131,7 +131,9 @@ def alias_table(pmf: Pmf, column_bits: int) -> AliasTable:
     """
     columns, size = 1 << column_bits, len(pmf.weights)
     if size > columns:
-        raise ValueError(f"{size} outcomes do not fit {columns} columns; use at least {(size - 1).bit_length()} column bits")
+        raise ValueError(
+            f"{size} outcomes do not fit {columns} columns; use at least {(size - 1).bit_length()} column bits"
+        )
     scale, total = 1 << (column_bits + THRESHOLD_BITS), sum(pmf.weights)
     masses = [(2 * w * scale + total) // (2 * total) for w in pmf.weights]
     top = max(range(size), key=masses.__getitem__)

@@ -49,7 +49,6 @@ __all__ = [
 ]
 
 
-
 def push_pull(stream: Stream, grid: jax.Array, tables: SamplingTables) -> jax.Array:
     """Draw Poisson(mu (1 + r v)) - Poisson(mu (1 - r v)) at v = grid / 2^20 for every coordinate.
 
@@ -86,7 +85,9 @@ def skellam(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables
 def _modulated(stream: Stream, grid: jax.Array, tables: SamplingTables, kind: str) -> jax.Array:
     _check_kind(tables, kind)
     if grid.dtype != jnp.int32:
-        raise TypeError(f"grid is int32 multiples of 2^-{GRID_BITS}, got {grid.dtype}; clip_to_grid or an explicit rounding makes it")
+        raise TypeError(
+            f"grid is int32 multiples of 2^-{GRID_BITS}, got {grid.dtype}; clip_to_grid or an explicit rounding makes it"
+        )
     return _draw(stream, jnp.ravel(jnp.asarray(grid)), grid.shape, tables)
 
 
@@ -98,7 +99,9 @@ def _fixed(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables,
 
 def _check_kind(tables: SamplingTables, kind: str) -> None:
     if tables.kind != kind:
-        raise ValueError(f"these are {tables.kind} tables, this sampler needs {kind} tables; build them with its own *_tables function")
+        raise ValueError(
+            f"these are {tables.kind} tables, this sampler needs {kind} tables; build them with its own *_tables function"
+        )
 
 
 def _tiling(draws: int, per_group: int) -> tuple[int, int]:
@@ -114,7 +117,9 @@ def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables
         return jnp.zeros(shape, jnp.int32)
     tiles, lanes = _tiling(count, layout.draws)
     if tiles * lanes * layout.blocks > MAX_BYTES // (4 * BLOCK_WORDS):
-        raise ValueError(f"{count} draws need more than the 2^38 bytes of one stream; fold in a label per part and draw each part separately")
+        raise ValueError(
+            f"{count} draws need more than the 2^38 bytes of one stream; fold in a label per part and draw each part separately"
+        )
     if grid is not None:
         grid = jnp.pad(grid, (0, tiles * layout.draws * lanes - count)).reshape(tiles, layout.draws, lanes)
 
@@ -161,7 +166,10 @@ def _group_words(
 ) -> Words:
     """All words of the groups first .. first + lanes - 1; block number n of group g has counter n * groups + g."""
     blocks = tables.layout.blocks
-    counter = jnp.arange(blocks, dtype=jnp.uint32)[:, None] * jnp.uint32(groups) + (jnp.arange(lanes, dtype=jnp.uint32) + first)[None]
+    counter = (
+        jnp.arange(blocks, dtype=jnp.uint32)[:, None] * jnp.uint32(groups)
+        + (jnp.arange(lanes, dtype=jnp.uint32) + first)[None]
+    )
     words = output_block(key, counter, form)
     return tuple(words[word][block] for block in range(blocks) for word in range(BLOCK_WORDS))
 
@@ -177,9 +185,16 @@ def _group_draws(tables: SamplingTables, words: Words, grid: jax.Array | None) -
     units = None if grid is None else jnp.clip(grid, -top, top) + top
     for number, level in enumerate(tables.levels):
         high = planes([words[layout.high[draw][number]] for draw in range(layout.draws)])
-        low = planes([functools.reduce(operator.xor, [words[i] for i in layout.low[draw][number]]) for draw in range(layout.draws)])
+        low = planes(
+            [
+                functools.reduce(operator.xor, [words[i] for i in layout.low[draw][number]])
+                for draw in range(layout.draws)
+            ]
+        )
         places = [layout.column[draw][number] for draw in range(layout.draws)]
-        column = planes([words[word] >> jnp.uint32(shift) for word, shift in places]) & jnp.uint32((1 << level.column_bits) - 1)
+        column = planes([words[word] >> jnp.uint32(shift) for word, shift in places]) & jnp.uint32(
+            (1 << level.column_bits) - 1
+        )
         value = _one_level(tables, level, high, low, column.astype(jnp.int32), units)
         total = value if total is None else total + value
     assert total is not None

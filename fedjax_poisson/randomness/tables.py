@@ -121,7 +121,9 @@ def skellam_tables(rate: float) -> SamplingTables:
 
 def _rate(name: str, value: float) -> Fraction:
     if not (isinstance(value, int | float | np.floating | np.integer) and LEAST_RATE <= value <= LARGEST_RATE):
-        raise ValueError(f"{name} must lie in [{LEAST_RATE}, {LARGEST_RATE:g}], got {value!r}; choose a rate in that range")
+        raise ValueError(
+            f"{name} must lie in [{LEAST_RATE}, {LARGEST_RATE:g}], got {value!r}; choose a rate in that range"
+        )
     return Fraction(float(value))
 
 
@@ -138,7 +140,9 @@ def _on_device(kind: str, first: Fraction, second: Fraction) -> SamplingTables:
     distance += layout.distance
     bound = float(distance) * (1 + 1e-12)
     if bound > MAX_DISTANCE:
-        raise ValueError(f"the tables for {kind} at {float(first)!r} are {bound:.3g} from the law, above 2^-60; please report this rate")
+        raise ValueError(
+            f"the tables for {kind} at {float(first)!r} are {bound:.3g} from the law, above 2^-60; please report this rate"
+        )
     with jax.ensure_compile_time_eval():
         return SamplingTables(
             high=jnp.asarray(high),

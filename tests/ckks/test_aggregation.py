@@ -5,14 +5,20 @@ from __future__ import annotations
 import functools
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.ckks.aggregation import Aggregator, aggregator
+from fedjax_poisson.ckks import device_backend, envelope
+from fedjax_poisson.ckks.aggregation import Aggregator, aggregator, wire_roles
+from fedjax_poisson.ckks.encryption import SecretKey
 from fedjax_poisson.ckks.errors import RoundRefused, WireError
+from fedjax_poisson.ckks.keys import PartySecret
 from fedjax_poisson.ckks.parameters import MARGIN, choose_parameters
 from fedjax_poisson.randomness.chacha import fold_in
 from fedjax_poisson.randomness.chacha import stream as new_stream
+from tests.ckks.reach import reachable
 
 MODES = {
     "plain": {"backend": "plain"},
@@ -24,6 +30,12 @@ MODES = {
 }
 BACKENDS = list(MODES)
 BOUND = 50_000
+COUNTER = itertools.count()
+FOLD = jax.jit(fold_in)
+
+
+def STREAM(label: int):
+    return FOLD(new_stream(), jnp.uint32(label))
 
 
 @functools.cache
@@ -39,13 +51,6 @@ def make(backend: str, **changes) -> Aggregator:
         settings["params"] = small_ring(settings.get("mode", "public_key"), *facts)
         settings["stream"] = STREAM(next(COUNTER))
     return aggregator(**settings)
-
-
-COUNTER = itertools.count()
-
-
-def STREAM(label: int):
-    return fold_in(new_stream(), "test", label)
 
 
 @pytest.fixture(params=BACKENDS, scope="module")
@@ -233,6 +238,69 @@ def test_every_flipped_bit_of_the_head_and_many_of_the_body_are_seen(agg):
 def test_wrong_settings_are_refused(backend, changes, words):
     with pytest.raises(ValueError, match=words):
         make(backend, **changes)
+
+
+SECRETS = (SecretKey, PartySecret)
+
+
+def test_no_secret_key_is_reachable_from_the_server(agg):
+    """Nor from a sender, unless senders share the key; the walk must find it where it is."""
+    import tenseal
+
+    def secret(obj) -> bool:
+        return isinstance(obj, SECRETS) or (isinstance(obj, tenseal.Context) and obj.is_private())
+
+    hidden = [obj for obj in reachable(agg.holder) if secret(obj)]
+    assert hidden or agg.info.mode == "none"
+    arrays = [np.asarray(obj.data) for obj in hidden if isinstance(obj, SECRETS)]
+    roles = [agg.server, agg.add, agg.bytes_up, agg.info]
+    for root in roles if agg.info.mode == "seeded" else [*roles, agg.sender, agg.encrypt]:
+        for obj in reachable(root):
+            assert not secret(obj)
+            if isinstance(obj, (np.ndarray, jax.Array)):
+                assert not any(obj.shape == one.shape and np.array_equal(np.asarray(obj), one) for one in arrays)
+
+
+def test_a_sum_made_inside_a_scan_is_opened():
+    agg = make("public_key")
+    counts = draw(4, 500)
+
+    @jax.jit
+    def total(key, counts, stream):
+        def body(carry, inputs):
+            row, index = inputs
+            return agg.device.add(carry, agg.device.encrypt(key, row, fold_in(stream, index))), None
+
+        first = agg.device.encrypt(key, counts[0], fold_in(stream, "first"))
+        return jax.lax.scan(body, first, (counts[1:], jnp.arange(3, dtype=jnp.uint32)))[0]
+
+    sealed = agg.wrap(total(agg.device.key, jnp.asarray(counts), STREAM(0)), 500)
+    assert sealed.senders == 4
+    np.testing.assert_array_equal(agg.open(sealed, 500).counts, counts.sum(axis=0))
+
+
+def test_a_message_of_another_key_is_refused():
+    """Same parameters and channel, another public key: the fingerprint differs."""
+    ring, key = small_ring("public_key", BOUND, 4, 1), envelope.new_channel_key()
+    one, other = (
+        wire_roles(device_backend.parts(ring, STREAM(i), minimum_senders=1)[0], channel_key=key) for i in range(2)
+    )
+    with pytest.raises(WireError, match="another key"):
+        one.server.receive(other.sender.to_bytes(seal(other, np.arange(5))))
+
+
+def test_device_settings_that_do_not_fit_are_refused():
+    ring = small_ring("public_key", BOUND, 4, 1)
+    with pytest.raises(ValueError, match="params are for count_bound"):
+        aggregator("device", ring, count_bound=BOUND + 1)
+    with pytest.raises(ValueError, match="threshold and guards are for"):
+        aggregator("device", ring, threshold=1, stream=STREAM(0))
+    with pytest.raises(ValueError, match="give one, fresh for every message"):
+        make("public_key").encrypt(np.arange(5, dtype=np.int32), None)
+    with pytest.raises(ValueError, match="needed where params is not given"):
+        aggregator("plain", senders=3)
+    agg = aggregator("device", ring, stream=STREAM(0))
+    assert agg.info.senders == 4 and agg.info.minimum_senders == 4 and agg.info.count_bound == BOUND
 
 
 def test_unknown_backend_is_named():

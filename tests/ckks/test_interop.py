@@ -64,7 +64,14 @@ class Both:
         return slots.decrypt_slots(self.params, self.secret, ciphertext, self.size)
 
 
-@pytest.fixture(scope="module", params=[(r, k) for r in RINGS for k in KINDS], ids=lambda p: f"{p[0]} {p[1]}")
+MATRIX = [
+    pytest.param((ring, kind), id=f"{ring} {kind}", marks=() if ring == "4096 [30,30,30]" else pytest.mark.slow)
+    for ring in RINGS
+    for kind in KINDS
+]
+
+
+@pytest.fixture(scope="module", params=MATRIX)
 def both(request) -> Both:
     return Both(*request.param)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import pickle
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.ckks import encryption, keys, modular, ntt, opening, slots
+from fedjax_poisson.ckks import encryption, keys, messages, modular, ntt, opening, slots
 from fedjax_poisson.ckks.aggregation import aggregator
 from fedjax_poisson.ckks.encryption import SecretKey
 from fedjax_poisson.ckks.errors import RoundRefused, WireError
@@ -332,6 +333,78 @@ def test_no_secret_in_repr_or_pickle(all_of_them):
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(record)
     assert repr(group.party(2)) == "Party(2)"
+
+
+# -- records as bytes -------------------------------------------------------------------------------------------------
+
+
+def test_records_come_back_from_bytes(all_of_them):
+    group, params = Consortium(2), ring()
+    total = all_of_them.sealed()
+    records = [
+        group.public,
+        group.joint_secret(),
+        group.own[0],
+        group.secrets[1],
+        group.shares[2],
+        keys.deal(group.session, group.own[0], group.root)[2],
+        all_of_them.party(2).answer(total, (1, 2, 3), ()),
+    ]
+    blobs = [messages.record_to_bytes(params, record) for record in records]
+    for record, blob in zip(records, blobs, strict=True):
+        again = messages.record_from_bytes(params, blob, type(record))
+        for a, b in zip(again, record, strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+            assert type(a) is type(b) or isinstance(b, jax.Array)
+        other = next(type(r) for r in records if type(r) is not type(record))
+        with pytest.raises(WireError, match="of kind"):
+            messages.record_from_bytes(params, blob, other)
+    residues = params.rows(SIZE) * params.degree * sum(params.residue_bits) // 8
+    assert residues < len(blobs[-1]) < residues + 200  # half a ciphertext and a head
+
+
+def test_a_party_opens_again_after_a_restart():
+    group = Consortium(2)
+    total = group.sealed()
+    blobs = [messages.record_to_bytes(ring(), secret) for secret in group.secrets[1:]]
+    restarted = [messages.record_from_bytes(ring(), blob, keys.PartySecret) for blob in blobs]
+    answers = [
+        opening.make_party(group.session, secret, stream(), answer_guard(None)).answer(total, (2, 3), ())
+        for secret in restarted
+    ]
+    counts, _ = opening.fuse(group.session, total, answers, SIZE)
+    np.testing.assert_array_equal(np.asarray(counts), group.counts.sum(axis=0))
+
+
+def test_unsound_records_are_refused(group):
+    params = ring()
+    blob = messages.record_to_bytes(params, group.own[0])
+    rng = np.random.default_rng(0)
+    for length in [*range(0, 150), *rng.integers(0, len(blob), 30).tolist()]:
+        with pytest.raises(WireError):
+            messages.record_from_bytes(params, blob[:length], keys.PartySecret)
+    for bit in [*range(8 * 100), *rng.integers(0, 8 * len(blob), 50).tolist()]:
+        changed = bytearray(blob)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(WireError):
+            messages.record_from_bytes(params, bytes(changed), keys.PartySecret)
+    with pytest.raises(WireError, match="other parameters"):
+        messages.record_from_bytes(dataclasses.replace(params, senders=SENDERS - 1), blob, keys.PartySecret)
+    with pytest.raises(TypeError, match="no bytes for a Session"):
+        messages.record_to_bytes(params, group.session)
+    with pytest.raises(ValueError, match="shape"):
+        messages.record_to_bytes(params, encryption.PublicKey(jnp.zeros((2, 1, 8), jnp.uint32)))
+
+
+@pytest.mark.parametrize(
+    ("at", "width", "value"), [(6, 2, 2), (16, 4, 2), (16, 4, 2**20 + 1), (16, 4, 0), (20, 4, 3), (20, 4, 2**31)]
+)
+def test_heads_that_lie_under_a_right_checksum_are_refused(group, at, width, value):
+    params = ring()
+    changed = bytearray(messages.record_to_bytes(params, group.own[0])[:-32])
+    changed[at : at + width] = value.to_bytes(width, "little")
+    with pytest.raises(WireError):
+        messages.record_from_bytes(params, bytes(changed) + messages._check(bytes(changed)), keys.PartySecret)
 
 
 # -- smudging ---------------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_a_run_folder_is_not_overwritten_and_settings_do_not_change(plain: Path)
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"adjacency": "replace_one"}, "zero_out only"),
+        ({"adjacency": "replace_one"}, "Amplification by Poisson sampling is proved"),
         ({"adjacency": "add_remove"}, "refused"),
         ({"honest_senders": 5}, "exceeds senders"),
         ({"honest_senders": 0}, "honest_senders=0"),

@@ -24,7 +24,10 @@ def words_of(text: str) -> list[int]:
 
 
 def block(key, counter, nonce):
-    return [int(w) for w in randomness.chacha20_block(jnp.asarray(key), jnp.uint32(counter), tuple(jnp.uint32(n) for n in nonce))]
+    return [
+        int(w)
+        for w in randomness.chacha20_block(jnp.asarray(key), jnp.uint32(counter), tuple(jnp.uint32(n) for n in nonce))
+    ]
 
 
 @pytest.fixture
@@ -35,18 +38,16 @@ def seeded():
 
 
 def test_block_function_of_rfc_8439_section_2_3_2():
-    expected = (
-        "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4ed2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
-    )
+    expected = "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4ed2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
     assert block(RFC_KEY, 1, words_of("000000090000004a00000000")) == words_of(expected)
 
 
 def test_encryption_of_rfc_8439_section_2_4_2():
-    text = (
-        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
-    )
+    text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
     nonce = tuple(jnp.uint32(n) for n in words_of("000000000000004a00000000"))
-    stream = np.stack(randomness.chacha20_block(jnp.asarray(RFC_KEY), jnp.arange(1, 3, dtype=jnp.uint32), nonce), axis=1)
+    stream = np.stack(
+        randomness.chacha20_block(jnp.asarray(RFC_KEY), jnp.arange(1, 3, dtype=jnp.uint32), nonce), axis=1
+    )
     cipher = bytes(a ^ b for a, b in zip(text, stream.astype("<u4").tobytes(), strict=False))
     assert cipher.hex() == (
         "6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0bf91b65c5524733ab8f593dabcd62b3571639d624e65152ab8f530c359f0861d8"
@@ -68,7 +69,9 @@ def test_every_form_gives_the_words_of_the_python_reference(form):
     with jax.disable_jit(form == "unrolled"):  # compiling straight-line code takes a CPU a while
         got = np.stack(randomness.chacha20_block(key, jnp.asarray(counters, jnp.uint32), words, form=form))
         np.testing.assert_array_equal(got, expected)
-        other = np.stack(randomness.chacha20_block(key ^ jnp.uint32(1), jnp.asarray(counters, jnp.uint32), words, form=form))
+        other = np.stack(
+            randomness.chacha20_block(key ^ jnp.uint32(1), jnp.asarray(counters, jnp.uint32), words, form=form)
+        )
     assert (other == expected).sum() <= 1
 
 
@@ -117,7 +120,9 @@ def test_bits_look_uniform_and_the_check_sees_a_stuck_bit(seeded):
 def test_distinct_labels_give_distinct_keys_and_disjoint_blocks(seeded):
     labels = [*range(300), 2**32 - 1, *(str(i) for i in range(100)), "noise", "sampling", "noise "]
     children = [randomness.fold_in(seeded, label) for label in labels]
-    children += [randomness.fold_in(seeded, a, b) for a, b in itertools.product([0, 1, 2, "noise"], [0, 1, 2, "noise", "1"])]
+    children += [
+        randomness.fold_in(seeded, a, b) for a, b in itertools.product([0, 1, 2, "noise"], [0, 1, 2, "noise", "1"])
+    ]
     seen: dict[tuple[int, ...], str] = {}
     for stream in [seeded, *children]:
         planes = np.asarray(randomness.bits(stream, 64)).reshape(16, 4)
@@ -186,14 +191,22 @@ def test_a_seed_is_loud_reproducible_and_inherited():
     assert randomness.is_reproducible(randomness.fold_in(a, "round", 3))
 
 
-@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1 << 256, ValueError), (1.0, TypeError), (True, TypeError), ("x", TypeError)])
+@pytest.mark.parametrize(
+    ("seed", "error"), [(-1, ValueError), (1 << 256, ValueError), (1.0, TypeError), (True, TypeError), ("x", TypeError)]
+)
 def test_bad_seeds_are_refused(seed, error):
     with pytest.raises(error, match="seed"):
         randomness.stream(seed=seed)
 
 
 def test_the_key_is_never_shown_or_pickled(seeded):
-    texts = [repr(seeded), str(seeded), f"{seeded}", repr({"state": (seeded,)}), repr(jax.vmap(lambda i: randomness.fold_in(seeded, i))(jnp.arange(3)))]
+    texts = [
+        repr(seeded),
+        str(seeded),
+        f"{seeded}",
+        repr({"state": (seeded,)}),
+        repr(jax.vmap(lambda i: randomness.fold_in(seeded, i))(jnp.arange(3))),
+    ]
     jax.jit(lambda s: texts.append(repr(s)) or s.reproducible)(seeded)
     secrets = {str(int(k)) for k in seeded.key} | {hex(int(k))[2:] for k in seeded.key}
     assert not any(secret in text for text in texts for secret in secrets)

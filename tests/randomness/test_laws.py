@@ -63,7 +63,11 @@ def test_chernoff_reach_bounds_the_tail_and_is_not_wasteful(a, b, bits):
     tail = sum(w for i, w in enumerate(pmf.weights) if pmf.low + i >= reach)
     assert tail <= pmf.total * 2.0**-bits
     nearer = reach - 2 - int(0.2 * abs(reach - (a - b)))
-    assert bits > 80 or a == 0 or sum(w for i, w in enumerate(pmf.weights) if pmf.low + i >= nearer) > pmf.total * 2.0 ** -(bits + 12)
+    assert (
+        bits > 80
+        or a == 0
+        or sum(w for i, w in enumerate(pmf.weights) if pmf.low + i >= nearer) > pmf.total * 2.0 ** -(bits + 12)
+    )
 
 
 @pytest.mark.parametrize(("plus", "minus"), RATES)

@@ -125,7 +125,9 @@ def test_neighbouring_draws_are_independent(seeded):
     count = 1_200_000
     lanes = samplers._tiling(count, tables.layout.draws)[1]
     samples = np.asarray(randomness.push_pull(seeded, jnp.zeros(count, jnp.int32), tables), np.float64)
-    planes = samples[: count // (lanes * tables.layout.draws) * lanes * tables.layout.draws].reshape(-1, tables.layout.draws, lanes)
+    planes = samples[: count // (lanes * tables.layout.draws) * lanes * tables.layout.draws].reshape(
+        -1, tables.layout.draws, lanes
+    )
     flat = np.moveaxis(planes, 1, 0).reshape(tables.layout.draws, -1)
 
     def worst(x):
@@ -161,7 +163,9 @@ def test_both_device_forms_give_the_same_integers(seeded, mean, count):
     small = jax.jit(samplers._tile_by_tile, static_argnums=(0, 1))(tiles, lanes, seeded.key, tables, grid)
     large = jax.jit(samplers._all_at_once, static_argnums=(0, 1))(tiles, lanes, seeded.key, tables, grid)
     np.testing.assert_array_equal(small, large)
-    assert (np.asarray(small) != np.asarray(samplers._tile_by_tile(tiles, lanes, seeded.key + jnp.uint32(1), tables, grid))).any()
+    assert (
+        np.asarray(small) != np.asarray(samplers._tile_by_tile(tiles, lanes, seeded.key + jnp.uint32(1), tables, grid))
+    ).any()
 
 
 def test_jit_vmap_scan_and_shard_map_give_the_same_integers(seeded):
@@ -172,7 +176,9 @@ def test_jit_vmap_scan_and_shard_map_give_the_same_integers(seeded):
 
     def one(i, g):
         mine = randomness.fold_in(seeded, "client", i)
-        return randomness.push_pull(mine, g, tables) + randomness.poisson(randomness.fold_in(mine, "more"), g.shape, fixed)
+        return randomness.push_pull(mine, g, tables) + randomness.poisson(
+            randomness.fold_in(mine, "more"), g.shape, fixed
+        )
 
     expected = np.stack([one(i, g) for i, g in zip(ids, grid, strict=True)])
     assert expected.shape == (8, 3, 11)
@@ -220,7 +226,6 @@ def test_wrong_inputs_are_refused(seeded):
         jax.eval_shape(lambda s: randomness.poisson(s, 1 << 40, fixed), seeded)
 
 
-
 INEXACT = re.compile(r"random\s*\.\s*(poisson|binomial)\b")
 
 
@@ -241,4 +246,6 @@ def test_nothing_private_draws_from_jax_random():
     root = pathlib.Path(fedjax_poisson.__file__).parent
     for folder in ("randomness", "mechanisms", "ckks"):
         for path in (root / folder).rglob("*.py"):
-            assert not re.search(r"^[^#`]*\b(jax\.random\.\w+\(|from jax import .*\brandom\b)", path.read_text(), re.M), path
+            assert not re.search(
+                r"^[^#`]*\b(jax\.random\.\w+\(|from jax import .*\brandom\b)", path.read_text(), re.M
+            ), path

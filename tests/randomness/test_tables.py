@@ -57,7 +57,11 @@ def test_stored_rows_sum_exactly_to_the_law(kind, build, mean, modulation):
             assert sum(law.values()) == scale
             with mpmath.workprec(300):
                 true = {k: skellam_probability(k, *rates[row]) for k in law}
-                gap = mpmath.fsum(abs(true[k] - mpmath.mpf(m) / scale) for k, m in law.items()) + 1 - mpmath.fsum(true.values())
+                gap = (
+                    mpmath.fsum(abs(true[k] - mpmath.mpf(m) / scale) for k, m in law.items())
+                    + 1
+                    - mpmath.fsum(true.values())
+                )
                 worst = max(worst, gap / 2)
                 shifted = mpmath.fsum(abs(true[k] - mpmath.mpf(law.get(k + 1, 0)) / scale) for k in law)
                 assert shifted > 1e-12, "the check sees a law that is one off"
@@ -118,7 +122,11 @@ def test_the_largest_rate_gets_tables_too(modulation):
 
 
 def test_fixed_rates_have_one_level():
-    for build, rate in ((randomness.poisson_tables, 0.01), (randomness.poisson_tables, 1e8), (randomness.skellam_tables, 1e6)):
+    for build, rate in (
+        (randomness.poisson_tables, 0.01),
+        (randomness.poisson_tables, 1e8),
+        (randomness.skellam_tables, 1e6),
+    ):
         built = build(rate)
         assert len(built.levels) == 1 and built.distance <= 2.0**-61
 
@@ -151,7 +159,9 @@ def test_tables_are_a_cached_pytree_of_uint32_even_when_first_built_inside_jit()
     assert hash(structure) == hash(jax.tree.structure(built))
 
 
-@pytest.mark.parametrize("column_bits", [(6,), (18,), (7, 4), (11, 7, 5), (13, 10, 7, 5), (18, 15, 15, 14, 13, 11, 9), (12,) * 12])
+@pytest.mark.parametrize(
+    "column_bits", [(6,), (18,), (7, 4), (11, 7, 5), (13, 10, 7, 5), (18, 15, 15, 14, 13, 11, 9), (12,) * 12]
+)
 def test_a_layout_gives_each_level_its_own_bits_and_pairwise_independent_lower_halves(column_bits):
     found = layout.choose_layout(column_bits)
     taken = np.zeros((16 * found.blocks, 32), int)

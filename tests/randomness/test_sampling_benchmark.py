@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from fedjax_poisson.benchmarks import sampling
+
+# The same integers on every device and in every form: also what the benchmark prints on a GPU.
+GOLDEN = {8.0: 2467317647, 100.0: 1777059270, 2000.0: 1494661368, 40_000.0: 3661181552}
+
+
+@pytest.mark.parametrize("dark_count", sampling.DARK_COUNTS)
+def test_the_checksum_of_a_fixed_problem_never_changes(dark_count):
+    assert sampling.push_pull_checksum(dark_count) == GOLDEN[dark_count]
+
+
+def test_the_grid_of_the_benchmark_reaches_both_ends_and_stays_inside():
+    grid = sampling._grid((2 << 20) + 1)
+    assert grid.min() == -(1 << 20) and grid.max() == 1 << 20 and len(set(grid.tolist())) == grid.size
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_complete_records(capsys):
+    sampling.main(["--quick"])
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    named = {r["sampler"]: r for r in records}
+    assert set(named) >= {"push_pull", "poisson", "skellam", "chacha20_words", "jax_random_poisson_difference"}
+    for record in records:
+        keys = {
+            "sampler",
+            "dark_count",
+            "draws",
+            "median_s",
+            "p10_s",
+            "p90_s",
+            "draws_per_s",
+            "exact",
+            "device",
+            "date",
+        }
+        assert keys <= set(record)
+        assert record["draws_per_s"] == pytest.approx(record["draws"] / record["median_s"])
+        assert record["exact"] is not record["sampler"].startswith("jax_random")
+    assert named["push_pull"]["checksum"] == GOLDEN[8.0] and named["push_pull"]["distance"] <= 2.0**-60
+
+
+@pytest.mark.slow
+def test_a_form_that_the_device_lacks_is_reported_and_the_others_are_timed(capsys):
+    sampling.main(["--quick", "--forms", "passes", "unheard-of"])
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [("error" in r, r["form"]) for r in records] == [(False, "passes")] * 3 + [(True, "unheard-of")] * 3
