@@ -2,10 +2,11 @@
 
     python -m fedjax_poisson.benchmarks.sampling [--draws 4194304] [--clients 8] [--seconds 1] [--quick] [--forms]
 
-prints one JSON line a sampler; `--forms` times every way the ChaCha20 rounds can be written on this device instead. Work is done the way a round does it: a scan over clients, each with its own derived stream, whose counts are added into
-one running int32 vector that is reduced to a checksum at the end; "materialized" lines write every count to memory instead. Where
-several devices of one kind are visible the clients are spread over them. On a CPU `main` asks for one host device a core before JAX starts, since XLA:CPU
-runs a loop on one core.
+prints one JSON line a sampler; `--forms` times every way the ChaCha20 rounds can be written on this device instead.
+Work is done the way a round does it: a scan over clients, each with its own derived stream, whose counts are added into
+one running int32 vector that is reduced to a checksum at the end; "materialized" lines write every count to memory
+instead. Where several devices of one kind are visible the clients are spread over them. On a CPU `main` asks for one
+host device a core before JAX starts, since XLA:CPU runs a loop on one core.
 
 The `checksum` of the push-pull lines belongs to a fixed seed and a fixed problem, so it must agree between all devices.
 """
@@ -52,8 +53,10 @@ def run_sampling_benchmark(
         rates: dark counts of the push-pull lines.
 
     Yields:
-        Records with `sampler`, `dark_count`, `draws` (of one call), `median_s`, `p10_s`, `p90_s`, `draws_per_s`, `exact`, `device`, `devices`,
-        `host_cpu_s` (processor time of one call, on a CPU the fairer figure where others use it too), `compile_s`, `date`, and for exact push-pull lines `distance` (total variation a draw) and `checksum`.
+        Records with `sampler`, `dark_count`, `draws` (of one call), `median_s`, `p10_s`, `p90_s`, `draws_per_s`,
+        `exact`, `device`, `devices`, `host_cpu_s` (processor time of one call, on a CPU the fairer figure where others
+        use it too), `compile_s`, `date`, and for exact push-pull lines `distance` (total variation a draw) and
+        `checksum`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
@@ -83,10 +86,12 @@ def run_sampling_benchmark(
 def run_form_benchmark(
     *, draws: int = 1 << 22, clients: int = 8, seconds: float = 1.0, forms: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    """Time the forms of `chacha20_block`: bare words, the words of few blocks (a derivation), and a whole push-pull draw on accelerators.
+    """Time the forms of `chacha20_block`: bare words, the words of few blocks (a derivation), and a whole push-pull
+    draw on accelerators.
 
     Yields:
-        Records as `run_sampling_benchmark` gives, with `form`; a form that this device cannot run gives a record with `error` instead.
+        Records as `run_sampling_benchmark` gives, with `form`; a form that this device cannot run gives a record with
+        `error` instead.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
@@ -111,7 +116,7 @@ def run_form_benchmark(
 
 
 def push_pull_checksum(dark_count: float) -> int:
-    """Checksum of a fixed push-pull problem (100,003 draws over the whole grid); one number for every device and form."""
+    """Checksum of a fixed push-pull problem (100,003 draws over the whole grid), the same on every device."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
         stream = randomness.stream(seed=SEED)

@@ -44,9 +44,8 @@ def measure(*, parties: int, values: int, repeats: int) -> list[dict[str, Any]]:
     Returns:
       One record for each step.
     """
-    params = choose_parameters(
-        count_bound=sum_bound(COUNT_BITS, SENDERS), senders=SENDERS, mode="threshold", parties=parties
-    )
+    bound = sum_bound(COUNT_BITS, SENDERS)
+    params = choose_parameters(count_bound=bound, senders=SENDERS, mode="threshold", parties=parties, values=values)
     session = keys.announce(params, minimum_senders=2)
     root = stream()
     made = [keys.make_party_key(session, i, fold_in(root, "key", i)) for i in range(1, parties + 1)]

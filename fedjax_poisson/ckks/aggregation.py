@@ -147,8 +147,7 @@ def aggregator(
         if ring.count_bound != bound or ring.senders < most:
             raise ValueError(
                 f"params are for count_bound = {ring.count_bound} and {ring.senders} senders; count_bound = {bound} "
-                f"and senders = {most} were given. "
-                "Leave the two out, or choose parameters for them."
+                f"and senders = {most} were given. Leave the two out, or choose parameters for them."
             )
         made, functions = device_backend.parts(
             ring,

@@ -25,6 +25,7 @@ from fedjax_poisson.ckks import compact, encryption, keys, opening
 from fedjax_poisson.ckks.backend import AggregatorInfo, HolderPart, Parts, SenderPart, ServerPart
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.envelope import fingerprint
+from fedjax_poisson.ckks.errors import RoundRefused
 from fedjax_poisson.ckks.guard import answer_guard
 from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters
 from fedjax_poisson.ckks.sampling import Stream, fold_in
@@ -38,8 +39,7 @@ _HOLDERS = {
 }
 _PROTECTS = (
     "An honest-but-curious server, and anyone who sees the messages, learns nothing of one sender's counts (IND-CPA "
-    "under ring-LWE, ternary "
-    "secrets). Opened sums are exact integers, so decryption shows no noise. "
+    "under ring-LWE, ternary secrets). Opened sums are exact integers, so decryption shows no noise. "
 )
 _NOT = {
     "public_key": "Not against a server that passes single messages off as sums, nor against side channels.",
@@ -162,7 +162,8 @@ def holder_part(params: CkksParameters, secret: SecretKey) -> HolderPart:
     """The single key holder's side."""
 
     def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
-        del senders, ids
+        del ids
+        _check_senders(payload, senders)
         counts, distance = _decrypt(params, secret, payload, params.rows(size) * params.values_per_row)
         return _without_padding(np.asarray(counts), size), _distance(counts, distance, size)
 
@@ -200,12 +201,19 @@ def threshold_holder_part(session: keys.Session, parties: Sequence[opening.Party
     subset = tuple(party.number for party in parties)
 
     def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
-        del senders
+        _check_senders(payload, senders)
         answers = [party.answer(payload, subset, ids) for party in parties]
         counts, distance = opening.fuse(session, payload, answers, params.rows(size) * params.values_per_row)
         return _without_padding(np.asarray(counts), size), _distance(counts, distance, size)
 
     return HolderPart(read=read, max_distance=MARGIN)
+
+
+def _check_senders(payload: Ciphertext, senders: int) -> None:
+    if int(payload.senders) != senders:
+        raise RoundRefused(
+            f"The ciphertext counts {int(payload.senders)} contributions and its message {senders}. Nothing was opened."
+        )
 
 
 def _without_padding(counts: np.ndarray, size: int) -> np.ndarray:

@@ -84,18 +84,17 @@ class Plan(NamedTuple):
     Attributes:
         columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
         radix: Butterfly stages fused into one pass over the data.
-        one_by_one: Loop over the polynomials of a block rather than transform them all at once. A loop's inputs are kept in memory, where
-            XLA for CPUs would compute them again for each use, and a third of the data stays in cache.
-        row_block: Loop over blocks of this many rows; 0 for all at once.
+        row_block: Loop over blocks of at most this many rows, so that a block stays in cache; 0 for all at once.
+        row_multiple: Pad the rows to a multiple of this, so that a vector register is filled.
     """
 
     columns: bool = True
     radix: int = 1
-    one_by_one: bool = False
     row_block: int = 0
+    row_multiple: int = 1
 
 
-CPU_PLAN = Plan(one_by_one=True, row_block=16)
+CPU_PLAN = Plan(row_block=8)
 ACCELERATOR_PLAN = Plan(radix=4)
 
 
@@ -297,12 +296,9 @@ def _encrypt_public(
     q, inverse = c.q[..., None], c.inverse[..., None]
     u, e0, e1 = modular.from_signed(small[..., None, :, :], q)
     message = modular.add(_combine(params, words, packing.word_combination(params)), e0, q)
-    if plan.one_by_one:
-        u, message, e1 = jax.lax.map(functools.partial(_transform, params, plan), jnp.stack([u, message, e1]))
-    else:
-        axis = -1 if plan.columns else 0
-        joined = jnp.concatenate([u, message, e1], axis=axis)
-        u, message, e1 = jnp.split(_transform(params, plan, joined), 3, axis=axis)
+    axis = -1 if plan.columns else 0
+    joined = jnp.concatenate([u, message, e1], axis=axis)
+    u, message, e1 = jnp.split(_transform(params, plan, joined), 3, axis=axis)
     pairs = enumerate((message, e1))
     return jnp.stack([modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in pairs])
 
@@ -317,22 +313,9 @@ def _encrypt_seeded(
     split = weights.weights.shape[-1]
     message = modular.add(_combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q)
 
-    def finish(xs: tuple[jax.Array, jax.Array]) -> jax.Array:
-        uniform = _combine(params, xs[1], sampling.uniform_combination(params.moduli))
-        return modular.subtract(_transform(params, plan, xs[0]), modular.montgomery(uniform, key[:, 0, :, None], q, inverse), q)
-
-    columns = message.shape[-1]
-    if not plan.one_by_one or columns == 1:
-        return finish((message, words[split:]))[None]
-    halves = jax.lax.map(finish, (_halves(message), _halves(words[split:])))  # a loop of two, for what `one_by_one` says
-    return jnp.concatenate([halves[0], halves[1]], axis=-1)[None, ..., :columns]
-
-
-def _halves(x: jax.Array) -> jax.Array:
-    """[..., B] to [2, ..., ceil(B / 2)], padded with zeros."""
-    half = -(-x.shape[-1] // 2)
-    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - x.shape[-1])])
-    return jnp.stack([padded[..., :half], padded[..., half:]])
+    uniform = _combine(params, words[split:], sampling.uniform_combination(params.moduli))
+    masked = modular.montgomery(uniform, key[:, 0, :, None], q, inverse)
+    return modular.subtract(_transform(params, plan, message), masked, q)[None]
 
 
 def _by_blocks(
@@ -345,10 +328,10 @@ def _by_blocks(
 ) -> jax.Array:
     """Run an encryptor over blocks of rows as the plan says: words [W, N, R], small [S, N, R] to ciphertext data [R, P, L, N]."""
     rows = words.shape[-1]
-    blocks = -(-rows // (plan.row_block or rows))
-    if blocks == 1:
+    block = min(plan.row_block or rows, -(-rows // plan.row_multiple) * plan.row_multiple)
+    blocks = -(-rows // block)
+    if blocks * block == rows == block:
         return _block(encryptor, params, plan, key, words, small)
-    block = -(-rows // blocks)
 
     def split(x: jax.Array) -> jax.Array:
         padded = jnp.pad(x, [(0, 0), (0, 0), (0, blocks * block - rows)])

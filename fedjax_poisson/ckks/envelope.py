@@ -124,8 +124,7 @@ def unpack(blob: bytes, channel_key: bytes) -> Envelope:
     if not hmac.compare_digest(tag, _tag(content, channel_key)):
         raise WireError(
             "The tag of the message does not fit its content: it was altered or truncated on the way, or made under "
-            "another channel key. "
-            "Leave it out or ask its sender again."
+            "another channel key. Leave it out or ask its sender again."
         )
     _, version, backend, zero, round_, size, senders, ids, mark, length = _HEAD.unpack_from(content)
     if version != _VERSION or zero:

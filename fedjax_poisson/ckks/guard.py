@@ -69,8 +69,7 @@ def answer_guard(path: str | os.PathLike[str] | None) -> AnswerGuard:
                 connection.execute("ROLLBACK")
                 raise RoundRefused(
                     "This party has answered for this ciphertext, or for a contribution in it, before; a second "
-                    "answer would leak its key share. "
-                    "Have every sender encrypt afresh."
+                    "answer would leak its key share. Have every sender encrypt afresh."
                 ) from None
             connection.execute("COMMIT")
         finally:

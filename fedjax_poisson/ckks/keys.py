@@ -211,11 +211,8 @@ def deal(session: Session, secret: PartySecret, stream: Stream) -> tuple[SecretS
     """
     if secret.shared:
         raise ValueError("This is already a share of the joint secret; deal what make_party_key returned.")
-    params = session.params
-    points = [
-        _evaluate(params, secret.data, j, session.threshold, fold_in(stream, "shamir"))
-        for j in range(1, session.parties + 1)
-    ]
+    numbers = jnp.arange(1, session.parties + 1, dtype=jnp.uint32)
+    points = _evaluate(session.params, session.threshold, secret.data, numbers, stream)
     return tuple(SecretShare(secret.party, j, session.label, point) for j, point in enumerate(points, 1))
 
 
@@ -259,17 +256,16 @@ def _party_key(params: CkksParameters, common: jax.Array, stream: Stream) -> tup
     return secret, modular.negate(modular.add(modular.multiply(common, secret, c), error, c.q), c.q)
 
 
-def _evaluate(params: CkksParameters, secret: jax.Array, point: int, threshold: int, stream: Stream) -> jax.Array:
-    """f(point) for f(0) = secret and t - 1 uniform coefficients, by Horner's rule."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _evaluate(
+    params: CkksParameters, threshold: int, secret: jax.Array, points: jax.Array, stream: Stream
+) -> jax.Array:
+    """f at the points [n], for f(0) = secret and t - 1 uniform coefficients, by Horner's rule: uint32 [n, L, N]."""
     c = modular.constants(params.moduli)
-    x = np.full((params.limbs, 1), point, np.uint32)
-    quotient = modular.shoup_quotient(x, c.q)
-    total = jnp.zeros_like(secret)
-    for k in range(threshold - 1, 0, -1):
-        coefficient = sampling.uniform_residues(fold_in(stream, k), (params.degree,), params.moduli)
-        total = _times_point(modular.add(total, coefficient, c.q), x, quotient, c.q)
-    return modular.add(total, secret, c.q)
-
-
-def _times_point(value: jax.Array, x: np.ndarray, quotient: np.ndarray, q: np.ndarray) -> jax.Array:
-    return modular.reduce_once(modular.multiply_shoup(value, x, quotient, q), q)
+    degree, shape = params.degree, (points.shape[0], *secret.shape)
+    x = jnp.broadcast_to(points[:, None, None], shape)
+    total = jnp.zeros(shape, jnp.uint32)
+    for k in range(1, threshold):
+        coefficient = sampling.uniform_residues(fold_in(stream, "shamir", k), (degree,), params.moduli)
+        total = modular.multiply(modular.add(total, jnp.broadcast_to(coefficient, shape), c.q), x, c)
+    return modular.add(total, jnp.broadcast_to(secret, shape), c.q)

@@ -122,8 +122,8 @@ def partial_decrypt(
         or not _within(team, session)
     ):
         raise RoundRefused(
-            f"Parties {sorted(subset)} were named; {session.threshold} different ones of 1 to {session.parties}, "
-            f"among them {secret.party}, are needed."
+            f"Parties {sorted(subset)} were named; {session.threshold} different ones of 1 to {session.parties}, among "
+            f"them {secret.party}, are needed."
         )
     _check_sum(session, ciphertext)
     digest = ciphertext_digest(session, ciphertext)
@@ -164,8 +164,7 @@ def fuse(
     ):
         raise RoundRefused(
             f"There are answers from {sorted(a.party for a in answers)} for subsets {sorted(teams)}; every party of "
-            "one subset of "
-            f"{session.threshold} must answer once."
+            f"one subset of {session.threshold} must answer once."
         )
     for answer in answers:
         if answer.digest != digest:

@@ -145,9 +145,10 @@ def sender_role(
         if largest > info.count_bound:
             raise ValueError(
                 f"A count of absolute value {largest} is above count_bound = {info.count_bound}; nothing was "
-                "encrypted. "
-                "Raise count_bound when the aggregator is made, or clip."
+                "encrypted. Raise count_bound when the aggregator is made, or clip."
             )
+        if not 0 <= round < 1 << 64:
+            raise ValueError(f"round = {round}; give a number of 0 or more.")
         return Sealed(
             part.seal(values.astype(np.int32), stream), values.size, 1, frozenset([envelope.new_id()]), int(round)
         )
@@ -156,7 +157,7 @@ def sender_role(
 
 
 def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo) -> Server:
-    """The server\'s role; it refuses what is unsound, one message at a time."""
+    """The server's role; it refuses what is unsound, one message at a time."""
 
     def receive(blob: bytes) -> Sealed:
         message = envelope.unpack(blob, mark.channel_key)
@@ -170,16 +171,15 @@ def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo) -> Server:
     def add(a: Sealed, b: Sealed) -> Sealed:
         if a.size != b.size or a.round != b.round:
             raise RoundRefused(
-                f"Messages of {a.size} and {b.size} values, of rounds {a.round} and {b.round}, do not belong "
-                "together; leave the odd one out."
+                f"Messages of {a.size} and {b.size} values, of rounds {a.round} and {b.round}, do not belong together; "
+                "leave the odd one out."
             )
         if a.ids & b.ids:
             raise RoundRefused("A contribution would be added twice (replayed message): leave the repetition out.")
         if a.senders + b.senders > info.senders:
             raise RoundRefused(
                 f"The sum would hold {a.senders + b.senders} contributions; its parameters are for at most "
-                f"{info.senders}. "
-                "Make the aggregator for more senders."
+                f"{info.senders}. Make the aggregator for more senders."
             )
         return Sealed(part.add(a.payload, b.payload), a.size, a.senders + b.senders, a.ids | b.ids, a.round)
 
@@ -198,43 +198,39 @@ def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo) -> Server:
 
 
 def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: AggregatorInfo) -> Holder:
-    """The key holder\'s role; it withholds every sum that does not meet the announced conditions."""
+    """The key holder's role; it withholds every sum that does not meet the announced conditions."""
     opened_ids: set[bytes] = set()
 
     def open_sum(sealed: Sealed, size: int) -> Opened:
         if sealed.senders < info.minimum_senders:
             raise RoundRefused(
                 f"The sum holds {sealed.senders} contributions; at least {info.minimum_senders} were announced. "
-                "Nothing was opened: "
-                "wait for more senders or give the round up."
+                "Nothing was opened: wait for more senders or give the round up."
             )
         if sealed.senders > info.senders:
             raise RoundRefused(
-                f"The sum holds {sealed.senders} contributions; its parameters are for at most {info.senders}. "
-                "Nothing was opened."
+                f"The sum holds {sealed.senders} contributions; its parameters are for at most {info.senders}. Nothing "
+                "was opened."
             )
         if sealed.size != size:
             raise RoundRefused(f"The sum has {sealed.size} values and {size} were asked for. Nothing was opened.")
         if opened_ids & sealed.ids:
             raise RoundRefused(
                 "A contribution of this sum was opened before, in this or another sum; the two together would show "
-                "more than sums. "
-                "Nothing was opened: have every sender encrypt afresh."
+                "more than sums. Nothing was opened: have every sender encrypt afresh."
             )
         values, distance = part.read(sealed.payload, size, sealed.senders, sealed.ids)
         if not distance <= part.max_distance:
             raise RoundRefused(
                 f"A decrypted value is {distance:.3g} from the nearest integer (at most {part.max_distance} is "
-                "allowed): "
-                "the sum was altered or is under "
-                "another key. The values are withheld; repeat the round without the sender at fault."
+                "allowed): the sum was altered or is under another key. The values are withheld; repeat the round "
+                "without the sender at fault."
             )
         largest = max(int(values.max(initial=0)), -int(values.min(initial=0)))
         if largest > info.count_bound:
             raise RoundRefused(
                 f"A coordinate of the sum exceeds count_bound = {info.count_bound}. The values are withheld: a sender "
-                "sent too much, or "
-                "count_bound is too small for these senders."
+                "sent too much, or count_bound is too small for these senders."
             )
         opened_ids.update(sealed.ids)
         return Opened(values.astype(np.int32), sealed.senders, distance)

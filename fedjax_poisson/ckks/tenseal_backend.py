@@ -106,8 +106,7 @@ def choose(*, count_bound: int, senders: int) -> TensealParameters:
     if error > _CEILING:
         raise ValueError(
             f"TenSEAL with one 60-bit prime opens sums of {senders} senders bounded by {count_bound} with an error of "
-            f"up to {error:.3g}, "
-            f"above {_CEILING}. Lower count_bound or senders, or use the device backend."
+            f"up to {error:.3g}, above {_CEILING}. Lower count_bound or senders, or use the device backend."
         )
     data_bits = scale_bits + bound_bits + 2
     assert data_bits + _SPECIAL_BITS <= _LIMIT_BITS and data_bits <= _MAX_PRIME_BITS
@@ -143,8 +142,8 @@ def parts(*, count_bound: int, senders: int, minimum_senders: int) -> Parts:
         key_holder="one key holder beside the server, who is handed sums only; senders and server hold the public key",
         protects=(
             "An honest-but-curious server, and anyone who sees the messages, learns nothing of one sender's counts "
-            "(IND-CPA under ring-LWE). "
-            "Not against a server that hands single messages to the key holder as sums, nor against side channels."
+            "(IND-CPA under ring-LWE). Not against a server that hands single messages to the key holder as sums, nor "
+            "against side channels."
         ),
         error_bound=params.error_bound,
     )
@@ -295,8 +294,8 @@ def _vectors(context: Any, body: bytes) -> tuple[Any, ...]:
         scale = vector.ciphertext()[0].scale
         if scale != context.global_scale:
             raise WireError(
-                f"A ciphertext has scale {scale!r} instead of {context.global_scale!r}; it was made under "
-                "other parameters."
+                f"A ciphertext has scale {scale!r} instead of {context.global_scale!r}; it was made under other "
+                "parameters."
             )
         found.append(vector)
     return tuple(found)

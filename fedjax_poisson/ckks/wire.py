@@ -73,8 +73,8 @@ def read_tenseal_context(blob: bytes) -> tuple[CkksParameters, PublicKey | None,
     if too_large:
         raise WireError(
             f"The context's data primes have up to {max(q.bit_length() for q in too_large)} bits; the device computes "
-            "with primes below 2^31. "
-            "Make the context with e.g. poly_modulus_degree=4096, coeff_mod_bit_sizes=[30, 30, 30]."
+            "with primes below 2^31. Make the context with e.g. poly_modulus_degree=4096, coeff_mod_bit_sizes=[30, "
+            "30, 30]."
         )
     try:
         params = slot_parameters(

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from fedjax_poisson import accounting
+from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import checkpoint, evaluate
 from fedjax_poisson.experiment.config import Config, read_config, write_config
 from fedjax_poisson.experiment.setting import Setting, aggregator_for, algorithm_for, build, initial_state
@@ -65,9 +66,13 @@ def run(config: Config, out: Path, *, resume: bool = False, report: Report | Non
         orders=setting.plan.orders,
         planned_rdp=setting.plan.standardize_rdp + setting.plan.rounds * setting.plan.train_rdp,
     )
+    train_aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
     try:
-        scaler, state, exhausted = _release_everything(setting, ledger, out, report or (lambda line: None))
-        summary = summarise(setting, ledger, checkpoint.read_lines(out / "rounds.jsonl"), scaler, state, exhausted)
+        scaler, state, exhausted = _release_everything(
+            setting, train_aggregator, ledger, out, report or (lambda line: None)
+        )
+        lines = checkpoint.read_lines(out / "rounds.jsonl")
+        summary = summarise(setting, ledger, lines, scaler, state, train_aggregator, exhausted)
     finally:
         ledger.close()
     summary["total_seconds"] = time.perf_counter() - started
@@ -92,7 +97,7 @@ def _check_folder(config: Config, out: Path, resume: bool) -> None:
 
 
 def _release_everything(
-    setting: Setting, ledger: accounting.Ledger, out: Path, report: Report
+    setting: Setting, train_aggregator: Aggregator, ledger: accounting.Ledger, out: Path, report: Report
 ) -> tuple[standardize.Scaler, Any, bool]:
     """Standardise, then train until the rounds or the budget are used up; picks up where a checkpoint stands."""
     config, plan, senders = setting.config, setting.plan, setting.plan.senders
@@ -125,7 +130,7 @@ def _release_everything(
         kept = [row for row in checkpoint.read_lines(lines) if row["round"] <= int(state.round)]
         checkpoint.write_lines(lines, kept)
         bytes_up = int(facts["bytes_up"])
-        algorithm = algorithm_for(setting, scaler)
+        algorithm = algorithm_for(setting, scaler, train_aggregator)
     else:
         checkpoint.write_lines(lines, [])
         began = time.perf_counter()
@@ -141,7 +146,7 @@ def _release_everything(
             gate=gate,
             largest_unit=setting.largest_unit,
         )
-        algorithm = algorithm_for(setting, scaler)
+        algorithm = algorithm_for(setting, scaler, train_aggregator)
         state = initial_state(setting)
         bytes_up = info.bytes_up_per_sender
         line = _line(0, "standardise", ledger, info, time.perf_counter() - began, bytes_up, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 from fedjax_poisson import data, trees
-from fedjax_poisson.ckks import Aggregator, aggregator
+from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.ckks import aggregator as make_aggregator
 from fedjax_poisson.experiment.config import Config
 from fedjax_poisson.experiment.plan import Plan, make_plan
 from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
@@ -61,13 +62,14 @@ def load_sites(config: Config) -> data.Sites:
         return data.load(config.dataset)
     assert config.label is not None and config.site is not None  # Config checks it
     bounds = config.bounds
+    categorical: Any = config.categorical  # Config has checked it
     return data.from_csv(
         config.csv,
         label=config.label,
         site=config.site,
         patient=config.patient,
         positive=[value.strip() for value in config.positive.split(",")] if config.positive else None,
-        categorical=config.categorical,
+        categorical=categorical,
         bounds={name: (low, high) for name, (low, high) in bounds.items()} if isinstance(bounds, dict) else "from_data",
         drop=tuple(name.strip() for name in config.drop.split(",")) if config.drop else (),
         min_site_records=config.min_site_records,
@@ -148,7 +150,7 @@ def initial_state(setting: Setting) -> State:
 def aggregator_for(setting: Setting, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
     """The encryption of one kind of release, with fresh keys of its own."""
     plan = setting.plan
-    return aggregator(
+    return make_aggregator(
         setting.config.aggregator,
         count_bound=mechanism.count_bound(plan.senders, size),
         senders=plan.senders,
@@ -158,7 +160,7 @@ def aggregator_for(setting: Setting, mechanism: Mechanism, size: int, purpose: s
     )
 
 
-def algorithm_for(setting: Setting, scaler: standardize.Scaler) -> Algorithm:
+def algorithm_for(setting: Setting, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
     """The training algorithm; the privately estimated count of records scales its step."""
     config, plan = setting.config, setting.plan
     return fedsgd(
@@ -167,7 +169,7 @@ def algorithm_for(setting: Setting, scaler: standardize.Scaler) -> Algorithm:
         records=float(scaler.records),
         sampling_rate=config.sampling_rate,
         mechanism=plan.train,
-        aggregator=aggregator_for(setting, plan.train, setting.dimension, "train"),
+        aggregator=aggregator,
         server_optimizer=setting.optimizer,
         senders=plan.senders,
         honest_senders=plan.honest_senders,

@@ -15,7 +15,7 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import evaluate
-from fedjax_poisson.experiment.setting import Setting, aggregator_for
+from fedjax_poisson.experiment.setting import Setting
 from fedjax_poisson.federated import Records, reference, standardize
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
@@ -31,6 +31,7 @@ def summarise(
     lines: list[dict[str, Any]],
     scaler: standardize.Scaler,
     state: State,
+    aggregator: Aggregator,
     exhausted: bool,
 ) -> dict[str, Any]:
     """Everything `summary.json` holds, JSON values only.
@@ -41,6 +42,7 @@ def summarise(
       lines: rows of rounds.jsonl.
       scaler: the private standardisation.
       state: the final state.
+      aggregator: the encryption of the training sums.
       exhausted: whether the budget ended the run before its rounds did.
     """
     config, plan, sites = setting.config, setting.plan, setting.sites
@@ -52,7 +54,6 @@ def summarise(
     plain = _without_privacy(setting)
     releases = ledger.rows()
     trained = [line for line in lines if line["purpose"] == "train"]
-    aggregator = aggregator_for(setting, plan.train, setting.dimension, "train")
     note = privacy_note(setting)
     return {
         "dataset": sites.provenance.name,

@@ -1,21 +1,23 @@
 """ChaCha20 streams (RFC 8439) in uint32 JAX: the only source of privacy and encryption randomness.
 
-A `Stream` is a 256-bit key. It is made once from the operating system (`stream`), split by labels (`fold_in`) and consumed once (`bits`, or a
-sampler of this package). Both are the ChaCha20 block function under that key, in separate domains: word 13 of the initial state, the
-first nonce word, is 0 for output blocks and names the kind of label for derivations, so no block is ever used for two things. A derived key is the first
-half of such a block: as long as ChaCha20 is a pseudorandom function, streams with different labels are independent.
+A `Stream` is a 256-bit key. It is made once from the operating system (`stream`), split by labels (`fold_in`) and
+consumed once (`bits`, or a sampler of this package). Both are the ChaCha20 block function under that key, in separate
+domains: word 13 of the initial state, the first nonce word, is 0 for output blocks and names the kind of label for
+derivations, so no block is ever used for two things. A derived key is the first half of such a block: as long as
+ChaCha20 is a pseudorandom function, streams with different labels are independent.
 
-Who owns what: a stream may be folded any number of times with different labels and read by **one** call; a second read gives the same words.
+Who owns what: a stream may be folded any number of times with different labels and read by **one** call; a second read
+gives the same words.
 
-The PyPI package `jax-chacha-prng` 1.4.3 was looked at first: it fails on import with jax 0.10 (private functions it imports are gone, its native
-kernels use a removed custom-call interface), requires numpy < 2, and derives by random 96-bit nonces under one key; hence this module.
+The PyPI package `jax-chacha-prng` 1.4.3 was looked at first: it fails on import with jax 0.10 (private functions it
+imports are gone, its native kernels use a removed custom-call interface), requires numpy < 2, and derives by random
+96-bit nonces under one key; hence this module.
 
 Source: Nir and Langley, RFC 8439 (2018), sections 2.1-2.4; Bernstein, "ChaCha, a variant of Salsa20" (2008).
 """
 
 from __future__ import annotations
 
-import functools
 import functools
 import hashlib
 import math
@@ -53,7 +55,8 @@ class Stream(NamedTuple):
 
     Attributes:
         key: uint32[8], 256 secret bits. Never shown by `repr`, never pickled.
-        reproducible: uint32[], 1 when the key descends from a seed (not private), 0 when it descends from the operating system.
+        reproducible: uint32[], 1 when the key descends from a seed (not private), 0 when it descends from the operating
+            system.
     """
 
     key: jax.Array
@@ -67,7 +70,9 @@ class Stream(NamedTuple):
         origin = ("seeded, NOT private" if np.any(np.asarray(flag)) else "operating system") if known else "traced"
         return f"Stream(<256-bit key hidden>, batch={tuple(shape[:-1])}, origin={origin})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        """Show the origin and never the key."""
+        return repr(self)
 
     def __copy__(self) -> Stream:
         return self
@@ -86,8 +91,8 @@ def stream(seed: int | None = None) -> Stream:
     """Make a new stream.
 
     Args:
-        seed: None for 256 bits from `os.urandom`. A non-negative int gives the same stream in every process and on every
-            device, warns, and marks the stream and all its descendants as reproducible: not private.
+        seed: None for 256 bits from `os.urandom`. A non-negative int gives the same stream in every process and on
+            every device, warns, and marks the stream and all its descendants as reproducible: not private.
 
     Returns:
         A `Stream`.
@@ -105,7 +110,8 @@ def stream(seed: int | None = None) -> Stream:
     if not 0 <= int(seed) < 1 << 256:
         raise ValueError(f"a seed has 0 to 256 bits, got {seed}; choose a non-negative int below 2**256")
     warnings.warn(
-        "stream(seed=...) is reproducible and therefore NOT private: use it for tests and simulations, stream() for people's data",
+        "stream(seed=...) is reproducible and therefore NOT private: "
+        "use it for tests and simulations, stream() for people's data",
         ReproducibleStreamWarning,
         stacklevel=2,
     )
@@ -122,13 +128,14 @@ def is_reproducible(stream: Stream) -> bool:
 def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
     """Derive the stream named by `labels`; different labels give independent keys and therefore disjoint blocks.
 
-    Labels are folded one after the other, `fold_in(s, a, b) == fold_in(fold_in(s, a), b)`, each by one block of the parent in a domain that
-    output never uses. Integers and texts never meet: 7 and "7" are different labels.
+    Labels are folded one after the other, `fold_in(s, a, b) == fold_in(fold_in(s, a), b)`, each by one block of the
+    parent in a domain that output never uses. Integers and texts never meet: 7 and "7" are different labels.
 
     Args:
         stream: the parent; it stays usable.
-        labels: each a Python int in [0, 2^32), a text (hashed to 96 bits of SHA-256 on the host), or a uint32/int32 scalar array, traced
-            or not (round, client index; an int32 is read as its 32-bit pattern). vmap over a label for one stream per client.
+        labels: each a Python int in [0, 2^32), a text (hashed to 96 bits of SHA-256 on the host), or a uint32/int32
+            scalar array, traced or not (round, client index; an int32 is read as its 32-bit pattern). vmap over a label
+            for one stream per client.
 
     Returns:
         The derived `Stream`.
@@ -148,8 +155,9 @@ def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
 def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
     """Read uniform random 32-bit words.
 
-    Word j of block b (RFC 8439 order inside a block, counter b) is element j * blocks + b: planes of equal words, which is the order
-    the arithmetic is vectorised in. Each word is used once; the order is part of the contract and is the same on every device.
+    Word j of block b (RFC 8439 order inside a block, counter b) is element j * blocks + b: planes of equal words, which
+    is the order the arithmetic is vectorised in. Each word is used once; the order is part of the contract and is the
+    same on every device.
 
     Args:
         stream: consumed by this call.
@@ -171,8 +179,9 @@ def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
 def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> Words:
     """The sixteen words of the output blocks `first .. first + blocks - 1`, as sixteen uint32[blocks] arrays.
 
-    The form is chosen by the device the program is lowered for; the words are the same. On a GPU the twenty rounds are unrolled into one kernel
-    that lives in registers; on a CPU a loop over double rounds keeps each step small enough to be vectorised.
+    The form is chosen by the device the program is lowered for; the words are the same. On a GPU the twenty rounds are
+    unrolled into one kernel that lives in registers; on a CPU a loop over double rounds keeps each step small enough to
+    be vectorised.
 
     Args:
         stream: the key; the caller owns the counters it asks for.
@@ -184,7 +193,8 @@ def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> 
     """
     if blocks > MAX_BYTES // 64:
         raise ValueError(
-            f"{blocks} blocks of 64 bytes exceed the 2^38 bytes of one stream; fold in a label per part and read each part separately"
+            f"{blocks} blocks of 64 bytes exceed the 2^38 bytes of one stream; "
+            "fold in a label per part and read each part separately"
         )
     return _block_words(blocks, stream.key, jnp.uint32(0) if first is None else first)
 
@@ -213,7 +223,7 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
 
 
 def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) -> Words:
-    """The sixteen words of the output blocks at these uint32 counters, each of the shape of `counter` (`form`: `chacha20_block`)."""
+    """The sixteen words of the output blocks at these uint32 counters (`form` as in `chacha20_block`)."""
     zero = jnp.uint32(0)
     return chacha20_block(key, counter, (jnp.uint32(_OUTPUT), zero, zero), form=form)
 
@@ -226,9 +236,10 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         key: uint32[8], little-endian words.
         counter: uint32[...], the block counters.
         nonce: three uint32 words, scalars (the "pallas" form wants scalars) or of the shape of `counter`.
-        form: how the twenty rounds are written; None takes what is best on the device the program is lowered for. All give the same words:
-            "passes" a loop over double rounds in passes that XLA:CPU vectorises; "unrolled" straight-line code, which a GPU compiler keeps in
-            registers; "loop", "loop2", "loop5" a loop over that many double rounds; "pallas" a kernel for CUDA devices.
+        form: how the twenty rounds are written; None takes what is best on the device the program is lowered for. All
+            give the same words: "passes" a loop over double rounds in passes that XLA:CPU vectorises; "unrolled"
+            straight-line code, which a GPU compiler keeps in registers; "loop", "loop2", "loop5" a loop over that many
+            double rounds; "pallas" a kernel for CUDA devices.
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -238,7 +249,8 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
     """
     if form is not None:
         return FORMS[form](key, counter, nonce)
-    return lax.platform_dependent(key, counter, nonce, cpu=FORMS[_CPU_FORM], default=FORMS[_ACCELERATOR_FORM])
+    accelerator = _ACCELERATOR_FORM if counter.size > _FEW else _ACCELERATOR_FORM_FOR_FEW
+    return lax.platform_dependent(key, counter, nonce, cpu=FORMS[_CPU_FORM], default=FORMS[accelerator])
 
 
 def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
@@ -251,7 +263,8 @@ def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax
 
     def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
         start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
-        # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
+        # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops
+        # it.
         nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
         state = tuple(jnp.broadcast_to(word, nothing.shape) | nothing for word in start)
         loops = 10 // rounds_at_once
@@ -269,7 +282,8 @@ def _whole(words: Words) -> Words:
     return words
 
 
-# XLA:CPU fuses per output: without the barriers it would evaluate half a quarter round again for each of its four outputs (a quarter slower).
+# XLA:CPU fuses per output: without the barriers it would evaluate half a quarter round again for each of its four
+# outputs (a quarter slower).
 FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "passes": _in_xla(1, lax.optimization_barrier),
     "loop": _in_xla(1, _whole),
@@ -278,7 +292,8 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "unrolled": _in_xla(10, _whole),
     "pallas": _in_pallas,
 }
-_CPU_FORM, _ACCELERATOR_FORM = "passes", "unrolled"
+_CPU_FORM, _ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "passes", "unrolled", "unrolled"
+_FEW = 256  # blocks of one stream up to which starting kernels costs more than running them
 
 
 def _double_round(state: Words, cut: Callable[[Words], Words]) -> Words:
@@ -287,12 +302,13 @@ def _double_round(state: Words, cut: Callable[[Words], Words]) -> Words:
         for a, b, c, d in quarter_rounds:
             quarter: Words = (words[a], words[b], words[c], words[d])
             for first, second in ((16, 12), (8, 7)):
-                quarter = cut(_half_quarter_round(*quarter, first, second))
+                quarter = cut(_half_quarter_round(quarter, first, second))
             words[a], words[b], words[c], words[d] = quarter
     return tuple(words)
 
 
-def _half_quarter_round(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array, first: int, second: int) -> Words:
+def _half_quarter_round(quarter: Words, first: int, second: int) -> Words:
+    a, b, c, d = quarter
     a = a + b
     d = _rotate(d ^ a, first)
     c = c + d
@@ -314,9 +330,7 @@ def _derive(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
 def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> jax.Array:
     """One derivation after the other, as a scan: the rounds are compiled once however many labels there are."""
     rows = jnp.stack([jnp.stack([counter, *nonce]) for counter, nonce in labels])
-    key = key | (
-        jnp.bitwise_or.reduce(rows, axis=(0, 1)) & jnp.uint32(0)
-    )  # the carry varies over the labels' mesh axes too
+    key = key | (jnp.bitwise_or.reduce(rows.ravel()) & jnp.uint32(0))  # the carry varies over the labels' mesh axes too
     return lax.scan(lambda parent, row: (_derive(parent, row[0], (row[1], row[2], row[3])), None), key, rows)[0]
 
 
@@ -335,7 +349,8 @@ def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
         )
     if label.ndim != 0 or label.dtype not in (np.dtype(np.uint32), np.dtype(np.int32)):
         raise TypeError(
-            f"an array label is a uint32 or int32 scalar, got {label.dtype}{list(label.shape)}; vmap fold_in over an array of labels"
+            f"an array label is a uint32 or int32 scalar, got {label.dtype}{list(label.shape)}; "
+            "vmap fold_in over an array of labels"
         )
     return lax.bitcast_convert_type(jnp.asarray(label), jnp.uint32), _words(_INTEGER_LABEL, 0, 0)
 

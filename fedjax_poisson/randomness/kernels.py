@@ -1,6 +1,7 @@
 """The ChaCha20 block function as a Pallas kernel for CUDA devices: a real loop whose sixteen words stay in registers.
 
-XLA has no such loop: it either writes the state to memory in every iteration or is given twenty unrolled rounds, which compile slowly.
+XLA has no such loop: it either writes the state to memory in every iteration or is given twenty unrolled rounds, which
+compile slowly.
 """
 
 from __future__ import annotations

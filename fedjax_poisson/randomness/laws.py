@@ -1,14 +1,15 @@
 """Exact host arithmetic of Skellam laws: probabilities as big integers and alias tables with integer thresholds.
 
-Everything here runs once on the host in Python integers, so each table comes with a computed bound on its total-variation distance to the
-true law rather than with an estimate.
+Everything here runs once on the host in Python integers, so each table comes with a computed bound on its
+total-variation distance to the true law rather than with an estimate.
 
-Probabilities. For X = Poisson(a) - Poisson(b), a >= b >= 0, p_k = P(X = k) satisfies `k p_k = a p_{k-1} - b p_{k+1}` (differentiate the
-generating function exp(a (z - 1) + b (1/z - 1)); for a = b it is the Bessel recurrence). With rho_k = p_k / p_{k-1} this reads
-`rho_k = a / (k + b rho_{k+1})`, a map that decreases in rho_{k+1} and shrinks relative errors by b rho_{k+1} / (k + b rho_{k+1}) < 1. So the enclosure
-[0, a / k] of a far ratio, mapped downward, stays an enclosure and narrows; it is carried until it is narrower than 2^-120 and the ratios below inherit
-that relative error. Negative k: the same with a and b exchanged. Multiplying from near the mean outwards gives all p_k up to one
-factor, which their sum removes. The mass left outside is bounded by Chernoff's inequality at 2^-90 a side.
+Probabilities. For X = Poisson(a) - Poisson(b), a >= b >= 0, p_k = P(X = k) satisfies `k p_k = a p_{k-1} - b p_{k+1}`
+(differentiate the generating function exp(a (z - 1) + b (1/z - 1)); for a = b it is the Bessel recurrence). With rho_k
+= p_k / p_{k-1} this reads `rho_k = a / (k + b rho_{k+1})`, a map that decreases in rho_{k+1} and shrinks relative
+errors by b rho_{k+1} / (k + b rho_{k+1}) < 1. So the enclosure [0, a / k] of a far ratio, mapped downward, stays an
+enclosure and narrows; it is carried until it is narrower than 2^-120 and the ratios below inherit that relative error.
+Negative k: the same with a and b exchanged. Multiplying from near the mean outwards gives all p_k up to one factor,
+which their sum removes. The mass left outside is bounded by Chernoff's inequality at 2^-90 a side.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class AliasTable:
 
 
 def chernoff_reach(a: float, b: float, bits: float) -> int:
-    """An integer k above the mean, least up to rounding, with Chernoff's bound P(Poisson(a) - Poisson(b) >= k) <= 2^-bits.
+    """An integer k above the mean, least up to rounding, with Chernoff's P(Poisson(a) - Poisson(b) >= k) <= 2^-bits.
 
     The exponent sup_s (s k - a (e^s - 1) - b (e^-s - 1)) is attained at e^s = (k + sqrt(k^2 + 4 a b)) / (2 a).
     """
@@ -123,8 +124,8 @@ def skellam_pmf(plus: Fraction, minus: Fraction, tail_bits: int = TAIL_BITS) -> 
 def alias_table(pmf: Pmf, column_bits: int) -> AliasTable:
     """Build the alias table of `pmf` on 2^column_bits columns; all arithmetic is exact in integers.
 
-    Each probability is rounded to a multiple of 2^-(column_bits + 64) and the rounding surplus goes to the likeliest outcome. The distance is
-    half the exactly computed sum of the changes, plus the pmf's own defect.
+    Each probability is rounded to a multiple of 2^-(column_bits + 64) and the rounding surplus goes to the likeliest
+    outcome. The distance is half the exactly computed sum of the changes, plus the pmf's own defect.
 
     Raises:
         ValueError: if there are fewer columns than outcomes.
@@ -165,7 +166,7 @@ def _fixed(rate: Fraction) -> int:
 
 
 def _ratios(a: int, b: int, high: int, first: int) -> list[int]:
-    """rho_k = p_k / p_{k-1} for k = first .. high in fixed point, of Poisson(a) - Poisson(b), each within 2^-119 relative."""
+    """Fixed-point rho_k = p_k / p_{k-1}, k = first .. high, of Poisson(a) - Poisson(b), each within 2^-119 relative."""
     extra = 16
     while True:
         lower, upper = 0, a // (high + extra + 1) + 1

@@ -1,13 +1,14 @@
 """Where the random bits of a draw lie: several draws share a group of ChaCha20 blocks without wasting words.
 
-A level of a sampler takes a column number, compares 64 uniform bits with a threshold, and needs the lower 32 of them only when the upper 32 tie with
-the threshold's, with probability 2^-32. So each (draw, level) of a group owns a whole word for the upper half and its own column bits, while
-the lower halves are XORs of distinct non-empty subsets of a few shared words.
+A level of a sampler takes a column number, compares 64 uniform bits with a threshold, and needs the lower 32 of them
+only when the upper 32 tie with the threshold's, with probability 2^-32. So each (draw, level) of a group owns a whole
+word for the upper half and its own column bits, while the lower halves are XORs of distinct non-empty subsets of a few
+shared words.
 
-Distance. XORs of distinct subsets of independent uniform words are pairwise independent. Compared with private lower halves the joint law of a
-group can therefore differ only if two ties use the same subset (2^-64 for each such pair) or three levels tie at all (2^-96 for each
-triple). `Layout.distance` charges every draw with all pairs and triples that touch it, so the distances of any set of draws add up to a bound of their
-joint law's distance.
+Distance. XORs of distinct subsets of independent uniform words are pairwise independent. Compared with private lower
+halves the joint law of a group can therefore differ only if two ties use the same subset (2^-64 for each such pair) or
+three levels tie at all (2^-96 for each triple). `Layout.distance` charges every draw with all pairs and triples that
+touch it, so the distances of any set of draws add up to a bound of their joint law's distance.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def choose_layout(column_bits: tuple[int, ...]) -> Layout:
 def _try_layout(column_bits: tuple[int, ...], draws: int, blocks: int) -> Layout | None:
     levels = len(column_bits)
     used = draws * levels
-    column, room = [], 0
+    column: list[tuple[int, int]] = []
+    room = 0
     for _ in range(draws * levels):
         bits = column_bits[len(column) % levels]
         if bits > room:

@@ -1,15 +1,18 @@
 """Exact integer samplers: Poisson, Skellam, and counts whose rates carry a signal.
 
-Exact means: the law of every draw is within `tables.distance` <= 2^-60 in total variation of the true law for ideal random bits; the bound is
-computed while the tables are built, not estimated. A vector of D draws is within D * distance, to be added to delta times the accountant's usual factor.
+Exact means: the law of every draw is within `tables.distance` <= 2^-60 in total variation of the true law for ideal
+random bits; the bound is computed while the tables are built, not estimated. A vector of D draws is within D *
+distance, to be added to delta times the accountant's usual factor.
 
-Proof. By `tables` the wanted number is a sum of independent numbers, one a level, each from one of finitely many fixed laws. A level picks a
-column with exact uniform bits and compares a 64-bit uniform integer with an integer threshold, so it samples precisely the law that
-`laws.alias_table` built, whose distance to the true one was computed exactly in integers (rounding, tails, and the defect of the
-probabilities). Total variation of a sum of independent numbers is at most the sum of the levels' distances. Lower halves of the uniform
-integers are shared; `layout` bounds what that changes. ChaCha20 supplies the bits. No float occurs on the device, so all devices give the same integers.
+Proof. By `tables` the wanted number is a sum of independent numbers, one a level, each from one of finitely many fixed
+laws. A level picks a column with exact uniform bits and compares a 64-bit uniform integer with an integer threshold, so
+it samples precisely the law that `laws.alias_table` built, whose distance to the true one was computed exactly in
+integers (rounding, tails, and the defect of the probabilities). Total variation of a sum of independent numbers is at
+most the sum of the levels' distances. Lower halves of the uniform integers are shared; `layout` bounds what that
+changes. ChaCha20 supplies the bits. No float occurs on the device, so all devices give the same integers.
 
-One call reads one stream; draws lie in tiles of lanes (`_tiling`), which fixes the bits for a given number of draws on every device.
+One call reads one stream; draws lie in tiles of lanes (`_tiling`), which fixes the bits for a given number of draws on
+every device.
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ def _modulated(stream: Stream, grid: jax.Array, tables: SamplingTables, kind: st
     _check_kind(tables, kind)
     if grid.dtype != jnp.int32:
         raise TypeError(
-            f"grid is int32 multiples of 2^-{GRID_BITS}, got {grid.dtype}; clip_to_grid or an explicit rounding makes it"
+            f"grid is int32 multiples of 2^-{GRID_BITS}, got {grid.dtype}; "
+            "clip_to_grid or an explicit rounding toward zero makes it"
         )
     return _draw(stream, jnp.ravel(jnp.asarray(grid)), grid.shape, tables)
 
@@ -100,7 +104,8 @@ def _fixed(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables,
 def _check_kind(tables: SamplingTables, kind: str) -> None:
     if tables.kind != kind:
         raise ValueError(
-            f"these are {tables.kind} tables, this sampler needs {kind} tables; build them with its own *_tables function"
+            f"these are {tables.kind} tables, this sampler needs {kind} tables; "
+            "build them with its own *_tables function"
         )
 
 
@@ -118,7 +123,8 @@ def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables
     tiles, lanes = _tiling(count, layout.draws)
     if tiles * lanes * layout.blocks > MAX_BYTES // (4 * BLOCK_WORDS):
         raise ValueError(
-            f"{count} draws need more than the 2^38 bytes of one stream; fold in a label per part and draw each part separately"
+            f"{count} draws need more than the 2^38 bytes of one stream; "
+            "fold in a label per part and draw each part separately"
         )
     if grid is not None:
         grid = jnp.pad(grid, (0, tiles * layout.draws * lanes - count)).reshape(tiles, layout.draws, lanes)
@@ -128,7 +134,8 @@ def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
-    """All draws, int32[tiles, draws, lanes], in the form that suits the device the program is lowered for; the integers are the same.
+    """All draws, int32[tiles, draws, lanes], in the form that suits the device the program is lowered for; the integers
+    are the same.
 
     Under vmap a CPU goes through the batch one stream after the other, which is a third faster than leaving the cache.
     """

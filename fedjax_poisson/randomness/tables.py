@@ -1,11 +1,13 @@
 """Sampling tables: a rate on the 2^-20 grid as a sum of independent, tabulated Skellam numbers.
 
-A coordinate v = m / 2^20, m = -2^20 .. 2^20, has w = 2^20 + m in [0, 2^21] units of rate u = mu r 2^-20 in the plus channel and 2^21 - w
-in the minus channel, over a floor of mu (1 - r) in both:  mu (1 + r v) = mu (1 - r) + u w. Write min(w, 2^21 - 1) in digits of chosen sizes.
-A digit d of b bits at position s contributes d 2^s units to plus and (2^b - 1 - d) 2^s to minus; the lowest digit owns the one unit that
-is left (2^21 is one more than the largest digits make) and gives it to plus exactly for w = 2^21. So each digit selects one of finitely many *fixed* laws, and the sum of
-independent draws, one a level, is exactly Poisson(mu (1 + r v)) - Poisson(mu (1 - r v)) because independent Poisson
-numbers add. The floor is part of the top level. Exchanging d and its complement mirrors the law, so half of the rows are stored.
+A coordinate v = m / 2^20, m = -2^20 .. 2^20, has w = 2^20 + m in [0, 2^21] units of rate u = mu r 2^-20 in the plus
+channel and 2^21 - w in the minus channel, over a floor of mu (1 - r) in both:  mu (1 + r v) = mu (1 - r) + u w.
+Write min(w, 2^21 - 1) in digits of chosen sizes. A digit d of b bits at position s contributes d 2^s units to plus and
+(2^b - 1 - d) 2^s to minus; the lowest digit owns the one unit that is left (2^21 is one more than all digits can make)
+and gives it to plus exactly for w = 2^21. So each digit selects one of finitely many *fixed* laws, and the sum of
+independent draws, one a level, is exactly Poisson(mu (1 + r v)) - Poisson(mu (1 - r v)), because independent Poisson
+numbers add. The floor is part of the top level. Exchanging d and its complement mirrors the law, so half of the rows
+are stored.
 
 A single channel drops everything that goes to minus; a fixed rate has one level without a digit.
 """
@@ -77,7 +79,8 @@ class SamplingTables:
         outcomes: uint32[E'], the two outcomes of each column (see `Level.packed`).
         levels: the plan.
         layout: where in a group of ChaCha20 blocks each random number lies.
-        distance: bound on the total variation between a draw and the true law; the sum over a vector's draws bounds the vector's.
+        distance: bound on the total variation between a draw and the true law; the sum over a vector's draws bounds the
+            vector's.
         kind: "push_pull", "single_channel", "poisson" or "skellam".
     """
 
@@ -141,7 +144,8 @@ def _on_device(kind: str, first: Fraction, second: Fraction) -> SamplingTables:
     bound = float(distance) * (1 + 1e-12)
     if bound > MAX_DISTANCE:
         raise ValueError(
-            f"the tables for {kind} at {float(first)!r} are {bound:.3g} from the law, above 2^-60; please report this rate"
+            f"the tables for {kind} at {float(first)!r} are {bound:.3g} from the law, above 2^-60; "
+            "choose another rate and report this one"
         )
     with jax.ensure_compile_time_eval():
         return SamplingTables(
@@ -212,7 +216,7 @@ def digit_units(shift: int, bits: int) -> int:
 
 
 def plan_digits(kind: str, first: Fraction, second: Fraction) -> list[tuple[int, int]]:
-    """Cut the 21 bits of w into digits (shift, bits) from the top: as few as the entry budget allows, then the smallest tables."""
+    """Cut the 21 bits of w into digits (shift, bits) from the top: few digits first, then small tables."""
     if kind in ("poisson", "skellam"):
         return [(0, 0)]
 

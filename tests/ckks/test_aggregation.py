@@ -160,6 +160,16 @@ def test_sizes_and_rounds_do_not_mix(agg):
         agg.open(total, 9)
 
 
+def test_a_message_that_miscounts_its_senders_is_not_opened(agg):
+    """One ciphertext that claims to be a sum of three."""
+    claimed = seal(agg, np.zeros(8))._replace(senders=3)
+    if agg.info.backend == "device":
+        with pytest.raises(RoundRefused, match="counts 1 contributions and its message 3"):
+            agg.open(claimed, 8)
+    with pytest.raises(ValueError, match="round = -1"):
+        seal(agg, np.zeros(8), round=-1)
+
+
 def test_a_contribution_counts_once(agg):
     a, b, c = seal_all(agg, draw(3, 8))
     with pytest.raises(RoundRefused, match="added twice"):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedjax_poisson.benchmarks import threshold
 from fedjax_poisson.ckks import encryption, keys, messages, modular, ntt, opening, slots
 from fedjax_poisson.ckks.aggregation import aggregator
 from fedjax_poisson.ckks.encryption import SecretKey
@@ -480,10 +481,25 @@ def test_lagrange_interpolates():
         f = [123456, 789, 1011]
         team = (2, 5, 7)
         total = (
-            sum(sum(c * x**i for i, c in enumerate(f)) * int(keys_lagrange(team, x, moduli)[limb]) for x in team) % q
+            sum(sum(c * x**i for i, c in enumerate(f)) * int(opening.lagrange(team, x, moduli)[limb]) for x in team) % q
         )
         assert total == f[0]
 
 
-def keys_lagrange(team, party, moduli):
-    return opening.lagrange(team, party, moduli)
+def test_the_benchmark_opens_exactly_and_names_its_numbers():
+    rows = threshold.measure(parties=2, values=500, repeats=1)
+    assert [row["step"] for row in rows] == ["share", "fusion", "share + fusion"]
+    wanted = {
+        "setting",
+        "backend",
+        "mode",
+        "values",
+        "median_s",
+        "p10_s",
+        "p90_s",
+        "values_per_s",
+        "bytes_per_value",
+        "device",
+    }
+    for row in rows:
+        assert wanted <= set(row) and row["exact"] and row["p10_s"] <= row["median_s"] <= row["p90_s"]

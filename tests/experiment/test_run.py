@@ -162,7 +162,7 @@ def test_unsound_claims_are_refused_before_anything_is_released(
 def test_a_value_far_from_an_integer_refuses_the_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedjax_poisson.experiment import setting as setting_module
 
-    make = setting_module.aggregator
+    make = setting_module.make_aggregator
 
     def shifted(*args: object, **kwargs: object) -> object:
         agg = make(*args, **kwargs)
@@ -172,7 +172,7 @@ def test_a_value_far_from_an_integer_refuses_the_round(tmp_path: Path, monkeypat
 
         return agg._replace(open=open_)
 
-    monkeypatch.setattr(setting_module, "aggregator", shifted)
+    monkeypatch.setattr(setting_module, "make_aggregator", shifted)
     with pytest.raises(RoundRefused, match=r"0\.4"):
         run(Config(rounds=2, seed=1, aggregator="plain"), tmp_path / "run")
     book = accounting.read_ledger(tmp_path / "run" / "ledger.sqlite")

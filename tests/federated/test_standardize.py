@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -111,6 +112,20 @@ def test_without_noise_the_release_gives_the_exact_scaler(
     private = _scaler(records, helpers.noise_free(_mechanism(400.0)), largest_unit)
     for one, other in zip(private, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+
+
+def test_one_compilation_for_all_trials_of_a_mechanism(cohort: Records) -> None:
+    traced, mechanism = [], helpers.noise_free(_mechanism(400.0))
+
+    def clip(update: jax.Array) -> jax.Array:
+        traced.append(1)
+        return mechanism.clip(update)
+
+    counting = mechanism._replace(clip=clip)
+    _scaler(cohort, counting)
+    first = len(traced)
+    _scaler(cohort, counting)
+    assert first >= 1 and len(traced) == first
 
 
 def test_a_patient_weighs_one_however_many_records(cohort: Records, patients: Records) -> None:

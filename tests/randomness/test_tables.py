@@ -45,7 +45,7 @@ def test_the_rates_of_the_levels_add_up_to_the_exact_rates(kind, mean, modulatio
 )
 @pytest.mark.parametrize(("kind", "build"), MODULATED)
 def test_stored_rows_sum_exactly_to_the_law(kind, build, mean, modulation):
-    """Exhausts sampled rows of the device arrays: every column of theirs, so also everything beyond eight standard deviations."""
+    """Exhausts rows of the device arrays: every column, so also all that lies beyond eight standard deviations."""
     built = build(dark_count=mean, modulation=modulation)
     budget = 0.0
     for number, level in enumerate(built.levels):
