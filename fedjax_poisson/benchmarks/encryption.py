@@ -31,12 +31,9 @@ COUNT_BITS = 8
 MILLION = 1 << 20
 RESNET50 = 25_600_000
 PLANS = {
-    f"{'columns' if columns else 'rows'} radix {1 << radix}{' one by one' if one_by_one else ''}": Plan(
-        columns=columns, radix=radix, one_by_one=one_by_one
-    )
+    f"{'columns' if columns else 'rows'} radix {1 << radix}": Plan(columns=columns, radix=radix)
     for columns in (True, False)
     for radix in (1, 2, 3, 4)
-    for one_by_one in (False, True)
 }
 
 

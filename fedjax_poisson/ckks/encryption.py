@@ -85,16 +85,14 @@ class Plan(NamedTuple):
         columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
         radix: Butterfly stages fused into one pass over the data.
         row_block: Loop over blocks of at most this many rows, so that a block stays in cache; 0 for all at once.
-        row_multiple: Pad the rows to a multiple of this, so that a vector register is filled.
     """
 
     columns: bool = True
     radix: int = 1
     row_block: int = 0
-    row_multiple: int = 1
 
 
-CPU_PLAN = Plan(row_block=8)
+CPU_PLAN = Plan(row_block=16)
 ACCELERATOR_PLAN = Plan(radix=4)
 
 
@@ -128,20 +126,16 @@ def expand(params: CkksParameters, ciphertext: Ciphertext) -> Ciphertext:
         return ciphertext
     rows = ciphertext.data.shape[-4]
 
-    def second(seed: jax.Array) -> jax.Array:
-        words = _seed_words(params, seed, rows)
-        table, weights = ntt.tables(params.degree, params.moduli), sampling.uniform_combination(params.moduli)
-        residues = sampling.combine(words, weights, table, ntt.capacity(params.moduli))
-        return jnp.moveaxis(residues, -1, 0)[:, None]
-
-    expanded = jnp.vectorize(second, signature="(s)->(r,p,l,n)")(ciphertext.seed)
+    expanded = jnp.vectorize(lambda seed: _expand_seed(params, seed, rows)[:, None], signature="(s)->(r,p,l,n)")(
+        ciphertext.seed
+    )
     return Ciphertext(jnp.concatenate([ciphertext.data, expanded], axis=-3), None, ciphertext.senders)
 
 
-def _seed_words(params: CkksParameters, seed: jax.Array, rows: int) -> jax.Array:
-    """The random words behind the uniform polynomials of a public seed: uint32 [8] to [W, N, R]."""
+def _expand_seed(params: CkksParameters, seed: jax.Array, rows: int) -> jax.Array:
+    """The uniform polynomials of a public seed: uint32 [8] to [R, L, N]."""
     public = fold_in(Stream(seed, jnp.uint32(0)), "ckks uniform")
-    return sampling.bits(public, (sampling.uniform_words(params.modulus.bit_length()), params.degree, rows))
+    return sampling.uniform_residues(public, (rows, params.degree), params.moduli)
 
 
 def encrypt(
@@ -170,9 +164,7 @@ def encrypt(
         return encrypt_with_masks(params, key, counts, masks, senders=jnp.uint32(1), plan=plan)
     if not isinstance(key, SecretKey):
         raise TypeError(f"key must be a PublicKey or a SecretKey, not {type(key).__name__}")
-    seed = sampling.bits(fold_in(stream, "seed"), 8)
-    data = _planned(_encrypt_seeded, params, plan, _seeded_inputs(params, key, counts, stream, seed))
-    return Ciphertext(data, seed, jnp.uint32(1))
+    return _encrypt_seeded(params, key, counts, stream, plan)
 
 
 def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
@@ -206,9 +198,27 @@ def encrypt_with_masks(
         plan: As in `encrypt`.
     """
     c = modular.constants(params.moduli)
-    key_form = jnp.swapaxes(modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse), 0, 1)
-    inputs = jax.lax.optimization_barrier((key_form, packing.pack_words(params, counts), masks))
-    return Ciphertext(_planned(_encrypt_public, params, plan, inputs), None, senders)
+    u, message, e1 = _transformed(params, plan, packing.pack_words(params, counts), masks, carrier=1)
+    key_form = modular.montgomery(
+        key.data, jnp.asarray(c.r2), c.q, c.inverse
+    )  # so that the products below are plain ones
+    halves = [
+        modular.add(modular.montgomery(u, key_form[i], c.q, c.inverse), e, c.q) for i, e in enumerate((message, e1))
+    ]
+    return Ciphertext(jnp.stack(halves, axis=1), None, senders)
+
+
+def _encrypt_seeded(
+    params: CkksParameters, key: SecretKey, counts: jax.Array, stream: Stream, plan: Plan | None
+) -> Ciphertext:
+    c = modular.constants(params.moduli)
+    rows = params.rows(counts.shape[0])
+    seed = sampling.bits(fold_in(stream, "seed"), 8)
+    error = sampling.centred_binomial(fold_in(stream, "error"), (1, params.degree, rows))
+    (message,) = _transformed(params, plan, packing.pack_words(params, counts), error, carrier=0)
+    key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
+    masked = modular.montgomery(_expand_seed(params, seed, rows), key_form, c.q, c.inverse)
+    return Ciphertext(modular.subtract(message, masked, c.q)[:, None], seed, jnp.uint32(1))
 
 
 def encrypt_sum(
@@ -254,105 +264,61 @@ def zero(params: CkksParameters, size: int) -> Ciphertext:
     return Ciphertext(jnp.zeros(shape, jnp.uint32), None, jnp.uint32(0))
 
 
-def _planned(
-    encryptor: Callable[..., jax.Array], params: CkksParameters, plan: Plan | None, inputs: tuple[jax.Array, ...]
-) -> jax.Array:
-    """Run under the given plan, or under the one of the device the program is lowered for."""
-    if plan is not None:
-        return _by_blocks(encryptor, params, plan, *inputs)
-    return jax.lax.platform_dependent(
-        *inputs,
-        cpu=functools.partial(_by_blocks, encryptor, params, CPU_PLAN),
-        default=functools.partial(_by_blocks, encryptor, params, ACCELERATOR_PLAN),
-    )
-
-
-def _seeded_inputs(
-    params: CkksParameters, key: SecretKey, counts: jax.Array, stream: Stream, seed: jax.Array
+def _transformed(
+    params: CkksParameters, plan: Plan | None, words: jax.Array, small: jax.Array, *, carrier: int
 ) -> tuple[jax.Array, ...]:
-    """What one seeded encryption transforms: s in Montgomery form, packed words and the seed's words [W + W', N, R], e as int32 [1, N, R]."""
-    rows = params.rows(counts.shape[0])
-    c = modular.constants(params.moduli)
-    error = sampling.centred_binomial(fold_in(stream, "error"), (1, params.degree, rows))
-    key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
-    words = jnp.concatenate([packing.pack_words(params, counts), _seed_words(params, seed, rows)])
-    return jax.lax.optimization_barrier((key_form[:, None], words, error))
+    """The NTT forms of small polynomials, one of which carries the message.
 
+    Args:
+        params: Parameters with packing.
+        plan: How, or None for the plan of the device the program is lowered for.
+        words: Packed counts uint32 [W, N, R].
+        small: Signed polynomials int32 [S, N, R].
+        carrier: Index of the polynomial to which the message is added.
 
-def _transform(params: CkksParameters, plan: Plan, x: jax.Array) -> jax.Array:
-    table, capacity = ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli)
-    return ntt.forward_columns(x, table, capacity, radix=plan.radix)
-
-
-def _combine(params: CkksParameters, words: jax.Array, weights: sampling.Combination) -> jax.Array:
-    return sampling.combine(words, weights, ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli))
-
-
-def _encrypt_public(
-    params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
-) -> jax.Array:
-    """Key [L, 2, N], words [W, ..., N, B], small [3, ..., N, B] (u, e0, e1) to ciphertext residues [2, ..., L, N, B]."""
-    c = modular.constants(params.moduli)
-    q, inverse = c.q[..., None], c.inverse[..., None]
-    u, e0, e1 = modular.from_signed(small[..., None, :, :], q)
-    message = modular.add(_combine(params, words, packing.word_combination(params)), e0, q)
-    axis = -1 if plan.columns else 0
-    joined = jnp.concatenate([u, message, e1], axis=axis)
-    u, message, e1 = jnp.split(_transform(params, plan, joined), 3, axis=axis)
-    pairs = enumerate((message, e1))
-    return jnp.stack([modular.add(modular.montgomery(u, key[:, i, :, None], q, inverse), e, q) for i, e in pairs])
-
-
-def _encrypt_seeded(
-    params: CkksParameters, plan: Plan, key: jax.Array, words: jax.Array, small: jax.Array
-) -> jax.Array:
-    """Key [L, 1, N], words [W + W', ..., N, B], small [1, ..., N, B] (e) to the residues of c0 [1, ..., L, N, B]."""
-    c = modular.constants(params.moduli)
-    q, inverse = c.q[..., None], c.inverse[..., None]
-    weights = packing.word_combination(params)
-    split = weights.weights.shape[-1]
-    message = modular.add(_combine(params, words[:split], weights), modular.from_signed(small[0][..., None, :, :], q), q)
-
-    uniform = _combine(params, words[split:], sampling.uniform_combination(params.moduli))
-    masked = modular.montgomery(uniform, key[:, 0, :, None], q, inverse)
-    return modular.subtract(_transform(params, plan, message), masked, q)[None]
+    Returns:
+        S arrays uint32 [R, L, N] in [0, q).
+    """
+    words, small = jax.lax.optimization_barrier((words, small))
+    run = functools.partial(_by_blocks, params, carrier)
+    if plan is not None:
+        return run(plan, words, small)
+    cpu, other = functools.partial(run, CPU_PLAN), functools.partial(run, ACCELERATOR_PLAN)
+    return jax.lax.platform_dependent(words, small, cpu=cpu, default=other)
 
 
 def _by_blocks(
-    encryptor: Callable[..., jax.Array],
-    params: CkksParameters,
-    plan: Plan,
-    key: jax.Array,
-    words: jax.Array,
-    small: jax.Array,
-) -> jax.Array:
-    """Run an encryptor over blocks of rows as the plan says: words [W, N, R], small [S, N, R] to ciphertext data [R, P, L, N]."""
+    params: CkksParameters, carrier: int, plan: Plan, words: jax.Array, small: jax.Array
+) -> tuple[jax.Array, ...]:
     rows = words.shape[-1]
-    block = min(plan.row_block or rows, -(-rows // plan.row_multiple) * plan.row_multiple)
-    blocks = -(-rows // block)
-    if blocks * block == rows == block:
-        return _block(encryptor, params, plan, key, words, small)
+    blocks = -(-rows // (plan.row_block or rows))
+    if blocks == 1:
+        return _block(params, carrier, plan, words, small)
+    block = -(-rows // blocks)
 
     def split(x: jax.Array) -> jax.Array:
         padded = jnp.pad(x, [(0, 0), (0, 0), (0, blocks * block - rows)])
         return jnp.moveaxis(padded.reshape(*x.shape[:-1], blocks, block), -2, 0)
 
-    result = jax.lax.map(lambda xs: _block(encryptor, params, plan, key, *xs), (split(words), split(small)))
-    return result.reshape(blocks * block, *result.shape[2:])[:rows]
+    results = jax.lax.map(lambda xs: _block(params, carrier, plan, *xs), (split(words), split(small)))
+    return tuple(result.reshape(blocks * block, *result.shape[2:])[:rows] for result in results)
 
 
 def _block(
-    encryptor: Callable[..., jax.Array],
-    params: CkksParameters,
-    plan: Plan,
-    key: jax.Array,
-    words: jax.Array,
-    small: jax.Array,
-) -> jax.Array:
-    if plan.columns:
-        return jnp.transpose(encryptor(params, plan, key, words, small), (3, 0, 1, 2))  # from [P, L, N, R]
-    rows_first = [jnp.swapaxes(x, -1, -2)[..., None] for x in (words, small)]  # [.., R, N, 1]
-    return jnp.swapaxes(encryptor(params, plan, key, *rows_first)[..., 0], 0, 1)
+    params: CkksParameters, carrier: int, plan: Plan, words: jax.Array, small: jax.Array
+) -> tuple[jax.Array, ...]:
+    """One block: words [W, N, B], small [S, N, B] to S arrays [B, L, N]."""
+    table, capacity = ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli)
+    q = modular.constants(params.moduli).q[..., None]
+    if not plan.columns:
+        words, small = (jnp.swapaxes(x, -1, -2)[..., None] for x in (words, small))  # [.., B, N, 1]
+    polynomials = [modular.from_signed(polynomial[..., None, :, :], q) for polynomial in small]
+    message = sampling.combine(words, packing.word_combination(params), table, capacity)
+    polynomials[carrier] = modular.add(message, polynomials[carrier], q)
+    axis = -1 if plan.columns else 0
+    joined = ntt.forward_columns(jnp.concatenate(polynomials, axis=axis), table, capacity, radix=plan.radix)
+    parts = jnp.split(joined, len(polynomials), axis=axis)
+    return tuple(jnp.moveaxis(part, -1, 0) if plan.columns else part[..., 0] for part in parts)
 
 
 def add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:
