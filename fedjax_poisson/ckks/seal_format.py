@@ -220,7 +220,7 @@ def _unzstd(body: bytes, limit: int, what: str) -> bytes:
     except ImportError:
         raise ImportError(
             f"The {what} is Zstandard-compressed, as TenSEAL writes everything. Install the reader: pip install "
-            "zstandard (it is in the `test` extra of fedjax-poisson; Python 3.14 has it built in)."
+            "zstandard (the `interop` extra of fedjax-poisson; Python 3.14 has it built in)."
         ) from None
     try:
         with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=False) as stream:
