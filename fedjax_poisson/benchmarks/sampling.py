@@ -86,8 +86,7 @@ def run_sampling_benchmark(
 def run_form_benchmark(
     *, draws: int = 1 << 22, clients: int = 8, seconds: float = 1.0, forms: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    """Time the forms of `chacha20_block`: bare words, the words of few blocks (a derivation), and a whole push-pull
-    draw on accelerators.
+    """Time the forms of `chacha20_block`: words of few blocks, as in a derivation, of many, and in a push-pull draw.
 
     Yields:
         Records as `run_sampling_benchmark` gives, with `form`; a form that this device cannot run gives a record with

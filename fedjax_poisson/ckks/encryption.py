@@ -11,7 +11,6 @@ Sums of ciphertexts are sums of residues. `open`ing is left to the key holder's 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import jax
@@ -50,8 +49,6 @@ class SecretKey(NamedTuple):
     def __repr__(self) -> str:
         """Say that it is a key and nothing of it."""
         return f"SecretKey(<hidden>, shape={tuple(getattr(self.data, 'shape', ()))})"
-
-    __str__ = __repr__
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled."""

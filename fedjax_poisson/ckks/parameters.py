@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from fedjax_poisson.ckks import noise, ntt
 
@@ -192,7 +192,7 @@ def _candidate(
 ) -> CkksParameters | tuple[int, int]:
     """The cheapest parameters with `fields` values a coefficient, or (bits needed, limit) where they exceed the limit."""
     rows = -(-values // (degree * fields))
-    facts = {
+    facts: dict[str, Any] = {
         "degree": degree,
         "senders": senders,
         "mode": mode,

@@ -52,6 +52,9 @@ __all__ = [
 ]
 
 
+_LONG = 256  # lanes of a draw from which a CPU takes vmapped streams one after the other
+
+
 def push_pull(stream: Stream, grid: jax.Array, tables: SamplingTables) -> jax.Array:
     """Draw Poisson(mu (1 + r v)) - Poisson(mu (1 - r v)) at v = grid / 2^20 for every coordinate.
 
@@ -134,16 +137,17 @@ def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
-    """All draws, int32[tiles, draws, lanes], in the form that suits the device the program is lowered for; the integers
-    are the same.
+    """All draws, int32[tiles, draws, lanes], in the form that suits the device; the integers are the same in each.
 
-    Under vmap a CPU goes through the batch one stream after the other, which is a third faster than leaving the cache.
+    Under vmap a CPU goes through a batch of long draws one stream after the other, which is a tenth to a fifth faster
+    than leaving the cache; short draws are vectorised over the batch, which is twice as fast as starting many loops.
     """
+    small = functools.partial(_tile_by_tile, tiles, lanes)
     return lax.platform_dependent(
         key,
         tables,
         grid,
-        cpu=jax.custom_batching.sequential_vmap(functools.partial(_tile_by_tile, tiles, lanes)),
+        cpu=jax.custom_batching.sequential_vmap(small) if lanes >= _LONG else small,
         default=functools.partial(_all_at_once, tiles, lanes),
     )
 

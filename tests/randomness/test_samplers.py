@@ -190,11 +190,12 @@ def test_jit_vmap_scan_and_shard_map_give_the_same_integers(seeded):
     np.testing.assert_array_equal(total, expected.sum(axis=0))
 
 
-def test_fixed_rates_are_vmapped_over_streams(seeded):
+@pytest.mark.parametrize("count", [7, 6000])
+def test_fixed_rates_are_vmapped_over_streams(seeded, count):
     tables = randomness.poisson_tables(8.0)
     streams = jax.vmap(lambda i: randomness.fold_in(seeded, i))(jnp.arange(3, dtype=jnp.uint32))
-    together = jax.jit(jax.vmap(lambda s: randomness.poisson(s, 7, tables)))(streams)
-    apart = [randomness.poisson(jax.tree.map(lambda leaf, i=i: leaf[i], streams), 7, tables) for i in range(3)]
+    together = jax.jit(jax.vmap(lambda s: randomness.poisson(s, count, tables)))(streams)
+    apart = [randomness.poisson(jax.tree.map(lambda leaf, i=i: leaf[i], streams), count, tables) for i in range(3)]
     np.testing.assert_array_equal(together, np.stack(apart))
 
 

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjax_poisson.ckks import modular, packing
+from fedjax_poisson.ckks.parameters import CkksParameters, choose_parameters, sum_bound
+from tests.ckks.core import tiny
+
+
+def reference(params: CkksParameters, counts: np.ndarray) -> np.ndarray:
+    """round(Q V / t) with Python integers, as residues [R, L, N]."""
+    fields, width, degree = params.values_per_coefficient, params.field_bits, params.degree
+    rows = params.rows(counts.size)
+    padded = np.zeros(rows * params.values_per_row, dtype=object)
+    padded[: counts.size] = counts
+    table = padded.reshape(fields, degree, rows)
+    t, big_q = 1 << fields * width, params.modulus
+    result = np.zeros((rows, params.limbs, degree), np.uint32)
+    for n in range(degree):
+        for r in range(rows):
+            m = sum(int(table[j, n, r]) << (j * width) for j in range(fields))
+            v = m * pow(big_q, -1, t) % t
+            x = (big_q * v - m) // t
+            assert (big_q * v - m) % t == 0
+            assert abs(x - big_q * v / t) <= 0.5 + abs(x) * 2.0**-40
+            result[r, :, n] = [x % q for q in params.moduli]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("bits", "limbs", "fields", "width"), [(28, 3, 2, 20), (31, 2, 1, 32), (30, 3, 7, 10), (20, 7, 5, 18), (29, 4, 33, 3), (30, 2, 1, 2)]
+)
+@pytest.mark.parametrize("size", [1, 70, 16 * 3])
+def test_encoding_is_the_rounded_scaled_integer_and_decodes(bits, limbs, fields, width, size):
+    params = tiny(degree=16, bits=bits, limbs=limbs, fields=fields, width=width)
+    top = (1 << (width - 1)) - 1
+    counts = np.random.default_rng(size).integers(-top, top + 1, size=size)
+    counts[0] = top
+    counts[-1] = -top
+    encoded = packing.encode(params, jnp.asarray(counts, jnp.int32))
+    assert np.array_equal(np.asarray(encoded), reference(params, counts))
+    decoded, distance = packing.decode(params, encoded, size)
+    assert decoded.dtype == jnp.int32
+    assert np.array_equal(np.asarray(decoded), counts)
+    assert float(distance) < 1e-3
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_sums_of_encodings_are_encodings_of_sums(seed, senders):
+    params = tiny(degree=16, bits=28, limbs=3, fields=3, width=19)
+    rng = np.random.default_rng(seed)
+    top = params.count_bound // senders
+    counts = rng.integers(-top, top + 1, size=(senders, 40))
+    counts[:, 0], counts[:, 1] = top, -top
+    q = modular.constants(params.moduli).q
+    total = packing.encode(params, jnp.zeros(40, jnp.int32))
+    for row in counts:
+        total = modular.add(total, packing.encode(params, jnp.asarray(row, jnp.int32)), q)
+    decoded, _ = packing.decode(params, total, 40)
+    assert np.array_equal(np.asarray(decoded), counts.sum(axis=0))
+
+
+def test_a_count_beyond_its_field_wraps_alone():
+    params = tiny(degree=16, fields=3, width=12, bits=28)
+    counts = np.zeros(48, np.int64)
+    counts[20] = 5000
+    decoded, _ = packing.decode(params, packing.encode(params, jnp.asarray(counts, jnp.int32)), 48)
+    counts[20] = (5000 + 2048) % 4096 - 2048
+    assert np.array_equal(np.asarray(decoded), counts)
+
+
+def test_chosen_parameters_round_trip_under_jit_and_vmap():
+    params = choose_parameters(count_bound=sum_bound(8, 1000), senders=1000, values=3000)
+    counts = jnp.asarray(np.random.default_rng(0).integers(-128_000, 128_001, size=(3, 3000)), jnp.int32)
+    encode = jax.jit(jax.vmap(lambda c: packing.encode(params, c)))
+    encoded = encode(counts)
+    assert np.array_equal(np.asarray(encoded[1]), np.asarray(packing.encode(params, counts[1])))
+    batched = packing.encode(params, counts)
+    assert np.array_equal(np.asarray(batched), np.asarray(encoded))
+    decoded, distance = jax.jit(lambda x: packing.decode(params, x, 3000))(encoded)
+    assert np.array_equal(np.asarray(decoded), np.asarray(counts))
+    assert distance.shape == (3,)
+
+
+def test_the_step_uses_the_whole_modulus():
+    params = choose_parameters(count_bound=sum_bound(8, 1000), senders=1000)
+    fields = params.values_per_coefficient * params.field_bits
+    assert math.log2(params.step) + fields > math.log2(params.modulus) - 1e-3
+
+
+def test_a_prime_chain_of_another_ring_decodes_to_something_else():
+    """The twin of every exactness test: one prime exchanged and the sums are wrong and the distance says so."""
+    params = tiny(degree=64, fields=2, width=20)
+    other = dataclasses.replace(params, moduli=(*params.moduli[:2], tiny(degree=64, limbs=4).moduli[3]))
+    counts = jnp.arange(-64, 64, dtype=jnp.int32)
+    decoded, distance = packing.decode(other, packing.encode(params, counts), 128)
+    assert not np.array_equal(np.asarray(decoded), np.asarray(counts))
+    assert float(distance) > 0.4375
