@@ -36,7 +36,8 @@ def reference(params: CkksParameters, counts: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("bits", "limbs", "fields", "width"), [(28, 3, 2, 20), (31, 2, 1, 32), (30, 3, 7, 10), (20, 7, 5, 18), (29, 4, 33, 3), (30, 2, 1, 2)]
+    ("bits", "limbs", "fields", "width"),
+    [(28, 3, 2, 20), (31, 2, 1, 32), (30, 3, 7, 10), (20, 7, 5, 18), (29, 4, 33, 3), (30, 2, 1, 2)],
 )
 @pytest.mark.parametrize("size", [1, 70, 16 * 3])
 def test_encoding_is_the_rounded_scaled_integer_and_decodes(bits, limbs, fields, width, size):

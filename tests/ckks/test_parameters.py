@@ -37,11 +37,18 @@ def test_bytes_of_the_announced_setting():
     parties=st.integers(1, 12),
     guideline=st.sampled_from(["2024", "seal"]),
 )
-def test_every_choice_is_within_the_guideline_and_exact_by_its_own_bound(bits, senders, mode, values, parties, guideline):
+def test_every_choice_is_within_the_guideline_and_exact_by_its_own_bound(
+    bits, senders, mode, values, parties, guideline
+):
     parties = parties if mode == "threshold" else 1
     try:
         params = choose_parameters(
-            count_bound=sum_bound(bits, senders), senders=senders, mode=mode, values=values, parties=parties, guideline=guideline
+            count_bound=sum_bound(bits, senders),
+            senders=senders,
+            mode=mode,
+            values=values,
+            parties=parties,
+            guideline=guideline,
         )
     except ValueError as error:
         assert "would help" in str(error)
@@ -146,7 +153,9 @@ def simulated_noise(params: CkksParameters, mode: str, samples: int, senders: in
         zeros = jnp.zeros(params.values_per_row, jnp.int32)
         for j in range(senders):
             key = public if mode == "public_key" else secret
-            total = encryption.add(params, total, encryption.encrypt(params, key, zeros, sampling.fold_in(stream, "send", i, j)))
+            total = encryption.add(
+                params, total, encryption.encrypt(params, key, zeros, sampling.fold_in(stream, "send", i, j))
+            )
         phase = np.asarray(encryption.phase(params, secret, total))[0]
         collected.append(np.asarray(combine_crt(phase, params.moduli), np.float64))
     return np.concatenate(collected)
@@ -160,7 +169,9 @@ def test_noise_has_the_modelled_variance(mode):
     model = noise.noise_variance(degree=256, senders=3, mode=mode)
     ratio = found.var() / model
     assert 0.96 < ratio < 1.04
-    assert not 0.96 < found.var() / noise.noise_variance(degree=256, senders=4, mode=mode) < 1.04  # the twin: one sender more
+    assert (
+        not 0.96 < found.var() / noise.noise_variance(degree=256, senders=4, mode=mode) < 1.04
+    )  # the twin: one sender more
     assert abs(found.mean()) < 6 * math.sqrt(model / found.size)
 
 
