@@ -9,32 +9,40 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import importlib.util
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import encryption, ntt
-from fedjax_poisson.ckks.encryption import Plan, PublicKey, SecretKey
+from fedjax_poisson.ckks import encryption, layout, ntt, packing
+from fedjax_poisson.ckks.encryption import PublicKey, SecretKey
+from fedjax_poisson.ckks.layout import Plan
 from fedjax_poisson.ckks.parameters import CkksParameters, choose_parameters, sum_bound
 from fedjax_poisson.randomness import chacha
 
 __all__ = ["main", "run"]
 
+SECTIONS = ("calls", "accumulated", "tenseal", "large", "transform", "plans")
+MODES = ("public_key", "seeded")
+NVFLARE = "NVFLARE: N=8192 [60,40,40] 2^40"
 SENDERS = 1000
 COUNT_BITS = 8
 MILLION = 1 << 20
 RESNET50 = 25_600_000
 PLANS = {
-    f"{'columns' if columns else 'rows'} radix {1 << radix}": Plan(columns=columns, radix=radix)
-    for columns in (True, False)
-    for radix in (1, 2, 3, 4)
-}
+    f"{'columns' if columns else 'rows'} radix {1 << radix}{' joined' if join else ''}": Plan(
+        columns=columns, radix=radix, join=join
+    )
+    for columns, radix, join in itertools.product((True, False), (1, 2, 3, 4), (True, False))
+} | {"cpu": layout.CPU_PLAN, "cpu seeded": layout.CPU_SEEDED_PLAN}
 
 
 def _device() -> str:
@@ -51,6 +59,13 @@ def _seconds(call: Callable[[], object], repeats: int) -> np.ndarray:
         call()
         times.append(time.perf_counter() - start)
     return np.asarray(times)
+
+
+def _compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], float]:
+    """The function compiled for the arguments, and the seconds that took."""
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return compiled, time.perf_counter() - start
 
 
 def _row(
@@ -87,10 +102,11 @@ def _prepared(mode: str, values: int) -> tuple[CkksParameters, PublicKey | Secre
     return params, public if mode == "public_key" else secret, counts, chacha.fold_in(stream, "senders")
 
 
-def _one_call(mode: str, values: int, repeats: int, plan: Plan | None = None, name: str = "default") -> dict[str, Any]:
+def _one_call(mode: str, values: int, repeats: int) -> dict[str, Any]:
     params, key, counts, stream = _prepared(mode, values)
-    compiled = jax.jit(lambda c, s: encryption.encrypt(params, key, c, s, plan=plan)).lower(counts, stream).compile()
-    seconds = _seconds(lambda: jax.block_until_ready(compiled(counts, stream)), repeats)
+    call, compile_s = _compiled(lambda c, s: encryption.encrypt(params, key, c, s), counts, stream)
+    seconds = _seconds(lambda: jax.block_until_ready(call(counts, stream)), repeats)
+    bits = params.modulus.bit_length()
     return _row(
         "one call",
         "device",
@@ -98,29 +114,43 @@ def _one_call(mode: str, values: int, repeats: int, plan: Plan | None = None, na
         values,
         seconds,
         params.bytes_per_value,
-        plan=name,
-        log2_q=params.modulus.bit_length(),
+        compile_s=compile_s,
+        log2_q=bits,
+        **_memory(),
     )
 
 
-def _accumulated(
-    mode: str, values: int, repeats: int, clients: int, plan: Plan | None = None, name: str = "default"
-) -> dict[str, Any]:
+def _accumulated(mode: str, values: int, repeats: int, clients: int) -> dict[str, Any]:
     params, key, counts, stream = _prepared(mode, values)
 
     def body(total: encryption.Ciphertext, client: jax.Array) -> tuple[encryption.Ciphertext, None]:
-        own = counts ^ client.astype(jnp.int32) & jnp.int32(
-            1
-        )  # another vector for each sender, so that nothing is hoisted
-        fresh = encryption.encrypt(params, key, own, chacha.fold_in(stream, client), plan=plan)
+        own = counts ^ (client.astype(jnp.int32) & jnp.int32(1))  # another vector for each sender: nothing is hoisted
+        fresh = encryption.encrypt(params, key, own, chacha.fold_in(stream, client))
         return encryption.add(params, total, fresh), None
 
-    def run_all(salt: jax.Array) -> encryption.Ciphertext:
-        return jax.lax.scan(body, encryption.zero(params, values), salt + jnp.arange(clients, dtype=jnp.uint32))[0]
+    def run_all(first: jax.Array) -> encryption.Ciphertext:
+        labels = first + jnp.arange(clients, dtype=jnp.uint32)
+        return jax.lax.scan(body, encryption.zero(params, values), labels)[0]
 
-    compiled = jax.jit(run_all).lower(jnp.uint32(0)).compile()
-    seconds = _seconds(lambda: jax.block_until_ready(compiled(jnp.uint32(0))), repeats) / clients
-    return _row("accumulated", "device", mode, values, seconds, params.bytes_per_value, plan=name, clients=clients)
+    call, compile_s = _compiled(run_all, jnp.uint32(0))
+    seconds = _seconds(lambda: jax.block_until_ready(call(jnp.uint32(0))), repeats) / clients
+    return _row(
+        "accumulated",
+        "device",
+        mode,
+        values,
+        seconds,
+        params.bytes_per_value,
+        compile_s=compile_s,
+        clients=clients,
+        **_memory(),
+    )
+
+
+def _memory() -> dict[str, int]:
+    """Most bytes the device has held so far, where it tells."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return {"peak_bytes": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {}
 
 
 def _transform(radix: int, columns: int, rows: int, repeats: int) -> dict[str, Any]:
@@ -128,17 +158,13 @@ def _transform(radix: int, columns: int, rows: int, repeats: int) -> dict[str, A
     params = _parameters("public_key", MILLION)
     table, capacity = ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli)
     x = jnp.ones((rows, params.limbs, params.degree, columns), jnp.uint32)
-    compiled = jax.jit(lambda v: ntt.forward_columns(v, table, capacity, radix=radix)).lower(x).compile()
     loops = 10
 
-    def call() -> None:
-        y = x
-        for _ in range(loops):
-            y = compiled(y)
-        jax.block_until_ready(y)
+    def repeated(v: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, loops, lambda _, y: ntt.forward_columns(y, table, capacity, radix=radix), v)
 
-    seconds = _seconds(call, repeats) / loops
-    median = float(np.median(seconds))
+    call, compile_s = _compiled(repeated, x)
+    median = float(np.median(_seconds(lambda: jax.block_until_ready(call(x)), repeats) / loops))
     return {
         "setting": "transform alone",
         "backend": "device",
@@ -146,8 +172,30 @@ def _transform(radix: int, columns: int, rows: int, repeats: int) -> dict[str, A
         "layout": f"[{rows}, {params.limbs}, {params.degree}, {columns}]",
         "median_s": median,
         "coefficients_per_s": x.size / median,
+        "compile_s": compile_s,
         "device": _device(),
     }
+
+
+def _planned(name: str, mode: str, values: int, repeats: int) -> dict[str, Any]:
+    """Encoding and transforms of one encryption under one plan, with counts packed and masks drawn beforehand."""
+    params, _, counts, stream = _prepared(mode, values)
+    words = packing.pack_words(params, counts)
+    masks = encryption.draw_masks(params, values, stream)[: 3 if mode == "public_key" else 1]
+    loops = 10
+
+    def repeated(w: jax.Array, m: jax.Array) -> jax.Array:
+        def body(_: jax.Array, carried: jax.Array) -> jax.Array:
+            parts = layout.transformed(params, PLANS[name], w ^ carried[0, 0, 0], m, carrier=0)
+            return functools.reduce(jnp.bitwise_xor, parts)
+
+        return jax.lax.fori_loop(
+            0, loops, body, jnp.zeros((params.rows(values), params.limbs, params.degree), jnp.uint32)
+        )
+
+    call, compile_s = _compiled(repeated, words, masks)
+    seconds = _seconds(lambda: jax.block_until_ready(call(words, masks)), repeats) / loops
+    return _row("encode and transform", "device", mode, values, seconds, None, plan=name, compile_s=compile_s)
 
 
 def _tenseal(mode: str, values: int, repeats: int) -> Iterator[dict[str, Any]]:
@@ -176,7 +224,7 @@ def _tenseal(mode: str, values: int, repeats: int) -> Iterator[dict[str, Any]]:
     bytes_per_value = sum(len(vector.serialize()) for vector in sealed[:8]) / (8 * slots)
     label = "symmetric" if mode == "seeded" else "public_key"
     yield _row(
-        "NVFLARE: N=8192 [60,40,40] 2^40",
+        NVFLARE,
         "tenseal",
         label,
         values,
@@ -186,52 +234,57 @@ def _tenseal(mode: str, values: int, repeats: int) -> Iterator[dict[str, Any]]:
     )
 
 
-def run(*, quick: bool = False, plans: bool = False, tenseal: bool = True) -> Iterator[dict[str, Any]]:
+def _tenseal_rows(repeats: int) -> Iterator[dict[str, Any]]:
+    if importlib.util.find_spec("tenseal") is None:
+        yield {"setting": NVFLARE, "backend": "tenseal", "missing": "tenseal is not installed here"}
+        return
+    for mode in MODES:
+        yield from _tenseal(mode, MILLION, repeats)
+
+
+def run(
+    *, sections: Sequence[str] = ("calls", "accumulated", "tenseal", "large"), quick: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yield one record for each measurement.
 
     Args:
+        sections: Any of SECTIONS, in this order: "calls" and "accumulated" (both modes), "tenseal" (if installed, in this process), "large"
+            (25.6M values, on an accelerator only), "transform" (the NTT alone by radix and layout), "plans" (encoding and transforms
+            by plan).
         quick: Fewer repetitions.
-        plans: Measure every layout and radix, and the transform alone, rather than the default only.
-        tenseal: Measure TenSEAL in the same process, if it is installed.
+
+    Raises:
+        ValueError: For an unknown section.
     """
+    unknown = sorted(set(sections) - set(SECTIONS))
+    if unknown:
+        raise ValueError(f"unknown sections {unknown}; choose from {SECTIONS}")
     accelerator = jax.default_backend() != "cpu"
     repeats = 5 if quick else 30
-    for mode in ("public_key", "seeded"):
-        yield _one_call(mode, MILLION, repeats)
-        yield _accumulated(mode, MILLION, 3 if quick else 10, 64 if accelerator else 4)
-    if tenseal:
-        try:
-            import tenseal as _  # noqa: F401
-        except ImportError:
-            yield {
-                "setting": "NVFLARE: N=8192 [60,40,40] 2^40",
-                "backend": "tenseal",
-                "missing": "tenseal is not installed here",
-            }
-        else:
-            for mode in ("public_key", "seeded"):
-                yield from _tenseal(mode, MILLION, 2 if quick else 5)
-    if plans:
-        for radix in (1, 2, 3, 4, 5):
-            for columns, rows in ((39, 1), (1, 39)):
-                yield _transform(radix, columns, rows, repeats)
-        for name, plan in PLANS.items():
-            for mode in ("public_key", "seeded"):
-                yield _accumulated(mode, MILLION, 3, 64 if accelerator else 4, plan, name)
-    if accelerator:
-        for row in (_one_call("public_key", RESNET50, repeats), _accumulated("public_key", RESNET50, 3, 8)):
-            stats = jax.devices()[0].memory_stats() or {}
-            yield {**row, "peak_bytes": stats.get("peak_bytes_in_use")}
+    if "calls" in sections:
+        yield from (_one_call(mode, MILLION, repeats) for mode in MODES)
+    if "accumulated" in sections:
+        yield from (_accumulated(mode, MILLION, 3 if quick else 10, 64 if accelerator else 4) for mode in MODES)
+    if "tenseal" in sections:
+        yield from _tenseal_rows(2 if quick else 5)
+    if "large" in sections and accelerator:
+        yield _one_call("public_key", RESNET50, 5)
+        yield _accumulated("public_key", RESNET50, 3, 8)
+    if "transform" in sections:
+        for radix, (columns, rows) in itertools.product((1, 2, 3, 4, 5), ((39, 1), (1, 39))):
+            yield _transform(radix, columns, rows, 5)
+    if "plans" in sections:
+        for name, mode in itertools.product(PLANS, MODES):
+            yield _planned(name, mode, MILLION, 5)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the measurements as JSON lines."""
     parser = argparse.ArgumentParser(description="Encryption of an update: this package's device path and TenSEAL.")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--plans", action="store_true", help="every layout and radix, and the transform alone")
-    parser.add_argument("--no-tenseal", action="store_true", help="leave TenSEAL out")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["calls", "accumulated", "tenseal", "large"])
     options = parser.parse_args(arguments)
-    for record in run(quick=options.quick, plans=options.plans, tenseal=not options.no_tenseal):
+    for record in run(sections=options.sections, quick=options.quick):
         print(json.dumps(record), flush=True)
 
 

@@ -5,7 +5,8 @@ All polynomials are in NTT form (`ntt`). With the secret s, the public key is a 
     public key:  c0 = pk0 u + e0 + m,   c1 = pk1 u + e1,         u ternary, e0 and e1 centred binomial
     seeded:      c0 = -a s + e0 + m,    c1 = a = expand(seed)    only the seed travels
 
-Sums of ciphertexts are sums of residues. `open`ing is left to the key holder's side (`decrypt`, or `keys` for threshold keys).
+Sums of ciphertexts are sums of residues. The public functions are compiled with the parameters (and sizes) as static arguments, and are inlined
+where they are called under jit, vmap or scan. Opening is left to the key holder's side (`decrypt`, or `keys` for threshold keys).
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ from typing import NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 
-from fedjax_poisson.ckks import modular, noise, ntt, packing, sampling
+from fedjax_poisson.ckks import layout, modular, noise, ntt, packing, sampling
+from fedjax_poisson.ckks.layout import Plan
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.sampling import Stream, fold_in
 
 __all__ = [
-    "ACCELERATOR_PLAN",
-    "CPU_PLAN",
     "Ciphertext",
-    "Plan",
     "PublicKey",
     "SecretKey",
     "add",
@@ -75,29 +74,12 @@ class Ciphertext(NamedTuple):
     senders: jax.Array
 
 
-class Plan(NamedTuple):
-    """How the encryption is laid out on a device. Speed only: every plan gives the same bits.
-
-    Attributes:
-        columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
-        radix: Butterfly stages fused into one pass over the data.
-        row_block: Loop over blocks of at most this many rows, so that a block stays in cache; 0 for all at once.
-    """
-
-    columns: bool = True
-    radix: int = 1
-    row_block: int = 0
-
-
-CPU_PLAN = Plan(row_block=16)
-ACCELERATOR_PLAN = Plan(radix=4)
-
-
 def _small_to_ntt(x: jax.Array, moduli: tuple[int, ...]) -> jax.Array:
     """Small signed coefficients int32 [..., N] to NTT form uint32 [..., L, N]."""
     return ntt.forward(modular.from_signed(x[..., None, :], modular.constants(moduli).q), moduli)
 
 
+@functools.partial(jax.jit, inline=True, static_argnames="params")
 def generate_keys(params: CkksParameters, stream: Stream) -> tuple[SecretKey, PublicKey]:
     """A fresh key pair.
 
@@ -117,6 +99,7 @@ def generate_keys(params: CkksParameters, stream: Stream) -> tuple[SecretKey, Pu
     return SecretKey(secret), PublicKey(jnp.stack([first, second]))
 
 
+@functools.partial(jax.jit, inline=True, static_argnames="params")
 def expand(params: CkksParameters, ciphertext: Ciphertext) -> Ciphertext:
     """A seeded ciphertext with its second polynomials written out; others are returned as they are."""
     if ciphertext.seed is None:
@@ -135,6 +118,7 @@ def _expand_seed(params: CkksParameters, seed: jax.Array, rows: int) -> jax.Arra
     return sampling.uniform_residues(public, (rows, params.degree), params.moduli)
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
 def encrypt(
     params: CkksParameters, key: PublicKey | SecretKey, counts: jax.Array, stream: Stream, *, plan: Plan | None = None
 ) -> Ciphertext:
@@ -151,7 +135,8 @@ def encrypt(
         A `Ciphertext` of R = params.rows(D) rows.
 
     Raises:
-        ValueError: If the vector is longer than the parameters were made for, or counts is not an int32 vector.
+        ValueError: If the vector is longer than the parameters were made for, counts is not an int32 vector, or the parameters were
+            chosen for seeded encryption (less noise) and the key is a public one.
         TypeError: If the key is of another kind.
     """
     if counts.ndim != 1 or counts.dtype != jnp.int32:
@@ -164,6 +149,7 @@ def encrypt(
     return _encrypt_seeded(params, key, counts, stream, plan)
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("params", "size"))
 def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
     """The secret polynomials of one public-key encryption of `size` values: u, e0, e1 as int32 [3, N, R].
 
@@ -172,9 +158,10 @@ def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
     """
     shape = (params.degree, params.rows(size))
     mask = sampling.ternary(fold_in(stream, "mask"), shape)
-    return jnp.stack([mask, *sampling.error_pair(sampling.bits(fold_in(stream, "error"), (3, *shape)))])
+    return jnp.stack([mask, *sampling.error_pair(sampling.random_words(fold_in(stream, "error"), (3, *shape)))])
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
 def encrypt_with_masks(
     params: CkksParameters,
     key: PublicKey,
@@ -193,12 +180,16 @@ def encrypt_with_masks(
         masks: int32 [3, N, R] from `draw_masks`, or a sum of such; entries below the smallest prime in size.
         senders: uint32 [], how many were added.
         plan: As in `encrypt`.
+
+    Raises:
+        ValueError: If the parameters were chosen for seeded encryption.
     """
+    if params.mode == "seeded":
+        raise ValueError("these parameters leave no room for public-key noise; choose_parameters(mode='public_key')")
     c = modular.constants(params.moduli)
-    u, message, e1 = _transformed(params, plan, packing.pack_words(params, counts), masks, carrier=1)
-    key_form = modular.montgomery(
-        key.data, jnp.asarray(c.r2), c.q, c.inverse
-    )  # so that the products below are plain ones
+    u, message, e1 = layout.transformed(params, plan, packing.pack_words(params, counts), masks, carrier=1)
+    # In Montgomery form, so that the Montgomery products below are plain ones.
+    key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
     halves = [
         modular.add(modular.montgomery(u, key_form[i], c.q, c.inverse), e, c.q) for i, e in enumerate((message, e1))
     ]
@@ -212,12 +203,13 @@ def _encrypt_seeded(
     rows = params.rows(counts.shape[0])
     seed = sampling.bits(fold_in(stream, "seed"), 8)
     error = sampling.centred_binomial(fold_in(stream, "error"), (1, params.degree, rows))
-    (message,) = _transformed(params, plan, packing.pack_words(params, counts), error, carrier=0)
+    (message,) = layout.transformed(params, plan, packing.pack_words(params, counts), error, carrier=0)
     key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
     masked = modular.montgomery(_expand_seed(params, seed, rows), key_form, c.q, c.inverse)
     return Ciphertext(modular.subtract(message, masked, c.q)[:, None], seed, jnp.uint32(1))
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
 def encrypt_sum(
     params: CkksParameters, key: PublicKey, counts: jax.Array, streams: Stream, *, plan: Plan | None = None
 ) -> Ciphertext:
@@ -261,63 +253,7 @@ def zero(params: CkksParameters, size: int) -> Ciphertext:
     return Ciphertext(jnp.zeros(shape, jnp.uint32), None, jnp.uint32(0))
 
 
-def _transformed(
-    params: CkksParameters, plan: Plan | None, words: jax.Array, small: jax.Array, *, carrier: int
-) -> tuple[jax.Array, ...]:
-    """The NTT forms of small polynomials, one of which carries the message.
-
-    Args:
-        params: Parameters with packing.
-        plan: How, or None for the plan of the device the program is lowered for.
-        words: Packed counts uint32 [W, N, R].
-        small: Signed polynomials int32 [S, N, R].
-        carrier: Index of the polynomial to which the message is added.
-
-    Returns:
-        S arrays uint32 [R, L, N] in [0, q).
-    """
-    words, small = jax.lax.optimization_barrier((words, small))
-    run = functools.partial(_by_blocks, params, carrier)
-    if plan is not None:
-        return run(plan, words, small)
-    cpu, other = functools.partial(run, CPU_PLAN), functools.partial(run, ACCELERATOR_PLAN)
-    return jax.lax.platform_dependent(words, small, cpu=cpu, default=other)
-
-
-def _by_blocks(
-    params: CkksParameters, carrier: int, plan: Plan, words: jax.Array, small: jax.Array
-) -> tuple[jax.Array, ...]:
-    rows = words.shape[-1]
-    blocks = -(-rows // (plan.row_block or rows))
-    if blocks == 1:
-        return _block(params, carrier, plan, words, small)
-    block = -(-rows // blocks)
-
-    def split(x: jax.Array) -> jax.Array:
-        padded = jnp.pad(x, [(0, 0), (0, 0), (0, blocks * block - rows)])
-        return jnp.moveaxis(padded.reshape(*x.shape[:-1], blocks, block), -2, 0)
-
-    results = jax.lax.map(lambda xs: _block(params, carrier, plan, *xs), (split(words), split(small)))
-    return tuple(result.reshape(blocks * block, *result.shape[2:])[:rows] for result in results)
-
-
-def _block(
-    params: CkksParameters, carrier: int, plan: Plan, words: jax.Array, small: jax.Array
-) -> tuple[jax.Array, ...]:
-    """One block: words [W, N, B], small [S, N, B] to S arrays [B, L, N]."""
-    table, capacity = ntt.tables(params.degree, params.moduli), ntt.capacity(params.moduli)
-    q = modular.constants(params.moduli).q[..., None]
-    if not plan.columns:
-        words, small = (jnp.swapaxes(x, -1, -2)[..., None] for x in (words, small))  # [.., B, N, 1]
-    polynomials = [modular.from_signed(polynomial[..., None, :, :], q) for polynomial in small]
-    message = sampling.combine(words, packing.word_combination(params), table, capacity)
-    polynomials[carrier] = modular.add(message, polynomials[carrier], q)
-    axis = -1 if plan.columns else 0
-    joined = ntt.forward_columns(jnp.concatenate(polynomials, axis=axis), table, capacity, radix=plan.radix)
-    parts = jnp.split(joined, len(polynomials), axis=axis)
-    return tuple(jnp.moveaxis(part, -1, 0) if plan.columns else part[..., 0] for part in parts)
-
-
+@functools.partial(jax.jit, inline=True, static_argnames="params")
 def add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:
     """The encryption of the sum: residues added, sender counts added.
 
@@ -333,6 +269,7 @@ def add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:
     return Ciphertext(modular.add(a.data, b.data, modular.constants(params.moduli).q), None, a.senders + b.senders)
 
 
+@functools.partial(jax.jit, inline=True, static_argnames="params")
 def phase(params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext) -> jax.Array:
     """C0 + c1 s in coefficients: message plus noise, uint32 [..., R, L, N] in [0, q). For the key holder's eyes only."""
     return jnp.moveaxis(_phase_columns(params, secret, ciphertext), -1, -3)
@@ -347,6 +284,7 @@ def _phase_columns(params: CkksParameters, secret: SecretKey, ciphertext: Cipher
     return ntt.inverse_columns(jnp.moveaxis(total, -3, -1), ntt.tables(params.degree, params.moduli))
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("params", "size"))
 def decrypt_with_margin(
     params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext, size: int
 ) -> tuple[jax.Array, jax.Array]:

@@ -17,9 +17,10 @@ Given s and e, every coefficient of the noise is a fixed linear form in independ
 
     V = n 10.5 (1 + |s|^2) + n (2/3) |e|^2 + P ((2S+1)^2 - 1) / 12,
 
-and P(|noise| >= T) <= 2 exp(-T^2 / 2V). The norms are random: for independent X_i with proxy v, E exp(a X_i^2) <= (1 - 2 a v)^(-1/2) (insert a Gaussian, swap the
-expectations), the moment generating function of v chi^2, so Laurent and Massart (2000, Lemma 1) applies: |.|^2 <= v (N + 2 sqrt(N x) + 2 x) but with
-probability exp(-x). A union bound over all coefficients and the two norms gives the stated failure probability.
+and P(|noise| >= T) <= 2 exp(-T^2 / 2V). The norms are random: for independent X_i with proxy v, E exp(a X_i^2) <= (1 - 2 a v)^(-1/2)
+(insert a Gaussian, swap the expectations), the moment generating function of v chi^2, so Laurent and Massart (2000, Lemma 1) applies:
+|.|^2 <= v (N + 2 sqrt(N x) + 2 x) but with probability exp(-x). A union bound over all coefficients and the two norms gives the stated
+failure probability.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ primitive 2N-th root of unity modulo q: natural order in, bit-reversed order out
 so that products of polynomials are products of values. Cooley-Tukey butterflies forward, Gentleman-Sande backward, both with constant
 factors in Shoup form (Harvey 2014, "Faster arithmetic for number-theoretic transforms"; Longa and Naehrig 2016).
 
-Reductions are lazy and planned on the host. A butterfly (x, y) -> (x + w y, x - w y) computes w y in [0, 2q) from any uint32 y, so a stage that starts with
-x < B q ends below (B + 2) q: for 28-bit primes seven stages pass before a reduction is needed. `forward` fuses several stages into
-one pass over the data (radix 2^r), which is what counts on a device that waits for memory.
+Reductions are lazy and planned on the host. A butterfly (x, y) -> (x + w y, x - w y) computes w y in [0, 2q) from any uint32 y, so a stage
+that starts with x < B q ends below (B + 2) q: for 28-bit primes seven stages pass before a reduction is needed. `forward` can fuse several
+stages into one pass over the data (radix 2^r), which is what counts on a device that waits for memory.
 """
 
 from __future__ import annotations
@@ -182,6 +182,7 @@ def _check_shape(x: jax.Array, moduli: tuple[int, ...], limb_axis: int) -> None:
         )
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("moduli", "radix"))
 def forward(x: jax.Array, moduli: tuple[int, ...], *, radix: int = 1) -> jax.Array:
     """Coefficients to NTT form.
 
@@ -272,6 +273,7 @@ def _butterflies(
     return result, 2 if strict else (2 if reduce_x else bound) + 2
 
 
+@functools.partial(jax.jit, inline=True, static_argnames=("moduli", "radix"))
 def inverse(x: jax.Array, moduli: tuple[int, ...], *, radix: int = 1) -> jax.Array:
     """NTT form back to coefficients: `inverse(forward(a)) == a`.
 

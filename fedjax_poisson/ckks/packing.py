@@ -7,10 +7,11 @@ up to half a unit. Neither Q nor X is ever formed: since (Q V - M) / t is an int
 
 one small inner product for each prime, linear in the words of M. (Scaling by Q/t instead of floor(Q/t) keeps the last bit of the modulus.)
 
-Decoding. A sum of ciphertexts decrypts to X' = X + noise (mod Q), so X'/Q mod 1 = V/t + (noise - M/t)/Q, and by the Chinese remainder theorem
-X'/Q mod 1 = sum_l y_l / q_l mod 1 with y_l = X' (Q/q_l)^-1 mod q_l. That sum is taken in fixed-point fractions of F words, where wrapping is
-the reduction modulo Q; half a unit of 1/t is added *before* the integer part is cut off, so that small negative noise does not wrap to the top. The k w upper bits are V, the next
-32 say how far it was from an integer, and M = V Q mod t. Fractions are cut to 32 F >= k w + 64 bits, an error below 2^-27 of a step.
+Decoding. A sum of ciphertexts decrypts to X' = X + noise (mod Q), so X'/Q mod 1 = V/t + (noise - M/t)/Q, and by the Chinese remainder
+theorem X'/Q mod 1 = sum_l y_l / q_l mod 1 with y_l = X' (Q/q_l)^-1 mod q_l. That sum is taken in fixed-point fractions of F words, where
+wrapping is the reduction modulo Q; half a unit of 1/t is added *before* the integer part is cut off, so that small negative noise does
+not wrap to the top. The k w upper bits are V, the next 32 say how far it was from an integer, and M = V Q mod t. Fractions have
+32 F >= k w + 64 bits: they are off by less than 2^-27 of a step.
 """
 
 from __future__ import annotations
@@ -141,12 +142,22 @@ def decode(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.
     Returns:
         counts: int32 [..., D].
         distance: float32 [...]: the largest distance of a coefficient to the nearest integer, in steps (at most 0.5). Padding counts too.
+
+    Raises:
+        ValueError: If a vector of `size` values has another number of rows.
     """
     return decode_columns(params, jnp.moveaxis(residues, -3, -1), size)
 
 
 def decode_columns(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """`decode` of residues that lie as [..., L, N, R]."""
+    *_, limb_count, degree, rows = residues.shape
+    expected = -(-size // params.values_per_row)  # padding may be asked for too, so `size` can exceed params.values
+    if size < 1 or (limb_count, degree, rows) != (params.limbs, params.degree, expected):
+        raise ValueError(
+            f"{size} values take {expected} rows of {params.limbs} limbs and {params.degree} coefficients; the ciphertext has "
+            f"{rows} rows of {limb_count} and {degree}: open it with its own parameters and its own size"
+        )
     c = _constants(params)
     fields, width = params.values_per_coefficient, params.field_bits
     q = modular.constants(params.moduli).q[:, :, None]

@@ -1,9 +1,10 @@
 """Ring parameters that are chosen, not typed in: the fewest bytes on the wire at a stated security and a stated failure probability.
 
-`CkksParameters` is a hashable record of Python scalars, fit to be a static argument under jit. `choose_parameters` finds the cheapest one for
-integer sums: k signed fields of w bits share one coefficient of the ring, the sum of the packed integers M is carried as round(Q M / 2^(k w)), and the scale
-Q / 2^(k w) (the *step*) is large enough that the noise of the sum stays below 7/16 of it except with probability `failure` over the whole vector (`noise.noise_bound`).
-So an honest sum always decrypts to the exact integers, and a coefficient further than 7/16 from an integer means a wrong key or foreign bytes.
+`CkksParameters` is a hashable record of Python scalars, fit to be a static argument under jit. `choose_parameters` finds the cheapest one
+for integer sums: k signed fields of w bits share one coefficient of the ring, the sum of the packed integers M is carried as
+round(Q M / 2^(k w)), and the scale Q / 2^(k w) (the *step*) is large enough that the noise of the sum stays below 7/16 of it except with
+probability `failure` over the whole vector (`noise.noise_bound`). So an honest sum always decrypts to the exact integers, and a coefficient
+further than 7/16 from an integer means a wrong key or foreign bytes.
 
 Security: ternary secrets, log2 Q within the limits for 128 bits (classical) of Bossuat et al. 2024, "Security Guidelines for Implementing Homomorphic
 Encryption", Table 5.2 (eprint 2024/463), or, on request, within the slightly wider ones SEAL enforces (HE standard 2018).
@@ -14,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from fedjax_poisson.ckks import noise, ntt
 
@@ -192,19 +193,20 @@ def _candidate(
 ) -> CkksParameters | tuple[int, int]:
     """The cheapest parameters with `fields` values a coefficient, or (bits needed, limit) where they exceed the limit."""
     rows = -(-values // (degree * fields))
-    facts: dict[str, Any] = {
-        "degree": degree,
-        "senders": senders,
-        "mode": mode,
-        "coefficients": rows * degree,
-        "failure": failure,
-        "parties": parties,
-    }
+    bound = functools.partial(
+        noise.noise_bound,
+        degree=degree,
+        senders=senders,
+        mode=mode,
+        coefficients=rows * degree,
+        failure=failure,
+        parties=parties,
+    )
     smudging = 0
     if mode == "threshold":
-        smudging = math.ceil(noise.noise_bound(**facts) * 2.0**smudging_bits)
-    # Each sender rounds Q M / 2^(k w) to an integer, half a unit at most.
-    step = math.ceil((noise.noise_bound(**facts, smudging=smudging) + senders / 2) / MARGIN) + 1
+        smudging = math.ceil(bound() * 2.0**smudging_bits)
+    # Each sender rounds Q M / 2^(k w) to an integer, half a unit at most; decoding is off by less than 2^-27 of a step.
+    step = math.ceil((bound(smudging=smudging) + senders / 2) / (MARGIN - 2.0**-20)) + 1
     least = step << (fields * field_bits)
     chain = _cheapest_chain(degree, least, limit)
     if chain is None:

@@ -25,7 +25,9 @@ def test_bytes_of_the_announced_setting():
     for params in (public, seeded):
         assert math.log2(params.modulus) <= 214 and params.security_bits == 128
         per_row = sum(params.residue_bits) * params.degree / 8 * (2 if params is public else 1)
-        assert params.bytes_per_value == pytest.approx(per_row / params.values_per_row, rel=1e-6)
+        assert params.bytes_per_value == pytest.approx(
+            per_row / params.values_per_row, rel=1e-3
+        )  # the last row is not full
 
 
 @settings(max_examples=60)
@@ -187,17 +189,30 @@ def test_noise_bound_holds_by_simulation_and_is_not_empty():
 
 
 @pytest.mark.statistical
-def test_wrong_coefficients_at_an_inflated_noise_are_as_frequent_as_gaussian_tails_say():
-    """A step of about 3 standard deviations: |noise| > step/2 in 13 % of coefficients, and exactly those decode wrongly."""
-    degree, senders = 256, 4
+def test_failures_at_an_inflated_noise_are_as_frequent_as_gaussian_tails_say():
+    """A step of about four standard deviations: the share of wrong values is the share of |noise| > step/2."""
+    degree, senders, vectors = 256, 4, 40
+    params = tiny(degree=degree, limbs=2, bits=20, fields=1, width=31, count_bound=1000)
     deviation = math.sqrt(noise.noise_variance(degree=degree, senders=senders, mode="public_key"))
-    params = tiny(degree=degree, limbs=2, bits=28, fields=1, width=56 - round(math.log2(3 * deviation)))
-    params = dataclasses.replace(params, count_bound=5)
-    found = simulated_noise(dataclasses.replace(params, field_bits=12), "public_key", samples=40, senders=senders)
     expected = math.erfc(params.step / 2 / deviation / math.sqrt(2))
-    assert 0.01 < expected < 0.5
-    share = (np.abs(found) > params.step / 2).mean()
-    assert abs(share - expected) < 6 * math.sqrt(expected * (1 - expected) / found.size) + 0.01
+    assert 0.005 < expected < 0.1
+    stream = seeded_stream(5)
+    counts = jnp.asarray(np.random.default_rng(0).integers(-250, 251, size=degree), jnp.int32)
+    wrong, distances = 0, []
+    for i in range(vectors):
+        secret, public = encryption.generate_keys(params, sampling.fold_in(stream, "keys", i))
+        total = encryption.zero(params, degree)
+        for j in range(senders):
+            fresh = encryption.encrypt(params, public, counts, sampling.fold_in(stream, "send", i, j))
+            total = encryption.add(params, total, fresh)
+        opened, distance = encryption.decrypt_with_margin(params, secret, total, degree)
+        wrong += int((np.asarray(opened) != senders * np.asarray(counts)).sum())
+        distances.append(float(distance))
+    samples = vectors * degree
+    error = 6 * math.sqrt(expected / samples)
+    assert abs(wrong / samples - expected) < error
+    assert abs(wrong / samples - 3 * expected) > error  # the twin: three times the rate is noticed
+    assert np.mean(np.asarray(distances) > MARGIN) > 0.9  # and such vectors are refused
 
 
 def test_decoding_fails_only_beyond_half_a_step():
