@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import inspect
 import json
 import shutil
 import sqlite3
@@ -352,3 +354,19 @@ def test_help_lists_every_setting_with_its_meaning(capsys: pytest.CaptureFixture
         if field != "dataset":
             assert f"--{field.replace('_', '-')} " in shown
     assert "privacy budget for everything released" in shown
+
+
+@pytest.mark.parametrize("what", ["sampling", "encryption", "threshold"])
+def test_bench_calls_the_benchmark_with_its_options(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every benchmark's own `main` takes the list that the command hands it (checked on its real signature)."""
+    module = importlib.import_module(f"fedjax_poisson.benchmarks.{what}")
+    inspect.signature(module.main).bind(["--quick"])
+    seen: list[list[str]] = []
+    monkeypatch.setattr(module, "main", seen.append)
+    assert call("bench", what, "--quick") == 0
+    assert seen == [["--quick"]]
+
+
+def test_bounds_of_one_column_are_two_numbers() -> None:
+    with pytest.raises(ValueError, match=r"\[bounds\] age"):
+        Config(csv="t.csv", label="y", site="s", bounds={"age": "from_data"})  # type: ignore[dict-item]

@@ -141,8 +141,12 @@ def make_account(
       `Account`, with the Gaussian beside it at the epsilon that was reached.
 
     Raises:
-      ValueError: not exactly one of the three is None, or the target cannot be met.
+      ValueError: not exactly one of the three is None, more senders are honest than send, or the target cannot be met.
     """
+    if not 1 <= setting.honest <= setting.senders:
+        raise ValueError(
+            f"honest_senders {setting.honest} of {setting.senders} senders: more cannot be honest than send"
+        )
     if [epsilon, rounds, dark_count].count(None) != 1:
         raise ValueError("give exactly two of epsilon, rounds and dark_count; the third is computed")
     if rounds is None:

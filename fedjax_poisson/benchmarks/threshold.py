@@ -109,14 +109,14 @@ def _timed(work: Callable[..., Any], *inputs: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line (or the given arguments), measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parties", type=int, default=10)
     parser.add_argument("--values", type=int, default=1 << 20)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="three parties, 100,000 values, three repeats")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     facts = {"parties": chosen.parties, "values": chosen.values, "repeats": chosen.repeats}
     if chosen.quick:
         facts = {"parties": 3, "values": 100_000, "repeats": 3}

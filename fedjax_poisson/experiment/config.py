@@ -97,6 +97,11 @@ class Config:
             given = [name for name in only_tables if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"{', '.join(given)} describe a table of your own; give the table with --csv FILE.")
+        for column, pair in self.bounds.items() if isinstance(self.bounds, dict) else ():
+            if isinstance(pair, str) or len(pair) != 2:
+                raise ValueError(
+                    f"[bounds] {column} = {pair!r}: give two numbers, [low, high], or leave the column out."
+                )
         for name in ("categorical", "bounds"):
             if isinstance(value := getattr(self, name), str) and value != "from_data":
                 raise ValueError(

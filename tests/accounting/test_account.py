@@ -9,6 +9,7 @@ import pytest
 from dp_accounting import pld
 
 from fedjax_poisson import accounting as acc
+from fedjax_poisson.accounting import account
 
 SETTING = acc.Setting(delta=1e-5, senders=100, honest_senders=100, dimension=10**6, norm_ratio=20.0)
 
@@ -92,3 +93,9 @@ def test_wrong_requests_are_refused():
         acc.make_account(SETTING, rounds=1, dark_count=1e-12)
     with pytest.raises(ValueError, match="zero_out only"):
         acc.calibrate_gaussian_pld(epsilon=1.0, delta=1e-5, rounds=1, sampling_rate=0.1, adjacency="replace_one")
+
+
+def test_more_honest_senders_than_senders_are_refused():
+    setting = account.Setting(delta=1e-5, senders=4, honest_senders=5, dimension=10)
+    with pytest.raises(ValueError, match="more cannot be honest"):
+        account.make_account(setting, epsilon=1.0, rounds=10)
