@@ -70,7 +70,7 @@ def test_public_names_exist_and_say_what_they_are() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
 def test_a_module_is_one_idea(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 430, "split the module: 80 to 350 lines are one idea"
+    assert len(text.splitlines()) <= 400, "split the module: 80 to 350 lines are one idea"
     assert "jax.config.update" not in text and "enable_x64" not in text
 
 

@@ -29,9 +29,8 @@ from fedjax_poisson.accounting.ledger import (
     BudgetExhausted,
     Ledger,
     Remaining,
-    open_ledger,
-    read_ledger,
 )
+from fedjax_poisson.accounting.opening import open_ledger, read_ledger
 from fedjax_poisson.accounting.renyi import (
     DEFAULT_ORDERS,
     best_order,

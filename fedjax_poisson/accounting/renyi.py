@@ -90,12 +90,12 @@ def check_adjacency(adjacency: str) -> None:
         return
     if adjacency in ("add_remove", "add_or_remove", "add/remove"):
         raise ValueError(
-            "literal add/remove is not offered: a removed sender takes its noise along, the variance of every "
-            "coordinate "
-            "changes and order 2 alone costs about dimension / (2 senders^2); use adjacency='zero_out' "
-            "(the update is replaced by zero, the dark noise stays)"
+            f"adjacency={adjacency!r} is refused: the noise is held by the senders, so removing one literally also removes "
+            "its share of the noise and the guarantee is void (order 2 alone costs about dimension / (2 senders^2), even "
+            "for a zero update). Use adjacency='zero_out' (the unit's contribution is replaced by zero, the dark noise "
+            "stays) or 'replace_one'."
         )
-    raise ValueError(f"adjacency is {adjacency!r}; use 'zero_out' or 'replace_one'")
+    raise ValueError(f"adjacency={adjacency!r} is unknown; use 'zero_out' or 'replace_one'")
 
 
 def _positive(name: str, value: float) -> float:

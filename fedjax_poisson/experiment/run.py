@@ -7,13 +7,13 @@ at any moment leaves a folder that `resume` can go on from: a release that was w
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from fedjax_poisson import accounting
@@ -21,7 +21,7 @@ from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import checkpoint, evaluate
 from fedjax_poisson.experiment.config import Config, read_config, write_config
 from fedjax_poisson.experiment.setting import Setting, aggregator_for, algorithm_for, build, initial_state
-from fedjax_poisson.experiment.summary import summarise
+from fedjax_poisson.experiment.summary import predictions, summarise
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.mechanisms import Mechanism
@@ -106,10 +106,12 @@ def _release_everything(
     width = setting.sites.features.shape[1]
     blank = standardize.blank_scaler(width)
 
+    earlier = collections.Counter(row.label for row in ledger.rows())
+
     def charge(purpose: str, number: int, mechanism: Mechanism, rdp: np.ndarray) -> tuple[Callable[[], None], Stream]:
         """The gate of a release and its stream; a repeated attempt at the same round never reuses a stream."""
         label = f"{purpose} {number}"
-        attempts = sum(row.label == label for row in ledger.rows())
+        attempts = earlier[label]  # in this process every label is tried once
 
         def gate() -> None:
             ledger.spend(
@@ -177,7 +179,7 @@ def _release_everything(
 
 
 def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
-    logits = np.asarray(jax.vmap(lambda x: setting.model.apply(params, x))(test.features))
+    logits = predictions(setting, params, test)
     scores = evaluate.scores(logits, np.asarray(test.labels), np.asarray(test.mask), setting.sites.site_names)
     scores.pop("auc_by_site")
     return scores

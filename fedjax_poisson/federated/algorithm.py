@@ -17,12 +17,13 @@ import optax
 from jax import Array
 
 from fedjax_poisson import accounting, trees
+from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_adjacency, check_honest
+from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 

@@ -78,7 +78,7 @@ def summed_contributions(
       int32 `[D]`, not yet clamped to the mechanism's total bound (`mechanism.embed` does that).
     """
     count = x.shape[0]
-    if count * 2**20 >= 2**31 * 1.0 and not _fits_int32(mechanism, count):
+    if not _fits_int32(mechanism, count):
         raise ValueError(
             f"{count} records of one site could overflow the int32 sum of contributions; raise total_bound so that "
             "records * coordinate_bound / total_bound < 2048."
@@ -118,6 +118,8 @@ def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[
 
 
 def _fits_int32(mechanism: Mechanism, count: int) -> bool:
+    if count < 2048:  # a contribution is at most 2**20 grid steps
+        return True
     facts = dict(mechanism.facts.parameters)
     bound, total = facts.get("coordinate_bound"), facts.get("total_bound")
     return bound is not None and count * (bound / (total or bound)) < 2047

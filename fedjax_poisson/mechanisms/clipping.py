@@ -89,6 +89,24 @@ def clip_limits(*, clip_norm: float, coordinate_bound: float, total_bound: float
     )
 
 
+def integer_steps(*, clip_norm: float, scale: float) -> tuple[ClipLimits, int]:
+    """Limits for updates that become integers `scale * u`, and how many binary places the grid has behind the integer.
+
+    Args:
+      clip_norm: L2 bound C of one unit.
+      scale: integer steps per unit of the update.
+
+    Raises:
+      ValueError: `scale * clip_norm` exceeds 2**16, which would leave the grid fewer than four places.
+    """
+    steps = scale * clip_norm
+    if steps > 2**16:
+        raise ValueError(f"scale * clip_norm = {steps:.6g} exceeds 2**16: lower scale (10 sqrt(dimension) is plenty).")
+    point = GRID_BITS - max(math.ceil(math.log2(steps)), 0)
+    total_bound = 2.0**GRID_BITS / (scale * 2.0**point)
+    return clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=total_bound), point
+
+
 def to_grid(update: Array, limits: ClipLimits) -> Array:
     """float32 `[..., D]` to int32 `[..., D]`: truncated toward zero onto the grid, clamped per coordinate; NaN becomes 0.
 

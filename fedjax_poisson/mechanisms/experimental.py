@@ -23,9 +23,9 @@ from fedjax_poisson.mechanisms.types import (
     Facts,
     Mechanism,
     bernstein_deviation,
-    check_adjacency,
-    check_honest,
     check_positive,
+    make_mechanism,
+    subtract_mean,
 )
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -43,12 +43,7 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
       dark_count: mu, events per coordinate and sender.
     """
     check_positive(clip_norm=clip_norm, scale=scale, dark_count=dark_count)
-    if scale * clip_norm > 2**16:
-        raise ValueError(f"scale * clip_norm = {scale * clip_norm:.6g} exceeds 2**16; lower scale.")
-    point = clipping.GRID_BITS - max(math.ceil(math.log2(scale * clip_norm)), 0)
-    limits = clipping.clip_limits(
-        clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=2.0**clipping.GRID_BITS / (scale * 2.0**point)
-    )
+    limits, point = clipping.integer_steps(clip_norm=clip_norm, scale=scale)
     tables = randomness.poisson_tables(dark_count)
 
     def clip(update: Array) -> Array:
@@ -59,21 +54,17 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
         return steps + randomness.poisson(stream, grid.shape, tables)
 
     def estimate(total: Array, senders: int) -> Array:
-        whole = math.floor(senders * dark_count)
-        signal = (jnp.asarray(total) - jnp.int32(whole)).astype(jnp.float32) - jnp.float32(senders * dark_count - whole)
-        return signal / jnp.float32(scale)
+        return subtract_mean(total, senders * dark_count) / jnp.float32(scale)
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         del dimension
-        check_adjacency(adjacency)
-        check_honest(honest_senders)
         return guarantees.centred_poisson_rdp(orders)
 
     def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> int:
         noise = senders * dark_count
         return math.ceil(senders * scale * clip_norm + noise + bernstein_deviation(noise, dimension, failure))
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="centred_poisson",
             parameters=(("clip_norm", clip_norm), ("scale", scale), ("dark_count", dark_count)),
@@ -84,7 +75,6 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
         ),
         clip=clip,
         embed=embed,
-        privatize=lambda stream, update: embed(stream, clip(update)),
         estimate=estimate,
         rdp=rdp,
         variance=lambda senders: senders * dark_count / scale**2,
@@ -119,10 +109,8 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
         noise = jnp.sqrt(jumps) * jax.scipy.special.ndtri(uniform) * jnp.float32(jump_std)
         return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         del dimension
-        check_adjacency(adjacency)
-        check_honest(honest_senders)
         return guarantees.compound_poisson_rdp(orders)
 
     def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> NoReturn:
@@ -130,7 +118,7 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
             "The compound Poisson mechanism sends real numbers: it has no counts. Use an integer mechanism."
         )
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="compound_poisson",
             parameters=(("clip_norm", clip_norm), ("events", events), ("jump_std", jump_std)),
@@ -141,7 +129,6 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
         ),
         clip=clip,
         embed=embed,
-        privatize=lambda stream, update: embed(stream, clip(update)),
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32),
         rdp=rdp,
         variance=lambda senders: senders * events * jump_std**2,
@@ -173,16 +160,14 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
     def estimate(total: Array, senders: int) -> Array:
         return jnp.asarray(total).astype(jnp.float32) / jnp.float32(gain) - jnp.float32(senders * offset)
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
-        check_adjacency(adjacency)  # replacing by zero is one of the replacements, so one curve serves both
-        check_honest(honest_senders)
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return guarantees.data_embedding_rdp(orders, gain=gain, offset=offset, pixels=dimension)
 
     def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> int:
         mean = senders * gain * (1 + offset)
         return math.ceil(mean + bernstein_deviation(mean, dimension, failure))
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="data_embedding",
             parameters=(("gain", gain), ("offset", offset)),
@@ -193,7 +178,6 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
         ),
         clip=clip,
         embed=embed,
-        privatize=lambda stream, update: embed(stream, clip(update)),
         estimate=estimate,
         rdp=rdp,
         variance=lambda senders: senders * (1 + offset) / gain,

@@ -16,7 +16,7 @@ from jax import Array
 
 from fedjax_poisson import accounting
 from fedjax_poisson.mechanisms import clipping
-from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism, check_adjacency, check_honest, check_positive
+from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism, check_positive, make_mechanism
 from fedjax_poisson.randomness import Stream, bits
 
 
@@ -44,17 +44,12 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         noise = jax.scipy.special.ndtri(uniform)
         return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
 
-    def privatize(stream: Stream, update: Array) -> Array:
-        return embed(stream, clip(update))
-
     def estimate(total: Array, senders: int) -> Array:
         del senders
         return jnp.asarray(total).astype(jnp.float32)
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         del dimension
-        check_adjacency(adjacency)
-        check_honest(honest_senders)
         multiplier = noise_std * honest_senders**0.5 / clip_norm
         return accounting.gaussian_rdp(orders, noise_multiplier=multiplier, adjacency=adjacency)
 
@@ -66,7 +61,7 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
             "The Gaussian mechanism sends real numbers: it has no counts and no count bound. Use an integer mechanism."
         )
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="gaussian",
             parameters=(("clip_norm", clip_norm), ("noise_std", noise_std)),
@@ -77,7 +72,6 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         ),
         clip=clip,
         embed=embed,
-        privatize=privatize,
         estimate=estimate,
         rdp=rdp,
         variance=variance,

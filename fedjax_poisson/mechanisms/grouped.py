@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism
+from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism, make_mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 
@@ -47,7 +47,7 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
             [apply(i, m, part) for i, (m, part) in enumerate(zip(mechanisms, split(vector), strict=True))], axis=-1
         )
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         if dimension != edges[-1]:
             raise ValueError(f"dimension={dimension}, but the groups cover {int(edges[-1])} coordinates.")
         curves = [m.rdp(orders, honest_senders, size, adjacency) for size, m in groups]
@@ -62,7 +62,7 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
 
     parameters = [(f"group_{i}_{name}", value) for i, m in enumerate(mechanisms) for name, value in m.facts.parameters]
     statuses = {m.facts.status for m in mechanisms}
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="grouped",
             parameters=tuple(parameters),
@@ -73,7 +73,6 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
         ),
         clip=lambda update: over(lambda _, m, part: m.clip(part), update),
         embed=lambda stream, grid: over(lambda i, m, part: m.embed(_own(stream, i), part), grid),
-        privatize=lambda stream, update: over(lambda i, m, part: m.privatize(_own(stream, i), part), update),
         estimate=lambda total, senders: over(lambda _, m, part: m.estimate(part, senders), total),
         rdp=rdp,
         variance=variance,

@@ -28,10 +28,9 @@ from fedjax_poisson.mechanisms.types import (
     Facts,
     Mechanism,
     bernstein_deviation,
-    check_adjacency,
     check_bounds,
-    check_honest,
     check_positive,
+    make_mechanism,
 )
 from fedjax_poisson.randomness import Stream
 
@@ -82,16 +81,11 @@ def poisson_embedding(
         top = jnp.int32(2**clipping.GRID_BITS)
         return randomness.push_pull(stream, jnp.clip(grid, -top, top), tables)
 
-    def privatize(stream: Stream, update: Array) -> Array:
-        return embed(stream, clip(update))
-
     def estimate(total: Array, senders: int) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
         return jnp.asarray(total).astype(jnp.float32) * jnp.float32(scale)
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
-        check_adjacency(adjacency)
-        check_honest(honest_senders)
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return accounting.poisson_embedding_rdp(
             orders,
             dark_count=dark_count,
@@ -110,7 +104,7 @@ def poisson_embedding(
         events = 2.0 * senders * dark_count
         return math.ceil(events * modulation + bernstein_deviation(events, dimension, failure))
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="poisson_embedding",
             parameters=(
@@ -127,7 +121,6 @@ def poisson_embedding(
         ),
         clip=clip,
         embed=embed,
-        privatize=privatize,
         estimate=estimate,
         rdp=rdp,
         variance=variance,

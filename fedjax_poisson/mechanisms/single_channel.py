@@ -21,10 +21,10 @@ from fedjax_poisson.mechanisms.types import (
     Facts,
     Mechanism,
     bernstein_deviation,
-    check_adjacency,
     check_bounds,
-    check_honest,
     check_positive,
+    make_mechanism,
+    subtract_mean,
 )
 from fedjax_poisson.randomness import Stream
 
@@ -57,19 +57,10 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         top = jnp.int32(2**clipping.GRID_BITS)
         return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
 
-    def privatize(stream: Stream, update: Array) -> Array:
-        return embed(stream, clip(update))
-
     def estimate(total: Array, senders: int) -> Array:
-        # Subtract the whole part of the public mean as an integer: counts above 2**24 are not exact in float32.
-        whole = math.floor(senders * dark_count)
-        rest = jnp.asarray(total) - jnp.int32(whole)
-        signal = rest.astype(jnp.float32) - jnp.float32(senders * dark_count - whole)
-        return signal * jnp.float32(coordinate_bound / (dark_count * modulation))
+        return subtract_mean(total, senders * dark_count) * jnp.float32(coordinate_bound / (dark_count * modulation))
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
-        check_adjacency(adjacency)
-        check_honest(honest_senders)
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return accounting.single_channel_rdp(
             orders,
             dark_count=dark_count,
@@ -87,7 +78,7 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         mean = senders * dark_count * (1 + modulation)
         return math.ceil(mean + bernstein_deviation(mean, dimension, failure))
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="single_channel",
             parameters=(
@@ -103,7 +94,6 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         ),
         clip=clip,
         embed=embed,
-        privatize=privatize,
         estimate=estimate,
         rdp=rdp,
         variance=variance,

@@ -22,14 +22,12 @@ from fedjax_poisson.mechanisms.types import (
     Facts,
     Mechanism,
     bernstein_deviation,
-    check_adjacency,
-    check_honest,
     check_positive,
+    make_mechanism,
 )
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
 _REDRAWS = 64  # each is accepted with probability >= 1 - beta; then rounding toward zero, whose norm always fits
-_LEAST_FRACTION_BITS = 4
 
 
 def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: float = math.exp(-0.5)) -> Mechanism:
@@ -50,15 +48,7 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
     check_positive(clip_norm=clip_norm, scale=scale, noise_variance=noise_variance)
     if not 0 < beta < 1:
         raise ValueError(f"beta={beta} must lie in (0, 1); exp(-1/2) is usual.")
-    steps = scale * clip_norm
-    fraction_bits = clipping.GRID_BITS - max(math.ceil(math.log2(steps)), 0) if steps > 0 else 0
-    if fraction_bits < _LEAST_FRACTION_BITS:
-        raise ValueError(f"scale * clip_norm = {steps:.6g} exceeds 2**16: lower scale (10 sqrt(dimension) is plenty).")
-    limits = clipping.clip_limits(
-        clip_norm=clip_norm,
-        coordinate_bound=clip_norm,
-        total_bound=2.0**clipping.GRID_BITS / (scale * 2.0**fraction_bits),
-    )
+    limits, fraction_bits = clipping.integer_steps(clip_norm=clip_norm, scale=scale)
     # The proved norm of the scaled vector, from the integer limit itself (rounded up).
     scaled_norm = math.sqrt(limits.squared_norm_limit) / 2.0**fraction_bits * (1 + 2.0**-50)
     tables = randomness.skellam_tables(noise_variance / 2.0)
@@ -77,16 +67,11 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
         )
         return rounded + randomness.skellam(fold_in(stream, "noise"), grid.shape, tables)
 
-    def privatize(stream: Stream, update: Array) -> Array:
-        return embed(stream, clip(update))
-
     def estimate(total: Array, senders: int) -> Array:
         del senders
         return jnp.asarray(total).astype(jnp.float32) / jnp.float32(scale)
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> np.ndarray:
-        check_adjacency(adjacency)
-        check_honest(honest_senders)
+    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         moved = sensitivity(dimension, adjacency)
         return accounting.skellam_rdp(orders, variance=honest_senders * noise_variance, l1=moved.l1, l2=moved.l2)
 
@@ -97,7 +82,7 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
         noise = bernstein_deviation(senders * noise_variance, dimension, failure)
         return math.ceil(senders * sensitivity(dimension).l2 + noise)
 
-    return Mechanism(
+    return make_mechanism(
         facts=Facts(
             name="skellam",
             parameters=(("clip_norm", clip_norm), ("scale", scale), ("noise_variance", noise_variance), ("beta", beta)),
@@ -108,7 +93,6 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
         ),
         clip=clip,
         embed=embed,
-        privatize=privatize,
         estimate=estimate,
         rdp=rdp,
         variance=variance,

@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.randomness import Stream
 
 Adjacency = Literal["zero_out", "replace_one"]
@@ -69,6 +71,47 @@ class Mechanism(NamedTuple):
         return f"{self.facts.name}({inner})"
 
 
+def make_mechanism(
+    *,
+    facts: Facts,
+    clip: Callable[[Array], Array],
+    embed: Callable[[Stream, Array], Array],
+    estimate: Callable[[Array, int], Array],
+    rdp: Callable[[np.ndarray, int, int, Adjacency], np.ndarray],
+    variance: Callable[[int], float],
+    count_bound: Callable[..., int],
+) -> Mechanism:
+    """Assemble a mechanism: `privatize` follows from clip and embed, and no curve is computed for an unsound claim.
+
+    Args:
+      facts: static description.
+      clip: as in `Mechanism`.
+      embed: as in `Mechanism`.
+      estimate: as in `Mechanism`.
+      rdp: the curve, given an adjacency that is accounted and a possible number of honest senders.
+      variance: as in `Mechanism`.
+      count_bound: as in `Mechanism`.
+    """
+
+    def checked_rdp(
+        orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out"
+    ) -> np.ndarray:
+        check_adjacency(adjacency)
+        check_honest(honest_senders)
+        return rdp(orders, honest_senders, dimension, adjacency)
+
+    return Mechanism(
+        facts=facts,
+        clip=clip,
+        embed=embed,
+        privatize=lambda stream, update: embed(stream, clip(update)),
+        estimate=estimate,
+        rdp=checked_rdp,
+        variance=variance,
+        count_bound=count_bound,
+    )
+
+
 def check_positive(**values: float) -> None:
     """Refuse NaN, infinite, zero and negative parameters, naming the one at fault."""
     for name, value in values.items():
@@ -85,24 +128,18 @@ def check_bounds(clip_norm: float, coordinate_bound: float) -> None:
         )
 
 
-def check_adjacency(adjacency: str) -> None:
-    """Only adjacencies for which the senders' noise stays in the sum are accounted."""
-    if adjacency == "add_remove":
-        raise ValueError(
-            "adjacency='add_remove' is refused: the noise is held by the senders, so removing one literally also removes its share of "
-            "the noise and the guarantee is void (Renyi divergence of order 2 near dimension / (2 senders**2) even for a zero update). "
-            "Use adjacency='zero_out' (the unit's contribution is replaced by zero, the noise stays) or 'replace_one'."
-        )
-    if adjacency not in ("zero_out", "replace_one"):
-        raise ValueError(f"adjacency={adjacency!r} is unknown; use 'zero_out' or 'replace_one'.")
-
-
 def check_honest(honest_senders: int, senders: int | None = None) -> None:
     """At least the target itself must be honest, and no more senders can be honest than send."""
     if honest_senders < 1 or int(honest_senders) != honest_senders:
         raise ValueError(f"honest_senders={honest_senders} must be a whole number >= 1 (the target itself is honest).")
     if senders is not None and honest_senders > senders:
         raise ValueError(f"honest_senders={honest_senders} exceeds senders={senders}.")
+
+
+def subtract_mean(total: Array, mean: float) -> Array:
+    """A sum of counts less its public mean, float32: the whole part goes as an integer, as counts above 2**24 are not exact in float32."""
+    whole = math.floor(mean)
+    return (jnp.asarray(total) - jnp.int32(whole)).astype(jnp.float32) - jnp.float32(mean - whole)
 
 
 def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:

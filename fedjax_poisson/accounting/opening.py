@@ -1,0 +1,178 @@
+"""Making a privacy ledger with its budget, and opening one that exists; what it guarantees is told in `ledger`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedjax_poisson.accounting import renyi
+from fedjax_poisson.accounting.chain import (
+    FORMAT,
+    SCHEMA,
+    LedgerCorrupt,
+    canonical,
+    connect,
+    digest,
+    pack_curve,
+    tables,
+)
+from fedjax_poisson.accounting.filter import default_filter_order
+from fedjax_poisson.accounting.ledger import Ledger
+from fedjax_poisson.accounting.renyi import (
+    DEFAULT_ORDERS,
+    best_order,
+    check_adjacency,
+    check_curve,
+    check_orders,
+    rdp_budget,
+)
+
+_UNITS = ("record", "patient", "client")
+
+
+def _load(path: Path, connection: sqlite3.Connection) -> Ledger:
+    try:
+        if "settings" not in tables(connection):
+            raise LedgerCorrupt(f"{path} is a database without a privacy ledger")
+        body, genesis = connection.execute("SELECT body, hash FROM settings").fetchone()
+        settings = json.loads(body)
+        return Ledger(
+            path=path,
+            budget_epsilon=settings["epsilon"],
+            delta=settings["delta"],
+            unit=settings["unit"],
+            adjacency=settings["adjacency"],
+            orders=check_orders(settings["orders"]),
+            order=settings["order"],
+            planned=settings["planned_rdp"] is not None,
+            genesis=genesis,
+            connection=connection,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerCorrupt(f"the settings of the ledger at {path} cannot be read: {error!r}") from error
+
+
+def read_ledger(path: str | Path) -> Ledger:
+    """Open an existing ledger with the budget it was created with.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      LedgerCorrupt: the file is not a ledger.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no ledger at {path}; open_ledger creates one with a budget")
+    connection = connect(path)
+    try:
+        return _load(path, connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def open_ledger(
+    path: str | Path,
+    *,
+    epsilon: float,
+    delta: float,
+    unit: str,
+    adjacency: str,
+    orders: ArrayLike = DEFAULT_ORDERS,
+    planned_rdp: ArrayLike | None = None,
+    filter_order: float | None = None,
+) -> Ledger:
+    """Create the ledger of a run, or open it again under the same budget.
+
+    Args:
+      path: SQLite file.
+      epsilon: budget in nats, > 0.
+      delta: budget in (0, 1).
+      unit: "record", "patient" or "client".
+      adjacency: "zero_out" or "replace_one".
+      orders: Renyi orders of every curve that will be spent, float64[n].
+      planned_rdp: composed curve of all planned releases, float64[n]; its best order becomes a* (see `ledger`). None: filter.
+      filter_order: a* for an unplanned ledger, one of `orders`; None: `filter.default_filter_order`.
+
+    Returns:
+      `Ledger`; close it when done.
+
+    Raises:
+      ValueError: a fact is out of range, the plan is above the budget, or the file was created with another budget,
+        unit, adjacency, orders or plan.
+      LedgerCorrupt: the file exists and is not a ledger.
+    """
+    path, orders = Path(path), check_orders(orders)
+    check_adjacency(adjacency)
+    if unit not in _UNITS:
+        raise ValueError(f"unit is {unit!r}; name who is protected: one of {', '.join(_UNITS)}")
+    if not (math.isfinite(epsilon) and epsilon > 0 and 0 < delta < 1):
+        raise ValueError(
+            f"the budget is epsilon {epsilon}, delta {delta}; epsilon must be finite and above 0, delta in (0, 1)"
+        )
+    plan_hash = None
+    if planned_rdp is not None:
+        if filter_order is not None:
+            raise ValueError(
+                "a planned ledger takes the best order of its plan: pass planned_rdp or filter_order, not both"
+            )
+        _, plan = check_curve(orders, planned_rdp)
+        order, plan_hash = best_order(orders, plan, delta), digest(pack_curve(plan))
+        if plan[np.searchsorted(orders, order)] > rdp_budget(order, epsilon, delta):
+            raise ValueError(
+                f"the plan costs epsilon {renyi.epsilon(orders, plan, delta):.10g}, above the budget {epsilon:.10g}: "
+                "calibrate it for this budget"
+            )
+    else:
+        order = (
+            default_filter_order(epsilon=epsilon, delta=delta, orders=orders)
+            if filter_order is None
+            else float(filter_order)
+        )
+    if order not in orders:
+        raise ValueError(f"filter_order {order:g} is not one of the ledger's orders {orders[0]:g}..{orders[-1]:g}")
+    if rdp_budget(order, epsilon, delta) <= 0:
+        raise ValueError(
+            f"order {order:g} cannot certify epsilon {epsilon:g} at delta {delta:g} at all; use a larger order"
+        )
+    settings = {
+        "format": FORMAT,
+        "epsilon": float(epsilon),
+        "delta": float(delta),
+        "unit": unit,
+        "adjacency": adjacency,
+        "orders": orders.tolist(),
+        "order": order,
+        "planned_rdp": plan_hash,
+    }
+    body = canonical(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = connect(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        if not (found := tables(connection)):
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute("INSERT INTO settings VALUES (0, ?, ?)", (body, digest(body)))
+        elif "settings" not in found:
+            raise LedgerCorrupt(f"{path} is a database of something else; pass a path of its own for the ledger")
+        connection.execute("COMMIT")
+        ledger = _load(path, connection)
+    except BaseException:
+        connection.close()
+        raise
+    if ledger.genesis != digest(body):
+        stored = json.loads(connection.execute("SELECT body FROM settings").fetchone()[0])
+        connection.close()
+        differ = ", ".join(
+            f"{k} {stored.get(k)!r} -> {v!r}" for k, v in settings.items() if stored.get(k) != v and k != "orders"
+        )
+        raise ValueError(
+            f"the ledger at {path} was opened with other settings ({differ or 'orders'}); a budget cannot be changed "
+            "after the fact: use the stored settings (read_ledger) or a new run folder"
+        )
+    return ledger
