@@ -1,0 +1,238 @@
+"""Canaries through the real pipeline: records in `fedsgd`, clients in `private_sum`, encrypted, added and opened like everything else.
+
+Each canary is in by a fair coin. What an auditor then sees is scored: **white-box**, the released noisy sums against the canary's own clipped
+gradient; **black-box**, the canary's loss under the final parameters. `one_run` turns scores and coins into a lower bound of epsilon.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from fedjax_poisson import trees
+from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.federated import records as records_lib
+from fedjax_poisson.federated.algorithm import Algorithm
+from fedjax_poisson.federated.private_sum import Gate, private_sum
+from fedjax_poisson.federated.records import Records
+from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.models import Model
+from fedjax_poisson.randomness import Stream, fold_in
+
+WHITE_BOX = "the released sums of every round, the parameters they were taken at, and canaries of its own choosing in the training data"
+BLACK_BOX = "the final parameters and canaries of its own choosing in the training data"
+
+
+class CanaryRun(NamedTuple):
+    """What a run with canaries showed.
+
+    Attributes:
+      included: bool `[m]`, the coins.
+      white_box: float64 `[m]`, scores from the released sums, larger means included.
+      black_box: float64 `[m]`, minus the loss under the final parameters; None where no model was trained.
+      rounds: releases that were scored.
+    """
+
+    included: np.ndarray
+    white_box: np.ndarray
+    black_box: np.ndarray | None
+    rounds: int
+
+
+class Released(NamedTuple):
+    """State of `recording`: the last released mean gradient, a tree like the parameters."""
+
+    gradient: Any
+
+
+def recording(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser, which also keeps the released mean gradient in its state: the server sees it anyway, the auditor reads it there.
+
+    Pass it to `fedsgd` as `server_optimizer`; `federated` itself stays as it is.
+    """
+
+    def init(params: Any) -> tuple[Released, Any]:
+        return Released(jax.tree.map(jnp.zeros_like, params)), optimizer.init(params)
+
+    def update(gradient: Any, state: tuple[Released, Any], params: Any = None) -> tuple[Any, tuple[Released, Any]]:
+        updates, inner = optimizer.update(gradient, state[1], params)
+        return updates, (Released(gradient), inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+def craft_records(
+    model: Model, params: Any, shape: tuple[int, ...], count: int, key: Array, scale: float = 3.0
+) -> tuple[Array, Array]:
+    """Canary records with long gradients in different directions: random signs times `scale`, labelled against the model.
+
+    Args:
+      model: a model with a binary label.
+      params: the public initial parameters.
+      shape: of one record.
+      count: m.
+      key: draws the signs.
+      scale: magnitude of a feature, beyond most standardised records.
+
+    Returns:
+      (float32 `[m, *shape]`, float32 `[m]`).
+    """
+    x = jnp.float32(scale) * jax.random.rademacher(key, (count, *shape), jnp.float32)
+    logits = model.apply(params, x)
+    return x, (logits <= 0).astype(jnp.float32)
+
+
+def plant(cohort: Records, x: Array, y: Array, included: np.ndarray) -> Records:
+    """The cohort with canaries appended, canary i at site i mod S; one that is out is padding: its contribution is zero.
+
+    Args:
+      cohort: record-level records `[S, n]` (each record its own unit).
+      x: float32 `[m, ...]`.
+      y: `[m]`.
+      included: bool `[m]`.
+    """
+    sites, room = cohort.labels.shape
+    extra = -(-len(x) // sites)
+    order = np.full((sites, extra), -1)
+    for i in range(len(x)):
+        order[i % sites, i // sites] = i
+    there = order >= 0
+    taken = np.where(there, order, 0)
+    mask = np.where(there, np.asarray(included)[taken], False)
+    unit = np.where(mask, np.arange(room, room + extra, dtype=np.int32), np.int32(-1))
+    return Records(
+        features=jnp.concatenate([cohort.features, jnp.asarray(x)[taken]], axis=1),
+        labels=jnp.concatenate([cohort.labels, jnp.asarray(y)[taken].astype(cohort.labels.dtype)], axis=1),
+        mask=jnp.concatenate([cohort.mask, jnp.asarray(mask)], axis=1),
+        unit=jnp.concatenate([cohort.unit, jnp.asarray(unit)], axis=1),
+    )
+
+
+def coins(canaries: int, seed: int) -> np.ndarray:
+    """bool `[m]`: which canaries are in. Independent fair coins, as the theorem wants (not exactly half)."""
+    return np.random.default_rng(seed).random(canaries) < 0.5
+
+
+def run_with_canary_records(
+    algorithm: Algorithm,
+    model: Model,
+    mechanism: Mechanism,
+    cohort: Records,
+    x: Array,
+    y: Array,
+    included: np.ndarray,
+    key: Array,
+    stream: Stream,
+    *,
+    rounds: int,
+    gate: Gate | None = None,
+) -> CanaryRun:
+    """Train with canary records through `fedsgd` and score them.
+
+    Args:
+      algorithm: `fedsgd(...)` whose `server_optimizer` is wrapped in `recording`.
+      model: the trained model.
+      mechanism: the algorithm's mechanism; gives the canary's clipped gradient.
+      cohort: the honest records, standardised.
+      x: float32 `[m, ...]`, canaries.
+      y: `[m]`.
+      included: bool `[m]`, from `coins`.
+      key: initial parameters.
+      stream: the run's stream; round t takes `fold_in(stream, t)`.
+      rounds: T.
+      gate: asked before each opening.
+
+    Returns:
+      `CanaryRun`.
+    """
+    planted = plant(cohort, x, y, included)
+    state, white = algorithm.init(key), np.zeros(len(x))
+    if not isinstance(state.optimizer, tuple) or not isinstance(state.optimizer[0], Released):
+        raise ValueError(
+            "the algorithm's server_optimizer does not keep what was released; wrap it: recording(optimizer)."
+        )
+    for number in range(rounds):
+        params = state.params
+        state, _ = algorithm.apply(state, planted, fold_in(stream, number), gate)
+        white += np.asarray(_along_gradients(model, mechanism, params, x, y, state.optimizer[0].gradient), np.float64)
+    black = -np.asarray(model.loss(algorithm.parameters(state), x, y.astype(cohort.labels.dtype)), np.float64)
+    return CanaryRun(np.asarray(included, bool), white, black, rounds)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _along_gradients(model: Model, mechanism: Mechanism, params: Any, x: Array, y: Array, released: Any) -> Array:
+    """Each canary's score of one round, float32 `[m]`: the release along the canary's clipped gradient, per unit of its length."""
+    contribution, release = records_lib.gradient_contribution(model.loss, params), trees.flatten(released)
+
+    def one(record: Array, label: Array) -> Array:
+        own = mechanism.clip(contribution(record, label)).astype(jnp.float32)
+        return jnp.dot(own, release) * jax.lax.rsqrt(jnp.sum(own * own) + jnp.float32(1e-12))
+
+    return jax.vmap(one)(x, y)
+
+
+def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.ndarray:
+    """Orthogonal updates of canary clients, each as long as the clip allows: float32 `[m, D]` on disjoint blocks of coordinates.
+
+    A block has `K = min((C / c_inf)**2, D / m)` coordinates at -c_inf, the direction that the accountant calls worst.
+
+    Raises:
+      ValueError: there are more canaries than coordinates.
+    """
+    facts = dict(mechanism.facts.parameters)
+    norm = float(facts["clip_norm"] or 0)
+    bound = float(facts.get("coordinate_bound") or norm)
+    width = dimension // canaries
+    if width < 1:
+        raise ValueError(
+            f"{canaries} canary clients need {canaries} coordinates of their own; the update has {dimension}."
+        )
+    width = min(width, max(int((norm / bound) ** 2 + 1e-9), 1))
+    updates = np.zeros((canaries, dimension), np.float32)
+    for i in range(canaries):
+        updates[i, i * width : (i + 1) * width] = -bound
+    return updates
+
+
+def run_with_canary_clients(
+    mechanism: Mechanism,
+    aggregator: Aggregator,
+    updates: np.ndarray,
+    included: np.ndarray,
+    stream: Stream,
+    *,
+    rounds: int = 1,
+    gate: Gate | None = None,
+    sum_of: Callable[..., Any] = private_sum,
+) -> CanaryRun:
+    """Canary clients as the senders of encrypted sums: one that is out sends zero and its dark noise.
+
+    Args:
+      mechanism: an integer mechanism at client level.
+      aggregator: of m senders.
+      updates: float32 `[m, D]` (`canary_updates`).
+      included: bool `[m]`.
+      stream: round t takes `fold_in(stream, t)`.
+      rounds: releases.
+      gate: asked before each opening.
+      sum_of: the private sum; another one only to test the audit itself.
+
+    Returns:
+      `CanaryRun` with white-box scores only.
+    """
+    grids = jnp.asarray(
+        np.where(np.asarray(included)[:, None], np.asarray(jax.vmap(mechanism.clip)(jnp.asarray(updates))), 0),
+        jnp.int32,
+    )
+    scores = np.zeros(len(updates))
+    for number in range(rounds):
+        released, _ = sum_of(mechanism, aggregator, grids, fold_in(stream, number), gate=gate)
+        scores += np.asarray(updates, np.float64) @ np.asarray(released, np.float64)
+    return CanaryRun(np.asarray(included, bool), scores, None, rounds)

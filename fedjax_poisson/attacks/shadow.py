@@ -1,0 +1,180 @@
+"""Shadow models: the attacked training, repeated on random halves of the records, all in one vmapped program.
+
+A *trainer* is a pure function `(member bool [n], key) -> params`: the attacked training run on the members. LiRA is as strong as its trainer
+resembles the attacked one, so there are two: `plain_trainer` (no privacy) and `private_trainer` (the private sum's own clip, sampling and
+counts; encryption changes no number, so it is left out).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from fedjax_poisson import trees
+from fedjax_poisson.federated import records as records_lib
+from fedjax_poisson.federated.records import Records
+from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.models import Model
+from fedjax_poisson.randomness import Stream, fold_in
+
+Trainer = Callable[[Array, Array], Any]
+"""`(member bool [n], key) -> params`: one training on the members among n records."""
+
+
+def balanced_memberships(shadows: int, records: int, seed: int) -> np.ndarray:
+    """bool `[M, n]`: each record is a member of exactly half of the shadows (Carlini et al. 2022, section V-A).
+
+    Raises:
+      ValueError: M is odd or below 4: a variance for each side needs two models.
+    """
+    if shadows < 4 or shadows % 2:
+        raise ValueError(
+            f"{shadows} shadow models: an even number of at least 4 is needed (half of them hold each record)."
+        )
+    rng = np.random.default_rng(seed)
+    ranks = rng.random((shadows, records)).argsort(axis=0)
+    return ranks < shadows // 2
+
+
+def plain_trainer(
+    model: Model,
+    x: Array,
+    y: Array,
+    *,
+    steps: int,
+    batch: int = 64,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Trainer:
+    """Minibatch training without privacy: what overfits.
+
+    Args:
+      model: as in `fedsgd`.
+      x: float32 `[n, ...]`, all candidate records.
+      y: `[n]`.
+      steps: optimiser steps.
+      batch: records of a step, drawn with replacement among the members.
+      optimizer: None for Adam with step 0.01.
+    """
+    tool = optax.adam(1e-2) if optimizer is None else optimizer
+
+    def train(member: Array, key: Array) -> Any:
+        start, draws = jax.random.split(key)
+        params = model.init(start, x[:1])
+        # Members in front: a uniform index below their number is a uniform member.
+        order, count = jnp.argsort(~member, stable=True), jnp.sum(member).astype(jnp.int32)
+
+        def step(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], None]:
+            params, state = carry
+            picked = order[jax.random.randint(jax.random.fold_in(draws, number), (batch,), jnp.int32(0), count)]
+            gradient = jax.grad(lambda p: jnp.mean(model.loss(p, x[picked], y[picked])))(params)
+            updates, state = tool.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, tool.init(params)), jnp.arange(steps, dtype=jnp.int32))[0][0]
+
+    return train
+
+
+def private_trainer(
+    model: Model,
+    cohort: Records,
+    mechanism: Mechanism,
+    *,
+    rounds: int,
+    sampling_rate: float,
+    server_optimizer: optax.GradientTransformation,
+    records: float,
+    stream: Stream,
+    chunk: int = 64,
+) -> Trainer:
+    """`fedsgd` at record level on the members, with the mechanism's clip and counts and without the encryption, which changes no number.
+
+    Args:
+      model: as in `fedsgd`.
+      cohort: standardised records `[S, n]`; the trainer's member vector is `[S * n]`, padding is never a member.
+      mechanism: as in `fedsgd`.
+      rounds: rounds of training.
+      sampling_rate: each record's chance to be in a round.
+      server_optimizer: as in `fedsgd`.
+      records: number of training records that scales the step.
+      stream: samples and counts; each training folds in its own key.
+      chunk: records vmapped at once; memory is `shadows * chunk * D`.
+    """
+    sites, count = cohort.labels.shape
+    own = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), (sites, count))
+
+    def train(member: Array, key: Array) -> Any:
+        words = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)
+        root = fold_in(fold_in(stream, words[0]), words[1])
+        unit = jnp.where(member.reshape(sites, count) & cohort.mask, own, jnp.int32(-1))
+        params = model.init(jax.random.fold_in(key, 0), cohort.features[0, :1])
+
+        def step(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], None]:
+            params, state = carry
+            contribution = records_lib.gradient_contribution(model.loss, params)
+
+            def one_site(site: Array, xs: Array, ys: Array, units: Array) -> Array:
+                here = fold_in(fold_in(root, number), site)
+                sampled = records_lib.sample_units(fold_in(here, "sample"), count, sampling_rate)
+                grid = records_lib.summed_contributions(
+                    contribution, mechanism, xs, ys, units, sampled, largest_unit=1, chunk=chunk
+                )
+                return mechanism.embed(fold_in(here, "embed"), grid)
+
+            labels = jnp.arange(sites, dtype=jnp.uint32)
+            counts = jax.vmap(one_site)(labels, cohort.features, cohort.labels, unit)
+            total = mechanism.estimate(jnp.sum(counts, axis=0, dtype=counts.dtype), sites)
+            gradient = trees.layout(params).unflatten(total / jnp.float32(sampling_rate * records))
+            updates, state = server_optimizer.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (params, server_optimizer.init(params))
+        return jax.lax.scan(step, start, jnp.arange(rounds, dtype=jnp.uint32))[0][0]
+
+    return train
+
+
+def train_shadows(trainer: Trainer, member: np.ndarray, key: Array, *, at_once: int = 64) -> Any:
+    """Parameters of every shadow model, stacked: leaves `[M, ...]`.
+
+    Args:
+      trainer: from `plain_trainer` or `private_trainer`.
+      member: bool `[M, n]`, from `balanced_memberships`.
+      key: one part for each shadow.
+      at_once: shadows vmapped together; fewer where memory is short.
+    """
+    keys = jax.random.split(key, len(member))
+    run = jax.jit(jax.vmap(trainer))
+    size = math.ceil(len(member) / math.ceil(len(member) / at_once))
+    parts = [run(jnp.asarray(member[i : i + size]), keys[i : i + size]) for i in range(0, len(member), size)]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def confidences(model: Model, params: Any, x: Array, y: Array) -> np.ndarray:
+    """Logit-scaled confidence in the true label of each record under each shadow: float64 `[M, n]`.
+
+    `phi = log(p / (1 - p))` with p the probability of the true label (Carlini et al. 2022, equation 4), from the loss `-log p` so that
+    a confident model does not round to infinity.
+
+    Args:
+      model: its loss is the negative log likelihood.
+      params: stacked parameters `[M, ...]`.
+      x: float32 `[n, ...]`.
+      y: `[n]`.
+    """
+    losses = np.asarray(_losses(model, params, x, y), np.float64)
+    losses = np.clip(losses, 1e-30, 1e30)
+    return -(losses + np.log(-np.expm1(-losses)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses(model: Model, params: Any, x: Array, y: Array) -> Array:
+    return jax.vmap(lambda p: model.loss(p, x, y))(params)
