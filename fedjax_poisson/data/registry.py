@@ -1,4 +1,4 @@
-"""Data sets by name: what ships inside the package, and nothing that is downloaded behind the user's back."""
+"""Data sets by name: what ships inside the package or is made by it, and nothing that is downloaded behind the user's back."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import Any
 from .heart import load_heart
 from .sites import Sites
 from .thyroid import load_thyroid
+from .xray_phantom import load_xray
 
-LOADERS: Mapping[str, Callable[..., Sites]] = MappingProxyType({"heart": load_heart, "thyroid": load_thyroid})
+LOADERS: Mapping[str, Callable[..., Sites]] = MappingProxyType(
+    {"heart": load_heart, "thyroid": load_thyroid, "xray": load_xray}
+)
 
 
 def load(name: str, **options: Any) -> Sites:
     """Load a data set that ships with the package.
 
     Args:
-        name: "heart" or "thyroid".
-        **options: Passed to that data set's loader (thyroid: label, min_site_records, test_fraction, split_seed).
+        name: "heart", "thyroid", or "xray": SYNTHETIC chest radiographs, made when asked for.
+        **options: Passed to that data set's loader (thyroid: label, min_site_records, test_fraction, split_seed; xray:
+            patients, sites, size, binary, second_image, test_fraction, seed).
 
     Returns:
         The records of all sites.

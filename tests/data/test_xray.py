@@ -1,0 +1,298 @@
+"""The synthetic radiographs: their physics, what differs between sites and what must not, and that only the lungs carry the label."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedjax_poisson import data
+from fedjax_poisson.data import xray_acquisition, xray_anatomy, xray_lesions, xray_patient, xray_phantom
+from fedjax_poisson.data.xray_acquisition import SCANNERS, Scanner
+from tests.data.helpers import area_under_curve
+from tests.helpers.stat import assert_moments, chi_square_pvalue
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def sites():
+    return data.load("xray", patients=260, size=SIZE)
+
+
+def expected(labels, size=SIZE, seed=0, site=None):
+    """Settings, trunk and expected photons of 64 patients: the deterministic part of a picture."""
+    n = np.arange(64, dtype=np.int32)
+    machines = np.array(list(SCANNERS.values()), np.float32)[n % 6 if site is None else np.full(64, site)]
+    return xray_phantom._expose(np.uint32(seed), n, n, np.asarray(labels, np.int32), machines, size)
+
+
+# The data set --------------------------------------------------------------------------------------------------------
+
+
+def test_the_container_says_what_it_is(sites):
+    assert sites.features.shape == (len(sites.labels), SIZE, SIZE, 1) and sites.features.dtype == np.float32
+    assert sites.features.min() >= 0 and sites.features.max() <= 1
+    assert sites.site_names == tuple(SCANNERS) and sites.class_names == xray_lesions.CLASSES
+    assert sites.unit == "patient" and len(np.unique(sites.group)) == 6 * 260
+    text = data.describe(sites)
+    assert "SYNTHETIC" in sites.provenance.source and "no diagnostic claim" in sites.provenance.source
+    assert "WARNING: SYNTHETIC" in text and "not a privacy mechanism" in text
+
+
+def test_patients_have_one_label_and_one_side_and_some_two_pictures(sites):
+    _, first, member, count = np.unique(sites.group, return_index=True, return_inverse=True, return_counts=True)
+    assert set(count) == {1, 2} and 0.15 < np.mean(count == 2) < 0.35
+    for values in (sites.labels, sites.train, sites.site):
+        np.testing.assert_array_equal(values, values[first][member])
+    assert 0.2 < np.mean(~sites.train) < 0.3
+
+
+def test_two_pictures_of_a_patient_show_the_same_chest_and_are_not_copies(sites):
+    twice = np.flatnonzero(np.bincount(sites.group) == 2)
+    pairs = np.array([np.flatnonzero(sites.group == g) for g in twice])
+    flat = sites.features.reshape(len(sites.labels), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    same = (flat[pairs[:, 0]] * flat[pairs[:, 1]]).sum(axis=1)
+    # Another patient of the same site.
+    other = np.concatenate([
+        (flat[a] * flat[np.roll(a, 1)]).sum(axis=1)
+        for s in range(6)
+        if len(a := pairs[sites.site[pairs[:, 0]] == s, 0]) > 1
+    ])  # fmt: skip
+    assert same.max() < 0.9999
+    assert np.median(same) > np.quantile(other, 0.75)
+
+
+@pytest.mark.statistical
+def test_prevalence_is_each_sites_own(sites):
+    first = np.unique(sites.group, return_index=True)[1]
+    labels, place = sites.labels[first], sites.site[first]
+    counts = [np.bincount(labels[place == s], minlength=3) for s in range(6)]
+    for s in range(6):
+        assert chi_square_pvalue(counts[s], np.array(xray_phantom._PREVALENCE[s])) > 1e-4
+    # The twin: the prevalence of a site where disease is rare does not fit the one where it is common.
+    assert chi_square_pvalue(counts[2], np.array(xray_phantom._PREVALENCE[1])) < 1e-4
+
+
+def test_the_seed_decides_everything():
+    options = {"patients": 3, "sites": 2, "size": SIZE}
+    one, again, other = (data.load("xray", seed=seed, **options) for seed in (4, 4, 5))
+    np.testing.assert_array_equal(one.features, again.features)
+    np.testing.assert_array_equal(one.train, again.train)
+    assert not np.array_equal(one.features[0], other.features[0])
+
+
+def test_binary_labels_are_the_same_pictures_with_the_diseases_joined():
+    options = {"patients": 30, "sites": 1, "size": SIZE}
+    three, two = data.load("xray", **options), data.load("xray", binary=True, **options)
+    np.testing.assert_array_equal(three.features, two.features)
+    np.testing.assert_array_equal(np.minimum(three.labels, 1), two.labels)
+    assert two.class_names == ("no pneumonia", "pneumonia")
+
+
+def test_more_sites_than_six_draw_their_machines_between_the_known_ones():
+    scanners, prevalence = xray_phantom._sites(9, np.random.default_rng(0))
+    known = np.array(list(SCANNERS.values()))
+    drawn = np.array(list(scanners.values()))[6:]
+    assert list(scanners)[5:8] == ["F collimated", "G drawn", "H drawn"]
+    assert (
+        (drawn >= known.min(axis=0)).all() and (drawn <= known.max(axis=0)).all() and len(np.unique(drawn[:, 0])) == 3
+    )
+    np.testing.assert_allclose(prevalence.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 16}, "size is 16; expected 32 to 128"),
+        ({"sites": 27}, "sites 27; expected at least 1 patient and 1 to 26 sites"),
+        ({"patients": 0}, "patients is 0"),
+        ({"second_image": 2.0}, "second_image is 2.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0"),
+    ],
+)
+def test_arguments_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        data.load("xray", **({"patients": 1, "sites": 1, "size": SIZE} | options))
+    with pytest.raises(ValueError, match=r"labels run from 0 to 3; expected 0\.\.2"):
+        xray_phantom.render(np.array([0, 3]), np.arange(2), np.zeros(2), list(SCANNERS.values()), size=SIZE)
+
+
+def test_every_size_of_data_set_runs_one_program(sites):
+    before = xray_phantom._expose._cache_size()
+    data.load("xray", patients=7, sites=3, size=SIZE)
+    assert xray_phantom._expose._cache_size() == before
+
+
+# Nothing but the lung carries the label ------------------------------------------------------------------------------
+
+
+def test_a_disease_changes_the_lungs_and_not_one_photon_outside_them():
+    none, focal, both = (np.asarray(expected(np.full(64, k))[2]) for k in range(3))
+    frame = np.ones((SIZE, SIZE), bool)
+    frame[2:-2, 2:-2] = False
+    for ill in (focal, both):
+        np.testing.assert_array_equal(ill[:, frame], none[:, frame])
+        assert (ill <= none).all()
+        assert 0.02 < np.mean(ill < 0.98 * none) < 0.35
+    # Less light by what is filled: on one side of the chest, or on both.
+    lost = np.stack([np.where(ill < 0.97 * none, none - ill, 0) / none for ill in (focal, both)])
+    left, right = lost[..., : SIZE // 2].sum(axis=(2, 3)), lost[..., SIZE // 2 :].sum(axis=(2, 3))
+    lopsided = np.abs(left - right) / (left + right + 1e-9)
+    assert np.median(lopsided[0]) > 0.95 and np.median(lopsided[1]) < 0.4
+
+
+def test_settings_and_anatomy_do_not_know_the_label():
+    healthy, ill = expected(np.zeros(64)), expected(np.arange(64) % 3)
+    for a, b in zip(jax.tree.leaves(healthy[:2]), jax.tree.leaves(ill[:2]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def ridge_auc(features, sites, penalty):
+    """Held-out AUC of disease, from features less their site's mean so that prevalence cannot be read off the machine."""
+    x = features.reshape(len(features), -1).astype(np.float64)
+    ill = (sites.labels > 0).astype(float)
+    target = ill.copy()
+    for s in range(len(sites.site_names)):
+        own = sites.site == s
+        x[own] -= x[own & sites.train].mean(axis=0)
+        x[own] /= x[own & sites.train].std(axis=0).mean()
+        target[own] -= target[own & sites.train].mean()
+    fit = x[sites.train]
+    weights = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ target[sites.train])
+    scores, test = x @ weights, ~sites.train
+    return np.mean(
+        [area_under_curve(scores[own], ill[own]) for s in range(6) if (own := test & (sites.site == s)).any()]
+    )
+
+
+def test_pixels_tell_the_disease_and_the_border_does_not(sites):
+    border = data.border_only(sites, 2)
+    # 240 test pictures: the standard error of an AUC is about 0.035.
+    assert ridge_auc(sites.features, sites, 300.0) > 0.65
+    assert abs(ridge_auc(border.features, sites, 300.0) - 0.5) < 0.12
+
+
+# Physics -------------------------------------------------------------------------------------------------------------
+
+FLAT = Scanner(1e6, 1.0, 0.0, 0.008, 0.6, 1.2, 1.0, 1.1, 1.1)
+
+
+fluence = jax.jit(xray_acquisition.fluence)
+blur = jax.jit(xray_acquisition._blur)
+
+
+def light(scanner, water, bone=0.0, trunk=20.0):
+    shape = (64, 64)
+    maps = (jnp.full(shape, value, jnp.float32) for value in (water, bone))
+    return float(fluence(scanner, *maps, jnp.float32(trunk))[0, 0])
+
+
+def test_one_energy_obeys_beer_and_lambert():
+    assert light(FLAT, 0.0) == pytest.approx(1e6)
+    for water, bone in ((10.0, 0.0), (20.0, 0.0), (5.0, 1.5)):
+        assert light(FLAT, water, bone) == pytest.approx(1e6 * np.exp(-0.1837 * water - 0.4280 * bone), rel=1e-5)
+    # The chart doubles the output for 4 cm more; a pixel of a 32-pixel picture is four of a 64-pixel one.
+    assert light(FLAT, 0.0, trunk=24.0) == pytest.approx(2e6)
+    large = fluence(FLAT, jnp.zeros((128, 128)), jnp.zeros((128, 128)), jnp.float32(20))
+    assert float(large[0, 0]) == pytest.approx(0.25e6)
+
+
+def test_two_energies_harden_the_beam_and_scatter_fills_shadows():
+    mixed = FLAT._replace(hardness=0.5)
+    thin, thick = (np.log(light(mixed, t) / light(mixed, t + 1)) for t in (0.0, 25.0))
+    assert 0.1837 < thick < thin < 0.2269
+    foggy = FLAT._replace(scatter=0.5)
+    assert light(foggy, 20.0) == pytest.approx(1.5 * light(FLAT, 20.0), rel=1e-5)
+    assert light(foggy, 0.0) < 1.02 * light(FLAT, 0.0)
+
+
+@pytest.mark.statistical
+def test_counts_are_poisson_at_every_rate_and_a_near_law_is_told_apart():
+    generator = np.random.default_rng(7)
+    few = xray_acquisition.count_photons(np.full(20000, 7.3, np.float32), generator)
+    assert few.dtype == np.float32
+    support = np.arange(40)
+    law, wrong = stats.poisson.pmf(support, 7.3), stats.poisson.pmf(support, 7.3 * 1.03)
+    counts = np.bincount(few.astype(int), minlength=40)
+    assert chi_square_pvalue(counts, law) > 1e-4 and chi_square_pvalue(counts, wrong) < 1e-4
+    many = xray_acquisition.count_photons(np.full(200000, 3e6, np.float32), generator)
+    assert_moments(many, 3e6, 3e6, kurtosis=0.0)
+    with pytest.raises(AssertionError, match="variance"):
+        assert_moments(many, 3e6, 3e6 * 0.95)
+    # Both parities: a sampler in float32 has only even counts at large rates.
+    assert abs(np.mean(many % 2) - 0.5) < 0.01
+
+
+def test_denser_is_brighter_and_the_field_is_dark_outside():
+    counts = np.tile(np.geomspace(4e6, 10, SIZE, dtype=np.float32), (64, SIZE, 1))
+    settings = [FLAT, FLAT._replace(field_x=0.9), FLAT._replace(gamma=1.3)]
+    stacked = Scanner(*np.array([settings[min(i, 2)] for i in range(64)], np.float32).T)
+    whole, narrow, dark = np.asarray(xray_phantom._develop(stacked, counts, np.full(64, 20, np.float32)))[:3]
+    assert (np.diff(whole[5]) >= -1e-6).all() and whole[5, 0] < 0.1 and whole[5, -1] > 0.9
+    assert not narrow[:, :1].any() and not narrow[:, -1:].any()
+    np.testing.assert_array_equal(narrow[:, 2:-2], whole[:, 2:-2])
+    assert (dark <= whole + 1e-6).all() and dark.mean() < whole.mean()
+
+
+def test_blur_is_a_gaussian_that_loses_nothing():
+    point = np.zeros((64, 64), np.float32)
+    point[32, 32] = 1
+    sharp, soft = (np.asarray(blur(point, jnp.float32(w))) for w in (0.008, 0.022))
+    for spread in (sharp, soft):
+        assert spread.sum() == pytest.approx(1, rel=1e-5)
+    variance = (soft.sum(axis=0) * (np.arange(64) - 32) ** 2).sum()
+    assert variance == pytest.approx((0.022 * 32) ** 2, rel=0.1) and soft[32, 32] < sharp[32, 32]
+
+
+# Anatomy -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chests():
+    def one(key):
+        who, how = jax.random.split(key)
+        patient, pose = xray_patient.draw_anatomy(who), xray_patient.draw_pose(how)
+        x, y = xray_anatomy.grid(pose, SIZE)
+        view = xray_anatomy.chest(patient, pose, x, y, 2 / SIZE)
+        return view, xray_anatomy.depths(view, jnp.zeros_like(x)), xray_anatomy.depths(view, jnp.ones_like(x))
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), 200)))
+
+
+def test_depths_are_possible_and_a_full_lung_is_water(chests):
+    view, (water, bone), (full, _) = chests
+    for depth in (water, bone, view.air):
+        assert np.isfinite(depth).all() and depth.min() > -1e-4
+    assert water.max() < 40 and 1 < bone.max() < 8
+    np.testing.assert_allclose(full - water, (1 - 0.28) * view.air, atol=1e-4)
+
+
+def test_there_are_two_lungs_beside_a_dense_middle(chests):
+    view, (water, _), _ = chests
+    row = slice(SIZE * 3 // 8, SIZE // 2)
+    left, middle, right = (
+        water[:, row, columns].mean(axis=(1, 2))
+        for columns in (
+            slice(SIZE // 4, SIZE * 3 // 8),
+            slice(SIZE // 2 - 1, SIZE // 2 + 1),
+            slice(SIZE * 5 // 8, SIZE * 3 // 4),
+        )
+    )
+    assert (middle > left + 3).all() and (middle > right + 3).all()
+    # Patients differ: lungs in size, bodies in depth.
+    size = (view.air > 2).mean(axis=(1, 2))
+    assert 0.1 < size.min() and size.max() < 0.5 and size.std() > 0.01 and middle.std() > 1
+
+
+def test_the_wave_is_smooth_periodic_and_within_one():
+    t = np.linspace(-2, 2, 401, dtype=np.float32)
+    wave = jax.jit(xray_anatomy.wave)
+    found = np.asarray(wave(t))
+    np.testing.assert_allclose(found, np.sin(2 * np.pi * np.asarray(t)), atol=0.061)
+    np.testing.assert_allclose(np.asarray(wave(t + 1)), found, atol=1e-5)
