@@ -1,6 +1,43 @@
-"""Models as records of pure functions: init, apply and a loss for each record."""
+"""Models as records of pure functions: init, apply and a loss for each record.
 
-from .tabular import Model as Model
-from .tabular import binary_cross_entropy as binary_cross_entropy
+Vision models are built with flax, which is loaded when one of them is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .convolution import average_pool as average_pool
+from .convolution import convolve as convolve
+from .convolution import max_pool as max_pool
+from .model import Model as Model
+from .model import binary_cross_entropy as binary_cross_entropy
+from .model import softmax_cross_entropy as softmax_cross_entropy
 from .tabular import logistic as logistic
 from .tabular import mlp as mlp
+
+if TYPE_CHECKING:
+    from .residual import resnet as resnet
+    from .residual import resnet18 as resnet18
+    from .residual import resnet50 as resnet50
+    from .residual import small_resnet as small_resnet
+    from .vision import cnn as cnn
+
+_VISION = {
+    "cnn": "vision",
+    "resnet": "residual",
+    "resnet18": "residual",
+    "resnet50": "residual",
+    "small_resnet": "residual",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VISION:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_VISION[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_VISION})

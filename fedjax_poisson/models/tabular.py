@@ -1,47 +1,16 @@
 """Models of tabular records with one binary label: logistic regression and a small multilayer perceptron.
 
-A model is a record of three pure functions, nothing else; parameters are a pytree of float32 arrays. Losses are *per
-record*, because record-level privacy clips each record's gradient. The caller standardises the features.
+The caller standardises the features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-Params = Any
-
-
-class Model(NamedTuple):
-    """A model as pure functions.
-
-    Attributes:
-        init: `(key, features) -> params`; `features` is one batch `[B, ...]` (only its shape and dtype matter).
-        apply: `(params, x) -> logits`; float32 `[B, ...]` to float32 `[B]` for a binary label.
-        loss: `(params, x, y) -> losses`; float32 `[B]`, one loss in nats a record; y is `[B]` of 0 and 1.
-    """
-
-    init: Callable[[jax.Array, jax.Array], Params]
-    apply: Callable[[Params, jax.Array], jax.Array]
-    loss: Callable[[Params, jax.Array, jax.Array], jax.Array]
-
-
-def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Negative log likelihood of each Bernoulli label, in nats: `softplus(z)` for y = 0, `softplus(-z)` for y = 1.
-
-    Written so because the usual `softplus(z) - y z` cancels to 0 where a large logit is right.
-
-    Args:
-        logits: float32 `[B]`.
-        labels: `[B]` in {0, 1}, int32 or float32.
-
-    Returns:
-        float32 `[B]`.
-    """
-    return jax.nn.softplus(jnp.where(labels > 0, -logits, logits))
+from .model import Model, Params, with_loss
 
 
 def logistic() -> Model:
@@ -63,7 +32,7 @@ def logistic() -> Model:
     def apply(params: Params, x: jax.Array) -> jax.Array:
         return x @ params["weight"] + params["bias"]
 
-    return _with_binary_loss(init, apply)
+    return with_loss(init, apply, binary=True)
 
 
 def mlp(hidden: Sequence[int] = (64, 32)) -> Model:
@@ -102,19 +71,10 @@ def mlp(hidden: Sequence[int] = (64, 32)) -> Model:
             x = jax.nn.relu(x @ layer["weight"] + jnp.expand_dims(layer["bias"], range(x.ndim - 1)))
         return (x @ last["weight"])[..., 0] + last["bias"][0]
 
-    return _with_binary_loss(init, apply)
+    return with_loss(init, apply, binary=True)
 
 
 def _feature_count(features: jax.Array) -> int:
     if features.ndim != 2:
         raise ValueError(f"features have shape {features.shape}; a tabular model expects a batch [B, F]")
     return features.shape[-1]
-
-
-def _with_binary_loss(
-    init: Callable[[jax.Array, jax.Array], Params], apply: Callable[[Params, jax.Array], jax.Array]
-) -> Model:
-    def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-        return binary_cross_entropy(apply(params, x), y)
-
-    return Model(init, apply, loss)
