@@ -5,8 +5,9 @@ from .covid_xray import from_covid_radiography as from_covid_radiography
 from .covid_xray import from_covidx as from_covidx
 from .eicu import from_eicu as from_eicu
 from .fhir import from_fhir as from_fhir
+from .image_arrays import from_image_arrays as from_image_arrays
+from .image_arrays import from_image_npz as from_image_npz
 from .images import border_only as border_only
-from .images import from_image_arrays as from_image_arrays
 from .images import from_image_folder as from_image_folder
 from .medmnist import from_medmnist as from_medmnist
 from .mimic import from_mimic as from_mimic
@@ -25,4 +26,6 @@ from .sites import padded_rows as padded_rows
 from .sites import site_sizes as site_sizes
 from .sites import site_split as site_split
 from .splitting import split_by_group as split_by_group
+from .survival import Survival as Survival
+from .survival import from_survival_csv as from_survival_csv
 from .tabular import from_csv as from_csv

@@ -9,7 +9,8 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 MISSING_TOKENS = frozenset({"", "na", "n/a", "nan", "null", "?", ".", "-nan"})
@@ -131,6 +132,24 @@ def csv_in(folder: pathlib.Path, name: str, title: str) -> pathlib.Path:
     raise FileNotFoundError(f"{folder}: neither {name}.csv nor {name}.csv.gz is there; {title} has this table")
 
 
+def text_lines(path: pathlib.Path) -> Iterator[str]:
+    """Lines of a UTF-8 text file, unpacked if its name ends in .gz, one at a time for files too large to hold.
+
+    Raises:
+        ValueError: It does not unpack or is not UTF-8; the message names the file and the last good line.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+            for line in raw:
+                yield line.decode("utf-8-sig" if number == 0 else "utf-8")
+                number += 1
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, after line {number}: not UTF-8 text ({error}); export the file again") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}, after line {number}: does not unpack ({error}); it may be truncated") from error
+
+
 def line_list(lines: Sequence[int], most: int = 5) -> str:
     """Line numbers for an error message, the first few of many."""
     shown = ", ".join(map(str, lines[:most]))
@@ -148,7 +167,7 @@ def _read_bytes(name: str) -> bytes:
         return data
     try:
         return gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{name}: a gzip file that does not unpack ({error}); it may be truncated") from error
 
 

@@ -10,7 +10,6 @@ work-up day.
 from __future__ import annotations
 
 import datetime
-import gzip
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .blocks import Block, Quantity, flags, join, quantity
+from .csv_table import text_lines
 from .layout import lay_out, table_sites
 from .sites import Sites
 
@@ -143,8 +143,9 @@ def _read(root: pathlib.Path, measures: Mapping[str, Measure]) -> _History:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; a FHIR bulk export is a folder of NDJSON files")
     history = _History({}, {}, {}, {})
-    for _, resource in _resources(root, "Patient", required=True):
-        history.patients[resource["id"]] = resource
+    for where, resource in _resources(root, "Patient", required=True):
+        if history.patients.setdefault(resource["id"], resource) is not resource:
+            raise ValueError(f"{where}: patient {resource['id']!r} was there before; an export has each patient once")
     for where, resource in _resources(root, "Encounter"):
         start = _day(resource.get("period", {}).get("start"), where)
         if start is not None:
@@ -179,20 +180,17 @@ def _resources(root: pathlib.Path, kind: str, required: bool = False) -> Iterato
     if required and not files:
         raise FileNotFoundError(f"{root}: no {kind}.ndjson; a bulk export has one file or more for each resource type")
     for path in files:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                try:
-                    resource = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{where}: not JSON ({error}); NDJSON has one whole resource in each line"
-                    ) from error
-                if not isinstance(resource, dict) or resource.get("resourceType") != kind or "id" not in resource:
-                    raise ValueError(f"{where}: expected a {kind} resource with an id")
-                yield where, resource
+        for number, line in enumerate(text_lines(path), 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                resource = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{where}: not JSON ({error}); NDJSON has one whole resource in each line") from error
+            if not isinstance(resource, dict) or resource.get("resourceType") != kind or "id" not in resource:
+                raise ValueError(f"{where}: expected a {kind} resource with an id")
+            yield where, resource
 
 
 def _day(text: str | None, where: str) -> int | None:
@@ -209,7 +207,8 @@ def _day(text: str | None, where: str) -> int | None:
 
 
 def _subject(resource: Mapping[str, Any], where: str) -> str:
-    reference = resource.get("subject", {}).get("reference", "")
+    subject = resource.get("subject")
+    reference = subject.get("reference", "") if isinstance(subject, dict) else ""
     if "/" not in reference:
         raise ValueError(f"{where}: the subject reference is {reference!r}; expected Patient/<id>")
     return reference.rsplit("/", 1)[1]
@@ -225,7 +224,10 @@ def _value(found: Mapping[str, Any], measure: Measure, where: str) -> float:
         raise ValueError(
             f"{where}: {measure.name} in {unit!r}; expected {measure.unit!r}. Convert it, or declare the unit"
         )
-    return float(found["value"])
+    value = found["value"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where}: {measure.name} should be a number; saw {value!r}")
+    return float(value)
 
 
 def _first_outcome(history: _History, person: str, outcome: Sequence[str]) -> int | None:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .image_arrays import image_sites
 from .image_files import EXTENSIONS, decode_image
-from .layout import Layout, lay_out
+from .layout import lay_out
 from .sites import Provenance, Sites
 
 
@@ -83,67 +84,6 @@ def from_image_folder(
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
-    )
-
-
-def from_image_arrays(
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    classes: Sequence[str],
-    name: str,
-    source: str,
-    site: Sequence[str] | np.ndarray | None = None,
-    patient: Sequence[str] | np.ndarray | None = None,
-    train: np.ndarray | None = None,
-    min_site_records: int = 20,
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
-    notes: Sequence[str] = (),
-    warnings: Sequence[str] = (),
-) -> Sites:
-    """Pictures that are already arrays, for example out of an `.npz` of one's own.
-
-    Args:
-        images: uint8 (divided by 255) or float32 in 0..1, `[n, height, width]` or `[n, height, width, channels]`
-            with 1 or 3 channels.
-        labels: Integers `[n]`, 0..len(classes)-1.
-        classes: Class names in label order.
-        name: Short name of the data set.
-        source: Where it is from.
-        site: n names; one site called "all" if None.
-        patient: n names; the patient is then the privacy unit, and the image is if None.
-        train: bool `[n]`, an official split; made here by patient if None.
-        min_site_records: Sites with fewer pictures are merged into "other".
-        test_fraction: Fraction of each site's patients held out, where no split is given.
-        split_seed: Seed of that split.
-        notes: What was done before.
-        warnings: What a user must hear.
-
-    Returns:
-        Images float32 `[n, height, width, channels]`.
-
-    Raises:
-        ValueError: Shapes, types or ranges are not as described.
-
-    >>> pictures = np.zeros((40, 4, 4), np.uint8)
-    >>> sites = from_image_arrays(pictures, np.arange(40) % 2, classes=("a", "b"), name="x", source="made up")
-    >>> sites.features.shape, sites.site_names
-    ((40, 4, 4, 1), ('all',))
-    """
-    pixels = _unit_pixels(images)
-    labels = np.asarray(labels).astype(np.int32)
-    layout = lay_out(
-        labels,
-        ["all"] * len(pixels) if site is None else site,
-        patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        train=None if train is None else np.asarray(train, bool),
-    )
-    return _build(
-        pixels, labels, layout, tuple(classes), Provenance(name=name, source=source, notes=tuple(notes)), warnings
     )
 
 
@@ -234,51 +174,9 @@ def assemble(
             notes.append(f"{copies} files repeat another file's content; copies stay on one side of the split")
         layout = layout._replace(unit="record", warnings=())
     pixels = np.stack([decode_image(entry.path, size, channels) for entry in entries])
-    return _build(pixels, labels, layout, classes, Provenance(name=name, source=source, notes=tuple(notes)), warnings)
-
-
-def _build(
-    pixels: np.ndarray,
-    labels: np.ndarray,
-    layout: Layout,
-    classes: tuple[str, ...],
-    provenance: Provenance,
-    warnings: Sequence[str],
-) -> Sites:
-    notes = [*provenance.notes, *layout.notes]
-    if layout.unit == "record":
-        notes.append("no patients are known: a privacy claim holds for one image, not for one person")
-    channels = pixels.shape[3]
-    return Sites(
-        features=pixels,
-        labels=labels,
-        site=layout.site,
-        site_names=layout.site_names,
-        train=layout.train,
-        group=layout.group,
-        unit=layout.unit,
-        feature_names=("gray",) if channels == 1 else ("red", "green", "blue"),
-        feature_bounds=np.tile(np.array([[0, 1]], np.float32), (channels, 1)),
-        binary=np.zeros(channels, bool),
-        class_names=classes,
-        provenance=dataclasses.replace(provenance, notes=tuple(notes)),
-        warnings=(*warnings, *layout.warnings),
+    return image_sites(
+        pixels, labels, layout, classes, Provenance(name=name, source=source, notes=tuple(notes)), warnings
     )
-
-
-def _unit_pixels(images: np.ndarray) -> np.ndarray:
-    """Pictures as float32 `[n, height, width, channels]` in 0..1."""
-    images = np.asarray(images)
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        raise ValueError(f"images have shape {images.shape}; expected [n, height, width] or [n, height, width, 1 or 3]")
-    if images.dtype == np.uint8:
-        pixels = images.astype(np.float32)
-        pixels /= np.float32(255)
-    elif images.dtype == np.float32 and images.size and 0 <= images.min() and images.max() <= 1:
-        pixels = images
-    else:
-        raise ValueError(f"images are {images.dtype} outside uint8 and float32 in 0..1; scale them first")
-    return pixels if pixels.ndim == 4 else pixels[..., None]
 
 
 def _without_straddlers(entries: Sequence[Entry], unit_is_patient: bool) -> list[Entry]:

@@ -12,13 +12,13 @@ import hashlib
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from .image_arrays import read_npz
 from .sites import Provenance, Sites
 
 _DOWNLOAD = "https://zenodo.org/records/10519652"
@@ -223,7 +223,7 @@ def from_medmnist(
             f"{file}: no such file. {info.title} of MedMNIST v2 is at {_DOWNLOAD}; put {name}.npz (28 pixels) or "
             f"{name}_64.npz there, or give the path of yours"
         )
-    arrays = _read(file)
+    arrays = read_npz(file)
     side = _check(file, arrays, info)
     warnings = _compare_with_published(file, arrays, name, info, side)
     used = [split for split in _SPLITS if split != "val" or validation != "drop"]
@@ -271,18 +271,6 @@ def _flag_of(file: pathlib.Path) -> str:
     return match.group()
 
 
-def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one bare array")
-            return {key: stored[key] for key in stored.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
-        raise ValueError(
-            f"{file}: not a readable .npz of plain arrays ({error}); it may be truncated, download it again"
-        ) from error
-
-
 def _check(file: pathlib.Path, arrays: Mapping[str, np.ndarray], info: Flag) -> int:
     """Strictly: keys, types, shapes and labels. Returns the side of the images."""
     expected = {f"{split}_{kind}" for split in _SPLITS for kind in ("images", "labels")}
@@ -299,6 +287,8 @@ def _check(file: pathlib.Path, arrays: Mapping[str, np.ndarray], info: Flag) -> 
                 f"{file}: {split}_images is {images.dtype} {list(images.shape)}; {info.title} has uint8 "
                 f"[n, side, side{', 3' if tail else ''}]"
             )
+        if len(images) == 0 and split != "val":
+            raise ValueError(f"{file}: {split}_images is empty; download the file again")
         sides.add(images.shape[1:3])
         if labels.shape != (len(images), width) or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(

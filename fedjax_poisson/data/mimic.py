@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import gzip
-import io
 import os
 import pathlib
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .blocks import Quantity, flags, join, quantity
-from .csv_table import csv_in, numeric, read_table
+from .csv_table import csv_in, line_list, numeric, read_table, text_lines
 from .layout import lay_out, table_sites
 from .sites import Sites
 
@@ -72,7 +70,11 @@ def from_mimic(
         )
     stays = _first_stays(folder)
     admissions = read_table(csv_in(folder / "hosp", "admissions", _TITLE))
-    died = dict(zip(admissions.column("hadm_id"), admissions.column("hospital_expire_flag"), strict=True))
+    flag = admissions.column("hospital_expire_flag")
+    odd = [line for line, text in zip(admissions.lines, flag, strict=True) if text not in ("0", "1")]
+    if odd:
+        raise ValueError(f"{admissions.path}, {line_list(odd)}: hospital_expire_flag should be 0 or 1")
+    died = dict(zip(admissions.column("hadm_id"), flag, strict=True))
     patients = read_table(csv_in(folder / "hosp", "patients", _TITLE))
     row_of = {subject: row for row, subject in enumerate(patients.column("subject_id"))}
     lost = [stay for stay in stays if stay["hadm_id"] not in died or stay["subject_id"] not in row_of]
@@ -123,7 +125,7 @@ def _first_stays(folder: pathlib.Path) -> list[dict[str, str]]:
         known = first.get(stay["subject_id"])
         if known is None or stay["intime"] < known["intime"]:
             first[stay["subject_id"]] = stay
-    return [first[subject] for subject in sorted(first, key=int)]
+    return [first[subject] for subject in sorted(first, key=lambda text: (len(text), text))]
 
 
 def _laboratory(folder: pathlib.Path, stays: list[dict[str, str]]) -> np.ndarray:
@@ -150,13 +152,15 @@ def _laboratory(folder: pathlib.Path, stays: list[dict[str, str]]) -> np.ndarray
 
 def _stream(path: pathlib.Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV file one at a time: labevents has more than a hundred million."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        reader = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {missing[0]!r}; the columns are: {', '.join(reader.fieldnames or ())}")
-        for row in reader:
-            yield reader.line_num, row
+    reader = csv.DictReader(text_lines(path), restval=None, restkey=None)
+    header = reader.fieldnames or ()
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise ValueError(f"{path}: no column {missing[0]!r}; the columns are: {', '.join(header)}")
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(f"{path}, line {reader.line_num}: more or fewer fields than the header's {len(header)}")
+        yield reader.line_num, row
 
 
 def _time(text: str, what: str) -> datetime.datetime:

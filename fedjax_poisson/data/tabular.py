@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -77,15 +78,51 @@ def from_csv(
             outside its declared levels, or the file is malformed; the message names column, line and remedy.
     """
     table = read_table(path, delimiter=delimiter, encoding=encoding)
-    columns = _feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
+    columns = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
     if missing not in ("impute", "indicate", "drop", "refuse"):
         raise ValueError(f"missing is {missing!r}; expected 'impute', 'indicate', 'drop' or 'refuse'")
-    table, dropped = _without_gaps(table, [label, *columns], missing)
-    _refuse_missing(table, site, "site", "name every record's site")
-    _refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
+    table, dropped = without_gaps(table, [label, *columns], missing)
+    refuse_missing(table, site, "site", "name every record's site")
+    refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
     labels, class_names, coded = _binary_label(table, label, positive)
+    return table_records(
+        table,
+        columns,
+        labels,
+        class_names,
+        site=site,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        notes=[*dropped, *coded],
+    )
+
+
+def table_records(
+    table: Table,
+    columns: Sequence[str],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    site: str,
+    patient: str | None,
+    categorical: Levels,
+    bounds: Bounds,
+    missing: Missing,
+    fill: Mapping[str, float] | None,
+    min_site_records: int,
+    test_fraction: float,
+    split_seed: int,
+    notes: Sequence[str],
+) -> Sites:
+    """Records of a table whose labels are known, int32 `[n]`; the other arguments are those of `from_csv`."""
     if patient is not None:
-        _refuse_missing(table, patient, "patient", "give every record a patient")
+        refuse_missing(table, patient, "patient", "give every record a patient")
     layout = lay_out(
         labels,
         [canonical(text) for text in table.columns[site]],
@@ -113,12 +150,12 @@ def from_csv(
         class_names=class_names,
         name=os.path.basename(table.path),
         source=table.path,
-        notes=[*dropped, *coded],
+        notes=notes,
         warnings=_learned_facts(block),
     )
 
 
-def _feature_columns(
+def feature_columns(
     table: Table,
     label: str,
     site: str,
@@ -127,12 +164,18 @@ def _feature_columns(
     categorical: Levels,
     bounds: Bounds,
     fill: Mapping[str, float] | None,
+    **others: str,
 ) -> list[str]:
-    roles = {"label": label, "site": site} | ({} if patient is None else {"patient": patient})
+    """The columns to learn from: all that have no role and are not dropped; `others` are further roles.
+
+    Raises:
+        ValueError: A named column does not exist, or a declaration contradicts its role.
+    """
+    roles = {"label": label, "site": site, **others} | ({} if patient is None else {"patient": patient})
     for role, name in roles.items():
         table.column(name, role)
     if len(set(roles.values())) < len(roles):
-        raise ValueError(f"{table.path}: label, site and patient must be different columns; got {roles}")
+        raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {roles}")
     for name in drop:
         table.column(name, "drop")
     columns = [name for name in table.columns if name not in (*roles.values(), *drop)]
@@ -158,7 +201,7 @@ def _declared(declared: Mapping[str, _Declaration] | FromData | None, name: str)
     return declared.get(name) if isinstance(declared, Mapping) else declared
 
 
-def _without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[Table, list[str]]:
+def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[Table, list[str]]:
     """Apply the policies that look at whole records: "drop" and "refuse"."""
     if missing not in ("drop", "refuse"):
         return table, []
@@ -188,9 +231,14 @@ def _binary_label(
     if positive is None:
         flags = flag_values(texts)
         if flags is None:
+            counts = collections.Counter(texts)
+            rare = min(seen, key=lambda text: counts[text])
+            lines = [line for line, text in zip(table.lines, texts, strict=True) if text == rare]
+            where = f" ({rare!r} is on {line_list(lines)})" if len(lines) <= 5 else ""
             raise ValueError(
                 f"{table.path}: the label {label!r} is not binary: it has {len(seen)} values, {', '.join(seen[:8])}"
-                f"{', ...' if len(seen) > 8 else ''}. Say which count as 1, for example positive={seen[-1]!r}"
+                f"{', ...' if len(seen) > 8 else ''}{where}. "
+                f"Say which count as 1, for example positive={seen[-1]!r}"
             )
         labels = np.array(flags).astype(np.int32)
         names, note = (f"{label}=0", f"{label}=1"), []
@@ -209,7 +257,8 @@ def _binary_label(
     return labels, names, note
 
 
-def _refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
+def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
+    """Refuse a column with a missing value, with the lines where it is missing."""
     lines = [line for line, text in zip(table.lines, table.columns[name], strict=True) if text == ""]
     if lines:
         raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")

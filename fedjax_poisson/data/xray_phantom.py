@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .images import from_image_arrays
+from .image_arrays import from_image_arrays
 from .sites import Sites
 from .xray_acquisition import SCANNERS, Scanner, count_photons, develop, fluence, jitter
 from .xray_anatomy import chest, depths, grid

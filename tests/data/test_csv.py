@@ -202,6 +202,14 @@ def test_labels_of_two_words_need_the_positive_one(write):
         data.from_csv(write(lines), **DECLARED, positive="Dead")
 
 
+def test_a_label_that_is_odd_in_few_lines_names_them(write):
+    lines = rows()
+    for i in (3, 9):
+        lines[i] = lines[i][:-1] + "x"
+    with pytest.raises(ValueError, match=r"has 3 values, 0, 1, x \('x' is on lines 5, 11\)"):
+        data.from_csv(write(lines), **DECLARED)
+
+
 def test_a_label_of_many_values_is_refused_unless_grouped(write):
     lines = [line[:-1] + str(i % 5) for i, line in enumerate(rows())]
     with pytest.raises(ValueError, match=r"label 'sick' is not binary: it has 5 values, 0, 1, 2, 3, 4"):

@@ -81,6 +81,10 @@ def change(made, **changes):
         ({"test_labels": np.zeros(6, np.uint8)}, r"expected integers \[6, 1\]"),
         ({"val_labels": np.array([[0], [1], [7], [0]], np.uint8)}, r"val_labels row 2 is \[7\].*labels 0..1"),
         ({"val_images": np.zeros((4, 64, 64), np.uint8)}, "squares of one size"),
+        (
+            {"test_images": np.zeros((0, 28, 28), np.uint8), "test_labels": np.zeros((0, 1), np.uint8)},
+            "test_images is empty",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path, changes, message):

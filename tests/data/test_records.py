@@ -165,6 +165,24 @@ def test_mimic_names_what_is_missing(tmp_path):
     assert len(mimic.LABORATORY) == 12
 
 
+def test_mimic_names_damaged_tables(tmp_path):
+    events = [(i % 20, 50983, "2150-01-10 13:00:00", 130 + i % 9) for i in range(2000)]
+    events_file = mimic_folder(tmp_path, events) / "hosp" / "labevents.csv.gz"
+    whole = events_file.read_bytes()
+    events_file.write_bytes(whole[:-40])
+    with pytest.raises(ValueError, match=r"labevents\.csv\.gz, after line \d+: does not unpack .* truncated"):
+        data.from_mimic(tmp_path)
+    text = gzip.decompress(whole)
+    for tail, message in ((b"1,50983\n", "line 2002: more or fewer fields"), (b"\xff\n", "after line 2001: not UTF-8")):
+        events_file.write_bytes(gzip.compress(text + tail))
+        with pytest.raises(ValueError, match=rf"labevents\.csv\.gz, {message}"):
+            data.from_mimic(tmp_path)
+    admissions = tmp_path / "hosp" / "admissions.csv"
+    admissions.write_text(admissions.read_text().replace("203,0", "203,unknown"))
+    with pytest.raises(ValueError, match=r"admissions\.csv, line 5: hospital_expire_flag should be 0 or 1"):
+        data.from_mimic(tmp_path)
+
+
 # FHIR ---------------------------------------------------------------------------------------------------------------
 
 SYSTOLIC, DIABETES, COLD = "8480-6", "44054006", "82272006"
@@ -264,6 +282,8 @@ def test_fhir_sites_are_the_last_provider_or_the_managing_organisation(tmp_path)
         (json.dumps(observation("01", "1.1.2018", 120)), "'1.1.2018' is not a FHIR date"),
         (json.dumps(observation("01", "2018-13-01", 120)), "not a FHIR date"),
         (json.dumps(observation("01", "2018-01-01", 120, subject={})), "subject reference is ''"),
+        (json.dumps(observation("01", "2018-01-01", 120, subject=None)), "subject reference is ''"),
+        (json.dumps(observation("01", "2018-01-01", "high")), "line 1: systolic should be a number; saw 'high'"),
     ],
 )
 def test_fhir_names_the_wrong_line(tmp_path, line, message):
@@ -283,3 +303,20 @@ def test_fhir_names_what_is_missing(tmp_path):
         data.from_fhir(tmp_path, outcome=["1234"])
     with pytest.raises(ValueError, match="expected a list of condition codes"):
         data.from_fhir(tmp_path, outcome=DIABETES)
+
+
+def test_fhir_names_damaged_files_and_a_patient_that_comes_twice(tmp_path):
+    patients = fhir_folder(tmp_path) / "Patient.ndjson"
+    whole = patients.read_bytes()
+    for tail, message in ((b"\xff\n", "after line 24: not UTF-8"), (whole[:100].splitlines()[0], "line 25: not JSON")):
+        patients.write_bytes(whole + tail)
+        with pytest.raises(ValueError, match=rf"Patient\.ndjson, {message}"):
+            data.from_fhir(tmp_path, outcome=[DIABETES])
+    patients.write_bytes(whole + whole.splitlines()[3])
+    with pytest.raises(ValueError, match=r"line 25: patient '03' was there before"):
+        data.from_fhir(tmp_path, outcome=[DIABETES])
+    patients.write_bytes(whole)
+    conditions = tmp_path / "Condition.ndjson.gz"
+    conditions.write_bytes(conditions.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"Condition\.ndjson\.gz, after line \d+: does not unpack .* truncated"):
+        data.from_fhir(tmp_path, outcome=[DIABETES])
