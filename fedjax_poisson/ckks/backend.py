@@ -44,10 +44,13 @@ class HolderPart(NamedTuple):
     Attributes:
       read: `(payload, D, senders, ids) -> (integer values int64[D], largest distance of a raw value from an integer)`.
       max_distance: a larger distance means that the sum is not what it should be.
+      in_program: `(payload, D) -> (int32[D], distance float32[])`, pure, for programs that simulate the holder's part of several rounds; None where the
+        backend cannot be traced or parties must be asked.
     """
 
     read: Callable[[Payload, int, int, frozenset[bytes]], tuple[np.ndarray, float]]
     max_distance: float = 0.25
+    in_program: Callable[[Payload, int], tuple[Any, Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

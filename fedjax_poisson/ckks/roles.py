@@ -109,11 +109,14 @@ class Holder(NamedTuple):
     Attributes:
       receive: bytes -> Sealed; raises `WireError`.
       open: `(Sealed, size) -> Opened`; raises `RoundRefused`.
+      in_program: `(payload, size) -> (counts, distance)`, pure and without any of the checks: for a program that simulates the key holder's part of several
+        rounds and makes the checks afterwards; None where the backend has none.
     """
 
     receive: Callable[[bytes], Sealed]
     open: Callable[[Sealed, int], Opened]
     info: AggregatorInfo
+    in_program: Callable[[Payload, int], tuple[Any, Any]] | None = None
 
     def __repr__(self) -> str:
         """Names the role only: what `open` closes over is secret."""
@@ -235,7 +238,7 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
         opened_ids.update(sealed.ids)
         return Opened(values.astype(np.int32), sealed.senders, distance)
 
-    return Holder(receive=receive, open=open_sum, info=info)
+    return Holder(receive=receive, open=open_sum, info=info, in_program=part.in_program)
 
 
 def _to_bytes(dump: Callable[[Payload], bytes], mark: Mark) -> Callable[[Sealed], bytes]:

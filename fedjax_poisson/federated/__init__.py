@@ -1,8 +1,51 @@
-"""Federated algorithms as pure functions over sites: private sums, standardisation, DP-SGD with the record or patient as the unit."""
+"""Federated algorithms as pure functions: many clients in one program, sites with record- or patient-level privacy, private sums."""
 
 from fedjax_poisson.federated.algorithm import Algorithm, Info, fedsgd
+from fedjax_poisson.federated.client import (
+    Client,
+    Examples,
+    Schedule,
+    Shared,
+    local_optimizer,
+    local_sgd,
+    mean_loss,
+    scaffold,
+)
+from fedjax_poisson.federated.cohort import Layout
+from fedjax_poisson.federated.fedavg import FedState, RoundInfo, fedavg
+from fedjax_poisson.federated.population import Cohort, Population, cohort_blocks, make_cohort, make_population
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.server import State
+from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
 
-__all__ = ["Algorithm", "Info", "Records", "State", "SumInfo", "fedsgd", "private_sum"]
+__all__ = [
+    "Algorithm",
+    "Client",
+    "Cohort",
+    "Examples",
+    "FedState",
+    "Info",
+    "Layout",
+    "Population",
+    "Records",
+    "RoundInfo",
+    "RoundLost",
+    "Schedule",
+    "Shared",
+    "State",
+    "SumInfo",
+    "client_mesh",
+    "cohort_blocks",
+    "fedavg",
+    "fedsgd",
+    "first_process_gate",
+    "local_optimizer",
+    "local_sgd",
+    "make_cohort",
+    "make_population",
+    "mean_loss",
+    "private_sum",
+    "scaffold",
+    "shared_stream",
+]

@@ -39,16 +39,18 @@ class Algorithm(NamedTuple):
     """A federated algorithm as pure functions.
 
     Attributes:
-      init: `(key) -> State`.
-      apply: `(state, cohort, stream, gate=None) -> (State, Info)`: one round, one release.
+      init: `(key) -> state`.
+      apply: `(state, cohort, stream, gate=None) -> (state, info)`: one round, one release.
       parameters: `(state) -> params` to evaluate or ship (the average where there is one).
       rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
+      apply_rounds: several rounds in one compiled program (`fedavg`); None where an algorithm has none.
     """
 
-    init: Callable[[Array], State]
-    apply: Callable[..., tuple[State, Info]]
-    parameters: Callable[[State], Any]
+    init: Callable[[Array], Any]
+    apply: Callable[..., tuple[Any, Any]]
+    parameters: Callable[[Any], Any]
     rdp: Callable[[np.ndarray], np.ndarray]
+    apply_rounds: Callable[..., tuple[Any, Any]] | None = None
 
 
 def fedsgd(

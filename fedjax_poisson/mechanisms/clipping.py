@@ -127,9 +127,9 @@ def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
     exactly. NaN becomes 0, an infinite coordinate the largest float.
     """
     finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-    scaled, is_long = _scaled_to_norm(finite, limits)
-    grid = jnp.where(is_long, scaled, to_grid(finite, limits))
-    return shrink_to_norm(grid, limits.squared_norm_limit)
+    scaled, is_long = _scaled_to_norm(finite, limits)  # inside the bound by its factor: n s / 2**point has norm N s**2 / 4**point <= B
+    # A short update can pass the bound by the rounding of its product with the scale only; one select at the end keeps both ways cheap to fuse.
+    return jnp.where(is_long, scaled, shrink_to_norm(to_grid(finite, limits), limits.squared_norm_limit))
 
 
 def _scaled_to_norm(update: Array, limits: ClipLimits) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -104,7 +105,7 @@ def make_mechanism(
         facts=facts,
         clip=clip,
         embed=embed,
-        privatize=lambda stream, update: embed(stream, clip(update)),
+        privatize=lambda stream, update: embed(stream, jax.lax.optimization_barrier(clip(update))),
         estimate=estimate,
         rdp=checked_rdp,
         variance=variance,

@@ -1,0 +1,412 @@
+"""`fedavg`: local training at many clients, the client as the privacy unit, every update embedded and encrypted, one release a round.
+
+A round is one compiled program over the cohort (`cohort`), one opening and one server step. The estimated *mean update* is handed to the server optimiser
+as a negative gradient: `optax.sgd(1.0)` is FedAvg, `optax.adam`, `optax.yogi` and `optax.adagrad` are FedAdam, FedYogi and FedAdagrad (Reddi et al.
+2021, arXiv:2003.00295); the client decides between FedAvg, FedProx and SCAFFOLD (`client`).
+
+Privacy. Without sampling (`sampling_rate=1`) a round costs the clients of its cohort the mechanism's curve, and the others nothing: account the largest
+number of rounds that one client takes part in (a participation cap). Amplification is claimed in one way only: every client of the population sends
+in every round and always sends the full dark noise, and takes part with a secret chance q (`sampling_rate=q`, cohorts are then the whole population).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fedjax_poisson import accounting, trees
+from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.federated import cohort as cohort_lib
+from fedjax_poisson.federated import population as population_lib
+from fedjax_poisson.federated import spread as spread_lib
+from fedjax_poisson.federated.algorithm import Algorithm, check_sampling
+from fedjax_poisson.federated.client import ClientOf
+from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Encryption, Layout, Total
+from fedjax_poisson.federated.fused import RoundParts, fused_rounds
+from fedjax_poisson.federated.population import Cohort, Population
+from fedjax_poisson.federated.private_sum import Gate
+from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
+from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
+from fedjax_poisson.models import Model
+from fedjax_poisson.randomness import Stream, fold_in
+
+ENCRYPTION_IN_WORDS: dict[str, str] = {
+    "every_client": "every client's update is encrypted; only the encrypted sum is opened",
+    "sum_only": "SUM ONLY: the updates are added in the clear inside the simulation and only their sum is encrypted",
+    "off": "NO ENCRYPTION: the sum is handed over in the clear",
+}
+_AT_ONCE = 16  # clients whose counts are fetched at once for a backend on the host
+
+
+class FedState(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      server: parameters, optimiser state, running average and round number.
+      shared: what the server broadcasts beside the parameters (`()` for most clients).
+      own: every client's own state with a leading axis N (`()` for most clients); it never leaves a client.
+    """
+
+    server: State
+    shared: Any
+    own: Any
+
+
+class RoundInfo(NamedTuple):
+    """Diagnostics of one round. Those about single clients are for the researcher's eyes: nothing may adapt to them.
+
+    Attributes:
+      senders: contributions in the sum.
+      bytes_up_per_sender: bytes of one client's message; without encryption, of its counts or floats.
+      encryption: the level of encryption in words.
+      distance: largest distance of an opened value from an integer.
+      update_norm: L2 norm of the released mean update.
+      not_finite: clients whose update was NaN or infinite: they sent the embedding of zero.
+      empty: clients without records: likewise.
+      absent: clients that were lost after they had been chosen.
+      seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step".
+    """
+
+    senders: int
+    bytes_up_per_sender: int
+    encryption: str
+    distance: float
+    update_norm: float
+    not_finite: tuple[int, ...]
+    empty: tuple[int, ...]
+    absent: tuple[int, ...]
+    seconds: dict[str, float]
+
+
+def fedavg(
+    model: Model,
+    *,
+    client: ClientOf,
+    population: Population,
+    senders: int,
+    server_optimizer: optax.GradientTransformation,
+    mechanism: Mechanism | None = None,
+    aggregator: Aggregator | None = None,
+    encryption: Encryption | None = None,
+    minimum_senders: int | None = None,
+    honest_senders: int | None = None,
+    sampling_rate: float = 1.0,
+    adjacency: Adjacency = "zero_out",
+    average_from: int | None = None,
+    layout: Layout | None = None,
+    mesh: Mesh | None = None,
+) -> Algorithm:
+    """Federated averaging over a population of simulated clients.
+
+    Args:
+      model: `init`, `apply` and per-record `loss`.
+      client: `local_sgd(...)`, `local_optimizer(...)`, `scaffold(...)` or your own function of the model.
+      population: the clients.
+      senders: K, clients of a round; with sampling the whole population.
+      server_optimizer: optax transformation fed with minus the estimated mean update.
+      mechanism: client-level mechanism; None trains without privacy, and says so.
+      aggregator: encryption backend with room for K senders; None where encryption is "off".
+      encryption: "every_client" (default where there is an aggregator), "sum_only" or "off" (`cohort`).
+      minimum_senders: fewest clients whose sum is released; below, the round is refused unopened. Default: the aggregator's, else K.
+      honest_senders: clients that do not collude with the server, of the fewest that may be released; default minimum_senders - 1.
+      sampling_rate: q; below 1, cohorts must be the whole population.
+      adjacency: "zero_out" or "replace_one".
+      average_from: round after which parameters are averaged; None for no averaging.
+      layout: chunk of clients vmapped at once, and how ciphertexts are summed.
+      mesh: devices (`client_mesh`); None for one.
+
+    Returns:
+      `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
+      `apply_rounds(state, ids [T, K], stream, gates=None)` runs T rounds in one program on one device, each release paid for beforehand.
+
+    Raises:
+      ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
+    """
+    level: Encryption = encryption or ("off" if aggregator is None else "every_client")
+    minimum = minimum_senders or (senders if aggregator is None else aggregator.info.minimum_senders)
+    _check(population, senders, minimum, mechanism, aggregator, level, sampling_rate, adjacency, mesh)
+    honest = minimum - 1 if honest_senders is None else honest_senders
+    if mechanism is not None:
+        check_honest(honest, minimum)
+    work = client(model)
+    blank = jnp.zeros((1, *_record_shape(population)), jnp.float32)
+    size = trees.layout(_zeros(jax.eval_shape(lambda: model.init(jax.random.key(0), blank)))).size
+    device = None if aggregator is None or level == "off" else aggregator.device
+    on_host = level != "off" and device is None
+    programs = cohort_lib.cohort_sum(
+        work,
+        size,
+        mechanism,
+        clients=senders,
+        params=None if device is None else device.params,
+        encryption_level="off" if on_host else level,
+        layout=layout,
+        sampling_rate=sampling_rate,
+    )
+    key = None if device is None else device.key
+    many = None if mesh is None else spread_lib.spread(programs, mesh, None if device is None else device.params)
+    sealed_bytes = 4 * size if aggregator is None or level == "off" else aggregator.message_bytes(size)
+
+    def init(rng: Array) -> FedState:
+        params = model.init(rng, blank)
+        shared = () if work.shared is None else work.shared.init(params, work.schedule.steps(population.records))
+        own: Any = ()
+        if work.init_own is not None:
+            first = work.init_own(params)
+            own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (population.size, *leaf.shape)), first)
+        state = FedState(init_state(params, server_optimizer), shared, own)
+        return state if mesh is None else spread_lib.replicated(mesh, state)
+
+    def gather_own(own: Any, ids: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[ids], own)
+
+    def scatter_own(own: Any, ids: Array, present: Array, new: Any) -> Any:
+        rows = jnp.where(present, ids, jnp.uint32(population.size))  # padding repeats a client: it must not write
+        return jax.tree.map(lambda leaf, one: leaf.at[rows].set(one, mode="drop"), own, new)
+
+    def add_block(carry: Any, state: FedState, own: Any, cohort: Cohort, stream: Stream) -> tuple[Any, Any, Array]:
+        mine = gather_own(own, cohort.ids)
+        carry, new, report = programs.add(carry, state.server.params, state.shared, mine, cohort, stream, key)
+        return carry, scatter_own(own, cohort.ids, cohort.present, new), report
+
+    def counts_block(state: FedState, own: Any, cohort: Cohort, stream: Stream) -> tuple[Array, Any, Array]:
+        mine = gather_own(own, cohort.ids)
+        counts, new, report = programs.counts(state.server.params, state.shared, mine, cohort, stream)
+        return counts, scatter_own(own, cohort.ids, cohort.present, new), report
+
+    def mean_update(total: Array, count: Array) -> Array:
+        summed = total if mechanism is None else mechanism.estimate(total, senders)
+        return summed / jnp.maximum(count.astype(jnp.float32), jnp.float32(1))
+
+    def step(state: FedState, own: Any, update: Array) -> tuple[FedState, Array]:
+        server = server_step(state.server, -update, server_optimizer, average_from)
+        shared = state.shared
+        if work.shared is not None:
+            tree = trees.layout(state.server.params).unflatten(update)
+            shared = work.shared.advance(shared, tree, jnp.float32(senders / population.size))
+        return FedState(server, shared, own), jnp.linalg.norm(update)
+
+    @jax.jit
+    def whole(state: FedState, cohort: Cohort, stream: Stream) -> tuple[Any, Any, Array]:
+        carry, own, report = add_block(programs.start(), state, state.own, cohort, stream)
+        return programs.close(carry, key, stream), own, report
+
+    start, one_block, one_count = jax.jit(programs.start), jax.jit(add_block), jax.jit(counts_block)
+    place = None if mesh is None else NamedSharding(mesh, PartitionSpec(population_lib.CLIENTS))
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    take_own = jax.jit(gather_own, out_shardings=place)
+    keep_own = jax.jit(
+        lambda own, ids, present, new, report: (scatter_own(own, ids, present, new), report), out_shardings=everywhere
+    )
+    close = jax.jit(lambda carry, stream: programs.close(carry, key, stream))
+    finish = jax.jit(lambda state, own, total, count: step(state, own, mean_update(total, count)))
+
+    def sums(state: FedState, parts: Sequence[Cohort] | Iterator[Cohort], stream: Stream) -> tuple[Any, Any, list[Any]]:
+        """The (sealed) sum, the clients' new own states, and for each block who was asked and what each did."""
+        if many is not None:
+            assert mesh is not None
+            state = spread_lib.replicated(mesh, state)  # a state that was read from a checkpoint lies on one device
+            carries, own, seen = many.start(), state.own, []
+            for part in parts:
+                mine = take_own(own, part.ids)
+                carries, new, report = many.add(
+                    carries, state.server.params, state.shared, mine, _arrays(part), stream, key
+                )
+                own, report = keep_own(own, part.ids, part.present, new, report)
+                seen.append((part.numbers, report))
+            return close(many.gather(carries), jax.device_put(stream, many.first)), own, seen
+        if isinstance(parts, list):
+            total, own, report = whole(state, _arrays(parts[0]), stream)
+            return total, own, [(parts[0].numbers, report)]
+        carry, own, seen = start(), state.own, []
+        for part in parts:
+            carry, own, report = one_block(carry, state, own, _arrays(part), stream)
+            seen.append((part.numbers, report))
+        return close(carry, stream), own, seen
+
+    def apply(state: FedState, cohort: Any, stream: Stream, gate: Gate | None = None) -> tuple[FedState, RoundInfo]:
+        began = time.perf_counter()
+        number = int(state.server.round)
+        if isinstance(cohort, Cohort):
+            cohort = [cohort]
+        elif not isinstance(cohort, Iterator):
+            cohort = [
+                population_lib.make_cohort(
+                    population, cohort, multiple=1 if mesh is None else mesh.devices.size, mesh=mesh
+                )
+            ]
+        if on_host:
+            assert aggregator is not None
+            total, own, seen = _sums_on_host(aggregator, one_count, state, cohort, stream)
+        else:
+            total, own, seen = sums(state, cohort, stream)
+        ids, flags = _seen(seen)
+        present = int(((flags & ABSENT) == 0).sum())
+        sealed_at = time.perf_counter()
+        _check_round(
+            ids.size, present, senders=senders, minimum=minimum, everyone=sampling_rate < 1, size=population.size
+        )
+        values, distance = _open(aggregator, total, size, level, gate, number)
+        opened_at = time.perf_counter()
+        state, norm = finish(state, own, values, jnp.uint32(present))
+        norm = float(norm)
+        return state, RoundInfo(
+            senders=present,
+            bytes_up_per_sender=sealed_bytes,
+            encryption=ENCRYPTION_IN_WORDS[level],
+            distance=distance,
+            update_norm=norm,
+            not_finite=_named(ids, flags, NOT_FINITE),
+            empty=_named(ids, flags, EMPTY),
+            absent=_named(ids, flags, ABSENT),
+            seconds={
+                "train and seal": sealed_at - began,
+                "open": opened_at - sealed_at,
+                "step": time.perf_counter() - opened_at,
+            },
+        )
+
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        if mechanism is None:
+            return np.full(len(orders), np.inf)
+        curve = mechanism.rdp(orders, honest, size, adjacency)
+        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
+
+    if mesh is not None:
+        return Algorithm(init, apply, lambda state: final_parameters(state.server, average_from), rdp)
+    parts = RoundParts(programs, add_block, mean_update, step, key, size)
+    fused = fused_rounds(parts, population, aggregator, level, senders)
+    return Algorithm(init, apply, lambda state: final_parameters(state.server, average_from), rdp, fused)
+
+
+def _check(
+    population: Population,
+    senders: int,
+    minimum: int,
+    mechanism: Mechanism | None,
+    aggregator: Aggregator | None,
+    level: Encryption,
+    sampling_rate: float,
+    adjacency: Adjacency,
+    mesh: Mesh | None,
+) -> None:
+    check_sampling(sampling_rate, adjacency)
+    if not 1 <= senders <= population.size:
+        raise ValueError(
+            f"senders={senders}, but the population has {population.size} clients: a client takes part once a round."
+        )
+    if sampling_rate < 1 and senders != population.size:
+        raise ValueError(
+            f"sampling_rate={sampling_rate} claims amplification: then every client of the population must send its noise in every round, "
+            f"so senders must be {population.size}, not {senders}. With smaller cohorts leave sampling_rate at 1 and cap each client's rounds."
+        )
+    if not 1 <= minimum <= senders:
+        raise ValueError(f"minimum_senders={minimum} must be between 1 and senders={senders}.")
+    if mechanism is not None and minimum < 2:
+        raise ValueError("A sum over one client hides nothing: minimum_senders must be at least 2.")
+    if level == "off":
+        return
+    if aggregator is None or mechanism is None:
+        raise ValueError(
+            f"encryption={level!r} needs a mechanism that sends integers and an aggregator; or use encryption='off'."
+        )
+    if aggregator.info.senders < senders or minimum < aggregator.info.minimum_senders:
+        raise ValueError(
+            f"the aggregator is for {aggregator.info.minimum_senders} to {aggregator.info.senders} senders, the algorithm for {minimum} to {senders}: "
+            "make the aggregator for these."
+        )
+    if aggregator.device is None and (level == "sum_only" or mesh is not None):
+        raise ValueError(
+            f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
+        )
+
+
+def _check_round(asked: int, present: int, *, senders: int, minimum: int, everyone: bool, size: int) -> None:
+    """Refuse a release that was not accounted for; nothing has been opened or charged yet."""
+    if asked > senders:
+        raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
+    if everyone and asked != size:
+        raise ValueError(
+            f"with sampling every client must send, noise at least: the cohort has {asked} of {size} clients."
+        )
+    if present < minimum:
+        raise RoundRefused(
+            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and nothing was charged: "
+            "take a new cohort, or make the algorithm for fewer senders."
+        )
+
+
+def _open(
+    aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate | None, number: int
+) -> tuple[Array, float]:
+    """Ask the gate, then open: the summed values, and how far the farthest was from an integer."""
+    if level == "off" or aggregator is None:
+        if gate is not None:
+            gate()
+        return total.values, 0.0
+    sealed = total
+    if isinstance(total, Total):
+        largest = int(total.largest)
+        if largest > aggregator.info.count_bound:
+            raise RoundRefused(
+                f"A client sent a count of size {largest}, above count_bound = {aggregator.info.count_bound}. Nothing was opened and nothing was "
+                "charged: make the aggregator with mechanism.count_bound(senders, dimension)."
+            )
+        assert aggregator.wrap is not None
+        sealed = aggregator.wrap(total.ciphertext, size, round=number)
+    if gate is not None:
+        gate()
+    opened = aggregator.open(sealed, size)
+    return jnp.asarray(opened.counts), float(opened.distance)
+
+
+def _sums_on_host(
+    aggregator: Aggregator, counts_of: Any, state: FedState, parts: Iterable[Cohort], stream: Stream
+) -> tuple[Any, Any, list[Any]]:
+    """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added."""
+    total, own, seen, number = None, state.own, [], int(state.server.round)
+    for part in parts:
+        for first in range(0, part.present.shape[0], _AT_ONCE):
+            few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], _arrays(part))
+            numbers = part.numbers[first : first + _AT_ONCE]
+            counts, own, report = counts_of(state, own, few, stream)
+            here = np.asarray(few.present)
+            for i, row in enumerate(np.asarray(counts)):
+                if here[i]:
+                    sealed = aggregator.encrypt(row, fold_in(stream, few.ids[i], "encrypt"), round=number)
+                    total = sealed if total is None else aggregator.add(total, sealed)
+            seen.append((numbers, report))
+    return total, own, seen
+
+
+def _arrays(cohort: Cohort) -> Cohort:
+    """The device part of a cohort, for a compiled program."""
+    return cohort._replace(numbers=())
+
+
+def _seen(seen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    if not seen:
+        raise ValueError("the cohort has no block: there is nobody to sum over.")
+    ids = np.concatenate([np.asarray(numbers, np.uint32) for numbers, _ in seen])
+    flags = np.concatenate([np.asarray(report)[: len(numbers)] for numbers, report in seen])
+    return ids, flags
+
+
+def _named(ids: np.ndarray, flags: np.ndarray, bit: int) -> tuple[int, ...]:
+    return tuple(int(i) for i in ids[(flags & bit) != 0])
+
+
+def _record_shape(population: Population) -> tuple[int, ...]:
+    return tuple(population.host.x.shape[2:])
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -1,0 +1,250 @@
+"""The clients of a simulation: on the device, in host memory or in a memory-mapped file; rounds take a cohort, whole or block by block.
+
+Clients are padded to one length so that one compiled program serves all of them. A population that fits stays on the device; one that does not is read
+block by block (`cohort_blocks`), the next block being gathered and sent while the device works on the current one.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fedjax_poisson.federated.client import Examples
+
+CLIENTS = "clients"
+"""Name of the mesh axis over which a cohort is spread."""
+
+
+class Cohort(NamedTuple):
+    """The clients of one round, or one block of them.
+
+    Attributes:
+      ids: uint32 `[K]`, which clients of the population.
+      examples: `Examples` with a leading axis K.
+      present: bool `[K]`: False for a client that was lost after it had been chosen (and for padding): it sends nothing.
+      numbers: the client numbers on the host, without the padding that lets K divide evenly; empty inside compiled programs.
+    """
+
+    ids: Array
+    examples: Examples
+    present: Array
+    numbers: tuple[int, ...] = ()
+
+
+class HostExamples(NamedTuple):
+    """`Examples` as NumPy arrays on the host, `[N, n, ...]`; memory-mapped arrays stay on disk."""
+
+    x: np.ndarray
+    y: np.ndarray
+    mask: np.ndarray | None = None
+
+
+class Population(NamedTuple):
+    """N clients of at most n records each.
+
+    Attributes:
+      size: N.
+      records: n, the padded length.
+      counts: int64 `[N]`, real records of each client.
+      host: the records in host memory or in files.
+      device: `Examples` of device arrays `[N, n, ...]`; None where they are streamed.
+    """
+
+    size: int
+    records: int
+    counts: np.ndarray
+    host: HostExamples
+    device: Examples | None
+
+    def __repr__(self) -> str:
+        place = "device" if self.device is not None else "host"
+        return f"Population(size={self.size}, records={self.records}, on={place!r})"
+
+
+def make_population(
+    x: Any, y: Any, mask: Any = None, *, on_device: bool = True, records: int | None = None, mesh: Mesh | None = None
+) -> Population:
+    """A population from arrays, or from one array for each client.
+
+    Args:
+      x: float32 `[N, n, ...]` (a memory-mapped array is not read here), or a sequence of N arrays `[n_i, ...]`.
+      y: `[N, n, ...]`, or a sequence of N arrays `[n_i, ...]`.
+      mask: bool `[N, n]`, True for real records; None where all are (or where sequences are given).
+      on_device: keep everything on the device; False streams cohorts from the host.
+      records: padded length for sequences; None takes the largest client.
+      mesh: with several devices, the mesh on which the population is replicated.
+
+    Raises:
+      ValueError: shapes do not fit, a client has more records than `records`, or there is no client.
+    """
+    if isinstance(x, Sequence) and not isinstance(x, np.ndarray):
+        host = _from_ragged(x, y, records)
+    else:
+        host = HostExamples(x, y, None if mask is None else np.asarray(mask, bool))
+    if host.x.ndim < 2 or host.x.shape[:2] != host.y.shape[:2]:
+        raise ValueError(
+            f"x has shape {host.x.shape} and y {host.y.shape}: both start with [clients, records]; a single client is x[None], y[None]."
+        )
+    if host.mask is not None and host.mask.shape != host.x.shape[:2]:
+        raise ValueError(f"mask has shape {host.mask.shape}, expected {host.x.shape[:2]} ([clients, records]).")
+    size, length = host.x.shape[:2]
+    if not size or not length:
+        raise ValueError(f"x has shape {host.x.shape}: there is no client, or no room for a record.")
+    counts: np.ndarray = np.full(size, length) if host.mask is None else host.mask.sum(axis=1)
+    device = None
+    if on_device:
+        place = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        device = Examples(*jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), tuple(host)))
+    return Population(size, length, counts, host, device)
+
+
+def _from_ragged(x: Sequence[Any], y: Sequence[Any], records: int | None) -> HostExamples:
+    if len(x) != len(y) or not len(x):
+        raise ValueError(
+            f"There are features of {len(x)} clients and labels of {len(y)}; give the same number, at least 1."
+        )
+    sizes = [len(one) for one in x]
+    if wrong := [i for i, (one, n) in enumerate(zip(y, sizes, strict=True)) if len(one) != n]:
+        raise ValueError(f"client {wrong[0]} has {sizes[wrong[0]]} records and {len(y[wrong[0]])} labels.")
+    length = max(*sizes, 1) if records is None else records
+    if large := [i for i, n in enumerate(sizes) if n > length]:
+        raise ValueError(
+            f"client {large[0]} has {sizes[large[0]]} records, clients are padded to {length} ({len(large)} clients are larger): "
+            "raise records, or leave records out of those clients knowingly."
+        )
+    first_x, first_y = np.asarray(x[0]), np.asarray(y[0])
+    padded_x = np.zeros((len(x), length, *first_x.shape[1:]), np.float32)
+    padded_y = np.zeros((len(x), length, *first_y.shape[1:]), first_y.dtype)
+    for i, (own_x, own_y) in enumerate(zip(x, y, strict=True)):
+        padded_x[i, : sizes[i]], padded_y[i, : sizes[i]] = own_x, own_y
+    mask = np.arange(length)[None] < np.asarray(sizes)[:, None]
+    return HostExamples(padded_x, padded_y, None if mask.all() else mask)
+
+
+def check_ids(size: int, ids: Any) -> np.ndarray:
+    """Client numbers as uint32 `[K]`.
+
+    Raises:
+      ValueError: there are more than the population has, one is unknown, or one is named twice.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"a cohort is a vector of client numbers, seen {ids.dtype}{list(ids.shape)}.")
+    if ids.size > size:
+        raise ValueError(f"the cohort has {ids.size} clients, the population {size}: a client takes part once a round.")
+    if ids.min() < 0 or ids.max() >= size:
+        raise ValueError(
+            f"the cohort names client {int(ids.max() if ids.max() >= size else ids.min())}; clients are 0..{size - 1}."
+        )
+    if np.unique(ids).size != ids.size:
+        values, times = np.unique(ids, return_counts=True)
+        raise ValueError(
+            f"the cohort names client {int(values[times > 1][0])} twice: its records would count twice while its noise was counted once."
+        )
+    return ids.astype(np.uint32)
+
+
+def make_cohort(
+    population: Population, ids: Any, *, present: Any = None, multiple: int = 1, mesh: Mesh | None = None
+) -> Cohort:
+    """The records of some clients, ready for a round.
+
+    Args:
+      population: where they live.
+      ids: client numbers `[K]`, each once.
+      present: bool `[K]`; None means that all are there.
+      multiple: pad K to a multiple of this (devices times chunk).
+      mesh: spread the cohort over this mesh; with several processes each reads its own part only.
+
+    Raises:
+      ValueError: as `check_ids`, or present has another length.
+    """
+    ids = check_ids(population.size, ids)
+    here = np.ones(ids.size, bool) if present is None else np.asarray(present, bool)
+    if here.shape != ids.shape:
+        raise ValueError(f"present has shape {here.shape}, the cohort {ids.shape}.")
+    missing = -ids.size % multiple
+    padded = np.concatenate([ids, np.full(missing, ids[0], np.uint32)])
+    here = np.concatenate([here, np.zeros(missing, bool)])
+    if population.device is not None:
+        examples = _taker(mesh)(population.device, padded)
+    else:
+        examples = Examples(*jax.tree.map(lambda leaf: _gather(leaf, padded, mesh), tuple(population.host)))
+    return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), tuple(ids.tolist()))
+
+
+@functools.lru_cache(maxsize=8)
+def _taker(mesh: Mesh | None) -> Any:
+    """Rows of a population on the device(s), as one program; with a mesh the rows are spread over it."""
+    place = None if mesh is None else NamedSharding(mesh, PartitionSpec(CLIENTS))
+    return jax.jit(lambda examples, rows: jax.tree.map(lambda leaf: leaf[rows], examples), out_shardings=place)
+
+
+def _spread(values: np.ndarray, mesh: Mesh | None) -> Array:
+    return _gather(values, np.arange(len(values)), mesh)
+
+
+def _gather(leaf: Any, rows: np.ndarray, mesh: Mesh | None) -> Array:
+    """Rows of a host array on the device(s); every process reads the rows of its own devices."""
+    if mesh is None:
+        return jnp.asarray(np.asarray(leaf[rows]))
+    sharding = NamedSharding(mesh, PartitionSpec(CLIENTS))
+    shape = (len(rows), *leaf.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, lambda index: np.asarray(leaf[rows[index[0]]]))  # type: ignore[index]
+
+
+def cohort_blocks(
+    population: Population,
+    ids: Any,
+    block: int,
+    *,
+    present: Any = None,
+    multiple: int = 1,
+    mesh: Mesh | None = None,
+    ahead: int = 1,
+) -> Iterator[Cohort]:
+    """A cohort block by block, the next ones gathered by another thread while the device works.
+
+    Args:
+      population: where the clients live.
+      ids: client numbers `[K]`, each once.
+      block: clients of one block; the last is padded to it, so that one compiled program serves all.
+      present: as in `make_cohort`.
+      multiple: as in `make_cohort`; `block` is rounded up to a multiple of it.
+      mesh: as in `make_cohort`.
+      ahead: blocks gathered ahead.
+
+    Raises:
+      ValueError: as `make_cohort`, before the first block is read.
+    """
+    ids = check_ids(population.size, ids)
+    here = np.ones(ids.size, bool) if present is None else np.asarray(present, bool)
+    if here.shape != ids.shape:
+        raise ValueError(f"present has shape {here.shape}, the cohort {ids.shape}.")
+    if block < 1 or ahead < 1:
+        raise ValueError(f"block={block} and ahead={ahead} must be at least 1.")
+    block = -(-min(block, ids.size) // multiple) * multiple
+
+    def gather(start: int) -> Cohort:
+        end = min(start + block, ids.size)
+        return make_cohort(population, ids[start:end], present=here[start:end], multiple=block, mesh=mesh)
+
+    def produce() -> Iterator[Cohort]:
+        starts = iter(range(0, ids.size, block))
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="cohort") as pool:
+            waiting = [pool.submit(gather, start) for start, _ in zip(starts, range(ahead), strict=False)]
+            while waiting:
+                ready = waiting.pop(0).result()
+                if (start := next(starts, None)) is not None:
+                    waiting.append(pool.submit(gather, start))
+                yield ready
+
+    return produce()
