@@ -203,7 +203,8 @@ def _ribs(patient: Anatomy, y: jax.Array, across: jax.Array, rim: jax.Array) -> 
     front = _tube((y + 0.62 * across - 0.25 * side) / (1.1 * patient.rib_gap) + 1.7 * patient.rib_phase, 0.17)
     front *= smooth_step((across - 0.42) / 0.10) * 0.55
     tangent = 1.0 / (0.45 + _root(1.0 - rim))
-    return (behind + front) * tangent * smooth_step((1.04 - rim) / 0.08) * smooth_step((y + 0.78) / 0.10)
+    seen = smooth_step((1.04 - rim) / 0.08) * smooth_step((y + 0.78) / 0.10) * smooth_step((0.58 - y) / 0.14)
+    return (behind + front) * tangent * seen
 
 
 def _tube(phase: jax.Array, half: float) -> jax.Array:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from fedjax_poisson import data
@@ -127,6 +131,20 @@ def test_every_size_of_data_set_runs_one_program(sites):
     before = xray_phantom._expose._cache_size()
     data.load("xray", patients=7, sites=3, size=SIZE)
     assert xray_phantom._expose._cache_size() == before
+
+
+def test_the_gallery_shows_every_site_and_class(tmp_path):
+    script = pathlib.Path(__file__).parents[2] / "experiments" / "phantom_gallery.py"
+    spec = importlib.util.spec_from_file_location("phantom_gallery", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.gallery(data.load("xray", patients=20, sites=2, size=SIZE), tmp_path / "gallery.png")
+    drawn = np.asarray(Image.open(tmp_path / "gallery.png"))
+    assert drawn.ndim == 2 and drawn.shape[1] > 900
+    # Two rows of nine pictures on white paper: text is never a tenth dark, a row of pictures always is somewhere.
+    paper = (drawn == 255).mean(axis=1) > 0.9
+    assert 1 + (np.diff(np.flatnonzero(~paper)) > 1).sum() >= 2
+    assert (drawn[~paper] < 128).mean() > 0.1
 
 
 # Nothing but the lung carries the label ------------------------------------------------------------------------------
