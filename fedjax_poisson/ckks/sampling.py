@@ -1,8 +1,9 @@
 """The three laws of RLWE encryption drawn from ChaCha20 streams: ternary, centred binomial, uniform residues.
 
 Each sampler has a fixed number of random words and no branch, so it runs under jit, vmap and scan and gives the same numbers on every device.
-Centred binomials are exact. The other two reduce a random integer of b bits modulo m; the law of the result is within total variation m / 2^b of
-uniform, since each class gets floor(2^b/m) or ceil(2^b/m) of the 2^b integers. The bounds are stated with each function.
+Centred binomials are exact. The other two reduce a random integer of b bits modulo m: of the 2^b integers r = 2^b mod m classes get one more than the other
+m - r, so the law of the result is within total variation r (m - r) / (m 2^b) <= m / 2^(b + 2) of uniform. The bounds are stated with each function, for one
+draw and for a whole vector.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.ckks import modular, noise, ntt
-from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, block_words, fold_in
+from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, fold_in, word_tiles
 
 __all__ = [
     "Combination",
@@ -37,15 +38,16 @@ __all__ = [
 TRITS = 16
 _TRIT_MODULUS = 3**TRITS
 _TRIT_WORDS = 4
-UNIFORM_SLACK_BITS = 80
-TILE_BLOCKS = 4096
+UNIFORM_SLACK_BITS = (
+    92  # total variation 2^-94 a coefficient, 2^-64 for 2^30 of them: the longest vector that parameters are stated for
+)
+TILE_BLOCKS = 256
 
 
 def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     """Uniform random words in an order that is cheap to produce tile by tile: [tiles, 16, lanes], cut to the shape.
 
-    The same numbers as `bits`, in another order. A tile's state stays in cache, and a loop's results are kept in memory, where XLA for CPUs would
-    put the assembly of the sixteen planes (`bits`) into every use of the words.
+    The same numbers as `bits`, in the order in which a CPU makes them: nothing is moved afterwards.
 
     Args:
         stream: Consumed by this call.
@@ -56,27 +58,15 @@ def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     """
     count = math.prod(shape)
     blocks = -(-count // BLOCK_WORDS)
-    tiles = -(-blocks // TILE_BLOCKS)
-    lanes = -(-blocks // tiles)
-
-    def one_tile(stream: Stream, tile: jax.Array) -> jax.Array:
-        return jnp.stack(block_words(stream, lanes, tile * jnp.uint32(lanes)))
-
-    def looped(stream: Stream) -> jax.Array:
-        return jax.lax.map(functools.partial(one_tile, stream), jnp.arange(tiles, dtype=jnp.uint32))
-
-    def at_once(stream: Stream) -> jax.Array:
-        planes = jnp.stack(block_words(stream, tiles * lanes))
-        return jnp.swapaxes(planes.reshape(BLOCK_WORDS, tiles, lanes), 0, 1)
-
-    words = at_once(stream) if tiles == 1 else jax.lax.platform_dependent(stream, cpu=looped, default=at_once)
-    return words.reshape(-1)[:count].reshape(shape)
+    lanes = min(blocks, TILE_BLOCKS)
+    return word_tiles(stream, -(-blocks // lanes), lanes).reshape(-1)[:count].reshape(shape)
 
 
 def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     """Uniform values of {-1, 0, 1}.
 
-    Sixteen values are the base-3 digits of one 128-bit random integer modulo 3^16: total variation at most 3^16 / 2^128 < 2^-102 for the sixteen.
+    Sixteen values are the base-3 digits of one 128-bit random integer modulo 3^16: total variation at most
+    3^16 / 2^130 < 2^-104 for the sixteen, 2^-78 for 2^30 values.
 
     Args:
         stream: Consumed by this call.
@@ -155,15 +145,16 @@ def error_pair(words: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def uniform_words(modulus_bits: int) -> int:
-    """Random words for one integer that is uniform modulo a Q of `modulus_bits` bits up to total variation 2^-80."""
+    """Random words for one integer that is uniform modulo a Q of `modulus_bits` bits up to total variation 2^-94."""
     return -(-(modulus_bits + UNIFORM_SLACK_BITS) // 32)
 
 
 def uniform_residues(stream: Stream, shape: tuple[int, ...], moduli: tuple[int, ...]) -> jax.Array:
     """Residues of integers uniform modulo Q, the product of the moduli: uniform and independent over the limbs.
 
-    One integer X of b >= log2 Q + 80 random bits is reduced modulo each prime. By the Chinese remainder theorem the residues determine X mod Q, whose
-    law is within total variation Q / 2^b <= 2^-80 of uniform, for each coefficient.
+    One integer X of b >= log2 Q + 92 random bits is reduced modulo each prime. By the Chinese remainder theorem the residues determine X mod Q, whose
+    law is within total variation Q / 2^(b + 2) <= 2^-94 of uniform, for each coefficient; over a vector of up to 2^30 coefficients that adds up to at most
+    2^-64. (Rejection would need log2 Q bits and spare words for every group of lanes; on a CPU the sorting out costs what the words would have.)
 
     Args:
         stream: Consumed by this call.

@@ -222,6 +222,35 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
     )
 
 
+def word_tiles(stream: Stream, tiles: int, lanes: int) -> jax.Array:
+    """The words of the output blocks 0 .. tiles * lanes - 1 in the order a CPU makes them in: uint32[tiles, 16, lanes].
+
+    Element [t, j, i] is word j of block t * lanes + i.
+    """
+    if tiles == 1:
+        return jnp.stack(block_words(stream, lanes))[None]
+
+    def all_at_once(stream: Stream) -> jax.Array:
+        planes = jnp.stack(block_words(stream, tiles * lanes))
+        return jnp.swapaxes(planes.reshape(BLOCK_WORDS, tiles, lanes), 0, 1)
+
+    if tiles * lanes > MAX_BYTES // 64:
+        return all_at_once(stream)
+    return lax.platform_dependent(stream, cpu=_tile_loop(tiles, lanes), default=all_at_once)
+
+
+@functools.cache
+def _tile_loop(tiles: int, lanes: int) -> Callable[[Stream], jax.Array]:
+    def loop(stream: Stream) -> jax.Array:
+        def one_tile(tile: jax.Array) -> jax.Array:
+            counter = jnp.arange(lanes, dtype=jnp.uint32) + tile * jnp.uint32(lanes)
+            return jnp.stack(output_block(stream.key, counter, form="loop"))
+
+        return lax.map(one_tile, jnp.arange(tiles, dtype=jnp.uint32))
+
+    return kernels.as_one_function(loop)
+
+
 def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) -> Words:
     """The sixteen words of the output blocks at these uint32 counters (`form` as in `chacha20_block`)."""
     zero = jnp.uint32(0)
@@ -237,9 +266,10 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         counter: uint32[...], the block counters.
         nonce: three uint32 words, scalars (the "pallas" form wants scalars) or of the shape of `counter`.
         form: how the twenty rounds are written; None takes what is best on the device the program is lowered for. All
-            give the same words: "passes" a loop over double rounds in passes that XLA:CPU vectorises; "unrolled"
+            give the same words: "tiled" that loop over a few hundred blocks at a time as one function (CPU); "unrolled"
             straight-line code, which a GPU compiler keeps in registers; "loop", "loop2", "loop5" a loop over that many
-            double rounds; "pallas" a kernel for CUDA devices.
+            double rounds, which XLA:CPU vectorises; "passes" the same cut into short passes; "pallas" a kernel for
+            CUDA devices.
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -249,8 +279,10 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
     """
     if form is not None:
         return FORMS[form](key, counter, nonce)
-    accelerator = _ACCELERATOR_FORM if counter.size > _FEW else _ACCELERATOR_FORM_FOR_FEW
-    return lax.platform_dependent(key, counter, nonce, cpu=FORMS[_CPU_FORM], default=FORMS[accelerator])
+    many = counter.size > _FEW
+    cpu = FORMS[_CPU_FORM if many else _CPU_FORM_FOR_FEW]
+    default = FORMS[_ACCELERATOR_FORM if many else _ACCELERATOR_FORM_FOR_FEW]
+    return lax.platform_dependent(key, counter, nonce, cpu=cpu, default=default)
 
 
 def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
@@ -292,7 +324,9 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "unrolled": _in_xla(10, _whole),
     "pallas": _in_pallas,
 }
-_CPU_FORM, _ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "passes", "unrolled", "unrolled"
+FORMS["tiled"] = kernels.tiled_block(FORMS["loop"])
+_CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
+_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "unrolled", "unrolled"
 _FEW = 256  # blocks of one stream up to which starting kernels costs more than running them
 
 

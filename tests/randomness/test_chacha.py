@@ -61,7 +61,7 @@ def test_zero_key_keystream_of_rfc_8439_appendix_a_1():
     assert block(zeros, 1, (0, 0, 0))[:4] == words_of("9f07e7be5551387a98ba977c732d080d")
 
 
-@pytest.mark.parametrize("form", ["passes", "loop", "unrolled"])
+@pytest.mark.parametrize("form", ["passes", "loop", "tiled", "unrolled"])
 def test_every_form_gives_the_words_of_the_python_reference(form):
     counters, nonce = [0, 1, 77, 2**31, 2**32 - 1], [0x4A000000, 0, 9]
     key, words = jnp.asarray(RFC_KEY), tuple(jnp.uint32(n) for n in nonce)
