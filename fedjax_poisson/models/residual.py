@@ -68,7 +68,6 @@ class ResNet(nn.Module):
     small_images: bool
     groups: int
     zero_init: bool
-    remat: bool
     dtype: Any
 
     @nn.compact
@@ -79,10 +78,9 @@ class ResNet(nn.Module):
         x = jax.nn.relu(group_norm(x, self.groups, dtype=self.dtype, name="stem_norm"))
         if not self.small_images:
             x = max_pool(x, 3, 2, "SAME")
-        block = nn.remat(Block) if self.remat else Block
         for stage, count in enumerate(self.stages):
             for index in range(count):
-                x = block(
+                x = Block(
                     width=self.width * 2**stage,
                     strides=2 if stage > 0 and index == 0 else 1,
                     bottleneck=self.bottleneck,
@@ -105,7 +103,6 @@ def resnet(
     groups: int | None = None,
     zero_init: bool = True,
     binary: bool = False,
-    remat: bool = False,
     dtype: Any = jnp.float32,
 ) -> Model:
     """Residual network of any size.
@@ -121,7 +118,6 @@ def resnet(
       zero_init: every block starts as its shortcut: the scale of its last normalisation is 0 (Goyal et al., Accurate, Large Minibatch SGD,
         2017, section 5.1; He, T. et al., Bag of Tricks, CVPR 2019). The branch's other weights have no gradient in the very first step.
       binary: one 0/1 label (classes = 2): logits are `[B]` and the loss is binary cross entropy.
-      remat: keep only each block's input and compute the rest again for the gradient: less memory, about a third more time.
       dtype: float32 or bfloat16, type of activations and factors; parameters, sums, statistics and logits are float32.
 
     Returns:
@@ -141,7 +137,7 @@ def resnet(
     if groups < 1 or width % groups:
         raise ValueError(f"groups={groups} does not divide width={width}; choose a divisor of {width}.")
     check_dtype(dtype)
-    module = ResNet(outputs(classes, binary), counts, width, bottleneck, small_images, groups, zero_init, remat, dtype)
+    module = ResNet(outputs(classes, binary), counts, width, bottleneck, small_images, groups, zero_init, dtype)
     return image_model(module, binary=binary, smallest=(1 if small_images else 4) * 2 ** (len(counts) - 1))
 
 

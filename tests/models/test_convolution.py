@@ -120,6 +120,18 @@ def test_bfloat16_rounds_the_factors_and_sums_in_float32():
         assert 1e-4 < error < 1e-2  # really rounded (2**-9 a factor), and no worse
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_of_gradients_exist(dtype):
+    """Inversion attacks differentiate a gradient by the image. This one is quadratic in the image, so Euler's rule holds."""
+    x, kernel = draw(1, 4, 4, 1), draw(3, 3, 1, 1, seed=1)
+
+    def gradient(x):
+        return jax.grad(lambda k: jnp.sum(jnp.square(models.convolve(x, k, 1, "SAME", dtype))) / 2)(kernel)
+
+    value, slope = jax.jit(lambda x: (jnp.sum(gradient(x)), jax.grad(lambda x: jnp.sum(gradient(x)))(x)))(x)
+    np.testing.assert_allclose(jnp.sum(slope * x), 2 * value, rtol=0.05, atol=0.05)
+
+
 def test_long_sums_are_not_bfloat16():
     ones, count = jnp.ones((1, 40, 40, 1), jnp.float32), 40 * 40
     kernel = jnp.ones((1, 1, 1, 1), jnp.float32)
