@@ -63,6 +63,8 @@ class Aggregator(NamedTuple):
     Attributes:
       encrypt: `(counts int32[D], stream, round=0) -> Sealed`, what one sender does.
       add: `(Sealed, Sealed) -> Sealed`, what the server does.
+      check: `(Sealed, size) -> None`, whether `open` would refuse for what was announced: raises the same `RoundRefused`
+        and opens nothing. Ask it before a release is charged to a ledger.
       open: `(Sealed, size) -> Opened`, what the key holder does.
       bytes_up: `Sealed -> int`, bytes of that message on the wire.
       message_bytes: `size -> int`, bytes of one sender's message: exact for plain and device, a ceiling for TenSEAL (it
@@ -78,6 +80,7 @@ class Aggregator(NamedTuple):
 
     encrypt: Callable[..., Sealed]
     add: Callable[[Sealed, Sealed], Sealed]
+    check: Callable[[Sealed, int], None]
     open: Callable[[Sealed, int], Opened]
     bytes_up: Callable[[Sealed], int]
     message_bytes: Callable[[int], int]
@@ -184,6 +187,7 @@ def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> 
     return Aggregator(
         encrypt=sender.encrypt,
         add=server.add,
+        check=holder.check,
         open=holder.open,
         bytes_up=lambda sealed: envelope.overhead(len(sealed.ids)) + measure(sealed.payload, sealed.size),
         message_bytes=lambda values: envelope.overhead(1) + body_bytes(values),

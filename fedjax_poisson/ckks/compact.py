@@ -38,6 +38,7 @@ def parameters_fingerprint(params: CkksParameters) -> bytes:
         params.senders,
         params.values_per_coefficient,
         params.field_bits,
+        params.scale,
         params.parties,
         params.smudging_bound,
     )

@@ -55,6 +55,8 @@ class CkksParameters:
         failure: Probability that any coordinate of an honest sum is opened wrongly or refused.
         values_per_coefficient: Fields k in one coefficient.
         field_bits: Bits w of a field.
+        scale: Factor of real values in slots before they are rounded (interchange, `slots`); 0 for parameters that pack integers, whose
+            factor is `step`.
         parties: Key holders of a threshold key, else 1.
         smudging_bits: Statistical hiding of a partial decryption: distance at most 2^-smudging_bits a coefficient ("threshold").
         smudging_bound: S; each party adds noise uniform on the integers of [-S, S] ("threshold"; else 0).
@@ -74,6 +76,7 @@ class CkksParameters:
     failure: float = 2.0**-128
     values_per_coefficient: int = 0
     field_bits: int = 0
+    scale: float = 0.0
     parties: int = 1
     smudging_bits: int = 0
     smudging_bound: int = 0
@@ -111,6 +114,12 @@ class CkksParameters:
         if self.field_bits * self.values_per_coefficient >= self.modulus.bit_length():
             raise ValueError(
                 f"{self.values_per_coefficient} fields of {self.field_bits} bits exceed the modulus of {self.modulus.bit_length()} bits"
+            )
+
+        if self.scale and (self.values_per_coefficient or not 1 <= self.scale < self.modulus):
+            raise ValueError(
+                f"scale = {self.scale!r} must be 0 where integers are packed ({self.values_per_coefficient} a coefficient), else at least 1 and below the "
+                f"modulus of {self.modulus.bit_length()} bits"
             )
 
     @property

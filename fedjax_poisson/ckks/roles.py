@@ -108,12 +108,15 @@ class Holder(NamedTuple):
 
     Attributes:
       receive: bytes -> Sealed; raises `WireError`.
+      check: `(Sealed, size) -> None`; raises `RoundRefused` where `open` would for what was announced (senders, size, a
+        contribution opened before), without opening anything and without remembering that it was asked.
       open: `(Sealed, size) -> Opened`; raises `RoundRefused`.
       in_program: `(payload, size) -> (counts, distance)`, pure and without any of the checks: for a program that simulates the key holder's part of several
         rounds and makes the checks afterwards; None where the backend has none.
     """
 
     receive: Callable[[bytes], Sealed]
+    check: Callable[[Sealed, int], None]
     open: Callable[[Sealed, int], Opened]
     info: AggregatorInfo
     in_program: Callable[[Payload, int], tuple[Any, Any]] | None = None
@@ -204,7 +207,7 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
     """The key holder's role; it withholds every sum that does not meet the announced conditions."""
     opened_ids: set[bytes] = set()
 
-    def open_sum(sealed: Sealed, size: int) -> Opened:
+    def check(sealed: Sealed, size: int) -> None:
         if sealed.senders < info.minimum_senders:
             raise RoundRefused(
                 f"The sum holds {sealed.senders} contributions; at least {info.minimum_senders} were announced. "
@@ -222,6 +225,9 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
                 "A contribution of this sum was opened before, in this or another sum; the two together would show "
                 "more than sums. Nothing was opened: have every sender encrypt afresh."
             )
+
+    def open_sum(sealed: Sealed, size: int) -> Opened:
+        check(sealed, size)
         values, distance = part.read(sealed.payload, size, sealed.senders, sealed.ids)
         if not distance <= part.max_distance:
             raise RoundRefused(
@@ -238,7 +244,7 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
         opened_ids.update(sealed.ids)
         return Opened(values.astype(np.int32), sealed.senders, distance)
 
-    return Holder(receive=receive, open=open_sum, info=info, in_program=part.in_program)
+    return Holder(receive=receive, check=check, open=open_sum, info=info, in_program=part.in_program)
 
 
 def _to_bytes(dump: Callable[[Payload], bytes], mark: Mark) -> Callable[[Sealed], bytes]:

@@ -8,7 +8,9 @@ Decrypted slots are approximate: they carry the encryption noise, and publishing
 Micciancio 2021). Private rounds use packed integers, which are opened exactly; slots serve peers that hold the key
 anyway.
 
-Slot parameters pack no integers (`values_per_coefficient == 0`); their `field_bits` is log2 of the scale.
+Slot parameters pack no integers (`values_per_coefficient == 0`) and say by what factor reals are scaled up before they
+are rounded (`scale`, TenSEAL's `global_scale`). The scale travels in every ciphertext of SEAL, and sums need scales that
+are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -37,23 +39,22 @@ def slot_parameters(
     Args:
       degree: ring degree N; N/2 reals per ciphertext.
       moduli: data primes below 2^31.
-      scale: a power of two of at least 1, below the modulus.
+      scale: at least 1 and below the modulus; a power of two loses nothing.
       special_modulus: last prime of SEAL's key chain, if any; counted for security.
       mode: "public_key" or "seeded".
 
     Raises:
-      ValueError: a scale that is no power of two or too large, or primes that the ring does not take.
+      ValueError: a scale that is too small or too large, or primes that the ring does not take.
     """
-    bits = math.log2(scale) if 1 <= scale < math.inf else -1.0
-    if bits != int(bits) or bits < 0:
+    if not 1 <= scale < math.inf:
         raise ValueError(
-            f"scale = {scale!r}; give a power of two of at least 1 (TenSEAL: context.global_scale = 2**33)."
+            f"scale = {scale!r}; give a finite scale of at least 1 (TenSEAL: context.global_scale = 2**33)."
         )
     modulus = math.prod(moduli)
-    if 2.0**bits >= modulus:
+    if scale >= modulus:
         raise ValueError(
-            f"scale = 2^{bits:.0f} does not fit below the modulus of {modulus.bit_length()} bits; lower the scale or "
-            "add primes."
+            f"scale = 2^{math.log2(scale):.1f} does not fit below the modulus of {modulus.bit_length()} bits; lower the scale "
+            "or add primes."
         )
     total = math.log2(modulus * (special_modulus or 1))
     guideline = next((name for name, limits in LIMITS.items() if total <= limits.get(degree, 0)), "none")
@@ -62,12 +63,11 @@ def slot_parameters(
         moduli=moduli,
         special_modulus=special_modulus,
         mode=mode,  # type: ignore[arg-type]
-        values_per_coefficient=0,
-        field_bits=int(bits),
+        scale=float(scale),
         security_bits=128 if guideline != "none" else 0,
         bytes_per_value=2 * 2 * sum((q - 1).bit_length() for q in moduli) / 8,
         guideline=guideline,
-        explanation=f"slots of N = {degree}, scale 2^{bits:.0f}, {total:.1f} bits of modulus in all",
+        explanation=f"slots of N = {degree}, scale 2^{math.log2(scale):.4g}, {total:.1f} bits of modulus in all",
     )
 
 
@@ -75,14 +75,14 @@ def slot_scale(params: CkksParameters) -> float:
     """The scale of slot parameters.
 
     Raises:
-      ValueError: these parameters pack integers.
+      ValueError: parameters without one (they pack integers).
     """
-    if params.values_per_coefficient:
+    if not params.scale:
         raise ValueError(
             "These parameters pack integers and have no slot scale; make some with slot_parameters or "
             "read_tenseal_context."
         )
-    return 2.0**params.field_bits
+    return params.scale
 
 
 def encode_slots(params: CkksParameters, values: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ def _add_plain(params: CkksParameters, key: PublicKey | SecretKey, residues: jax
 
     The zeros are packed integers under a twin of the parameters that differs in the packing only.
     """
-    packed = dataclasses.replace(params, count_bound=1, values_per_coefficient=1, field_bits=2)
+    packed = dataclasses.replace(params, count_bound=1, values_per_coefficient=1, field_bits=2, scale=0.0)
     zeros = jnp.zeros(residues.shape[0] * params.degree, jnp.int32)
     empty = encryption.encrypt(packed, key, zeros, stream)
     c = modular.constants(params.moduli)

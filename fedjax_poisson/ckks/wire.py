@@ -52,12 +52,11 @@ def read_tenseal_context(blob: bytes) -> tuple[CkksParameters, PublicKey | None,
     """Read what `tenseal.Context.serialize()` wrote.
 
     Args:
-      blob: a CKKS context whose primes are all below 2^31, e.g. `coeff_mod_bit_sizes=[30, 30, 30]`, with a power of two
-        as global scale.
+      blob: a CKKS context whose primes are all below 2^31, e.g. `coeff_mod_bit_sizes=[30, 30, 30]`, with a global scale.
 
     Returns:
-      Slot parameters at data level, the public key or None, the secret key or None. A key restricted to the data primes
-      is a key of that ring.
+      Slot parameters at data level (`params.scale` is the context's global scale), the public key or None, the secret key
+      or None. A key restricted to the data primes is a key of that ring.
 
     Raises:
       WireError: not a sound context, or one that 32-bit arithmetic does not reach; the message says which.

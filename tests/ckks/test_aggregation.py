@@ -144,6 +144,23 @@ def test_too_few_senders_are_not_opened(agg):
     np.testing.assert_array_equal(agg.open(total, 8).counts, draw(4, 8)[:3].sum(axis=0))
 
 
+def test_what_was_announced_is_checked_without_opening(agg):
+    """So that a round which must be refused is refused before it is paid for."""
+    counts = draw(4, 8)
+    sealed = seal_all(agg, counts)
+    two, three = agg.add(sealed[0], sealed[1]), functools.reduce(agg.add, sealed[:3])
+    with pytest.raises(RoundRefused, match="at least 3"):
+        agg.check(two, 8)
+    with pytest.raises(RoundRefused, match="at most 4"):
+        agg.check(three._replace(senders=5), 8)
+    with pytest.raises(RoundRefused, match="8 values and 9"):
+        agg.check(three, 9)
+    assert agg.check(three, 8) is None and agg.check(three, 8) is None  # asking changes nothing
+    np.testing.assert_array_equal(agg.open(three, 8).counts, counts[:3].sum(axis=0))
+    with pytest.raises(RoundRefused, match="opened before"):
+        agg.check(agg.add(three, sealed[3]), 8)
+
+
 def test_too_many_senders_are_not_added(agg):
     sealed = seal_all(agg, draw(5, 8))
     with pytest.raises(RoundRefused, match="at most 4"):

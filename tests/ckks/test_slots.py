@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import encryption, ntt, slots
+from fedjax_poisson.ckks import compact, encryption, ntt, slots
 from fedjax_poisson.randomness.chacha import fold_in, stream
 
 GENERATE = jax.jit(encryption.generate_keys, static_argnums=0)
@@ -85,10 +87,25 @@ def test_values_must_be_a_finite_vector(bad):
         slots.encode_slots(ring(), bad)
 
 
-@pytest.mark.parametrize("scale", [3.0, 0.5, 0.0, -4.0, 2.0**95, float("nan"), float("inf")])
-def test_scale_must_be_a_usable_power_of_two(scale):
+@pytest.mark.parametrize("scale", [0.5, 0.0, -4.0, 2.0**95, float("nan"), float("inf")])
+def test_an_unusable_scale_is_refused(scale):
     with pytest.raises(ValueError, match="scale"):
         ring(scale)
+
+
+def test_the_scale_is_part_of_the_parameters_and_of_what_values_mean():
+    values = np.array([1.0, -2.5])
+    for scale in (2.0**30, 3.0 * 2**28, 1e9):
+        params = ring(scale)
+        assert params.scale == slots.slot_scale(params) == scale and params.values_per_coefficient == 0
+        np.testing.assert_allclose(slots.decode_slots(params, slots.encode_slots(params, values), 2), values, atol=1e-6)
+    twice = slots.decode_slots(ring(2.0**29), slots.encode_slots(ring(2.0**30), values), 2)
+    np.testing.assert_allclose(twice, 2 * values, atol=1e-6)
+    assert compact.parameters_fingerprint(ring(2.0**29)) != compact.parameters_fingerprint(ring(2.0**30))
+    with pytest.raises(ValueError, match="where integers are packed"):
+        dataclasses.replace(ring(), values_per_coefficient=1, field_bits=8, count_bound=1)
+    with pytest.raises(ValueError, match="below the modulus"):
+        dataclasses.replace(ring(), scale=0.5)
 
 
 def test_more_values_than_slots_are_refused():
