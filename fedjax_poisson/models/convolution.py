@@ -156,7 +156,7 @@ def check_images(x: Array, smallest: int = 1) -> None:
     if min(x.shape[1:3]) < smallest:
         raise ValueError(
             f"images of {x.shape[1]}x{x.shape[2]} pixels are too small: the strides divide each side by {smallest}; "
-            f"use images of at least {smallest}x{smallest} or a model with fewer stages."
+            f"use images of at least {smallest}x{smallest}, or fewer strides (fewer stages or widths, small_images=True)."
         )
 
 

@@ -113,8 +113,8 @@ def resnet(
       width: channels of the stem and the first stage; every further stage has twice as many (times four in a bottleneck's output).
       bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions instead of two 3x3.
       small_images: a 3x3 stem that keeps the size, for 28 to 64 pixels, instead of a 7x7 one with stride 2 and 3x3 max pooling.
-      groups: groups of every normalisation, a divisor of width; None means `min(32, width / 2)`: Wu and He's 32 at the usual width of 64,
-        and no group of a narrow network with fewer than two channels.
+      groups: groups of every normalisation, a divisor of width; None means the largest divisor up to 32 and up to width / 2: Wu and
+        He's 32 at the usual width of 64, and in narrow networks at least two channels a group.
       zero_init: every block starts as its shortcut: the scale of its last normalisation is 0 (Goyal et al., Accurate, Large Minibatch SGD,
         2017, section 5.1; He, T. et al., Bag of Tricks, CVPR 2019). The branch's other weights have no gradient in the very first step.
       binary: one 0/1 label (classes = 2): logits are `[B]` and the loss is binary cross entropy.
@@ -133,7 +133,8 @@ def resnet(
         raise ValueError(
             f"stages={counts}, width={width}; expected at least one stage, each of at least one block, and a width of at least 1."
         )
-    groups = min(32, max(width // 2, 1)) if groups is None else groups
+    if groups is None:
+        groups = max(d for d in range(1, 33) if width % d == 0 and (d == 1 or 2 * d <= width))
     if groups < 1 or width % groups:
         raise ValueError(f"groups={groups} does not divide width={width}; choose a divisor of {width}.")
     check_dtype(dtype)

@@ -43,8 +43,8 @@ def cnn(
 ) -> Model:
     """Convolutional network: for each width a 3x3 SAME convolution, ReLU and 2x2 max pooling; a hidden dense layer; logits.
 
-    With the defaults and images of 28x28x1 this is the common federated MNIST and FEMNIST shape with 3x3 kernels, 421,642 parameters
-    (320 + 18,496 + 401,536 + 1,290). It has no normalisation, so every record's gradient is its own.
+    With the defaults and images of 28x28x1 it has 421,642 parameters (320 + 18,496 + 401,536 + 1,290). There is no normalisation, so every
+    record's gradient is its own.
 
     Args:
       classes: number of classes.

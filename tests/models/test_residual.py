@@ -134,6 +134,15 @@ def test_the_network_is_the_papers_on_xlas_convolutions(bottleneck):
     np.testing.assert_allclose(model.apply(params, x), paper(params, x), rtol=1e-3, atol=1e-4)
 
 
+def test_any_width_has_groups():
+    def scales(width):
+        model = models.resnet(2, stages=(1,), width=width, small_images=True)
+        example = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
+        return jax.eval_shape(model.init, jax.random.key(0), example)["stem_norm"]["scale"].shape
+
+    assert [scales(width) for width in (1, 2, 5, 80, 96)] == [(1,), (2,), (5,), (80,), (96,)]
+
+
 def test_zero_init_starts_every_block_as_its_shortcut():
     x, _ = batch()
     start, usual = (tiny(zero_init=zero, stages=(1,)) for zero in (True, False))
