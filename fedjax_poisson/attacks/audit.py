@@ -91,6 +91,7 @@ def audit_mechanism(
     draws: int = 200_000,
     sampling_rate: float = 1.0,
     sampler: Callable[[Stream, int], Array] | None = None,
+    round_stream: Callable[[Stream, int], Stream] = fold_in,
     confidence: float = 0.95,
     claim: Mechanism | None = None,
 ) -> MechanismAudit:
@@ -107,6 +108,7 @@ def audit_mechanism(
       draws: N of each world; a fifth more are drawn for the pilot.
       sampling_rate: q of the claim (record level, every sender sends dark noise); use rounds=1 with it.
       sampler: `(stream, n) -> bool [n]`: how the target is really sampled; None: `federated.records.sample_units` at q.
+      round_stream: `(stream, round) -> stream`: how the audited system derives a round's stream.
       confidence: that no bound is above the truth.
       claim: the mechanism that was announced; None: `mechanism` itself.
 
@@ -128,13 +130,21 @@ def audit_mechanism(
     claimed = accounting.epsilon(orders, rounds * curve, delta)
     sample = sampler
     if sample is None and sampling_rate < 1:
-        sample = functools.partial(_sampled, rate=sampling_rate)
+        sample = unit_sampler(sampling_rate)
     pair = worst_pair(announced, dimension)
 
     def drawn(purpose: str, present: bool, count: int) -> np.ndarray:
         own = fold_in(stream, purpose, int(present))
         return draw_statistics(
-            mechanism, pair, own, count, present=present, senders=senders, rounds=rounds, sample=sample
+            mechanism,
+            pair,
+            own,
+            count,
+            present=present,
+            senders=senders,
+            rounds=rounds,
+            sample=sample,
+            round_stream=round_stream,
         )
 
     pilot = max(draws // 5, 1000)
@@ -158,8 +168,10 @@ def audit_mechanism(
     )
 
 
-def _sampled(stream: Stream, count: int, rate: float) -> Array:
-    return sample_units(stream, count, rate)
+@functools.lru_cache
+def unit_sampler(rate: float) -> Callable[[Stream, int], Array]:
+    """`federated.records.sample_units` at this rate as a `sampler`: the same function for the same rate, so that programs are reused."""
+    return lambda stream, count: sample_units(stream, count, rate)
 
 
 class _Pilot(NamedTuple):

@@ -1,7 +1,15 @@
 """Canaries through the real pipeline: records in `fedsgd`, clients in `private_sum`, encrypted, added and opened like everything else.
 
-Each canary is in by a fair coin. What an auditor then sees is scored: **white-box**, the released noisy sums against the canary's own clipped
-gradient; **black-box**, the canary's loss under the final parameters. `one_run` turns scores and coins into a lower bound of epsilon.
+Each canary is in by a fair coin. What an auditor then sees is scored: **white-box**, the dot product of the released noisy sums with the
+canary's own clipped gradient, less what the honest records and the other canaries are expected to add to it; **black-box**, the canary's loss
+under the final parameters. `one_run` turns scores and coins into a lower bound of epsilon.
+
+White-box scores are the linear least-squares estimate of the coins. With G_t `[m, D]` the canaries' clipped gradients in round t, s_t the opened
+sum less the honest records' expected part, q the sampling rate and v the noise variance of a coordinate,
+
+    b = 1/2 + (q**2 sum_t G_t G_t' + 4 v)^-1 (q sum_t G_t s_t - q**2 sum_t G_t G_t' 1/2),
+
+the dot product `G_t s_t` where gradients are orthogonal.
 """
 
 from __future__ import annotations
@@ -22,11 +30,15 @@ from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.private_sum import Gate, private_sum
 from fedjax_poisson.federated.records import Records
+from fedjax_poisson.mechanisms.clipping import GRID_BITS
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 
-WHITE_BOX = "the released sums of every round, the parameters they were taken at, and canaries of its own choosing in the training data"
+WHITE_BOX = (
+    "the released sums of every round, the parameters they were taken at, canaries of its own choosing in the training data, and every other "
+    "record (the adversary of the definition, stronger than any server)"
+)
 BLACK_BOX = "the final parameters and canaries of its own choosing in the training data"
 
 
@@ -71,22 +83,21 @@ def recording(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 def craft_records(
     model: Model, params: Any, shape: tuple[int, ...], count: int, key: Array, scale: float = 3.0
 ) -> tuple[Array, Array]:
-    """Canary records with long gradients in different directions: random signs times `scale`, labelled against the model.
+    """Canary records with long gradients in different directions: Gaussian features of this scale, labelled against the model.
 
     Args:
       model: a model with a binary label.
       params: the public initial parameters.
       shape: of one record.
       count: m.
-      key: draws the signs.
-      scale: magnitude of a feature, beyond most standardised records.
+      key: draws the features.
+      scale: their standard deviation, beyond that of standardised records.
 
     Returns:
       (float32 `[m, *shape]`, float32 `[m]`).
     """
-    x = jnp.float32(scale) * jax.random.rademacher(key, (count, *shape), jnp.float32)
-    logits = model.apply(params, x)
-    return x, (logits <= 0).astype(jnp.float32)
+    x = jnp.float32(scale) * jax.random.normal(key, (count, *shape), jnp.float32)
+    return x, (model.apply(params, x) <= 0).astype(jnp.float32)
 
 
 def plant(cohort: Records, x: Array, y: Array, included: np.ndarray) -> Records:
@@ -132,6 +143,8 @@ def run_with_canary_records(
     stream: Stream,
     *,
     rounds: int,
+    records: float,
+    sampling_rate: float = 1.0,
     gate: Gate | None = None,
 ) -> CanaryRun:
     """Train with canary records through `fedsgd` and score them.
@@ -147,35 +160,54 @@ def run_with_canary_records(
       key: initial parameters.
       stream: the run's stream; round t takes `fold_in(stream, t)`.
       rounds: T.
+      records: as in the algorithm.
+      sampling_rate: as in the algorithm.
       gate: asked before each opening.
 
     Returns:
       `CanaryRun`.
     """
     planted = plant(cohort, x, y, included)
-    state, white = algorithm.init(key), np.zeros(len(x))
+    state = algorithm.init(key)
     if not isinstance(state.optimizer, tuple) or not isinstance(state.optimizer[0], Released):
         raise ValueError(
             "the algorithm's server_optimizer does not keep what was released; wrap it: recording(optimizer)."
         )
+    gram, along = np.zeros((len(x), len(x))), np.zeros(len(x))
     for number in range(rounds):
         params = state.params
         state, _ = algorithm.apply(state, planted, fold_in(stream, number), gate)
-        white += np.asarray(_along_gradients(model, mechanism, params, x, y, state.optimizer[0].gradient), np.float64)
+        own, honest = _expected(model, mechanism, params, cohort, x, y)
+        mean = np.asarray(trees.flatten(state.optimizer[0].gradient), np.float64)
+        rest = mean * sampling_rate * records - sampling_rate * np.asarray(honest, np.float64)
+        directions = sampling_rate * np.asarray(own, np.float64)
+        gram += directions @ directions.T
+        along += directions @ rest
+    noise = mechanism.variance(cohort.labels.shape[0])
+    white = np.linalg.solve(gram + 4 * noise * np.eye(len(x)), along - gram.sum(axis=1) / 2)
     black = -np.asarray(model.loss(algorithm.parameters(state), x, y.astype(cohort.labels.dtype)), np.float64)
     return CanaryRun(np.asarray(included, bool), white, black, rounds)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _along_gradients(model: Model, mechanism: Mechanism, params: Any, x: Array, y: Array, released: Any) -> Array:
-    """Each canary's score of one round, float32 `[m]`: the release along the canary's clipped gradient, per unit of its length."""
-    contribution, release = records_lib.gradient_contribution(model.loss, params), trees.flatten(released)
+def _expected(
+    model: Model, mechanism: Mechanism, params: Any, cohort: Records, x: Array, y: Array
+) -> tuple[Array, Array]:
+    """Clipped gradients of the canaries, float32 `[m, D]`, and the honest records' clipped sum, float32 `[D]`, in the update's unit."""
+    contribution = records_lib.gradient_contribution(model.loss, params)
+    facts = dict(mechanism.facts.parameters)
+    step = jnp.float32(
+        (facts.get("total_bound") or facts.get("coordinate_bound") or facts["clip_norm"] or 0) / 2**GRID_BITS
+    )
+    own = jax.vmap(lambda a, b: mechanism.clip(contribution(a, b)))(x, y.astype(cohort.labels.dtype))
 
-    def one(record: Array, label: Array) -> Array:
-        own = mechanism.clip(contribution(record, label)).astype(jnp.float32)
-        return jnp.dot(own, release) * jax.lax.rsqrt(jnp.sum(own * own) + jnp.float32(1e-12))
+    def one_site(xs: Array, ys: Array, unit: Array) -> Array:
+        everyone = jnp.ones(xs.shape[0], bool)
+        return records_lib.summed_contributions(contribution, mechanism, xs, ys, unit, everyone, largest_unit=1)
 
-    return jax.vmap(one)(x, y)
+    top = jnp.int32(2**GRID_BITS)
+    sums = jnp.clip(jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit), -top, top)
+    return own.astype(jnp.float32) * step, jnp.sum(sums, axis=0).astype(jnp.float32) * step
 
 
 def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.ndarray:
@@ -227,12 +259,15 @@ def run_with_canary_clients(
     Returns:
       `CanaryRun` with white-box scores only.
     """
-    grids = jnp.asarray(
-        np.where(np.asarray(included)[:, None], np.asarray(jax.vmap(mechanism.clip)(jnp.asarray(updates))), 0),
-        jnp.int32,
-    )
+    clipped = _clip_all(mechanism, jnp.asarray(updates))
+    grids = jnp.where(jnp.asarray(included, bool)[:, None], clipped, jnp.int32(0))
     scores = np.zeros(len(updates))
     for number in range(rounds):
         released, _ = sum_of(mechanism, aggregator, grids, fold_in(stream, number), gate=gate)
         scores += np.asarray(updates, np.float64) @ np.asarray(released, np.float64)
     return CanaryRun(np.asarray(included, bool), scores, None, rounds)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _clip_all(mechanism: Mechanism, updates: Array) -> Array:
+    return jax.vmap(mechanism.clip)(updates)

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from fedjax_poisson import trees
@@ -31,6 +30,9 @@ TRY_NEXT = (
     "more restarts and steps; the average of many noisy updates of the same images; a generative prior of X-rays (Jeon et al. 2021); "
     "a malicious server (`first_layer.plant_imprint`)"
 )
+
+
+_MEAN_DECAY, _SQUARE_DECAY = 0.9, 0.999  # Adam's (Kingma and Ba 2015)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,6 @@ def _invert_chunk(
     """Best images `[T, B, ...]`, their objective and the spread over restarts."""
     targets = gradients / (jnp.linalg.norm(gradients, axis=1, keepdims=True) + jnp.float32(1e-30))
     alpha, low, high = (jnp.float32(v) for v in (config.total_variation, config.low, config.high))
-    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
 
     def objective(images: Array, target: Array, label: Array) -> Array:
         gradient = trees.flatten(jax.grad(lambda p: jnp.sum(model.loss(p, images, label)))(params))
@@ -156,13 +157,19 @@ def _invert_chunk(
         noise = jax.random.normal(start_key, (label.shape[0], *shape), jnp.float32)
         start = jnp.clip(middle + width * noise, low, high)
 
-        def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], None]:
-            images, state = carry
+        def step(carry: tuple[Array, Array, Array], number: Array) -> tuple[tuple[Array, Array, Array], None]:
+            images, mean, square = carry
             slope = jnp.sign(jnp.nan_to_num(jax.grad(objective)(images, target, label)))
-            updates, state = optimizer.update(slope, state)
-            return (jnp.clip(images + updates, low, high), state), None
+            mean = _MEAN_DECAY * mean + (1 - _MEAN_DECAY) * slope
+            square = _SQUARE_DECAY * square + (1 - _SQUARE_DECAY) * slope * slope
+            done = number.astype(jnp.float32) + jnp.float32(1)
+            unbiased = mean / (1 - jnp.float32(_MEAN_DECAY) ** done)
+            scale = jnp.sqrt(square / (1 - jnp.float32(_SQUARE_DECAY) ** done)) + jnp.float32(1e-8)
+            rate = config.learning_rate / 2 * (1 + jnp.cos(jnp.float32(jnp.pi / config.steps) * (done - 1)))
+            return (jnp.clip(images - rate * unbiased / scale, low, high), mean, square), None
 
-        (images, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), None, length=config.steps)
+        still = jnp.zeros_like(start)
+        (images, _, _), _ = jax.lax.scan(step, (start, still, still), jnp.arange(config.steps, dtype=jnp.int32))
         return images, objective(images, target, label)
 
     images, values = jax.vmap(lambda t, y, ks: jax.vmap(lambda k: one_start(t, y, k))(ks))(targets, labels, keys)

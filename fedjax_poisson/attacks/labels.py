@@ -7,6 +7,7 @@ the last weight). With one logit (binary labels) it is `sigmoid(z) - y`, negativ
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def output_bias(model: Model, params: Any, example: Array) -> slice:
                 changed = [*leaves[:at], value, *leaves[at + 1 :]]
                 return jnp.atleast_1d(model.apply(jax.tree.unflatten(tree, changed), example)[0])
 
-            jacobian = np.asarray(jax.jacrev(logits_of)(leaf)).reshape(classes, classes)
+            jacobian = np.asarray(jax.jit(jax.jacrev(logits_of))(leaf)).reshape(classes, classes)
             if np.allclose(jacobian, np.eye(classes), atol=1e-6):
                 return slice(start, start + classes)
         start += leaf.size
@@ -88,6 +89,7 @@ def recover_label_counts(gradient: Array, bias: slice, batch: int, probability: 
     return counts
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def gradients_of(model: Model, params: Any, x: Array, y: Array) -> Array:
     """Flat gradients of the summed loss of each group of records: float32 `[T, D]` from x `[T, B, ...]`, y `[T, B]`."""
     return jax.vmap(lambda xs, ys: trees.flatten(jax.grad(lambda p: jnp.sum(model.loss(p, xs, ys)))(params)))(x, y)

@@ -113,10 +113,12 @@ def score_images(images: Array, references: Array, peak: float = 1.0) -> ImageSc
 
 
 def best_match(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """For each original the index of its reconstruction: the assignment with the least squared error in all (Hungarian method).
+    """For each original the index of its reconstruction: the assignment with the largest sum of PSNRs (Hungarian method).
+
+    PSNRs count up to 60 dB, so an exact reconstruction is never given away to make two bad ones a little better.
 
     Args:
-      images: `[n, ...]` reconstructions, n >= m.
+      images: `[n, ...]` reconstructions, n >= m, values around 0..1.
       references: `[m, ...]` originals.
 
     Returns:
@@ -128,8 +130,8 @@ def best_match(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     b = np.asarray(references, np.float64).reshape(len(references), -1)
     if len(a) < len(b):
         raise ValueError(f"{len(a)} reconstructions for {len(b)} originals: at least as many are needed.")
-    cost = (b**2).sum(1)[:, None] + (a**2).sum(1)[None] - 2 * b @ a.T
-    return optimize.linear_sum_assignment(cost)[1]
+    error = np.stack([((a - one) ** 2).mean(axis=1) for one in b])
+    return optimize.linear_sum_assignment(np.log(error + 1e-6))[1]
 
 
 def random_baseline(

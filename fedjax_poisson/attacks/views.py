@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -53,13 +54,18 @@ def four_views(mechanism: Mechanism, updates: Array, stream: Stream, grids: Arra
     if updates.ndim != 2 or (grids is not None and grids.shape != updates.shape):
         found = updates.shape if grids is None else (updates.shape, grids.shape)
         raise ValueError(f"updates and grids have the shape [senders, D]; got {found}.")
-    clipped = jax.vmap(mechanism.clip)(updates) if grids is None else grids
-    senders = jnp.arange(updates.shape[0], dtype=jnp.uint32)
-    counts = jax.vmap(lambda i, grid: mechanism.embed(fold_in(stream, i, "embed"), grid))(senders, clipped)
-    total = jnp.sum(counts, axis=0, dtype=counts.dtype)
+    counts, total = _counts(mechanism, updates, stream, grids)
     return Views(
         clear=updates,
         summed=jnp.sum(updates, axis=0),
         noisy=jax.vmap(lambda c: mechanism.estimate(c, 1))(counts),
         noisy_sum=mechanism.estimate(total, updates.shape[0]),
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _counts(mechanism: Mechanism, updates: Array, stream: Stream, grids: Array | None) -> tuple[Array, Array]:
+    clipped = jax.vmap(mechanism.clip)(updates) if grids is None else grids
+    senders = jnp.arange(updates.shape[0], dtype=jnp.uint32)
+    counts = jax.vmap(lambda i, grid: mechanism.embed(fold_in(stream, i, "embed"), grid))(senders, clipped)
+    return counts, jnp.sum(counts, axis=0, dtype=counts.dtype)

@@ -120,6 +120,7 @@ def draw_statistics(
     senders: int,
     rounds: int = 1,
     sample: Callable[[Stream, int], Array] | None = None,
+    round_stream: Callable[[Stream, int], Stream] = fold_in,
 ) -> np.ndarray:
     """Float64 `[draws]`: in each draw the weighted sum over coordinates, alternately added and subtracted over the rounds.
 
@@ -134,12 +135,13 @@ def draw_statistics(
       senders: senders whose noise is in the sum and unknown to the adversary, the target's included.
       rounds: T; the target moves up in even and down in odd rounds.
       sample: `(stream, n) -> bool [n]`, the sampling of the target; None if it is always in.
+      round_stream: `(stream, round) -> stream`: how a round's stream is derived.
     """
     total, size = np.zeros(draws), max(_CHUNK // len(pair.move), 1)
     for start in range(0, draws, size):
         for number in range(rounds):
             sign = 1 if number % 2 == 0 else -1
-            here = fold_in(stream, start // size, number)
+            here = round_stream(fold_in(stream, start // size), number)
             counts = _opened(
                 mechanism, size, sample, pair[:3], jnp.int32(sign * int(present)), jnp.int32(senders), here
             )
