@@ -180,7 +180,7 @@ def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> 
     """The record of roles over a backend's parts; each role closes over its own part only."""
     mark = Mark(parts.code, parts.mark, channel_key)
     sender = sender_role(parts.sender, parts.server.dump, mark, parts.info, size)
-    server = server_role(parts.server, mark, parts.info)
+    server = server_role(parts.server, mark, parts.info, size)
     holder = holder_role(parts.holder, server.receive, parts.info)
     measure = parts.server.measure
     body_bytes = parts.body_bytes

@@ -25,7 +25,7 @@ from fedjax_poisson.ckks import compact, encryption, keys, opening
 from fedjax_poisson.ckks.backend import AggregatorInfo, HolderPart, Parts, SenderPart, ServerPart
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.envelope import fingerprint
-from fedjax_poisson.ckks.errors import RoundRefused
+from fedjax_poisson.ckks.errors import RoundRefused, WireError
 from fedjax_poisson.ckks.guard import answer_guard
 from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters
 from fedjax_poisson.ckks.sampling import Stream, fold_in
@@ -144,6 +144,8 @@ def server_part(params: CkksParameters) -> ServerPart:
     """The server's side: it needs the parameters and no key at all."""
 
     def load(body: bytes, size: int) -> Ciphertext:
+        if not 1 <= size <= params.values:
+            raise WireError(f"The message states {size} values; these parameters are for 1 to {params.values}.")
         return compact.from_bytes(params, body, rows=params.rows(size))
 
     def dump(payload: Ciphertext) -> bytes:

@@ -162,8 +162,8 @@ def sender_role(
     return Sender(encrypt=encrypt, to_bytes=_to_bytes(dump, mark), info=info)
 
 
-def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo) -> Server:
-    """The server's role; it refuses what is unsound, one message at a time."""
+def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo, size: int | None = None) -> Server:
+    """The server's role; it refuses what is unsound, one message at a time. `size` is the announced D, if one was."""
 
     def receive(blob: bytes) -> Sealed:
         message = envelope.unpack(blob, mark.channel_key)
@@ -171,6 +171,10 @@ def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo) -> Server:
             raise WireError(
                 "The message was made for another backend, other parameters or another key. Give all senders the same "
                 "public part."
+            )
+        if message.size < 1 or (size is not None and message.size != size):
+            raise WireError(
+                f"The message states {message.size} values; {'at least 1' if size is None else size} are taken here."
             )
         return Sealed(part.load(message.body, message.size), message.size, message.senders, message.ids, message.round)
 

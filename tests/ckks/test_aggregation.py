@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,9 @@ def test_announced_size_is_kept():
     agg = make("plain", size=5)
     with pytest.raises(ValueError, match="takes 5"):
         seal(agg, np.zeros(6, np.int32))
+    other = agg.sender.to_bytes(seal(agg, np.zeros(5, np.int32))._replace(size=6, payload=np.zeros(6, np.int64)))
+    with pytest.raises(WireError, match="states 6 values; 5 are taken"):
+        agg.server.receive(other)
 
 
 def test_too_few_senders_are_not_opened(agg):
@@ -337,6 +341,38 @@ def test_unknown_backend_is_named():
 
 def test_minimum_defaults_to_all_senders():
     assert aggregator("plain", count_bound=5, senders=3).info.minimum_senders == 3
+
+
+def test_sizes_that_lie_are_refused_and_the_round_goes_on(agg):
+    """Whole messages under the right key whose head states another length, up to the largest that it can state."""
+    counts = draw(3, 8)
+    sealed = seal_all(agg, counts)
+    blobs = [agg.sender.to_bytes(one) for one in sealed]
+    lies = [
+        agg.sender.to_bytes(seal(agg, counts[0])._replace(size=size)) for size in (0, 20_000, 1 << 40, (1 << 64) - 1)
+    ]
+    total, refused = agg.server.collect([lies[0], *blobs, *lies[1:]])
+    assert [one.position for one in refused] == [0, 4, 5, 6]
+    np.testing.assert_array_equal(agg.open(total, 8).counts, counts.sum(axis=0))
+
+
+def test_logs_show_no_secret(agg, caplog):
+    """Everything that any library logs, at its most talkative, while a round is sealed, added, opened and refused."""
+    import tenseal
+
+    caplog.set_level(logging.DEBUG)
+    counts = draw(3, 8)
+    sealed = seal_all(agg, counts)
+    with pytest.raises(RoundRefused):
+        agg.open(sealed[0], 8)
+    agg.open(functools.reduce(agg.add, sealed), 8)
+    logging.getLogger(__name__).debug("%s %s %s", agg, sealed, agg.holder)
+    text = caplog.text
+    assert "Holder(" in text  # what is logged is seen
+    for secret in (obj for obj in reachable(agg.holder) if isinstance(obj, SECRETS)):
+        assert not any(str(int(word)) in text for word in np.asarray(secret.data).ravel()[:64] if word > 9999)
+    for context in (obj for obj in reachable(agg.holder) if isinstance(obj, tenseal.Context)):
+        assert repr(context) not in text or len(repr(context)) < 200
 
 
 def test_reprs_show_no_payload_and_no_key(agg):
