@@ -6,7 +6,7 @@ closed forms of the pixel's coordinates (ellipsoids seen in projection, tubes, d
 elementwise program and a batch is `vmap`.
 
 Coordinates: x runs over -1..1 to the right of the picture (the patient's left), y over -1..1 downwards; one unit is
-`xray_patient.UNIT_CM` centimetres. A float32 quantity in centimetres is called a depth.
+20 centimetres. A float32 quantity in centimetres is called a depth.
 """
 
 from __future__ import annotations

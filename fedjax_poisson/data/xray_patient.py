@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-UNIT_CM = 20.0
-
 
 class Anatomy(NamedTuple):
-    """One patient: float32 scalars, lengths in units of `UNIT_CM`, depths in cm.
+    """One patient: float32 scalars, lengths in units of 20 cm, depths in cm.
 
     Attributes:
         body_width: Half width of the trunk.
