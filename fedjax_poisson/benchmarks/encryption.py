@@ -3,6 +3,9 @@
 Prints one JSON object a line. The setting is that of the README's table: signed 8-bit counts, sums over 1000 senders, failure 2^-128. "one call" is one
 sender's encryption from counts on the device to finished residues on the device, waited for; "accumulated" encrypts one sender after the other inside one
 program and adds up the residues, which is what a simulation does, and counts the time of each.
+
+Calls here and in TenSEAL take turns, so that what else the machine does slows both. A call here uses the cores that `cores` says, as XLA shares out its
+work; TenSEAL uses one thread. `cpu_s` is the processor time of a call over all threads, the measure that busy neighbours change least.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ import functools
 import importlib.util
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,15 +54,29 @@ def _device() -> str:
     return f"{device.platform}:{device.device_kind}"
 
 
-def _seconds(call: Callable[[], object], repeats: int) -> np.ndarray:
-    """Wall seconds of `repeats` calls, after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return np.asarray(times)
+class Times(NamedTuple):
+    """Seconds of each call: on the wall, and of the processors over all threads."""
+
+    wall: np.ndarray
+    cpu: np.ndarray
+
+
+def _taking_turns(calls: Sequence[tuple[Callable[[], object], int]], rounds: int) -> list[Times]:
+    """The times of several calls that take turns: in each round each is made as often as it says, after one round that is not counted."""
+    found: list[list[tuple[float, float]]] = [[] for _ in calls]
+    for index in range(rounds + 1):
+        for (call, repeats), times in zip(calls, found, strict=True):
+            for _ in range(repeats if index else 1):
+                start, cpu = time.perf_counter(), time.process_time()
+                call()
+                if index:
+                    times.append((time.perf_counter() - start, time.process_time() - cpu))
+    return [Times(*np.asarray(times).T) for times in found]
+
+
+def _times(call: Callable[[], object], repeats: int) -> Times:
+    """The times of `repeats` calls, after one that is not counted."""
+    return _taking_turns([(call, 1)], repeats)[0]
 
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], float]:
@@ -69,17 +87,18 @@ def _compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[.
 
 
 def _row(
-    setting: str, backend: str, mode: str, values: int, seconds: np.ndarray, bytes_per_value: float | None, **more: Any
+    setting: str, backend: str, mode: str, values: int, times: Times, bytes_per_value: float | None, **more: Any
 ) -> dict[str, Any]:
-    median = float(np.median(seconds))
+    median = float(np.median(times.wall))
     return {
         "setting": setting,
         "backend": backend,
         "mode": mode,
         "values": values,
         "median_s": median,
-        "p10_s": float(np.quantile(seconds, 0.1)),
-        "p90_s": float(np.quantile(seconds, 0.9)),
+        "p10_s": float(np.quantile(times.wall, 0.1)),
+        "p90_s": float(np.quantile(times.wall, 0.9)),
+        "cpu_s": float(np.median(times.cpu)),
         "values_per_s": values / median,
         "bytes_per_value": bytes_per_value,
         "device": _device(),
@@ -102,22 +121,34 @@ def _prepared(mode: str, values: int) -> tuple[CkksParameters, PublicKey | Secre
     return params, public if mode == "public_key" else secret, counts, chacha.fold_in(stream, "senders")
 
 
-def _one_call(mode: str, values: int, repeats: int) -> dict[str, Any]:
+class Timed(NamedTuple):
+    """A call to be timed, how often in each round, and the facts of its record."""
+
+    call: Callable[[], object]
+    repeats: int
+    facts: dict[str, Any]
+
+
+def _one_call(mode: str, values: int) -> Timed:
     params, key, counts, stream = _prepared(mode, values)
     call, compile_s = _compiled(lambda c, s: encryption.encrypt(params, key, c, s), counts, stream)
-    seconds = _seconds(lambda: jax.block_until_ready(call(counts, stream)), repeats)
-    bits = params.modulus.bit_length()
-    return _row(
-        "one call",
-        "device",
-        mode,
-        values,
-        seconds,
-        params.bytes_per_value,
-        compile_s=compile_s,
-        log2_q=bits,
-        **_memory(),
-    )
+    facts = {
+        "setting": "one call",
+        "backend": "device",
+        "mode": mode,
+        "values": values,
+        "bytes_per_value": params.bytes_per_value,
+        "compile_s": compile_s,
+        "log2_q": params.modulus.bit_length(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    return Timed(lambda: jax.block_until_ready(call(counts, stream)), 6, facts)
+
+
+def _calls(made: Sequence[Timed], rounds: int) -> Iterator[dict[str, Any]]:
+    for timed, times in zip(made, _taking_turns([(t.call, t.repeats) for t in made], rounds), strict=True):
+        memory = _memory() if timed.facts["backend"] == "device" else {}
+        yield _row(times=times, **{**timed.facts, **memory})
 
 
 def _accumulated(mode: str, values: int, repeats: int, clients: int) -> dict[str, Any]:
@@ -133,13 +164,13 @@ def _accumulated(mode: str, values: int, repeats: int, clients: int) -> dict[str
         return jax.lax.scan(body, encryption.zero(params, values), labels)[0]
 
     call, compile_s = _compiled(run_all, jnp.uint32(0))
-    seconds = _seconds(lambda: jax.block_until_ready(call(jnp.uint32(0))), repeats) / clients
+    times = Times(*(t / clients for t in _times(lambda: jax.block_until_ready(call(jnp.uint32(0))), repeats)))
     return _row(
         "accumulated",
         "device",
         mode,
         values,
-        seconds,
+        times,
         params.bytes_per_value,
         compile_s=compile_s,
         clients=clients,
@@ -164,7 +195,7 @@ def _transform(radix: int, columns: int, rows: int, repeats: int) -> dict[str, A
         return jax.lax.fori_loop(0, loops, lambda _, y: ntt.forward_columns(y, table, capacity, radix=radix), v)
 
     call, compile_s = _compiled(repeated, x)
-    median = float(np.median(_seconds(lambda: jax.block_until_ready(call(x)), repeats) / loops))
+    median = float(np.median(_times(lambda: jax.block_until_ready(call(x)), repeats).wall / loops))
     return {
         "setting": "transform alone",
         "backend": "device",
@@ -194,11 +225,11 @@ def _planned(name: str, mode: str, values: int, repeats: int) -> dict[str, Any]:
         )
 
     call, compile_s = _compiled(repeated, words, masks)
-    seconds = _seconds(lambda: jax.block_until_ready(call(words, masks)), repeats) / loops
-    return _row("encode and transform", "device", mode, values, seconds, None, plan=name, compile_s=compile_s)
+    times = Times(*(t / loops for t in _times(lambda: jax.block_until_ready(call(words, masks)), repeats)))
+    return _row("encode and transform", "device", mode, values, times, None, plan=name, compile_s=compile_s)
 
 
-def _tenseal(mode: str, values: int, repeats: int) -> Iterator[dict[str, Any]]:
+def _tenseal(mode: str, values: int) -> Timed:
     """TenSEAL at NVFLARE's setting: N = 8192, [60, 40, 40], scale 2^40; numpy to list timed apart, as its API takes lists."""
     import tenseal
 
@@ -214,32 +245,23 @@ def _tenseal(mode: str, values: int, repeats: int) -> Iterator[dict[str, Any]]:
     def convert() -> None:
         parts[:] = [array[i : i + slots].tolist() for i in range(0, values, slots)]
 
-    conversion = _seconds(convert, repeats)
+    conversion = _times(convert, 3)
     sealed: list[Any] = []
 
     def encrypt() -> None:
         sealed[:] = [tenseal.ckks_vector(context, part) for part in parts]
 
-    seconds = _seconds(encrypt, repeats)
-    bytes_per_value = sum(len(vector.serialize()) for vector in sealed[:8]) / (8 * slots)
-    label = "symmetric" if mode == "seeded" else "public_key"
-    yield _row(
-        NVFLARE,
-        "tenseal",
-        label,
-        values,
-        seconds,
-        bytes_per_value,
-        list_conversion_s=float(np.median(conversion)),
-    )
-
-
-def _tenseal_rows(repeats: int) -> Iterator[dict[str, Any]]:
-    if importlib.util.find_spec("tenseal") is None:
-        yield {"setting": NVFLARE, "backend": "tenseal", "missing": "tenseal is not installed here"}
-        return
-    for mode in MODES:
-        yield from _tenseal(mode, MILLION, repeats)
+    sample = [tenseal.ckks_vector(context, part) for part in parts[:8]]
+    facts = {
+        "setting": NVFLARE,
+        "backend": "tenseal",
+        "mode": "symmetric" if mode == "seeded" else "public_key",
+        "values": values,
+        "bytes_per_value": sum(len(vector.serialize()) for vector in sample) / (8 * slots),
+        "list_conversion_s": float(np.median(conversion.wall)),
+        "cores": 1,
+    }
+    return Timed(encrypt, 1, facts)
 
 
 def run(
@@ -248,9 +270,9 @@ def run(
     """Yield one record for each measurement.
 
     Args:
-        sections: Any of SECTIONS, in this order: "calls" and "accumulated" (both modes), "tenseal" (if installed, in this process), "large"
-            (25.6M values, on an accelerator only), "transform" (the NTT alone by radix and layout), "plans" (encoding and transforms
-            by plan).
+        sections: Any of SECTIONS, in this order: "calls" (both modes) and "tenseal" (if installed, in this process, taking turns with the calls),
+            "accumulated" (both modes), "large" (25.6M values, on an accelerator only), "transform" (the NTT alone by radix and layout),
+            "plans" (encoding and transforms by plan).
         quick: Fewer repetitions.
 
     Raises:
@@ -260,15 +282,18 @@ def run(
     if unknown:
         raise ValueError(f"unknown sections {unknown}; choose from {SECTIONS}")
     accelerator = jax.default_backend() != "cpu"
-    repeats = 5 if quick else 30
-    if "calls" in sections:
-        yield from (_one_call(mode, MILLION, repeats) for mode in MODES)
+    rounds = 2 if quick else 8
+    missing = "tenseal" in sections and importlib.util.find_spec("tenseal") is None
+    for mode in MODES:
+        made = [_one_call(mode, MILLION)] if "calls" in sections else []
+        made += [_tenseal(mode, MILLION)] if "tenseal" in sections and not missing else []
+        yield from _calls(made, rounds)
+    if missing:
+        yield {"setting": NVFLARE, "backend": "tenseal", "missing": "tenseal is not installed here"}
     if "accumulated" in sections:
         yield from (_accumulated(mode, MILLION, 3 if quick else 10, 64 if accelerator else 4) for mode in MODES)
-    if "tenseal" in sections:
-        yield from _tenseal_rows(2 if quick else 5)
     if "large" in sections and accelerator:
-        yield _one_call("public_key", RESNET50, 5)
+        yield from _calls([_one_call("public_key", RESNET50)], 1)
         yield _accumulated("public_key", RESNET50, 3, 8)
     if "transform" in sections:
         for radix, (columns, rows) in itertools.product((1, 2, 3, 4, 5), ((39, 1), (1, 39))):

@@ -12,6 +12,7 @@ equalled the sum.
 from __future__ import annotations
 
 import argparse
+import datetime
 import functools
 import json
 import tempfile
@@ -97,7 +98,8 @@ def measure(*, parties: int, values: int, repeats: int) -> list[dict[str, Any]]:
                 "values_per_s": values / median,
                 "bytes_per_value": size,
                 "exact": exact,
-                "device": f"{jax.default_backend()}: {device}",
+                "device": f"{jax.default_backend()}:{device}",
+                "date": datetime.date.today().isoformat(),
             }
         )
     return rows
