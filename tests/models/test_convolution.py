@@ -38,11 +38,11 @@ def test_convolution_and_its_gradients_are_xlas(window, padding):
     x, kernel = draw(2, 9, 8, 2), draw(window, window, 2, 3, seed=1)
 
     def ours(x, kernel):
-        return [models.convolve(x, kernel, s, padding) for s in (1, 2, (1, 3))]
+        return [models.convolve(x, kernel, s, padding) for s in (1, (2, 2))]
 
     def theirs(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
-        steps = ((1, 1), (2, 2), (1, 3))
+        steps = ((1, 1), (2, 2))
         return [lax.conv_general_dilated(x, kernel, s, padding, dimension_numbers=numbers) for s in steps]
 
     def flat(f):
@@ -75,7 +75,7 @@ def test_forward_mode_works_in_float32():
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_pooling_and_its_gradients_are_flaxs(padding):
     x = draw(2, 8, 7, 3)
-    cases = [((2, 2), None), ((3, 3), None), ((3, 3), (2, 2)), ((2, 3), (1, 2)), ((1, 2), (2, 2))]
+    cases = [((2, 2), None), ((3, 3), None), ((3, 3), (2, 2)), ((2, 3), (1, 2))]
 
     def ours(x):
         pools = [pool(x, w, s, padding) for w, s in cases for pool in (models.max_pool, models.average_pool)]

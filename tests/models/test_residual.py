@@ -53,7 +53,6 @@ def bottleneck_count(stages, width, classes):
 def test_resnet50_has_the_25_557_032_parameters_of_torchvisions():
     assert size(models.resnet50(), 224, 3) == 25_557_032 == bottleneck_count((3, 4, 6, 3), 64, 1000)
     assert size(models.resnet50(10, width=32), 64, 3) == bottleneck_count((3, 4, 6, 3), 32, 10)
-    assert size(models.resnet50(dtype=jnp.bfloat16), 64, 3) == 25_557_032
 
 
 def test_the_others_have_their_known_sizes():
