@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pathlib
 
-# Before jax is imported: four host devices so that shard_map tests mean something, two cores are all there is.
+# Before jax is imported: eight host devices so that shard_map tests mean something, two cores are all there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 # Most of a test's time is compilation, and workers and subprocesses compile the same programs: keep them on disk.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -11,6 +11,7 @@ keep to them; nothing is checked on the device.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -95,6 +96,10 @@ def _ranked(*arrays: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
     return tuple(a.reshape((1,) * (rank - a.ndim) + a.shape) for a in shaped)
 
 
+Upper = Callable[[jax.Array, jax.Array], jax.Array]
+"""Which instruction takes the upper half of a product: `jax.lax.mulhi`, or `randomness.wide.upper_product` in programs over several devices."""
+
+
 def _upper_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """The upper 32 bits of a b, broadcast."""
     return jax.lax.mulhi(*jnp.broadcast_arrays(a, b))
@@ -128,13 +133,15 @@ def negate(a: jax.Array, q: jax.typing.ArrayLike) -> jax.Array:
     return reduce_once(q - a, q)
 
 
-def barrett(x: jax.Array, q: jax.typing.ArrayLike, ratio: jax.typing.ArrayLike) -> jax.Array:
+def barrett(
+    x: jax.Array, q: jax.typing.ArrayLike, ratio: jax.typing.ArrayLike, *, upper: Upper = _upper_product
+) -> jax.Array:
     """Any uint32 x to [0, 2q), with ratio = floor(2^32 / q).
 
     With h = floor(x ratio / 2^32): x/q - 2 < h <= x/q, because x (2^32/q - ratio) / 2^32 < 1 and the floor loses less than 1. So x - h q < 2q.
     """
     x, q, ratio = _ranked(x, q, ratio)
-    return x - _upper_product(x, ratio) * q
+    return x - upper(x, ratio) * q
 
 
 def shoup_quotient(w: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -143,7 +150,12 @@ def shoup_quotient(w: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def multiply_shoup(
-    x: jax.Array, w: jax.typing.ArrayLike, quotient: jax.typing.ArrayLike, q: jax.typing.ArrayLike
+    x: jax.Array,
+    w: jax.typing.ArrayLike,
+    quotient: jax.typing.ArrayLike,
+    q: jax.typing.ArrayLike,
+    *,
+    upper: Upper = _upper_product,
 ) -> jax.Array:
     """X w mod q as a lazy residue: any uint32 x, constant w in [0, q) with its `shoup_quotient`, to [0, 2q).
 
@@ -151,7 +163,7 @@ def multiply_shoup(
     value x w - h q lies in [0, q + x q / 2^32), below 2q, so computing it modulo 2^32 is exact.
     """
     x, w, quotient, q = _ranked(x, w, quotient, q)
-    return x * w - _upper_product(x, quotient) * q
+    return x * w - upper(x, quotient) * q
 
 
 def montgomery(a: jax.Array, b: jax.Array, q: jax.typing.ArrayLike, inverse: jax.typing.ArrayLike) -> jax.Array:

@@ -18,6 +18,7 @@ import numpy as np
 
 from fedjax_poisson.ckks import modular, noise, ntt
 from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, fold_in, word_tiles
+from fedjax_poisson.randomness.wide import upper_product
 
 __all__ = [
     "Combination",
@@ -96,20 +97,22 @@ def base_three_digits(x: jax.Array) -> jax.Array:
     factors = np.asarray([min(-(-(1 << (32 + s)) // 3**j), (1 << 32) - 1) for j, s in enumerate(shifts)], np.uint32)
     factors, shift = factors[:, None], np.asarray(shifts, np.uint32)[:, None]
     first = np.arange(TRITS)[:, None] == 0
-    quotients = jax.lax.mulhi(*jnp.broadcast_arrays(x[None], factors[:-1])) >> shift[:-1]
+    quotients = upper_product(x[None], jnp.asarray(factors[:-1])) >> shift[:-1]
     lower = jnp.where(first, x[None], quotients)
-    upper = jax.lax.mulhi(*jnp.broadcast_arrays(x[None], factors[1:])) >> shift[1:]
+    upper = upper_product(x[None], jnp.asarray(factors[1:])) >> shift[1:]
     return lower - upper * jnp.uint32(3)
 
 
 def _modulo(words: jax.Array, m: int) -> jax.Array:
     """The integers sum words[i] 2^(32 i) modulo m < 2^28, words uint32 [W, n], W <= 7, to uint32 [n] in [0, m)."""
     q, ratio = jnp.uint32(m), jnp.uint32((1 << 32) // m)
-    total = modular.barrett(words[0], q, ratio)
+    total = modular.barrett(words[0], q, ratio, upper=upper_product)
     for i in range(1, words.shape[0]):
         weight = (1 << 32 * i) % m
-        total = total + modular.multiply_shoup(words[i], jnp.uint32(weight), jnp.uint32((weight << 32) // m), q)
-    return modular.reduce_once(modular.barrett(total, q, ratio), q)
+        total = total + modular.multiply_shoup(
+            words[i], jnp.uint32(weight), jnp.uint32((weight << 32) // m), q, upper=upper_product
+        )
+    return modular.reduce_once(modular.barrett(total, q, ratio, upper=upper_product), q)
 
 
 def centred_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:

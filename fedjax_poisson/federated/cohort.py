@@ -84,12 +84,14 @@ class CohortSum(NamedTuple):
       add: `(carry, params, shared, own, cohort, stream, key) -> (carry, own, report)`: one cohort or block; report is uint8 `[K]`, bits above.
       close: `(carry, key, stream) -> Total`; `key` is what senders encrypt under, None without encryption. Transforms of summed masks happen here.
       counts: `(params, shared, own, cohort, stream) -> (int32 [K, D], own, report)`: for backends that encrypt on the host.
+      one_by_one: whether every client's ciphertext is made by itself.
     """
 
     start: Callable[[], Tree]
     add: Callable[..., tuple[Tree, Tree, Array]]
     close: Callable[..., Total]
     counts: Callable[..., tuple[Array, Tree, Array]]
+    one_by_one: bool
 
 
 def default_chunk(dimension: int, clients: int) -> int:
@@ -241,7 +243,7 @@ def cohort_sum(
         )
         return sent, new_own, report
 
-    return CohortSum(start, add, close, counts)
+    return CohortSum(start, add, close, counts, each)
 
 
 def _add_each(params: Any, key: Any, total: Ciphertext, sent: Array, streams: Stream, present: Array) -> Ciphertext:

@@ -152,7 +152,7 @@ def fedavg(
         sampling_rate=sampling_rate,
     )
     key = None if device is None else device.key
-    many = None if mesh is None else spread_lib.spread(programs, mesh, None if device is None else device.params)
+    many = None if mesh is None else spread_lib.spread(programs, mesh)
     sealed_bytes = 4 * size if aggregator is None or level == "off" else aggregator.message_bytes(size)
 
     def init(rng: Array) -> FedState:
@@ -214,15 +214,13 @@ def fedavg(
         if many is not None:
             assert mesh is not None
             state = spread_lib.replicated(mesh, state)  # a state that was read from a checkpoint lies on one device
-            carries, own, seen = many.start(), state.own, []
+            carry, own, seen = many.start(), state.own, []
             for part in parts:
                 mine = take_own(own, part.ids)
-                carries, new, report = many.add(
-                    carries, state.server.params, state.shared, mine, _arrays(part), stream, key
-                )
+                carry, new, report = many.add(carry, state.server.params, state.shared, mine, _arrays(part), stream)
                 own, report = keep_own(own, part.ids, part.present, new, report)
                 seen.append((part.numbers, report))
-            return close(many.gather(carries), jax.device_put(stream, many.first)), own, seen
+            return close(many.gather(carry), jax.device_put(stream, many.first)), own, seen
         if isinstance(parts, list):
             total, own, report = whole(state, _arrays(parts[0]), stream)
             return total, own, [(parts[0].numbers, report)]

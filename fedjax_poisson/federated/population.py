@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -240,7 +241,7 @@ def cohort_blocks(
     def produce() -> Iterator[Cohort]:
         starts = iter(range(0, ids.size, block))
         with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="cohort") as pool:
-            waiting = [pool.submit(gather, start) for start, _ in zip(starts, range(ahead), strict=False)]
+            waiting = [pool.submit(gather, start) for start in itertools.islice(starts, ahead)]
             while waiting:
                 ready = waiting.pop(0).result()
                 if (start := next(starts, None)) is not None:

@@ -1,17 +1,21 @@
 """A cohort over several devices and several processes: every device sums its own clients, one collective adds the integers.
 
-Each device runs the same single-device program on its part of the cohort (`jax` starts them side by side), so a client's bits cannot depend on where it is
-computed. The partial sums are then added by one `shard_map`, as integers: no order, no rounding. Only the collective is a program over all devices, because
-programs over several devices cannot hold the wide product `lax.mulhi` of clipping, sampling and transforms in jax up to 0.10 ("Unable to convert MHLO to
-StableHLO").
+The clients' part is one program over the mesh (`shard_map`): each device scans its share of the cohort and holds partial sums of its own. A second program
+adds these as integers: no order, no rounding, the same bits on one device and on many. What follows, the transforms of the summed masks and the opening,
+is done by each process on its first device, from the same integers.
 
-Several processes: call `jax.distributed.initialize(...)` first, then make the mesh; every process runs the same script. A process whose peer has died gets
-a `RoundLost` at the collective: nothing was opened or charged, and all processes can be started again from the last checkpoint.
+Several processes: call `jax.distributed.initialize(...)` first, then make the mesh; every process runs the same script. When a process dies, the others cannot
+finish the round's collective: they say what they are waiting for, and end with `RoundLost` or are ended by jax once its heartbeat has timed out
+(`heartbeat_timeout_seconds` of `initialize`). Nothing of that round was opened or charged, and all processes can be started again from the last checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +25,6 @@ from jax import Array, shard_map
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fedjax_poisson.ckks import Ciphertext, CkksParameters, modular
 from fedjax_poisson.federated.cohort import CohortSum
 from fedjax_poisson.federated.population import CLIENTS, Cohort
 from fedjax_poisson.federated.private_sum import Gate
@@ -29,6 +32,7 @@ from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness import stream as new_stream
 
 Tree = Any
+_LOG = logging.getLogger("fedjax_poisson")
 
 
 class RoundLost(RuntimeError):
@@ -39,16 +43,16 @@ class Spread(NamedTuple):
     """The parts of a round over a mesh.
 
     Attributes:
-      start: `() -> carries`, one for each device of this process.
-      add: `(carries, params, shared, own, cohort, stream, key) -> (carries, own, report)`; `own` are the rows of the cohort's clients, spread like
-        the cohort, and so are the results.
-      gather: `(carries) -> carry` on this process's first device, the same in every process. Raises `RoundLost`.
+      start: `() -> carry`, partial sums with a leading axis of devices, spread over the mesh.
+      add: `(carry, params, shared, own, cohort, stream) -> (carry, own, report)`; `own` are the rows of the cohort's clients, spread like the cohort, and
+        so are the results.
+      gather: `(carry) -> carry` on this process's first device, the same in every process. Raises `RoundLost`.
       first: this process's first device.
     """
 
-    start: Callable[[], list[Tree]]
-    add: Callable[..., tuple[list[Tree], Tree, Array]]
-    gather: Callable[[list[Tree]], Tree]
+    start: Callable[[], Tree]
+    add: Callable[..., tuple[Tree, Tree, Array]]
+    gather: Callable[[Tree], Tree]
     first: jax.Device
 
 
@@ -102,66 +106,48 @@ def first_process_gate(gate: Gate | None) -> Gate | None:
     return ask
 
 
-def spread(programs: CohortSum, mesh: Mesh, params: CkksParameters | None) -> Spread:
-    """The programs of a round, one copy for each device of this process.
+def spread(programs: CohortSum, mesh: Mesh) -> Spread:
+    """The programs of a round over a mesh.
 
     Args:
-      programs: the single-device programs.
+      programs: those of one device, without ciphertexts made one by one.
       mesh: devices (`client_mesh`).
-      params: ring parameters where ciphertexts are summed.
 
     Raises:
-      ValueError: the mesh has other axes.
+      ValueError: the mesh has other axes, or the programs make ciphertexts one by one.
     """
     if mesh.axis_names != (CLIENTS,):
         raise ValueError(f'the mesh has axes {mesh.axis_names}; it must have the one axis "{CLIENTS}" (client_mesh).')
-    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    split, everywhere = PartitionSpec(CLIENTS), PartitionSpec()
-    one_start, one_add = jax.jit(programs.start), jax.jit(programs.add)
+    if programs.one_by_one:
+        raise ValueError(
+            "Ciphertexts made one by one (seeded keys, or transforms='each') need a product that jax cannot compile for several devices yet: "
+            "use public-key or threshold encryption with transforms='summed', or one device."
+        )
+    devices, split, whole = mesh.devices.size, PartitionSpec(CLIENTS), PartitionSpec()
 
-    def joined(parts: list[Tree]) -> Tree:
-        """The devices' parts as one array over the mesh, end to end."""
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, split))
+    def start() -> Tree:
+        return jax.tree.map(lambda leaf: jnp.zeros((devices, *leaf.shape), leaf.dtype), programs.start())
 
-        def one(*leaves: Array) -> Array:
-            shape = (mesh.devices.size * leaves[0].shape[0], *leaves[0].shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, NamedSharding(mesh, split), list(leaves))
+    def local(carry: Tree, weights: Tree, shared: Tree, own: Tree, cohort: Cohort, stream: Stream) -> Any:
+        mine = jax.tree.map(lambda leaf: leaf[0], carry)
+        mine, own, report = programs.add(mine, weights, shared, own, cohort, stream, None)
+        return jax.tree.map(lambda leaf: leaf[None], mine), own, report
 
-        return jax.tree.map(one, *parts)
-
-    def start() -> list[Tree]:
-        return [jax.device_put(one_start(), device) for device in local]
-
-    def add(
-        carries: list[Tree], weights: Tree, shared: Tree, own: Tree, cohort: Cohort, stream: Stream, key: Any = None
-    ) -> tuple[list[Tree], Tree, Array]:
-        added, owns, reports = [], [], []
-        for i, device in enumerate(local):
-            mine = jax.tree.map(lambda leaf, i=i: leaf.addressable_shards[i].data, (weights, shared, own, cohort))
-            carry, new_own, report = one_add(carries[i], *mine, *jax.device_put((stream, key), device))
-            added.append(carry)
-            owns.append(new_own)
-            reports.append(report)
-        return added, joined(owns), joined(reports)
+    specs = (split, whole, whole, split, split, whole)
+    add = jax.jit(shard_map(local, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
 
     def over_devices(stacked: Tree) -> Tree:
         mine = jax.tree.map(lambda leaf: leaf[0], stacked)
-        sums = {name: leaf for name, leaf in mine.items() if name not in ("largest", "ciphertext")}
-        total = jax.lax.psum(sums, CLIENTS) | {"largest": jax.lax.pmax(mine["largest"], CLIENTS)}
-        if "ciphertext" in mine:
-            assert params is not None
-            data, q = jax.lax.all_gather(mine["ciphertext"].data, CLIENTS), modular.constants(params.moduli).q
-            whole = data[0]
-            for i in range(1, mesh.devices.size):
-                whole = modular.add(whole, data[i], q)
-            total["ciphertext"] = Ciphertext(whole, None, jax.lax.psum(mine["ciphertext"].senders, CLIENTS))
-        return total
+        sums = {name: leaf for name, leaf in mine.items() if name != "largest"}
+        return jax.lax.psum(sums, CLIENTS) | {"largest": jax.lax.pmax(mine["largest"], CLIENTS)}
 
-    collect = jax.jit(shard_map(over_devices, mesh=mesh, in_specs=split, out_specs=everywhere, check_vma=False))
+    collect = jax.jit(shard_map(over_devices, mesh=mesh, in_specs=split, out_specs=whole, check_vma=False))
 
-    def gather(carries: list[Tree]) -> Tree:
-        stacked = joined([jax.tree.map(lambda leaf: leaf[None], carry) for carry in carries])
+    def gather(carry: Tree) -> Tree:
         try:
-            total = jax.block_until_ready(collect(stacked))
+            with _patience():
+                total = jax.block_until_ready(collect(carry))
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
@@ -171,4 +157,29 @@ def spread(programs: CohortSum, mesh: Mesh, params: CkksParameters | None) -> Sp
             ) from error
         return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, total)
 
-    return Spread(start, add, gather, local[0])
+    first = next(device for device in mesh.devices.flat if device.process_index == jax.process_index())
+    return Spread(start, add, gather, first)
+
+
+@contextlib.contextmanager
+def _patience(seconds: float = 3.0) -> Iterator[None]:
+    """Say what is being waited for if a collective of several processes takes long: if a peer is dead, jax ends this process without a word of ours."""
+    if jax.process_count() == 1:
+        yield
+        return
+    say = threading.Timer(
+        seconds,
+        _LOG.warning,
+        [
+            "process %d of %d waits for the other processes' sums of this round. If one of them has died this process will end: nothing of this round "
+            "has been opened or charged, start all processes again from the last checkpoint.",
+            jax.process_index(),
+            jax.process_count(),
+        ],
+    )
+    say.daemon = True
+    say.start()
+    try:
+        yield
+    finally:
+        say.cancel()

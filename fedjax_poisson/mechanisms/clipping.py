@@ -29,6 +29,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fedjax_poisson.randomness.wide import upper_product
+
 GRID_BITS = 20
 """The grid of embedded values has steps of 2**-20 of the mechanism's total bound."""
 
@@ -127,7 +129,9 @@ def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
     exactly. NaN becomes 0, an infinite coordinate the largest float.
     """
     finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-    scaled, is_long = _scaled_to_norm(finite, limits)  # inside the bound by its factor: n s / 2**point has norm N s**2 / 4**point <= B
+    scaled, is_long = _scaled_to_norm(
+        finite, limits
+    )  # inside the bound by its factor: n s / 2**point has norm N s**2 / 4**point <= B
     # A short update can pass the bound by the rounding of its product with the scale only; one select at the end keeps both ways cheap to fuse.
     return jnp.where(is_long, scaled, shrink_to_norm(to_grid(finite, limits), limits.squared_norm_limit))
 
@@ -175,7 +179,7 @@ def shrink_to_norm(grid: Array, squared_norm_limit: int) -> Array:
 def _product_shifted(magnitude: Array, factor: Array, shift: int) -> Array:
     """`(magnitude * factor) >> shift` of uint32 `[D]` and uint32 `[]`, 1 <= shift <= 31, saturating at 2**31 - 1."""
     low = magnitude * factor
-    high = jax.lax.mulhi(magnitude, jnp.broadcast_to(factor, magnitude.shape))
+    high = upper_product(magnitude, factor[None])
     value = (low >> jnp.uint32(shift)) | (high << jnp.uint32(32 - shift))
     return jnp.where(high >> jnp.uint32(shift - 1) == 0, value, jnp.uint32(2**31 - 1))
 

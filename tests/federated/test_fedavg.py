@@ -1,0 +1,324 @@
+"""Rounds of many clients: the same bits at every level of encryption, layout, backend and number of devices; what is refused, what is named."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fedjax_poisson import accounting, federated, models
+from fedjax_poisson.ckks import RoundRefused, aggregator
+from fedjax_poisson.mechanisms import gaussian, poisson_embedding
+from fedjax_poisson.randomness import fold_in
+from tests.federated.helpers import seeded
+
+CLIENTS, RECORDS, FEATURES, SENDERS = 14, 6, 4, 12
+SIZE = FEATURES + 1
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
+Y = (X[..., 0] > 0).astype(np.float32)
+EVERYBODY = np.ones((CLIENTS, RECORDS), bool)
+IDS = np.asarray([13, 0, 5, 2, 7, 1, 11, 3, 4, 12, 6, 9])
+MECHANISM = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05)
+ROOT = seeded(11)
+
+
+@functools.cache
+def _aggregator(backend: str, mode: str = "public_key", minimum: int = SENDERS):
+    more = {"mode": mode, "stream": fold_in(ROOT, "keys")} if backend == "device" else {}
+    if mode == "threshold":
+        more["parties"] = 3
+    bound = MECHANISM.count_bound(SENDERS, SIZE)
+    return aggregator(backend, count_bound=bound, senders=SENDERS, minimum_senders=minimum, size=SIZE, **more)
+
+
+@functools.cache
+def _population(on_device: bool = True):
+    return federated.make_population(X, Y, EVERYBODY, on_device=on_device)
+
+
+def _algorithm(agg=None, *, population=None, mechanism=MECHANISM, client=None, **more):
+    return federated.fedavg(
+        models.logistic(),
+        client=client or federated.local_sgd(0.5, batch_size=3),
+        population=population or _population(),
+        senders=more.pop("senders", SENDERS),
+        server_optimizer=more.pop("server_optimizer", optax.sgd(1.0)),
+        mechanism=mechanism,
+        aggregator=agg,
+        **more,
+    )
+
+
+def _vector(algorithm, state):
+    leaves = jax.tree.leaves(jax.tree.map(np.asarray, algorithm.parameters(state)))
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
+
+
+def _after(algorithm, cohorts=(IDS,), **more):
+    state = algorithm.init(jax.random.key(0))
+    info = None
+    for number, cohort in enumerate(cohorts):
+        state, info = algorithm.apply(state, cohort, fold_in(ROOT, "round", number), **more)
+    return _vector(algorithm, state), info
+
+
+@functools.cache
+def _encrypted():
+    """The algorithm that most tests share: every client encrypted, ten of twelve are enough."""
+    return _algorithm(_aggregator("device", minimum=10))
+
+
+@functools.cache
+def _reference():
+    return _after(_algorithm())
+
+
+def test_without_privacy_it_is_the_mean_of_the_clients_updates():
+    algorithm = _algorithm(mechanism=None)
+    got, info = _after(algorithm)
+    client = federated.local_sgd(0.5, batch_size=3)(models.logistic())
+    from fedjax_poisson.federated.client import Examples, run_client
+
+    start = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
+    updates = [run_client(client, start, (), (), Examples(jnp.asarray(X[i]), jnp.asarray(Y[i])), ROOT)[0] for i in IDS]
+    np.testing.assert_allclose(got, np.mean(np.asarray(updates), axis=0), atol=1e-6)
+    assert "NO ENCRYPTION" in info.encryption and info.bytes_up_per_sender == 4 * SIZE
+    assert np.isinf(algorithm.rdp(np.asarray([2.0, 3.0]))).all()
+
+
+@pytest.mark.parametrize(
+    ("backend", "mode", "level", "transforms"),
+    [
+        ("device", "public_key", "every_client", "summed"),
+        ("device", "public_key", "every_client", "each"),
+        ("device", "public_key", "sum_only", "summed"),
+        ("device", "seeded", "every_client", "summed"),
+        ("tenseal", "public_key", "every_client", "summed"),
+        ("plain", "public_key", "every_client", "summed"),
+    ],
+)
+def test_encryption_changes_no_bit_of_the_model(backend, mode, level, transforms):
+    agg = _aggregator(backend, mode)
+    usual = (backend, mode, level, transforms) == ("device", "public_key", "every_client", "summed")
+    own = functools.partial(_algorithm, agg, encryption=level, layout=federated.Layout(transforms=transforms))
+    got, info = _after(_encrypted() if usual else own())
+    np.testing.assert_array_equal(got, _reference()[0])
+    assert info.senders == SENDERS and info.bytes_up_per_sender >= agg.message_bytes(SIZE)
+    assert ("SUM ONLY" in info.encryption) == (level == "sum_only")
+
+
+def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
+    """The levels agree in the opened counts by exactness; here the ciphertexts themselves agree, absent clients included."""
+    from fedjax_poisson.federated.cohort import Layout, cohort_sum
+
+    device = _aggregator("device").device
+    client = federated.local_sgd(0.5, batch_size=3)(models.logistic())
+    cohort = federated.make_cohort(_population(), IDS, present=np.arange(SENDERS) != 4)._replace(numbers=())
+    params = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
+    found = []
+    for transforms in ("summed", "each"):
+        programs = cohort_sum(
+            client, SIZE, MECHANISM, clients=SENDERS, params=device.params, encryption_level="every_client",
+            layout=Layout(chunk=5, transforms=transforms),
+        )  # fmt: skip
+
+        @jax.jit
+        def run(cohort, stream, programs=programs):
+            carry, _, report = programs.add(programs.start(), params, (), (), cohort, stream, device.key)
+            return programs.close(carry, device.key, stream), report
+
+        found.append(run(cohort, ROOT))
+    (summed, report), (each, _) = found
+    np.testing.assert_array_equal(np.asarray(summed.ciphertext.data), np.asarray(each.ciphertext.data))
+    assert int(summed.senders) == int(each.ciphertext.senders) == SENDERS - 1
+    assert int(summed.largest) == int(each.largest) > 0
+    assert np.asarray(report).tolist() == [8 if i == 4 else 0 for i in range(SENDERS)]
+
+
+def test_chunks_and_streamed_blocks_give_the_same_bits():
+    host = _population(on_device=False)
+    algorithm = _algorithm(_aggregator("device"), layout=federated.Layout(chunk=2), population=host)
+    got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 5)])
+    np.testing.assert_array_equal(got, _reference()[0])
+    assert info.senders == SENDERS and info.absent == ()
+    with pytest.raises(ValueError, match="there is nobody to sum over"):
+        _after(algorithm, [iter(())])
+
+
+def test_one_device_and_many_give_the_same_bits():
+    mesh = federated.client_mesh()
+    assert mesh.devices.size == 8, "tests run with eight forced host devices (conftest)"
+    host = _population(on_device=False)
+    layout = federated.Layout(chunk=1)
+    algorithm = _algorithm(_aggregator("device"), population=host, layout=layout, mesh=mesh)
+    got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 8, multiple=8, mesh=mesh)])
+    np.testing.assert_array_equal(got, _reference()[0])
+    assert info.senders == SENDERS and info.absent == ()
+    spread = federated.make_cohort(federated.make_population(X, Y, EVERYBODY, mesh=mesh), IDS, multiple=8, mesh=mesh)
+    got, _ = _after(algorithm, [iter([spread])])
+    np.testing.assert_array_equal(got, _reference()[0])
+    assert algorithm.apply_rounds is None
+    with pytest.raises(ValueError, match="one by one"):
+        _algorithm(_aggregator("device", "seeded"), mesh=mesh)
+
+
+def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
+    cohorts = [np.roll(IDS, number) for number in range(3)]
+    algorithm = _encrypted()
+    one_by_one, _ = _after(algorithm, cohorts)
+    paid: list[int] = []
+    gates = [functools.partial(paid.append, number) for number in range(3)]
+    state, info = algorithm.apply_rounds(
+        algorithm.init(jax.random.key(0)), np.stack(cohorts), fold_in(ROOT, "round"), gates
+    )
+    np.testing.assert_allclose(_vector(algorithm, state), one_by_one, atol=1e-6)
+    assert paid == [0, 1, 2] and int(state.server.round) == 3 and info.distance < 7 / 16
+
+    def refuse() -> None:
+        raise accounting.BudgetExhausted("no more")
+
+    with pytest.raises(accounting.BudgetExhausted):
+        algorithm.apply_rounds(state, cohorts, ROOT, [gates[0], refuse, gates[2]])
+    with pytest.raises(ValueError, match=r"ids has shape \(12,\)"):
+        algorithm.apply_rounds(state, IDS, ROOT)
+    threshold = _algorithm(_aggregator("device", "threshold"))
+    with pytest.raises(ValueError, match="single key holder"):
+        threshold.apply_rounds(state, np.stack(cohorts), ROOT)
+
+
+def test_one_compilation_serves_all_rounds():
+    traces = []
+    model = models.logistic()
+
+    def loss(params, x, y):
+        traces.append(1)
+        return model.loss(params, x, y)
+
+    algorithm = federated.fedavg(
+        model._replace(loss=loss), client=federated.local_sgd(0.5, batch_size=3), population=_population(), senders=SENDERS,
+        server_optimizer=optax.sgd(0.1, momentum=0.9), mechanism=MECHANISM,
+    )  # fmt: skip
+    state, counts = algorithm.init(jax.random.key(0)), []
+    for number in range(4):
+        state, _ = algorithm.apply(state, np.roll(IDS, number), fold_in(ROOT, number))
+        counts.append(len(traces))
+    assert counts[0] == counts[-1] > 0
+
+
+def test_lost_clients_cost_their_share_only_and_below_the_minimum_nothing_is_opened():
+    algorithm = _encrypted()
+    asked: list[str] = []
+    gate = functools.partial(asked.append, "asked")
+    lost = federated.make_cohort(_population(), IDS, present=~np.isin(IDS, [0, 5]))
+    got, info = _after(algorithm, [lost], gate=gate)
+    assert info.senders == 10 and sorted(info.absent) == [0, 5] and asked == ["asked"]
+    kept, _ = _after(algorithm, [IDS[~np.isin(IDS, [0, 5])]])
+    np.testing.assert_array_equal(got, kept)
+    few = federated.make_cohort(_population(), IDS, present=~np.isin(IDS, [0, 5, 2]))
+    with pytest.raises(RoundRefused, match=r"9 of 12 clients sent, at least 10.*nothing was charged"):
+        _after(algorithm, [few], gate=gate)
+    assert asked == ["asked"], "a refused round is not charged"
+
+
+def test_broken_and_empty_clients_are_named_and_send_noise_only():
+    x, mask = X.copy(), EVERYBODY.copy()
+    x[7, 2, 1], x[3, 0, 0] = np.nan, np.inf
+    mask[11] = False
+    got, info = _after(_encrypted(), [federated.make_cohort(federated.make_population(x, Y, mask), IDS)])
+    assert sorted(info.not_finite) == [3, 7] and info.empty == (11,) and info.senders == SENDERS
+    assert np.isfinite(got).all()
+    # The same as if these three had had an update of zero: the noise shares are all there.
+    zeros = x.copy()
+    zeros[[3, 7]] = 0
+    mask[[3, 7]] = False
+    same, named = _after(_encrypted(), [federated.make_cohort(federated.make_population(zeros, Y, mask), IDS)])
+    np.testing.assert_array_equal(got, same)
+    assert sorted(named.empty) == [3, 7, 11]
+    assert np.abs(got - _after(_encrypted())[0]).max() > 0
+
+
+def test_with_sampling_everybody_sends_and_the_curve_is_amplified():
+    orders, everyone = accounting.integer_orders(32), _algorithm(senders=CLIENTS)
+    expected = accounting.subsampled_rdp(orders, everyone.rdp(orders), 0.25)
+    np.testing.assert_array_equal(_algorithm(senders=CLIENTS, sampling_rate=0.25).rdp(orders), expected)
+    rarely = _algorithm(senders=CLIENTS, sampling_rate=2.0**-32)
+    nobody, info = _after(rarely, [np.arange(CLIENTS)])
+    assert info.senders == CLIENTS
+    empty = federated.make_population(X, Y, ~EVERYBODY)
+    only_noise, _ = _after(everyone, [federated.make_cohort(empty, np.arange(CLIENTS))])
+    np.testing.assert_array_equal(nobody, only_noise)
+    assert np.abs(_after(everyone, [np.arange(CLIENTS)])[0] - only_noise).max() > 0
+    with pytest.raises(ValueError, match="every client must send"):
+        _after(rarely, [IDS])
+
+
+def test_the_accountant_gets_the_honest_senders_of_the_smallest_release():
+    orders = np.asarray([2.0, 8.0])
+    curve = _encrypted().rdp(orders)
+    np.testing.assert_array_equal(curve, MECHANISM.rdp(orders, 9, SIZE))
+    assert (curve > MECHANISM.rdp(orders, SENDERS, SIZE)).all()
+
+
+def test_scaffold_keeps_states_at_clients_that_took_part():
+    algorithm = _algorithm(mechanism=None, client=federated.scaffold(0.5, batch_size=3), minimum_senders=11)
+    state = algorithm.init(jax.random.key(0))
+    lost = federated.make_cohort(_population(), IDS, present=IDS != 5)
+    state, _ = algorithm.apply(state, lost, ROOT)
+    moved = np.abs(np.asarray(state.own["weight"])).max(axis=1) > 0
+    assert moved.tolist() == [i in IDS and i != 5 for i in range(CLIENTS)]
+    c = np.asarray(state.shared[0]["weight"])
+    np.testing.assert_allclose(
+        c, np.asarray(state.own["weight"]).sum(axis=0) / (SENDERS - 1) * SENDERS / CLIENTS, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.yogi(0.1), optax.adagrad(0.1)])
+def test_server_optimisers_see_minus_the_mean_update(optimizer):
+    plain, _ = _after(_algorithm(mechanism=None))
+    with jax.numpy_dtype_promotion("standard"):  # optax's own code is not written for the strict rules
+        got, _ = _after(_algorithm(mechanism=None, server_optimizer=optimizer))
+        expected = optimizer.update(jnp.asarray(-plain), optimizer.init(jnp.zeros(SIZE)), jnp.zeros(SIZE))[0]
+    np.testing.assert_allclose(got, np.asarray(expected), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: federated.make_population([X[0], X[1, :2]], [Y[0], Y[1, :2]], records=5), "client 0 has 6 records, clients are padded to 5"),
+        (lambda: federated.make_population([X[0]], [Y[0, :3]]), "client 0 has 6 records and 3 labels"),
+        (lambda: federated.make_population(X, Y[:, :3]), "both start with"),
+        (lambda: federated.make_cohort(_population(), range(15)), "15 clients, the population 14"),
+        (lambda: federated.make_cohort(_population(), [1, 2, 1]), "names client 1 twice"),
+        (lambda: federated.make_cohort(_population(), [1, 20]), r"names client 20; clients are 0\.\.13"),
+        (lambda: federated.make_cohort(_population(), [1, 2], present=[True]), "present has shape"),
+        (lambda: _algorithm(senders=20), "senders=20, but the population has 14"),
+        (lambda: _algorithm(sampling_rate=0.5), "senders must be 14"),
+        (lambda: _algorithm(minimum_senders=1), "hides nothing"),
+        (lambda: _algorithm(honest_senders=13), "honest_senders=13"),
+        (lambda: _algorithm(adjacency="add_remove"), "noise"),
+        (lambda: _algorithm(_aggregator("device"), senders=13), "the aggregator is for 12 to 12 senders"),
+        (lambda: _algorithm(_aggregator("plain"), encryption="sum_only"), "encrypts every client's counts on the host"),
+        (lambda: _algorithm(_aggregator("device"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "needs integers"),
+        (lambda: _algorithm(encryption="every_client"), "needs a mechanism that sends integers and an aggregator"),
+        (lambda: federated.Layout(chunk=0), "chunk=0"),
+        (lambda: federated.client_mesh(99), "devices=99"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_a_reason(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_count_beyond_the_bound_is_refused_before_it_is_charged():
+    from fedjax_poisson.federated.cohort import Total
+    from fedjax_poisson.federated.fedavg import _open
+
+    agg = _aggregator("device")
+    total = Total(None, None, jnp.uint32(SENDERS), jnp.int32(agg.info.count_bound + 1))
+    with pytest.raises(RoundRefused, match="nothing was charged"):
+        _open(agg, total, SIZE, "every_client", lambda: pytest.fail("charged"), 0)
