@@ -5,16 +5,18 @@ on a privacy ledger. The command line is `fedjax-poisson run`.
 """
 
 from fedjax_poisson import accounting, ckks, data, federated, mechanisms, models, randomness
-from fedjax_poisson.federated import fedsgd
+from fedjax_poisson.federated import fedavg, fedsgd, local_sgd
 from fedjax_poisson.mechanisms import gaussian, poisson_embedding, skellam
 
 __all__ = [
     "accounting",
     "ckks",
     "data",
+    "fedavg",
     "federated",
     "fedsgd",
     "gaussian",
+    "local_sgd",
     "mechanisms",
     "models",
     "poisson_embedding",

@@ -12,7 +12,7 @@ in every round and always sends the full dark noise, and takes part with a secre
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,27 +23,27 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson import accounting, trees
-from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.federated import cohort as cohort_lib
 from fedjax_poisson.federated import population as population_lib
 from fedjax_poisson.federated import spread as spread_lib
-from fedjax_poisson.federated.algorithm import Algorithm, check_sampling
+from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.client import ClientOf
-from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Encryption, Layout, Total
+from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Encryption, Layout
 from fedjax_poisson.federated.fused import RoundParts, fused_rounds
 from fedjax_poisson.federated.population import Cohort, Population
 from fedjax_poisson.federated.private_sum import Gate
+from fedjax_poisson.federated.release import arrays, check_parts, check_round, named, open_total, reports, sums_on_host
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
 from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
 from fedjax_poisson.models import Model
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import Stream
 
 ENCRYPTION_IN_WORDS: dict[str, str] = {
     "every_client": "every client's update is encrypted; only the encrypted sum is opened",
     "sum_only": "SUM ONLY: the updates are added in the clear inside the simulation and only their sum is encrypted",
     "off": "NO ENCRYPTION: the sum is handed over in the clear",
 }
-_AT_ONCE = 16  # clients whose counts are fetched at once for a backend on the host
 
 
 class FedState(NamedTuple):
@@ -132,7 +132,7 @@ def fedavg(
     """
     level: Encryption = encryption or ("off" if aggregator is None else "every_client")
     minimum = minimum_senders or (senders if aggregator is None else aggregator.info.minimum_senders)
-    _check(population, senders, minimum, mechanism, aggregator, level, sampling_rate, adjacency, mesh)
+    check_parts(population, senders, minimum, mechanism, aggregator, level, sampling_rate, adjacency, mesh)
     honest = minimum - 1 if honest_senders is None else honest_senders
     if mechanism is not None:
         check_honest(honest, minimum)
@@ -217,16 +217,16 @@ def fedavg(
             carry, own, seen = many.start(), state.own, []
             for part in parts:
                 mine = take_own(own, part.ids)
-                carry, new, report = many.add(carry, state.server.params, state.shared, mine, _arrays(part), stream)
+                carry, new, report = many.add(carry, state.server.params, state.shared, mine, arrays(part), stream)
                 own, report = keep_own(own, part.ids, part.present, new, report)
                 seen.append((part.numbers, report))
             return close(many.gather(carry), jax.device_put(stream, many.first)), own, seen
         if isinstance(parts, list):
-            total, own, report = whole(state, _arrays(parts[0]), stream)
+            total, own, report = whole(state, arrays(parts[0]), stream)
             return total, own, [(parts[0].numbers, report)]
         carry, own, seen = start(), state.own, []
         for part in parts:
-            carry, own, report = one_block(carry, state, own, _arrays(part), stream)
+            carry, own, report = one_block(carry, state, own, arrays(part), stream)
             seen.append((part.numbers, report))
         return close(carry, stream), own, seen
 
@@ -243,16 +243,16 @@ def fedavg(
             ]
         if on_host:
             assert aggregator is not None
-            total, own, seen = _sums_on_host(aggregator, one_count, state, cohort, stream)
+            total, own, seen = sums_on_host(aggregator, one_count, state, cohort, stream)
         else:
             total, own, seen = sums(state, cohort, stream)
-        ids, flags = _seen(seen)
+        ids, flags = reports(seen)
         present = int(((flags & ABSENT) == 0).sum())
         sealed_at = time.perf_counter()
-        _check_round(
+        check_round(
             ids.size, present, senders=senders, minimum=minimum, everyone=sampling_rate < 1, size=population.size
         )
-        values, distance = _open(aggregator, total, size, level, gate, number)
+        values, distance = open_total(aggregator, total, size, level, gate, number)
         opened_at = time.perf_counter()
         state, norm = finish(state, own, values, jnp.uint32(present))
         norm = float(norm)
@@ -262,9 +262,9 @@ def fedavg(
             encryption=ENCRYPTION_IN_WORDS[level],
             distance=distance,
             update_norm=norm,
-            not_finite=_named(ids, flags, NOT_FINITE),
-            empty=_named(ids, flags, EMPTY),
-            absent=_named(ids, flags, ABSENT),
+            not_finite=named(ids, flags, NOT_FINITE),
+            empty=named(ids, flags, EMPTY),
+            absent=named(ids, flags, ABSENT),
             seconds={
                 "train and seal": sealed_at - began,
                 "open": opened_at - sealed_at,
@@ -283,123 +283,6 @@ def fedavg(
     parts = RoundParts(programs, add_block, mean_update, step, key, size)
     fused = fused_rounds(parts, population, aggregator, level, senders)
     return Algorithm(init, apply, lambda state: final_parameters(state.server, average_from), rdp, fused)
-
-
-def _check(
-    population: Population,
-    senders: int,
-    minimum: int,
-    mechanism: Mechanism | None,
-    aggregator: Aggregator | None,
-    level: Encryption,
-    sampling_rate: float,
-    adjacency: Adjacency,
-    mesh: Mesh | None,
-) -> None:
-    check_sampling(sampling_rate, adjacency)
-    if not 1 <= senders <= population.size:
-        raise ValueError(
-            f"senders={senders}, but the population has {population.size} clients: a client takes part once a round."
-        )
-    if sampling_rate < 1 and senders != population.size:
-        raise ValueError(
-            f"sampling_rate={sampling_rate} claims amplification: then every client of the population must send its noise in every round, "
-            f"so senders must be {population.size}, not {senders}. With smaller cohorts leave sampling_rate at 1 and cap each client's rounds."
-        )
-    if not 1 <= minimum <= senders:
-        raise ValueError(f"minimum_senders={minimum} must be between 1 and senders={senders}.")
-    if mechanism is not None and minimum < 2:
-        raise ValueError("A sum over one client hides nothing: minimum_senders must be at least 2.")
-    if level == "off":
-        return
-    if aggregator is None or mechanism is None:
-        raise ValueError(
-            f"encryption={level!r} needs a mechanism that sends integers and an aggregator; or use encryption='off'."
-        )
-    if aggregator.info.senders < senders or minimum < aggregator.info.minimum_senders:
-        raise ValueError(
-            f"the aggregator is for {aggregator.info.minimum_senders} to {aggregator.info.senders} senders, the algorithm for {minimum} to {senders}: "
-            "make the aggregator for these."
-        )
-    if aggregator.device is None and (level == "sum_only" or mesh is not None):
-        raise ValueError(
-            f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
-        )
-
-
-def _check_round(asked: int, present: int, *, senders: int, minimum: int, everyone: bool, size: int) -> None:
-    """Refuse a release that was not accounted for; nothing has been opened or charged yet."""
-    if asked > senders:
-        raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
-    if everyone and asked != size:
-        raise ValueError(
-            f"with sampling every client must send, noise at least: the cohort has {asked} of {size} clients."
-        )
-    if present < minimum:
-        raise RoundRefused(
-            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and nothing was charged: "
-            "take a new cohort, or make the algorithm for fewer senders."
-        )
-
-
-def _open(
-    aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate | None, number: int
-) -> tuple[Array, float]:
-    """Ask the gate, then open: the summed values, and how far the farthest was from an integer."""
-    if level == "off" or aggregator is None:
-        if gate is not None:
-            gate()
-        return total.values, 0.0
-    sealed = total
-    if isinstance(total, Total):
-        largest = int(total.largest)
-        if largest > aggregator.info.count_bound:
-            raise RoundRefused(
-                f"A client sent a count of size {largest}, above count_bound = {aggregator.info.count_bound}. Nothing was opened and nothing was "
-                "charged: make the aggregator with mechanism.count_bound(senders, dimension)."
-            )
-        assert aggregator.wrap is not None
-        sealed = aggregator.wrap(total.ciphertext, size, round=number)
-    if gate is not None:
-        gate()
-    opened = aggregator.open(sealed, size)
-    return jnp.asarray(opened.counts), float(opened.distance)
-
-
-def _sums_on_host(
-    aggregator: Aggregator, counts_of: Any, state: FedState, parts: Iterable[Cohort], stream: Stream
-) -> tuple[Any, Any, list[Any]]:
-    """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added."""
-    total, own, seen, number = None, state.own, [], int(state.server.round)
-    for part in parts:
-        for first in range(0, part.present.shape[0], _AT_ONCE):
-            few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], _arrays(part))
-            numbers = part.numbers[first : first + _AT_ONCE]
-            counts, own, report = counts_of(state, own, few, stream)
-            here = np.asarray(few.present)
-            for i, row in enumerate(np.asarray(counts)):
-                if here[i]:
-                    sealed = aggregator.encrypt(row, fold_in(stream, few.ids[i], "encrypt"), round=number)
-                    total = sealed if total is None else aggregator.add(total, sealed)
-            seen.append((numbers, report))
-    return total, own, seen
-
-
-def _arrays(cohort: Cohort) -> Cohort:
-    """The device part of a cohort, for a compiled program."""
-    return cohort._replace(numbers=())
-
-
-def _seen(seen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    if not seen:
-        raise ValueError("the cohort has no block: there is nobody to sum over.")
-    ids = np.concatenate([np.asarray(numbers, np.uint32) for numbers, _ in seen])
-    flags = np.concatenate([np.asarray(report)[: len(numbers)] for numbers, report in seen])
-    return ids, flags
-
-
-def _named(ids: np.ndarray, flags: np.ndarray, bit: int) -> tuple[int, ...]:
-    return tuple(int(i) for i in ids[(flags & bit) != 0])
 
 
 def _record_shape(population: Population) -> tuple[int, ...]:

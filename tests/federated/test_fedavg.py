@@ -316,9 +316,9 @@ def test_what_does_not_fit_is_refused_with_a_reason(call, message):
 
 def test_a_count_beyond_the_bound_is_refused_before_it_is_charged():
     from fedjax_poisson.federated.cohort import Total
-    from fedjax_poisson.federated.fedavg import _open
+    from fedjax_poisson.federated.release import open_total
 
     agg = _aggregator("device")
     total = Total(None, None, jnp.uint32(SENDERS), jnp.int32(agg.info.count_bound + 1))
     with pytest.raises(RoundRefused, match="nothing was charged"):
-        _open(agg, total, SIZE, "every_client", lambda: pytest.fail("charged"), 0)
+        open_total(agg, total, SIZE, "every_client", lambda: pytest.fail("charged"), 0)

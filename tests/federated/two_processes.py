@@ -27,7 +27,6 @@ from fedjax_poisson.randomness import fold_in
 
 CLIENTS, RECORDS, FEATURES = 12, 4, 5
 DELTA, EPSILON = 1e-5, 1e6
-NUMBER, COUNT, PORT, FOLDER, ROUNDS, DIES_AT = (int(a) if a.isdigit() else Path(a) for a in sys.argv[1:7])
 
 
 class Mortal(np.ndarray):
@@ -42,16 +41,11 @@ class Mortal(np.ndarray):
         return super().__getitem__(index)
 
 
-def main() -> None:
-    warnings.simplefilter("ignore")
-    if COUNT > 1:
-        jax.distributed.initialize(
-            f"localhost:{PORT}", COUNT, NUMBER, heartbeat_timeout_seconds=6, shutdown_timeout_seconds=5
-        )
+def train(folder: Path, rounds: int, mesh: Any, *, first: bool = True, dies_at: int = 0) -> np.ndarray:
+    """Train, or go on from the checkpoint; returns the flat parameters."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
     y = (x[..., 0] > 0).astype(np.float32)
-    mesh = federated.client_mesh()
     root = federated.shared_stream(7)
     size = FEATURES + 1
     mechanism = fp.poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=200.0, modulation=0.05)
@@ -73,22 +67,21 @@ def main() -> None:
     orders = accounting.DEFAULT_ORDERS
     curve = algorithm.rdp(np.asarray(orders))
     ledger = None
-    if NUMBER == 0:
+    if first:
         ledger = accounting.open_ledger(
-            FOLDER / "ledger.sqlite", epsilon=EPSILON, delta=DELTA, unit="client", adjacency="zero_out", orders=orders
+            folder / "ledger.sqlite", epsilon=EPSILON, delta=DELTA, unit="client", adjacency="zero_out", orders=orders
         )
     state = algorithm.init(jax.random.key(0))
-    saved = FOLDER / "latest.npz"
+    saved = folder / "latest.npz"
     if saved.exists():
         state, _ = checkpoint.load_tree(saved, jax.tree.map(np.asarray, state))
-    first = int(np.asarray(state.server.round)) + 1
-    for number in range(first, ROUNDS + 1):
+    for number in range(int(np.asarray(state.server.round)) + 1, rounds + 1):
 
         def gate(number: int = number) -> None:
             assert ledger is not None
             ledger.spend("train", f"train {number}", "poisson_embedding", {}, curve, CLIENTS - 1, CLIENTS)
 
-        if number == DIES_AT and NUMBER == COUNT - 1:
+        if number == dies_at:
             Mortal.reads_left = 1
         try:
             state, _ = algorithm.apply(
@@ -97,15 +90,26 @@ def main() -> None:
         except federated.RoundLost as lost:
             print(f"RoundLost: {lost}", flush=True)
             os._exit(3)  # the coordination service cannot be left in good order any more
-        if NUMBER == 0:
+        if first:
             checkpoint.save_tree(saved, jax.tree.map(np.asarray, state))
-    if NUMBER == 0:
-        vector = np.concatenate(
-            [np.ravel(leaf) for leaf in jax.tree.leaves(jax.tree.map(np.asarray, state.server.params))]
-        )
-        np.save(FOLDER / "params.npy", vector)
-        assert ledger is not None
+    if ledger is not None:
         print("ledger", [row.label for row in ledger.rows()], flush=True)
+        ledger.close()
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.tree.map(np.asarray, state.server.params))])
+
+
+def main() -> None:
+    """One of the processes."""
+    warnings.simplefilter("ignore")
+    number, count, port, folder, rounds, dies_at = (int(a) if a.isdigit() else Path(a) for a in sys.argv[1:7])
+    jax.distributed.initialize(
+        f"localhost:{port}", count, number, heartbeat_timeout_seconds=6, shutdown_timeout_seconds=5
+    )
+    vector = train(
+        folder, rounds, federated.client_mesh(), first=number == 0, dies_at=dies_at if number == count - 1 else 0
+    )
+    if number == 0:
+        np.save(folder / "params.npy", vector)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""Before a sum over many clients is opened: what is checked, the gate that is asked, and the sums of backends outside the program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.federated.algorithm import check_sampling
+from fedjax_poisson.federated.cohort import Encryption, Total
+from fedjax_poisson.federated.population import Cohort, Population
+from fedjax_poisson.federated.private_sum import Gate
+from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
+from fedjax_poisson.randomness import Stream, fold_in
+
+_AT_ONCE = 16  # clients whose counts are fetched at once for a backend on the host
+
+
+def check_parts(
+    population: Population,
+    senders: int,
+    minimum: int,
+    mechanism: Mechanism | None,
+    aggregator: Aggregator | None,
+    level: Encryption,
+    sampling_rate: float,
+    adjacency: Adjacency,
+    mesh: Mesh | None,
+) -> None:
+    """Refuse parts of an algorithm that do not fit one another; the arguments are those of `fedavg`."""
+    check_sampling(sampling_rate, adjacency)
+    if not 1 <= senders <= population.size:
+        raise ValueError(
+            f"senders={senders}, but the population has {population.size} clients: a client takes part once a round."
+        )
+    if sampling_rate < 1 and senders != population.size:
+        raise ValueError(
+            f"sampling_rate={sampling_rate} claims amplification: then every client of the population must send its noise in every round, "
+            f"so senders must be {population.size}, not {senders}. With smaller cohorts leave sampling_rate at 1 and cap each client's rounds."
+        )
+    if not 1 <= minimum <= senders:
+        raise ValueError(f"minimum_senders={minimum} must be between 1 and senders={senders}.")
+    if mechanism is not None and minimum < 2:
+        raise ValueError("A sum over one client hides nothing: minimum_senders must be at least 2.")
+    if level == "off":
+        return
+    if aggregator is None or mechanism is None:
+        raise ValueError(
+            f"encryption={level!r} needs a mechanism that sends integers and an aggregator; or use encryption='off'."
+        )
+    if aggregator.info.senders < senders or minimum < aggregator.info.minimum_senders:
+        raise ValueError(
+            f"the aggregator is for {aggregator.info.minimum_senders} to {aggregator.info.senders} senders, the algorithm for {minimum} to {senders}: "
+            "make the aggregator for these."
+        )
+    if aggregator.device is None and (level == "sum_only" or mesh is not None):
+        raise ValueError(
+            f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
+        )
+
+
+def check_round(asked: int, present: int, *, senders: int, minimum: int, everyone: bool, size: int) -> None:
+    """Refuse a release that was not accounted for; nothing has been opened or charged yet."""
+    if asked > senders:
+        raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
+    if everyone and asked != size:
+        raise ValueError(
+            f"with sampling every client must send, noise at least: the cohort has {asked} of {size} clients."
+        )
+    if present < minimum:
+        raise RoundRefused(
+            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and nothing was charged: "
+            "take a new cohort, or make the algorithm for fewer senders."
+        )
+
+
+def open_total(
+    aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate | None, number: int
+) -> tuple[Array, float]:
+    """Ask the gate, then open: the summed values, and how far the farthest was from an integer."""
+    if level == "off" or aggregator is None:
+        if gate is not None:
+            gate()
+        return total.values, 0.0
+    sealed = total
+    if isinstance(total, Total):
+        largest = int(total.largest)
+        if largest > aggregator.info.count_bound:
+            raise RoundRefused(
+                f"A client sent a count of size {largest}, above count_bound = {aggregator.info.count_bound}. Nothing was opened and nothing was "
+                "charged: make the aggregator with mechanism.count_bound(senders, dimension)."
+            )
+        assert aggregator.wrap is not None
+        sealed = aggregator.wrap(total.ciphertext, size, round=number)
+    if gate is not None:
+        gate()
+    opened = aggregator.open(sealed, size)
+    return jnp.asarray(opened.counts), float(opened.distance)
+
+
+def sums_on_host(
+    aggregator: Aggregator, counts_of: Any, state: Any, parts: Iterable[Cohort], stream: Stream
+) -> tuple[Any, Any, list[Any]]:
+    """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added."""
+    total, own, seen, number = None, state.own, [], int(state.server.round)
+    for part in parts:
+        for first in range(0, part.present.shape[0], _AT_ONCE):
+            few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], arrays(part))
+            numbers = part.numbers[first : first + _AT_ONCE]
+            counts, own, report = counts_of(state, own, few, stream)
+            here = np.asarray(few.present)
+            for i, row in enumerate(np.asarray(counts)):
+                if here[i]:
+                    sealed = aggregator.encrypt(row, fold_in(stream, few.ids[i], "encrypt"), round=number)
+                    total = sealed if total is None else aggregator.add(total, sealed)
+            seen.append((numbers, report))
+    return total, own, seen
+
+
+def arrays(cohort: Cohort) -> Cohort:
+    """The device part of a cohort, for a compiled program."""
+    return cohort._replace(numbers=())
+
+
+def reports(seen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Client numbers and report bits of all blocks, padding left out."""
+    if not seen:
+        raise ValueError("the cohort has no block: there is nobody to sum over.")
+    ids = np.concatenate([np.asarray(numbers, np.uint32) for numbers, _ in seen])
+    flags = np.concatenate([np.asarray(report)[: len(numbers)] for numbers, report in seen])
+    return ids, flags
+
+
+def named(ids: np.ndarray, flags: np.ndarray, bit: int) -> tuple[int, ...]:
+    """The clients whose report has this bit."""
+    return tuple(int(i) for i in ids[(flags & bit) != 0])
