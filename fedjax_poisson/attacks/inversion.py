@@ -51,7 +51,7 @@ class InversionConfig:
 
     steps: int = 1000
     learning_rate: float = 0.1
-    total_variation: float = 1e-3
+    total_variation: float = 1e-2
     restarts: int = 1
     low: float = 0.0
     high: float = 1.0

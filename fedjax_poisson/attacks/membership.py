@@ -5,8 +5,9 @@
   with and without the record give two Gaussians of its logit-scaled confidence; the score is how much likelier the attacked model's
   confidence is under the first (online) or how far above the second alone (offline).
 
-Every model trained on a random half is attacked in turn with all the others as its shadows. Scores of one record under several models are not
-independent, so the intervals are bootstrapped over records.
+Every model trained on a random half is attacked in turn with all the others as its shadows. Scores of one record under several models, or of
+one model on several records, are not independent: the intervals resample records and models (Owen 2007's pigeonhole bootstrap, which
+overcovers a little).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class MembershipResult(NamedTuple):
       tpr_at_0_1_percent: at 0.1 %.
       decisions: member decisions, non-member decisions; with fewer than 1000 of the latter the 0.1 % point is the largest score.
       models: attacked models.
-      records: candidate records, over which the intervals are bootstrapped.
+      records: candidate records.
       needs: what the attacker must have.
       try_next: what a stronger attacker would do.
     """
@@ -134,7 +135,7 @@ def evaluate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> MembershipResult:
-    """Rates of any attack's scores, intervals by a bootstrap over records (percentiles).
+    """Rates of any attack's scores, intervals by the percentiles of a bootstrap over records and models.
 
     Args:
       scores: float `[M, n]` or `[n]`, larger means member.
@@ -158,8 +159,12 @@ def evaluate(
     # Ranks with ties broken at random: which of two equal scores is larger must not depend on the side it is on.
     order = np.lexsort((rng.random(scores.size), scores.ravel()))
     flat_member, owner = member.ravel()[order], np.tile(np.arange(records), models)[order]
-    weights = np.vstack([np.ones(records), rng.multinomial(records, np.full(records, 1 / records), size=resamples)])
-    spread = weights[:, owner]
+
+    def weights(count: int) -> np.ndarray:
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+        return np.vstack([np.ones(count), drawn if count > 1 else np.ones((resamples, 1))])
+
+    spread = weights(records)[:, owner] * weights(models)[:, np.repeat(np.arange(models), records)[order]]
     ends = (50 * (1 - confidence), 50 * (1 + confidence))
 
     def rate(value: np.ndarray) -> Rate:

@@ -21,7 +21,7 @@ class ImageScores(NamedTuple):
     """Scores of reconstructions against their originals, one entry each.
 
     Attributes:
-      psnr: peak signal-to-noise ratio, dB, `[T]`; inf where equal.
+      psnr: peak signal-to-noise ratio, dB, `[T]`; at most 100.
       ssim: structural similarity, at most 1, `[T]`.
       edge_distance: 1 - gradient magnitude similarity, 0 where equal, `[T]`.
     """
@@ -32,8 +32,9 @@ class ImageScores(NamedTuple):
 
 
 def psnr(image: Array, reference: Array, peak: float = 1.0) -> Array:
-    """`10 log10(peak**2 / mean squared error)` in dB, float32 `[]`, of two float32 `[H, W, C]`."""
-    return jnp.float32(10) * jnp.log10(jnp.float32(peak**2) / jnp.mean(jnp.square(image - reference)))
+    """`10 log10(peak**2 / mean squared error)` in dB, at most 100 dB, float32 `[]`, of two float32 `[H, W, C]`."""
+    error = jnp.mean(jnp.square(image - reference)) / jnp.float32(peak**2)
+    return jnp.float32(-10) * jnp.log10(jnp.maximum(error, jnp.float32(1e-10)))
 
 
 def ssim(image: Array, reference: Array, peak: float = 1.0) -> Array:
