@@ -193,17 +193,41 @@ def account(
 
 
 def bench(
-    what: Annotated[Literal["sampling", "encryption", "threshold"], tyro.conf.Positional], *, quick: bool = False
+    what: Annotated[Literal["sampling", "encryption", "threshold", "simulation"], tyro.conf.Positional],
+    *,
+    quick: bool = False,
+    workload: Literal["W1", "W2", "W3"] | None = None,
+    privacy: Literal["on", "off"] | None = None,
+    encryption: Literal["every_client", "sum_only", "off"] | None = None,
+    chunk: int | None = None,
+    transforms: Literal["summed", "each"] | None = None,
+    rounds_per_call: int | None = None,
+    devices: int | None = None,
 ) -> int:
     """Measure this machine and print JSON lines.
 
     Args:
-      what: samplers beside jax.random, encryption beside TenSEAL, or threshold decryption.
+      what: samplers beside jax.random, encryption beside TenSEAL, threshold decryption, or whole rounds of many clients.
       quick: smaller sizes and fewer repetitions.
+      workload: simulation: which of the three workloads; default all.
+      privacy: simulation: embed every update or not; default both.
+      encryption: simulation: level of encryption.
+      chunk: simulation: clients vmapped at once.
+      transforms: simulation: ciphertexts summed before or after their transforms (the same bits).
+      rounds_per_call: simulation: rounds fused into one program.
+      devices: simulation: devices of the mesh (on a CPU: host devices).
     """
     import importlib
 
-    importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main(["--quick"] if quick else [])
+    only_simulation = {
+        "workload": workload, "privacy": privacy, "encryption": encryption, "chunk": chunk,
+        "transforms": transforms, "rounds-per-call": rounds_per_call, "devices": devices,
+    }  # fmt: skip
+    given = {name: str(value) for name, value in only_simulation.items() if value is not None}
+    if given and what != "simulation":
+        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` knows these.")
+    arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
+    importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main([*arguments, *(["--quick"] if quick else [])])
     return 0
 
 
