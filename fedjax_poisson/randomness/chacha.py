@@ -223,10 +223,7 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
 
 
 def word_tiles(stream: Stream, tiles: int, lanes: int) -> jax.Array:
-    """The words of the output blocks 0 .. tiles * lanes - 1 in the order a CPU makes them in: uint32[tiles, 16, lanes].
-
-    Element [t, j, i] is word j of block t * lanes + i.
-    """
+    """All words of tiles * lanes output blocks, uint32[tiles, 16, lanes] as a CPU makes them: [t, j, i] is word j of block t * lanes + i."""
     if tiles == 1:
         return jnp.stack(block_words(stream, lanes))[None]
 
@@ -234,21 +231,31 @@ def word_tiles(stream: Stream, tiles: int, lanes: int) -> jax.Array:
         planes = jnp.stack(block_words(stream, tiles * lanes))
         return jnp.swapaxes(planes.reshape(BLOCK_WORDS, tiles, lanes), 0, 1)
 
-    if tiles * lanes > MAX_BYTES // 64:
-        return all_at_once(stream)
     return lax.platform_dependent(stream, cpu=_tile_loop(tiles, lanes), default=all_at_once)
 
 
 @functools.cache
 def _tile_loop(tiles: int, lanes: int) -> Callable[[Stream], jax.Array]:
-    def loop(stream: Stream) -> jax.Array:
+    most = max(1, kernels.CPU_BLOCKS // lanes)
+    even = max(size for size in range(1, most + 1) if tiles % size == 0)
+    own = even if 2 * even > most else min(most, tiles)  # tiles in one part; nothing is cut off afterwards if they fit
+    parts = -(-tiles // own)
+
+    def one_part(key: jax.Array, first: jax.Array) -> jax.Array:
         def one_tile(tile: jax.Array) -> jax.Array:
-            counter = jnp.arange(lanes, dtype=jnp.uint32) + tile * jnp.uint32(lanes)
-            return jnp.stack(output_block(stream.key, counter, form="loop"))
+            counter = jnp.arange(lanes, dtype=jnp.uint32) + (first + tile) * jnp.uint32(lanes)
+            return jnp.stack(output_block(key, counter, form="loop"))
 
-        return lax.map(one_tile, jnp.arange(tiles, dtype=jnp.uint32))
+        return lax.map(one_tile, jnp.arange(own, dtype=jnp.uint32))
 
-    return kernels.as_one_function(loop)
+    function = kernels.as_one_function(one_part)
+
+    def loop(stream: Stream) -> jax.Array:
+        starts = jnp.arange(parts, dtype=jnp.uint32) * jnp.uint32(own)
+        words = lax.map(functools.partial(function, stream.key), starts)
+        return words.reshape(parts * own, BLOCK_WORDS, lanes)[:tiles]
+
+    return loop
 
 
 def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) -> Words:
@@ -266,10 +273,9 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         counter: uint32[...], the block counters.
         nonce: three uint32 words, scalars (the "pallas" form wants scalars) or of the shape of `counter`.
         form: how the twenty rounds are written; None takes what is best on the device the program is lowered for. All
-            give the same words: "tiled" that loop over a few hundred blocks at a time as one function (CPU); "unrolled"
-            straight-line code, which a GPU compiler keeps in registers; "loop", "loop2", "loop5" a loop over that many
-            double rounds, which XLA:CPU vectorises; "passes" the same cut into short passes; "pallas" a kernel for
-            CUDA devices.
+            give the same words: "loop", "loop2", "loop5" a loop over that many double rounds, "passes" the same in short
+            passes, "tiled" the same for a few hundred blocks at a time (CPU); "unrolled" straight-line code, which a
+            GPU compiler keeps in registers; "pallas" a kernel for CUDA devices.
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -280,7 +286,7 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
     if form is not None:
         return FORMS[form](key, counter, nonce)
     many = counter.size > _FEW
-    cpu = FORMS[_CPU_FORM if many else _CPU_FORM_FOR_FEW]
+    cpu = FORMS[_CPU_FORM if many and counter.size <= kernels.CPU_BLOCKS else _CPU_FORM_FOR_FEW]
     default = FORMS[_ACCELERATOR_FORM if many else _ACCELERATOR_FORM_FOR_FEW]
     return lax.platform_dependent(key, counter, nonce, cpu=cpu, default=default)
 

@@ -19,6 +19,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 Words = tuple[jax.Array, ...]
 LANES = 256  # blocks one program instance works on
+CPU_BLOCKS = 4096  # most blocks in one function: 256 KiB of words
 CPU_LANES = 256  # blocks that one step of the CPU's loop works on: their state stays in the first-level cache
 # XLA:CPU compiles a call with these attributes as one function instead of dissolving it into the caller. They are
 # hints: where they are not known, the call is inlined and the words are the same.
@@ -80,8 +81,12 @@ def _kernel(
 def as_one_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function of arrays, compiled as one piece on CPUs: for loops over tiles that fit in the first-level cache.
 
+    No operation inside may be large enough for XLA to share it out over threads (arrays of half a MiB, or 200,000
+    operations): one function cannot. So a batch under vmap is worked off one after the other, and callers keep to
+    CPU_BLOCKS blocks in a call.
+
     Args:
-        function: takes and returns pytrees of arrays; the same object at every call, or it is traced again.
+        function: takes and returns pytrees of small arrays; the same object at every call, or it is traced again.
     """
     jitted = jax.jit(_without_hints(function))
 
@@ -89,7 +94,7 @@ def as_one_function(function: Callable[..., Any]) -> Callable[..., Any]:
         with set_xla_metadata(**_ONE_FUNCTION):
             return jitted(*arguments)
 
-    return call
+    return jax.custom_batching.sequential_vmap(call)
 
 
 def _without_hints(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +109,7 @@ def tiled_block(block: Callable[[jax.Array, jax.Array, Words], Words]) -> Callab
     """A block function `(key, counter, nonce) -> Words` that works on CPU_LANES counters at a time, as one function.
 
     Args:
-        block: the block function at an array of counters.
+        block: the block function at an array of counters, of which there are at most CPU_BLOCKS.
     """
 
     def tiled(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:

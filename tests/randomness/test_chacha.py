@@ -172,6 +172,19 @@ def test_vmap_scan_jit_and_shard_map_give_the_same_words(seeded):
     np.testing.assert_array_equal(spread(ids), expected)
 
 
+def test_many_streams_at_once_and_long_ones_give_the_same_words(seeded):
+    """Sizes at which XLA would share out the steps of a loop over threads if they were not kept small."""
+    streams = jax.vmap(lambda i: randomness.fold_in(seeded, i))(jnp.arange(60, dtype=jnp.uint32))
+    last = jax.tree.map(lambda leaf: leaf[-1], streams)
+    tiles = jax.jit(jax.vmap(lambda s: chacha.word_tiles(s, 3, 256)))(streams)
+    expected = np.asarray(randomness.bits(last, 16 * 768)).reshape(16, 3, 256).swapaxes(0, 1)
+    np.testing.assert_array_equal(tiles[-1], expected)
+    long = np.asarray(jax.jit(lambda s: chacha.word_tiles(s, 299, 256))(last))  # 299 = 13 * 23: parts of unequal use
+    np.testing.assert_array_equal(long[:3], expected)
+    late = chacha.block_words(last, 256, jnp.uint32(298 * 256))
+    np.testing.assert_array_equal(long[298], np.stack(late))
+
+
 def test_a_stream_from_the_operating_system_is_fresh_and_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
