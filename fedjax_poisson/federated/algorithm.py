@@ -2,12 +2,16 @@
 
 Per round every site takes a secret Poisson sample of its units, clips each unit's gradient, adds them, embeds the sum as Poisson counts and
 encrypts the counts; only the encrypted sum over the sites is opened. Every site sends in every round and always sends the full dark noise,
-so who sends says nothing about a unit and the sampling theorem applies with the unit's own rate (`accounting.subsampled_rdp`).
+so who sends says nothing about a unit and the sampling theorem applies with the unit's own rate (`accounting.subsampled_rdp`). Gradients are
+computed for the sampled units only, in a fixed number of slots; that a sample does not fit them has probability at most `records.OVERFLOW` in a
+round and belongs into delta (`records`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +20,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from fedjax_poisson import accounting, trees
+from fedjax_poisson import accounting
 from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.federated import records as records_lib
@@ -56,7 +60,7 @@ class Algorithm(NamedTuple):
 def fedsgd(
     model: Model,
     *,
-    features: int,
+    features: int | Sequence[int],
     records: float,
     sampling_rate: float,
     mechanism: Mechanism,
@@ -68,14 +72,15 @@ def fedsgd(
     adjacency: Adjacency = "zero_out",
     largest_unit: int = 1,
     average_from: int | None = None,
-    chunk: int = 256,
+    chunk: int | None = None,
 ) -> Algorithm:
     """DP-SGD over sites with record- or patient-level privacy.
 
     Args:
       model: `init`, `apply` and per-record `loss`.
-      features: F, width of one standardised record.
-      records: number of training units over all sites as far as it is public or was privately estimated; it only scales the step.
+      features: F, width of one standardised record; or the shape of one, such as (28, 28, 1) of an image.
+      records: number of training units over all sites as far as it is public (declared or published) or was privately estimated; it only
+        scales the step.
       sampling_rate: q in (0, 1], each unit's chance to be in a round.
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
       aggregator: encryption backend.
@@ -86,7 +91,7 @@ def fedsgd(
       adjacency: "zero_out" or "replace_one"; amplification by sampling is proved for zero_out only.
       largest_unit: records of the largest unit (1 at record level).
       average_from: round after which parameters are averaged; None for no averaging.
-      chunk: records vmapped at once.
+      chunk: units vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
 
     Raises:
       ValueError: a privacy claim would be unsound, with the reason and the remedy.
@@ -100,30 +105,26 @@ def fedsgd(
         )
     if unit not in ("record", "patient"):
         raise ValueError(f"unit={unit!r}: fedsgd protects a 'record' or a 'patient'; for whole clients use fedavg.")
-    size = trees.layout(_shape_params(model, features)).size
+    shape = (features,) if isinstance(features, int) else tuple(features)
+    size = dimension_of(model, shape)
+    at_once = records_lib.chunk_for(size, math.prod(shape)) if chunk is None else chunk
 
     def init(key: Array) -> State:
-        params = model.init(key, jnp.zeros((1, features), jnp.float32))
+        params = model.init(key, jnp.zeros((1, *shape), jnp.float32))
         return init_state(params, server_optimizer)
 
-    @jax.jit
-    def contributions(params: Any, cohort: Records, stream: Stream) -> Array:
+    @functools.partial(jax.jit, static_argnames="slots")
+    def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
         contribution = records_lib.gradient_contribution(model.loss, params)
-        units = cohort.features.shape[1]
-        # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
-        most = 1 if unit == "record" else max(largest_unit, 2)
-        own = jnp.arange(units, dtype=jnp.int32)
+        sites, room = cohort.features.shape[:2]
 
-        def one_site(index: Array, x: Array, y: Array, site_unit: Array) -> Array:
-            sampled = records_lib.sample_units(fold_in(stream, index, "sample"), units, sampling_rate)
-            if unit == "record":
-                site_unit = jnp.where(site_unit >= 0, own, jnp.int32(-1))
-            return records_lib.summed_contributions(
-                contribution, mechanism, x, y, site_unit, sampled, largest_unit=most, chunk=chunk
-            )
+        def coins(index: Array) -> Array:
+            return records_lib.sample_units(fold_in(stream, index, "sample"), room, sampling_rate)
 
-        indices = jnp.arange(cohort.features.shape[0], dtype=jnp.uint32)
-        return jax.vmap(one_site)(indices, cohort.features, cohort.labels, cohort.unit)
+        sampled = jax.vmap(coins)(jnp.arange(sites, dtype=jnp.uint32))
+        return records_lib.sampled_sums(
+            contribution, mechanism, cohort.features, cohort.labels, units, sampled, slots=slots, chunk=at_once
+        )
 
     @jax.jit
     def finish(state: State, total: Array) -> tuple[State, Array]:
@@ -135,7 +136,14 @@ def fedsgd(
             raise ValueError(
                 f"{cohort.features.shape[0]} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
             )
-        grids = contributions(state.params, cohort, stream)
+        if cohort.features.shape[2:] != shape:
+            raise ValueError(
+                f"A record of the cohort has shape {cohort.features.shape[2:]}; the algorithm was made for {shape}."
+            )
+        # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
+        units = records_lib.units_of(np.asarray(cohort.unit), unit)
+        slots = records_lib.slots_for(len(units.coin), sampling_rate)
+        grids = contributions(state.params, cohort, units, stream, slots=slots)
         estimate, sum_info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
         state, norm = finish(state, estimate)
         return state, Info(sum_info, float(norm))
@@ -162,6 +170,8 @@ def check_sampling(sampling_rate: float, adjacency: str) -> None:
         )
 
 
-def _shape_params(model: Model, features: int) -> Any:
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, features), jnp.float32)))
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+def dimension_of(model: Model, shape: tuple[int, ...]) -> int:
+    """D, parameters of a model for records of a shape; nothing is computed."""
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), example)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -1,7 +1,8 @@
 """One private, encrypted sum over the senders: the only way anything leaves a sender.
 
 Every release of an experiment (standardisation, training, clip bits, private scores) goes through `private_sum`: each sender embeds its
-integers, encrypts the counts, the server adds ciphertexts, the *gate* is asked (the ledger writes the release down or refuses), and only
+integers, encrypts the counts, the server adds ciphertexts and the announced conditions are checked, the *gate* is asked (the ledger writes the
+release down or refuses), and only
 then the sum is opened. If the gate raises, nothing is opened.
 """
 
@@ -92,6 +93,8 @@ def private_sum(
     for one in sealed[1:]:
         total = aggregator.add(total, one)
     add_seconds = clock.lap()
+    # What could be refused for the announced conditions is refused here: nothing is charged for a sum that nobody may open.
+    aggregator.check(total, size)
     if gate is not None:
         gate()
     clock.lap()

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import Algorithm, Records, fedsgd
+from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.mechanisms import Mechanism, gaussian, poisson_embedding
-from fedjax_poisson.models import Model, logistic
+from fedjax_poisson.models import Model, cnn, logistic
 from fedjax_poisson.randomness import Stream, fold_in
 from tests.federated import helpers
 from tests.helpers.stat import assert_moments
@@ -29,14 +31,22 @@ WIDE = helpers.mechanism(clip_norm=64.0, coordinate_bound=64.0, total_bound=64.0
 
 
 def _algorithm(
-    mechanism: Mechanism, model: Model | None = None, features: int = FEATURES, rate: float = RATE, **options: Any
+    mechanism: Mechanism,
+    model: Model | None = None,
+    features: int | tuple[int, ...] = FEATURES,
+    rate: float = RATE,
+    **options: Any,
 ) -> Algorithm:
     settings = dict(
         features=features,
         records=float(sum(SIZES)),
         sampling_rate=rate,
         mechanism=mechanism,
-        aggregator=helpers.plain_aggregator(mechanism, len(SIZES), features + 1),
+        aggregator=helpers.plain_aggregator(
+            mechanism,
+            len(SIZES),
+            dimension_of(model or logistic(), (features,) if isinstance(features, int) else features),
+        ),
         server_optimizer=optax.sgd(0.5, momentum=0.5),
         senders=len(SIZES),
     )
@@ -147,6 +157,40 @@ def test_one_compilation_for_all_rounds() -> None:
     wider = helpers.cohort((20, 6, 9), FEATURES)
     algorithm.apply(state, wider, fold_in(helpers.seeded(0), 9))
     assert traced["loss"] > first["loss"]  # another shape is another program: the counter counts
+
+
+def test_pictures_of_several_classes_are_trained_at_their_own_shape() -> None:
+    rng = np.random.default_rng(2)
+    pixels = jnp.asarray(rng.random((3, 5, 4, 4, 1)), jnp.float32)
+    mask = np.arange(5) < np.array([[5], [2], [3]])
+    unit = jnp.asarray(np.where(mask, np.arange(5), -1), jnp.int32)
+    labels = jnp.asarray(rng.integers(0, 3, (3, 5)), jnp.int32)
+    cohort = Records(pixels, labels, jnp.asarray(mask), unit)
+    model = cnn(3, widths=(2,), dense=3)
+    size = dimension_of(model, (4, 4, 1))
+    wide = helpers.noise_free(helpers.mechanism(clip_norm=64.0, coordinate_bound=64.0, total_bound=64.0))
+    algorithm = _algorithm(
+        wide,
+        model,
+        features=(4, 4, 1),
+        rate=1.0,
+        records=10.0,
+        server_optimizer=optax.sgd(1.0),
+    )
+    state = algorithm.init(jax.random.key(1))
+    after, _ = algorithm.apply(state, cohort, helpers.seeded(1))
+    chosen = jnp.asarray(mask)
+
+    def mean_loss(params: Any) -> jax.Array:
+        return jnp.sum(model.loss(params, pixels[chosen], labels[chosen])) / jnp.float32(10)
+
+    wanted = ravel_pytree(jax.grad(mean_loss)(state.params))[0]
+    moved = ravel_pytree(state.params)[0] - ravel_pytree(after.params)[0]
+    assert size == wanted.size
+    np.testing.assert_allclose(moved, wanted, atol=1e-4)
+    assert np.abs(wanted).max() > 0.01
+    with pytest.raises(ValueError, match=r"\(3,\).*\(4, 4, 1\)"):
+        algorithm.apply(state, COHORT, helpers.seeded(0))
 
 
 # The noise ------------------------------------------------------------------------------------------------------------

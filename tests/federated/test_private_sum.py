@@ -125,11 +125,13 @@ def test_a_mechanism_that_sends_no_integers_is_refused(grids: jax.Array) -> None
 
 
 def test_too_few_senders_are_refused_and_enough_are_not(grids: jax.Array) -> None:
-    few = functools.partial(private_sum, MECHANISM, grids=grids, stream=helpers.seeded(0))
+    few, charged = functools.partial(private_sum, MECHANISM, grids=grids, stream=helpers.seeded(0)), list[str]()
     with pytest.raises(RoundRefused, match=r"2 contributions; at least 3"):
-        few(Diary(minimum=3).aggregator(), senders=[0, 2])
+        few(Diary(minimum=3).aggregator(), senders=[0, 2], gate=lambda: charged.append("spent"))
+    assert charged == []  # the ledger is not asked for a sum that nobody may open
     diary = Diary(minimum=3)
-    estimate, info = few(diary.aggregator(), senders=[0, 2, 3])
+    estimate, info = few(diary.aggregator(), senders=[0, 2, 3], gate=lambda: charged.append("spent"))
+    assert charged == ["spent"]
     assert info.senders == 3 and diary.events.count("encrypt") == 3
     np.testing.assert_array_equal(estimate, MECHANISM.estimate(np.sum(diary.counts, axis=0), 3))
 

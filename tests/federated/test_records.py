@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjax_poisson.federated.records import largest_unit, sample_units, summed_contributions
+from fedjax_poisson.federated.records import (
+    OVERFLOW,
+    chunk_for,
+    largest_unit,
+    sample_units,
+    sampled_sums,
+    slots_for,
+    summed_contributions,
+    units_of,
+)
 from fedjax_poisson.randomness import fold_in
 from tests.federated import helpers
 from tests.helpers.stat import chi_square_pvalue
@@ -152,6 +164,92 @@ def test_one_patient_moves_the_sum_by_no_more_than_the_bounds(summed, seed: int,
     moved = np.asarray(summed(x, y, patient, everyone, 3, 256)) - np.asarray(summed(x, y, patient, without, 3, 256))
     assert np.abs(moved).max() <= 0.5 / STEP
     assert sum(int(m) ** 2 for m in moved) <= (1.0 / STEP) ** 2
+
+
+# Slots for the sampled ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sites_summed():
+    """`sampled_sums` of two sites, compiled once for each set of static options."""
+    return jax.jit(
+        lambda x, y, units, sampled, slots, chunk: sampled_sums(
+            contribution, MECHANISM, x, y, units, sampled, slots=slots, chunk=chunk
+        ),
+        static_argnums=(4, 5),
+    )
+
+
+@pytest.mark.parametrize("by", ["record", "patient"])
+def test_the_sums_of_the_sampled_are_those_of_every_site_by_itself(summed, sites_summed, site, by: str) -> None:
+    x, y, unit = site
+    if by == "patient":
+        unit = np.where(unit >= 0, unit % 9, -1).astype(np.int32)
+    other = np.where(unit < 5, unit, -1).astype(np.int32)  # a smaller site, with holes between its records
+    both, labels = np.stack([x, x[::-1]]), np.stack([y, y[::-1]])
+    units = np.stack([unit, other])
+    sampled = np.random.default_rng(3).random(units.shape) < 0.5
+    if by == "record":  # numbers of `unit` do not matter then: the coin of record i is coin i
+        units = np.where(units >= 0, np.arange(30), -1).astype(np.int32)
+    found = sites_summed(both, labels, units_of(units, by), sampled, 22, 5)
+    assert found.shape == (2, 6) and np.asarray(found).any()
+    largest = 1 if by == "record" else 6
+    for s in range(2):
+        wanted = np.asarray(summed(both[s], labels[s], units[s], sampled[s], largest, 256))
+        # The two ways add a patient's records in another order: one float rounding and one grid step for each unit.
+        np.testing.assert_allclose(found[s], wanted, rtol=1e-6, atol=0 if by == "record" else 30)
+
+
+def test_units_beyond_the_slots_are_left_out_and_empty_slots_add_nothing(sites_summed, site) -> None:
+    x, y, unit = site
+    both, labels, numbers = np.stack([x, x]), np.stack([y, y]), np.stack([unit, unit])
+    spoiled = np.where((numbers >= 0)[..., None], both, np.float32(np.nan))
+    sampled, first = np.zeros((2, 30), bool), np.zeros((2, 30), bool)
+    sampled[0, :12] = sampled[1, :12] = True
+    first[0, :12] = first[1, :10] = True
+    units = units_of(numbers)
+    np.testing.assert_array_equal(
+        sites_summed(spoiled, labels, units, sampled, 22, 5), sites_summed(both, labels, units, first, 22, 5)
+    )
+    assert np.any(
+        np.asarray(sites_summed(both, labels, units, sampled, 24, 5))
+        != np.asarray(sites_summed(both, labels, units, first, 22, 5))
+    )
+
+
+@pytest.mark.parametrize("units, rate", [(40, 0.25), (486, 0.5), (200, 1 / 64)])
+def test_slots_are_the_fewest_that_the_exact_binomial_tail_allows(units: int, rate: float) -> None:
+    q = Fraction(rate)
+
+    def tail(slots: int) -> Fraction:
+        return sum(
+            (math.comb(units, k) * q**k * (1 - q) ** (units - k) for k in range(slots + 1, units + 1)), Fraction()
+        )
+
+    found = slots_for(units, rate)
+    assert rate * units < found <= units
+    assert tail(found) <= Fraction(OVERFLOW) < tail(found - 1)  # the twin: one slot fewer is not enough
+
+
+def test_everybody_has_a_slot_at_rate_one_and_in_a_small_cohort() -> None:
+    assert slots_for(50, 1.0) == 50 and slots_for(0, 0.5) == 0
+    assert slots_for(20, 0.5) == 20  # 2**-20 is not rare enough
+
+
+def test_units_of_a_cohort_without_padding() -> None:
+    unit = np.array([[0, 1, 0, -1], [-1, -1, 2, 2]], np.int32)
+    members, site, coin = units_of(unit)
+    np.testing.assert_array_equal(members, [[0, 2], [1, 8], [6, 7]])
+    np.testing.assert_array_equal(site, [0, 0, 1])
+    np.testing.assert_array_equal(coin, [0, 1, 6])
+    members, site, coin = units_of(unit, "record")
+    np.testing.assert_array_equal(members[:, 0], [0, 1, 2, 6, 7])
+    np.testing.assert_array_equal(coin, [0, 1, 2, 6, 7])
+
+
+def test_large_models_are_vmapped_in_small_chunks() -> None:
+    assert chunk_for(14, 13) == 256 and chunk_for(25_000_000, 64 * 64) == 16
+    assert 16 < chunk_for(20_000, 28 * 28) < 64
 
 
 # Overflow -------------------------------------------------------------------------------------------------------------
