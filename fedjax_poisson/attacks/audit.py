@@ -7,7 +7,7 @@ on separate pilot draws, exact binomial bounds (Clopper-Pearson, shared over all
     epsilon >= log((P(A) - delta) / Q(A)),      delta(epsilon) >= P(A) - e^epsilon Q(A)
 
 in both directions. The second is compared with the whole claimed curve. That is where the power is: a noise 20 % too small moves the
-total variation (epsilon = 0) by a tenth, which 10^5 draws see, while at delta = 1e-5 it takes 10^7. The claimed curve is the better of the
+total variation (epsilon = 0) by a quarter, which 10^5 draws see, while at delta = 1e-5 it takes 10^7. The claimed curve is the better of the
 Renyi conversion and `accounting.tight`, because the conversion alone leaves room for 15 % of variance, in which a cheat can hide.
 
 With two rounds the target moves in opposite directions and the rounds are subtracted: noise that is used twice cancels there.

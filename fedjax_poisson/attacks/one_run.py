@@ -112,14 +112,16 @@ def choose_guesses(canaries: int, signal_to_noise: float, delta: float, confiden
     scores = rng.normal(size=included.shape) + signal_to_noise * included
     order = np.argsort(scores, axis=1)
     hit = np.take_along_axis(included, order, axis=1)
-    best, chosen = -1.0, 2
+    best, chosen = (-1.0, -2.0), 2
     sizes = np.unique((2 * np.geomspace(1, canaries // 2, 24).round()).astype(int))
     for guesses in sizes:
         half = guesses // 2
         correct = (hit[:, -half:].sum(axis=1) + (~hit[:, :half]).sum(axis=1)).mean()
         bound = one_run_epsilon(canaries, int(guesses), int(correct), delta, confidence)
-        if bound > best + 1e-9:
-            best, chosen = bound, int(guesses)
+        # Where no number shows anything, the one whose p-value is least comes nearest to it.
+        value = (bound, -one_run_p_value(canaries, int(guesses), int(correct), 0.0, delta))
+        if value > best:
+            best, chosen = value, int(guesses)
     return chosen
 
 

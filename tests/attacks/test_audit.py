@@ -17,7 +17,7 @@ from fedjax_poisson.attacks.worst_pair import draw_statistics
 from tests.federated.helpers import seeded
 from tests.helpers.stat import assert_moments
 
-SENDERS, DELTA, DIMENSION, DRAWS = 4, 1e-5, 64, 60_000
+SENDERS, DELTA, DIMENSION, DRAWS = 4, 1e-5, 64, 40_000
 
 
 def calibrated(epsilon: float, rounds: int = 2):
