@@ -43,8 +43,15 @@ def worst_pair(mechanism: Mechanism, dimension: int) -> Pair:
 
     For the Poisson embeddings everybody is at the lower end of the range and the target moves K coordinates by c_inf from there; for
     mechanisms whose noise does not depend on the data the target moves one coordinate by C.
+
+    Raises:
+      ValueError: the mechanism has no single clip norm (`grouped`).
     """
     facts = dict(mechanism.facts.parameters)
+    if "clip_norm" not in facts:
+        raise ValueError(
+            f"{mechanism.facts.name} states no clip_norm, so its worst pair is not known; audit its parts."
+        )
     norm = float(facts["clip_norm"] or 0)
     bound = float(facts.get("coordinate_bound") or norm)
     whole = max(int((norm / bound) ** 2 + 1e-9), 1)

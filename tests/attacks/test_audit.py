@@ -102,6 +102,8 @@ def test_the_worst_pair_moves_the_target_by_its_whole_clip():
     assert len(worst_pair(spread, 2).move) == 2
     single = worst_pair(fp.gaussian(clip_norm=2.0, noise_std=1.0), 10)
     assert len(single.move) == 1 and single.others[0] == 0 and single.without[0] == 0
+    with pytest.raises(ValueError, match="audit its parts"):
+        worst_pair(fp.mechanisms.grouped([(8, spread), (8, spread)]), 16)
 
 
 def test_the_claimed_curve_is_the_better_of_both_accountants():
