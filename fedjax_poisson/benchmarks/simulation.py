@@ -45,7 +45,7 @@ class Noise(NamedTuple):
     modulation: float
 
 
-NOISE = {"W1": Noise(1.0, 0.2, 1.0, 0.05), "W2": Noise(4.0, 0.2, 0.02, 0.1), "W3": Noise(1.0, 0.05, 1.0, 0.05)}
+NOISE = {"W1": Noise(1.0, 0.2, 1.0, 0.05), "W2": Noise(4.0, 0.2, 0.01, 0.1), "W3": Noise(1.0, 0.2, 1.0, 0.05)}
 
 
 def dark_count(noise: Noise, senders: int) -> float:
