@@ -79,10 +79,12 @@ def _times(call: Callable[[], object], repeats: int) -> Times:
     return _taking_turns([(call, 1)], repeats)[0]
 
 
-def _compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], float]:
+def _compiled(
+    function: Callable[..., Any], *arguments: Any, options: dict[str, Any] | None = None
+) -> tuple[Callable[..., Any], float]:
     """The function compiled for the arguments, and the seconds that took."""
     start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
+    compiled = jax.jit(function).lower(*arguments).compile(compiler_options=options)
     return compiled, time.perf_counter() - start
 
 
@@ -129,11 +131,13 @@ class Timed(NamedTuple):
     facts: dict[str, Any]
 
 
-def _one_call(mode: str, values: int) -> Timed:
+def _one_call(mode: str, values: int, *, wide: bool = False) -> Timed:
+    """One sender's encryption; `wide` asks XLA for 512-bit vectors, as XLA_FLAGS=--xla_cpu_prefer_vector_width=512 does for a whole process."""
     params, key, counts, stream = _prepared(mode, values)
-    call, compile_s = _compiled(lambda c, s: encryption.encrypt(params, key, c, s), counts, stream)
+    options = {"xla_cpu_prefer_vector_width": 512} if wide else None
+    call, compile_s = _compiled(lambda c, s: encryption.encrypt(params, key, c, s), counts, stream, options=options)
     facts = {
-        "setting": "one call",
+        "setting": "one call, 512-bit vectors" if wide else "one call",
         "backend": "device",
         "mode": mode,
         "values": values,
@@ -285,7 +289,8 @@ def run(
     rounds = 2 if quick else 8
     missing = "tenseal" in sections and importlib.util.find_spec("tenseal") is None
     for mode in MODES:
-        made = [_one_call(mode, MILLION)] if "calls" in sections else []
+        widths = (False,) if accelerator else (False, True)
+        made = [_one_call(mode, MILLION, wide=wide) for wide in widths] if "calls" in sections else []
         made += [_tenseal(mode, MILLION)] if "tenseal" in sections and not missing else []
         yield from _calls(made, rounds)
     if missing:
