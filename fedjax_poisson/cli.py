@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fedjax_poisson.experiment.config import Config, read_config
+from fedjax_poisson.experiment.config import Config, read_config, recipe
 
 _FAILED = 2
 
@@ -50,7 +50,8 @@ def run(
     """Train one model over several sites, privately and under encryption, and leave a run folder with a report.
 
     Args:
-      name: a data set that ships (heart, thyroid) or a TOML file of settings.
+      name: a data set that ships (heart, thyroid, or xray: synthetic pictures), one that needs --data (pneumonia, medmnist, covid), or a TOML
+        file of settings. Each has a recipe of its own; what is given here wins over it.
       settings: settings of the run.
       out: run folder; default runs/NAME-DATE-TIME.
       resume: go on with the run in this folder, with its own settings.
@@ -68,7 +69,7 @@ def run(
             raise ValueError("--resume goes on with the settings of its folder; give no other settings.")
         config, folder = read_config(resume / "config.toml") if (resume / "config.toml").exists() else Config(), resume
     else:
-        config = read_config(name, **given) if name.endswith(".toml") else Config(dataset=name, **given)
+        config = read_config(name, **given) if name.endswith(".toml") else recipe(name, **given)
         label = Path(config.csv).stem if config.csv else config.dataset
         folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=quiet)
@@ -233,14 +234,20 @@ def bench(
 
 def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
     plain = summary["nonprivate_mean_client_accuracy"]
+    beside = f" (the same recipe without privacy: {plain:.3f})" if plain is not None else ""
     console.print(
-        f"\n[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/] "
-        f"(the same recipe without privacy: {plain:.3f}), AUC {summary['auc'] or float('nan'):.3f}",
+        f"\n[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/]"
+        f"{beside}, AUC {summary['auc'] or float('nan'):.3f}",
         highlight=False,
     )
     console.print(
         f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
-        f"{summary['honest_senders']} of {summary['senders']} sites honest; {summary['rounds']} rounds and the standardisation on the ledger",
+        f"{summary['honest_senders']} of {summary['senders']} sites honest; {summary['rounds']} rounds "
+        + (
+            "on the ledger, nothing released to standardise"
+            if summary["standardize"] == "bounds"
+            else "and the standardisation on the ledger"
+        ),
         highlight=False,
     )
     console.print(
@@ -248,6 +255,13 @@ def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
         f"{summary['encrypt_seconds']:.2f} s in all; whole run {summary['total_seconds']:.1f} s",
         highlight=False,
     )
+    if border := summary["border_only"]:
+        console.print(
+            f"[bold]border only[/]: a linear classifier that sees the {border['width']}-pixel border and no lung reaches accuracy "
+            f"[bold]{border['accuracy']:.3f}[/] (always the commonest class: {border['majority_accuracy']:.3f}), AUC "
+            f"{border['auc'] or float('nan'):.3f}; the model {summary['pooled_accuracy']:.3f}, AUC {summary['auc'] or float('nan'):.3f}. {border['why']}",
+            highlight=False,
+        )
     for warning in summary["warnings"]:
         console.print(f"[yellow]warning:[/] {warning}", highlight=False)
     if not summary["private"]:

@@ -8,13 +8,20 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from fedjax_poisson.experiment.recipes import RECIPES
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """What a run is. Everything that decides the result or the guarantee is here; where results go is not.
 
     Attributes:
-      dataset: name in the data registry; ignored when csv is given.
+      dataset: heart, thyroid or xray, which ship; pneumonia, medmnist or covid, which need data. Ignored when csv is given.
+      data: file or folder of pictures, for pneumonia, medmnist and covid.
+      image_size: side in pixels that pictures of a folder are resized to and the phantom (xray) is made at.
+      validation: what becomes of a file's official validation pictures: left out ("drop"), or joined to "train" or "test".
+      clients: number of sites to deal the training records to (Dirichlet over labels); default: the sites of the data.
+      dirichlet_alpha: concentration of that deal; small is skewed.
       csv: path of a user's own table.
       label: label column of the table.
       site: site column of the table.
@@ -33,17 +40,30 @@ class Config:
       clip_norm: L2 bound of one unit's gradient.
       coordinate_bound: bound on each coordinate of one unit's gradient.
       modulation: modulation depth r of the Poisson embedding.
+      standardize: "global" or "site" means and deviations by one private sum, or public "bounds" only and no release (pictures).
       standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
       standardize_norm: L2 bound of one unit's moment vector.
       largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: taken from the data, said.
+      training_units: public number of training units of all sites, which scales the step where no moments are released. Default: taken
+        from the data, said.
+      model: logistic or mlp for tables; cnn, small_resnet, resnet18 or resnet50 (group normalisation) for pictures.
+      width: width of the model: hidden layers 2 width and width, channels width and 2 width, or channels of a residual network's stem.
+      optimizer: server optimiser, "sgd" or "adam".
       learning_rate: server step size on the estimated mean gradient.
-      momentum: server momentum.
+      momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
       aggregator: encryption backend, "device", "tenseal" or "plain".
+      yardstick: whether to train the same recipe without privacy and encryption beside the run, to compare with.
+      nonprivate_rate: step size of the yardstick without privacy (whose gradients are not clipped); default: learning_rate.
       seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
     """
 
     dataset: str = "heart"
+    data: str | None = None
+    image_size: int = 64
+    validation: Literal["drop", "train", "test"] = "drop"
+    clients: int | None = None
+    dirichlet_alpha: float = 0.5
     csv: str | None = None
     label: str | None = None
     site: str | None = None
@@ -62,13 +82,20 @@ class Config:
     clip_norm: float = 1.0
     coordinate_bound: float = 0.6
     modulation: float = 0.05
+    standardize: Literal["global", "site", "bounds"] = "global"
     standardize_share: float = 0.25
     standardize_norm: float = 3.0
     largest_site: int | None = None
+    training_units: int | None = None
+    model: Literal["logistic", "mlp", "cnn", "small_resnet", "resnet18", "resnet50"] = "logistic"
+    width: int = 16
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.3
     momentum: float = 0.8
     average_share: float = 0.5
     aggregator: Literal["device", "tenseal", "plain"] = "device"
+    yardstick: bool = True
+    nonprivate_rate: float | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,16 +109,18 @@ class Config:
             inside = low < value < high if name in ("standardize_share", "delta") else low <= value <= high
             if not inside:
                 raise ValueError(f"{name}={value} must lie between {low} and {high}.")
-        if self.epsilon <= 0:
-            raise ValueError(f"epsilon={self.epsilon} must be positive.")
-        if self.rounds < 1:
-            raise ValueError(f"rounds={self.rounds} must be at least 1.")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive.")
+        for name in ("epsilon", "learning_rate", "nonprivate_rate", "dirichlet_alpha"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name}={value} must be positive.")
+        for name, least in (("rounds", 1), ("width", 1), ("clients", 2), ("training_units", 1), ("largest_site", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name}={value} must be at least {least}.")
         if self.csv is not None and (self.label is None or self.site is None):
             raise ValueError(
                 "A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN."
             )
+        if self.csv is not None and self.data is not None:
+            raise ValueError("--csv is a table and --data is pictures: a run has one of them.")
         if self.csv is None:
             only_tables = ("label", "site", "patient", "positive", "categorical", "bounds", "drop")
             given = [name for name in only_tables if getattr(self, name) is not None]
@@ -129,7 +158,14 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
             values[name] = float(value)
         elif not _matches(value, wanted):
             raise ValueError(f"{path} sets {name} = {value!r}; expected {wanted}.")
-    return Config(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
+    given = {**values, **{k: v for k, v in overrides.items() if v is not None}}
+    return recipe(given.pop("dataset", "heart"), **given)
+
+
+def recipe(dataset: str, **settings: Any) -> Config:
+    """The settings of a data set's own recipe (`recipes.RECIPES`), changed by what is given."""
+    own = {} if "csv" in settings else RECIPES.get(dataset, {})
+    return Config(dataset=dataset, **{**own, **settings})
 
 
 def write_config(config: Config, path: str | Path) -> None:
@@ -143,7 +179,7 @@ def write_config(config: Config, path: str | Path) -> None:
                 *(f"{json.dumps(column)} = {json.dumps(entry)}" for column, entry in value.items()),
             ]
         elif value is not None:
-            lines.append(f"{name} = {json.dumps(value) if isinstance(value, str) else repr(value)}")
+            lines.append(f"{name} = {json.dumps(value) if isinstance(value, str | bool) else repr(value)}")
     lines += tables
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -153,6 +189,8 @@ def _matches(value: Any, wanted: str) -> bool:
         return "dict" in wanted
     if "Literal" in wanted or wanted.startswith("str"):
         return isinstance(value, str) and ("Literal" not in wanted or f"'{value}'" in wanted.replace('"', "'"))
+    if wanted.startswith("bool"):
+        return isinstance(value, bool)
     if wanted.startswith("int"):
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, float)

@@ -306,7 +306,7 @@ def scores(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray, site_names:
 
     Returns:
       mean_client_accuracy (unweighted over sites with test records), pooled_accuracy, auc, balanced_accuracy, brier, calibration_error (all
-      pooled), accuracy_by_site, auc_by_site.
+      pooled), accuracy_by_site, auc_by_site, calibration_error_by_site.
 
     Raises:
       ValueError: no site has a test record.
@@ -319,7 +319,10 @@ def scores(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray, site_names:
         "pooled_accuracy": pooled["accuracy"],
         **{name: pooled[name] for name in ("auc", "balanced_accuracy", "brier", "calibration_error")},
         "accuracy_by_site": by_site,
-        "auc_by_site": {name: own["auc"] for name, own in found["sites"].items()},
+        **{
+            f"{score}_by_site": {name: own[score] for name, own in found["sites"].items()}
+            for score in ("auc", "calibration_error")
+        },
     }
 
 

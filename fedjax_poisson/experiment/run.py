@@ -16,16 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_poisson import accounting
+from fedjax_poisson import accounting, data
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import checkpoint, evaluate
 from fedjax_poisson.experiment.config import Config, read_config, write_config
-from fedjax_poisson.experiment.setting import Setting, aggregator_for, algorithm_for, build, initial_state
+from fedjax_poisson.experiment.setting import (
+    Setting,
+    aggregator_for,
+    algorithm_for,
+    build,
+    initial_state,
+    training_units,
+)
 from fedjax_poisson.experiment.summary import predictions, summarise
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
+
+_EVALUATIONS = 25  # of a run on pictures, whose test records take seconds to evaluate
 
 Report = Callable[[dict[str, Any]], None]
 """Called with every line of rounds.jsonl as it is written."""
@@ -35,7 +44,14 @@ class RunExists(FileExistsError):
     """The output folder already holds a run."""
 
 
-def run(config: Config, out: Path, *, resume: bool = False, report: Report | None = None) -> dict[str, Any]:
+def run(
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+    sites: data.Sites | None = None,
+) -> dict[str, Any]:
     """Run (or go on with) one experiment and leave its folder.
 
     Args:
@@ -43,6 +59,7 @@ def run(config: Config, out: Path, *, resume: bool = False, report: Report | Non
       out: run folder; must not hold a run unless resume.
       resume: go on with a run that was stopped or killed.
       report: called with each round's line.
+      sites: the data instead of what the settings name, for example a fold.
 
     Returns:
       The summary, as in summary.json.
@@ -54,7 +71,7 @@ def run(config: Config, out: Path, *, resume: bool = False, report: Report | Non
     started = time.perf_counter()
     out = Path(out)
     _check_folder(config, out, resume)
-    setting = build(config)  # refuses what is wrong before anything is written
+    setting = build(config, sites)  # refuses what is wrong before anything is written
     out.mkdir(parents=True, exist_ok=True)
     write_config(config, out / "config.toml")
     ledger = accounting.open_ledger(
@@ -103,8 +120,8 @@ def _release_everything(
     config, plan, senders = setting.config, setting.plan, setting.plan.senders
     lines = out / "rounds.jsonl"
     saved = out / "checkpoints" / "latest.npz"
-    width = setting.sites.features.shape[1]
-    blank = standardize.blank_scaler(width)
+    width = setting.sites.features.shape[-1]
+    blank = standardize.blank_scaler(width, senders if config.standardize == "site" else None)
 
     earlier = collections.Counter(row.label for row in ledger.rows())
 
@@ -135,30 +152,36 @@ def _release_everything(
         algorithm = algorithm_for(setting, scaler, train_aggregator)
     else:
         checkpoint.write_lines(lines, [])
-        began = time.perf_counter()
-        gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp)
-        size = standardize.moment_dimension(setting.sites.binary)
-        scaler, info = standardize.private_scaler(
-            setting.train,
-            setting.sites.feature_bounds,
-            setting.sites.binary,
-            mechanism=plan.standardize,
-            aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
-            stream=own,
-            gate=gate,
-            largest_unit=setting.largest_unit,
-        )
+        bytes_up, state = 0, initial_state(setting)
+        if plan.standardize is None:
+            scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(config, setting.train))
+        else:
+            began = time.perf_counter()
+            gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp)
+            by_site = config.standardize == "site"
+            size = standardize.moment_dimension(setting.sites.binary) * (senders if by_site else 1)
+            scaler, info = standardize.private_scaler(
+                setting.train,
+                setting.sites.feature_bounds,
+                setting.sites.binary,
+                mechanism=plan.standardize,
+                aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
+                stream=own,
+                gate=gate,
+                largest_unit=setting.largest_unit,
+                by_site=by_site,
+            )
+            bytes_up = info.bytes_up_per_sender
+            line = _line(0, "standardise", ledger, info, time.perf_counter() - began, bytes_up, None)
+            checkpoint.append_line(lines, line)
+            checkpoint.save_tree(saved, (scaler, state), bytes_up=bytes_up)
+            report(line)
         algorithm = algorithm_for(setting, scaler, train_aggregator)
-        state = initial_state(setting)
-        bytes_up = info.bytes_up_per_sender
-        line = _line(0, "standardise", ledger, info, time.perf_counter() - began, bytes_up, None)
-        checkpoint.append_line(lines, line)
-        checkpoint.save_tree(saved, (scaler, state), bytes_up=bytes_up)
-        report(line)
 
     cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
     test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
     exhausted = False
+    every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
     while int(state.round) < config.rounds:
         number = int(state.round) + 1
         began = time.perf_counter()
@@ -170,7 +193,8 @@ def _release_everything(
             break
         seconds = time.perf_counter() - began
         bytes_up += round_info.sum.bytes_up_per_sender
-        scores = _scores(setting, algorithm.parameters(state), test)
+        due = number % every == 0 or number == config.rounds
+        scores = _scores(setting, algorithm.parameters(state), test) if due else None
         line = _line(number, "train", ledger, round_info.sum, seconds, bytes_up, scores)
         checkpoint.append_line(lines, line)
         checkpoint.save_tree(saved, (scaler, state), bytes_up=bytes_up)
@@ -181,8 +205,7 @@ def _release_everything(
 def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
     logits = predictions(setting, params, test)
     scores = evaluate.scores(logits, np.asarray(test.labels), np.asarray(test.mask), setting.sites.site_names)
-    scores.pop("auc_by_site")
-    return scores
+    return {name: value for name, value in scores.items() if name not in ("auc_by_site", "calibration_error_by_site")}
 
 
 def _line(

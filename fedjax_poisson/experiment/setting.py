@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_poisson import data, trees
+from fedjax_poisson import data, models
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.ckks import aggregator as make_aggregator
 from fedjax_poisson.experiment.config import Config
 from fedjax_poisson.experiment.plan import Plan, make_plan
+from fedjax_poisson.experiment.sources import load_sites
 from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
-from fedjax_poisson.federated.records import largest_unit
+from fedjax_poisson.federated.algorithm import dimension_of
+from fedjax_poisson.federated.records import largest_unit, units_of
 from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.models import Model, logistic
+from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
+
+_FOR_TABLES = ("logistic", "mlp")
+_FOR_PICTURES = ("cnn", "small_resnet", "resnet18", "resnet50")
 
 
 class Setting(NamedTuple):
@@ -56,61 +61,45 @@ class Setting(NamedTuple):
     root: Stream
 
 
-def load_sites(config: Config) -> data.Sites:
-    """The data a configuration names."""
-    if config.csv is None:
-        return data.load(config.dataset)
-    assert config.label is not None and config.site is not None  # Config checks it
-    bounds = config.bounds
-    categorical: Any = config.categorical  # Config has checked it
-    return data.from_csv(
-        config.csv,
-        label=config.label,
-        site=config.site,
-        patient=config.patient,
-        positive=[value.strip() for value in config.positive.split(",")] if config.positive else None,
-        categorical=categorical,
-        bounds={name: (low, high) for name, (low, high) in bounds.items()} if isinstance(bounds, dict) else "from_data",
-        drop=tuple(name.strip() for name in config.drop.split(",")) if config.drop else (),
-        min_site_records=config.min_site_records,
-    )
-
-
 def records_of(sites: data.Sites, train: bool) -> Records:
-    """A split as padded device arrays."""
+    """A split as padded device arrays; labels are float32 0/1 for two classes, int32 class numbers for several."""
     padded = data.padded(sites, train=train)
     return Records(
         jnp.asarray(padded.features),
-        jnp.asarray(padded.labels, jnp.float32),
+        jnp.asarray(padded.labels, jnp.float32 if len(sites.class_names) == 2 else jnp.int32),
         jnp.asarray(padded.mask),
         jnp.asarray(data.padded_groups(sites, train=train), jnp.int32),
     )
 
 
-def build(config: Config) -> Setting:
+def build(config: Config, sites: data.Sites | None = None) -> Setting:
     """Load the data, check what will be claimed, and plan the releases; nothing is released here.
+
+    Args:
+      config: the settings.
+      sites: the data instead of what the settings name, for example a fold.
 
     Raises:
       ValueError: the data or a claim is unsound, with the reason.
     """
-    sites = load_sites(config)
-    if sites.labels.ndim != 1 or len(sites.class_names) != 2 or sites.features.ndim != 2:
-        raise ValueError(f"{sites.provenance.name} is not a table with one binary label; the logistic run needs one.")
+    sites = load_sites(config) if sites is None else sites
+    _check_sites(config, sites)
     senders = len(sites.site_names)
     if senders < 2:
         raise ValueError(
-            f"{sites.provenance.name} has {senders} site: a sum over one site hides nothing; at least 2 are needed."
+            f"{sites.provenance.name} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
+            + (" (cut some with --clients)." if sites.features.ndim == 4 else ".")
         )
     train, test = records_of(sites, True), records_of(sites, False)
     bound = site_bound(config, train)
-    model = logistic()
-    width = sites.features.shape[1]
-    dimension = trees.layout(model.init(jax.random.key(0), jnp.zeros((1, width), jnp.float32))).size
+    model = model_for(config, sites)
+    dimension = dimension_of(model, sites.features.shape[1:])
     plan = make_plan(
         config,
         senders=senders,
         dimension=dimension,
-        moment_dimension=standardize.moment_dimension(sites.binary),
+        moment_dimension=0 if config.standardize == "bounds" else standardize.moment_dimension(sites.binary),
+        moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
     )
     with warnings.catch_warnings():
@@ -123,13 +112,66 @@ def build(config: Config) -> Setting:
         test=test,
         model=model,
         plan=plan,
-        optimizer=optax.sgd(config.learning_rate, momentum=config.momentum or None),
+        optimizer=optimizer_for(config, config.learning_rate),
         average_from=math.floor(config.rounds * (1 - config.average_share)) if config.average_share else None,
         largest_unit=largest_unit(np.asarray(train.unit)),
         largest_site=bound,
         dimension=dimension,
         root=root,
     )
+
+
+def _check_sites(config: Config, sites: data.Sites) -> None:
+    name, pictures = sites.provenance.name, sites.features.ndim == 4
+    if sites.labels.ndim != 1:
+        raise ValueError(
+            f"{name} has several labels for one record; a run learns one label a record (choose another data set)."
+        )
+    if pictures != (config.model in _FOR_PICTURES):
+        fitting = ", ".join(_FOR_PICTURES if pictures else _FOR_TABLES)
+        raise ValueError(
+            f"model={config.model!r} is not for {name}, which holds {'pictures' if pictures else 'a table'}; choose one of: {fitting}."
+        )
+    if not pictures and len(sites.class_names) != 2:
+        raise ValueError(f"{name} has {len(sites.class_names)} classes; the models of tables take one binary label.")
+    if pictures and config.standardize != "bounds":
+        raise ValueError(
+            f"standardize={config.standardize!r}: pictures are scaled by their public bounds; set standardize='bounds'."
+        )
+
+
+def model_for(config: Config, sites: data.Sites) -> Model:
+    """The model of a configuration, for the classes of the data."""
+    classes, width = len(sites.class_names), config.width
+    binary = classes == 2
+    match config.model:
+        case "logistic":
+            return models.logistic()
+        case "mlp":
+            return models.mlp((2 * width, width))
+        case "cnn":
+            return models.cnn(classes, widths=(width, 2 * width), dense=2 * width, binary=binary)
+        case "small_resnet":
+            return models.small_resnet(classes, width=width, binary=binary)
+        case "resnet18":
+            return models.resnet18(classes, width=width, binary=binary, small_images=_is_small(sites))
+        case "resnet50":
+            return models.resnet50(classes, width=width, binary=binary, small_images=_is_small(sites))
+    raise ValueError(f"model={config.model!r} is unknown; there are: {', '.join((*_FOR_TABLES, *_FOR_PICTURES))}.")
+
+
+def _is_small(sites: data.Sites) -> bool:
+    return sites.features.shape[1] <= 64
+
+
+def optimizer_for(config: Config, rate: float) -> optax.GradientTransformation:
+    """The server's optimiser at a step size."""
+    return optax.adam(rate) if config.optimizer == "adam" else optax.sgd(rate, momentum=config.momentum or None)
+
+
+def training_units(config: Config, train: Records) -> int:
+    """The public number of training units: declared, or counted in the data (said in the warnings)."""
+    return config.training_units or len(units_of(np.asarray(train.unit)).coin)
 
 
 def site_bound(config: Config, train: Records) -> int:
@@ -142,8 +184,8 @@ def site_bound(config: Config, train: Records) -> int:
 
 def initial_state(setting: Setting) -> State:
     """The state before the first round. Initial weights are public: nothing private is drawn here."""
-    width = setting.sites.features.shape[1]
-    params = setting.model.init(jax.random.key(0), jnp.zeros((1, width), jnp.float32))
+    example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
+    params = setting.model.init(jax.random.key(0), example)
     return init_state(params, setting.optimizer)
 
 
@@ -161,11 +203,11 @@ def aggregator_for(setting: Setting, mechanism: Mechanism, size: int, purpose: s
 
 
 def algorithm_for(setting: Setting, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
-    """The training algorithm; the privately estimated count of records scales its step."""
+    """The training algorithm; the count of records that the scaler holds (private, or public) scales its step."""
     config, plan = setting.config, setting.plan
     return fedsgd(
         setting.model,
-        features=setting.sites.features.shape[1],
+        features=setting.sites.features.shape[1:],
         records=float(scaler.records),
         sampling_rate=config.sampling_rate,
         mechanism=plan.train,

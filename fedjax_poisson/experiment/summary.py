@@ -15,13 +15,15 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import evaluate
-from fedjax_poisson.experiment.setting import Setting
+from fedjax_poisson.experiment.border import WIDTH, border_scores
+from fedjax_poisson.experiment.setting import Setting, optimizer_for
 from fedjax_poisson.federated import Records, reference, standardize
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
 
 _PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
+_BATCH = 64  # pictures evaluated at once
 _REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
 
 
@@ -48,10 +50,10 @@ def summarise(
     config, plan, sites = setting.config, setting.plan, setting.sites
     params = final_parameters(state, setting.average_from)
     test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
-    mask, labels = np.asarray(test.mask), np.asarray(test.labels)
+    mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
     logits = predictions(setting, params, test)
     own = evaluate.scores(logits, labels, mask, sites.site_names)
-    plain = _without_privacy(setting)
+    plain = without_privacy(setting) if config.yardstick else {}
     releases = ledger.rows()
     trained = [line for line in lines if line["purpose"] == "train"]
     note = privacy_note(setting)
@@ -68,8 +70,8 @@ def summarise(
         "budget_exhausted": exhausted,
         **own,
         **{
-            f"nonprivate_{name}": plain[name]
-            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site")
+            f"nonprivate_{name}": plain.get(name)
+            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
         },
         "bytes_up_per_client_per_round": max((line["bytes_up_per_client"] for line in trained), default=0),
         "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
@@ -80,7 +82,15 @@ def summarise(
         },
         "aggregator": config.aggregator,
         "aggregator_info": describe_aggregator(aggregator),
-        "mechanism": {"standardise": describe(plan.standardize), "train": describe(plan.train)},
+        "mechanism": {
+            **({} if plan.standardize is None else {"standardise": describe(plan.standardize)}),
+            "train": describe(plan.train),
+        },
+        "standardize": config.standardize,
+        "model": config.model,
+        "classes": list(sites.class_names),
+        "record_shape": list(sites.features.shape[1:]),
+        "border_only": border_scores(sites) if _needs_border(setting) else None,
         "senders": plan.senders,
         "honest_senders": plan.honest_senders,
         "sampling_rate": config.sampling_rate,
@@ -103,7 +113,7 @@ def summarise(
             "citation": sites.provenance.citation,
             "notes": list(sites.provenance.notes),
         },
-        "reliability": evaluate.reliability(labels[mask], 1 / (1 + np.exp(-logits[mask].astype(np.float64)))),
+        "reliability": evaluate.reliability(labels[mask], evaluate.probabilities(logits[mask])),
         "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -111,8 +121,23 @@ def summarise(
 
 
 def predictions(setting: Setting, params: Any, records: Records) -> np.ndarray:
-    """Logits float32 `[S, n]` of standardised records."""
-    return np.asarray(jax.vmap(lambda x: setting.model.apply(params, x))(records.features))
+    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes, of standardised records; pictures that are padding get zeros."""
+    if records.features.ndim == 3:
+        return np.asarray(jax.vmap(lambda x: setting.model.apply(params, x))(records.features))
+    mask = np.asarray(records.mask)
+    pictures = np.asarray(records.features)[mask]
+    filler = np.zeros((-len(pictures) % _BATCH, *pictures.shape[1:]), np.float32)
+    batches = np.concatenate([pictures, filler]).reshape(-1, _BATCH, *pictures.shape[1:])
+    found = np.concatenate([np.asarray(setting.model.apply(params, batch)) for batch in batches])[: len(pictures)]
+    logits = np.zeros((*mask.shape, *found.shape[1:]), np.float32)
+    logits[mask] = found
+    return logits
+
+
+def _needs_border(setting: Setting) -> bool:
+    """The COVID task always; other pictures where four pixels are a border and not half of the picture."""
+    features = setting.sites.features
+    return features.ndim == 4 and (setting.config.dataset == "covid" or min(features.shape[1:3]) >= 16 * WIDTH)
 
 
 def privacy_note(setting: Setting) -> str:
@@ -158,25 +183,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _without_privacy(setting: Setting) -> dict[str, Any]:
+def without_privacy(setting: Setting, *, seed: int = _REFERENCE_SEED) -> dict[str, Any]:
+    """Test scores (`evaluate.scores`) of the same recipe without clip, noise and encryption; it protects nobody.
+
+    Args:
+      setting: the run.
+      seed: of the samples of its steps.
+    """
     config, sites = setting.config, setting.sites
-    scaler = reference.exact_scaler(setting.train, sites.feature_bounds, sites.binary)
+    if config.standardize == "bounds":
+        scaler = standardize.bounds_scaler(sites.feature_bounds, 1.0)
+    else:
+        scaler = reference.exact_scaler(
+            setting.train, sites.feature_bounds, sites.binary, by_site=config.standardize == "site"
+        )
     cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
     test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)
-        own = stream(_REFERENCE_SEED)
+        own = stream(seed)
     params = reference.train_without_privacy(
         setting.model,
         cohort,
         rounds=config.rounds,
         sampling_rate=config.sampling_rate,
-        server_optimizer=setting.optimizer,
+        server_optimizer=optimizer_for(config, config.nonprivate_rate or config.learning_rate),
         stream=own,
         average_from=setting.average_from,
     )
     return evaluate.scores(
-        predictions(setting, params, test), np.asarray(test.labels), np.asarray(test.mask), sites.site_names
+        predictions(setting, params, test), np.asarray(test.labels, np.int64), np.asarray(test.mask), sites.site_names
     )
 
 
@@ -196,6 +232,12 @@ def _own_warnings(setting: Setting) -> list[str]:
         found.append(
             f"The bound on a site's records ({setting.largest_site}) was taken from the data and is not covered by epsilon; "
             "declare it with --largest-site."
+        )
+    shipped = setting.config.csv is None and setting.config.dataset in (*data.registry.LOADERS, "pneumonia", "medmnist")
+    if setting.plan.standardize is None and setting.config.training_units is None and not shipped:
+        found.append(
+            "The number of training units that scales the step was counted in the data and is not covered by epsilon; declare it with "
+            "--training-units."
         )
     if setting.config.delta * int(np.asarray(setting.train.mask).sum()) > 1:
         found.append(f"delta={setting.config.delta} is above 1 / number of records; choose a smaller delta.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -18,8 +19,10 @@ from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 
 
-def exact_scaler(cohort: Records, bounds: np.ndarray, binary: np.ndarray) -> standardize.Scaler:
-    """Global standardisation from exact moments over units (a patient's records weigh one in all): what the private release estimates."""
+def exact_scaler(
+    cohort: Records, bounds: np.ndarray, binary: np.ndarray, *, by_site: bool = False
+) -> standardize.Scaler:
+    """Standardisation, global or of each site, from exact moments over units (a patient's records weigh one in all)."""
     bounds32, flags = jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool)
     vectors = jax.vmap(jax.vmap(lambda x: standardize.moments(x, bounds32, flags)))(cohort.features)
     units, mask = np.asarray(cohort.unit), np.asarray(cohort.mask)
@@ -28,6 +31,8 @@ def exact_scaler(cohort: Records, bounds: np.ndarray, binary: np.ndarray) -> sta
         own = units[site, present]
         weights[site, present] = 1 / np.bincount(own)[own]
     weighted = jnp.where(cohort.mask[..., None], vectors, jnp.float32(0)) * jnp.asarray(weights)[..., None]
+    if by_site:
+        return standardize.scaler_of_sites(jnp.sum(weighted, axis=1), bounds32, flags)
     total = jnp.sum(weighted, axis=(0, 1))
     return standardize.scaler_from_moments(total, bounds32, flags)
 
@@ -56,22 +61,37 @@ def train_without_privacy(
     Returns:
       The final parameters.
     """
-    sites, units, width = cohort.features.shape
-    x, y = cohort.features.reshape(sites * units, width), cohort.labels.reshape(sites * units)
-    mask = cohort.mask.reshape(-1)
-    count = jnp.sum(mask).astype(jnp.float32)
+    sites, units = cohort.features.shape[:2]
+    shape = cohort.features.shape[2:]
+    x, y = cohort.features.reshape(sites * units, *shape), cohort.labels.reshape(sites * units)
+    real = np.flatnonzero(np.asarray(cohort.mask))
     params = model.init(jax.random.key(0), x[:1])
+    dimension = sum(leaf.size for leaf in jax.tree.leaves(params))
+    slots = records_lib.slots_for(len(real), sampling_rate)
+    parts = max(-(-slots // (8 * records_lib.chunk_for(dimension, math.prod(shape)))), 1)
+    size = -(-slots // parts)
 
-    def step(state: server.State, number: Array) -> tuple[server.State, None]:
-        keep = mask & records_lib.sample_units(fold_in(stream, number, "reference"), sites * units, sampling_rate)
+    @jax.jit
+    def train(params: Any, x: Array, y: Array, stream: Stream) -> server.State:
+        def step(state: server.State, number: Array) -> tuple[server.State, None]:
+            coins = records_lib.sample_units(fold_in(stream, number, "reference"), sites * units, sampling_rate)
+            (chosen,) = jnp.nonzero(coins[real], size=slots, fill_value=len(real))
+            chosen = jnp.pad(chosen.astype(jnp.int32), (0, parts * size - slots), constant_values=len(real))
 
-        def objective(p: Any) -> Array:
-            losses = model.loss(p, x, y)
-            return jnp.sum(jnp.where(keep, losses, jnp.float32(0))) / (jnp.float32(sampling_rate) * count)
+            def add_part(total: Array, own: Array) -> tuple[Array, None]:
+                place = jnp.asarray(real, jnp.int32)[jnp.minimum(own, len(real) - 1)]
 
-        gradient = jax.grad(objective)(state.params)
-        return server.server_step(state, trees.flatten(gradient), server_optimizer, average_from), None
+                def objective(p: Any) -> Array:
+                    return jnp.sum(jnp.where(own < len(real), model.loss(p, x[place], y[place]), jnp.float32(0)))
 
-    state = server.init_state(params, server_optimizer)
-    state, _ = jax.lax.scan(step, state, jnp.arange(rounds, dtype=jnp.uint32))
-    return server.final_parameters(state, average_from)
+                return total + trees.flatten(jax.grad(objective)(state.params)), None
+
+            zero = jnp.zeros(dimension, jnp.float32)
+            total, _ = jax.lax.scan(add_part, zero, chosen.reshape(parts, size))
+            gradient = total / jnp.float32(sampling_rate * len(real))
+            return server.server_step(state, gradient, server_optimizer, average_from), None
+
+        state = server.init_state(params, server_optimizer)
+        return jax.lax.scan(step, state, jnp.arange(rounds, dtype=jnp.uint32))[0]
+
+    return server.final_parameters(train(params, x, y, stream), average_from)

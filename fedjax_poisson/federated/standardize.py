@@ -4,6 +4,11 @@ A record contributes one vector: a constant (for the count), its clipped feature
 (for a binary feature x**2 = x, so its variance follows from its mean). Features enter relative to public bounds: a binary feature as
 0 or 1, any other as t in [-1, 1] across its range. A patient with several records contributes the mean of their vectors: the moments are over
 patients, and no count of records has to be clipped. One release, clipped, embedded and accounted like any other.
+
+Means and deviations of each site by itself cost the same epsilon: every site writes its moments into a block of its own of one long vector, so a
+unit still contributes one clipped moment vector. They are noisier, since a block's noise is that of all sites and its count that of one. (A site
+that standardised by its own exact moments, and kept them, would void a record-level guarantee: one record would move the features of all.)
+Where public bounds are enough, as for pixels in 0..1, nothing has to be released (`bounds_scaler`).
 """
 
 from __future__ import annotations
@@ -31,11 +36,11 @@ class Scaler(NamedTuple):
     """Standardisation of features, a function of one release and public bounds only.
 
     Attributes:
-      centre: float32 `[F]`, subtracted from the clipped raw feature.
-      scale: float32 `[F]`, positive, divides it.
+      centre: float32 `[F]`, or `[S, 1, F]` for sites that are standardised each by itself; subtracted from the clipped raw feature.
+      scale: float32 of the same shape, positive, divides it.
       lower: float32 `[F]` public bound.
       upper: float32 `[F]` public bound.
-      records: float32 `[]`, privately estimated number of training units.
+      records: float32 `[]`, number of training units: privately estimated, or public where nothing was released.
     """
 
     centre: Array
@@ -45,10 +50,28 @@ class Scaler(NamedTuple):
     records: Array
 
 
-def blank_scaler(features: int) -> Scaler:
-    """A scaler of the right shapes that standardises nothing: the structure a checkpoint is read into."""
+def blank_scaler(features: int, sites: int | None = None) -> Scaler:
+    """A scaler of the right shapes that standardises nothing: the structure a checkpoint is read into.
+
+    Args:
+      features: F.
+      sites: S where each site is standardised by itself.
+    """
     zeros, ones = jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32)
-    return Scaler(zeros, ones, zeros, ones, jnp.float32(1))
+    own = (features,) if sites is None else (sites, 1, features)
+    return Scaler(jnp.zeros(own, jnp.float32), jnp.ones(own, jnp.float32), zeros, ones, jnp.float32(1))
+
+
+def bounds_scaler(bounds: np.ndarray, records: float) -> Scaler:
+    """Public bounds mapped to -1..1, no release: for pixels.
+
+    Args:
+      bounds: float32 `[F, 2]` public lower and upper bounds.
+      records: public (declared or published) number of training units; it scales the step.
+    """
+    lower, upper = jnp.asarray(bounds[:, 0], jnp.float32), jnp.asarray(bounds[:, 1], jnp.float32)
+    half = (upper - lower) / jnp.float32(2)
+    return Scaler(lower + half, half, lower, upper, jnp.float32(records))
 
 
 def moment_dimension(binary: np.ndarray) -> int:
@@ -82,8 +105,9 @@ def private_scaler(
     stream: Stream,
     gate: Gate | None = None,
     largest_unit: int = 1,
+    by_site: bool = False,
 ) -> tuple[Scaler, SumInfo]:
-    """One release: the global moments of clipped features, turned into a `Scaler`.
+    """One release: the moments of clipped features, global or of each site, turned into a `Scaler`.
 
     Args:
       cohort: raw training records of all sites.
@@ -95,6 +119,7 @@ def private_scaler(
       stream: this release's stream.
       gate: asked before the sum is opened.
       largest_unit: records of the largest unit.
+      by_site: moments of each site in a block of its own; the aggregator then sums vectors of S times the length.
 
     Returns:
       The scaler and what the release cost.
@@ -103,8 +128,20 @@ def private_scaler(
     flags = np.asarray(binary, bool)
 
     grids = _moment_grids(mechanism, tuple(flags.tolist()), largest_unit, cohort, bounds32)
+    if by_site:
+        sites, width = grids.shape
+        blocks = jnp.eye(sites, dtype=jnp.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
+        total, info = private_sum(mechanism, aggregator, blocks.reshape(sites, sites * width), stream, gate=gate)
+        return scaler_of_sites(total.reshape(sites, width), bounds32, flags), info
     total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
     return scaler_from_moments(total, bounds32, flags), info
+
+
+def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray) -> Scaler:
+    """`scaler_from_moments` of each row of float32 `[S, 1 + F + F_continuous]`; their records are added."""
+    own = [scaler_from_moments(total, bounds, binary) for total in totals]
+    stacked = (jnp.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
+    return Scaler(*stacked, own[0].lower, own[0].upper, jnp.sum(jnp.stack([o.records for o in own])))
 
 
 @functools.partial(

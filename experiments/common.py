@@ -1,0 +1,192 @@
+"""What the evidence scripts share: where a run's rows come from, how they are summed up, kept and drawn.
+
+A script here has a configuration, writes results/NAME.json and figures/NAME.png beside this file, has a --toy size that takes seconds, and where
+its data is not there it says so and stops with exit code 0, having written nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_poisson import data
+from fedjax_poisson.experiment.config import Config
+from fedjax_poisson.experiment.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, title
+from fedjax_poisson.experiment.run import run
+from fedjax_poisson.experiment.setting import build
+from fedjax_poisson.experiment.summary import without_privacy
+
+HERE = Path(__file__).parent
+COLOURS = (PRIVATE, EPSILON, PUBLISHED, PLAIN)
+NONPRIVATE = "non-private"
+SCORES = (
+    "mean_client_accuracy",
+    "pooled_accuracy",
+    "balanced_accuracy",
+    "auc",
+    "calibration_error",
+    "accuracy_by_site",
+    "auc_by_site",
+)
+
+
+def parser(about: str | None, *, data_help: str | None = None, runs: int = 3) -> argparse.ArgumentParser:
+    """The options that all scripts have."""
+    found = argparse.ArgumentParser(description=(about or "").split("\n\n")[0])
+    if data_help is not None:
+        found.add_argument("--data", help=data_help)
+    found.add_argument("--runs", type=int, default=runs, help="independent runs of each row")
+    found.add_argument("--toy", action="store_true", help="a few rounds of a few records: shows that the script works")
+    found.add_argument(
+        "--out", type=Path, default=HERE, help="where results/ and figures/ are (default: beside the script)"
+    )
+    found.add_argument("--machine", default=machine(), help="how to call this machine in the results")
+    found.add_argument("--draw", action="store_true", help="only draw the figure again from the results")
+    return found
+
+
+def need_data(path: str | None, what: str) -> Path:
+    """The path, or a reason on the screen and exit code 0."""
+    if path is None or not Path(path).exists():
+        print(f"skipped: {what} is not here ({path or 'no --data given'}); it may not be shipped with the package")
+        sys.exit(0)
+    return Path(path)
+
+
+def machine() -> str:
+    """This machine in words."""
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def commit() -> str:
+    """The commit that is checked out, "unknown" outside a repository."""
+    asked = subprocess.run(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() or "unknown"
+
+
+def private_row(config: Config, sites: data.Sites | None = None, **facts: Any) -> dict[str, Any]:
+    """One private run without its folder: scores, cost, and the settings that differ from the default."""
+    with tempfile.TemporaryDirectory() as folder:
+        summary = run(config, Path(folder) / "run", sites=sites)
+    return {
+        **facts,
+        "epsilon_target": config.epsilon,
+        "epsilon": summary["epsilon"],
+        "seconds": summary["total_seconds"],
+        "bytes_up_total_per_client": summary["bytes_up_total_per_client"],
+        **{name: summary[name] for name in SCORES},
+    }
+
+
+def nonprivate_row(config: Config, sites: data.Sites | None = None, *, seed: int = 0, **facts: Any) -> dict[str, Any]:
+    """The same recipe without clip, noise and encryption."""
+    started = time.perf_counter()
+    found = without_privacy(build(config, sites), seed=seed)
+    return {
+        **facts,
+        "epsilon_target": None,
+        "epsilon": None,
+        "seconds": time.perf_counter() - started,
+        **{name: found[name] for name in SCORES},
+    }
+
+
+def say(row: dict[str, Any], *names: str) -> None:
+    """One line on the screen."""
+    budget = NONPRIVATE if row["epsilon_target"] is None else f"epsilon {row['epsilon_target']:g}"
+    facts = "  ".join(f"{name} {row[name]}" for name in names)
+    print(
+        f"{facts}  {budget}: accuracy {row['pooled_accuracy']:.3f}  AUC {row['auc'] or float('nan'):.3f}  "
+        f"{row['seconds']:.0f} s",
+        flush=True,
+    )
+
+
+def table(
+    rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], Any], scores: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Mean and standard error of scores over the rows of each key, in the order of first appearance."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    found = []
+    for name, own in groups.items():
+        entry: dict[str, Any] = {"key": name, "epsilon": own[0]["epsilon_target"], "runs": len(own)}
+        for score in scores:
+            values = np.array([row[score] for row in own if row[score] is not None], float)
+            entry[score] = float(values.mean()) if len(values) else None
+            entry[f"{score}_error"] = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+        found.append(entry)
+    return found
+
+
+def save(name: str, arguments: argparse.Namespace, result: dict[str, Any]) -> Path:
+    """Write results/NAME.json with machine, date and commit; returns the place of the figure."""
+    for folder in ("results", "figures"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+    whole = {
+        **result,
+        "toy": arguments.toy,
+        "seeds": "none: noise, samples and keys from the operating system; initial weights and the yardstick's samples are fixed",
+        "machine": arguments.machine,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+    }
+    (arguments.out / "results" / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return arguments.out / "figures" / f"{name}.png"
+
+
+def load(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The results as `save` wrote them."""
+    found: dict[str, Any] = json.loads((arguments.out / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def curve(
+    path: Path,
+    lines: dict[str, list[dict[str, Any]]],
+    score: str,
+    *,
+    heading: str,
+    ylabel: str,
+    xlabel: str,
+    marks: Sequence[tuple[float, str]] = (),
+) -> None:
+    """A score against epsilon, one line for each name, its non-private row as a dashed line, published scores dotted."""
+    figure, axes = canvas(4.8)
+    budgets = sorted({row["epsilon"] for rows in lines.values() for row in rows if row["epsilon"] is not None})
+    values = [row[score] for rows in lines.values() for row in rows] + [value for value, _ in marks]
+    low, high = min(values), max(values)
+    for (name, rows), colour in zip(lines.items(), COLOURS, strict=False):
+        own = [row for row in rows if row["epsilon"] is not None]
+        x, y = [row["epsilon"] for row in own], [row[score] for row in own]
+        bars = [1.96 * (row[f"{score}_error"] or 0.0) for row in own]
+        axes.errorbar(x, y, yerr=bars, marker="o", color=colour, linewidth=2.4, capsize=4, label=name)
+        for row in rows:
+            if row["epsilon"] is None:
+                axes.axhline(row[score], color=colour, linestyle="--", linewidth=1.5, label=f"{name}, without privacy")
+    for value, text in marks:
+        axes.axhline(value, color=PLAIN, linestyle=":", linewidth=1.4)
+        axes.annotate(text, (budgets[0], value), (0, 4), textcoords="offset points", color=PLAIN, fontsize=9.5)
+    axes.set_xscale("log")
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.minorticks_off()
+    margin = max(0.35 * (high - low), 0.01)
+    axes.set_ylim(low - margin, min(high + margin, 1.005))
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False, fontsize=9.5, loc="lower right")
+    title(axes, heading)
+    figure.savefig(path)

@@ -1,0 +1,84 @@
+"""The data that a configuration names, as `Sites`: what ships, a table, a MedMNIST file, a file or folder of chest pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedjax_poisson import data
+from fedjax_poisson.experiment.config import Config
+
+_NEED_DATA = {
+    "pneumonia": "PneumoniaMNIST of MedMNIST v2, https://zenodo.org/records/10519652, as pneumoniamnist.npz",
+    "medmnist": "a 2D data set of MedMNIST v2, https://zenodo.org/records/10519652, as FLAG.npz or FLAG_64.npz",
+    "covid": "an .npz with images, labels, source, patient and classes, or the folder of the COVID-19 Radiography Database, of COVIDx, of "
+    "COVID-QU-Ex, or of class folders (root/[site/]class/*.png)",
+}
+_COVID_CLASSES = ("no_finding", "covid19")
+
+
+def load_sites(config: Config) -> data.Sites:
+    """The data a configuration names, dealt to its clients where it asks for some.
+
+    Raises:
+      FileNotFoundError: there is no such file or folder; the message says what is expected and where to get it.
+      ValueError: the data does not hold what it should; the message names file and row.
+    """
+    sites = _table(config) if config.csv is not None else _named(config)
+    if config.clients is None:
+        return sites
+    return data.dirichlet(sites, config.clients, config.dirichlet_alpha)
+
+
+def _named(config: Config) -> data.Sites:
+    if config.dataset not in _NEED_DATA:
+        if config.data is not None:
+            raise ValueError(
+                f"{config.dataset!r} ships with the package and reads no data={config.data!r}; data is for: {', '.join(_NEED_DATA)}."
+            )
+        options = {"size": config.image_size, "patients": 600} if config.dataset == "xray" else {}
+        try:
+            return data.load(config.dataset, **options)
+        except ValueError as error:
+            if config.dataset in data.registry.LOADERS:
+                raise
+            raise ValueError(f"{error}. With --data FILE there are also: {', '.join(_NEED_DATA)}.") from error
+    if config.data is None:
+        raise ValueError(f"{config.dataset} is not shipped: give --data PATH, {_NEED_DATA[config.dataset]}.")
+    path = Path(config.data)
+    if config.dataset == "covid":
+        return _covid(path, config.image_size)
+    flag = "pneumoniamnist" if config.dataset == "pneumonia" else None
+    return data.from_medmnist(path, flag=flag, validation=config.validation)
+
+
+def _covid(path: Path, size: int) -> data.Sites:
+    """One of the layouts that COVID-19 chest pictures are published in, told apart by what is there."""
+    if path.suffix == ".npz" or path.is_file():
+        return data.from_image_npz(path, classes=_COVID_CLASSES, site="source", patient="patient")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder; covid expects {_NEED_DATA['covid']}.")
+    if (path / "train.txt").is_file():
+        return data.from_covidx(path, size=size)
+    if (path / "COVID").is_dir():
+        return data.from_covid_radiography(path, size=size, classes=("Normal", "COVID"))
+    if any(each.is_dir() for each in path.rglob("Train")):
+        return data.from_covid_qu_ex(path, size=size, classes=("Normal", "COVID-19"))
+    return data.from_image_folder(path, size=size)
+
+
+def _table(config: Config) -> data.Sites:
+    assert config.csv is not None and config.label is not None and config.site is not None  # Config checks it
+    bounds = config.bounds
+    categorical: Any = config.categorical  # Config has checked it
+    return data.from_csv(
+        config.csv,
+        label=config.label,
+        site=config.site,
+        patient=config.patient,
+        positive=[value.strip() for value in config.positive.split(",")] if config.positive else None,
+        categorical=categorical,
+        bounds={name: (low, high) for name, (low, high) in bounds.items()} if isinstance(bounds, dict) else "from_data",
+        drop=tuple(name.strip() for name in config.drop.split(",")) if config.drop else (),
+        min_site_records=config.min_site_records,
+    )
