@@ -40,6 +40,8 @@ Tree = Any
 NOT_FINITE, EMPTY, NOT_SAMPLED, ABSENT = 1, 2, 4, 8
 """Bits of a client's report."""
 
+_CPU_VALUES = 1 << 15  # coordinates of a chunk on a CPU
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -95,13 +97,15 @@ class CohortSum(NamedTuple):
 
 
 def default_chunk(dimension: int, clients: int) -> int:
-    """Clients that are vmapped at once: all of them on an accelerator; on a CPU as many as keep a chunk's updates within a core's cache.
+    """Clients that are vmapped at once: all of them on an accelerator; on a CPU about as many as keep a chunk's random words within a core's cache.
 
-    Measured by `experiments/benchmarks/chunks.py`: CPUs like 1 to 32 clients, fewer the larger the model; an H100 likes all.
+    Measured by `experiments/benchmarks/scaling.py`, section chunk. Of the sizes near the best one that leaves the fewest places of the last chunk empty.
     """
     if jax.default_backend() != "cpu":
         return clients
-    return max(1, min(clients, 32, (1 << 17) // dimension))
+    best = max(1.0, min(clients, 32, _CPU_VALUES / dimension))
+    near = range(max(1, round(0.7 * best)), max(1, round(1.3 * best)) + 1)
+    return min(near, key=lambda width: (-clients % width, abs(width - best)))
 
 
 def cohort_sum(
