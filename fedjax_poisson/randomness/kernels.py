@@ -109,7 +109,7 @@ def tiled_block(block: Callable[[jax.Array, jax.Array, Words], Words]) -> Callab
     """A block function `(key, counter, nonce) -> Words` that works on CPU_LANES counters at a time, as one function.
 
     Args:
-        block: the block function at an array of counters, of which there are at most CPU_BLOCKS.
+        block: the block function at an array of counters; more than CPU_BLOCKS of them are left to it whole.
     """
 
     def tiled(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
@@ -126,4 +126,5 @@ def tiled_block(block: Callable[[jax.Array, jax.Array, Words], Words]) -> Callab
         words = lax.scan(step, None, (split(counter), varying))[1]
         return tuple(word.reshape(-1)[: counter.size].reshape(counter.shape) for word in words)
 
-    return as_one_function(tiled)
+    function = as_one_function(tiled)
+    return lambda key, counter, nonce: (function if counter.size <= CPU_BLOCKS else block)(key, counter, nonce)
