@@ -1,4 +1,4 @@
-"""The command line: `fedjax-poisson run | report | ledger | account | bench`; `--help` on each tells its options."""
+"""The command line: `fedjax-poisson run | report | attack | ledger | account | bench`; `--help` on each tells its options."""
 
 from __future__ import annotations
 
@@ -93,6 +93,53 @@ def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     from fedjax_poisson.experiment.report import write_report
 
     print(write_report(folder))
+    return 0
+
+
+def attack(
+    folder: Annotated[Path, tyro.conf.Positional],
+    *,
+    attack: Literal["inversion", "membership", "audit", "one_run", "property", "all"] = "all",
+    quick: bool = False,
+) -> int:
+    """Attack a finished run with its own settings, and add what leaked to its folder and its report.
+
+    Args:
+      folder: run folder.
+      attack: membership (LiRA and the loss), audit (the mechanism against the ledger), one_run (canary records through the pipeline), inversion
+        (records from updates, in four views), property (which site an update came from), or all.
+      quick: small sizes: a first look within a minute or two, with wide intervals.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from fedjax_poisson.experiment import report_leakage
+    from fedjax_poisson.experiment.leakage import attack_run
+    from fedjax_poisson.experiment.report import write_report
+
+    console = Console()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        found = attack_run(folder, attack, quick=quick, report=told)
+    report_leakage.write_leakage_figures(folder)
+    page = write_report(folder)
+    console.print(report_leakage.text_table(found))
+    for note in (*found["notes"], report_leakage.SITES, report_leakage.NO_PROOF):
+        console.print(note, highlight=False)
+    console.print(f"numbers: {folder / 'leakage.json'}, report: {page}", highlight=False)
     return 0
 
 
@@ -271,7 +318,14 @@ def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; errors of the user's making end in one message, not in a traceback."""
-    commands: dict[str, Any] = {"run": run, "report": report, "ledger": ledger, "account": account, "bench": bench}
+    commands: dict[str, Any] = {
+        "run": run,
+        "report": report,
+        "attack": attack,
+        "ledger": ledger,
+        "account": account,
+        "bench": bench,
+    }
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
     except (ValueError, OSError, RuntimeError) as error:

@@ -6,11 +6,13 @@ A failed attack is not a proof of privacy: every result says what the attacker n
 from fedjax_poisson.attacks.audit import MechanismAudit, audit_mechanism
 from fedjax_poisson.attacks.canaries import (
     CanaryRun,
+    canary_population,
     canary_updates,
     coins,
     craft_records,
     recording,
     run_with_canary_clients,
+    run_with_canary_fedavg,
     run_with_canary_records,
 )
 from fedjax_poisson.attacks.first_layer import (
@@ -62,6 +64,7 @@ __all__ = [
     "balanced_memberships",
     "best_match",
     "binomial_rate",
+    "canary_population",
     "canary_updates",
     "choose_guesses",
     "claimed_delta",
@@ -91,6 +94,7 @@ __all__ = [
     "recover_label_counts",
     "recover_labels",
     "run_with_canary_clients",
+    "run_with_canary_fedavg",
     "run_with_canary_records",
     "score_images",
     "to_json",

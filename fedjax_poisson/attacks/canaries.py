@@ -28,6 +28,8 @@ from fedjax_poisson import trees
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.algorithm import Algorithm
+from fedjax_poisson.federated.client import Client, ClientOf, Schedule
+from fedjax_poisson.federated.population import Population, make_population
 from fedjax_poisson.federated.private_sum import Gate, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms.clipping import GRID_BITS
@@ -104,7 +106,7 @@ def plant(cohort: Records, x: Array, y: Array, included: np.ndarray) -> Records:
     """The cohort with canaries appended, canary i at site i mod S; one that is out is padding: its contribution is zero.
 
     Args:
-      cohort: record-level records `[S, n]` (each record its own unit).
+      cohort: records `[S, n]`; each canary becomes a unit of its own.
       x: float32 `[m, ...]`.
       y: `[m]`.
       included: bool `[m]`.
@@ -146,6 +148,7 @@ def run_with_canary_records(
     records: float,
     sampling_rate: float = 1.0,
     gate: Gate | None = None,
+    report: Callable[[int], None] | None = None,
 ) -> CanaryRun:
     """Train with canary records through `fedsgd` and score them.
 
@@ -163,6 +166,7 @@ def run_with_canary_records(
       records: as in the algorithm.
       sampling_rate: as in the algorithm.
       gate: asked before each opening.
+      report: called with the number of rounds done, after each.
 
     Returns:
       `CanaryRun`.
@@ -174,24 +178,27 @@ def run_with_canary_records(
             "the algorithm's server_optimizer does not keep what was released; wrap it: recording(optimizer)."
         )
     gram, along = np.zeros((len(x), len(x))), np.zeros(len(x))
+    largest = records_lib.largest_unit(np.asarray(cohort.unit))
     for number in range(rounds):
         params = state.params
         state, _ = algorithm.apply(state, planted, fold_in(stream, number), gate)
-        own, honest = _expected(model, mechanism, params, cohort, x, y)
+        own, honest = _expected(model, mechanism, params, cohort, x, y, largest)
         mean = np.asarray(trees.flatten(state.optimizer[0].gradient), np.float64)
         rest = mean * sampling_rate * records - sampling_rate * np.asarray(honest, np.float64)
         directions = sampling_rate * np.asarray(own, np.float64)
         gram += directions @ directions.T
         along += directions @ rest
+        if report is not None:
+            report(number + 1)
     noise = mechanism.variance(cohort.labels.shape[0])
     white = np.linalg.solve(gram + 4 * noise * np.eye(len(x)), along - gram.sum(axis=1) / 2)
     black = -np.asarray(model.loss(algorithm.parameters(state), x, y.astype(cohort.labels.dtype)), np.float64)
     return CanaryRun(np.asarray(included, bool), white, black, rounds)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 6))
 def _expected(
-    model: Model, mechanism: Mechanism, params: Any, cohort: Records, x: Array, y: Array
+    model: Model, mechanism: Mechanism, params: Any, cohort: Records, x: Array, y: Array, largest: int
 ) -> tuple[Array, Array]:
     """Clipped gradients of the canaries, float32 `[m, D]`, and the honest records' clipped sum, float32 `[D]`, in the update's unit."""
     contribution = records_lib.gradient_contribution(model.loss, params)
@@ -203,7 +210,7 @@ def _expected(
 
     def one_site(xs: Array, ys: Array, unit: Array) -> Array:
         everyone = jnp.ones(xs.shape[0], bool)
-        return records_lib.summed_contributions(contribution, mechanism, xs, ys, unit, everyone, largest_unit=1)
+        return records_lib.summed_contributions(contribution, mechanism, xs, ys, unit, everyone, largest_unit=largest)
 
     top = jnp.int32(2**GRID_BITS)
     sums = jnp.clip(jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit), -top, top)
@@ -266,6 +273,61 @@ def run_with_canary_clients(
         released, _ = sum_of(mechanism, aggregator, grids, fold_in(stream, number), gate=gate)
         scores += np.asarray(updates, np.float64) @ np.asarray(released, np.float64)
     return CanaryRun(np.asarray(included, bool), scores, None, rounds)
+
+
+def canary_population(updates: np.ndarray, included: np.ndarray) -> tuple[Model, ClientOf, Population]:
+    """Canary clients for `fedavg`: client i holds its update as its one record and sends it as it is; one that is out holds zeros.
+
+    Args:
+      updates: float32 `[m, D]` (`canary_updates`).
+      included: bool `[m]`.
+
+    Returns:
+      A model of D parameters, the work of a client, and the population of m clients: `fedavg(model, client=client, population=population,
+      senders=m, mechanism=mechanism, aggregator=..., server_optimizer=optax.sgd(1.0))` adds the released mean update to the parameters.
+    """
+    held = np.where(np.asarray(included, bool)[:, None], np.asarray(updates, np.float32), np.float32(0))
+    size = held.shape[1]
+    model = Model(
+        init=lambda key, x: jnp.zeros(size, jnp.float32),
+        apply=lambda params, x: x @ params,
+        loss=lambda params, x, y: -(x @ params),
+    )
+
+    def work(own_model: Model) -> Client:
+        del own_model
+        return Client(
+            begin=lambda params, shared, own: jnp.zeros_like(params),
+            step=lambda state, batch: state + jnp.sum(batch.x, axis=0),
+            finish=lambda params, shared, own, state: (state, own),
+            schedule=Schedule(),
+        )
+
+    return model, work, make_population(held[:, None], np.zeros((len(held), 1), np.float32))
+
+
+def run_with_canary_fedavg(
+    algorithm: Algorithm, updates: np.ndarray, included: np.ndarray, key: Array, stream: Stream, *, rounds: int = 1
+) -> CanaryRun:
+    """Canary clients through `fedavg`: local training, embedding, encryption and sums as in any other federation of clients.
+
+    Args:
+      algorithm: `fedavg` of a `canary_population` of these updates and coins, with `optax.sgd(1.0)` as the server's optimiser.
+      updates: float32 `[m, D]`.
+      included: bool `[m]`.
+      key: of `algorithm.init`.
+      stream: round t takes `fold_in(stream, t)`.
+      rounds: releases.
+
+    Returns:
+      `CanaryRun` with white-box scores only: the sum over rounds of a canary's update times the released change of the parameters.
+    """
+    state, ids = algorithm.init(key), np.arange(len(updates))
+    start = np.asarray(trees.flatten(algorithm.parameters(state)), np.float64)
+    for number in range(rounds):
+        state, _ = algorithm.apply(state, ids, fold_in(stream, number))
+    moved = np.asarray(trees.flatten(algorithm.parameters(state)), np.float64) - start
+    return CanaryRun(np.asarray(included, bool), np.asarray(updates, np.float64) @ moved * len(updates), None, rounds)
 
 
 @functools.partial(jax.jit, static_argnums=0)

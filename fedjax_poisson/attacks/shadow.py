@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,9 @@ import numpy as np
 import optax
 from jax import Array
 
-from fedjax_poisson import trees
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.server import State, init_state, server_step
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
@@ -93,51 +93,54 @@ def private_trainer(
     server_optimizer: optax.GradientTransformation,
     records: float,
     stream: Stream,
+    unit: Literal["record", "patient"] = "record",
+    average_from: int | None = None,
+    start: Any = None,
     chunk: int = 64,
 ) -> Trainer:
-    """`fedsgd` at record level on the members, with the mechanism's clip and counts and without the encryption, which changes no number.
+    """`fedsgd` on the members, with the mechanism's clip and counts and without the encryption, which changes no number.
 
     Args:
       model: as in `fedsgd`.
-      cohort: standardised records `[S, n]`; the trainer's member vector is `[S * n]`, padding is never a member.
+      cohort: standardised records `[S, n]`; the trainer's member vector is `[S * n]`, over the coins of units (`records.units_of`): a record's
+        own position at record level, `site * n + its number` for a patient. Padding is never a member.
       mechanism: as in `fedsgd`.
       rounds: rounds of training.
-      sampling_rate: each record's chance to be in a round.
+      sampling_rate: each unit's chance to be in a round.
       server_optimizer: as in `fedsgd`.
-      records: number of training records that scales the step.
+      records: number of training units that scales the step.
       stream: samples and counts; each training folds in its own key.
-      chunk: records vmapped at once; memory is `shadows * chunk * D`.
+      unit: as in `fedsgd`.
+      average_from: as in `fedsgd`.
+      start: parameters that every training starts from where they are public; None draws them for each.
+      chunk: units vmapped at once; memory is `shadows * chunk * D`.
     """
     sites, count = cohort.labels.shape
-    own = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), (sites, count))
+    units = records_lib.units_of(np.asarray(cohort.unit), unit)
+    slots = records_lib.slots_for(len(units.coin), sampling_rate)
 
     def train(member: Array, key: Array) -> Any:
         words = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)
         root = fold_in(fold_in(stream, words[0]), words[1])
-        unit = jnp.where(member.reshape(sites, count) & cohort.mask, own, jnp.int32(-1))
-        params = model.init(jax.random.fold_in(key, 0), cohort.features[0, :1])
+        kept = member.reshape(sites, count)
+        params = model.init(jax.random.fold_in(key, 0), cohort.features[0, :1]) if start is None else start
 
-        def step(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], None]:
-            params, state = carry
-            contribution = records_lib.gradient_contribution(model.loss, params)
-
-            def one_site(site: Array, xs: Array, ys: Array, units: Array) -> Array:
-                here = fold_in(fold_in(root, number), site)
-                sampled = records_lib.sample_units(fold_in(here, "sample"), count, sampling_rate)
-                grid = records_lib.summed_contributions(
-                    contribution, mechanism, xs, ys, units, sampled, largest_unit=1, chunk=chunk
-                )
-                return mechanism.embed(fold_in(here, "embed"), grid)
-
-            labels = jnp.arange(sites, dtype=jnp.uint32)
-            counts = jax.vmap(one_site)(labels, cohort.features, cohort.labels, unit)
+        def step(state: State, number: Array) -> tuple[State, None]:
+            contribution = records_lib.gradient_contribution(model.loss, state.params)
+            here = jax.vmap(lambda site: fold_in(fold_in(root, number), site))(jnp.arange(sites, dtype=jnp.uint32))
+            coins = jax.vmap(lambda own: records_lib.sample_units(fold_in(own, "sample"), count, sampling_rate))(here)
+            grids = records_lib.sampled_sums(
+                contribution, mechanism, cohort.features, cohort.labels, units, coins & kept, slots=slots, chunk=chunk
+            )
+            counts = jax.vmap(lambda own, grid: mechanism.embed(fold_in(own, "embed"), grid))(here, grids)
             total = mechanism.estimate(jnp.sum(counts, axis=0, dtype=counts.dtype), sites)
-            gradient = trees.layout(params).unflatten(total / jnp.float32(sampling_rate * records))
-            updates, state = server_optimizer.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), None
+            return server_step(
+                state, total / jnp.float32(sampling_rate * records), server_optimizer, average_from
+            ), None
 
-        start = (params, server_optimizer.init(params))
-        return jax.lax.scan(step, start, jnp.arange(rounds, dtype=jnp.uint32))[0][0]
+        first = init_state(params, server_optimizer)
+        last = jax.lax.scan(step, first, jnp.arange(rounds, dtype=jnp.uint32))[0]
+        return last.params if average_from is None or rounds <= average_from else last.average
 
     return train
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-from fedjax_poisson.experiment import checkpoint, report_accuracy, report_privacy, report_sections
+from fedjax_poisson.experiment import checkpoint, report_accuracy, report_leakage, report_privacy, report_sections
 from fedjax_poisson.experiment.claims import attack_success, encrypted, question, reasons_against
 from fedjax_poisson.experiment.figures import write_figures
 from fedjax_poisson.experiment.published import published
@@ -87,6 +87,7 @@ def render(run: RunFolder, ledger: LedgerCheck) -> str:
             report_sections.what_it_cost(run, folder),
             report_sections.the_ledger(run, ledger, folder),
             report_privacy.protects(run, ledger),
+            report_leakage.what_leaks(run, folder),
             report_sections.the_data(run),
             report_sections.how_to_repeat(run),
         ),
