@@ -44,41 +44,34 @@ PEERS = {
         ("jax",),
         {
             "W1": [
-                "--variant chunk=10",
                 "--variant chunk=20",
                 "--variant chunk=100",
-                "--variant chunk=20,fused=1",
+                "--variant chunk=100,fused=1",
                 "--variant chunk=20 --privacy off",
-                "--variant chunk=100 --privacy off",
             ],
             "W2": ["--variant chunk=1", "--variant chunk=1,devices=2"],
             "W3": [
                 "--variant chunk=50",
                 "--variant chunk=100",
                 "--variant chunk=100,fused=1",
-                "--variant chunk=50 --privacy off",
                 "--variant chunk=100 --privacy off",
             ],
         },
     ),
     "torch_vmap": Peer(
         ("torch",),
-        {
-            "W1": ["--threads 1", "--threads 2"],
-            "W2": ["--threads 2 --chunk 5"],
-            "W3": ["--threads 1", "--threads 1 --chunk 100", "--threads 2"],
-        },
+        {"W1": ["--threads 1"], "W2": ["--threads 2 --chunk 5"], "W3": ["--threads 1 --chunk 100"]},
     ),
     "jax_privacy": Peer(
         ("jax_privacy", "jax"),
-        {"W1": ["", "--microbatch 20"], "W2": ["--microbatch 1"], "W3": ["--microbatch 50", "--microbatch 100"]},
+        {"W1": ["--microbatch 20"], "W2": ["--microbatch 1"], "W3": ["--microbatch 100"]},
     ),
     "pfl": Peer(
         ("pfl", "torch"),
         {
-            "W1": ["", "--processes 2"],
+            "W1": ["--passes 1", "--processes 2 --passes 1"],
             "W2": ["--processes 2"],
-            "W3": ["", "--processes 2"],
+            "W3": ["--processes 2 --passes 1"],
         },
     ),
     "fedjax_poisson": Peer(
@@ -186,6 +179,8 @@ def timed(command: list[str], environment: dict[str, str], timeout: float) -> Re
     record: Record = json.loads(lines[-1])
     if "variant" not in record:
         record["variant"] = f"encryption={record['encryption']}"
+        if record.get("rounds_per_call", 1) > 1:
+            record["variant"] += f",fused={record['rounds_per_call']}"
         record["accuracy_as_expected"] = expected(record)
     return record | {"process_s": seconds}
 

@@ -27,7 +27,7 @@ def main() -> None:
     task = harness.task(options)
     config = task.config
     data = jnp.asarray(task.x), jnp.asarray(task.y)
-    cohorts = jnp.asarray(task.cohorts, jnp.int32)
+    cohorts = list(jnp.asarray(task.cohorts, jnp.int32))
     first = jax.tree.map(jnp.asarray, task.params)
     clipped_sum = clipping.clipped_fun(
         functools.partial(client_update, config, options.convolution),
