@@ -44,8 +44,8 @@ class HolderPart(NamedTuple):
     Attributes:
       read: `(payload, D, senders, ids) -> (integer values int64[D], largest distance of a raw value from an integer)`.
       max_distance: a larger distance means that the sum is not what it should be.
-      in_program: `(payload, D) -> (int32[D], distance float32[])`, pure, for programs that simulate the holder's part of several rounds; None where the
-        backend cannot be traced or parties must be asked.
+      in_program: `(payload, D) -> (int32[D], distance float32[])`, pure; a pytree, to be passed as an argument to programs that simulate the holder's
+        part of several rounds; None where the backend cannot be traced or parties must be asked.
     """
 
     read: Callable[[Payload, int, int, frozenset[bytes]], tuple[np.ndarray, float]]

@@ -169,7 +169,8 @@ def holder_part(params: CkksParameters, secret: SecretKey) -> HolderPart:
         counts, distance = _decrypt(params, secret, payload, params.rows(size) * params.values_per_row)
         return _without_padding(np.asarray(counts), size), _distance(counts, distance, size)
 
-    in_program = functools.partial(encryption.decrypt_with_margin, params, secret)
+    # A pytree whose leaf is the secret: passed to a program as an argument, it never becomes a constant of compiled (and cached) code.
+    in_program = jax.tree_util.Partial(functools.partial(encryption.decrypt_with_margin, params), secret)
     return HolderPart(read=read, max_distance=MARGIN, in_program=in_program)
 
 

@@ -111,8 +111,8 @@ class Holder(NamedTuple):
       check: `(Sealed, size) -> None`; raises `RoundRefused` where `open` would for what was announced (senders, size, a
         contribution opened before), without opening anything and without remembering that it was asked.
       open: `(Sealed, size) -> Opened`; raises `RoundRefused`.
-      in_program: `(payload, size) -> (counts, distance)`, pure and without any of the checks: for a program that simulates the key holder's part of several
-        rounds and makes the checks afterwards; None where the backend has none.
+      in_program: `(payload, size) -> (counts, distance)`, pure, without any of the checks; a pytree, to be passed as an argument to a program that
+        simulates the key holder's part of several rounds and makes the checks afterwards; None where the backend has none.
     """
 
     receive: Callable[[bytes], Sealed]

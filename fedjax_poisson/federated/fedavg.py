@@ -172,7 +172,10 @@ def fedavg(
         rows = jnp.where(present, ids, jnp.uint32(population.size))  # padding repeats a client: it must not write
         return jax.tree.map(lambda leaf, one: leaf.at[rows].set(one, mode="drop"), own, new)
 
-    def add_block(carry: Any, state: FedState, own: Any, cohort: Cohort, stream: Stream) -> tuple[Any, Any, Array]:
+    # Keys are arguments of every program: a secret one (seeded mode) must not become a constant of compiled, cached code.
+    def add_block(
+        carry: Any, state: FedState, own: Any, cohort: Cohort, stream: Stream, key: Any
+    ) -> tuple[Any, Any, Array]:
         mine = gather_own(own, cohort.ids)
         carry, new, report = programs.add(carry, state.server.params, state.shared, mine, cohort, stream, key)
         return carry, scatter_own(own, cohort.ids, cohort.present, new), report
@@ -195,8 +198,8 @@ def fedavg(
         return FedState(server, shared, own), jnp.linalg.norm(update)
 
     @jax.jit
-    def whole(state: FedState, cohort: Cohort, stream: Stream) -> tuple[Any, Any, Array]:
-        carry, own, report = add_block(programs.start(), state, state.own, cohort, stream)
+    def whole(state: FedState, cohort: Cohort, stream: Stream, key: Any) -> tuple[Any, Any, Array]:
+        carry, own, report = add_block(programs.start(), state, state.own, cohort, stream, key)
         return programs.close(carry, key, stream), own, report
 
     start, one_block, one_count = jax.jit(programs.start), jax.jit(add_block), jax.jit(counts_block)
@@ -206,7 +209,7 @@ def fedavg(
     keep_own = jax.jit(
         lambda own, ids, present, new, report: (scatter_own(own, ids, present, new), report), out_shardings=everywhere
     )
-    close = jax.jit(lambda carry, stream: programs.close(carry, key, stream))
+    close = jax.jit(programs.close)
     finish = jax.jit(lambda state, own, total, count: step(state, own, mean_update(total, count)))
 
     def sums(state: FedState, parts: Sequence[Cohort] | Iterator[Cohort], stream: Stream) -> tuple[Any, Any, list[Any]]:
@@ -220,15 +223,15 @@ def fedavg(
                 carry, new, report = many.add(carry, state.server.params, state.shared, mine, arrays(part), stream)
                 own, report = keep_own(own, part.ids, part.present, new, report)
                 seen.append((part.numbers, report))
-            return close(many.gather(carry), jax.device_put(stream, many.first)), own, seen
+            return close(many.gather(carry), *jax.device_put((key, stream), many.first)), own, seen
         if isinstance(parts, list):
-            total, own, report = whole(state, arrays(parts[0]), stream)
+            total, own, report = whole(state, arrays(parts[0]), stream, key)
             return total, own, [(parts[0].numbers, report)]
         carry, own, seen = start(), state.own, []
         for part in parts:
-            carry, own, report = one_block(carry, state, own, arrays(part), stream)
+            carry, own, report = one_block(carry, state, own, arrays(part), stream, key)
             seen.append((part.numbers, report))
-        return close(carry, stream), own, seen
+        return close(carry, key, stream), own, seen
 
     def apply(state: FedState, cohort: Any, stream: Stream, gate: Gate | None = None) -> tuple[FedState, RoundInfo]:
         began = time.perf_counter()

@@ -26,7 +26,7 @@ class RoundParts(NamedTuple):
 
     Attributes:
       programs: the sum over a cohort.
-      add_block: `(carry, state, own, cohort, stream) -> (carry, own, report)`.
+      add_block: `(carry, state, own, cohort, stream, key) -> (carry, own, report)`.
       mean_update: `(total, senders) -> float32 [D]`.
       step: `(state, own, update) -> (state, norm)`.
       key: what senders encrypt under, or None.
@@ -56,13 +56,15 @@ def fused_rounds(
     opener = None if aggregator is None else aggregator.holder.in_program
 
     @jax.jit
-    def run(state: Any, examples: Any, ids: Array, present: Array, rounds: Array, stream: Stream) -> tuple[Any, Any]:
+    def run(
+        opener: Any, key: Any, state: Any, examples: Any, ids: Array, present: Array, rounds: Array, stream: Stream
+    ) -> tuple[Any, Any]:
         def one(state: Any, xs: tuple[Array, Array, Array]) -> tuple[Any, Any]:
             rows, here, number = xs
             own_stream = fold_in(stream, number)
             cohort = Cohort(rows, jax.tree.map(lambda leaf: leaf[rows], examples), here)
-            carry, own, _ = parts.add_block(parts.programs.start(), state, state.own, cohort, own_stream)
-            total = parts.programs.close(carry, parts.key, own_stream)
+            carry, own, _ = parts.add_block(parts.programs.start(), state, state.own, cohort, own_stream, key)
+            total = parts.programs.close(carry, key, own_stream)
             if total.ciphertext is None:
                 assert total.values is not None
                 values, distance = total.values, jnp.float32(0)
@@ -100,7 +102,9 @@ def fused_rounds(
         for gate in gates or ():
             gate()
         rounds = np.arange(len(table), dtype=np.uint32)
-        moved, (norms, distances, most) = run(state, population.device, table.astype(np.uint32), here, rounds, stream)
+        moved, (norms, distances, most) = run(
+            opener, parts.key, state, population.device, table.astype(np.uint32), here, rounds, stream
+        )
         _check_opened(aggregator, float(jnp.max(distances)), int(jnp.max(most)), bound)
         return moved, FusedInfo(np.asarray(norms), float(jnp.max(distances)))
 

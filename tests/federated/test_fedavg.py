@@ -191,6 +191,30 @@ def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
         threshold.apply_rounds(state, np.stack(cohorts), ROOT)
 
 
+def test_no_compiled_program_holds_a_secret_key(tmp_path):
+    """Seeded senders and the simulated key holder use the secret: as arguments, never as constants that a compilation cache would write to disk."""
+    agg = _aggregator("device", "seeded")
+    secret = np.asarray(agg.device.key.data)
+    mark = secret.ravel()[:16].astype("<u4").tobytes().hex().upper()
+
+    def found_in(call) -> bool:
+        before = set(tmp_path.iterdir())
+        jax.config.update("jax_dump_ir_to", str(tmp_path))
+        try:
+            call()
+        finally:
+            jax.config.update("jax_dump_ir_to", "")
+        texts = [path.read_text().upper() for path in set(tmp_path.iterdir()) - before if path.suffix == ".mlir"]
+        assert texts
+        return any(mark in text for text in texts)
+
+    algorithm = _algorithm(agg)
+    state = algorithm.init(jax.random.key(0))
+    assert not found_in(lambda: algorithm.apply(state, IDS, ROOT))
+    assert not found_in(lambda: algorithm.apply_rounds(state, IDS[None], ROOT))
+    assert found_in(lambda: jax.jit(lambda x: x + secret)(jnp.uint32(1)))  # the search finds what is there
+
+
 def test_one_compilation_serves_all_rounds():
     traces = []
     model = models.logistic()
