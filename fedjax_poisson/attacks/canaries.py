@@ -88,7 +88,7 @@ def craft_records(
     """Canary records with long gradients in different directions: Gaussian features of this scale, labelled against the model.
 
     Args:
-      model: a model with a binary label.
+      model: the model; one logit for a binary label, or one for each class.
       params: the public initial parameters.
       shape: of one record.
       count: m.
@@ -96,10 +96,16 @@ def craft_records(
       scale: their standard deviation, beyond that of standardised records.
 
     Returns:
-      (float32 `[m, *shape]`, float32 `[m]`).
+      (float32 `[m, *shape]`, labels `[m]`: float32 0/1, or int32 classes).
     """
     x = jnp.float32(scale) * jax.random.normal(key, (count, *shape), jnp.float32)
-    return x, (model.apply(params, x) <= 0).astype(jnp.float32)
+    return x, labels_against(model, params, x)
+
+
+def labels_against(model: Model, params: Any, x: Array) -> Array:
+    """The label that the model finds least likely, for each record: float32 `[m]` 0/1, or int32 classes `[m]`."""
+    logits = model.apply(params, x)
+    return (logits <= 0).astype(jnp.float32) if logits.ndim == 1 else jnp.argmin(logits, axis=1).astype(jnp.int32)
 
 
 def plant(cohort: Records, x: Array, y: Array, included: np.ndarray) -> Records:

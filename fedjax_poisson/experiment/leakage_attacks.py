@@ -83,23 +83,34 @@ def unit_confidences(run: Attacked, params: Any, of: Records) -> np.ndarray:
 
 
 def _confidences(setting: Setting, params: Any, of: Records) -> np.ndarray:
-    """Of every real record, in the order of the mask; pictures in batches of one size, so that one program serves them."""
+    """Of every real record, in the order of the mask."""
     mask = np.asarray(of.mask)
     x, y = np.asarray(of.features)[mask], np.asarray(of.labels)[mask]
-    if x.ndim == 2:
-        return attacks.confidences(setting.model, params, jnp.asarray(x), jnp.asarray(y))
-    fill = -len(x) % _BATCH
-    x, y = np.concatenate([x, x[:1].repeat(fill, 0)]), np.concatenate([y, y[:1].repeat(fill, 0)])
-    parts = [
-        attacks.confidences(setting.model, params, jnp.asarray(x[i : i + _BATCH]), jnp.asarray(y[i : i + _BATCH]))
-        for i in range(0, len(x), _BATCH)
-    ]
-    return np.concatenate(parts, axis=1)[:, : int(mask.sum())]
+    labels = np.concatenate([y, y[:1].repeat(-len(y) % _BATCH)])
+    parts, at = [], 0
+    for part in _batches(x):
+        own = labels[at : at + len(part)]
+        parts.append(attacks.confidences(setting.model, params, jnp.asarray(part), jnp.asarray(own)))
+        at += len(part)
+    return np.concatenate(parts, axis=1)[:, : len(x)]
 
 
 def _accuracy(run: Attacked, params: Any) -> np.ndarray:
-    """Of two classes: confidence above 0 is right (of more classes it is a lower bound of the accuracy)."""
-    return (_confidences(run.setting, params, run.held_out) > 0).mean(axis=1)
+    """Share of the test records that each of the stacked parameters classifies rightly, `[M]`."""
+    mask = np.asarray(run.held_out.mask)
+    x, y = np.asarray(run.held_out.features)[mask], np.asarray(run.held_out.labels)[mask]
+    apply = jax.jit(jax.vmap(run.setting.model.apply, in_axes=(0, None)))
+    logits = np.concatenate([np.asarray(apply(params, jnp.asarray(part))) for part in _batches(x)], axis=1)[:, : len(x)]
+    found = (logits > 0) if logits.ndim == 2 else logits.argmax(axis=2)
+    return (found == y).mean(axis=1)
+
+
+def _batches(x: np.ndarray) -> list[np.ndarray]:
+    """Tables whole; pictures in batches of one size, the last filled up, so that one program serves them."""
+    if x.ndim == 2:
+        return [x]
+    filled = np.concatenate([x, x[:1].repeat(-len(x) % _BATCH, 0)])
+    return [filled[i : i + _BATCH] for i in range(0, len(filled), _BATCH)]
 
 
 def membership(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
@@ -154,14 +165,12 @@ def _announced(row: accounting.Release) -> Mechanism:
 def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     """The run once more with canary records among the real ones, encrypted and opened as in the run."""
     setting, config, plan = run.setting, run.setting.config, run.setting.plan
-    if len(setting.sites.class_names) != 2:
-        raise Unattackable("canary records are made for two classes; this data set has more.")
     shape, rounds = setting.sites.features.shape[1:], min(run.rounds, sizes.canary_rounds)
     start = initial_state(setting).params
     x, _ = attacks.craft_records(setting.model, start, shape, sizes.canaries, jax.random.key(1))
     # Nothing outside the public bounds reaches a gradient of the run.
     x = jnp.clip(x, *(jnp.float32(edge) for edge in box(run)))
-    y = (setting.model.apply(start, x) <= 0).astype(jnp.float32)
+    y = attacks.canaries.labels_against(setting.model, start, x)
     included = attacks.coins(sizes.canaries, int(np.random.default_rng().integers(2**31)))
     algorithm = algorithm_for(
         setting._replace(optimizer=attacks.recording(setting.optimizer)),

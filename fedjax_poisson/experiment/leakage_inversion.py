@@ -27,7 +27,7 @@ _ONE_RECORD = "; every site's sample holds one record (better for the attacker t
 _TRUE_LABELS = "; the labels of the records in the sum, given to it from the truth"
 
 
-def inversion(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def inversion(run: Attacked, sizes: Sizes, report: Report, views: tuple[str, ...] = attacks.VIEWS) -> dict[str, Any]:
     """Records from updates: closed form where the first layer is dense and the update is of one record, else by optimisation.
 
     Returns:
@@ -52,11 +52,14 @@ def inversion(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     seen = _observed(mechanism, own.reshape(groups, senders, -1))
     bias = attacks.output_bias(setting.model, params, jnp.asarray(truth[:1]))
     low, high = box(run)
-    config = attacks.InversionConfig(steps=sizes.steps, low=low, high=high, learning_rate=0.05 * (high - low))
+    reach = high - low  # the method's own step and weight are for values in 0..1
+    config = attacks.InversionConfig(
+        steps=sizes.steps, low=low, high=high, learning_rate=0.1 * reach, total_variation=1e-2 / reach
+    )
     result: dict[str, Any] = {"targets": len(truth), "picture": x.ndim == 4}
     kept: dict[str, Any] = {"originals": truth[:_SHOWN]}
-    for done, view in enumerate(attacks.VIEWS):
-        report("inversion", done, len(attacks.VIEWS))
+    for done, view in enumerate(views):
+        report("inversion", done, len(views))
         batch = senders if view in ("summed", "noisy_sum") else 1
         found, needs, how = _reconstruct(run, params, seen[view], labels.reshape(-1, batch), config)
         matched = _matched(found, truth.reshape(-1, batch, *truth.shape[1:]))

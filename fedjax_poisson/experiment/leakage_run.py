@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_poisson import accounting
+from fedjax_poisson import accounting, data
 from fedjax_poisson.experiment import checkpoint
 from fedjax_poisson.experiment.config import read_config
 from fedjax_poisson.experiment.run_folder import RunFolder, check_ledger, read_run
@@ -77,8 +77,12 @@ class Attacked(NamedTuple):
     notes: tuple[str, ...]
 
 
-def load(folder: str | Path) -> Attacked:
+def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
     """Read a run folder and build its setting again.
+
+    Args:
+      folder: run folder.
+      sites: the data that the run was given instead of what its settings name.
 
     Raises:
       FileNotFoundError: the run has not finished, or its data file has moved.
@@ -92,9 +96,9 @@ def load(folder: str | Path) -> Attacked:
                 f"{path} is missing: an attack needs the run's settings and its final state; copy the whole run folder."
             )
     config = read_config(run.path / "config.toml")
-    setting = build(config)
-    sites = len(setting.sites.site_names) if config.standardize == "site" else None
-    blank = standardize.blank_scaler(setting.sites.features.shape[-1], sites)
+    setting = build(config, sites)
+    by_site = len(setting.sites.site_names) if config.standardize == "site" else None
+    blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site)
     (scaler, state), _ = checkpoint.load_tree(saved, (blank, initial_state(setting)))
     if (rounds := int(state.round)) < 1:
         raise ValueError(f"{run.path} released no training sum: there is nothing to attack.")

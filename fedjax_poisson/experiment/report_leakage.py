@@ -269,7 +269,7 @@ def numbers_figure(found: dict[str, Any]) -> Figure | None:
     if own := done.get("inversion"):
         panels.append(
             (
-                "Reconstruction: SSIM (1 is perfect)" if own["picture"] else "Reconstruction: error (0 is perfect)",
+                "Reconstruction: SSIM" if own["picture"] else "Reconstruction: error",
                 functools.partial(_inversion_panel, own),
             )
         )
@@ -341,7 +341,7 @@ def _audit_panel(audits: dict[str, tuple[float, float]], axes: Axes) -> None:
     axes.barh(at, lower, 0.55, color=np.where(lower > claimed, PUBLISHED, PRIVATE))
     axes.set_yticks(at, list(audits))
     axes.set_ylim(len(audits) - 0.4, -0.6)
-    axes.set_xlabel("grey: claimed; blue: shown by the audit")
+    axes.set_xlabel("grey: claimed, blue: shown")
 
 
 def _inversion_panel(own: dict[str, Any], axes: Axes) -> None:
@@ -352,7 +352,7 @@ def _inversion_panel(own: dict[str, Any], axes: Axes) -> None:
     axes.set_yticks(at, list(VIEWS.values()))
     axes.set_ylim(len(VIEWS) - 0.4, -0.6)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-    axes.set_xlabel("dot: attack; grey bar: random training records")
+    axes.set_xlabel("dot: attack, grey: random records")
 
 
 def pictures_figure(found: dict[str, np.ndarray]) -> Figure:
