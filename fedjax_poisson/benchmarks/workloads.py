@@ -44,6 +44,7 @@ class Workload:
       noise: standard deviation of the Gaussian noise on the sum of the updates, in units of `clip`.
       test: records of the test set.
       accuracy: (lowest, highest) test accuracy of a right run after all rounds, rounded to two digits.
+      accuracy_off: the same without clip and noise.
       seed: seed of all arrays.
     """
 
@@ -60,6 +61,7 @@ class Workload:
     noise: float = 0.0
     test: int
     accuracy: tuple[float, float]
+    accuracy_off: tuple[float, float]
     seed: int = 0
 
     @property
@@ -82,6 +84,7 @@ CONFIGS = {
         noise=1.0,
         test=4096,
         accuracy=(0.93, 0.94),
+        accuracy_off=(0.93, 0.94),
     ),
     "W2": Workload(
         name="W2",
@@ -94,6 +97,7 @@ CONFIGS = {
         local_lr=0.02,
         test=2000,
         accuracy=(0.92, 0.93),
+        accuracy_off=(0.92, 0.93),
     ),
     "W3": Workload(
         name="W3",
@@ -108,6 +112,7 @@ CONFIGS = {
         noise=1.0,
         test=4096,
         accuracy=(0.61, 0.62),
+        accuracy_off=(0.71, 0.72),
     ),
 }
 
