@@ -12,6 +12,7 @@ from scipy import stats
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, trees
 from fedjax_poisson.attacks import (
+    canary_population,
     canary_updates,
     choose_guesses,
     coins,
@@ -21,6 +22,7 @@ from fedjax_poisson.attacks import (
     one_run_p_value,
     recording,
     run_with_canary_clients,
+    run_with_canary_fedavg,
     run_with_canary_records,
 )
 from tests.federated.helpers import cohort, mechanism, noise_free, plain_aggregator, seeded
@@ -184,3 +186,22 @@ def test_bad_input_is_refused():
             rounds=1,
             records=4.0,
         )
+
+
+def test_canary_clients_through_fedavg_release_the_sum_of_the_updates():
+    """Without noise the mean update is arithmetic: every canary that is in scores its own squared length, every other zero."""
+    silent = noise_free(mechanism(total_bound=None))
+    exact = silent._replace(privatize=lambda stream, update: silent.embed(stream, silent.clip(update)))
+    updates, included = canary_updates(exact, 6, 12), coins(6, 1)
+    model, client, population = canary_population(updates, included)
+    algorithm = fp.fedavg(
+        model,
+        client=client,
+        population=population,
+        senders=6,
+        mechanism=exact,
+        aggregator=plain_aggregator(exact, 6, 12),
+        server_optimizer=optax.sgd(1.0),
+    )
+    run = run_with_canary_fedavg(algorithm, updates, included, jax.random.key(0), seeded(0), rounds=2)
+    np.testing.assert_allclose(run.white_box, 2 * included * (updates**2).sum(axis=1), atol=1e-4)
