@@ -176,7 +176,9 @@ def curve(
         axes.errorbar(x, y, yerr=bars, marker="o", color=colour, linewidth=2.4, capsize=4, label=name)
         for row in rows:
             if row["epsilon"] is None:
-                axes.axhline(row[score], color=colour, linestyle="--", linewidth=1.5, label=f"{name}, without privacy")
+                axes.axhline(
+                    row[score], color=colour, linestyle="--", linewidth=1.5, label="the same recipe without privacy"
+                )
     for value, text in marks:
         axes.axhline(value, color=PLAIN, linestyle=":", linewidth=1.4)
         axes.annotate(text, (budgets[0], value), (0, 4), textcoords="offset points", color=PLAIN, fontsize=9.5)

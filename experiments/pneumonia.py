@@ -3,7 +3,7 @@
     python experiments/pneumonia.py --data pneumoniamnist.npz [--search] [--runs 2] [--toy]
 
 The official split: 4,708 training pictures dealt to 10 sites by Dirichlet(0.5) over labels, 624 test pictures that are looked at once, at the
-end. The 524 official validation pictures choose the recipe (--search: four candidates with privacy at epsilon 8 and four without) and join
+end. The 524 official validation pictures choose the recipe (--search: two step sizes with privacy at epsilon 8 and two without) and join
 neither training nor test. That search reads training data and is not paid for in epsilon: it is declared, as the published scores' is.
 Published (Yang et al. 2023, ResNet-18, 28 pixels): AUC 0.944, accuracy 0.854, without privacy.
 """
@@ -22,8 +22,8 @@ from fedjax_poisson import data
 from fedjax_poisson.experiment.config import Config, recipe
 
 CANDIDATES = {
-    "private": [{"rounds": r, "learning_rate": rate} for r in (100, 200) for rate in (0.5, 1.0)],
-    NONPRIVATE: [{"rounds": r, "learning_rate": rate} for r in (100, 200) for rate in (0.1, 0.3)],
+    "private": [{"rounds": 100, "learning_rate": rate} for rate in (0.25, 0.5)],
+    NONPRIVATE: [{"rounds": 100, "learning_rate": rate} for rate in (0.1, 0.3)],
 }
 SEARCH_EPSILON = 8.0
 CHOSEN = HERE / "results" / "pneumonia_search.json"

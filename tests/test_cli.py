@@ -327,6 +327,86 @@ def test_one_site_is_refused_because_its_sum_hides_nothing(tmp_path: Path, capsy
     assert "1 site" in refused(capsys, *_own(path, "--out", tmp_path / "run"))
 
 
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def _pictures(path: Path, **changes: object) -> Path:
+    """60 pictures of 20 pixels at two sources; the class is written on the border and nowhere else."""
+    rng = np.random.default_rng(0)
+    sick = np.arange(60) % 2
+    images = rng.integers(0, 60, (60, 20, 20)).astype(np.uint8)
+    images[:, :4] += (100 * sick).astype(np.uint8)[:, None, None]
+    arrays = {
+        "images": images,
+        "labels": sick.astype(np.int64),
+        "classes": np.array(["no_finding", "covid19"]),
+        "source": np.where(np.arange(60) < 30, "east", "west"),
+        "patient": np.array([f"p{i // 4:02d}" for i in range(60)]),
+        **changes,
+    }
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+def _medmnist(path: Path, **changes: np.ndarray) -> Path:
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for split, n in (("train", 40), ("val", 6), ("test", 12)):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (n, 28, 28)).astype(np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
+    np.savez(path, **{**arrays, **changes})
+    return path
+
+
+def test_covid_prints_what_the_border_alone_reaches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, path = tmp_path / "run", _pictures(tmp_path / "x.npz")
+    options = ["--rounds", "1", "--width", "1", "--seed", "1", "--aggregator", "plain", "--yardstick", "False"]
+    assert call("run", "covid", "--data", path, *options, "--out", folder) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    summary = summary_of(folder)
+    border = summary["border_only"]
+    assert border["accuracy"] == 1.0 and border["majority_accuracy"] <= 0.6  # the border is where the class is
+    assert "border only" in shown and "accuracy 1.000" in shown and border["why"] in shown
+    assert "nothing released to standardise" in shown and any("training-units" in w for w in summary["warnings"])
+    assert summary["unit"] == "patient" and summary["record_shape"] == [20, 20, 1]
+    assert [entry["purpose"] for entry in summary["releases"]] == ["train"] and summary["epsilon"] <= 8
+    page = (folder / "report.html").read_text()
+    assert "How much of it is not anatomy?" in page and "Nothing was sent" in page
+    before = sorted(each.name for each in folder.iterdir())
+    assert "already holds a run" in refused(capsys, "run", "covid", "--data", tmp_path / "no.npz", "--out", folder)
+    assert sorted(each.name for each in folder.iterdir()) == before
+
+
+def test_what_is_wrong_with_pictures_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(name: str, path: object, *options: object) -> str:
+        return refused(capsys, "run", name, "--data", path, *options, "--out", tmp_path / "run")
+
+    whole = _medmnist(tmp_path / "pneumoniamnist.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in error("pneumonia", tmp_path / "cut.npz") and "cut.npz" in error(
+        "pneumonia", tmp_path / "cut.npz"
+    )
+    absent = error("pneumonia", tmp_path / "nowhere.npz")
+    assert "PneumoniaMNIST" in absent and "zenodo" in absent
+    labels = np.zeros((40, 1), np.uint8)
+    labels[7] = 2
+    assert "row 7" in error("pneumonia", _medmnist(tmp_path / "bad.npz", train_labels=labels))
+    assert "model='logistic'" in error("pneumonia", tmp_path / "pneumoniamnist.npz", "--model", "logistic")
+    assert "images" in error("covid", _pictures(tmp_path / "a.npz", images=None))
+    assert "x/COVID-19" not in error("covid", tmp_path / "no_folder") and not (tmp_path / "run").exists()
+    for label in ("Normal", "COVID"):
+        (tmp_path / "radiography" / label).mkdir(parents=True)
+        (tmp_path / "radiography" / label / f"{label}-1.png").write_bytes(b"no picture")
+    assert "does not decode" in error("covid", tmp_path / "radiography")
+    covidx = tmp_path / "covidx"
+    for split in ("train", "test"):
+        (covidx / split).mkdir(parents=True)
+        (covidx / split / "a.png").write_bytes(b"no picture")
+        (covidx / f"{split}.txt").write_text("p1 a.png positive cohen\n")
+    assert "in training and test at once" in error("covid", covidx) and "line 1" in error("covid", covidx)
+    assert "give --data" in refused(capsys, "run", "covid") and "ships" in error("heart", tmp_path / "cut.npz")
+
+
 # Other commands -------------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,10 @@ _RELIABILITY = {
     "reliability": "Among the test records that were given a certain probability, how many really were positive. No "
     "recalibration was done.",
 }
+_RELIABILITY_OF_SEVERAL = {
+    "reliability": "Among the test records whose predicted class was given a certain probability, how many really were of that "
+    "class. No recalibration was done.",
+}
 
 
 def how_accurate(run: RunFolder, folder: Path) -> Html:
@@ -29,7 +33,8 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
     rows: list[list[Child]] = [
         [f"accuracy, mean over {many}", *_pair(run, "mean_client_accuracy", format_share)],
         ["accuracy, all test records pooled", *_pair(run, "pooled_accuracy", format_share)],
-        ["area under the ROC curve, pooled", *_pair(run, "auc", "{:.3f}".format)],
+        [f"area under the ROC curve, pooled{_of_classes(run)}", *_pair(run, "auc", "{:.3f}".format)],
+        ["calibration error, pooled (0 is perfect)", *_pair(run, "calibration_error", "{:.3f}".format)],
     ]
     head = ["", "this run", "same recipe without privacy"]
     if known is not None:
@@ -39,14 +44,15 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
             shown(known.pooled.pooled_accuracy, format_share),
             shown(known.federated.pooled_accuracy, format_share),
         ]
-        rows[2] += ["", ""]
-    parts: list[Child] = [table(head, rows), *pictures(folder, _SCORES), _by_site(run, known)]
+        for row in rows[2:]:
+            row += ["", ""]
+    parts: list[Child] = [table(head, rows), *_border(run), *pictures(folder, _SCORES), _by_site(run, known)]
     if noise := _sampling_noise(run):
         parts.append(paragraph(noise))
     if known is not None:
         parts += [element("h3", f"Published by {known.by}"), _published_table(known, many), bullets(known.caveats)]
         parts.append(paragraph(element("span", f"Source: {known.source}.", class_="soft")))
-    reliability = pictures(folder, _RELIABILITY)
+    reliability = pictures(folder, _RELIABILITY_OF_SEVERAL if several_classes(run) else _RELIABILITY)
     if reliability:
         parts += [element("h3", "Can the probabilities be believed?"), *reliability]
     parts.append(
@@ -56,6 +62,45 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
         )
     )
     return section("How accurate", *parts)
+
+
+def several_classes(run: RunFolder) -> bool:
+    """Whether the labels are of more than two classes."""
+    classes = run.summary.get("classes")
+    return isinstance(classes, list) and len(classes) > 2
+
+
+def _of_classes(run: RunFolder) -> str:
+    return ", mean of each class against the rest" if several_classes(run) else ""
+
+
+def _border(run: RunFolder) -> list[Child]:
+    """The control of pictures: what a classifier reaches that sees no more than the border."""
+    found = run.summary.get("border_only")
+    if not isinstance(found, dict):
+        return []
+    width = shown(found.get("width"), "{:.0f}".format)
+    rows: list[list[Child]] = [
+        [
+            "accuracy, pooled",
+            shown(run.summary.get("pooled_accuracy"), format_share),
+            shown(found.get("accuracy"), format_share),
+        ],
+        [
+            "area under the ROC curve, pooled",
+            shown(run.summary.get("auc"), "{:.3f}".format),
+            shown(found.get("auc"), "{:.3f}".format),
+        ],
+    ]
+    return [
+        element("h3", "How much of it is not anatomy?"),
+        table(["", "this run", f"a linear classifier that sees only the {width}-pixel border"], rows),
+        paragraph(
+            str(found.get("why", "")),
+            f" Always saying the commonest class of the training pictures is right in "
+            f"{shown(found.get('majority_accuracy'), format_share)} of the cases. The control was trained in the clear; epsilon does not cover it.",
+        ),
+    ]
 
 
 def _pair(run: RunFolder, name: str, form: Any) -> list[Child]:
@@ -70,14 +115,15 @@ def _by_site(run: RunFolder, known: Published | None) -> Html:
     head = [site_word(run, 1), "training records", "test records", "this run", "without privacy"]
     if known is not None:
         head += [f"{known.by}, pooled", f"{known.by}, FedAvg"]
-    head.append("ROC area, this run")
+    head += ["ROC area, this run", "calibration error, this run"]
+    calibration = numbers_by_name(run.summary.get("calibration_error_by_site"))
     rows: list[list[Child]] = []
     for name, fit, tested in site_rows(run):
         row: list[Child] = [name, shown(fit, "{:,.0f}".format), shown(tested, "{:,.0f}".format)]
         row += [shown(own.get(name), format_share), shown(plain.get(name), format_share)]
         if known is not None:
             row += [shown(score.by_site.get(name), format_share) for score in (known.pooled, known.federated)]
-        rows.append([*row, _area(areas, name)])
+        rows.append([*row, _area(areas, name), shown(calibration.get(name), "{:.3f}".format)])
     return table(head, rows)
 
 

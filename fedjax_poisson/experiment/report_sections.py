@@ -80,6 +80,7 @@ def what_left(run: RunFolder) -> Html:
         table(["for", "messages", "size of each", "what was in it", "form"], rows, texts=5)
         if rows
         else paragraph(f"The messages were {MISSING}."),
+        *_nothing_to_standardise(run),
         paragraph(
             total,
             f" Back came the model: {shown(summary.get('dimension'), '{:,.0f}'.format)} numbers after every training "
@@ -96,9 +97,24 @@ def what_left(run: RunFolder) -> Html:
     )
 
 
+def _nothing_to_standardise(run: RunFolder) -> list[Child]:
+    """Why there is no message for standardisation, where there is none."""
+    if run.summary.get("standardize") != "bounds":
+        return []
+    return [
+        paragraph(
+            "Nothing was sent, and nothing of the budget spent, to standardise: features are scaled by their public bounds. The number of "
+            f"training {words(run.summary.get('unit'))}s that scales the step is no private count: it is declared, published, or "
+            "counted in the data (then a warning above says so)."
+        )
+    ]
+
+
 def _content(run: RunFolder, purpose: str) -> str:
     if purpose == "standardise":
-        return "number of records, sums and sums of squares of the clipped features"
+        return "number of records, sums and sums of squares of the clipped features" + (
+            ", in a block for each site" if run.summary.get("standardize") == "site" else ""
+        )
     if purpose == "train":
         rate, unit = number(run.summary.get("sampling_rate")), words(run.summary.get("unit"))
         each = f"each {unit}" if rate is not None and rate >= 1 else f"each {unit} in a secret sample"
@@ -240,13 +256,14 @@ def _ledger_delta(run: RunFolder, ledger: LedgerCheck) -> str:
     sampler = number(run.summary.get("sampler_delta"))
     text = f"Epsilon in this table is read at delta {ledger.delta:.8g}." if ledger.delta is not None else ""
     if sampler:
-        text += f" Of the stated delta, {sampler:.2g} pays for the samplers' distance from the exact Poisson law."
+        text += f" Of the stated delta, {sampler:.2g} pays for the samplers' distance from the exact Poisson law and for samples too large for their slots."
     return text
 
 
 def the_data(run: RunFolder) -> Html:
     """Where the data is from, its licence, and what was done to it."""
-    recorded = run.summary.get("data")
+    summary = run.summary
+    recorded = summary.get("data")
     facts = recorded if isinstance(recorded, dict) else {}
     records, tested = training_records(run), held_out_records(run)
     rows: list[list[Child]] = [
@@ -254,6 +271,8 @@ def the_data(run: RunFolder) -> Html:
         ["records", f"{records:,.0f} for training, {tested:,.0f} for testing" if records or tested else MISSING],
         ["source", words(facts.get("source"))],
         ["licence", words(facts.get("licence"))],
+        ["classes", ", ".join(map(str, classes)) if isinstance(classes := summary.get("classes"), list) else MISSING],
+        ["model", f"{words(summary.get('model'))}, {shown(summary.get('dimension'), '{:,.0f}'.format)} parameters"],
         ["citation", words(facts.get("citation"))],
     ]
     notes = facts.get("notes")

@@ -143,7 +143,8 @@ def fedsgd(
         # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
         slots = records_lib.slots_for(len(units.coin), sampling_rate)
-        grids = contributions(state.params, cohort, units, stream, slots=slots)
+        # Waited for, so that the seconds of the embedding are its own.
+        grids = jax.block_until_ready(contributions(state.params, cohort, units, stream, slots=slots))
         estimate, sum_info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
         state, norm = finish(state, estimate)
         return state, Info(sum_info, float(norm))

@@ -77,6 +77,13 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
     head = _write_ledger(folder, standardise, train, rounds) if ledger else None
     confidence = np.linspace(0.06, 0.95, 10)
     summary: dict[str, Any] = {
+        "classes": ["no disease", "disease"],
+        "model": "logistic",
+        "standardize": "global",
+        "border_only": None,
+        "calibration_error": 0.041,
+        "nonprivate_calibration_error": 0.037,
+        "calibration_error_by_site": dict.fromkeys(FINAL, 0.06),
         "dataset": "heart",
         "unit": "record",
         "adjacency": "zero_out",

@@ -105,6 +105,22 @@ def test_the_numbers_are_those_of_the_summary(tmp_path):
     assert "not recorded" not in page.text
 
 
+def test_pictures_of_several_classes_show_their_control_and_what_was_not_sent(tmp_path):
+    border = {"width": 4, "accuracy": 0.904, "auc": 0.95, "majority_accuracy": 0.56, "why": "A border holds no lungs."}
+    changes = {
+        "dataset": "covid",
+        "standardize": "bounds",
+        "border_only": border,
+        "classes": ["a", "b", "c"],
+        "model": "cnn",
+    }
+    page = page_of(tmp_path / "covid", **changes)
+    for value in ("How much of it is not anatomy?", "4-pixel border", "90.4 %", "56.0 %", "A border holds no lungs."):
+        assert value in page.text, value
+    assert "mean of each class against the rest" in page.text and "Nothing was sent" in page.text
+    assert "not anatomy" not in page_of(tmp_path / "heart").text
+
+
 def test_published_scores_are_labelled_and_only_shown_where_they_belong(tmp_path):
     page = page_of(tmp_path / "heart")
     assert "Published by FLamby" in page.text and "own mean and standard deviation" in page.text

@@ -13,7 +13,7 @@ import pytest
 
 from fedjax_poisson import accounting
 from fedjax_poisson.ckks import RoundRefused
-from fedjax_poisson.experiment.config import Config, read_config, write_config
+from fedjax_poisson.experiment.config import Config, read_config, recipe, write_config
 from fedjax_poisson.experiment.run import RunExists, run
 
 REQUIRED = {
@@ -37,14 +37,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("backend", ["tenseal", "device"])
 def test_encrypted_run_gives_bit_identical_parameters(plain: Path, tmp_path: Path, backend: str) -> None:
-    summary = run(Config(rounds=4, seed=11, aggregator=backend), tmp_path / "run")
+    summary = run(Config(rounds=4, seed=11, aggregator=backend, yardstick=False), tmp_path / "run")
     for a, b in zip(_leaves(plain), _leaves(tmp_path / "run"), strict=True):
         np.testing.assert_array_equal(a, b)
     assert summary["aggregator"] == backend and not summary["private"] and "seed" in summary["privacy_note"]
 
 
 def test_another_seed_gives_other_parameters(plain: Path, tmp_path: Path) -> None:
-    run(Config(rounds=4, seed=12, aggregator="plain"), tmp_path / "run")
+    run(Config(rounds=4, seed=12, aggregator="plain", yardstick=False), tmp_path / "run")
     assert any(np.any(a != b) for a, b in zip(_leaves(plain), _leaves(tmp_path / "run"), strict=True))
 
 
@@ -88,7 +88,7 @@ KILLED = """
             os._exit(17)  # after the ledger's transaction, before the sum is opened
         return release
     accounting.Ledger.spend = spend_then_die
-    run(Config(rounds=5, seed={seed}, aggregator="plain"), Path(sys.argv[1]))
+    run(Config(rounds=5, seed={seed}, aggregator="plain", yardstick=False), Path(sys.argv[1]))
 """
 
 
@@ -102,7 +102,7 @@ def test_killed_between_ledger_and_release_then_resumed(tmp_path: Path, seed: in
     book = accounting.read_ledger(folder / "ledger.sqlite")
     assert [row.label for row in book.rows()] == ["standardise 0", "train 1", "train 2", "train 3"]
     book.close()
-    summary = run(Config(rounds=5, seed=seed, aggregator="plain"), folder, resume=True)
+    summary = run(Config(rounds=5, seed=seed, aggregator="plain", yardstick=False), folder, resume=True)
     book = accounting.read_ledger(folder / "ledger.sqlite")
     labels = [row.label for row in book.rows()]
     book.close()
@@ -124,8 +124,9 @@ def test_stopped_between_rounds_then_resumed_equals_an_uninterrupted_run(plain: 
 
     folder = tmp_path / "run"
     with pytest.raises(Stop):
-        run(Config(rounds=4, seed=11, aggregator="plain"), folder, report=stop)
-    summary = run(Config(rounds=4, seed=11, aggregator="plain"), folder, resume=True)
+        run(Config(rounds=4, seed=11, aggregator="plain", yardstick=False), folder, report=stop)
+    summary = run(Config(rounds=4, seed=11, aggregator="plain", yardstick=False), folder, resume=True)
+    assert summary["nonprivate_auc"] is None
     assert summary["lost_releases"] == 0 and summary["rounds"] == 4
     for a, b in zip(_leaves(plain), _leaves(folder), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -178,6 +179,41 @@ def test_a_value_far_from_an_integer_refuses_the_round(tmp_path: Path, monkeypat
     book = accounting.read_ledger(tmp_path / "run" / "ledger.sqlite")
     assert len(book.rows()) == 1  # written before it was opened: spent
     book.close()
+
+
+def test_moments_of_each_site_are_one_release_of_the_same_budget(tmp_path: Path) -> None:
+    config = Config(rounds=1, seed=5, aggregator="plain", standardize="site", yardstick=False)
+    summary = run(config, tmp_path / "run")
+    assert summary["epsilon"] <= 1.0 and summary["standardize"] == "site"
+    assert [entry["purpose"] for entry in summary["releases"]] == ["standardise", "train"]
+    from fedjax_poisson.experiment.setting import build
+
+    alone = build(Config(rounds=1)).plan.standardize
+    own = build(config).plan.standardize
+    assert alone is not None and own is not None
+    # A record has one block, so its norm and with it the noise of a coordinate stay.
+    assert own.variance(4) == pytest.approx(alone.variance(4), rel=1e-6)
+    scaler = _leaves(tmp_path / "run")[:2]
+    assert all(leaf.shape == (4, 1, 13) for leaf in scaler) and len(np.unique(scaler[0][:, 0, 0])) == 4
+
+
+def test_a_recipe_is_a_default_that_what_is_given_wins_over(tmp_path: Path) -> None:
+    assert recipe("xray").model == "cnn" and recipe("xray", model="small_resnet").model == "small_resnet"
+    assert recipe("heart") == Config() and recipe("xray", rounds=3).standardize == "bounds"
+    (tmp_path / "x.toml").write_text('dataset = "xray"\nrounds = 3\nyardstick = false\n')
+    found = read_config(tmp_path / "x.toml")
+    assert found == recipe("xray", rounds=3, yardstick=False)
+    write_config(found, tmp_path / "again.toml")
+    assert read_config(tmp_path / "again.toml") == found
+
+
+def test_overflowing_slots_are_paid_for_in_delta() -> None:
+    from fedjax_poisson.experiment.setting import build
+    from fedjax_poisson.federated.records import OVERFLOW
+
+    sampled, everybody = (build(Config(rounds=4, sampling_rate=rate)).plan for rate in (0.5, 1.0))
+    paid = sampled.sampler_delta - everybody.sampler_delta
+    assert paid == pytest.approx((1 + np.e) * 4 * OVERFLOW, rel=1e-6)
 
 
 def test_config_survives_toml_and_names_what_is_wrong(tmp_path: Path) -> None:

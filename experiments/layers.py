@@ -1,0 +1,162 @@
+"""The price of each layer: plain federated learning, + encryption, + the Poisson embedding, + both.
+
+    python experiments/layers.py [--rounds 20] [--toy]
+
+Fed-Heart (logistic regression) and a small CNN on the synthetic radiographs. Plain: the sums of the clipped gradients of the
+same secret samples, as integers on the grid, without noise and in the clear. + encryption: the same integers under CKKS. + embedding: Poisson
+counts in the clear. + both: what a run does. One seed for all four, so that models can be compared bit by bit: encryption must change none.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import COLOURS, load, parser, save
+
+from fedjax_poisson import trees
+from fedjax_poisson.ckks import aggregator as make_aggregator
+from fedjax_poisson.experiment import evaluate
+from fedjax_poisson.experiment.config import Config, recipe
+from fedjax_poisson.experiment.plotting import canvas, title
+from fedjax_poisson.experiment.setting import Setting, algorithm_for, build, training_units
+from fedjax_poisson.experiment.summary import predictions
+from fedjax_poisson.federated import reference, standardize
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.mechanisms.clipping import GRID_BITS
+from fedjax_poisson.randomness import ReproducibleStreamWarning, fold_in, stream
+
+LAYERS = (
+    ("plain", False, False),
+    ("+ encryption", True, False),
+    ("+ embedding", False, True),
+    ("+ both", True, True),
+)
+
+
+def without_noise(mechanism: Mechanism) -> Mechanism:
+    """The same clip and clamp, the grid itself as the message: no privacy."""
+    facts: dict[str, Any] = dict(mechanism.facts.parameters)
+    step, top = (facts["total_bound"] or facts["coordinate_bound"]) / 2**GRID_BITS, 2**GRID_BITS
+    return mechanism._replace(
+        embed=lambda stream, grid: jnp.clip(grid, jnp.int32(-top), jnp.int32(top)),
+        estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32) * jnp.float32(step),
+        count_bound=lambda senders, dimension, failure=0.0: senders * top,
+    )
+
+
+def one(setting: Setting, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    """Train with some of the layers; returns the row and the final parameters, flat."""
+    config, sites = setting.config, setting.sites
+    mechanism = setting.plan.train if embed else without_noise(setting.plan.train)
+    setting = setting._replace(plan=setting.plan._replace(train=mechanism))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReproducibleStreamWarning)
+        root = stream(seed)
+    if config.standardize == "bounds":
+        scaler = standardize.bounds_scaler(sites.feature_bounds, training_units(config, setting.train))
+    else:
+        scaler = reference.exact_scaler(setting.train, sites.feature_bounds, sites.binary)
+    backend = make_aggregator(
+        "device" if encrypt else "plain",
+        count_bound=mechanism.count_bound(setting.plan.senders, setting.dimension),
+        senders=setting.plan.senders,
+        minimum_senders=setting.plan.senders,
+        size=setting.dimension,
+        stream=fold_in(root, "keys"),
+    )
+    algorithm = algorithm_for(setting, scaler, backend)
+    cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
+    state = algorithm.init(jax.random.key(0))
+    phases, info = {phase: list[float]() for phase in ("whole", "embed", "encrypt", "add", "open")}, None
+    for number in range(config.rounds + 1):  # round 0 compiles and is not counted
+        if number == 1:
+            state = algorithm.init(jax.random.key(0))
+        started = time.perf_counter()
+        state, info = algorithm.apply(state, cohort, fold_in(root, "train", number))
+        if number:
+            phases["whole"].append(time.perf_counter() - started)
+            for phase in ("embed", "encrypt", "add", "open"):
+                phases[phase].append(getattr(info.sum, f"{phase}_seconds"))
+    medians = {phase: float(np.median(values)) for phase, values in phases.items()}
+    assert info is not None
+    params = algorithm.parameters(state)
+    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
+    labels, mask = np.asarray(test.labels, np.int64), np.asarray(test.mask)
+    scores = evaluate.scores(predictions(setting, params, test), labels, mask, sites.site_names)
+    row = {
+        "accuracy": scores["mean_client_accuracy"],
+        "auc": scores["auc"],
+        "seconds_per_round": medians.pop("whole"),  # medians: other programs run on the same cores
+        **{f"{phase}_seconds_per_round": value for phase, value in medians.items()},
+        "bytes_per_sender_and_round": info.sum.bytes_up_per_sender,
+        "float32_bytes": 4 * setting.dimension,
+        "dimension": setting.dimension,
+    }
+    return row, np.asarray(trees.flatten(params))
+
+
+def measure(configs: dict[str, Config], seed: int = 1) -> list[dict[str, Any]]:
+    """Every layer on every task, and whether encryption changed a bit."""
+    rows = []
+    for task, config in configs.items():
+        setting, found = build(config), {}
+        for layer, encrypt, embed in LAYERS:
+            row, found[layer] = one(setting, encrypt, embed, seed)
+            rows.append({"task": task, "layer": layer, "epsilon": config.epsilon if embed else None, **row})
+            print(rows[-1], flush=True)
+        for clear, sealed in (("plain", "+ encryption"), ("+ embedding", "+ both")):
+            same = bool(np.array_equal(found[clear].view(np.uint32), found[sealed].view(np.uint32)))
+            rows[-1 if sealed == "+ both" else -3]["bits_equal_to_clear"] = same
+            print(f"{task}: {sealed} has {'the bits' if same else 'OTHER BITS than those'} of {clear}")
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], path: Any) -> None:
+    """Seconds a round by layer and phase."""
+    figure, axes = canvas(4.4)
+    phases = ("gradients", "embed", "encrypt", "add", "open")
+    names = [f"{row['task']}\n{row['layer']}" for row in rows]
+    for i, row in enumerate(rows):
+        parts = [row[f"{phase}_seconds_per_round"] for phase in phases[1:]]
+        rest = max(row["seconds_per_round"] - sum(parts), 0.0)
+        left = 0.0
+        for phase, value, colour in zip(phases, [rest, *parts], ("#999999", *COLOURS), strict=True):
+            axes.barh(i, 1e3 * value, left=left, color=colour, label=phase if i == 0 else None)
+            left += 1e3 * value
+        axes.annotate(
+            f"{row['bytes_per_sender_and_round'] / 1e3:.3g} kB",
+            (left, i),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+        )
+    axes.set_yticks(range(len(rows)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * 1e3 * max(row["seconds_per_round"] for row in rows))
+    axes.set_xlabel("milliseconds a round, all senders one after another; label: bytes a sender sends in a round")
+    axes.legend(frameon=False, fontsize=9.5, loc="lower right")
+    title(axes, "The price of each layer")
+    figure.savefig(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__, runs=1)
+    options.add_argument("--rounds", type=int, default=20)
+    arguments = options.parse_args(argv)
+    if not arguments.draw:
+        rounds = 2 if arguments.toy else arguments.rounds
+        configs = {"heart, 14 parameters": recipe("heart", rounds=rounds)}
+        if not arguments.toy:
+            configs["X-ray phantom, CNN"] = recipe("xray", rounds=rounds)
+        save("layers", arguments, {"rows": measure(configs), "rounds": rounds})
+    draw(load("layers", arguments)["rows"], arguments.out / "figures" / "layers.png")
+
+
+if __name__ == "__main__":
+    main()
