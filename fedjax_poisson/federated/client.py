@@ -256,7 +256,17 @@ def scaffold(
     return of
 
 
-def run_client(client: Client, params: Params, shared: Tree, own: Tree, examples: Examples, stream: Stream) -> Any:
+def run_client(
+    client: Client, params: Params, shared: Tree, own: Tree, examples: Examples, stream: Stream
+) -> tuple[Array, Tree]:
+    """`run_steps` with the update as one flat float32 `[D]`, in tree order."""
+    update, own = run_steps(client, params, shared, own, examples, stream)
+    return trees.flatten(update), own
+
+
+def run_steps(
+    client: Client, params: Params, shared: Tree, own: Tree, examples: Examples, stream: Stream
+) -> tuple[Params, Tree]:
     """All the steps of one client.
 
     Args:
@@ -268,7 +278,7 @@ def run_client(client: Client, params: Params, shared: Tree, own: Tree, examples
       stream: draws the order of the records where the schedule shuffles, and nothing else.
 
     Returns:
-      The update float32 `[D]` (flat, in tree order) and the client's new own state.
+      The update, a tree like params, and the client's new own state.
     """
     state = client.begin(params, shared, own)
     batches = _batches(client.schedule, examples, stream)
@@ -287,8 +297,7 @@ def run_client(client: Client, params: Params, shared: Tree, own: Tree, examples
     if written < count:
         rest = jax.tree.map(lambda leaf: leaf[written:], batches)
         state = jax.lax.scan(lambda s, batch: (step(s, batch), None), state, rest)[0]
-    update, own = client.finish(params, shared, own, state)
-    return trees.flatten(update), own
+    return client.finish(params, shared, own, state)
 
 
 def _batches(schedule: Schedule, examples: Examples, stream: Stream) -> Examples:

@@ -19,6 +19,8 @@ all, so that the number of noise shares does not depend on anybody's data; the r
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -26,8 +28,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fedjax_poisson import trees
 from fedjax_poisson.ckks import Ciphertext, CkksParameters, PublicKey, SecretKey, encryption
-from fedjax_poisson.federated.client import Client, Examples, run_client
+from fedjax_poisson.federated.client import Client, Examples, run_steps
 from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.mechanisms.types import Mechanism
@@ -40,7 +43,7 @@ Tree = Any
 NOT_FINITE, EMPTY, NOT_SAMPLED, ABSENT = 1, 2, 4, 8
 """Bits of a client's report."""
 
-_CPU_VALUES = 1 << 15  # coordinates of a chunk on a CPU
+_CPU_PRIVATE_VALUES, _CPU_VALUES = 1 << 15, 1 << 18  # coordinates of a chunk on a CPU: with random words, and without
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,21 +99,21 @@ class CohortSum(NamedTuple):
     one_by_one: bool
 
 
-def default_chunk(dimension: int, clients: int) -> int:
-    """Clients that are vmapped at once: all of them on an accelerator; on a CPU about as many as keep a chunk's random words within a core's cache.
+def default_chunk(dimension: int, clients: int, *, private: bool = True) -> int:
+    """Clients that are vmapped at once: all of them on an accelerator; on a CPU about as many as keep a chunk within a core's cache.
 
     Measured by `experiments/benchmarks/scaling.py`, section chunk. Of the sizes near the best one that leaves the fewest places of the last chunk empty.
     """
     if jax.default_backend() != "cpu":
         return clients
-    best = max(1.0, min(clients, 32, _CPU_VALUES / dimension))
+    best = max(1.0, min(clients, 100, (_CPU_PRIVATE_VALUES if private else _CPU_VALUES) / dimension))
     near = range(max(1, round(0.7 * best)), max(1, round(1.3 * best)) + 1)
     return min(near, key=lambda width: (-clients % width, abs(width - best)))
 
 
 def cohort_sum(
     client: Client,
-    dimension: int,
+    shapes: Tree,
     mechanism: Mechanism | None,
     *,
     clients: int,
@@ -118,18 +121,20 @@ def cohort_sum(
     encryption_level: Encryption = "off",
     layout: Layout | None = None,
     sampling_rate: float = 1.0,
+    isolate: bool = True,
 ) -> CohortSum:
     """The programs of a round.
 
     Args:
       client: one client's work.
-      dimension: D.
+      shapes: the parameters' shapes (arrays or `jax.ShapeDtypeStruct`), D values in all.
       mechanism: what turns updates into counts; None adds float32 updates as they are (no privacy, no encryption, and no promise about the last bit).
       clients: K of a usual cohort or block, for the default chunk.
       params: ring parameters of the encryption.
       encryption_level: "every_client", "sum_only" or "off".
       layout: chunk and transforms.
       sampling_rate: q: each client takes part with this chance, secretly; one that does not sends the embedding of zero.
+      isolate: look for updates that are not finite, client by client. Without a mechanism it may be left out: a sum that is finite had none.
 
     Raises:
       ValueError: an unknown level, or encryption of something that is not integer.
@@ -140,8 +145,8 @@ def cohort_sum(
         raise ValueError(
             f"encryption={encryption_level!r} needs integers and a ring: use an integer mechanism and an aggregator, or encryption='off'."
         )
-    layout = layout or Layout()
-    chunk = layout.chunk or default_chunk(dimension, clients)
+    layout, dimension = layout or Layout(), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    chunk = layout.chunk or default_chunk(dimension, clients, private=mechanism is not None)
     each = (
         params is not None
         and encryption_level == "every_client"
@@ -149,22 +154,31 @@ def cohort_sum(
     )
     summed = encryption_level == "every_client" and not each
     dtype = jnp.int32 if mechanism is not None and mechanism.facts.integer else jnp.float32
+    if mechanism is not None:
+        isolate = True  # a NaN must not reach the embedding
 
     def one_client(
         weights: Tree, shared: Tree, own: Tree, number: Array, examples: Examples, present: Array, stream: Stream
     ) -> Any:
         stream = fold_in(stream, number)
-        update, new_own = run_client(client, weights, shared, own, examples, stream)
-        finite = jnp.all(jnp.isfinite(update))
+        tree, new_own = run_steps(client, weights, shared, own, examples, stream)
+        update = tree if mechanism is None else trees.flatten(tree)
+        finite = jnp.bool_(True)
+        if isolate:
+            finite = functools.reduce(
+                jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(update)]
+            )
         some = jnp.bool_(True) if examples.mask is None else jnp.any(examples.mask)
         sampled = jnp.bool_(True)
         if sampling_rate < 1:
             sampled = sample_units(fold_in(stream, "participation"), 1, sampling_rate)[0]
         works = finite & some & sampled
-        update = jnp.where(works, update, jnp.float32(0))
+        if mechanism is not None:
+            update = jnp.where(works, update, jnp.float32(0))
         new_own = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), new_own, own)
         sent = update if mechanism is None else mechanism.privatize(fold_in(stream, "embed"), update)
-        sent = jnp.where(present, sent, jnp.zeros((), sent.dtype))
+        counted = present if mechanism is not None else present & works
+        sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
         report = sum(
             (jnp.where(bit, jnp.uint8(flag), jnp.uint8(0)) for bit, flag in
              ((~finite & sampled, NOT_FINITE), (~some, EMPTY), (~sampled, NOT_SAMPLED), (~present, ABSENT))),
@@ -183,7 +197,9 @@ def cohort_sum(
         if each:
             carry["ciphertext"] = _add_each(params, key, carry["ciphertext"], sent, streams, present)
         else:
-            carry["values"] = carry["values"] + jnp.sum(sent, axis=0, dtype=sent.dtype)
+            carry["values"] = jax.tree.map(
+                lambda total, own: total + jnp.sum(own, axis=0, dtype=own.dtype), carry["values"], sent
+            )
         if summed:
             masks = jax.vmap(lambda s: encryption.draw_masks(params, dimension, s))(streams)
             kept = jnp.where(present.reshape(-1, 1, 1, 1), masks, jnp.int32(0))
@@ -198,6 +214,8 @@ def cohort_sum(
         if each:
             assert params is not None
             carry["ciphertext"] = encryption.zero(params, dimension)
+        elif mechanism is None:
+            carry["values"] = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
         else:
             carry["values"] = jnp.zeros(dimension, dtype)
         if summed:
@@ -230,7 +248,7 @@ def cohort_sum(
         senders, largest = carry["senders"], carry["largest"]
         if each:
             return Total(None, carry["ciphertext"], senders, largest)
-        values = carry["values"]
+        values = trees.flatten(carry["values"]) if mechanism is None else carry["values"]
         if encryption_level == "off":
             return Total(values, None, senders, largest)
         assert params is not None and key is not None

@@ -11,6 +11,8 @@ in every round and always sends the full dark noise, and takes part with a secre
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -138,12 +140,14 @@ def fedavg(
         check_honest(honest, minimum)
     work = client(model)
     blank = jnp.zeros((1, *_record_shape(population)), jnp.float32)
-    size = trees.layout(_zeros(jax.eval_shape(lambda: model.init(jax.random.key(0), blank)))).size
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), blank))
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     device = None if aggregator is None or level == "off" else aggregator.device
     on_host = level != "off" and device is None
-    programs = cohort_lib.cohort_sum(
+    make_programs = functools.partial(
+        cohort_lib.cohort_sum,
         work,
-        size,
+        shapes,
         mechanism,
         clients=senders,
         params=None if device is None else device.params,
@@ -151,6 +155,7 @@ def fedavg(
         layout=layout,
         sampling_rate=sampling_rate,
     )
+    programs = make_programs()
     key = None if device is None else device.key
     many = None if mesh is None else spread_lib.spread(programs, mesh)
     sealed_bytes = 4 * size if aggregator is None or level == "off" else aggregator.message_bytes(size)
@@ -174,10 +179,10 @@ def fedavg(
 
     # Keys are arguments of every program: a secret one (seeded mode) must not become a constant of compiled, cached code.
     def add_block(
-        carry: Any, state: FedState, own: Any, cohort: Cohort, stream: Stream, key: Any
+        carry: Any, state: FedState, own: Any, cohort: Cohort, stream: Stream, key: Any, with_programs: Any = programs
     ) -> tuple[Any, Any, Array]:
         mine = gather_own(own, cohort.ids)
-        carry, new, report = programs.add(carry, state.server.params, state.shared, mine, cohort, stream, key)
+        carry, new, report = with_programs.add(carry, state.server.params, state.shared, mine, cohort, stream, key)
         return carry, scatter_own(own, cohort.ids, cohort.present, new), report
 
     def counts_block(state: FedState, own: Any, cohort: Cohort, stream: Stream) -> tuple[Array, Any, Array]:
@@ -197,10 +202,15 @@ def fedavg(
             shared = work.shared.advance(shared, tree, jnp.float32(senders / population.size))
         return FedState(server, shared, own), jnp.linalg.norm(update)
 
-    @jax.jit
-    def whole(state: FedState, cohort: Cohort, stream: Stream, key: Any) -> tuple[Any, Any, Array]:
-        carry, own, report = add_block(programs.start(), state, state.own, cohort, stream, key)
-        return programs.close(carry, key, stream), own, report
+    def whole_round(
+        with_programs: cohort_lib.CohortSum, state: FedState, cohort: Cohort, stream: Stream, key: Any
+    ) -> tuple[Any, Any, Array]:
+        carry, own, report = add_block(with_programs.start(), state, state.own, cohort, stream, key, with_programs)
+        return with_programs.close(carry, key, stream), own, report
+
+    whole = jax.jit(functools.partial(whole_round, programs))
+    # Float sums are first made without a look at each client: only a sum that is not finite has to be made again.
+    hopeful = jax.jit(functools.partial(whole_round, make_programs(isolate=False))) if mechanism is None else None
 
     start, one_block, one_count = jax.jit(programs.start), jax.jit(add_block), jax.jit(counts_block)
     place = None if mesh is None else NamedSharding(mesh, PartitionSpec(population_lib.CLIENTS))
@@ -225,7 +235,9 @@ def fedavg(
                 seen.append((part.numbers, report))
             return close(many.gather(carry), *jax.device_put((key, stream), many.first)), own, seen
         if isinstance(parts, list):
-            total, own, report = whole(state, arrays(parts[0]), stream, key)
+            total, own, report = (hopeful or whole)(state, arrays(parts[0]), stream, key)
+            if hopeful is not None and not np.isfinite(np.asarray(total.values)).all():
+                total, own, report = whole(state, arrays(parts[0]), stream, key)
             return total, own, [(parts[0].numbers, report)]
         carry, own, seen = start(), state.own, []
         for part in parts:
@@ -290,7 +302,3 @@ def fedavg(
 
 def _record_shape(population: Population) -> tuple[int, ...]:
     return tuple(population.host.x.shape[2:])
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -123,7 +123,7 @@ def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
     found = []
     for transforms in ("summed", "each"):
         programs = cohort_sum(
-            client, SIZE, MECHANISM, clients=SENDERS, params=device.params, encryption_level="every_client",
+            client, params, MECHANISM, clients=SENDERS, params=device.params, encryption_level="every_client",
             layout=Layout(chunk=5, transforms=transforms),
         )  # fmt: skip
 
@@ -264,6 +264,16 @@ def test_broken_and_empty_clients_are_named_and_send_noise_only():
     np.testing.assert_array_equal(got, same)
     assert sorted(named.empty) == [3, 7, 11]
     assert np.abs(got - _after(_encrypted())[0]).max() > 0
+
+
+def test_a_broken_client_does_not_spoil_a_plain_average():
+    x = X.copy()
+    x[7, 2, 1] = np.nan
+    algorithm = _algorithm(mechanism=None, minimum_senders=11)
+    got, info = _after(algorithm, [federated.make_cohort(federated.make_population(x, Y, EVERYBODY), IDS)])
+    assert info.not_finite == (7,) and np.isfinite(got).all()
+    others, _ = _after(algorithm, [IDS[IDS != 7]])
+    np.testing.assert_allclose(got, others * 11 / 12, atol=1e-6)
 
 
 def test_with_sampling_everybody_sends_and_the_curve_is_amplified():
