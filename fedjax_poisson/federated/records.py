@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy import stats
+from scipy import special
 
 from fedjax_poisson import trees
 from fedjax_poisson.mechanisms.types import Mechanism
@@ -106,7 +106,7 @@ def slots_for(units: int, rate: float, overflow: float = OVERFLOW) -> int:
     low, high = 0, units  # the tail above `units` is 0
     while low < high:
         middle = (low + high) // 2
-        if stats.binom.sf(middle, units, rate) <= overflow:
+        if special.bdtrc(middle, units, rate) <= overflow:
             high = middle
         else:
             low = middle + 1
