@@ -2,7 +2,8 @@
 
     python experiments/leakage.py [tradeoff] [inversion] [audit] [--data pneumoniamnist.npz] [--toy]
 
-Writes results/leakage.json and figures/leakage.png, leakage_pictures.png beside this file; parts that are not named keep their results. Noise comes
+Writes results/leakage.json and figures/leakage.png, leakage_pictures.png beside this file; parts and data sets that are not named keep
+their results. Noise comes
 from the operating system. `tradeoff`: shadow models of each data set's recipe at each epsilon, and without privacy until they overfit; accuracy is that
 of the attacked models, which train on half of the records. Pictures are few here and rounds are fewer than in the recipe (--pictures, --rounds),
 since every point trains --picture-shadows models. `inversion`: 32 targets, four views. `audit`: 20 runs for each epsilon, the right mechanism and four
@@ -292,7 +293,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for at, (key, chance_key, text, kinds) in enumerate(
         (
             ("ssim", "chance_ssim", "Pictures: SSIM (1 is perfect)", PICTURES),
-            ("error", "chance_error", "Tables: error in standard deviations (0 is perfect)", TABLES),
+            ("error", "chance_error", "Tables: error (0 is perfect)", TABLES),
         )
     ):
         axes = figure.add_subplot(2, 2, at + 3)
@@ -303,12 +304,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
             for row in (row for row in own if row["dataset"] == name):
                 axes.bar(place, row[key], 0.7, color=COLOURS[row["view"]])
                 axes.hlines(row[chance_key], place - 0.42, place + 0.42, color="black", linewidth=1.8)
-                where = "" if row["epsilon"] is None else f", {row['epsilon']:g}"
+                where = "" if row["epsilon"] is None else f", ε {row['epsilon']:g}"
                 labels.append((place, f"{name}: {report_leakage.VIEWS[row['view']]}{where}"))
                 place += 1
             place += 0.6
         axes.set_xticks([p for p, _ in labels], [text for _, text in labels], rotation=40, ha="right", fontsize=8.5)
-        title(axes, text)
+        title(axes, f"{text}; black: random records")
     FigureCanvasAgg(figure).print_png(path)
 
 
@@ -375,12 +376,15 @@ def main(given: list[str] | None = None) -> None:
     for name in [] if options.draw else options.parts or list(parts):
         found = parts[name](options)
         draw_pictures(found.pop("pictures", {}), figures)
-        found["measured"] = {
+        measured = {
             "machine": f"{platform.system()} {platform.machine()}, {jax.default_backend()}, {jax.device_count()} device",
             "date": datetime.now(UTC).date().isoformat(),
-            "options": {key: str(value) for key, value in vars(options).items() if key not in ("data", "out", "draw")},
         }
-        result = stored(path) | {name: attacks.to_json(found)}
+        found["rows"] = [attacks.to_json(row) | measured for row in found["rows"]]
+        before = stored(path).get(name, {}).get("rows", [])
+        new = {row.get("dataset") for row in found["rows"]}
+        found["rows"] += [row for row in before if row.get("dataset") not in new]
+        result = stored(path) | {name: found}
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     draw(stored(path), figures / "leakage.png")
 

