@@ -43,7 +43,7 @@ Tree = Any
 NOT_FINITE, EMPTY, NOT_SAMPLED, ABSENT = 1, 2, 4, 8
 """Bits of a client's report."""
 
-_CPU_PRIVATE_VALUES, _CPU_VALUES = 1 << 15, 1 << 18  # coordinates of a chunk on a CPU: with random words, and without
+_CPU_VALUES = 1 << 18  # coordinates of a chunk on a CPU
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,14 +99,14 @@ class CohortSum(NamedTuple):
     one_by_one: bool
 
 
-def default_chunk(dimension: int, clients: int, *, private: bool = True) -> int:
+def default_chunk(dimension: int, clients: int) -> int:
     """Clients that are vmapped at once: all of them on an accelerator; on a CPU about as many as keep a chunk within a core's cache.
 
     Measured by `experiments/benchmarks/scaling.py`, section chunk. Of the sizes near the best one that leaves the fewest places of the last chunk empty.
     """
     if jax.default_backend() != "cpu":
         return clients
-    best = max(1.0, min(clients, 100, (_CPU_PRIVATE_VALUES if private else _CPU_VALUES) / dimension))
+    best = max(1.0, min(clients, 100, _CPU_VALUES / dimension))
     near = range(max(1, round(0.7 * best)), max(1, round(1.3 * best)) + 1)
     return min(near, key=lambda width: (-clients % width, abs(width - best)))
 
@@ -146,7 +146,7 @@ def cohort_sum(
             f"encryption={encryption_level!r} needs integers and a ring: use an integer mechanism and an aggregator, or encryption='off'."
         )
     layout, dimension = layout or Layout(), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    chunk = layout.chunk or default_chunk(dimension, clients, private=mechanism is not None)
+    chunk = layout.chunk or default_chunk(dimension, clients)
     each = (
         params is not None
         and encryption_level == "every_client"
