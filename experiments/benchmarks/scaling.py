@@ -42,7 +42,7 @@ def points(section: str, toy: bool) -> list[dict[str, Any]]:
         return [{"cohort": 16, "hidden": list(w)} for w in widths]
     if section == "devices":
         return [{"cohort": 32 if toy else 1_000, "devices": d} for d in (1, 2)]
-    return [{"cohort": k, "streamed": True} for k in ((50, 200) if toy else (1_000, 10_000, 100_000, 1_000_000))]
+    return [{"cohort": 200 if toy else 1_000_000, "streamed": True}]
 
 
 def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
@@ -159,15 +159,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     def of(section: str) -> list[dict[str, Any]]:
         return [row for row in rows if row["section"] == section]
 
-    for section, colour, name in (("cohort", blue, "on the device"), ("million", orange, "streamed from a file")):
-        own = [r for r in of(section) if section == "million" or not r["streamed"]]
+    for streamed, colour, name in ((False, blue, "on the device"), (True, orange, "streamed from a file")):
+        own = sorted((r for r in of("cohort") + of("million") if r["streamed"] == streamed), key=lambda r: r["cohort"])
         axes[0, 0].plot([r["cohort"] for r in own], [r["median_s"] for r in own], "o-", color=colour, label=name)
         memory = [r["peak_anonymous_bytes"] / 2**20 for r in own]
         axes[0, 1].plot([r["cohort"] for r in own], memory, "o-", color=colour, label=name)
-    full = [r["cohort"] for r in of("million")]
-    if full:
-        axes[0, 1].plot(full, [4 * r["dimension"] * r["cohort"] / 2**20 for r in of("million")], ":", color="#555555",
-                        label="all updates as float32")  # fmt: skip
+    every = sorted(of("cohort") + of("million"), key=lambda r: r["cohort"])
+    updates = [4 * r["dimension"] * r["cohort"] / 2**20 for r in every]
+    axes[0, 1].plot([r["cohort"] for r in every], updates, ":", color="#555555", label="all updates as float32")
     axes[0, 0].set(xscale="log", yscale="log", xlabel="clients of a round", ylabel="seconds of a round")
     axes[0, 1].set(xscale="log", yscale="log", xlabel="clients of a round", ylabel="peak memory, MiB")
     axes[1, 0].plot([r["chunk"] for r in of("chunk")], [r["median_s"] * 1e3 for r in of("chunk")], "o-", color=blue)
