@@ -269,7 +269,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """AUC and true positive rate over accuracy, one line for each data set; SSIM of the four views."""
     figure = Figure(figsize=(WIDTH * 1.25, 8.2), dpi=DPI, layout="constrained", facecolor="white")
     rows = result.get("tradeoff", {}).get("rows", [])
-    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    names = [name for name in (*TABLES, *PICTURES) if any(row["dataset"] == name for row in rows)]
     panels = (("auc", "LiRA: AUC", 0.5), ("tpr_at_1_percent", "LiRA: members found at 1 % false alarms", 0.01))
     for at, (score, text, chance) in enumerate(panels):
         axes = figure.add_subplot(2, 2, at + 1)
@@ -287,13 +287,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 axes.annotate(label, (across, up), (3, 5), textcoords="offset points", fontsize=8.5, color=colour)
         axes.set_xlabel("accuracy of the attacked models (half of the records)")
         title(axes, text)
-        if names and at == 0:
+        if names and at == 1:  # where no point is
             axes.legend(frameon=False, fontsize=9.5, loc="upper left")
     found = result.get("inversion", {}).get("rows", [])
     for at, (key, chance_key, text, kinds) in enumerate(
         (
-            ("ssim", "chance_ssim", "Pictures: SSIM (1 is perfect)", PICTURES),
-            ("error", "chance_error", "Tables: error (0 is perfect)", TABLES),
+            ("ssim", "chance_ssim", "SSIM (1: perfect; black: random pictures)", PICTURES),
+            ("error", "chance_error", "Error (0: perfect; black: random records)", TABLES),
         )
     ):
         axes = figure.add_subplot(2, 2, at + 3)
@@ -309,7 +309,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 place += 1
             place += 0.6
         axes.set_xticks([p for p, _ in labels], [text for _, text in labels], rotation=40, ha="right", fontsize=8.5)
-        title(axes, f"{text}; black: random records")
+        title(axes, text)
     FigureCanvasAgg(figure).print_png(path)
 
 
