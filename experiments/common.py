@@ -177,7 +177,11 @@ def curve(
         for row in rows:
             if row["epsilon"] is None:
                 axes.axhline(
-                    row[score], color=colour, linestyle="--", linewidth=1.5, label="the same recipe without privacy"
+                    row[score],
+                    color=colour,
+                    linestyle="--",
+                    linewidth=1.5,
+                    label=f"{name}: the same recipe without privacy",
                 )
     for value, text in marks:
         axes.axhline(value, color=PLAIN, linestyle=":", linewidth=1.4)

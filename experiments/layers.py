@@ -119,10 +119,10 @@ def measure(configs: dict[str, Config], seed: int = 1) -> list[dict[str, Any]]:
 def draw(rows: list[dict[str, Any]], path: Any) -> None:
     """Seconds a round by layer and phase."""
     figure, axes = canvas(4.4)
-    phases = ("gradients", "embed", "encrypt", "add", "open")
+    phases = ("gradients", "embed", "encrypt, or only pack", "add", "open")
     names = [f"{row['task']}\n{row['layer']}" for row in rows]
     for i, row in enumerate(rows):
-        parts = [row[f"{phase}_seconds_per_round"] for phase in phases[1:]]
+        parts = [row[f"{phase}_seconds_per_round"] for phase in ("embed", "encrypt", "add", "open")]
         rest = max(row["seconds_per_round"] - sum(parts), 0.0)
         left = 0.0
         for phase, value, colour in zip(phases, [rest, *parts], ("#999999", *COLOURS), strict=True):
@@ -140,7 +140,7 @@ def draw(rows: list[dict[str, Any]], path: Any) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * 1e3 * max(row["seconds_per_round"] for row in rows))
     axes.set_xlabel("milliseconds a round, all senders one after another; label: bytes a sender sends in a round")
-    axes.legend(frameon=False, fontsize=9.5, loc="lower right")
+    axes.legend(frameon=False, fontsize=9.5, loc="upper right")
     title(axes, "The price of each layer")
     figure.savefig(path)
 
