@@ -140,8 +140,8 @@ def private_scaler(
 def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray) -> Scaler:
     """`scaler_from_moments` of each row of float32 `[S, 1 + F + F_continuous]`; their records are added."""
     own = [scaler_from_moments(total, bounds, binary) for total in totals]
-    stacked = (jnp.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
-    return Scaler(*stacked, own[0].lower, own[0].upper, jnp.sum(jnp.stack([o.records for o in own])))
+    centre, scale = (jnp.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
+    return Scaler(centre, scale, own[0].lower, own[0].upper, jnp.sum(jnp.stack([o.records for o in own])))
 
 
 @functools.partial(

@@ -117,6 +117,7 @@ def test_the_claimed_curve_is_the_better_of_both_accountants():
     assert 0 < claimed_delta(skellam, 1.0, honest_senders=4, dimension=4) < 1
 
 
+@pytest.mark.long
 def test_other_mechanisms_are_drawn_release_by_release():
     """Skellam rounds under a bound on the whole vector: each draw is its own vector. A claim of twice its noise is found out."""
     actual, twice = (fp.skellam(clip_norm=1.0, scale=20.0, noise_variance=v) for v in (50.0, 100.0))

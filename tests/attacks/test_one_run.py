@@ -115,6 +115,7 @@ def test_encrypted_canary_clients_accuse_a_mechanism_without_noise(clients):
     assert audit.violated and audit.correct == 20 and "no bound above" in audit.try_next
 
 
+@pytest.mark.long
 def test_canary_records_are_found_in_the_sums_of_fedsgd():
     model = fp.models.mlp((16,))
     params = model.init(jax.random.key(0), jnp.zeros((1, 6)))

@@ -229,6 +229,7 @@ def test_the_simulated_sum_has_the_bits_of_the_sum_of_ciphertexts():
         encryption.encrypt_sum(tight, keys_of(tight)[1], jnp.zeros((100, 10), jnp.int32), many)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 def test_every_plan_jit_vmap_and_scan_give_the_same_bits(mode):
     params = tiny(mode=mode, fields=1)

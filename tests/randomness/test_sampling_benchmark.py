@@ -18,6 +18,7 @@ def test_the_grid_of_the_benchmark_reaches_both_ends_and_stays_inside():
     assert grid.min() == -(1 << 20) and grid.max() == 1 << 20 and len(set(grid.tolist())) == grid.size
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_benchmark_prints_complete_records(capsys):
     sampling.main(["--quick"])
