@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.ckks import MARGIN, Aggregator, RoundRefused
 from fedjax_poisson.federated.cohort import CohortSum, Encryption
 from fedjax_poisson.federated.population import Cohort, Population, check_ids
 from fedjax_poisson.federated.private_sum import Gate
@@ -114,9 +114,8 @@ def fused_rounds(
 def _check_opened(aggregator: Aggregator | None, distance: float, most: int, bound: int | None) -> None:
     if aggregator is None or bound is None:
         return
-    limit = 7 / 16
-    if not distance <= limit or most > bound:
+    if not distance <= MARGIN or most > bound:
         raise RoundRefused(
-            f"A fused round opened to values {distance:.3g} from an integer (at most {limit}) or of size {most} (count_bound = {bound}): "
+            f"A fused round opened to values {distance:.3g} from an integer (at most {MARGIN}) or of size {most} (count_bound = {bound}): "
             "nothing is returned. Raise count_bound for these senders; the rounds stay paid for."
         )
