@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from fedjax_poisson.experiment.recipes import RECIPES
+from fedjax_poisson.experiment.recipes import recipe_for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,10 @@ class Config:
       largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: taken from the data, said.
       training_units: public number of training units of all sites, which scales the step where no moments are released. Default: taken
         from the data, said.
-      model: logistic or mlp for tables; cnn, small_resnet, resnet18 or resnet50 (group normalisation) for pictures.
-      width: width of the model: hidden layers 2 width and width, channels width and 2 width, or channels of a residual network's stem.
+      model: logistic or mlp for tables; for pictures scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
+        resnet50 (group normalisation).
+      width: width of the model: hidden layers 2 width and width, channels width and 2 width, or channels of a residual network's stem;
+        scattering has none.
       optimizer: server optimiser, "sgd" or "adam".
       learning_rate: server step size on the estimated mean gradient.
       momentum: server momentum (of sgd).
@@ -87,7 +89,7 @@ class Config:
     standardize_norm: float = 3.0
     largest_site: int | None = None
     training_units: int | None = None
-    model: Literal["logistic", "mlp", "cnn", "small_resnet", "resnet18", "resnet50"] = "logistic"
+    model: Literal["logistic", "mlp", "scattering", "cnn", "small_resnet", "resnet18", "resnet50"] = "logistic"
     width: int = 16
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.3
@@ -163,8 +165,8 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 
 
 def recipe(dataset: str, **settings: Any) -> Config:
-    """The settings of a data set's own recipe (`recipes.RECIPES`), changed by what is given."""
-    own = {} if "csv" in settings else RECIPES.get(dataset, {})
+    """The settings of a data set's own recipe (`recipes`), or of its recipe for the model that is given, changed by what is given."""
+    own = {} if "csv" in settings else recipe_for(dataset, settings.get("model"))
     return Config(dataset=dataset, **{**own, **settings})
 
 

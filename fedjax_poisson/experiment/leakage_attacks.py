@@ -13,7 +13,7 @@ from fedjax_poisson import accounting, attacks
 from fedjax_poisson.attacks import membership as membership_lib
 from fedjax_poisson.attacks.shadow import Trainer
 from fedjax_poisson.experiment.leakage_run import Attacked, Report, Sizes, Unattackable, box
-from fedjax_poisson.experiment.setting import Setting, aggregator_for, algorithm_for, initial_state
+from fedjax_poisson.experiment.setting import Setting, aggregator_for, algorithm_for, initial_state, learned_model
 from fedjax_poisson.federated import Records, records
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.randomness import fold_in, stream
@@ -52,7 +52,7 @@ def shadows(run: Attacked, count: int, trainer: Trainer | None = None, *, seed: 
     everybody[:, units.coin] = member
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
     trainer = trainer or attacks.private_trainer(
-        setting.model,
+        learned_model(setting),
         run.cohort,
         setting.plan.train,
         rounds=run.rounds,
@@ -90,7 +90,7 @@ def _confidences(setting: Setting, params: Any, of: Records) -> np.ndarray:
     parts, at = [], 0
     for part in _batches(x):
         own = labels[at : at + len(part)]
-        parts.append(attacks.confidences(setting.model, params, jnp.asarray(part), jnp.asarray(own)))
+        parts.append(attacks.confidences(learned_model(setting), params, jnp.asarray(part), jnp.asarray(own)))
         at += len(part)
     return np.concatenate(parts, axis=1)[:, : len(x)]
 
@@ -99,7 +99,7 @@ def _accuracy(run: Attacked, params: Any) -> np.ndarray:
     """Share of the test records that each of the stacked parameters classifies rightly, `[M]`."""
     mask = np.asarray(run.held_out.mask)
     x, y = np.asarray(run.held_out.features)[mask], np.asarray(run.held_out.labels)[mask]
-    apply = jax.jit(jax.vmap(run.setting.model.apply, in_axes=(0, None)))
+    apply = jax.jit(jax.vmap(learned_model(run.setting).apply, in_axes=(0, None)))
     logits = np.concatenate([np.asarray(apply(params, jnp.asarray(part))) for part in _batches(x)], axis=1)[:, : len(x)]
     found = (logits > 0) if logits.ndim == 2 else logits.argmax(axis=2)
     return (found == y).mean(axis=1)
@@ -171,6 +171,8 @@ def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     # Nothing outside the public bounds reaches a gradient of the run.
     x = jnp.clip(x, *(jnp.float32(edge) for edge in box(run)))
     y = attacks.canaries.labels_against(setting.model, start, x)
+    if setting.model.fixed is not None:
+        x = jax.jit(setting.model.fixed)(x)
     included = attacks.coins(sizes.canaries, int(np.random.default_rng().integers(2**31)))
     algorithm = algorithm_for(
         setting._replace(optimizer=attacks.recording(setting.optimizer)),
@@ -179,7 +181,7 @@ def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     )
     played = attacks.run_with_canary_records(
         algorithm,
-        setting.model,
+        learned_model(setting),
         plan.train,
         run.cohort,
         x,
@@ -222,7 +224,7 @@ def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]
         coins = jax.vmap(lambda site: records.sample_units(fold_in(own, site), room, rate))(
             jnp.arange(sites, dtype=jnp.uint32)
         )
-        contribution = records.gradient_contribution(setting.model.loss, run.params)
+        contribution = records.gradient_contribution(learned_model(setting).loss, run.params)
         return records.sampled_sums(
             contribution, mechanism, run.cohort.features, run.cohort.labels, units, coins, slots=slots, chunk=chunk
         )

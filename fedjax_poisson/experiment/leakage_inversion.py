@@ -36,8 +36,8 @@ def inversion(run: Attacked, sizes: Sizes, report: Report, views: tuple[str, ...
       mean square over features in standard deviations, and the share below 0.1.
     """
     setting, mechanism = run.setting, run.setting.plan.train
-    mask = np.asarray(run.cohort.mask)
-    x, y = np.asarray(run.cohort.features)[mask], np.asarray(run.cohort.labels)[mask]
+    mask = np.asarray(run.pictured.mask)
+    x, y = np.asarray(run.pictured.features)[mask], np.asarray(run.pictured.labels)[mask]
     if setting.sites.features.ndim == 4 and min(x.shape[1:3]) < 11:
         raise Unattackable(
             f"pictures of {x.shape[1]} x {x.shape[2]} pixels are too small for SSIM's window of 11 x 11."

@@ -10,7 +10,7 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.experiment import checkpoint
 from fedjax_poisson.experiment.config import read_config
 from fedjax_poisson.experiment.run_folder import RunFolder, check_ledger, read_run
-from fedjax_poisson.experiment.setting import Setting, build, initial_state
+from fedjax_poisson.experiment.setting import Setting, build, initial_state, learned_records
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.server import final_parameters
 
@@ -55,8 +55,9 @@ class Attacked(NamedTuple):
     Attributes:
       folder: its folder.
       setting: built again from its config.toml.
-      cohort: its training records, standardised as in the run.
-      held_out: its test records, standardised.
+      cohort: its training records, standardised as in the run, as its trained part sees them (`setting.learned_records`).
+      held_out: its test records in the same form.
+      pictured: the training records before fixed features are taken of them: what a reconstruction aims at.
       scaler: the standardisation that it released.
       params: its final parameters.
       rounds: training releases that it made.
@@ -69,6 +70,7 @@ class Attacked(NamedTuple):
     setting: Setting
     cohort: Records
     held_out: Records
+    pictured: Records
     scaler: standardize.Scaler
     params: Any
     rounds: int
@@ -115,12 +117,16 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
         notes.append("Nothing was encrypted: the server saw each site's noisy counts (view “embedded, not encrypted”).")
     if run.summary.get("lost_releases"):
         notes.append("The run was interrupted; a release that was charged and lost gives an attacker nothing here.")
+    train, test = (
+        part._replace(features=standardize.standardize(scaler, part.features)) for part in (setting.train, setting.test)
+    )
     trained = [row for row in ledger.rows if row.purpose == "train"] if ledger.verified else []
     return Attacked(
         folder=run,
         setting=setting,
-        cohort=setting.train._replace(features=standardize.standardize(scaler, setting.train.features)),
-        held_out=setting.test._replace(features=standardize.standardize(scaler, setting.test.features)),
+        cohort=learned_records(setting, train),
+        held_out=learned_records(setting, test),
+        pictured=train,
         scaler=scaler,
         params=final_parameters(state, setting.average_from),
         rounds=rounds,

@@ -88,6 +88,11 @@ def make_plan(
     overflow = config.rounds * OVERFLOW if config.sampling_rate < 1 else 0.0
     sampler_delta = (1 + math.exp(config.epsilon)) * (draws * 2.0**-60 + overflow)
     delta = config.delta - sampler_delta
+    if delta <= 0:
+        raise ValueError(
+            f"epsilon={config.epsilon:g} is too large for delta={config.delta:g}: what samplers may add, times e^epsilon, is "
+            f"{sampler_delta:.2g}; ask for a smaller epsilon or compare with `without_privacy`."
+        )
     common: dict[str, Any] = {
         "modulation": config.modulation,
         "honest_senders": honest,

@@ -28,6 +28,15 @@ def canvas(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of the common width with clean pairs of axes side by side, which share their vertical axis."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
+    every = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    for axes in every:
+        clean(axes)
+    return figure, every
+
+
 def clean(axes: Axes) -> None:
     """Only the frame and the grid lines that help to read a value."""
     for side in ("top", "right"):

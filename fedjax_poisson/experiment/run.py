@@ -26,6 +26,7 @@ from fedjax_poisson.experiment.setting import (
     algorithm_for,
     build,
     initial_state,
+    learned_records,
     training_units,
 )
 from fedjax_poisson.experiment.summary import predictions, summarise
@@ -85,11 +86,11 @@ def run(
     )
     train_aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
     try:
-        scaler, state, exhausted = _release_everything(
+        cohort, test, state, exhausted = _release_everything(
             setting, train_aggregator, ledger, out, report or (lambda line: None)
         )
         lines = checkpoint.read_lines(out / "rounds.jsonl")
-        summary = summarise(setting, ledger, lines, scaler, state, train_aggregator, exhausted)
+        summary = summarise(setting, ledger, lines, cohort, test, state, train_aggregator, exhausted)
     finally:
         ledger.close()
     summary["total_seconds"] = time.perf_counter() - started
@@ -115,7 +116,7 @@ def _check_folder(config: Config, out: Path, resume: bool) -> None:
 
 def _release_everything(
     setting: Setting, train_aggregator: Aggregator, ledger: accounting.Ledger, out: Path, report: Report
-) -> tuple[standardize.Scaler, Any, bool]:
+) -> tuple[Records, Records, Any, bool]:
     """Standardise, then train until the rounds or the budget are used up; picks up where a checkpoint stands."""
     config, plan, senders = setting.config, setting.plan, setting.plan.senders
     lines = out / "rounds.jsonl"
@@ -178,8 +179,10 @@ def _release_everything(
             report(line)
         algorithm = algorithm_for(setting, scaler, train_aggregator)
 
-    cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
-    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
+    cohort, test = (
+        learned_records(setting, part._replace(features=standardize.standardize(scaler, part.features)))
+        for part in (setting.train, setting.test)
+    )
     exhausted = False
     every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
     while int(state.round) < config.rounds:
@@ -199,7 +202,7 @@ def _release_everything(
         checkpoint.append_line(lines, line)
         checkpoint.save_tree(saved, (scaler, state), bytes_up=bytes_up)
         report(line)
-    return scaler, state, exhausted
+    return cohort, test, state, exhausted
 
 
 def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:

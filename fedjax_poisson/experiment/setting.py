@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from fedjax_poisson import data, models
 from fedjax_poisson.ckks import Aggregator
@@ -25,8 +27,9 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
 
+_BATCH = 64  # pictures mapped at once
 _FOR_TABLES = ("logistic", "mlp")
-_FOR_PICTURES = ("cnn", "small_resnet", "resnet18", "resnet50")
+_FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
 
 class Setting(NamedTuple):
@@ -149,6 +152,8 @@ def model_for(config: Config, sites: data.Sites) -> Model:
             return models.logistic()
         case "mlp":
             return models.mlp((2 * width, width))
+        case "scattering":
+            return models.scattering(classes, binary=binary)
         case "cnn":
             return models.cnn(classes, widths=(width, 2 * width), dense=2 * width, binary=binary)
         case "small_resnet":
@@ -189,6 +194,29 @@ def initial_state(setting: Setting) -> State:
     return init_state(params, setting.optimizer)
 
 
+def learned_model(setting: Setting) -> Model:
+    """The part of the model that a run trains: all of it, or what stands on fixed features."""
+    return setting.model.head or setting.model
+
+
+def learned_records(setting: Setting, records: Records) -> Records:
+    """Standardised records as the trained part sees them: as they are, or their fixed features, computed once."""
+    if (fixed := setting.model.fixed) is None:
+        return records
+    mask = np.asarray(records.mask)
+    rows = map_records(jax.jit(fixed), np.asarray(records.features)[mask])
+    features = np.zeros((*mask.shape, *rows.shape[1:]), np.float32)
+    features[mask] = rows
+    return records._replace(features=jnp.asarray(features))
+
+
+def map_records(function: Callable[[Array], Array], records: np.ndarray) -> np.ndarray:
+    """A function of a batch over any number of records, in batches of one size, so that one program serves all."""
+    filler = np.zeros((-len(records) % _BATCH, *records.shape[1:]), np.float32)
+    batches = np.concatenate([records, filler]).reshape(-1, _BATCH, *records.shape[1:])
+    return np.concatenate([np.asarray(function(jnp.asarray(batch))) for batch in batches])[: len(records)]
+
+
 def aggregator_for(setting: Setting, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
     """The encryption of one kind of release, with fresh keys of its own."""
     plan = setting.plan
@@ -204,10 +232,11 @@ def aggregator_for(setting: Setting, mechanism: Mechanism, size: int, purpose: s
 
 def algorithm_for(setting: Setting, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
     """The training algorithm; the count of records that the scaler holds (private, or public) scales its step."""
-    config, plan = setting.config, setting.plan
+    config, plan, model = setting.config, setting.plan, learned_model(setting)
+    example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
     return fedsgd(
-        setting.model,
-        features=setting.sites.features.shape[1:],
+        model,
+        features=jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:],
         records=float(scaler.records),
         sampling_rate=config.sampling_rate,
         mechanism=plan.train,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 import warnings
 from datetime import UTC, datetime
@@ -16,14 +17,19 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import evaluate
 from fedjax_poisson.experiment.border import WIDTH, border_scores
-from fedjax_poisson.experiment.setting import Setting, optimizer_for
+from fedjax_poisson.experiment.setting import (
+    Setting,
+    learned_model,
+    learned_records,
+    map_records,
+    optimizer_for,
+)
 from fedjax_poisson.federated import Records, reference, standardize
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
 
 _PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
-_BATCH = 64  # pictures evaluated at once
 _REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
 
 
@@ -31,7 +37,8 @@ def summarise(
     setting: Setting,
     ledger: accounting.Ledger,
     lines: list[dict[str, Any]],
-    scaler: standardize.Scaler,
+    cohort: Records,
+    test: Records,
     state: State,
     aggregator: Aggregator,
     exhausted: bool,
@@ -42,18 +49,18 @@ def summarise(
       setting: the run.
       ledger: its ledger.
       lines: rows of rounds.jsonl.
-      scaler: the private standardisation.
+      cohort: training records as the trained part of the model saw them (`setting.learned_records`).
+      test: test records in the same form.
       state: the final state.
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ended the run before its rounds did.
     """
     config, plan, sites = setting.config, setting.plan, setting.sites
     params = final_parameters(state, setting.average_from)
-    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
     mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
     logits = predictions(setting, params, test)
     own = evaluate.scores(logits, labels, mask, sites.site_names)
-    plain = without_privacy(setting) if config.yardstick else {}
+    plain = without_privacy(setting, public=(cohort, test)) if config.yardstick else {}
     releases = ledger.rows()
     trained = [line for line in lines if line["purpose"] == "train"]
     note = privacy_note(setting)
@@ -121,14 +128,18 @@ def summarise(
 
 
 def predictions(setting: Setting, params: Any, records: Records) -> np.ndarray:
-    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes, of standardised records; pictures that are padding get zeros."""
+    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes; pictures that are padding get zeros.
+
+    Args:
+      setting: the run.
+      params: parameters.
+      records: as `setting.learned_records` gives them.
+    """
+    model = learned_model(setting)
     if records.features.ndim == 3:
-        return np.asarray(jax.vmap(lambda x: setting.model.apply(params, x))(records.features))
+        return np.asarray(jax.vmap(lambda x: model.apply(params, x))(records.features))
     mask = np.asarray(records.mask)
-    pictures = np.asarray(records.features)[mask]
-    filler = np.zeros((-len(pictures) % _BATCH, *pictures.shape[1:]), np.float32)
-    batches = np.concatenate([pictures, filler]).reshape(-1, _BATCH, *pictures.shape[1:])
-    found = np.concatenate([np.asarray(setting.model.apply(params, batch)) for batch in batches])[: len(pictures)]
+    found = map_records(functools.partial(model.apply, params), np.asarray(records.features)[mask])
     logits = np.zeros((*mask.shape, *found.shape[1:]), np.float32)
     logits[mask] = found
     return logits
@@ -183,27 +194,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def without_privacy(setting: Setting, *, seed: int = _REFERENCE_SEED) -> dict[str, Any]:
+def without_privacy(
+    setting: Setting, *, seed: int = _REFERENCE_SEED, public: tuple[Records, Records] | None = None
+) -> dict[str, Any]:
     """Test scores (`evaluate.scores`) of the same recipe without clip, noise and encryption; it protects nobody.
 
     Args:
       setting: the run.
       seed: of the samples of its steps.
+      public: training and test records as the run had them, taken where its standardisation is public and so the same here.
     """
     config, sites = setting.config, setting.sites
-    if config.standardize == "bounds":
-        scaler = standardize.bounds_scaler(sites.feature_bounds, 1.0)
-    else:
-        scaler = reference.exact_scaler(
-            setting.train, sites.feature_bounds, sites.binary, by_site=config.standardize == "site"
-        )
-    cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
-    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
+    cohort, test = public if public and config.standardize == "bounds" else _exactly_standardized(setting)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)
         own = stream(seed)
     params = reference.train_without_privacy(
-        setting.model,
+        learned_model(setting),
         cohort,
         rounds=config.rounds,
         sampling_rate=config.sampling_rate,
@@ -214,6 +221,22 @@ def without_privacy(setting: Setting, *, seed: int = _REFERENCE_SEED) -> dict[st
     return evaluate.scores(
         predictions(setting, params, test), np.asarray(test.labels, np.int64), np.asarray(test.mask), sites.site_names
     )
+
+
+def _exactly_standardized(setting: Setting) -> tuple[Records, Records]:
+    """Training and test records by exact moments, as whoever protects nobody would have them."""
+    config, sites = setting.config, setting.sites
+    if config.standardize == "bounds":
+        scaler = standardize.bounds_scaler(sites.feature_bounds, 1.0)
+    else:
+        scaler = reference.exact_scaler(
+            setting.train, sites.feature_bounds, sites.binary, by_site=config.standardize == "site"
+        )
+    train, test = (
+        records._replace(features=standardize.standardize(scaler, records.features))
+        for records in (setting.train, setting.test)
+    )
+    return learned_records(setting, train), learned_records(setting, test)
 
 
 def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str, Any]]:

@@ -13,7 +13,11 @@ from .convolution import convolve as convolve
 from .convolution import max_pool as max_pool
 from .model import Model as Model
 from .model import binary_cross_entropy as binary_cross_entropy
+from .model import on_fixed_features as on_fixed_features
 from .model import softmax_cross_entropy as softmax_cross_entropy
+from .scattering import scattering as scattering
+from .scattering import scattering_features as scattering_features
+from .tabular import linear as linear
 from .tabular import logistic as logistic
 from .tabular import mlp as mlp
 

@@ -1,4 +1,4 @@
-"""A model is a record of three pure functions; losses are *per record*, because record-level privacy clips each record's gradient."""
+"""A model is a record of pure functions; losses are *per record*, because record-level privacy clips each record's gradient."""
 
 from __future__ import annotations
 
@@ -19,11 +19,38 @@ class Model(NamedTuple):
         apply: `(params, x) -> logits`; float32 `[B, ...]` to float32 `[B]` for a binary label, `[B, classes]` for several classes.
         loss: `(params, x, y) -> losses`; float32 `[B]`, one loss in nats a record; y is `[B]`: 0 and 1 (integer or float) for a binary
             label, integer class numbers for several classes.
+        fixed: `(x) -> features` `[B, ...]`: the part without parameters that a record goes through first, public and the same for everybody;
+            None where there is none. A run computes it once for each record instead of in every round.
+        head: the model of those features, with the same parameters: `apply(p, x) = head.apply(p, fixed(x))`; None without `fixed`.
     """
 
     init: Callable[[jax.Array, jax.Array], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
     loss: Callable[[Params, jax.Array, jax.Array], jax.Array]
+    fixed: Callable[[jax.Array], jax.Array] | None = None
+    head: Model | None = None
+
+
+def on_fixed_features(fixed: Callable[[jax.Array], jax.Array], head: Model) -> Model:
+    """A model of features that nobody trains here: a fixed transform, or a network trained on public data.
+
+    What `fixed` has learned from private records is not covered by any epsilon of this package.
+
+    Args:
+        fixed: `[B, ...]` to features float32 `[B, ...]`, each record's by itself.
+        head: model of the features.
+    """
+
+    def init(key: jax.Array, x: jax.Array) -> Params:
+        return head.init(key, jax.eval_shape(fixed, x))
+
+    return Model(
+        init,
+        lambda params, x: head.apply(params, fixed(x)),
+        lambda params, x, y: head.loss(params, fixed(x), y),
+        fixed,
+        head,
+    )
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Models of tabular records with one binary label: logistic regression and a small multilayer perceptron.
+"""Models of tabular records: logistic and softmax regression, and a small multilayer perceptron with one binary label.
 
 The caller standardises the features.
 """
@@ -33,6 +33,35 @@ def logistic() -> Model:
         return x @ params["weight"] + params["bias"]
 
     return with_loss(init, apply, binary=True)
+
+
+def linear(classes: int, *, binary: bool = False) -> Model:
+    """Softmax regression, or logistic regression for one 0/1 label; started at zero.
+
+    Args:
+        classes: K, number of classes, at least 2.
+        binary: one 0/1 label (K = 2), as `logistic`.
+
+    Returns:
+        Model with parameters `{"weight": float32 [F, K], "bias": float32 [K]}`, or those of `logistic` if binary.
+
+    Raises:
+        ValueError: fewer than two classes, or binary with more.
+    """
+    if classes < 2 or (binary and classes != 2):
+        raise ValueError(f"classes={classes}, binary={binary}; expected at least two classes, and two if binary")
+    if binary:
+        return logistic()
+
+    def init(key: jax.Array, features: jax.Array) -> Params:
+        del key
+        shape = (_feature_count(features), classes)
+        return {"weight": jnp.zeros(shape, jnp.float32), "bias": jnp.zeros(classes, jnp.float32)}
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        return x @ params["weight"] + jnp.expand_dims(params["bias"], range(x.ndim - 1))
+
+    return with_loss(init, apply, binary=False)
 
 
 def mlp(hidden: Sequence[int] = (64, 32)) -> Model:

@@ -8,10 +8,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson import accounting
+from fedjax_poisson import accounting, models
 from fedjax_poisson.ckks import RoundRefused
 from fedjax_poisson.experiment.config import Config, read_config, recipe, write_config
 from fedjax_poisson.experiment.run import RunExists, run
@@ -150,6 +152,7 @@ def test_a_run_folder_is_not_overwritten_and_settings_do_not_change(plain: Path)
         ({"honest_senders": 0}, "honest_senders=0"),
         ({"modulation": 1.2}, "modulation"),
         ({"sampling_rate": 0.0}, "sampling_rate"),
+        ({"epsilon": 50.0}, "epsilon=50 is too large for delta"),
     ],
 )
 def test_unsound_claims_are_refused_before_anything_is_released(
@@ -205,6 +208,43 @@ def test_a_recipe_is_a_default_that_what_is_given_wins_over(tmp_path: Path) -> N
     assert found == recipe("xray", rounds=3, yardstick=False)
     write_config(found, tmp_path / "again.toml")
     assert read_config(tmp_path / "again.toml") == found
+
+
+def test_a_recipe_follows_the_kind_of_model_that_is_asked_for() -> None:
+    network, linear = recipe("pneumonia"), recipe("pneumonia", model="scattering")
+    assert linear.model == "scattering" and linear.learning_rate > network.learning_rate
+    assert recipe("pneumonia", model="scattering", learning_rate=7.0).learning_rate == 7.0
+    own, other = recipe("covid"), recipe("covid", model="cnn")
+    assert own.model == "scattering" and other.model == "cnn" and other.learning_rate < own.learning_rate
+    assert recipe("heart", model="mlp") == Config(model="mlp")
+
+
+def test_fixed_features_computed_once_train_the_model_that_computes_them_each_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedjax_poisson.experiment import setting as setting_module
+
+    mixing = jnp.asarray(np.random.default_rng(0).normal(size=(13, 6)), jnp.float32)
+    once = models.on_fixed_features(lambda x: jnp.tanh(x @ mixing), models.logistic())
+    seen: set[int] = set()
+
+    def loss(params: object, x: jax.Array, y: jax.Array) -> jax.Array:
+        seen.add(x.shape[-1])
+        return once.loss(params, x, y)
+
+    each = once._replace(loss=loss, fixed=None, head=None)
+    found = {}
+    for name, model in (("once", once), ("each", each)):
+        monkeypatch.setattr(setting_module, "model_for", lambda *_, model=model: model)
+        found[name] = run(Config(rounds=3, seed=3, aggregator="plain"), tmp_path / name)
+    assert seen == {13}  # there the records themselves reached the gradient
+    shapes = [[leaf.shape for leaf in _leaves(tmp_path / name)] for name in found]
+    assert shapes[0] == shapes[1] and (6,) in shapes[0]
+    for a, b in zip(_leaves(tmp_path / "once"), _leaves(tmp_path / "each"), strict=True):
+        # The same noise; a rate that differs in its last digit may move a count by one step of the embedding.
+        np.testing.assert_allclose(a, b, atol=2e-3 * max(1.0, np.abs(b).max()))
+    assert found["once"]["auc"] == pytest.approx(found["each"]["auc"], abs=0.01)
+    assert found["once"]["nonprivate_auc"] == pytest.approx(found["each"]["nonprivate_auc"], abs=1e-6)
 
 
 def test_overflowing_slots_are_paid_for_in_delta() -> None:
