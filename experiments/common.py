@@ -7,6 +7,7 @@ its data is not there it says so and stops with exit code 0, having written noth
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -74,6 +75,37 @@ def commit() -> str:
     """The commit that is checked out, "unknown" outside a repository."""
     asked = subprocess.run(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return asked.stdout.strip() or "unknown"
+
+
+def subset(sites: data.Sites, kept: np.ndarray, **changes: Any) -> data.Sites:
+    """Some records of some sites, which all keep at least one.
+
+    Args:
+      sites: the data.
+      kept: bool or int `[n]`, which.
+      **changes: other fields of the result, such as another split.
+    """
+    names = ("features", "labels", "site", "train", "group")
+    return dataclasses.replace(sites, **{name: getattr(sites, name)[kept] for name in names} | changes)
+
+
+def training_fold(sites: data.Sites, number: int, folds: int = 4) -> data.Sites:
+    """The training records alone, one of `folds` parts of their privacy units held out as the test: what settings are chosen on.
+
+    Sites that lose all their training records to the fold do not occur here: every fold leaves each of them its other parts.
+    """
+    groups = np.unique(sites.group[sites.train])
+    part = dict(zip(groups.tolist(), np.random.default_rng(0).permutation(len(groups)) % folds, strict=True))
+    kept = np.flatnonzero(sites.train)
+    held_out = np.array([part[group] == number for group in sites.group[kept].tolist()])
+    return subset(sites, kept, train=~held_out)
+
+
+def best(rows: Sequence[dict[str, Any]], score: str = "auc") -> dict[str, Any]:
+    """The candidate with the largest mean score over its rows."""
+    means = table(rows, lambda row: json.dumps(row["candidate"], sort_keys=True), (score,))
+    found: dict[str, Any] = json.loads(max(means, key=lambda row: row[score])["key"])
+    return found
 
 
 def private_row(config: Config, sites: data.Sites | None = None, **facts: Any) -> dict[str, Any]:
