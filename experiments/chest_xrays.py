@@ -16,7 +16,6 @@ test pictures. The search is not paid for in epsilon: it is declared. Rows of mo
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from common import (
     COLOURS,
     NONPRIVATE,
     best,
+    kept,
     load,
     need_data,
     nonprivate_row,
@@ -53,9 +53,9 @@ CANDIDATES: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"rounds": 60, "learning_rate": 2.0},
         ],
         NONPRIVATE: [
-            {"rounds": 60, "learning_rate": 4.0},
-            {"rounds": 60, "learning_rate": 16.0},
-            {"rounds": 200, "learning_rate": 16.0},
+            {"rounds": 60, "nonprivate_rate": 4.0},
+            {"rounds": 60, "nonprivate_rate": 16.0},
+            {"rounds": 200, "nonprivate_rate": 16.0},
         ],
     },
     "cnn": {
@@ -65,14 +65,14 @@ CANDIDATES: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"rounds": 60, "learning_rate": 1.0},
         ],
         NONPRIVATE: [
-            {"rounds": 60, "learning_rate": 0.1},
-            {"rounds": 60, "learning_rate": 0.3},
-            {"rounds": 200, "learning_rate": 0.1},
+            {"rounds": 60, "nonprivate_rate": 0.1},
+            {"rounds": 60, "nonprivate_rate": 0.3},
+            {"rounds": 200, "nonprivate_rate": 0.1},
         ],
     },
     "resnet50": {
         "private": [{"rounds": 20, "learning_rate": 0.25}],
-        NONPRIVATE: [{"rounds": 20, "learning_rate": 0.1}],
+        NONPRIVATE: [{"rounds": 20, "nonprivate_rate": 0.1}],
     },
 }
 INSIDE, ACROSS = "pneumonia, inside one source", "COVID-19, across sources"
@@ -226,12 +226,6 @@ def main(argv: list[str] | None = None) -> None:
         print(row)
     for task, border in result["border_only"].items():
         print(f"{task}: border only {border['accuracy']:.3f}, commonest class {border['majority_accuracy']:.3f}")
-
-
-def kept(arguments: Any, name: str) -> list[dict[str, Any]]:
-    """Rows of an earlier call."""
-    path = arguments.out / "results" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -186,6 +186,12 @@ def load(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def kept(arguments: argparse.Namespace, name: str) -> list[dict[str, Any]]:
+    """Rows of an earlier call, none if there was none."""
+    path = arguments.out / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
 def curve(
     path: Path,
     lines: dict[str, list[dict[str, Any]]],
