@@ -92,12 +92,13 @@ def subset(sites: data.Sites, kept: np.ndarray, **changes: Any) -> data.Sites:
 def training_fold(sites: data.Sites, number: int, folds: int = 4) -> data.Sites:
     """The training records alone, one of `folds` parts of their privacy units held out as the test: what settings are chosen on.
 
-    Sites that lose all their training records to the fold do not occur here: every fold leaves each of them its other parts.
+    A site that would be left without a training record keeps all of its own.
     """
     groups = np.unique(sites.group[sites.train])
     part = dict(zip(groups.tolist(), np.random.default_rng(0).permutation(len(groups)) % folds, strict=True))
     kept = np.flatnonzero(sites.train)
     held_out = np.array([part[group] == number for group in sites.group[kept].tolist()])
+    held_out &= np.isin(sites.site[kept], sites.site[kept][~held_out])
     return subset(sites, kept, train=~held_out)
 
 
