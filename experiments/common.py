@@ -220,7 +220,7 @@ def curve(
                     color=colour,
                     linestyle="--",
                     linewidth=1.5,
-                    label=f"{name}: the same recipe without privacy",
+                    label=f"{name}: without privacy",
                 )
     for value, text in marks:
         axes.axhline(value, color=PLAIN, linestyle=":", linewidth=1.4)

@@ -103,7 +103,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.errorbar(
             [row["epsilon"] for row in own], z, yerr=bars, marker="^", color="#007a5a", linewidth=1.8, capsize=4
         )
-        note("the same, each hospital standardised by itself", 0.5, 0.635, 0, "#007a5a")
+        note("the same, each hospital standardised by itself", 20, 0.776, 0, "#007a5a", "right")
     plain = rows[-1]["nonprivate"]
     axes.axhline(plain, color=grey, linestyle="--")
     note("same recipe without privacy", 20, plain, -14, grey, "right")

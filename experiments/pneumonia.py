@@ -155,7 +155,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         path,
         {NAMES[name]: [row for row in result["table"] if row["model"] == name] for name in names},
         "auc",
-        heading="Pneumonia on chest X-rays (PneumoniaMNIST, official test set), 10 sites, encrypted",
+        heading="PneumoniaMNIST, 10 sites, every update encrypted",
         ylabel="AUC on the 624 official test pictures",
         xlabel=f"epsilon for everything released, delta {result['delta']:g}, unit: one picture",
         marks=[(0.944, "published, ResNet-18 at 28 pixels, no privacy, no federation")],
