@@ -2,12 +2,12 @@
 
     python experiments/leakage.py [tradeoff] [inversion] [audit] [--data pneumoniamnist.npz] [--toy]
 
-Writes results/leakage.json and figures/leakage.png, leakage_pictures.png beside this file; parts and data sets that are not named keep
-their results. Noise comes
-from the operating system. `tradeoff`: shadow models of each data set's recipe at each epsilon, and without privacy until they overfit; accuracy is that
-of the attacked models, which train on half of the records. Pictures are few here and rounds are fewer than in the recipe (--pictures, --rounds),
-since every point trains --picture-shadows models. `inversion`: 32 targets, four views. `audit`: 20 runs for each epsilon, the right mechanism and four
-broken ones, and canary clients through the encrypted sum.
+Writes results/leakage.json and figures/leakage.png, leakage_pictures_*.png beside this file; parts and data sets that are not named keep their
+results. Noise comes from the operating system. `tradeoff`: shadow models of each data set's recipe at each epsilon, and without privacy until they
+overfit; accuracy is that of the attacked models, which train on half of the records. Pictures are fewer here and so are rounds (--pictures,
+--rounds), since every point trains --picture-shadows models, of the kind --picture-model. `inversion`: 32 targets, four views, against the CNN,
+whose gradient holds pixels. `audit`: 20 runs for each epsilon, the right mechanism and four broken ones, and canary clients through the encrypted
+sum.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import tempfile
 import time
 import warnings
@@ -24,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import optax
+from common import machine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -36,6 +35,7 @@ from fedjax_poisson.experiment import leakage_attacks, leakage_inversion, leakag
 from fedjax_poisson.experiment.config import Config, recipe
 from fedjax_poisson.experiment.plotting import DPI, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
 from fedjax_poisson.experiment.run import run
+from fedjax_poisson.experiment.setting import learned_model
 from fedjax_poisson.randomness import stream
 
 HERE = Path(__file__).parent
@@ -56,11 +56,11 @@ def say(kind: str, **facts: Any) -> None:
 # Data -----------------------------------------------------------------------------------------------------------------
 
 
-def setting_of(name: str, epsilon: float, options: argparse.Namespace) -> tuple[Config, data.Sites]:
-    """The recipe of a data set, pictures with fewer rounds and fewer records, and its data."""
+def setting_of(name: str, epsilon: float, options: argparse.Namespace, model: str) -> tuple[Config, data.Sites]:
+    """The recipe of a data set, pictures with fewer rounds, fewer records and this model, and its data."""
     small: dict[str, Any] = {"rounds": options.rounds} if name in PICTURES or options.toy else {}
     if name in PICTURES:
-        small |= {"model": "cnn", "width": 8}
+        small |= {"model": model, "width": 8, "sampling_rate": 0.1}
     config = recipe(name, epsilon=epsilon, aggregator="plain", yardstick=False, delta=1e-4, **small)
     if name == "xray":
         return config, data.load(
@@ -106,7 +106,7 @@ def tradeoff(options: argparse.Namespace) -> dict[str, Any]:
     for name in names:
         count = options.picture_shadows if name in PICTURES else options.shadows
         for epsilon in (*options.epsilons, None):
-            config, sites = setting_of(name, epsilon or max(options.epsilons), options)
+            config, sites = setting_of(name, epsilon or max(options.epsilons), options, options.picture_model)
             with tempfile.TemporaryDirectory() as folder:
                 target, summary = attacked(config, sites, Path(folder) / "run")
             started = time.perf_counter()
@@ -138,7 +138,7 @@ def overfitting(
     target: leakage_run.Attacked, name: str, options: argparse.Namespace
 ) -> tuple[leakage_run.Attacked, Callable[..., Any]]:
     """Training without privacy until members are learnt by heart; tables get a wider model, since logistic regression cannot learn them by heart."""
-    model = target.setting.model if name in PICTURES else fp.models.mlp((64, 32))
+    model = learned_model(target.setting) if name in PICTURES else fp.models.mlp((64, 32))
     shape = target.cohort.features.shape[2:]
     x, y = target.cohort.features.reshape(-1, *shape), target.cohort.labels.reshape(-1)
     steps, rate = (options.picture_steps, 3e-3) if name in PICTURES else (options.table_steps, 1e-2)
@@ -156,7 +156,7 @@ def inversion(options: argparse.Namespace) -> dict[str, Any]:
     sizes = leakage_run.QUICK._replace(targets=options.targets, steps=options.steps)
     for name in names:
         for number, epsilon in enumerate(sorted(options.inversion_epsilons, reverse=True)):
-            config, sites = setting_of(name, epsilon, options)
+            config, sites = setting_of(name, epsilon, options, "cnn")
             with tempfile.TemporaryDirectory() as folder:
                 target, _ = attacked(config, sites, Path(folder) / "run")
                 views = attacks.VIEWS if number == 0 else ("noisy", "noisy_sum")
@@ -329,11 +329,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 8.0])
     parser.add_argument("--inversion-epsilons", type=float, nargs="+", default=[1.0, 8.0])
     parser.add_argument("--shadows", type=int, default=64)
-    parser.add_argument("--picture-shadows", type=int, default=16)
+    parser.add_argument("--picture-shadows", type=int, default=32)
     parser.add_argument(
-        "--pictures", type=int, default=240, help="training pictures of the trade-off and the reconstructions"
+        "--pictures", type=int, default=2000, help="training pictures of the trade-off and the reconstructions"
     )
-    parser.add_argument("--rounds", type=int, default=30, help="rounds on pictures")
+    parser.add_argument("--picture-model", default="scattering", choices=["scattering", "cnn"], help="of the trade-off")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds on pictures")
     parser.add_argument("--table-steps", type=int, default=2000, help="steps of the overfitted models of tables")
     parser.add_argument("--picture-steps", type=int, default=300, help="steps of the overfitted models of pictures")
     parser.add_argument("--targets", type=int, default=32)
@@ -343,6 +344,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--canaries", type=int, default=128)
     parser.add_argument("--toy", action="store_true", help="seconds: proves that everything runs, measures nothing")
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--machine", default=machine(), help="how to call this machine in the results")
     parser.add_argument("--draw", action="store_true", help="only draw leakage.png again from results/leakage.json")
     return parser
 
@@ -377,7 +379,7 @@ def main(given: list[str] | None = None) -> None:
         found = parts[name](options)
         draw_pictures(found.pop("pictures", {}), figures)
         measured = {
-            "machine": f"{platform.system()} {platform.machine()}, {jax.default_backend()}, {jax.device_count()} device",
+            "machine": options.machine,
             "date": datetime.now(UTC).date().isoformat(),
         }
         found["rows"] = [attacks.to_json(row) | measured for row in found["rows"]]

@@ -146,6 +146,7 @@ def test_pictures_are_drawn_in_rows() -> None:
 
 def test_the_experiment_runs_in_its_smallest_size(target, tmp_path: Path, monkeypatch) -> None:
     path = Path(__file__).parents[2] / "experiments" / "leakage.py"
+    monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location("leakage_experiment", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -157,4 +158,4 @@ def test_the_experiment_runs_in_its_smallest_size(target, tmp_path: Path, monkey
     assert [row["view"] for row in result["inversion"]["rows"]] == ["clear", "summed", "noisy", "noisy_sum"]
     assert "not shipped" in result["inversion"]["skipped"]["pneumonia"] and result["audit"]["rows"] == []
     assert (tmp_path / "figures" / "leakage.png").stat().st_size > 10_000
-    assert dataclasses.is_dataclass(module.setting_of("heart", 1.0, module.arguments().parse_args([]))[0])
+    assert dataclasses.is_dataclass(module.setting_of("heart", 1.0, module.arguments().parse_args([]), "cnn")[0])
