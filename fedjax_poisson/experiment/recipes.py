@@ -33,7 +33,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "rounds": 500,
             "sampling_rate": 0.2,
             "learning_rate": 1.0,
-            "nonprivate_rate": 0.2,
+            "nonprivate_rate": 0.05,
         },
         "pneumonia": {
             **_PICTURES,
