@@ -134,7 +134,6 @@ def attack(
             bar.update(tasks[what], completed=done, total=total)
 
         found = attack_run(folder, attack, quick=quick, report=told)
-    report_leakage.write_leakage_figures(folder)
     page = write_report(folder)
     console.print(report_leakage.text_table(found))
     for note in (*found["notes"], report_leakage.SITES, report_leakage.NO_PROOF):

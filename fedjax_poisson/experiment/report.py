@@ -51,6 +51,8 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     write_figures(run.path)
+    if report_leakage.read_leakage(run.path) is not None:
+        report_leakage.write_leakage_figures(run.path)
     target = run.path / "report.html"
     checkpoint.write_atomic(target, render(run, check_ledger(run)).encode("utf-8"))
     return target
