@@ -1,10 +1,10 @@
 """The price of each layer: plain federated learning, + encryption, + the Poisson embedding, + both.
 
-    python experiments/layers.py [--rounds 20] [--toy]
+    python experiments/layers.py [--rounds N] [--toy]
 
 Fed-Heart (logistic regression) and a small CNN on the synthetic radiographs. Plain: the sums of the clipped gradients of the
 same secret samples, as integers on the grid, without noise and in the clear. + encryption: the same integers under CKKS. + embedding: Poisson
-counts in the clear. + both: what a run does. One seed for all four, so that models can be compared bit by bit: encryption must change none.
+counts in the clear. + both: what a run does. All with the clip and step size of the private recipe. One seed for all four, so that models can be compared bit by bit: encryption must change none.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def measure(configs: dict[str, Config], seed: int = 1) -> list[dict[str, Any]]:
         setting, found = build(config), {}
         for layer, encrypt, embed in LAYERS:
             row, found[layer] = one(setting, encrypt, embed, seed)
-            rows.append({"task": task, "layer": layer, "epsilon": config.epsilon if embed else None, **row})
+            facts = {"layer": layer, "rounds": config.rounds, "epsilon": config.epsilon if embed else None}
+            rows.append({"task": task, **facts, **row})
             print(rows[-1], flush=True)
         for clear, sealed in (("plain", "+ encryption"), ("+ embedding", "+ both")):
             same = bool(np.array_equal(found[clear].view(np.uint32), found[sealed].view(np.uint32)))
@@ -147,14 +148,15 @@ def draw(rows: list[dict[str, Any]], path: Any) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__, runs=1)
-    options.add_argument("--rounds", type=int, default=20)
+    options.add_argument("--rounds", type=int, help="default: those of each recipe")
     arguments = options.parse_args(argv)
     if not arguments.draw:
         rounds = 2 if arguments.toy else arguments.rounds
-        configs = {"heart, 14 parameters": recipe("heart", rounds=rounds)}
+        given = {} if rounds is None else {"rounds": rounds}
+        configs = {"heart, 14 parameters": recipe("heart", **given)}
         if not arguments.toy:
-            configs["X-ray phantom, CNN"] = recipe("xray", rounds=rounds)
-        save("layers", arguments, {"rows": measure(configs), "rounds": rounds})
+            configs["X-ray phantom, CNN"] = recipe("xray", **given)
+        save("layers", arguments, {"rows": measure(configs)})
     draw(load("layers", arguments)["rows"], arguments.out / "figures" / "layers.png")
 
 
