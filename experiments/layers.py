@@ -2,9 +2,10 @@
 
     python experiments/layers.py [--rounds N] [--toy]
 
-Fed-Heart (logistic regression) and a small CNN on the synthetic radiographs. Plain: the sums of the clipped gradients of the
-same secret samples, as integers on the grid, without noise and in the clear. + encryption: the same integers under CKKS. + embedding: Poisson
-counts in the clear. + both: what a run does. All with the clip and step size of the private recipe. One seed for all four, so that models can be compared bit by bit: encryption must change none.
+Fed-Heart (logistic regression) and a small CNN on the synthetic radiographs. Plain: the sums of the clipped gradients of the same secret samples,
+as integers on the grid, without noise and in the clear. + encryption: the same integers under CKKS. + embedding: Poisson counts in the clear. +
+both: what a run does. All have the clip and the step size of the private recipe. One seed for all four, so that models can be compared bit by bit:
+encryption must change none.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ def script(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module
 
 
-@pytest.mark.long
 def test_encryption_changes_no_bit_and_the_price_of_each_layer_is_kept(script, tmp_path: Path) -> None:
     script("layers").main(["--toy", "--out", str(tmp_path), "--machine", "here"])
     result = json.loads((tmp_path / "results" / "layers.json").read_text())
