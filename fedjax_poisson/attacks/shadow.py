@@ -113,11 +113,11 @@ def private_trainer(
       unit: as in `fedsgd`.
       average_from: as in `fedsgd`.
       start: parameters that every training starts from where they are public; None draws them for each.
-      chunk: units vmapped at once; memory is `shadows * chunk * D`.
+      chunk: records vmapped at once; memory is `shadows * chunk * D`.
     """
     sites, count = cohort.labels.shape
     units = records_lib.units_of(np.asarray(cohort.unit), unit)
-    slots = records_lib.slots_for(len(units.coin), sampling_rate)
+    slots = records_lib.record_slots(units, sampling_rate)
 
     def train(member: Array, key: Array) -> Any:
         words = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)

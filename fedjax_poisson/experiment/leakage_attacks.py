@@ -215,7 +215,7 @@ def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]
     sites, room = run.cohort.labels.shape
     rate, root = setting.config.sampling_rate, stream()
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
-    slots = records.slots_for(len(units.coin), rate)
+    slots = records.record_slots(units, rate)
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
     step = float(dict(mechanism.facts.parameters)["total_bound"] or 1) / 2**20
 

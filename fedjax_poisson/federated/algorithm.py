@@ -91,7 +91,7 @@ def fedsgd(
       adjacency: "zero_out" or "replace_one"; amplification by sampling is proved for zero_out only.
       largest_unit: records of the largest unit (1 at record level).
       average_from: round after which parameters are averaged; None for no averaging.
-      chunk: units vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
+      chunk: records vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
 
     Raises:
       ValueError: a privacy claim would be unsound, with the reason and the remedy.
@@ -142,7 +142,7 @@ def fedsgd(
             )
         # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
-        slots = records_lib.slots_for(len(units.coin), sampling_rate)
+        slots = records_lib.record_slots(units, sampling_rate)
         # Waited for, so that the seconds of the embedding are its own.
         grids = jax.block_until_ready(contributions(state.params, cohort, units, stream, slots=slots))
         estimate, sum_info = private_sum(mechanism, aggregator, grids, stream, gate=gate)

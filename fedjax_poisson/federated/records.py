@@ -4,14 +4,15 @@ The privacy unit is a record, or a patient with several records. A unit's contri
 mechanism's integer grid (`mechanism.clip`); a site adds the contributions of its sampled units as integers; what leaves the site is decided
 elsewhere (`private_sum`).
 
-A gradient is computed for sampled units only. The secret sample of a round is moved into a fixed number of slots, the smallest M that a sample
-of n units at rate q exceeds with probability at most 2**-64 (`slots_for`), so that shapes, and with them the time, say nothing about its size.
-Units beyond the last slot are left out: the released law is then not the analysed one, and `OVERFLOW` for each round belongs into delta like
-a sampler's distance from its law.
+A gradient is computed for sampled units only. The records of a round's secret sample are moved into a fixed number of slots that they exceed with
+probability at most 2**-64 (`record_slots`), so that shapes, and with them the time, say nothing about the sample's size. Records beyond the last
+slot are left out: the released law is then not the analysed one, and `OVERFLOW` for each round belongs into delta like a sampler's distance
+from its law.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,11 +69,13 @@ class Units(NamedTuple):
       members: int32 `[V, L]`, a unit's records as positions in the flattened `[S * n]`; S * n where it has fewer than L.
       site: int32 `[V]`, whose unit it is.
       coin: int32 `[V]`, position of the unit's coin in the flattened `[S * n]` coins of `sample_units`.
+      sizes: int32 `[V]`, how many records a unit has.
     """
 
     members: np.ndarray
     site: np.ndarray
     coin: np.ndarray
+    sizes: np.ndarray
 
 
 def units_of(unit: np.ndarray, by: str = "patient") -> Units:
@@ -93,7 +96,7 @@ def units_of(unit: np.ndarray, by: str = "patient") -> Units:
     members = np.full((len(coins), int(sizes.max(initial=1))), sites * room, np.int32)
     place = np.arange(len(order)) - np.repeat(first, sizes)
     members[np.repeat(np.arange(len(coins)), sizes), place] = (site * room + row)[order]
-    return Units(members, (coins // room).astype(np.int32), coins.astype(np.int32))
+    return Units(members, (coins // room).astype(np.int32), coins.astype(np.int32), sizes.astype(np.int32))
 
 
 def slots_for(units: int, rate: float, overflow: float = OVERFLOW) -> int:
@@ -111,6 +114,23 @@ def slots_for(units: int, rate: float, overflow: float = OVERFLOW) -> int:
         else:
             low = middle + 1
     return low
+
+
+def record_slots(units: Units, rate: float) -> int:
+    """Slots that the records of a Poisson sample of units fit into, but for a probability of at most `OVERFLOW`.
+
+    Where every unit is one record, the exact binomial tail (`slots_for`). Else Chernoff's bound: the sum X of the sizes n_i of the sampled units
+    has `P(X > M) <= exp(K(t) - t (M + 1))` for every t > 0, with `K(t) = sum_i log(1 + rate (exp(t n_i) - 1))`; M is the least of many t.
+    """
+    sizes = units.sizes
+    if sizes.max(initial=1) == 1 or rate >= 1:
+        return slots_for(int(sizes.sum()), rate)
+    size, count = np.unique(sizes, return_counts=True)
+    # Steps below the reciprocal of the largest size, where the bound is flat, and far above that of the smallest, where it is useless.
+    t = np.geomspace(1e-3 / size[-1], 64.0, 2000)[:, None]
+    tilted = np.logaddexp(np.log1p(-rate), math.log(rate) + t * size)
+    least = ((tilted * count).sum(axis=1) - math.log(OVERFLOW)) / t[:, 0]
+    return min(int(np.ceil(least.min() * (1 + 1e-12))), int(sizes.sum()))
 
 
 def chunk_for(dimension: int, record: int) -> int:
@@ -141,8 +161,8 @@ def sampled_sums(
       y: `[S, n]`.
       units: the units (`units_of`).
       sampled: bool `[S, n]`, the coins of each site's units.
-      slots: how many units of all sites have room (`slots_for`); sampled units beyond it are left out. Empty slots contribute zero.
-      chunk: units vmapped at once; memory is `chunk * L * D`.
+      slots: how many sampled records of all sites have room (`record_slots`); those beyond are left out. Empty slots contribute zero.
+      chunk: records vmapped at once; memory is a few times `chunk * D`, whatever the size of a unit.
 
     Returns:
       int32 `[S, D]` on the mechanism's grid, not yet clamped to its total bound (`mechanism.embed` does that).
@@ -154,30 +174,48 @@ def sampled_sums(
             "records * coordinate_bound / total_bound < 2048."
         )
     x, y = x.reshape(sites * room, *x.shape[2:]), y.reshape(sites * room)
-    count = units.coin.shape[0]
-    members, home, coin = (jnp.asarray(each) for each in units)
-    chosen = jnp.nonzero(sampled.reshape(-1)[coin], size=slots, fill_value=count)[0].astype(jnp.int32)
-    parts = max(-(-slots // chunk), 1)
-    size = -(-slots // parts)
-    chosen = jnp.pad(chosen, (0, parts * size - slots), constant_values=count).reshape(parts, size)
+    count, largest = units.members.shape
+    members, home, coin = (jnp.asarray(each) for each in units[:3])
+    wanted = (sampled.reshape(-1)[coin][:, None] & (members < sites * room)).reshape(-1)
+    parts = slots // chunk + 1  # at least one empty slot: what ends the last unit
+    size = -(-(slots + 1) // parts)
+    chosen = jnp.nonzero(wanted, size=slots, fill_value=count * largest)[0].astype(jnp.int32)
+    chosen = jnp.pad(chosen, (0, parts * size - slots), constant_values=count * largest).reshape(parts, size)
 
-    def one_unit(records: Array) -> Array:
-        def one_record(record: Array) -> Array:
-            place = jnp.minimum(record, sites * room - 1)
-            own = contribution(x[place], y[place])
-            return jnp.where(record < sites * room, own, jnp.float32(0))
+    def one_record(slot: Array) -> Array:
+        place = members.reshape(-1)[jnp.minimum(slot, count * largest - 1)]
+        return contribution(x[place], y[place])
 
-        return mechanism.clip(jnp.sum(jax.vmap(one_record)(records), axis=0))
+    def add_clipped(total: Array, contributions: Array, unit: Array) -> Array:
+        clipped = jax.vmap(mechanism.clip)(contributions)
+        kept = jnp.where((unit < count)[:, None], clipped, jnp.int32(0))
+        return total.at[home[jnp.minimum(unit, count - 1)]].add(kept)
 
-    def add_chunk(total: Array, own: Array) -> tuple[Array, None]:
-        place = jnp.minimum(own, count - 1)
-        clipped = jax.vmap(one_unit)(members[place])
-        kept = jnp.where((own < count)[:, None], clipped, jnp.int32(0))
-        return total.at[home[place]].add(kept), None
+    def add_records(total: Array, own: Array) -> tuple[Array, None]:
+        return add_clipped(total, jax.vmap(one_record)(own), own), None
+
+    def add_units(carry: tuple[Array, Array, Array], own: Array) -> tuple[tuple[Array, Array, Array], None]:
+        """Records stand in the order of their units: the first may belong to a unit that the chunk before began, the last to one that goes on."""
+        total, begun, begun_unit = carry
+        unit = own // largest
+        first = unit != jnp.concatenate([begun_unit[None], unit[:-1]])
+        place = jnp.cumsum(first, dtype=jnp.int32)  # 0: the unit begun before
+        summed = (
+            jnp.zeros((size + 1, begun.shape[0]), jnp.float32).at[0].set(begun).at[place].add(jax.vmap(one_record)(own))
+        )
+        whose = jnp.full(size + 1, count, jnp.int32).at[0].set(begun_unit).at[place].set(unit)
+        last = place[-1]
+        ended = jnp.where(jnp.arange(size + 1, dtype=jnp.int32) < last, whose, count)
+        return (add_clipped(total, summed, ended), summed[last], unit[-1]), None
 
     dimension = jax.eval_shape(contribution, x[0], y[0]).shape[0]
     zero = jnp.zeros((sites, dimension), jnp.int32)
-    return jax.lax.scan(add_chunk, zero, chosen)[0] if count and slots else zero
+    if not count or not slots:
+        return zero
+    if largest == 1:
+        return jax.lax.scan(add_records, zero, chosen)[0]
+    nobody = (zero, jnp.zeros(dimension, jnp.float32), jnp.int32(count))
+    return jax.lax.scan(add_units, nobody, chosen)[0][0]
 
 
 def summed_contributions(

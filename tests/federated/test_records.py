@@ -16,6 +16,7 @@ from fedjax_poisson.federated.records import (
     OVERFLOW,
     chunk_for,
     largest_unit,
+    record_slots,
     sample_units,
     sampled_sums,
     slots_for,
@@ -191,7 +192,7 @@ def test_the_sums_of_the_sampled_are_those_of_every_site_by_itself(summed, sites
     sampled = np.random.default_rng(3).random(units.shape) < 0.5
     if by == "record":  # numbers of `unit` do not matter then: the coin of record i is coin i
         units = np.where(units >= 0, np.arange(30), -1).astype(np.int32)
-    found = sites_summed(both, labels, units_of(units, by), sampled, 22, 5)
+    found = sites_summed(both, labels, units_of(units, by), sampled, 22 if by == "record" else 60, 5)
     assert found.shape == (2, 6) and np.asarray(found).any()
     largest = 1 if by == "record" else 6
     for s in range(2):
@@ -231,6 +232,70 @@ def test_slots_are_the_fewest_that_the_exact_binomial_tail_allows(units: int, ra
     assert tail(found) <= Fraction(OVERFLOW) < tail(found - 1)  # the twin: one slot fewer is not enough
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 16, 64])
+def test_units_that_go_over_chunks_are_clipped_whole_and_do_not_touch_each_other(site, chunk: int) -> None:
+    """Units of 1 to 9 records, two that nobody could sum (NaN), exactly representable numbers: the sums must be equal, not close."""
+    x, y, _ = site
+    numbers = np.repeat(np.arange(8), [1, 9, 2, 1, 5, 3, 8, 1]).astype(np.int32)[
+        np.random.default_rng(0).permutation(30)
+    ]
+    unit = np.stack([numbers, np.where(np.arange(30) < 11, numbers, -1)]).astype(np.int32)
+    both = np.round(np.stack([x, x[::-1]]) * 4) / 4
+    labels = np.stack([y, y[::-1]])
+    sampled = np.zeros((2, 30), bool)
+    sampled[:, :8] = [[1, 1, 0, 1, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 0, 1]]
+    both[(unit == 2) & ~sampled[:, 2:3]] = np.nan  # not sampled: never read
+    one = lambda a, b: jnp.concatenate([a, jnp.stack([b.astype(jnp.float32)])])  # noqa: E731
+    found = np.asarray(
+        sampled_sums(
+            one,
+            MECHANISM,
+            jnp.asarray(both),
+            jnp.asarray(labels),
+            units_of(unit),
+            jnp.asarray(sampled),
+            slots=60,
+            chunk=chunk,
+        )
+    )
+    for s in range(2):
+        wanted = np.zeros(found.shape[1], np.int64)
+        for number in range(8):
+            own = unit[s] == number
+            if sampled[s, number] and own.any():
+                whole = jnp.sum(jax.vmap(one)(both[s][own], jnp.asarray(labels[s][own])), axis=0)
+                wanted += np.asarray(MECHANISM.clip(whole))
+        np.testing.assert_array_equal(found[s], wanted)
+
+
+@pytest.mark.parametrize(("counts", "rate"), [({1: 40, 2: 12, 9: 3}, 0.2), ({1: 30, 22: 2}, 0.25), ({3: 60}, 0.1)])
+def test_slots_for_records_of_patients_are_enough_and_not_many_more(counts: dict[int, int], rate: float) -> None:
+    sizes = np.repeat(list(counts), list(counts.values()))
+    unit = np.repeat(np.arange(len(sizes)), sizes)[None].astype(np.int32)
+    q, law = Fraction(rate), [Fraction(1)]
+    for size in sizes.tolist():
+        grown = [Fraction(0)] * (len(law) + size)
+        for total, chance in enumerate(law):
+            grown[total] += chance * (1 - q)
+            grown[total + size] += chance * q
+        law = grown
+
+    def tail(slots: int) -> Fraction:
+        return sum(law[slots + 1 :], Fraction())
+
+    found = record_slots(units_of(unit), rate)
+    least = next(slots for slots in range(len(law)) if tail(slots) <= Fraction(OVERFLOW))
+    assert least <= found <= 1.15 * least + 2 and found <= sizes.sum()
+    assert tail(least - 1) > Fraction(OVERFLOW)  # the twin: one fewer than the exact least is not enough
+
+
+def test_records_of_their_own_have_the_exact_slots_and_rate_one_has_all() -> None:
+    unit = np.arange(200)[None].astype(np.int32)
+    assert record_slots(units_of(unit), 0.25) == slots_for(200, 0.25) < 200
+    assert record_slots(units_of(unit // 3), 1.0) == 200
+    assert record_slots(units_of(np.full((1, 3), -1, np.int32)), 0.5) == 0
+
+
 def test_everybody_has_a_slot_at_rate_one_and_in_a_small_cohort() -> None:
     assert slots_for(50, 1.0) == 50 and slots_for(0, 0.5) == 0
     assert slots_for(20, 0.5) == 20  # 2**-20 is not rare enough
@@ -238,11 +303,12 @@ def test_everybody_has_a_slot_at_rate_one_and_in_a_small_cohort() -> None:
 
 def test_units_of_a_cohort_without_padding() -> None:
     unit = np.array([[0, 1, 0, -1], [-1, -1, 2, 2]], np.int32)
-    members, site, coin = units_of(unit)
+    members, site, coin, sizes = units_of(unit)
+    np.testing.assert_array_equal(sizes, [2, 1, 2])
     np.testing.assert_array_equal(members, [[0, 2], [1, 8], [6, 7]])
     np.testing.assert_array_equal(site, [0, 0, 1])
     np.testing.assert_array_equal(coin, [0, 1, 6])
-    members, site, coin = units_of(unit, "record")
+    members, site, coin, _ = units_of(unit, "record")
     np.testing.assert_array_equal(members[:, 0], [0, 1, 2, 6, 7])
     np.testing.assert_array_equal(coin, [0, 1, 2, 6, 7])
 
