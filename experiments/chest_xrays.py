@@ -198,7 +198,7 @@ NAMES = {"scattering": "scattering", "cnn": "CNN", "resnet50": "ResNet-50"}
 def bar(axes: Any, place: float, height: float, colour: str, error: float) -> None:
     """One bar with its number."""
     axes.bar(place, height, 0.8, color=colour, yerr=error or None, capsize=3)
-    axes.annotate(f"{100 * height:.0f} %", (place, 0.02), ha="center", va="bottom", fontsize=9.5, color="white")
+    axes.annotate(f"{100 * height:.0f}", (place, 0.02), ha="center", va="bottom", fontsize=9.5, color="white")
 
 
 def main(argv: list[str] | None = None) -> None:
