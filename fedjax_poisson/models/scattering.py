@@ -2,8 +2,8 @@
 
 Mallat, Group Invariant Scattering, 2012; Bruna and Mallat, Invariant Scattering Convolution Networks, 2013. With little data and a privacy budget,
 a linear model on such features beats networks that must learn theirs through the noise: Tramer and Boneh, Differentially Private Learning Needs
-Better Features (or Much More Data), ICLR 2021. The loss is convex. The gradient of a record, (p - e_y) times features of norm 1 and a 1 for the
-bias, has norm at most 2 before any clip, sqrt 2 for one binary label.
+Better Features (or Much More Data), ICLR 2021 (not on all data: `experiments/chest_xrays.py`). The loss is convex. The gradient of a record,
+(p - e_y) times features of norm 1 and a 1 for the bias, has norm at most 2 before any clip, sqrt 2 for one binary label.
 
 A picture is convolved with Morlet wavelets of J scales (octaves) and L angles; moduli are taken; moduli of a fine scale are convolved with all
 coarser wavelets and moduli taken again; the picture and all moduli are averaged by a Gaussian and kept at every 2**J-th pixel. These paths fall
