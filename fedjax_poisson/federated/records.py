@@ -120,7 +120,8 @@ def record_slots(units: Units, rate: float) -> int:
     """Slots that the records of a Poisson sample of units fit into, but for a probability of at most `OVERFLOW`.
 
     Where every unit is one record, the exact binomial tail (`slots_for`). Else Chernoff's bound: the sum X of the sizes n_i of the sampled units
-    has `P(X > M) <= exp(K(t) - t (M + 1))` for every t > 0, with `K(t) = sum_i log(1 + rate (exp(t n_i) - 1))`; M is the least of many t.
+    has `P(X > M) <= exp(K(t) - t (M + 1))` for every t > 0, with `K(t) = sum_i log(1 + rate (exp(t n_i) - 1))`; M is the smallest that one of many
+    t allows.
     """
     sizes = units.sizes
     if sizes.max(initial=1) == 1 or rate >= 1:
@@ -177,10 +178,10 @@ def sampled_sums(
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
     wanted = (sampled.reshape(-1)[coin][:, None] & (members < sites * room)).reshape(-1)
-    parts = slots // chunk + 1  # at least one empty slot: what ends the last unit
-    size = -(-(slots + 1) // parts)
+    parts = max(-(-slots // chunk), 1)
+    size = -(-slots // parts)
     chosen = jnp.nonzero(wanted, size=slots, fill_value=count * largest)[0].astype(jnp.int32)
-    chosen = jnp.pad(chosen, (0, parts * size - slots), constant_values=count * largest).reshape(parts, size)
+    chosen = jnp.pad(chosen, (0, parts * size - slots), constant_values=count * largest)
 
     def one_record(slot: Array) -> Array:
         place = members.reshape(-1)[jnp.minimum(slot, count * largest - 1)]
@@ -194,28 +195,29 @@ def sampled_sums(
     def add_records(total: Array, own: Array) -> tuple[Array, None]:
         return add_clipped(total, jax.vmap(one_record)(own), own), None
 
-    def add_units(carry: tuple[Array, Array, Array], own: Array) -> tuple[tuple[Array, Array, Array], None]:
-        """Records stand in the order of their units: the first may belong to a unit that the chunk before began, the last to one that goes on."""
-        total, begun, begun_unit = carry
-        unit = own // largest
-        first = unit != jnp.concatenate([begun_unit[None], unit[:-1]])
-        place = jnp.cumsum(first, dtype=jnp.int32)  # 0: the unit begun before
-        summed = (
-            jnp.zeros((size + 1, begun.shape[0]), jnp.float32).at[0].set(begun).at[place].add(jax.vmap(one_record)(own))
-        )
-        whose = jnp.full(size + 1, count, jnp.int32).at[0].set(begun_unit).at[place].set(unit)
-        last = place[-1]
-        ended = jnp.where(jnp.arange(size + 1, dtype=jnp.int32) < last, whose, count)
-        return (add_clipped(total, summed, ended), summed[last], unit[-1]), None
+    def add_record(unit_sum: Array, record: tuple[Array, Array]) -> tuple[Array, Array]:
+        contribution, starts = record
+        unit_sum = jnp.where(starts, jnp.float32(0), unit_sum) + contribution
+        return unit_sum, unit_sum
+
+    def add_units(carry: tuple[Array, Array], rows: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
+        total, unit_sum = carry
+        own, unit, starts, ends = rows
+        # One after another, over the edges of chunks: the bits of a unit's sum must not depend on who else was sampled, or more than one unit's
+        # contribution would change with one unit.
+        unit_sum, sums = jax.lax.scan(add_record, unit_sum, (jax.vmap(one_record)(own), starts))
+        return (add_clipped(total, sums, jnp.where(ends, unit, count)), unit_sum), None
 
     dimension = jax.eval_shape(contribution, x[0], y[0]).shape[0]
     zero = jnp.zeros((sites, dimension), jnp.int32)
     if not count or not slots:
         return zero
     if largest == 1:
-        return jax.lax.scan(add_records, zero, chosen)[0]
-    nobody = (zero, jnp.zeros(dimension, jnp.float32), jnp.int32(count))
-    return jax.lax.scan(add_units, nobody, chosen)[0][0]
+        return jax.lax.scan(add_records, zero, chosen.reshape(parts, size))[0]
+    unit = chosen // largest  # records of a unit stand side by side
+    edge = jnp.concatenate([jnp.ones(1, bool), unit[1:] != unit[:-1], jnp.ones(1, bool)])
+    rows = tuple(each.reshape(parts, size) for each in (chosen, unit, edge[:-1], edge[1:]))
+    return jax.lax.scan(add_units, (zero, jnp.zeros(dimension, jnp.float32)), rows)[0][0]
 
 
 def summed_contributions(

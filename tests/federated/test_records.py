@@ -268,6 +268,27 @@ def test_units_that_go_over_chunks_are_clipped_whole_and_do_not_touch_each_other
         np.testing.assert_array_equal(found[s], wanted)
 
 
+def test_the_bits_of_a_unit_do_not_depend_on_who_else_was_sampled(site) -> None:
+    """Rounding that moved with its neighbours would add to the sensitivity: leaving a unit out must change its own part and no other."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(1, 60, 6)).astype(np.float32) * np.float32(0.1)
+    y, unit = np.ones((1, 60), np.float32), np.repeat(np.arange(20), 3)[None].astype(np.int32)
+    add = jax.jit(
+        lambda sampled: sampled_sums(
+            contribution, MECHANISM, jnp.asarray(x), jnp.asarray(y), units_of(unit), sampled, slots=60, chunk=7
+        )
+    )
+
+    def of(who: list[int]) -> np.ndarray:
+        sampled = np.zeros((1, 60), bool)
+        sampled[0, who] = True
+        return np.asarray(add(jnp.asarray(sampled)))
+
+    everybody = of(list(range(20)))
+    for one in range(20):
+        np.testing.assert_array_equal(everybody - of([other for other in range(20) if other != one]), of([one]))
+
+
 @pytest.mark.parametrize(("counts", "rate"), [({1: 40, 2: 12, 9: 3}, 0.2), ({1: 30, 22: 2}, 0.25), ({3: 60}, 0.1)])
 def test_slots_for_records_of_patients_are_enough_and_not_many_more(counts: dict[int, int], rate: float) -> None:
     sizes = np.repeat(list(counts), list(counts.values()))
