@@ -176,13 +176,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 bar(panel, place, entry["pooled_accuracy"], colour, 1.96 * (entry["pooled_accuracy_error"] or 0.0))
                 ticks.append((place, "none" if entry["epsilon"] is None else f"{entry['epsilon']:g}"))
                 place += 1
-            panel.text(middle, 1.03, NAMES[model], ha="center", fontsize=10)
-            place += 0.6
+            panel.text(middle, 1.03, NAMES[model], ha="center", fontsize=9.5)
+            place += 1.0
         bar(panel, place, border["accuracy"], COLOURS[2], 0.0)
-        panel.text(place, 1.03, "border", ha="center", fontsize=10)
+        panel.text(place, 1.03, "border", ha="center", fontsize=9.5)
         ticks.append((place, "none"))
         panel.axhline(border["majority_accuracy"], color="black", linestyle=":", linewidth=1.2)
-        panel.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9.5)
+        panel.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9)
         panel.set_xlabel("epsilon")
         panel.set_ylim(0, 1.12)
         panel.set_yticks(np.linspace(0, 1, 6))
