@@ -87,7 +87,7 @@ def search(path: Path, model: str, toy: bool, known: list[dict[str, Any]]) -> li
     Rows that are known already are kept: nobody draws twice for a luckier score.
     """
     rows = list(known)
-    for epsilon in [*SEARCHED[model], None]:
+    for epsilon in [*SEARCHED[model][-1 if toy else 0 :], None]:
         kind = NONPRIVATE if epsilon is None else "private"
         for candidate in CANDIDATES[model][kind][: 1 if toy else None]:
             facts = {"model": model, "kind": kind, "candidate": candidate}

@@ -187,7 +187,7 @@ def sampled_sums(
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
     wanted = (sampled.reshape(-1)[coin][:, None] & (members < sites * room)).reshape(-1)
-    parts = max(-(-slots // chunk), 1)
+    parts = max(-(-slots // (-(-chunk // _ROWS) * _ROWS)), 1)
     size = -(-slots // (parts * _ROWS)) * _ROWS
     chosen = jnp.nonzero(wanted, size=slots, fill_value=count * largest)[0].astype(jnp.int32)
     chosen = jnp.pad(chosen, (0, parts * size - slots), constant_values=count * largest)
