@@ -24,7 +24,7 @@ from fedjax_poisson.ckks import aggregator as make_aggregator
 from fedjax_poisson.experiment import evaluate
 from fedjax_poisson.experiment.config import Config, recipe
 from fedjax_poisson.experiment.plotting import canvas, title
-from fedjax_poisson.experiment.setting import Setting, algorithm_for, build, training_units
+from fedjax_poisson.experiment.setting import Setting, algorithm_for, build, learned_records, training_units
 from fedjax_poisson.experiment.summary import predictions
 from fedjax_poisson.federated import reference, standardize
 from fedjax_poisson.mechanisms import Mechanism
@@ -71,7 +71,7 @@ def one(setting: Setting, encrypt: bool, embed: bool, seed: int) -> tuple[dict[s
         stream=fold_in(root, "keys"),
     )
     algorithm = algorithm_for(setting, scaler, backend)
-    cohort = setting.train._replace(features=standardize.standardize(scaler, setting.train.features))
+    cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     state = algorithm.init(jax.random.key(0))
     phases, info = {phase: list[float]() for phase in ("whole", "embed", "encrypt", "add", "open")}, None
     for number in range(config.rounds + 1):  # round 0 compiles and is not counted
@@ -86,7 +86,6 @@ def one(setting: Setting, encrypt: bool, embed: bool, seed: int) -> tuple[dict[s
     medians = {phase: float(np.median(values)) for phase, values in phases.items()}
     assert info is not None
     params = algorithm.parameters(state)
-    test = setting.test._replace(features=standardize.standardize(scaler, setting.test.features))
     labels, mask = np.asarray(test.labels, np.int64), np.asarray(test.mask)
     scores = evaluate.scores(predictions(setting, params, test), labels, mask, sites.site_names)
     row = {

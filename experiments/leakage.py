@@ -13,7 +13,6 @@ sum.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import tempfile
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import optax
-from common import machine
+from common import machine, subset
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -77,8 +76,7 @@ def fewer(sites: data.Sites, training: int) -> data.Sites:
     rng = np.random.default_rng(0)
     train = np.flatnonzero(sites.train)
     kept = np.sort(np.concatenate([rng.permutation(train)[:training], np.flatnonzero(~sites.train)]))
-    names = ("features", "labels", "site", "train", "group")
-    return dataclasses.replace(sites, **{each: getattr(sites, each)[kept] for each in names})
+    return subset(sites, kept)
 
 
 def attacked(config: Config, sites: data.Sites, folder: Path) -> tuple[leakage_run.Attacked, dict[str, Any]]:

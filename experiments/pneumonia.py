@@ -87,6 +87,7 @@ def search(path: Path, model: str, toy: bool, known: list[dict[str, Any]]) -> li
     Rows that are known already are kept: nobody draws twice for a luckier score.
     """
     rows = list(known)
+    sites = fold(path, configuration(path, model, toy))
     for epsilon in [*SEARCHED[model][-1 if toy else 0 :], None]:
         kind = NONPRIVATE if epsilon is None else "private"
         for candidate in CANDIDATES[model][kind][: 1 if toy else None]:
@@ -95,7 +96,7 @@ def search(path: Path, model: str, toy: bool, known: list[dict[str, Any]]) -> li
                 continue
             budget = {} if epsilon is None else {"epsilon": epsilon}
             config = configuration(path, model, toy, aggregator="plain", **budget, **candidate)
-            row = (nonprivate_row if epsilon is None else private_row)(config, fold(path, config), **facts)
+            row = (nonprivate_row if epsilon is None else private_row)(config, sites, **facts)
             rows.append(row)
             say(row, "model", "candidate")
     return rows

@@ -117,16 +117,13 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
         notes.append("Nothing was encrypted: the server saw each site's noisy counts (view “embedded, not encrypted”).")
     if run.summary.get("lost_releases"):
         notes.append("The run was interrupted; a release that was charged and lost gives an attacker nothing here.")
-    train, test = (
-        part._replace(features=standardize.standardize(scaler, part.features)) for part in (setting.train, setting.test)
-    )
     trained = [row for row in ledger.rows if row.purpose == "train"] if ledger.verified else []
     return Attacked(
         folder=run,
         setting=setting,
-        cohort=learned_records(setting, train),
-        held_out=learned_records(setting, test),
-        pictured=train,
+        cohort=learned_records(setting, scaler, setting.train),
+        held_out=learned_records(setting, scaler, setting.test),
+        pictured=setting.train._replace(features=standardize.standardize(scaler, setting.train.features)),
         scaler=scaler,
         params=final_parameters(state, setting.average_from),
         rounds=rounds,

@@ -179,10 +179,7 @@ def _release_everything(
             report(line)
         algorithm = algorithm_for(setting, scaler, train_aggregator)
 
-    cohort, test = (
-        learned_records(setting, part._replace(features=standardize.standardize(scaler, part.features)))
-        for part in (setting.train, setting.test)
-    )
+    cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     exhausted = False
     every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
     while int(state.round) < config.rounds:

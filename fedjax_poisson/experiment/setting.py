@@ -199,8 +199,9 @@ def learned_model(setting: Setting) -> Model:
     return setting.model.head or setting.model
 
 
-def learned_records(setting: Setting, records: Records) -> Records:
-    """Standardised records as the trained part sees them: as they are, or their fixed features, computed once."""
+def learned_records(setting: Setting, scaler: standardize.Scaler, records: Records) -> Records:
+    """Records as the trained part of the model sees them: standardised, or the fixed features of that, computed once."""
+    records = records._replace(features=standardize.standardize(scaler, records.features))
     if (fixed := setting.model.fixed) is None:
         return records
     mask = np.asarray(records.mask)

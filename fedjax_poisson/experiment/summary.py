@@ -232,11 +232,7 @@ def _exactly_standardized(setting: Setting) -> tuple[Records, Records]:
         scaler = reference.exact_scaler(
             setting.train, sites.feature_bounds, sites.binary, by_site=config.standardize == "site"
         )
-    train, test = (
-        records._replace(features=standardize.standardize(scaler, records.features))
-        for records in (setting.train, setting.test)
-    )
-    return learned_records(setting, train), learned_records(setting, test)
+    return learned_records(setting, scaler, setting.train), learned_records(setting, scaler, setting.test)
 
 
 def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str, Any]]:

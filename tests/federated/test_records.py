@@ -285,7 +285,7 @@ def test_units_that_go_over_chunks_are_clipped_whole_and_do_not_touch_each_other
 def test_the_bits_of_a_unit_do_not_depend_on_who_else_was_sampled(model, shape, classes, largest: int) -> None:
     """Rounding that moved with a record's place would add to the sensitivity: leaving a unit out must change its own part and no other.
 
-    It could fail: with chunks of 14 rows, 29 of 40 records of the wide model moved others.
+    It fails with `records._ROWS = 1`.
     """
     rng, count = np.random.default_rng(4), 42
     x = jnp.asarray(rng.normal(size=(1, count, *shape)), jnp.float32)
