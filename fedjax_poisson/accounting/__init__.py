@@ -16,7 +16,7 @@ from fedjax_poisson.accounting.calibration import (
     calibrate_rounds,
     calibrate_skellam_variance,
 )
-from fedjax_poisson.accounting.chain import LedgerCorrupt, Release
+from fedjax_poisson.accounting.chain import LedgerCorrupt, LedgerUnwritable, Pin, Release
 from fedjax_poisson.accounting.filter import (
     FilterState,
     PrivacyFilter,
@@ -29,6 +29,7 @@ from fedjax_poisson.accounting.ledger import (
     BudgetExhausted,
     Ledger,
     Remaining,
+    reserve_for,
 )
 from fedjax_poisson.accounting.opening import open_ledger, read_ledger
 from fedjax_poisson.accounting.renyi import (
@@ -62,6 +63,8 @@ __all__ = [
     "FilterState",
     "Ledger",
     "LedgerCorrupt",
+    "LedgerUnwritable",
+    "Pin",
     "PrivacyFilter",
     "Release",
     "Remaining",
@@ -94,6 +97,7 @@ __all__ = [
     "rdp_budget",
     "read_ledger",
     "renyi_filter",
+    "reserve_for",
     "round_curve",
     "round_table",
     "rounded_sensitivity",

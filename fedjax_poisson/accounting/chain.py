@@ -6,9 +6,13 @@ the hash of its curve and the hash of the link before it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +20,14 @@ import numpy as np
 
 from fedjax_poisson.accounting.renyi import FloatArray
 
-FORMAT = "privacy-ledger-1"
+FORMAT = "privacy-ledger-2"
 FIELDS = (
     *("id", "time", "purpose", "label", "unit", "adjacency", "mechanism", "parameters"),
-    *("honest_senders", "senders", "curve", "spent", "previous", "hash"),
+    *("honest_senders", "senders", "data", "origin", "curve", "spent", "distance", "previous", "hash"),
 )
 COLUMNS = ", ".join(FIELDS)
+PLACE = {name: place for place, name in enumerate(FIELDS)}
+"""Where a field stands in a row."""
 _BUSY_SECONDS = 60.0
 _FINAL = "BEGIN SELECT RAISE(ABORT, 'a release on the ledger is final'); END"
 SCHEMA = (
@@ -36,7 +42,23 @@ SCHEMA = (
 
 
 class LedgerCorrupt(RuntimeError):
-    """The file is not the chain it claims to be; the message names the first bad row."""
+    """The file is not the chain it claims to be, or not the one that was pinned; the message names the first bad row."""
+
+
+class LedgerUnwritable(RuntimeError):
+    """A release could not be written down (full disk, no permission), so nothing may be opened."""
+
+
+class Pin(NamedTuple):
+    """How far a ledger was known to reach: keep it elsewhere (a checkpoint, a summary).
+
+    Attributes:
+      rows: number of releases.
+      head: hash of the last of them, or of the settings where there is none.
+    """
+
+    rows: int
+    head: str
 
 
 class Release(NamedTuple):
@@ -53,8 +75,11 @@ class Release(NamedTuple):
       parameters: its parameters, JSON values.
       honest_senders: senders whose noise was counted.
       senders: senders in the sum.
+      data: what names the data set, whatever is learned from it (`data.Sites`' provenance); empty if not said.
+      origin: JSON values about where the release was made: the run, its aggregator, where its randomness was from.
       rdp: curve on the ledger's orders, float64[n].
       spent: divergence at the ledger's order a* after this release, rounded up.
+      distance: total-variation distance of everything released so far from the laws that the curves are of, rounded up.
       previous: hash of the link before.
       hash: hash of this link.
     """
@@ -69,8 +94,11 @@ class Release(NamedTuple):
     parameters: dict[str, Any]
     honest_senders: int
     senders: int
+    data: str
+    origin: dict[str, Any]
     rdp: FloatArray
     spent: float
+    distance: float
     previous: str
     hash: str
 
@@ -104,19 +132,120 @@ def link_hash(row: tuple[Any, ...]) -> str:
 
 def as_release(row: tuple[Any, ...], curve: FloatArray) -> Release:
     """A stored row and its curve as a `Release`."""
-    return Release._make((*row[:7], json.loads(row[7]), *row[8:10], curve, float.fromhex(row[11]), *row[12:]))
+    found = dict(zip(FIELDS, row, strict=True))
+    found["rdp"] = curve
+    del found["curve"]
+    for name in ("parameters", "origin"):
+        found[name] = json.loads(found[name])
+    for name in ("spent", "distance"):
+        found[name] = float.fromhex(found[name])
+    return Release(**found)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file with a write-ahead log and a flush to disk at every commit.
+def add_upward(spent: float, amount: float) -> float:
+    """Spent + amount, never below the exact sum."""
+    total = spent + amount
+    return total if total == spent == 0 or amount == 0 else math.nextafter(total, math.inf)
+
+
+def verify_chain(
+    connection: sqlite3.Connection,
+    *,
+    genesis: str,
+    orders: int,
+    admitting: int,
+    unit: str,
+    adjacency: str,
+    expected_head: str | None,
+) -> int:
+    """Recompute every link; the number of releases. The facts are those of the `Ledger`, `admitting` the place of a*.
+
+    Raises:
+      LedgerCorrupt: naming the first bad row.
+    """
+    body, first = connection.execute("SELECT body, hash FROM settings").fetchone()
+    if digest(body) != first or first != genesis or canonical(json.loads(body)) != body:
+        raise LedgerCorrupt("the settings of the ledger (budget, unit, adjacency, orders) were changed")
+    blobs = dict(connection.execute("SELECT hash, rdp FROM curves"))
+    previous, spent, apart, count = genesis, 0.0, 0.0, 0
+    for row in connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id"):
+        count += 1
+        found = dict(zip(FIELDS, row, strict=True))
+        blob, name = blobs.get(found["curve"], b""), f"row {count} ({found['label']!r})"
+        if found["id"] != count:
+            raise LedgerCorrupt(f"row {count} is missing, the next one is {found['id']}: a release was removed")
+        if found["previous"] != previous or link_hash(row) != found["hash"]:
+            raise LedgerCorrupt(f"{name} does not follow from the row before it: it was changed, inserted or moved")
+        if digest(blob) != found["curve"] or len(blob) != 8 * orders:
+            raise LedgerCorrupt(f"the curve of {name} was changed or removed")
+        spent = add_upward(spent, float(unpack_curve(blob)[admitting]))
+        if float.fromhex(found["spent"]) != spent or (found["unit"], found["adjacency"]) != (unit, adjacency):
+            raise LedgerCorrupt(f"the total, unit or adjacency of {name} is not the ledger's")
+        apart, before = float.fromhex(found["distance"]), apart
+        if apart < before:
+            raise LedgerCorrupt(f"the samplers' distance falls in {name}: it only adds up")
+        previous = found["hash"]
+    if expected_head is not None and previous != expected_head:
+        raise LedgerCorrupt(
+            f"the chain of {count} rows ends in {previous[:12]}, expected {expected_head[:12]}: rows were cut from or added at the end"
+        )
+    return count
+
+
+def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+    """Open the file for writing: one file at rest, flushed to disk at every commit.
+
+    The rollback journal is truncated and flushed at each commit (`synchronous=FULL`), so a committed release survives a power cut, and a copy of the
+    closed file is the whole ledger (a write-ahead log would be a second file, and reading it would write).
+
+    Raises:
+      LedgerCorrupt: the file is not an SQLite database.
+      LedgerUnwritable: it cannot be opened for writing.
+    """
+    mode = "rwc" if create else "rw"
+    try:
+        connection = _open(path, mode)
+        connection.execute("PRAGMA journal_mode=TRUNCATE")
+        connection.execute("PRAGMA synchronous=FULL")
+    except sqlite3.OperationalError as error:
+        raise unwritable(path, error) from error
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the file without ever writing to it or beside it.
+
+    A journal that a killed process left must be rolled back before the file can be read; that is done on a copy.
 
     Raises:
       LedgerCorrupt: the file is not an SQLite database.
     """
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        return _open(path, "ro")
+    except sqlite3.OperationalError:
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "ledger.sqlite"
+        shutil.copyfile(path, copy)
+        for end in ("-journal", "-wal"):
+            if (beside := Path(str(path) + end)).exists():
+                shutil.copyfile(beside, str(copy) + end)
+        with contextlib.closing(_open(copy, "rw")) as repaired:
+            held = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            repaired.backup(held)
+    return held
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         connection.close()
         raise
@@ -124,6 +253,13 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise LedgerCorrupt(f"{path} is not a privacy ledger: {error}") from error
     return connection
+
+
+def unwritable(path: Path, error: sqlite3.Error) -> LedgerUnwritable:
+    """What to tell when the database refuses to be written."""
+    return LedgerUnwritable(
+        f"the ledger {path} cannot be written ({error}), so nothing was opened. Check the disk's space and the permissions of its folder, then go on."
+    )
 
 
 def tables(connection: sqlite3.Connection) -> set[str]:

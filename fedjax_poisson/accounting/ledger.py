@@ -1,6 +1,6 @@
 """The privacy ledger: every release is paid for, and written down, before it happens.
 
-A `Ledger` is one SQLite file (WAL journal, ``synchronous=FULL``). `Ledger.spend` opens an IMMEDIATE transaction,
+A `Ledger` is one SQLite file (rollback journal, ``synchronous=FULL``). `Ledger.spend` opens an IMMEDIATE transaction,
 checks the budget, appends one row and commits; only then may the caller open the sum. A crash between the write and
 the release therefore counts as spent, and two processes that race for the last budget are serialised by the database:
 the second one sees the first one's row.
@@ -22,18 +22,23 @@ changed. So there are two ways to open a ledger:
   (`filter.default_filter_order`), and `Ledger.epsilon` reads the meter at a* only. For an adaptively chosen schedule
   the statement to publish is the budget, not the reading.
 
+**Samplers.** A release whose law is within total variation tau of the one that its curve is of costs delta, not
+epsilon: if all releases together are within tau = sum of their distances (each given the past), then
+P'(S) <= P(S) + tau <= e^epsilon Q(S) + delta + tau <= e^epsilon Q'(S) + delta + (1 + e^epsilon) tau. The budget's
+``reserve`` is the part of delta that is set aside for this: `spend` refuses when (1 + e^epsilon) tau would pass it, and
+the curves are held against delta - reserve.
+
 **What verification finds.** Each row's hash covers its canonical JSON, the hash of its curve and the hash before it;
 the first link covers budget, unit, adjacency, orders and a*. `Ledger.verify` finds a row that was changed, removed
 from the middle, inserted or reordered, a changed curve, and a total that does not follow. It cannot know by itself
-that rows were cut from the end, nor that somebody rewrote the whole chain: store `Ledger.head` elsewhere (the run's
-summary) and pass it as ``expected_head``.
+that rows were cut from the end, that somebody rewrote the whole chain, or that an older copy was put back: store
+`Ledger.pin` elsewhere (every checkpoint and the run's summary do) and hold the ledger against it with `check_pin`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -47,14 +52,19 @@ from numpy.typing import ArrayLike
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.chain import (
     COLUMNS,
+    PLACE,
     LedgerCorrupt,
+    Pin,
     Release,
+    add_upward,
     as_release,
     canonical,
     digest,
     link_hash,
     pack_curve,
     unpack_curve,
+    unwritable,
+    verify_chain,
 )
 from fedjax_poisson.accounting.renyi import (
     FloatArray,
@@ -76,10 +86,9 @@ class Remaining(NamedTuple):
     epsilon: float
 
 
-def _add_upward(spent: float, rdp: float) -> float:
-    """Spent + rdp, never below the exact sum."""
-    total = spent + rdp
-    return total if total == spent == 0 or rdp == 0 else math.nextafter(total, math.inf)
+def reserve_for(epsilon: float, distance: float) -> float:
+    """Delta that pays for a total-variation distance: ``(1 + e^epsilon) distance`` (module docstring), inf beyond floats."""
+    return math.inf if epsilon > 700 else (1 + math.exp(epsilon)) * distance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,8 @@ class Ledger:
     Attributes:
       path: the SQLite file.
       budget_epsilon: the budget's epsilon, nats.
-      delta: the budget's delta.
+      delta: the budget's delta, all of it.
+      reserve: the part of delta that pays for the distance of samplers from their laws.
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
       orders: Renyi orders of every curve, float64[n].
@@ -100,6 +110,7 @@ class Ledger:
     path: Path
     budget_epsilon: float
     delta: float
+    reserve: float
     unit: str
     adjacency: str
     orders: FloatArray
@@ -109,22 +120,34 @@ class Ledger:
     connection: sqlite3.Connection = dataclasses.field(repr=False)
 
     @property
+    def accounted_delta(self) -> float:
+        """Delta that the curves are held against: what the reserve leaves."""
+        return self.delta - self.reserve
+
+    @property
     def _index(self) -> int:
         return int(np.searchsorted(self.orders, self.order))
 
     @contextlib.contextmanager
     def _immediate(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
         try:
+            self.connection.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self.connection.execute("ROLLBACK")
+            self.connection.execute("COMMIT")
+        except BaseException as error:
+            if self.connection.in_transaction:  # SQLite has rolled back by itself where the disk was full
+                self.connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise unwritable(self.path, error) from error
             raise
-        self.connection.execute("COMMIT")
 
-    def _last(self) -> tuple[int, float, str]:
-        row = self.connection.execute("SELECT id, spent, hash FROM releases ORDER BY id DESC LIMIT 1").fetchone()
-        return (0, 0.0, self.genesis) if row is None else (row[0], float.fromhex(row[1]), row[2])
+    def _last(self) -> tuple[int, float, float, str]:
+        row = self.connection.execute(
+            "SELECT id, spent, distance, hash FROM releases ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return 0, 0.0, 0.0, self.genesis
+        return row[0], float.fromhex(row[1]), float.fromhex(row[2]), row[3]
 
     def spend(
         self,
@@ -135,6 +158,10 @@ class Ledger:
         rdp: ArrayLike,
         honest_senders: int,
         senders: int,
+        *,
+        data: str = "",
+        origin: Mapping[str, Any] | None = None,
+        distance: float = 0.0,
     ) -> Release:
         """Pay for one release and write it down; call it BEFORE anything is opened.
 
@@ -146,12 +173,16 @@ class Ledger:
           rdp: curve of this release on the ledger's orders, float64[n], for the ledger's unit and adjacency.
           honest_senders: senders whose noise was counted, 1 <= honest_senders <= senders.
           senders: senders in the sum.
+          data: what names the data set (`Release`).
+          origin: where the release was made, JSON values (`Release`).
+          distance: total variation between this release's law and the one its curve is of (all draws together).
 
         Returns:
           The `Release` as written.
 
         Raises:
           BudgetExhausted: the budget does not allow it; nothing was written.
+          LedgerUnwritable: it could not be written down (full disk, read-only file); nothing may be opened.
           ValueError: the curve does not fit the ledger's orders or is infinite at a*, or the counts are impossible.
         """
         _, curve = check_curve(self.orders, rdp)
@@ -165,12 +196,20 @@ class Ledger:
                 f"the release of {mechanism!r} is infinite at the ledger's order {self.order:g}: it has no Renyi guarantee "
                 "there; use a mechanism with finite divergence or open the ledger at a lower filter_order"
             )
-        blob, body = pack_curve(curve), canonical(dict(parameters))
+        if not 0 <= distance < 1:
+            raise ValueError(f"distance is {distance}; a total variation lies in [0, 1)")
+        blob, body, place = pack_curve(curve), canonical(dict(parameters)), canonical(dict(origin or {}))
         curve_hash = digest(blob)
-        budget = rdp_budget(self.order, self.budget_epsilon, self.delta)
+        budget = rdp_budget(self.order, self.budget_epsilon, self.accounted_delta)
         with self._immediate():
-            last, spent, previous = self._last()
-            total = _add_upward(spent, cost)
+            self._check_data(data)
+            last, spent, apart, previous = self._last()
+            total, far = add_upward(spent, cost), add_upward(apart, distance)
+            if far and not reserve_for(self.budget_epsilon, far) <= self.reserve:
+                raise BudgetExhausted(
+                    f"release {label!r} ({purpose}) brings what samplers may add to delta to {reserve_for(self.budget_epsilon, far):.3g}; "
+                    f"{self.reserve:.3g} of delta was set aside for that; nothing was written: plan for a smaller epsilon or fewer releases"
+                )
             if total > budget:
                 raise BudgetExhausted(
                     f"release {label!r} ({purpose}) costs {cost:.6g} nats at order {self.order:g}, "
@@ -181,12 +220,32 @@ class Ledger:
             time = datetime.now(UTC).isoformat(timespec="microseconds")
             row: tuple[Any, ...] = (
                 *(last + 1, time, str(purpose), str(label), self.unit, self.adjacency, str(mechanism), body),
-                *(int(honest_senders), int(senders), curve_hash, total.hex(), previous, ""),
+                *(
+                    int(honest_senders),
+                    int(senders),
+                    str(data),
+                    place,
+                    curve_hash,
+                    total.hex(),
+                    far.hex(),
+                    previous,
+                    "",
+                ),
             )
             row = (*row[:-1], link_hash(row))
             self.connection.execute("INSERT OR IGNORE INTO curves VALUES (?, ?)", (curve_hash, blob))
             self.connection.execute(f"INSERT INTO releases ({COLUMNS}) VALUES ({','.join('?' * len(row))})", row)
         return as_release(row, curve)
+
+    def _check_data(self, data: str) -> None:
+        other = self.connection.execute(
+            "SELECT data FROM releases WHERE data NOT IN ('', ?) LIMIT 1", (data,)
+        ).fetchone()
+        if data and other is not None:
+            raise ValueError(
+                f"the ledger {self.path} is of the data set {other[0]!r}, this release is of {data!r}: a ledger belongs to one data set; "
+                "use another file"
+            )
 
     def _curves(self) -> dict[str, FloatArray]:
         found = self.connection.execute("SELECT hash, rdp FROM curves").fetchall()
@@ -196,7 +255,7 @@ class Ledger:
         """All releases in the order of spending."""
         curves = self._curves()
         found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
-        return [as_release(row, curves[row[10]]) for row in found]
+        return [as_release(row, curves[row[PLACE["curve"]]]) for row in found]
 
     def rdp(self) -> FloatArray:
         """Composed curve of everything spent, float64[n]."""
@@ -217,17 +276,42 @@ class Ledger:
         if self._last()[0] == 0:
             return 0.0
         if self.planned:
-            return renyi.epsilon(self.orders, self.rdp(), self.delta)
-        return float(epsilon_per_order([self.order], [self._last()[1]], self.delta)[0])
+            return renyi.epsilon(self.orders, self.rdp(), self.accounted_delta)
+        return float(epsilon_per_order([self.order], [self._last()[1]], self.accounted_delta)[0])
 
     def remaining(self) -> Remaining:
         """What is left of the budget."""
-        budget = rdp_budget(self.order, self.budget_epsilon, self.delta)
+        budget = rdp_budget(self.order, self.budget_epsilon, self.accounted_delta)
         return Remaining(self.order, max(budget - self._last()[1], 0.0), max(self.budget_epsilon - self.epsilon(), 0.0))
 
     def head(self) -> str:
         """Hash of the newest link: keep it elsewhere, it pins the whole ledger up to here."""
-        return self._last()[2]
+        return self._last()[3]
+
+    def pin(self) -> Pin:
+        """How far the ledger reaches now: keep it elsewhere, and hold the ledger against it later (`check_pin`)."""
+        rows, _, _, head = self._last()
+        return Pin(rows, head)
+
+    def check_pin(self, pin: Pin) -> None:
+        """Refuse a ledger that does not hold everything it held when the pin was taken; later rows may follow.
+
+        Raises:
+          LedgerCorrupt: rows are missing, or the chain is another one.
+        """
+        last = self._last()[0]
+        if last < pin.rows:
+            raise LedgerCorrupt(
+                f"{self.path} holds {last} releases, but {pin.rows} had been charged: it was lost, cut or replaced by an older copy"
+            )
+        found: str | None = self.genesis
+        if pin.rows:
+            found = self.connection.execute("SELECT hash FROM releases WHERE id = ?", (pin.rows,)).fetchone()[0]
+        if found != pin.head:
+            raise LedgerCorrupt(
+                f"row {pin.rows} of {self.path} is not the release that was charged (hash {str(found)[:12]}, expected {pin.head[:12]}): "
+                "it is another ledger, or was written anew"
+            )
 
     def verify(self, expected_head: str | None = None) -> int:
         """Recompute the whole chain; return the number of releases.
@@ -239,35 +323,20 @@ class Ledger:
         Raises:
           LedgerCorrupt: naming the first bad row.
         """
-        with contextlib.closing(self.connection.execute("SELECT body, hash FROM settings")) as cursor:
-            body, genesis = cursor.fetchone()
-        if digest(body) != genesis or genesis != self.genesis or canonical(json.loads(body)) != body:
-            raise LedgerCorrupt("the settings of the ledger (budget, unit, adjacency, orders) were changed")
-        blobs = dict(self.connection.execute("SELECT hash, rdp FROM curves"))
-        previous, spent, count = genesis, 0.0, 0
-        for row in self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id"):
-            count += 1
-            blob = blobs.get(row[10], b"")
-            if row[0] != count:
-                raise LedgerCorrupt(f"row {count} is missing, the next one is {row[0]}: a release was removed")
-            if row[12] != previous or link_hash(row) != row[13]:
-                raise LedgerCorrupt(
-                    f"row {count} ({row[3]!r}) does not follow from the row before it: it was changed, inserted or "
-                    "moved"
-                )
-            if digest(blob) != row[10] or len(blob) != 8 * self.orders.size:
-                raise LedgerCorrupt(f"the curve of row {count} ({row[3]!r}) was changed or removed")
-            spent = _add_upward(spent, float(unpack_curve(blob)[self._index]))
-            if float.fromhex(row[11]) != spent or (row[4], row[5]) != (self.unit, self.adjacency):
-                raise LedgerCorrupt(f"the total, unit or adjacency of row {count} ({row[3]!r}) is not the ledger's")
-            previous = row[13]
-        if expected_head is not None and previous != expected_head:
-            raise LedgerCorrupt(
-                f"the chain of {count} rows ends in {previous[:12]}, expected {expected_head[:12]}: rows were cut "
-                "from or added at the end"
-            )
-        return count
+        return verify_chain(
+            self.connection,
+            genesis=self.genesis,
+            orders=self.orders.size,
+            admitting=self._index,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            expected_head=expected_head,
+        )
 
     def close(self) -> None:
-        """Close the database; the ledger cannot be used afterwards."""
+        """Close the database and leave one file; the ledger cannot be used afterwards."""
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # a ledger that was opened to be read, or a full disk: the journal stays
+            self.connection.execute("PRAGMA journal_mode=DELETE")
         self.connection.close()

@@ -17,9 +17,11 @@ from fedjax_poisson.accounting.chain import (
     LedgerCorrupt,
     canonical,
     connect,
+    connect_to_read,
     digest,
     pack_curve,
     tables,
+    unwritable,
 )
 from fedjax_poisson.accounting.filter import default_filter_order
 from fedjax_poisson.accounting.ledger import Ledger
@@ -41,10 +43,13 @@ def _load(path: Path, connection: sqlite3.Connection) -> Ledger:
             raise LedgerCorrupt(f"{path} is a database without a privacy ledger")
         body, genesis = connection.execute("SELECT body, hash FROM settings").fetchone()
         settings = json.loads(body)
+        if settings["format"] != FORMAT:
+            raise LedgerCorrupt(f"{path} has the format {settings['format']!r}; this version reads {FORMAT!r}")
         return Ledger(
             path=path,
             budget_epsilon=settings["epsilon"],
             delta=settings["delta"],
+            reserve=settings["reserve"],
             unit=settings["unit"],
             adjacency=settings["adjacency"],
             orders=check_orders(settings["orders"]),
@@ -57,17 +62,22 @@ def _load(path: Path, connection: sqlite3.Connection) -> Ledger:
         raise LedgerCorrupt(f"the settings of the ledger at {path} cannot be read: {error!r}") from error
 
 
-def read_ledger(path: str | Path) -> Ledger:
+def read_ledger(path: str | Path, *, writable: bool = False) -> Ledger:
     """Open an existing ledger with the budget it was created with.
+
+    Args:
+      path: SQLite file.
+      writable: whether releases will be charged; else nothing is written, not even beside the file, so a read-only copy will do.
 
     Raises:
       FileNotFoundError: there is no such file.
       LedgerCorrupt: the file is not a ledger.
+      LedgerUnwritable: it is to be written and cannot be.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no ledger at {path}; open_ledger creates one with a budget")
-    connection = connect(path)
+    connection = connect(path) if writable else connect_to_read(path)
     try:
         return _load(path, connection)
     except BaseException:
@@ -82,6 +92,7 @@ def open_ledger(
     delta: float,
     unit: str,
     adjacency: str,
+    reserve: float = 0.0,
     orders: ArrayLike = DEFAULT_ORDERS,
     planned_rdp: ArrayLike | None = None,
     filter_order: float | None = None,
@@ -91,9 +102,10 @@ def open_ledger(
     Args:
       path: SQLite file.
       epsilon: budget in nats, > 0.
-      delta: budget in (0, 1).
+      delta: budget in (0, 1), all of it.
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
+      reserve: part of delta, in [0, delta), that is set aside for the distance of samplers from their laws (`ledger`).
       orders: Renyi orders of every curve that will be spent, float64[n].
       planned_rdp: composed curve of all planned releases, float64[n]; its best order becomes a* (see `ledger`). None: filter.
       filter_order: a* for an unplanned ledger, one of `orders`; None: `filter.default_filter_order`.
@@ -114,6 +126,11 @@ def open_ledger(
         raise ValueError(
             f"the budget is epsilon {epsilon}, delta {delta}; epsilon must be finite and above 0, delta in (0, 1)"
         )
+    if not 0 <= reserve < delta:
+        raise ValueError(
+            f"reserve is {reserve}; it is the part of delta = {delta} that pays for samplers: 0 <= reserve < delta"
+        )
+    accounted = delta - reserve
     plan_hash = None
     if planned_rdp is not None:
         if filter_order is not None:
@@ -121,21 +138,21 @@ def open_ledger(
                 "a planned ledger takes the best order of its plan: pass planned_rdp or filter_order, not both"
             )
         _, plan = check_curve(orders, planned_rdp)
-        order, plan_hash = best_order(orders, plan, delta), digest(pack_curve(plan))
-        if plan[np.searchsorted(orders, order)] > rdp_budget(order, epsilon, delta):
+        order, plan_hash = best_order(orders, plan, accounted), digest(pack_curve(plan))
+        if plan[np.searchsorted(orders, order)] > rdp_budget(order, epsilon, accounted):
             raise ValueError(
-                f"the plan costs epsilon {renyi.epsilon(orders, plan, delta):.10g}, above the budget {epsilon:.10g}: "
+                f"the plan costs epsilon {renyi.epsilon(orders, plan, accounted):.10g}, above the budget {epsilon:.10g}: "
                 "calibrate it for this budget"
             )
     else:
         order = (
-            default_filter_order(epsilon=epsilon, delta=delta, orders=orders)
+            default_filter_order(epsilon=epsilon, delta=accounted, orders=orders)
             if filter_order is None
             else float(filter_order)
         )
     if order not in orders:
         raise ValueError(f"filter_order {order:g} is not one of the ledger's orders {orders[0]:g}..{orders[-1]:g}")
-    if rdp_budget(order, epsilon, delta) <= 0:
+    if rdp_budget(order, epsilon, accounted) <= 0:
         raise ValueError(
             f"order {order:g} cannot certify epsilon {epsilon:g} at delta {delta:g} at all; use a larger order"
         )
@@ -143,6 +160,7 @@ def open_ledger(
         "format": FORMAT,
         "epsilon": float(epsilon),
         "delta": float(delta),
+        "reserve": float(reserve),
         "unit": unit,
         "adjacency": adjacency,
         "orders": orders.tolist(),
@@ -151,7 +169,7 @@ def open_ledger(
     }
     body = canonical(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = connect(path)
+    connection = connect(path, create=True)
     try:
         connection.execute("BEGIN IMMEDIATE")
         if not (found := tables(connection)):
@@ -162,6 +180,9 @@ def open_ledger(
             raise LedgerCorrupt(f"{path} is a database of something else; pass a path of its own for the ledger")
         connection.execute("COMMIT")
         ledger = _load(path, connection)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise unwritable(path, error) from error
     except BaseException:
         connection.close()
         raise

@@ -62,10 +62,134 @@ def test_a_release_is_written_as_it_was_paid(path):
     again.close()
 
 
-def test_write_ahead_log_and_full_synchronisation(path):
+def test_every_commit_is_flushed_and_a_closed_ledger_is_one_file(path):
     ledger = acc.open_ledger(path, **BUDGET)
-    assert ledger.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert ledger.connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
     assert ledger.connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    _spend(ledger)
+    ledger.close()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def _files(folder):
+    return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
+
+
+def test_reading_and_verifying_write_nothing(path):
+    """A copy on read-only media must verify: no byte changes, and no file appears beside it, not even for a moment."""
+    ledger = acc.open_ledger(path, **BUDGET)
+    head = _spend(ledger).hash
+    ledger.close()
+    before = _files(path.parent)
+    book = acc.read_ledger(path)
+    assert book.verify(head) == 1 and book.epsilon() > 0
+    assert _files(path.parent) == before
+    with pytest.raises(acc.LedgerUnwritable, match="readonly"):
+        _spend(book)
+    book.close()
+    assert _files(path.parent) == before
+
+
+def test_a_journal_left_by_a_crash_is_rolled_back_on_a_copy(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    for i in range(3):
+        _spend(ledger, f"round {i}")
+    ledger.close()
+    code = """
+        ledger.connection.execute("PRAGMA cache_size = 1")
+        ledger.connection.execute("BEGIN IMMEDIATE")
+        for i in range(200):  # spills into the file before the commit
+            ledger.connection.execute("INSERT INTO curves VALUES (?, zeroblob(5000))", (f"x{i}",))
+        os._exit(7)
+    """
+    crashed = _run(code, path)
+    crashed.communicate(timeout=120)
+    assert crashed.returncode == 7
+    journal = path.with_name(path.name + "-journal")
+    assert journal.stat().st_size > 0, "no hot journal: the test shows nothing"
+    before = _files(path.parent)
+    book = acc.read_ledger(path)
+    assert book.verify() == 3 and book.connection.execute("SELECT COUNT(*) FROM curves").fetchone()[0] == 1
+    book.close()
+    assert _files(path.parent) == before
+    again = acc.read_ledger(path, writable=True)
+    _spend(again)
+    assert again.verify() == 4
+    again.close()
+
+
+def test_a_pin_finds_a_ledger_that_was_lost_cut_or_put_back(path, tmp_path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    assert ledger.pin().rows == 0
+    pins = [ledger.pin()]
+    for i in range(3):
+        _spend(ledger, f"round {i}")
+        pins.append(ledger.pin())
+    for pin in pins:
+        ledger.check_pin(pin)
+    ledger.close()
+    other = acc.open_ledger(tmp_path / "other.sqlite", **BUDGET)
+    other.check_pin(pins[0])  # the same settings and nothing released: nothing is lost
+    with pytest.raises(acc.LedgerCorrupt, match="holds 0 releases, but 3 had been charged"):
+        other.check_pin(pins[3])
+    for i in range(4):
+        _spend(other, f"round {i}")  # other times, so other hashes: a chain that was written anew
+    other.verify()
+    with pytest.raises(acc.LedgerCorrupt, match=r"row 3 of .* is not the release that was charged"):
+        other.check_pin(pins[3])
+    other.close()
+    _tamper(path, "DELETE FROM releases WHERE id = 3")
+    cut = acc.read_ledger(path)
+    cut.check_pin(pins[2])
+    with pytest.raises(acc.LedgerCorrupt, match="holds 2 releases, but 3"):
+        cut.check_pin(pins[3])
+    cut.close()
+
+
+def test_a_ledger_belongs_to_one_data_set(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    facts = ("update", "round", "gaussian", {}, CURVE, 1, 1)
+    row = ledger.spend(*facts, data="visits", origin={"run": "a1", "aggregator": "device"})
+    assert (row.data, row.origin) == ("visits", {"run": "a1", "aggregator": "device"})
+    ledger.spend(*facts, data="visits")
+    with pytest.raises(ValueError, match="belongs to one data set"):
+        ledger.spend(*facts, data="admissions")
+    assert ledger.verify() == 2 and ledger.rows()[0].data == "visits"
+    ledger.close()
+
+
+def test_samplers_are_paid_from_the_reserve(path):
+    """(1 + e^epsilon) times the summed distances, and no more than was set aside; the curves get the rest of delta."""
+    ledger = acc.open_ledger(path, **BUDGET, reserve=1e-6)
+    assert ledger.accounted_delta == pytest.approx(9e-6)
+    facts = ("update", "round", "gaussian", {}, 1e-6 * CURVE, 1, 1)
+    each = 1e-6 / (1 + np.exp(2.0)) / 3.5
+    for _ in range(3):
+        ledger.spend(*facts, distance=each)
+    assert ledger.rows()[-1].distance == pytest.approx(3 * each, rel=1e-12) and ledger.rows()[-1].distance >= 3 * each
+    with pytest.raises(acc.BudgetExhausted, match="set aside"):
+        ledger.spend(*facts, distance=each)
+    ledger.spend(*facts)  # nothing more from the reserve
+    assert ledger.verify() == 4
+    ledger.close()
+    bare = acc.open_ledger(path.parent / "bare.sqlite", **BUDGET)
+    with pytest.raises(acc.BudgetExhausted, match="set aside"):
+        bare.spend(*facts, distance=1e-18)
+    bare.close()
+
+
+def test_a_full_disk_is_told_and_leaves_no_row(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    _spend(ledger)
+    pages = ledger.connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger.connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(acc.LedgerUnwritable, match="nothing was opened"):
+        for i in range(200):
+            ledger.spend("update", f"round {i}", "gaussian", {"text": "x" * 500}, 1e-9 * CURVE, 1, 1)
+    ledger.connection.execute("PRAGMA max_page_count = 100000")
+    count = ledger.verify()
+    _spend(ledger)
+    assert ledger.verify() == count + 1
     ledger.close()
 
 
@@ -193,7 +317,7 @@ def test_a_crash_inside_the_transaction_leaves_no_row(path):
     crashed = _run(code, path)
     crashed.communicate(timeout=120)
     assert crashed.returncode == 7
-    ledger = acc.read_ledger(path)
+    ledger = acc.read_ledger(path, writable=True)
     assert ledger.verify() == 0 and ledger.epsilon() == 0.0  # nothing could have been released yet either
     _spend(ledger)
     ledger.close()
@@ -298,6 +422,8 @@ def test_ten_thousand_rounds_are_verified_quickly(path):
         ({"adjacency": "add_remove"}, "dark noise stays"),
         ({"epsilon": 0.0}, "above 0"),
         ({"delta": 1.0}, "delta"),
+        ({"reserve": 1e-5}, "reserve"),
+        ({"reserve": -1e-9}, "reserve"),
         ({"filter_order": 2.5}, "not one of the ledger's orders"),
         ({"filter_order": 2.0}, "cannot certify"),
         ({"planned_rdp": 100 * CURVE}, "calibrate it for this budget"),
