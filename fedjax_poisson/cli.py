@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import tyro
 from fedjax_poisson.experiment.config import Config, read_config, recipe
 
 _FAILED = 2
+_INTERRUPTED = 130  # as shells report a Ctrl-C
 
 
 def _setting_fields() -> list[Any]:
@@ -62,12 +64,15 @@ def run(
     from fedjax_poisson.experiment import progress
     from fedjax_poisson.experiment.report import write_report
     from fedjax_poisson.experiment.run import run as run_experiment
+    from fedjax_poisson.experiment.stopping import stop_requested
 
     given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
     if resume is not None:
         if given or out is not None:
             raise ValueError("--resume goes on with the settings of its folder; give no other settings.")
-        config, folder = read_config(resume / "config.toml") if (resume / "config.toml").exists() else Config(), resume
+        if not (resume / "config.toml").exists():
+            raise ValueError(f"{resume} holds no config.toml: there is no run to resume.")
+        config, folder = read_config(resume / "config.toml"), resume
     else:
         config = read_config(name, **given) if name.endswith(".toml") else recipe(name, **given)
         label = Path(config.csv).stem if config.csv else config.dataset
@@ -77,8 +82,11 @@ def run(
         console.print(f"[bold yellow]seed {config.seed}: reproducible, and therefore NOT private.[/]")
     if config.aggregator == "plain":
         console.print("[bold yellow]aggregator plain: NOTHING is encrypted.[/]")
-    with progress.progress(console, config.rounds) as report:
-        summary = run_experiment(config, folder, resume=resume is not None, report=report)
+    with (
+        stop_requested(lambda text: console.print(f"[yellow]{text}[/]")) as stop,
+        progress.progress(console, config.rounds) as report,
+    ):
+        summary = run_experiment(config, folder, resume=resume is not None, report=report, stop=stop)
     page = write_report(folder)
     _print_summary(console, summary, page)
     return 0
@@ -143,11 +151,11 @@ def attack(
 
 
 def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = False) -> int:
-    """Show the privacy ledger of a run.
+    """Show the privacy ledger of a run; nothing is written, so a read-only copy will do.
 
     Args:
       folder: run folder (or a ledger file).
-      verify: recompute the hash chain and compare it with the head pinned in summary.json.
+      verify: recompute the hash chain and hold it against what summary.json pins.
     """
     import json
 
@@ -167,15 +175,16 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
         print(
             f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}"
         )
+        if runs := {row.origin.get("run") for row in book.rows()} - {None}:
+            print(f"data set {book.rows()[0].data!r}, {len(runs)} run{'s' if len(runs) > 1 else ''}")
         if verify:
+            count = book.verify()
             summary = path.parent / "summary.json"
-            head = json.loads(summary.read_text())["ledger_head"] if summary.exists() else None
-            count = book.verify(head)
-            pinned = (
-                "and end in the head pinned in summary.json"
-                if head
-                else "(no summary.json pins the head: rows cut from the end would not show)"
-            )
+            pinned = "(no summary.json beside it pins the head: rows cut from the end would not show)"
+            if summary.exists():
+                facts = json.loads(summary.read_text(encoding="utf-8"))
+                book.check_pin(accounting.Pin(int(facts["ledger_rows"]), str(facts["ledger_head"])))
+                pinned = "and hold what summary.json pins"
             print(f"verified: {count} rows follow from each other {pinned}")
     finally:
         book.close()
@@ -279,40 +288,73 @@ def bench(
 
 
 def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
-    plain = summary["nonprivate_mean_client_accuracy"]
-    beside = f" (the same recipe without privacy: {plain:.3f})" if plain is not None else ""
-    console.print(
-        f"\n[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/]"
-        f"{beside}, AUC {summary['auc'] or float('nan'):.3f}",
-        highlight=False,
-    )
-    console.print(
+    def say(text: str) -> None:
+        console.print(text, highlight=False)
+
+    say("")
+    _print_verdict(say, summary)
+    if summary["mean_client_accuracy"] is None:
+        say(
+            f"[bold]{summary['dataset']}[/]: trained for {summary['rounds']} rounds; no scores, as asked (--evaluation none)"
+        )
+    else:
+        plain = summary["nonprivate_mean_client_accuracy"]
+        beside = f" (the same recipe without privacy: {plain:.3f})" if plain is not None else ""
+        say(
+            f"[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/]"
+            f"{beside}, AUC {summary['auc'] or float('nan'):.3f}"
+        )
+    if summary["budget_exhausted"]:
+        say(
+            f"[bold yellow]The budget was exhausted after {summary['rounds']} of {summary['rounds_planned']} rounds:[/] {summary['lost_releases']} "
+            "releases were charged whose result was lost."
+        )
+    say(
         f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
-        f"{summary['honest_senders']} of {summary['senders']} sites honest; {summary['rounds']} rounds "
+        f"{summary['honest_senders']} of {summary['senders']} sites honest (epsilon {summary['epsilon_one_honest']:.4g} against the server plus all but "
+        f"one); {summary['rounds']} rounds "
         + (
             "on the ledger, nothing released to standardise"
             if summary["standardize"] == "bounds"
             else "and the standardisation on the ledger"
-        ),
-        highlight=False,
+        )
     )
-    console.print(
+    if shared := summary["shared_ledger"]:
+        say(
+            f"data set's ledger: epsilon {shared['epsilon']:.4f} of {shared['budget_epsilon']:g} spent by {shared['runs']} runs ({shared['path']})"
+        )
+    if others := summary["earlier_runs"]["folders"]:
+        total = summary["earlier_runs"]["epsilon_together"]
+        say(
+            f"[yellow]{len(others)} other runs beside this one used the same data set:[/] together with this one epsilon "
+            + (f"{total:.4f}" if total is not None else "is larger (their claims differ and cannot be added)")
+            + "; --ledger FILE shares one budget"
+        )
+    say(
         f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
-        f"{summary['encrypt_seconds']:.2f} s in all; whole run {summary['total_seconds']:.1f} s",
-        highlight=False,
+        f"{summary['encrypt_seconds']:.2f} s in all; whole run {summary['total_seconds']:.1f} s"
     )
     if border := summary["border_only"]:
-        console.print(
+        say(
             f"[bold]border only[/]: a linear classifier that sees the {border['width']}-pixel border and no lung reaches accuracy "
             f"[bold]{border['accuracy']:.3f}[/] (always the commonest class: {border['majority_accuracy']:.3f}), AUC "
-            f"{border['auc'] or float('nan'):.3f}; the model {summary['pooled_accuracy']:.3f}, AUC {summary['auc'] or float('nan'):.3f}. {border['why']}",
-            highlight=False,
+            f"{border['auc'] or float('nan'):.3f}; the model {summary['pooled_accuracy']:.3f}, AUC {summary['auc'] or float('nan'):.3f}. {border['why']}"
         )
     for warning in summary["warnings"]:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
-    if not summary["private"]:
-        console.print(f"[bold yellow]NOT PRIVATE:[/] {summary['privacy_note']}", highlight=False)
-    console.print(f"report: {page}", highlight=False)
+        say(f"[yellow]warning:[/] {warning}")
+    say(f"report: {page}")
+
+
+def _print_verdict(say: Callable[[str], None], summary: dict[str, Any]) -> None:
+    """Whether the run may be called private, before anything else."""
+    if summary["verdict"] == "not private":
+        say(f"[bold yellow]NOT PRIVATE:[/] {summary['privacy_note']}")
+    elif summary["verdict"] == "conditional":
+        say(
+            "[bold yellow]PRIVATE ON CONDITIONS:[/] these facts about the records were shown, and epsilon does not cover them:"
+        )
+        for each in summary["conditions"]:
+            say(f"  - {each['fact']}; closed by {each['remedy']}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -327,7 +369,10 @@ def main(arguments: list[str] | None = None) -> None:
     }
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
+    except KeyboardInterrupt:
+        print("fedjax-poisson: interrupted", file=sys.stderr)
+        code = _INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         print(f"fedjax-poisson: {error}", file=sys.stderr)
-        code = _FAILED
+        code = _INTERRUPTED if getattr(error, "interrupted", False) else _FAILED
     sys.exit(code)

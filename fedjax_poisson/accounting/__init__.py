@@ -45,6 +45,7 @@ from fedjax_poisson.accounting.renyi import (
     rdp_budget,
     single_channel_rdp,
 )
+from fedjax_poisson.accounting.reserve import ATTEMPTS, DRAW_DISTANCE, plan_reserve, release_distance
 from fedjax_poisson.accounting.sampling import subsampled_rdp, without_replacement_rdp
 from fedjax_poisson.accounting.skellam import Sensitivity, rounded_sensitivity, skellam_exact_rdp, skellam_rdp
 from fedjax_poisson.accounting.tight import (
@@ -56,7 +57,9 @@ from fedjax_poisson.accounting.tight import (
 )
 
 __all__ = [
+    "ATTEMPTS",
     "DEFAULT_ORDERS",
+    "DRAW_DISTANCE",
     "Account",
     "BudgetExhausted",
     "Domination",
@@ -93,9 +96,11 @@ __all__ = [
     "integer_orders",
     "make_account",
     "open_ledger",
+    "plan_reserve",
     "poisson_embedding_rdp",
     "rdp_budget",
     "read_ledger",
+    "release_distance",
     "renyi_filter",
     "reserve_for",
     "round_curve",

@@ -257,11 +257,13 @@ class Ledger:
         found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
         return [as_release(row, curves[row[PLACE["curve"]]]) for row in found]
 
-    def rdp(self) -> FloatArray:
-        """Composed curve of everything spent, float64[n]."""
+    def rdp(self, run: str | None = None) -> FloatArray:
+        """Composed curve of everything spent, float64[n]; with `run`, of the releases whose origin names that run."""
         curves, total = self._curves(), np.zeros_like(self.orders)
         for key, count in self.connection.execute(
-            "SELECT curve, COUNT(*) FROM releases GROUP BY curve ORDER BY MIN(id)"
+            "SELECT curve, COUNT(*) FROM releases WHERE ? IS NULL OR json_extract(origin, '$.run') = ? "
+            "GROUP BY curve ORDER BY MIN(id)",
+            (run, run),
         ):
             total += count * curves[key]
         return total

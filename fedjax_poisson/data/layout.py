@@ -23,6 +23,7 @@ class Layout(NamedTuple):
         train: bool `[n]`.
         notes: What was done.
         warnings: What weakens a privacy claim.
+        uncovered: As in `Sites`.
     """
 
     site: np.ndarray
@@ -32,6 +33,7 @@ class Layout(NamedTuple):
     train: np.ndarray
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    uncovered: tuple[tuple[str, str], ...] = ()
 
 
 def lay_out(
@@ -62,11 +64,15 @@ def lay_out(
     site_names, site, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
     notes: list[str] = []
     warnings: list[str] = []
+    uncovered: list[tuple[str, str]] = []
     if merged:
         listed = ", ".join(merged[:8]) + (f" and {len(merged) - 8} more" if len(merged) > 8 else "")
-        notes.append(
-            f"sites with fewer than {min_site_records} records merged into 'other': {listed}; "
-            "which sites fall below the threshold is itself a fact taken from the data"
+        notes.append(f"sites with fewer than {min_site_records} records merged into 'other': {listed}")
+        uncovered.append(
+            (
+                f"which sites have fewer than {min_site_records} records, and were merged into 'other', was counted",
+                "min_site_records = 1, or name the sites in the table as they shall be",
+            )
         )
         if len(site_names) == 1:
             warnings.append(
@@ -86,7 +92,7 @@ def lay_out(
         )
     else:
         notes.append("official split")
-    return Layout(site, site_names, group, unit, train, tuple(notes), tuple(warnings))
+    return Layout(site, site_names, group, unit, train, tuple(notes), tuple(warnings), tuple(uncovered))
 
 
 def merge_small_sites(
@@ -128,8 +134,10 @@ def table_sites(
     citation: str = "",
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    uncovered: Sequence[tuple[str, str]] = (),
+    identity: str = "",
 ) -> Sites:
-    """Put a table's features, labels and layout together; notes and warnings of all parts are kept."""
+    """Put a table's features, labels and layout together; notes, warnings and uncovered facts of all parts are kept."""
     return Sites(
         features=block.values.astype(np.float32),
         labels=labels.astype(np.int32),
@@ -148,6 +156,8 @@ def table_sites(
             licence=licence,
             citation=citation,
             notes=(*notes, *layout.notes, *block.notes),
+            identity=identity,
         ),
         warnings=(*warnings, *layout.warnings),
+        uncovered=(*uncovered, *layout.uncovered),
     )

@@ -26,6 +26,8 @@ class Provenance:
         licence: Licence of the data, "unknown" where the user brought the file.
         citation: How its authors ask to be cited; empty if they do not.
         notes: One sentence for every decision taken: dropped rows, imputed values, merged sites, coded labels.
+        identity: What names the data set on a privacy ledger, whatever is learned from it: public facts only. A fingerprint of the records would be
+            a release of its own, and one changed record would look like another data set. Empty: the name.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Provenance:
     licence: str = "unknown"
     citation: str = ""
     notes: tuple[str, ...] = ()
+    identity: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +61,8 @@ class Sites:
         class_names: Names of the label values, in order.
         provenance: Origin and history.
         warnings: What a user must hear before trusting a privacy claim on this data; empty if nothing.
+        uncovered: Facts that were taken from the records and go into what a run shows, so that no epsilon covers them, each with the declaration
+            that would replace it.
     """
 
     features: np.ndarray
@@ -73,6 +78,7 @@ class Sites:
     class_names: tuple[str, ...]
     provenance: Provenance
     warnings: tuple[str, ...] = ()
+    uncovered: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _check_arrays(self)
@@ -198,6 +204,7 @@ def describe(sites: Sites) -> str:
     lines.append(f"  source: {sites.provenance.source}; licence: {sites.provenance.licence}")
     lines += [f"  note: {note}" for note in sites.provenance.notes]
     lines += [f"  WARNING: {warning}" for warning in sites.warnings]
+    lines += [f"  NOT COVERED BY EPSILON: {fact}; instead: {remedy}" for fact, remedy in sites.uncovered]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -42,7 +43,7 @@ def from_csv(
 
     Columns that are neither label, site nor patient become features: numbers as they are, yes/no columns as 0/1, other
     text one-hot over its levels. What is not declared and had to be looked up in the records (ranges of numbers by
-    default, levels only on request) is listed in `Sites.warnings`: such facts are not covered by epsilon. The kind of
+    default, levels only on request) is listed in `Sites.uncovered`: no epsilon covers such facts. The kind of
     each column (number, yes/no, text) is taken to be public, as its name is.
 
     Args:
@@ -151,7 +152,8 @@ def table_records(
         name=os.path.basename(table.path),
         source=table.path,
         notes=notes,
-        warnings=_learned_facts(block),
+        uncovered=_learned_facts(block),
+        identity=table_identity(table),
     )
 
 
@@ -264,14 +266,25 @@ def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
         raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
 
 
-def _learned_facts(block: Block) -> list[str]:
-    """One warning for each kind of fact that was taken from the records, with the declaration that would replace it."""
-    warnings = []
-    for argument in ("bounds", "categorical", "fill"):
+def table_identity(table: Table) -> str:
+    """What names a table on a ledger: its file's name and the names of its columns, whatever part they play in a run."""
+    columns = "\n".join(sorted(table.columns))
+    return f"{os.path.basename(table.path)}, {len(table.columns)} columns {hashlib.sha256(columns.encode()).hexdigest()[:12]}"
+
+
+_WORDS = {"bounds": "ranges of numbers", "categorical": "levels of text columns", "fill": "values for missing numbers"}
+
+
+def _learned_facts(block: Block) -> list[tuple[str, str]]:
+    """Each kind of fact that was taken from the records, with the declaration that would replace it."""
+    found = []
+    for argument, words in _WORDS.items():
         facts = [fact for kind, fact in block.learned if kind == argument]
         if facts:
-            warnings.append(
-                f"taken from the records, so not covered by epsilon: {argument}={{{', '.join(facts)}}}. "
-                f"Replace these by values that are public whatever the records are, and declare them as {argument}"
+            found.append(
+                (
+                    f"{words} were taken from the records: {argument} = {{{', '.join(facts)}}}",
+                    f"{argument} that are public whatever the records are",
+                )
             )
-    return warnings
+    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,22 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut; nothing where the system has no such thing."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class CheckpointDamaged(RuntimeError):
+    """The checkpoint cannot be read; what it held is lost, what was charged stays charged."""
 
 
 def save_tree(path: Path, tree: Any, **facts: Any) -> None:
@@ -36,17 +54,36 @@ def load_tree(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     """Load what `save_tree` wrote into the structure of `like`.
 
     Raises:
-      ValueError: the file does not hold the leaves of `like` (another model or optimiser).
+      CheckpointDamaged: the file is no checkpoint any more.
+      ValueError: it does not hold the leaves of `like` (another model or optimiser).
     """
-    with np.load(path, allow_pickle=False) as file:
-        facts = json.loads(str(file["facts"]))
-        leaves, structure = jax.tree.flatten(like)
-        saved = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
+    saved, facts = _read(path)
+    leaves, structure = jax.tree.flatten(like)
     if [(a.shape, a.dtype) for a in saved] != [(np.shape(b), np.asarray(b).dtype) for b in leaves]:
         raise ValueError(
             f"{path} was written for another model or optimiser; resume with the run folder's own config.toml."
         )
     return jax.tree.unflatten(structure, [jax.numpy.asarray(a) for a in saved]), facts
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The JSON facts of a checkpoint.
+
+    Raises:
+      CheckpointDamaged: the file is no checkpoint any more.
+    """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            return [file[f"leaf_{i}"] for i in range(len(file.files) - 1)], facts
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, IndexError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise CheckpointDamaged(f"{path} is damaged ({type(error).__name__})") from error
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
@@ -57,16 +94,23 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete JSON lines; a torn last line (the process was killed while writing) is dropped."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a file, and how many lines are not one; a torn last line (killed while writing) is not counted."""
+    rows: list[dict[str, Any]] = []
+    damaged = 0
+    if not path.exists():
+        return rows, damaged
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for place, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("round"), int):
+            rows.append(row)
+        elif place < len(lines):
+            damaged += 1
+    return rows, damaged
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedjax_poisson.experiment.run_folder import RunFolder, number
+from fedjax_poisson.experiment.run_folder import RunFolder, number, objects
 from fedjax_poisson.experiment.wording import MISSING, site_word
 
 FALSE_POSITIVES = 0.05
@@ -23,8 +23,22 @@ def seeded(run: RunFolder) -> bool:
 
 
 def protection(run: RunFolder) -> str:
-    """The run in two words for a label: "private, encrypted"."""
-    return ("not private" if reasons_against(run) else "private") + (", encrypted" if encrypted(run) else "")
+    """The run in a few words for a label: "private, encrypted"."""
+    word = "not private" if reasons_against(run) else "private on conditions" if conditions(run) else "private"
+    return word + (", encrypted" if encrypted(run) else "")
+
+
+def conditions(run: RunFolder) -> list[tuple[str, str]]:
+    """Facts about the records that the run showed and no epsilon covers, each with what would close the gap."""
+    found = [
+        (str(each.get("fact", MISSING)), str(each.get("remedy", MISSING)))
+        for each in objects(run.summary.get("conditions"))
+    ]
+    if run.summary.get("public_data") is not True and (run.path / "leakage.json").exists():
+        found.append(
+            ("attacks were run on the records and their results are shown", "a copy of the folder without leakage.json")
+        )
+    return found
 
 
 def reasons_against(run: RunFolder) -> list[str]:
@@ -44,7 +58,7 @@ def reasons_against(run: RunFolder) -> list[str]:
         )
     if number(summary.get("epsilon")) is None or number(summary.get("delta")) is None:
         found.append("The run folder records no epsilon and delta.")
-    if summary.get("private") is not True and not found:
+    if summary.get("verdict") not in ("private", "conditional") and not found:
         found.append(str(summary.get("privacy_note") or "The run folder does not say that this run is private."))
     return found
 

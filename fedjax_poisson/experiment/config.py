@@ -8,7 +8,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from fedjax_poisson.experiment.checkpoint import write_atomic
 from fedjax_poisson.experiment.recipes import recipe_for
+
+_PUBLIC = ("heart", "thyroid", "xray", "pneumonia", "medmnist")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Config:
       honest_senders: sites that do not collude with the server; default all but one.
       clip_norm: L2 bound of one unit's gradient.
       coordinate_bound: bound on each coordinate of one unit's gradient.
-      modulation: modulation depth r of the Poisson embedding.
+      modulation: modulation depth r of the Poisson embedding; default: the smallest from 0.05 to 0.3 that the samplers can serve.
       standardize: "global" or "site" means and deviations by one private sum, or public "bounds" only and no release (pictures).
       standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
       standardize_norm: L2 bound of one unit's moment vector.
@@ -55,8 +58,15 @@ class Config:
       momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
       aggregator: encryption backend, "device", "tenseal" or "plain".
-      yardstick: whether to train the same recipe without privacy and encryption beside the run, to compare with.
+      yardstick: whether to train the same recipe without privacy and encryption beside the run, to compare with (not covered by epsilon).
+        Default: only where the records are public.
       nonprivate_rate: step size of the yardstick without privacy (whose gradients are not clipped); default: learning_rate.
+      ledger: file of a privacy ledger that several runs on the same data share; default: a ledger of the run's own in its folder.
+      ledger_epsilon: budget of the shared ledger for all runs together; needed when its file is made.
+      public_data: whether the records themselves are public, so that exact facts about them may be shown. Default: true for data sets that ship
+        with the package or are published (pneumonia, medmnist), false for your own.
+      publish_site_sizes: whether the numbers of records of each site may be shown although the records are not public.
+      evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "none" shows no score.
       seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
     """
 
@@ -83,7 +93,7 @@ class Config:
     honest_senders: int | None = None
     clip_norm: float = 1.0
     coordinate_bound: float = 0.6
-    modulation: float = 0.05
+    modulation: float | None = None
     standardize: Literal["global", "site", "bounds"] = "global"
     standardize_share: float = 0.25
     standardize_norm: float = 3.0
@@ -96,8 +106,13 @@ class Config:
     momentum: float = 0.8
     average_share: float = 0.5
     aggregator: Literal["device", "tenseal", "plain"] = "device"
-    yardstick: bool = True
+    yardstick: bool | None = None
     nonprivate_rate: float | None = None
+    ledger: str | None = None
+    ledger_epsilon: float | None = None
+    public_data: bool | None = None
+    publish_site_sizes: bool = False
+    evaluation: Literal["clear", "none"] = "clear"
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +126,9 @@ class Config:
             inside = low < value < high if name in ("standardize_share", "delta") else low <= value <= high
             if not inside:
                 raise ValueError(f"{name}={value} must lie between {low} and {high}.")
-        for name in ("epsilon", "learning_rate", "nonprivate_rate", "dirichlet_alpha"):
+        if self.ledger_epsilon is not None and self.ledger is None:
+            raise ValueError("ledger_epsilon is the budget of a shared ledger; name its file with --ledger FILE.")
+        for name in ("epsilon", "learning_rate", "nonprivate_rate", "dirichlet_alpha", "ledger_epsilon"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name}={value} must be positive.")
         for name, least in (("rounds", 1), ("width", 1), ("clients", 2), ("training_units", 1), ("largest_site", 1)):
@@ -138,6 +155,13 @@ class Config:
                 raise ValueError(
                     f'{name}={value!r}: give "from_data", or a table [{name}] in a TOML file: column = [...].'
                 )
+
+
+def records_are_public(config: Config) -> bool:
+    """Whether exact facts about the records may be shown: declared, or a data set that ships or is published."""
+    if config.public_data is not None:
+        return config.public_data
+    return config.csv is None and config.dataset in _PUBLIC
 
 
 def read_config(path: str | Path, **overrides: Any) -> Config:
@@ -171,8 +195,14 @@ def recipe(dataset: str, **settings: Any) -> Config:
 
 
 def write_config(config: Config, path: str | Path) -> None:
-    """Write the settings as TOML (settings that are None are left out: TOML has no null)."""
+    """Write the settings as TOML, whole or not at all."""
+    write_atomic(Path(path), config_text(config).encode())
+
+
+def config_text(config: Config, note: str = "") -> str:
+    """The settings as TOML (settings that are None are left out: TOML has no null), with a note in a comment."""
     lines, tables = ["# fedjax-poisson run CONFIG.toml repeats this run"], []
+    lines += [f"# {note}"] if note else []
     for name, value in dataclasses.asdict(config).items():
         if isinstance(value, dict):
             tables += [
@@ -182,8 +212,7 @@ def write_config(config: Config, path: str | Path) -> None:
             ]
         elif value is not None:
             lines.append(f"{name} = {json.dumps(value) if isinstance(value, str | bool) else repr(value)}")
-    lines += tables
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join([*lines, *tables]) + "\n"
 
 
 def _matches(value: Any, wanted: str) -> bool:

@@ -295,6 +295,13 @@ def site_scores(
     }
 
 
+SCORES = (
+    *("mean_client_accuracy", "pooled_accuracy", "auc", "balanced_accuracy", "brier", "calibration_error"),
+    *("accuracy_by_site", "auc_by_site", "calibration_error_by_site"),
+)
+"""What `scores` returns."""
+
+
 def scores(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray, site_names: Sequence[str]) -> dict[str, Any]:
     """The scores that a run keeps of one set of predictions.
 

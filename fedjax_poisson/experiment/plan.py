@@ -15,7 +15,9 @@ from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.types import check_honest
 
-_MOST_DARK = 5e7  # the sampler's tables grow with sqrt(dark_count); above this the clamp is lowered instead
+_LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
+_EASY_DARK = 5e7  # one draw a channel; above, the modulation is raised first (dark counts fall with its square), then draws are added up
+_MOST_COUNT = 2**31 - 1  # counts and their sums are int32
 
 
 class Plan(NamedTuple):
@@ -30,9 +32,13 @@ class Plan(NamedTuple):
       rounds: number of training sums.
       epsilon: what all of it costs at `delta`.
       delta: delta stated to the user.
-      sampler_delta: the part of delta that pays for the samplers' distance from the exact law and for samples too large for their slots.
+      sampler_delta: the part of delta that pays for the samplers' distance from the exact law and for samples too large for their slots
+        (`accounting.reserve`).
+      standardize_distance: bound on the total variation of the moment sum's law.
+      train_distance: the same of one training sum.
       honest_senders: sites the guarantee counts on.
       senders: sites that send in every round.
+      epsilon_one_honest: what all of it costs if all sites but the record's own work with the server.
     """
 
     standardize: Mechanism | None
@@ -44,8 +50,16 @@ class Plan(NamedTuple):
     epsilon: float
     delta: float
     sampler_delta: float
+    standardize_distance: float
+    train_distance: float
     honest_senders: int
     senders: int
+    epsilon_one_honest: float
+
+    @property
+    def planned_rdp(self) -> np.ndarray:
+        """The curve of all planned releases together."""
+        return self.standardize_rdp + self.rounds * self.train_rdp
 
     @property
     def accounted_delta(self) -> float:
@@ -81,20 +95,16 @@ def make_plan(
     honest = senders - 1 if config.honest_senders is None else config.honest_senders
     check_honest(honest, senders)
     check_sampling(config.sampling_rate, config.adjacency)
-    orders = accounting.integer_orders(256) if config.sampling_rate < 1 else accounting.DEFAULT_ORDERS
+    orders = accounting.integer_orders(256)  # one set for every run, so that runs can share a ledger
 
-    # Bound on what inexact samplers can add, before the mechanisms exist: the samplers' stated limit is 2**-60 per draw.
-    draws = senders * (moment_dimension * moment_blocks + config.rounds * dimension)
-    overflow = config.rounds * OVERFLOW if config.sampling_rate < 1 else 0.0
-    sampler_delta = (1 + math.exp(config.epsilon)) * (draws * 2.0**-60 + overflow)
+    overflow = OVERFLOW if config.sampling_rate < 1 else 0.0
+    train_distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow)
+    standardize_distance = accounting.release_distance(senders=senders, dimension=moment_dimension * moment_blocks)
+    sampler_delta = accounting.plan_reserve(
+        config.epsilon, config.delta, standardize_distance + config.rounds * train_distance
+    )
     delta = config.delta - sampler_delta
-    if delta <= 0:
-        raise ValueError(
-            f"epsilon={config.epsilon:g} is too large for delta={config.delta:g}: what samplers may add, times e^epsilon, is "
-            f"{sampler_delta:.2g}; ask for a smaller epsilon or compare with `without_privacy`."
-        )
     common: dict[str, Any] = {
-        "modulation": config.modulation,
         "honest_senders": honest,
         "adjacency": config.adjacency,
         "orders": orders,
@@ -104,11 +114,13 @@ def make_plan(
 
     standardize, standardize_rdp = None, np.zeros(len(orders))
     if moment_dimension:
-        standardize = _moment_mechanism(config, moment_dimension, moment_blocks, largest_site, common)
+        standardize = _moment_mechanism(config, moment_dimension, moment_blocks, largest_site, senders, common)
         standardize_rdp = standardize.rdp(orders, honest, moment_dimension * moment_blocks, config.adjacency)
     coordinate = min(config.coordinate_bound, config.clip_norm)
 
-    def train_dark(bound: float) -> float:
+    bound = coordinate * max(1.0, largest_site * config.sampling_rate)
+
+    def train_dark(modulation: float) -> float:
         return accounting.calibrate_dark_count(
             rounds=config.rounds,
             sampling_rate=config.sampling_rate,
@@ -116,24 +128,20 @@ def make_plan(
             dimension=dimension,
             step_ratio=coordinate / bound,
             other_rdp=standardize_rdp,
+            modulation=modulation,
             **common,
         )
 
-    total, dark = _fit_clamp(train_dark, coordinate * max(1.0, largest_site * config.sampling_rate))
-    train = poisson_embedding(
-        clip_norm=config.clip_norm,
-        coordinate_bound=config.coordinate_bound,
-        dark_count=dark,
-        modulation=config.modulation,
-        total_bound=total,
-    )
-    curve = train.rdp(orders, honest, dimension, config.adjacency)
-    train_rdp = curve if config.sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, config.sampling_rate)
-    worst = max(m.facts.sampler_distance for m in (standardize, train) if m is not None)
-    if worst > 2.0**-60:
-        raise ValueError(
-            f"A sampler is {worst:.3g} from its law, above the 2**-60 that delta was charged for; lower dark_count."
-        )
+    train = _embedding(config, train_dark, config.clip_norm, coordinate, bound, senders, dimension)
+
+    def train_curve(mechanism: Mechanism, honest: int) -> np.ndarray:
+        curve = mechanism.rdp(orders, honest, dimension, config.adjacency)
+        return curve if config.sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, config.sampling_rate)
+
+    train_rdp = train_curve(train, honest)
+    alone = config.rounds * train_curve(train, 1)
+    if standardize is not None:
+        alone = alone + standardize.rdp(orders, 1, moment_dimension * moment_blocks, config.adjacency)
     return Plan(
         standardize=standardize,
         train=train,
@@ -144,38 +152,69 @@ def make_plan(
         epsilon=accounting.epsilon(orders, standardize_rdp + config.rounds * train_rdp, delta),
         delta=config.delta,
         sampler_delta=sampler_delta,
+        standardize_distance=standardize_distance,
+        train_distance=train_distance,
         honest_senders=honest,
         senders=senders,
+        epsilon_one_honest=accounting.epsilon(orders, alone, delta),
     )
 
 
 def _moment_mechanism(
-    config: Config, moment_dimension: int, blocks: int, largest_site: int, common: dict[str, Any]
+    config: Config, moment_dimension: int, blocks: int, largest_site: int, senders: int, common: dict[str, Any]
 ) -> Mechanism:
     """The mechanism of the moment sum; a unit's moment vector lies in one block, so its norm does not depend on their number."""
     norm = min(config.standardize_norm, math.sqrt(moment_dimension))
     moment_bound = min(1.0, norm)
+    bound = moment_bound * largest_site
 
-    def moment_dark(bound: float) -> float:
+    def moment_dark(modulation: float) -> float:
         whole = accounting.calibrate_dark_count(
             rounds=1,
             norm_ratio=norm / moment_bound,
             dimension=moment_dimension * blocks,
             step_ratio=moment_bound / bound,
+            modulation=modulation,
             **common,
         )
         return config.standardize_share * whole
 
-    total, dark = _fit_clamp(moment_dark, moment_bound * largest_site)
-    return poisson_embedding(
-        clip_norm=norm, coordinate_bound=moment_bound, dark_count=dark, modulation=config.modulation, total_bound=total
-    )
+    return _embedding(config, moment_dark, norm, moment_bound, bound, senders, moment_dimension * blocks)
 
 
-def _fit_clamp(calibrate: Callable[[float], float], bound: float) -> tuple[float, float]:
-    """(total_bound, dark_count): the noise does not depend on the clamp, but the dark count grows with its square."""
-    dark = calibrate(bound)
-    if dark > _MOST_DARK:
-        bound *= math.sqrt(_MOST_DARK / dark)
-        dark = calibrate(bound)
-    return bound, dark
+def _embedding(
+    config: Config,
+    calibrate: Callable[[float], float],
+    clip_norm: float,
+    coordinate_bound: float,
+    total_bound: float,
+    senders: int,
+    dimension: int,
+) -> Mechanism:
+    """The embedding with the dark count that `calibrate(modulation)` allows, and bounds that are never lowered to make it fit.
+
+    The noise does not depend on the modulation r but for a factor 1 / (1 - r**2); the dark count falls with r**2. So unless the settings fix r, it is the
+    smallest one from 0.05 to 0.3 whose dark count one draw can serve; beyond that several draws are added up (`mechanisms.poisson.parts_of`).
+    """
+    modulation, fixed = config.modulation or _LEAST_MODULATION, config.modulation is not None
+    dark = calibrate(modulation)
+    while not fixed and dark > _EASY_DARK and modulation < _MOST_MODULATION:
+        wanted = math.ceil(100 * modulation * math.sqrt(dark / _EASY_DARK)) / 100
+        modulation = min(max(wanted, modulation + 0.01), _MOST_MODULATION)
+        dark = calibrate(modulation)
+    mechanism_facts: dict[str, Any] = {
+        "clip_norm": clip_norm,
+        "coordinate_bound": coordinate_bound,
+        "total_bound": total_bound,
+        "modulation": modulation,
+    }
+    largest = 2.0 * senders * dark * modulation
+    if largest > _MOST_COUNT / 2:  # half: room for the random part, which the count bound checks exactly
+        raise ValueError(
+            f"the noise for epsilon={config.epsilon:g} needs a dark count of {dark:.3g} with modulation={modulation:g} and a clamp of {total_bound:.4g} on a "
+            f"site's sum: the counts of {senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it is the clamp's "
+            f"factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
+        )
+    mechanism = poisson_embedding(dark_count=dark, **mechanism_facts)
+    assert mechanism.count_bound(senders, dimension) <= _MOST_COUNT
+    return mechanism

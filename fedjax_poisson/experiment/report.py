@@ -10,10 +10,10 @@ import importlib.resources
 from pathlib import Path
 
 from fedjax_poisson.experiment import checkpoint, report_accuracy, report_leakage, report_privacy, report_sections
-from fedjax_poisson.experiment.claims import attack_success, encrypted, question, reasons_against
+from fedjax_poisson.experiment.claims import attack_success, conditions, encrypted, question, reasons_against
 from fedjax_poisson.experiment.figures import write_figures
 from fedjax_poisson.experiment.published import published
-from fedjax_poisson.experiment.report_html import Child, Html, bold, bullets, element, join, paragraph
+from fedjax_poisson.experiment.report_html import Child, Html, bold, bullets, element, join, paragraph, table
 from fedjax_poisson.experiment.run_folder import (
     LedgerCheck,
     RunFolder,
@@ -107,6 +107,20 @@ def banners(run: RunFolder, ledger: LedgerCheck) -> Html:
             parts.append(paragraph(f"As recorded by the run: {note}."))
         parts.append(paragraph("Do not use it, or this page, as evidence that anybody's data were protected."))
         found.append(element("div", *parts, class_="banner", role="alert"))
+    elif shown_facts := conditions(run):
+        found.append(
+            element(
+                "div",
+                bold_line("This run is private on conditions"),
+                paragraph(
+                    "Every release is on the ledger and epsilon covers them. But the following facts about the records were shown too, and epsilon does "
+                    "not cover them. The guarantee holds towards whoever does not see them; keep this folder to those who may see the records."
+                ),
+                table(["what was shown", "what would close the gap"], [list(each) for each in shown_facts], texts=2),
+                class_="warnings",
+                role="note",
+            )
+        )
     if not ledger.verified:
         parts = [bold_line("The ledger does not support what this page says"), paragraph(ledger.problem)]
         found.append(element("div", *parts, class_="banner", role="alert"))
@@ -149,6 +163,7 @@ def _tiles(run: RunFolder) -> Html:
         (
             epsilon,
             f"epsilon per {words(summary.get('unit'))}, at delta {shown(summary.get('delta'))}"
+            + (" (on conditions, see above)" if conditions(run) else "")
             if private
             else "privacy guarantee: see above",
         ),
@@ -189,15 +204,43 @@ def _how_private(run: RunFolder) -> list[Child]:
     summary, unit = run.summary, words(run.summary.get("unit"))
     if reasons_against(run):
         return [bold("It was not private"), ": the box above says why."]
+    if conditions(run):
+        opening = "On the conditions in the box above, everything that was opened is private with "
+    else:
+        opening = "Everything that was opened is private with "
     epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
     assert epsilon is not None and delta is not None  # reasons_against would have said otherwise
     caught = format_share(attack_success(epsilon, delta))
     return [
-        "Everything that was opened is private with ",
+        opening,
         bold(f"epsilon {format_epsilon(epsilon)}, delta {delta:g}"),
         f" for each {unit}: somebody who tries to find out {question(run)}, and accepts 5 % false alarms, succeeds in "
         f"at most {caught} of the cases (5 % by guessing).",
+        *_beside_epsilon(run),
     ]
+
+
+def _beside_epsilon(run: RunFolder) -> list[Child]:
+    """What epsilon is if nobody else is honest, and what all runs on the data cost together."""
+    alone, together = number(run.summary.get("epsilon_one_honest")), run.summary.get("earlier_runs")
+    text = ""
+    if alone is not None:
+        text += (
+            f" Against the server together with all other {site_word(run)} at once it is epsilon {format_epsilon(alone)}: then only the own "
+            f"{site_word(run, 1)}'s noise counts."
+        )
+    if isinstance(together, dict) and (folders := together.get("folders")):
+        total = number(together.get("epsilon_together"))
+        text += f" {plural(len(folders), 'other run')} in the same place used this data set; together with this one "
+        text += (
+            f"the epsilon is {format_epsilon(total)}." if total is not None else "more was spent than this page says."
+        )
+    if isinstance(shared := run.summary.get("shared_ledger"), dict):
+        text += (
+            f" The data set's ledger counts {shown(shared.get('runs'), '{:g}'.format)} run(s): epsilon {shown(shared.get('epsilon'), format_epsilon)} of "
+            f"{shown(shared.get('budget_epsilon'))} spent."
+        )
+    return [text] if text else []
 
 
 def _how_accurate(run: RunFolder) -> list[Child]:

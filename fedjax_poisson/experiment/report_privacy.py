@@ -8,6 +8,7 @@ from typing import Any
 from fedjax_poisson.experiment.claims import (
     FALSE_POSITIVES,
     attack_success,
+    conditions,
     encrypted,
     question,
     reasons_against,
@@ -243,15 +244,9 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
             "added no noise."
         )
     if encrypted(run):
-        distance = max(
-            (value for row in run.rounds if (value := number(row.get("distance"))) is not None), default=None
-        )
-        measured = (
-            "" if distance is None else f" (largest distance seen: {distance:.2g}; a round is refused above 0.25)"
-        )
         found.append(
-            "Leaks through inexact decryption: every opened value is rounded to the exact integer sum before anything "
-            f"uses it{measured}."
+            "Leaks through inexact decryption: every opened value is rounded to the exact integer sum before anything uses it, a sum with a value too far "
+            "from an integer is refused, and how far it was is not told to anyone."
         )
     if ledger.verified:
         found.append(
@@ -259,6 +254,20 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
             "budget does not cover."
         )
     return found or ["Nothing that could be stated from this run folder."]
+
+
+def _shown_here(run: RunFolder) -> list[Child]:
+    """What the page shows that no epsilon covers."""
+    if run.summary.get("public_data") is True:
+        return [
+            "What this report itself shows: test scores, the run without privacy and the numbers of records are computed from the data in the clear. The "
+            "data set is public, so that harms nobody; with your own data such facts are left out, or named at the top of the page."
+        ]
+    if conditions(run):
+        return [
+            "What this report itself shows beside the releases: the box at the top lists it. Treat the report as confidential."
+        ]
+    return []
 
 
 def _unprotected(run: RunFolder) -> list[Child]:
@@ -275,9 +284,7 @@ def _unprotected(run: RunFolder) -> list[Child]:
         f"Poisoned updates: a {one} can send wrong numbers. Encryption hides them, and nothing here checks them.",
         f"A server or {many} that break the protocol beyond the collusion stated above. The parties are assumed to be "
         "curious, not malicious.",
-        "What this report itself shows: test scores, the run without privacy and the numbers of records are computed "
-        "from the data in the clear, and epsilon does not cover them. With public data that harms nobody; with your "
-        "own, treat this report as confidential.",
+        *_shown_here(run),
         "The release of the model. That is its purpose; epsilon bounds what its parameters reveal.",
         "Choices made by looking at the data: bounds, number of rounds or step sizes tuned on it are releases too. "
         "They count as public here.",

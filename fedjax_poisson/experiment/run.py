@@ -1,25 +1,39 @@
 """The main job: private standardisation, private training, evaluation, and a run folder that shows it all.
 
 Order of events in every release: contributions are computed, embedded and encrypted; the server adds ciphertexts; the ledger writes the
-release down or refuses; the sum is opened; the model moves; a line is appended to `rounds.jsonl`; a checkpoint is renamed into place. A kill
-at any moment leaves a folder that `resume` can go on from: a release that was written but whose result was lost stays spent.
+release down or refuses; the sum is opened; the model moves; the checkpoint is renamed into place; then the model is evaluated and a line is
+appended to `rounds.jsonl`. A kill at any moment loses at most the release under way, which stays charged, and leaves a folder that `resume` can
+go on from, or one that says why it cannot (`books`).
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedjax_poisson import accounting, data
 from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.experiment import books as books_lib
 from fedjax_poisson.experiment import checkpoint, evaluate
-from fedjax_poisson.experiment.config import Config, read_config, write_config
+from fedjax_poisson.experiment.books import (
+    CHECKPOINT,
+    CONFIG,
+    DAMAGED_LINES,
+    LINES,
+    SUMMARY,
+    Books,
+    CannotResume,
+    RunExists,
+)
+from fedjax_poisson.experiment.config import Config, read_config
+from fedjax_poisson.experiment.earlier import earlier_runs
+from fedjax_poisson.experiment.lock import folder_lock
 from fedjax_poisson.experiment.setting import (
     Setting,
     aggregator_for,
@@ -32,8 +46,9 @@ from fedjax_poisson.experiment.setting import (
 from fedjax_poisson.experiment.summary import predictions, summarise
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.private_sum import SumInfo
-from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.federated.server import State
+
+__all__ = ["CannotResume", "NothingLearned", "Report", "RunExists", "Stopped", "run"]
 
 _EVALUATIONS = 25  # of a run on pictures, whose test records take seconds to evaluate
 
@@ -41,8 +56,14 @@ Report = Callable[[dict[str, Any]], None]
 """Called with every line of rounds.jsonl as it is written."""
 
 
-class RunExists(FileExistsError):
-    """The output folder already holds a run."""
+class Stopped(RuntimeError):
+    """The run was asked to stop, or interrupted; the message says how to go on."""
+
+    interrupted = True
+
+
+class NothingLearned(RuntimeError):
+    """The budget was used up before a single training round."""
 
 
 def run(
@@ -52,6 +73,7 @@ def run(
     resume: bool = False,
     report: Report | None = None,
     sites: data.Sites | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Run (or go on with) one experiment and leave its folder.
 
@@ -61,145 +83,222 @@ def run(
       resume: go on with a run that was stopped or killed.
       report: called with each round's line.
       sites: the data instead of what the settings name, for example a fold.
+      stop: asked before every round; True stops the run there.
 
     Returns:
       The summary, as in summary.json.
 
     Raises:
       RunExists: the folder holds a run and resume was not asked for.
+      FolderBusy: another process works in the folder.
+      CannotResume: ledger, checkpoint or settings are not what the run left; nothing was released.
+      Stopped: `stop` said so, or Ctrl-C; everything that is finished is saved.
+      NothingLearned: the budget was used up before the first round.
       ValueError: a setting or the data is wrong, or a privacy claim would be unsound; nothing was released.
     """
     started = time.perf_counter()
     out = Path(out)
-    _check_folder(config, out, resume)
-    setting = build(config, sites)  # refuses what is wrong before anything is written
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(config, out / "config.toml")
-    ledger = accounting.open_ledger(
-        out / "ledger.sqlite",
-        epsilon=config.epsilon,
-        delta=setting.plan.accounted_delta,
-        unit=setting.sites.unit,
-        adjacency=config.adjacency,
-        orders=setting.plan.orders,
-        planned_rdp=setting.plan.standardize_rdp + setting.plan.rounds * setting.plan.train_rdp,
-    )
-    train_aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
-    try:
-        cohort, test, state, exhausted = _release_everything(
-            setting, train_aggregator, ledger, out, report or (lambda line: None)
-        )
-        lines = checkpoint.read_lines(out / "rounds.jsonl")
-        summary = summarise(setting, ledger, lines, cohort, test, state, train_aggregator, exhausted)
-    finally:
-        ledger.close()
-    summary["total_seconds"] = time.perf_counter() - started
-    checkpoint.write_json(out / "summary.json", summary)
+    if resume:
+        _check_settings(config, out)
+    else:
+        _check_new(out)
+        setting = build(config, sites)  # refuses what is wrong before anything is written
+        out.mkdir(parents=True, exist_ok=True)
+    with folder_lock(out):
+        if resume:
+            setting = build(config, sites)
+            books = books_lib.resume(setting, out)
+        else:
+            _check_new(out)  # another process may have been faster
+            books = books_lib.start(setting, out)
+        with contextlib.closing(books.ledger):
+            summary = _train_and_tell(setting, books, out, report or (lambda line: None), stop, resume)
+            summary["total_seconds"] = time.perf_counter() - started
+            checkpoint.write_json(out / SUMMARY, summary)
     return summary
 
 
-def _check_folder(config: Config, out: Path, resume: bool) -> None:
-    settings = out / "config.toml"
-    if resume:
-        if not settings.exists():
-            raise ValueError(f"{out} holds no config.toml: there is no run to resume; start one with --out {out}.")
-        stored = read_config(settings)
-        if stored != config:
-            changed = [f.name for f in dataclasses.fields(Config) if getattr(stored, f.name) != getattr(config, f.name)]
-            raise ValueError(
-                f"{settings} was written with other settings ({', '.join(changed)}); resume without changing them."
-            )
-        return
-    if settings.exists():
+def _check_settings(config: Config, out: Path) -> None:
+    if not (out / CONFIG).exists():
+        raise ValueError(f"{out} holds no {CONFIG}: there is no run to resume; start one with --out {out}.")
+    stored = read_config(out / CONFIG)
+    if stored != config:
+        changed = [f.name for f in dataclasses.fields(Config) if getattr(stored, f.name) != getattr(config, f.name)]
+        raise ValueError(
+            f"{out / CONFIG} was written with other settings ({', '.join(changed)}); resume without changing them."
+        )
+
+
+def _check_new(out: Path) -> None:
+    if (out / CONFIG).exists():
         raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
 
 
+class _Progress(NamedTuple):
+    """What a checkpoint holds: the released standardisation, the server's state, and bytes that each site has sent."""
+
+    scaler: standardize.Scaler
+    state: State
+    bytes_up: int
+
+
+def _train_and_tell(
+    setting: Setting, books: Books, out: Path, report: Report, stop: Callable[[], bool], resumed: bool
+) -> dict[str, Any]:
+    aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
+    done = 0
+
+    def note(line: dict[str, Any]) -> None:
+        nonlocal done
+        done = line["round"]
+        report(line)
+
+    try:
+        cohort, test, state, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
+        lines, _ = checkpoint.read_lines(out / LINES)
+        summary = summarise(setting, books, lines, cohort, test, state, aggregator, exhausted, earlier_runs(books, out))
+        if (out / DAMAGED_LINES).exists():
+            summary["warnings"].append(
+                f"{LINES} was damaged when the run went on: lines that could not be read are missing from it and from every sum over rounds here; "
+                f"the old file is {DAMAGED_LINES}"
+            )
+        return summary
+    except KeyboardInterrupt as interrupted:
+        raise Stopped(
+            f"Interrupted after round {done}. A release under way stays charged. Go on with --resume {out}"
+        ) from interrupted
+    except OSError as error:
+        raise type(error)(
+            *error.args[:1],
+            f"{error.strerror or error}; round {done} is saved, a later one that was charged stays charged. Go on with --resume {out}",
+        ) from error
+
+
 def _release_everything(
-    setting: Setting, train_aggregator: Aggregator, ledger: accounting.Ledger, out: Path, report: Report
-) -> tuple[Records, Records, Any, bool]:
+    setting: Setting,
+    train_aggregator: Aggregator,
+    books: Books,
+    out: Path,
+    report: Report,
+    stop: Callable[[], bool],
+    resumed: bool,
+) -> tuple[Records, Records, State, bool]:
     """Standardise, then train until the rounds or the budget are used up; picks up where a checkpoint stands."""
-    config, plan, senders = setting.config, setting.plan, setting.plan.senders
-    lines = out / "rounds.jsonl"
-    saved = out / "checkpoints" / "latest.npz"
-    width = setting.sites.features.shape[-1]
-    blank = standardize.blank_scaler(width, senders if config.standardize == "site" else None)
+    config, plan = setting.config, setting.plan
+    charge = books_lib.charging(books)
+    lines, saved = out / LINES, out / CHECKPOINT
 
-    earlier = collections.Counter(row.label for row in ledger.rows())
+    def save(progress: _Progress, line: dict[str, Any]) -> None:
+        rows, head = books.ledger.pin()
+        checkpoint.save_tree(
+            saved,
+            (progress.scaler, progress.state),
+            run=books.run,
+            ledger_rows=rows,
+            ledger_head=head,
+            bytes_up=progress.bytes_up,
+            line=line,
+        )
 
-    def charge(purpose: str, number: int, mechanism: Mechanism, rdp: np.ndarray) -> tuple[Callable[[], None], Stream]:
-        """The gate of a release and its stream; a repeated attempt at the same round never reuses a stream."""
-        label = f"{purpose} {number}"
-        attempts = earlier[label]  # in this process every label is tried once
+    def tell(line: dict[str, Any]) -> None:
+        checkpoint.append_line(lines, line)
+        report(line)
 
-        def gate() -> None:
-            ledger.spend(
-                purpose,
-                label,
-                mechanism.facts.name,
-                dict(mechanism.facts.parameters),
-                rdp,
-                plan.honest_senders,
-                senders,
-            )
-
-        return gate, fold_in(setting.root, purpose, number, attempts)
-
-    if saved.exists():
-        example = (blank, initial_state(setting))
-        (scaler, state), facts = checkpoint.load_tree(saved, example)
-        kept = [row for row in checkpoint.read_lines(lines) if row["round"] <= int(state.round)]
-        checkpoint.write_lines(lines, kept)
-        bytes_up = int(facts["bytes_up"])
-        algorithm = algorithm_for(setting, scaler, train_aggregator)
-    else:
-        checkpoint.write_lines(lines, [])
-        bytes_up, state = 0, initial_state(setting)
-        if plan.standardize is None:
-            scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(config, setting.train))
-        else:
-            began = time.perf_counter()
-            gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp)
-            by_site = config.standardize == "site"
-            size = standardize.moment_dimension(setting.sites.binary) * (senders if by_site else 1)
-            scaler, info = standardize.private_scaler(
-                setting.train,
-                setting.sites.feature_bounds,
-                setting.sites.binary,
-                mechanism=plan.standardize,
-                aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
-                stream=own,
-                gate=gate,
-                largest_unit=setting.largest_unit,
-                by_site=by_site,
-            )
-            bytes_up = info.bytes_up_per_sender
-            line = _line(0, "standardise", ledger, info, time.perf_counter() - began, bytes_up, None)
-            checkpoint.append_line(lines, line)
-            checkpoint.save_tree(saved, (scaler, state), bytes_up=bytes_up)
-            report(line)
-        algorithm = algorithm_for(setting, scaler, train_aggregator)
-
+    progress = _picked_up(setting, books, out) if resumed else None
+    if progress is None:
+        progress = _Progress(*_start(setting))
+        if plan.standardize is not None:
+            progress, line = _standardise(setting, books, progress.state, charge)
+            save(progress, line)
+            tell(line)
+    scaler, state, bytes_up = progress
+    algorithm = algorithm_for(setting, scaler, train_aggregator)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
-    exhausted = False
     every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
     while int(state.round) < config.rounds:
         number = int(state.round) + 1
+        if stop():
+            raise Stopped(f"Stopped after round {number - 1} of {config.rounds}; go on with --resume {out}")
         began = time.perf_counter()
-        gate, own = charge("train", number, plan.train, plan.train_rdp)
+        gate, own = charge("train", number, plan.train, plan.train_rdp, plan.train_distance)
         try:
             state, round_info = algorithm.apply(state, cohort, own, gate)
-        except accounting.BudgetExhausted:
-            exhausted = True
-            break
-        seconds = time.perf_counter() - began
+        except accounting.BudgetExhausted as error:
+            if number == 1:
+                raise NothingLearned(
+                    f"The budget was exhausted after 0 of {config.rounds} rounds: {len(books.rows())} releases are charged (epsilon {books.epsilon():.4f}), "
+                    "and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
+                ) from error
+            return cohort, test, state, True
         bytes_up += round_info.sum.bytes_up_per_sender
+        seconds = time.perf_counter() - began
+        line = _line(number, "train", books, round_info.sum, seconds, bytes_up)
+        save(_Progress(scaler, state, bytes_up), line)
         due = number % every == 0 or number == config.rounds
-        scores = _scores(setting, algorithm.parameters(state), test) if due else None
-        line = _line(number, "train", ledger, round_info.sum, seconds, bytes_up, scores)
-        checkpoint.append_line(lines, line)
-        checkpoint.save_tree(saved, (scaler, state), bytes_up=bytes_up)
-        report(line)
-    return cohort, test, state, exhausted
+        if due and config.evaluation == "clear":
+            line["test"] = _scores(setting, algorithm.parameters(state), test)
+        tell(line)
+    return cohort, test, state, False
+
+
+def _start(setting: Setting) -> tuple[standardize.Scaler, State, int]:
+    """Before the first release: the public standardisation (used as it is where none is released) and the initial state."""
+    scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(setting.config, setting.train))
+    return scaler, initial_state(setting), 0
+
+
+def _standardise(
+    setting: Setting, books: Books, state: State, charge: Callable[..., Any]
+) -> tuple[_Progress, dict[str, Any]]:
+    """The moments, released."""
+    plan, by_site = setting.plan, setting.config.standardize == "site"
+    assert plan.standardize is not None
+    began = time.perf_counter()
+    gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp, plan.standardize_distance)
+    size = standardize.moment_dimension(setting.sites.binary) * (plan.senders if by_site else 1)
+    try:
+        scaler, info = standardize.private_scaler(
+            setting.train,
+            setting.sites.feature_bounds,
+            setting.sites.binary,
+            mechanism=plan.standardize,
+            aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
+            stream=own,
+            gate=gate,
+            largest_unit=setting.largest_unit,
+            by_site=by_site,
+        )
+    except accounting.BudgetExhausted as error:
+        raise NothingLearned(
+            f"The budget was exhausted before the first of {setting.config.rounds} rounds: {len(books.rows())} releases are charged "
+            f"(epsilon {books.epsilon():.4f}), and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
+        ) from error
+    bytes_up = info.bytes_up_per_sender
+    line = _line(0, "standardise", books, info, time.perf_counter() - began, bytes_up)
+    return _Progress(scaler, state, bytes_up), line
+
+
+def _picked_up(setting: Setting, books: Books, out: Path) -> _Progress | None:
+    """What the checkpoint holds, with rounds.jsonl cut or completed to it; None where there is no checkpoint."""
+    lines, saved = out / LINES, out / CHECKPOINT
+    kept, damaged = checkpoint.read_lines(lines)
+    books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept if "purpose" in row), str(lines))
+    if not saved.exists():
+        checkpoint.write_lines(lines, [])
+        return None
+    by_site = setting.plan.senders if setting.config.standardize == "site" else None
+    example = (standardize.blank_scaler(setting.sites.features.shape[-1], by_site), initial_state(setting))
+    (scaler, state), facts = checkpoint.load_tree(saved, example)
+    number = int(state.round)
+    due = [f"train {k}" for k in range(1, number + 1)]
+    books_lib.check_charged(books, [*(["standardise 0"] if setting.plan.standardize else []), *due], str(saved))
+    kept = [row for row in kept if row["round"] <= number]
+    if not any(row["round"] == facts["line"]["round"] for row in kept):  # killed between the checkpoint and its line
+        kept.append(facts["line"])
+    if damaged:
+        checkpoint.write_atomic(out / DAMAGED_LINES, lines.read_bytes())
+    checkpoint.write_lines(lines, kept)
+    return _Progress(scaler, state, int(facts["bytes_up"]))
 
 
 def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
@@ -208,20 +307,12 @@ def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
     return {name: value for name, value in scores.items() if name not in ("auc_by_site", "calibration_error_by_site")}
 
 
-def _line(
-    number: int,
-    purpose: str,
-    ledger: accounting.Ledger,
-    info: SumInfo,
-    seconds: float,
-    bytes_up: int,
-    scores: dict[str, Any] | None,
-) -> dict[str, Any]:
+def _line(number: int, purpose: str, books: Books, info: SumInfo, seconds: float, bytes_up: int) -> dict[str, Any]:
     crypto = info.embed_seconds + info.encrypt_seconds + info.add_seconds + info.open_seconds
     return {
         "round": number,
         "purpose": purpose,
-        "epsilon_so_far": ledger.epsilon(),
+        "epsilon_so_far": books.epsilon(),
         "seconds": seconds,
         "train_seconds": max(seconds - crypto, 0.0),
         "embed_seconds": info.embed_seconds,
@@ -230,6 +321,6 @@ def _line(
         "open_seconds": info.open_seconds,
         "bytes_up_per_client": info.bytes_up_per_sender,
         "bytes_up_total": bytes_up,
-        "distance": info.distance,
-        "test": scores,
+        "exact": getattr(info, "exact", True),
+        "test": None,
     }

@@ -87,7 +87,7 @@ def read_run(run_dir: str | Path) -> RunFolder:
     return RunFolder(
         path=path,
         summary=summary,
-        rounds=objects(checkpoint.read_lines(path / "rounds.jsonl")),
+        rounds=checkpoint.read_lines(path / "rounds.jsonl")[0],
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
     )
 

@@ -16,7 +16,10 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.experiment import evaluate
+from fedjax_poisson.experiment.books import Books
 from fedjax_poisson.experiment.border import WIDTH, border_scores
+from fedjax_poisson.experiment.config import records_are_public
+from fedjax_poisson.experiment.earlier import EarlierRuns
 from fedjax_poisson.experiment.setting import (
     Setting,
     learned_model,
@@ -24,6 +27,7 @@ from fedjax_poisson.experiment.setting import (
     map_records,
     optimizer_for,
 )
+from fedjax_poisson.experiment.verdict import PRIVATE, conditions, judge, site_sizes_public, yardstick_wanted
 from fedjax_poisson.federated import Records, reference, standardize
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
@@ -35,47 +39,53 @@ _REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be
 
 def summarise(
     setting: Setting,
-    ledger: accounting.Ledger,
+    books: Books,
     lines: list[dict[str, Any]],
     cohort: Records,
     test: Records,
     state: State,
     aggregator: Aggregator,
     exhausted: bool,
+    earlier: EarlierRuns,
 ) -> dict[str, Any]:
     """Everything `summary.json` holds, JSON values only.
 
     Args:
       setting: the run.
-      ledger: its ledger.
+      books: its ledger.
       lines: rows of rounds.jsonl.
       cohort: training records as the trained part of the model saw them (`setting.learned_records`).
       test: test records in the same form.
       state: the final state.
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ended the run before its rounds did.
+      earlier: other runs on the same data.
     """
-    config, plan, sites = setting.config, setting.plan, setting.sites
+    config, plan, sites, ledger = setting.config, setting.plan, setting.sites, books.ledger
     params = final_parameters(state, setting.average_from)
-    mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
-    logits = predictions(setting, params, test)
-    own = evaluate.scores(logits, labels, mask, sites.site_names)
-    plain = without_privacy(setting, public=(cohort, test)) if config.yardstick else {}
-    releases = ledger.rows()
-    trained = [line for line in lines if line["purpose"] == "train"]
-    note = privacy_note(setting)
+    plain = without_privacy(setting, public=(cohort, test)) if yardstick_wanted(setting) else {}
+    releases, trained = books.rows(), [line for line in lines if line["purpose"] == "train"]
+    judged = judge(releases, conditions(setting))
+    pin, seeds = ledger.pin(), [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
     return {
         "dataset": sites.provenance.name,
+        "verdict": judged.word,
+        "private": judged.word == PRIVATE,
+        "privacy_note": "; ".join(judged.reasons),
+        "conditions": [{"fact": each.fact, "remedy": each.remedy} for each in judged.conditions],
+        "public_data": records_are_public(config),
         "unit": sites.unit,
         "adjacency": config.adjacency,
-        "epsilon": ledger.epsilon(),
+        "epsilon": books.epsilon(),
+        "epsilon_one_honest": plan.epsilon_one_honest,
         "delta": config.delta,
         "epsilon_target": config.epsilon,
         "sampler_delta": plan.sampler_delta,
-        "rounds": len(trained),
-        "lost_releases": len(releases) - len(lines),
+        "rounds": int(state.round),
+        "rounds_planned": config.rounds,
+        "lost_releases": len(releases) - int(state.round) - (plan.standardize is not None),
         "budget_exhausted": exhausted,
-        **own,
+        **_test_scores(setting, params, test),
         **{
             f"nonprivate_{name}": plain.get(name)
             for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
@@ -97,33 +107,67 @@ def summarise(
         "model": config.model,
         "classes": list(sites.class_names),
         "record_shape": list(sites.features.shape[1:]),
-        "border_only": border_scores(sites) if _needs_border(setting) else None,
+        "border_only": border_scores(sites) if _needs_border(setting) and yardstick_wanted(setting) else None,
         "senders": plan.senders,
         "honest_senders": plan.honest_senders,
         "sampling_rate": config.sampling_rate,
         "dimension": setting.dimension,
-        "reproducible": config.seed is not None,
-        "seed": config.seed,
-        "private": note == "",
-        "privacy_note": note,
+        "reproducible": bool(seeds),
+        "seed": seeds[0] if seeds else None,
         "releases": _releases(setting, releases),
-        "ledger_head": ledger.head(),
-        "ledger_verified": ledger.verify(ledger.head()) == len(releases),
+        "run": books.run,
+        "ledger_rows": pin.rows,
+        "ledger_head": pin.head,
+        "ledger_verified": ledger.verify(pin.head) == pin.rows,
+        "shared_ledger": _shared(books),
+        "earlier_runs": {"folders": list(earlier.folders), "epsilon_together": earlier.epsilon},
         "warnings": [*sites.warnings, *_own_warnings(setting)],
-        "sites": [
-            {"name": name, "train_records": int(fit), "test_records": int(held_out)}
-            for name, (fit, held_out) in zip(sites.site_names, data.site_sizes(sites), strict=True)
-        ],
+        "sites": _site_rows(setting),
         "data": {
             "source": sites.provenance.source,
             "licence": sites.provenance.licence,
             "citation": sites.provenance.citation,
             "notes": list(sites.provenance.notes),
         },
-        "reliability": evaluate.reliability(labels[mask], evaluate.probabilities(logits[mask])),
         "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
+    }
+
+
+def _test_scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
+    """Scores and the reliability curve on held-out records; None where the settings ask for none."""
+    if setting.config.evaluation == "none":
+        return dict.fromkeys((*evaluate.SCORES, "reliability"))
+    mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
+    logits = predictions(setting, params, test)
+    return {
+        **evaluate.scores(logits, labels, mask, setting.sites.site_names),
+        "reliability": evaluate.reliability(labels[mask], evaluate.probabilities(logits[mask])),
+    }
+
+
+def _site_rows(setting: Setting) -> list[dict[str, Any]]:
+    """The sites, with how many records each has where that may be shown."""
+    names, sizes = setting.sites.site_names, data.site_sizes(setting.sites)
+    if not site_sizes_public(setting):
+        return [{"name": name} for name in names]
+    return [
+        {"name": name, "train_records": int(fit), "test_records": int(held_out)}
+        for name, (fit, held_out) in zip(names, sizes, strict=True)
+    ]
+
+
+def _shared(books: Books) -> dict[str, Any] | None:
+    """What the data set's ledger says about all runs on it; None for a ledger of the run's own."""
+    if not books.shared:
+        return None
+    ledger = books.ledger
+    return {
+        "path": str(ledger.path),
+        "budget_epsilon": ledger.budget_epsilon,
+        "epsilon": ledger.epsilon(),
+        "runs": len({row.origin.get("run") for row in ledger.rows()}),
     }
 
 
@@ -149,18 +193,6 @@ def _needs_border(setting: Setting) -> bool:
     """The COVID task always; other pictures where four pixels are a border and not half of the picture."""
     features = setting.sites.features
     return features.ndim == 4 and (setting.config.dataset == "covid" or min(features.shape[1:3]) >= 16 * WIDTH)
-
-
-def privacy_note(setting: Setting) -> str:
-    """Why the run protects nobody, or an empty string."""
-    reasons = []
-    if setting.config.seed is not None:
-        reasons.append(
-            "all randomness descends from a seed, so whoever knows the seed can remove the noise and open every ciphertext"
-        )
-    if setting.config.aggregator == "plain":
-        reasons.append("nothing was encrypted: the server saw every site's counts")
-    return "; ".join(reasons)
 
 
 def describe(mechanism: Mechanism) -> dict[str, Any]:
@@ -246,18 +278,17 @@ def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str
 
 
 def _own_warnings(setting: Setting) -> list[str]:
+    """What a reader must know beside the verdict."""
     found = []
-    if setting.config.largest_site is None and setting.config.csv is not None:
+    if _needs_border(setting) and not yardstick_wanted(setting):
         found.append(
-            f"The bound on a site's records ({setting.largest_site}) was taken from the data and is not covered by epsilon; "
-            "declare it with --largest-site."
+            "How far the border of the pictures alone tells the classes was not computed, since that trains in the clear: --public-data True (or --yardstick True) "
+            "does. Without it a good score may be about where a picture is from."
         )
-    shipped = setting.config.csv is None and setting.config.dataset in (*data.registry.LOADERS, "pneumonia", "medmnist")
-    if setting.plan.standardize is None and setting.config.training_units is None and not shipped:
+    units = setting.largest_site * len(setting.sites.site_names)  # public: the bound on a site's units, times the sites
+    if setting.config.delta * units > 1:
         found.append(
-            "The number of training units that scales the step was counted in the data and is not covered by epsilon; declare it with "
-            "--training-units."
+            f"delta={setting.config.delta:g} is above 1 in {units}, the most {setting.sites.unit}s that the sites may have: a release of one record in the "
+            "clear would be within it. Choose a smaller --delta."
         )
-    if setting.config.delta * int(np.asarray(setting.train.mask).sum()) > 1:
-        found.append(f"delta={setting.config.delta} is above 1 / number of records; choose a smaller delta.")
     return found

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -34,6 +35,16 @@ from fedjax_poisson.mechanisms.types import (
 )
 from fedjax_poisson.randomness import Stream
 
+_LARGEST_TABLE = 5e7  # a sampler's tables grow with the square root of its rate
+
+
+def parts_of(dark_count: float) -> int:
+    """How many draws one count is the sum of: Poisson numbers add, so Poisson(mu) is the sum of k of Poisson(mu / k), exactly.
+
+    A power of two, so that mu / k and the sum's rate are exact in binary.
+    """
+    return 1 << max(0, math.ceil(math.log2(dark_count / _LARGEST_TABLE)))
+
 
 def poisson_embedding(
     *,
@@ -48,7 +59,8 @@ def poisson_embedding(
     Args:
       clip_norm: L2 bound C of one unit's contribution, in the update's unit.
       coordinate_bound: bound c_inf on each coordinate of one unit's contribution, 0 < c_inf <= C.
-      dark_count: mu, mean events per channel, coordinate and sender at v = 0; privacy spent is linear in it.
+      dark_count: mu, mean events per channel, coordinate and sender at v = 0; privacy spent is linear in it. Above 5e7 a count is the sum
+        of several draws (`parts_of`).
       modulation: r in (0, 1), the largest relative change of a rate; variance exceeds the Gaussian's by about r**2.
       total_bound: A >= c_inf, the clamp on a sender's summed contributions; None means client level, A = c_inf.
 
@@ -71,7 +83,8 @@ def poisson_embedding(
             f"total_bound={bound} is below coordinate_bound={coordinate_bound}: a single contribution would be clamped; raise total_bound."
         )
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=bound)
-    tables = randomness.push_pull_tables(dark_count=dark_count, modulation=modulation)
+    parts = parts_of(dark_count)
+    tables = randomness.push_pull_tables(dark_count=dark_count / parts, modulation=modulation)
     scale = bound / (2.0 * dark_count * modulation)
 
     def clip(update: Array) -> Array:
@@ -79,7 +92,14 @@ def poisson_embedding(
 
     def embed(stream: Stream, grid: Array) -> Array:
         top = jnp.int32(2**clipping.GRID_BITS)
-        return randomness.push_pull(stream, jnp.clip(grid, -top, top), tables)
+        clamped = jnp.clip(grid, -top, top)
+        if parts == 1:
+            return randomness.push_pull(stream, clamped, tables)
+        streams = jax.vmap(lambda part: randomness.fold_in(stream, part, "part"))(jnp.arange(parts, dtype=jnp.uint32))
+        zero = jnp.zeros(clamped.shape, jnp.int32)
+        return jax.lax.scan(lambda sum_, own: (sum_ + randomness.push_pull(own, clamped, tables), None), zero, streams)[
+            0
+        ]
 
     def estimate(total: Array, senders: int) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
@@ -117,7 +137,7 @@ def poisson_embedding(
             integer=True,
             status="proved",
             guarantee="Renyi divergence of the opened sum is at most K h mu g(r, step), an exact supremum (proof: accounting.renyi).",
-            sampler_distance=tables.distance,
+            sampler_distance=parts * tables.distance,
         ),
         clip=clip,
         embed=embed,

@@ -84,8 +84,8 @@ KILLED = """
     from fedjax_poisson.federated import private_sum
 
     spend = accounting.Ledger.spend
-    def spend_then_die(self, purpose, label, *rest):
-        release = spend(self, purpose, label, *rest)
+    def spend_then_die(self, purpose, label, *rest, **named):
+        release = spend(self, purpose, label, *rest, **named)
         if label == "train 3":
             os._exit(17)  # after the ledger's transaction, before the sum is opened
         return release

@@ -1,0 +1,47 @@
+"""The part of delta that pays for inexact samplers: one rule for every planner.
+
+A release whose law is within total variation tau of the law that its curve is of is paid for in delta: all of a run's releases together cost
+`(1 + e^epsilon) * sum of tau` (`ledger.reserve_for`, proof in `ledger`). The samplers of `randomness` are within 2**-60 of their laws in each draw, which
+their tables check when they are made; a secret sample that does not fit its slots adds its probability.
+"""
+
+from __future__ import annotations
+
+from fedjax_poisson.accounting.ledger import reserve_for
+
+DRAW_DISTANCE = 2.0**-60
+"""Largest total variation between one draw and its law; every table of `randomness` is refused above it."""
+
+ATTEMPTS = 2
+"""How often over the releases of a plan may be drawn: one that is lost in a crash is drawn again, and both count."""
+
+
+def release_distance(*, senders: int, dimension: int, overflow: float = 0.0) -> float:
+    """Bound on the total variation of one release's law: all draws of all senders, and what a sample adds that does not fit.
+
+    Args:
+      senders: senders in the sum.
+      dimension: coordinates of the release.
+      overflow: probability that a secret sample does not fit its slots (`federated.records.OVERFLOW`); 0 without sampling.
+    """
+    return senders * dimension * DRAW_DISTANCE + overflow
+
+
+def plan_reserve(epsilon: float, delta: float, distance: float) -> float:
+    """Delta to set aside for a plan whose releases add up to `distance`, `ATTEMPTS` times over.
+
+    Args:
+      epsilon: budget of the plan.
+      delta: delta of the budget.
+      distance: sum of `release_distance` over the planned releases.
+
+    Raises:
+      ValueError: it would fill delta.
+    """
+    reserve = reserve_for(epsilon, ATTEMPTS * distance)
+    if reserve >= delta:
+        raise ValueError(
+            f"epsilon={epsilon:g} is too large for delta={delta:g}: what samplers may add, times e^epsilon, is {reserve:.2g}; ask for a smaller epsilon "
+            "or compare with training without privacy."
+        )
+    return reserve
