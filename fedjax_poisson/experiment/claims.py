@@ -58,7 +58,7 @@ def reasons_against(run: RunFolder) -> list[str]:
         )
     if number(summary.get("epsilon")) is None or number(summary.get("delta")) is None:
         found.append("The run folder records no epsilon and delta.")
-    if summary.get("verdict") not in ("private", "conditional") and not found:
+    if summary.get("private") is not True and summary.get("verdict") != "conditional" and not found:
         found.append(str(summary.get("privacy_note") or "The run folder does not say that this run is private."))
     return found
 

@@ -65,7 +65,7 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
                 "open_seconds": 0.0042,
                 "bytes_up_per_client": upload,
                 "bytes_up_total": bytes_up,
-                "distance": 0.0011,
+                "exact": True,
                 "test": test if number else None,
             }
         )
@@ -159,8 +159,16 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
         "dimension": 14,
         "reproducible": False,
         "seed": None,
+        "verdict": "private",
         "private": True,
         "privacy_note": "",
+        "conditions": [],
+        "public_data": True,
+        "epsilon_one_honest": 1.8803,
+        "rounds_planned": rounds,
+        "earlier_runs": {"folders": [], "epsilon_together": None},
+        "shared_ledger": None,
+        "run": "5f" * 32,
         "releases": [
             {"purpose": "standardise", "count": 1, "epsilon_alone": rows[0]["epsilon_so_far"]},
             {"purpose": "train", "count": rounds, "epsilon_alone": accounting.epsilon(ORDERS, rounds * train, 1e-4)},
