@@ -201,5 +201,7 @@ def test_a_second_run_without_a_shared_ledger_says_what_the_sum_is(table: Path, 
     other = run(config, tmp_path / "b")
     assert other["earlier_runs"]["folders"] == ["a"] and 1.2 < other["earlier_runs"]["epsilon_together"] < 2
     assert other["epsilon"] <= 1.0
-    shipped = run(Config(rounds=1, yardstick=False, aggregator="plain"), tmp_path / "c")  # other data beside it do not count
+    shipped = run(
+        Config(rounds=1, yardstick=False, aggregator="plain"), tmp_path / "c"
+    )  # other data beside it do not count
     assert shipped["earlier_runs"]["folders"] == []
