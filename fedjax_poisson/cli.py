@@ -303,6 +303,11 @@ def _print_summary(console: Any, summary: dict[str, Any], page: Path) -> None:
         say(
             f"[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/]"
             f"{beside}, AUC {summary['auc'] or float('nan'):.3f}"
+            + (
+                f" (private scores; standard error of the pooled accuracy {error:.3f})"
+                if (error := summary.get("pooled_accuracy_error"))
+                else ""
+            )
         )
     if summary["budget_exhausted"]:
         say(

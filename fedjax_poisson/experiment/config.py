@@ -66,7 +66,9 @@ class Config:
       public_data: whether the records themselves are public, so that exact facts about them may be shown. Default: true for data sets that ship
         with the package or are published (pneumonia, medmnist), false for your own.
       publish_site_sizes: whether the numbers of records of each site may be shown although the records are not public.
-      evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "none" shows no score.
+      evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "private" by one release
+        after training (two classes; on the ledger, with evaluation_share of the budget), "none" shows no score.
+      evaluation_share: share of the budget (of its Renyi curve) spent on private scores.
       seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
     """
 
@@ -112,18 +114,24 @@ class Config:
     ledger_epsilon: float | None = None
     public_data: bool | None = None
     publish_site_sizes: bool = False
-    evaluation: Literal["clear", "none"] = "clear"
+    evaluation: Literal["clear", "private", "none"] = "clear"
+    evaluation_share: float = 0.1
     seed: int | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("standardize_share", 0, 1),
+            ("evaluation_share", 0, 1),
             ("average_share", 0, 1),
             ("momentum", 0, 1),
             ("delta", 0, 1),
         ):
             value = getattr(self, name)
-            inside = low < value < high if name in ("standardize_share", "delta") else low <= value <= high
+            inside = (
+                low < value < high
+                if name in ("standardize_share", "evaluation_share", "delta")
+                else low <= value <= high
+            )
             if not inside:
                 raise ValueError(f"{name}={value} must lie between {low} and {high}.")
         if self.ledger_epsilon is not None and self.ledger is None:

@@ -11,6 +11,8 @@ import numpy as np
 from fedjax_poisson import accounting
 from fedjax_poisson.experiment.config import Config
 from fedjax_poisson.federated.algorithm import check_sampling
+from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
+from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.types import check_honest
@@ -26,9 +28,11 @@ class Plan(NamedTuple):
     Attributes:
       standardize: mechanism of the one moment sum; None where nothing is released for standardisation (public bounds are enough).
       train: mechanism of every training sum.
+      evaluate: mechanism of the sum of scores; None where scores are no release.
       orders: Renyi orders of the curves.
       standardize_rdp: float64 `[orders]`, curve of the moment sum; zero without one.
       train_rdp: float64 `[orders]`, curve of one training sum, sampling included.
+      evaluate_rdp: float64 `[orders]`, curve of the sum of scores; zero without one.
       rounds: number of training sums.
       epsilon: what all of it costs at `delta`.
       delta: delta stated to the user.
@@ -36,6 +40,7 @@ class Plan(NamedTuple):
         (`accounting.reserve`).
       standardize_distance: bound on the total variation of the moment sum's law.
       train_distance: the same of one training sum.
+      evaluate_distance: the same of the sum of scores.
       honest_senders: sites the guarantee counts on.
       senders: sites that send in every round.
       epsilon_one_honest: what all of it costs if all sites but the record's own work with the server.
@@ -43,15 +48,18 @@ class Plan(NamedTuple):
 
     standardize: Mechanism | None
     train: Mechanism
+    evaluate: Mechanism | None
     orders: np.ndarray
     standardize_rdp: np.ndarray
     train_rdp: np.ndarray
+    evaluate_rdp: np.ndarray
     rounds: int
     epsilon: float
     delta: float
     sampler_delta: float
     standardize_distance: float
     train_distance: float
+    evaluate_distance: float
     honest_senders: int
     senders: int
     epsilon_one_honest: float
@@ -59,7 +67,7 @@ class Plan(NamedTuple):
     @property
     def planned_rdp(self) -> np.ndarray:
         """The curve of all planned releases together."""
-        return self.standardize_rdp + self.rounds * self.train_rdp
+        return self.standardize_rdp + self.rounds * self.train_rdp + self.evaluate_rdp
 
     @property
     def accounted_delta(self) -> float:
@@ -100,8 +108,10 @@ def make_plan(
     overflow = OVERFLOW if config.sampling_rate < 1 else 0.0
     train_distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow)
     standardize_distance = accounting.release_distance(senders=senders, dimension=moment_dimension * moment_blocks)
+    scores = score_dimension(senders) if config.evaluation == "private" else 0
+    evaluate_distance = accounting.release_distance(senders=senders, dimension=scores)
     sampler_delta = accounting.plan_reserve(
-        config.epsilon, config.delta, standardize_distance + config.rounds * train_distance
+        config.epsilon, config.delta, standardize_distance + config.rounds * train_distance + evaluate_distance
     )
     delta = config.delta - sampler_delta
     common: dict[str, Any] = {
@@ -114,8 +124,14 @@ def make_plan(
 
     standardize, standardize_rdp = None, np.zeros(len(orders))
     if moment_dimension:
-        standardize = _moment_mechanism(config, moment_dimension, moment_blocks, largest_site, senders, common)
-        standardize_rdp = standardize.rdp(orders, honest, moment_dimension * moment_blocks, config.adjacency)
+        moments = moment_dimension * moment_blocks
+        norm = min(config.standardize_norm, math.sqrt(moment_dimension))  # a unit's vector lies in one block
+        standardize = _one_release(config, config.standardize_share, norm, moments, largest_site, senders, common)
+        standardize_rdp = standardize.rdp(orders, honest, moments, config.adjacency)
+    evaluate, evaluate_rdp = None, np.zeros(len(orders))
+    if scores:
+        evaluate = _one_release(config, config.evaluation_share, SCORE_NORM, scores, largest_site, senders, common)
+        evaluate_rdp = evaluate.rdp(orders, honest, scores, config.adjacency)
     coordinate = min(config.coordinate_bound, config.clip_norm)
 
     bound = coordinate * max(1.0, largest_site * config.sampling_rate)
@@ -127,7 +143,7 @@ def make_plan(
             norm_ratio=config.clip_norm / coordinate,
             dimension=dimension,
             step_ratio=coordinate / bound,
-            other_rdp=standardize_rdp,
+            other_rdp=standardize_rdp + evaluate_rdp,
             modulation=modulation,
             **common,
         )
@@ -142,44 +158,54 @@ def make_plan(
     alone = config.rounds * train_curve(train, 1)
     if standardize is not None:
         alone = alone + standardize.rdp(orders, 1, moment_dimension * moment_blocks, config.adjacency)
+    if evaluate is not None:
+        alone = alone + evaluate.rdp(orders, 1, scores, config.adjacency)
     return Plan(
         standardize=standardize,
         train=train,
+        evaluate=evaluate,
         orders=np.asarray(orders),
         standardize_rdp=standardize_rdp,
         train_rdp=train_rdp,
+        evaluate_rdp=evaluate_rdp,
         rounds=config.rounds,
-        epsilon=accounting.epsilon(orders, standardize_rdp + config.rounds * train_rdp, delta),
+        epsilon=accounting.epsilon(orders, standardize_rdp + config.rounds * train_rdp + evaluate_rdp, delta),
         delta=config.delta,
         sampler_delta=sampler_delta,
         standardize_distance=standardize_distance,
         train_distance=train_distance,
+        evaluate_distance=evaluate_distance,
         honest_senders=honest,
         senders=senders,
         epsilon_one_honest=accounting.epsilon(orders, alone, delta),
     )
 
 
-def _moment_mechanism(
-    config: Config, moment_dimension: int, blocks: int, largest_site: int, senders: int, common: dict[str, Any]
+def _one_release(
+    config: Config,
+    share: float,
+    norm: float,
+    dimension: int,
+    largest_site: int,
+    senders: int,
+    common: dict[str, Any],
 ) -> Mechanism:
-    """The mechanism of the moment sum; a unit's moment vector lies in one block, so its norm does not depend on their number."""
-    norm = min(config.standardize_norm, math.sqrt(moment_dimension))
-    moment_bound = min(1.0, norm)
-    bound = moment_bound * largest_site
+    """The mechanism of a vector that is released once, entries of one unit within 1, for a share of the budget's dark count (its curve is linear in it)."""
+    coordinate = min(1.0, norm)
+    bound = coordinate * largest_site
 
-    def moment_dark(modulation: float) -> float:
+    def dark(modulation: float) -> float:
         whole = accounting.calibrate_dark_count(
             rounds=1,
-            norm_ratio=norm / moment_bound,
-            dimension=moment_dimension * blocks,
-            step_ratio=moment_bound / bound,
+            norm_ratio=norm / coordinate,
+            dimension=dimension,
+            step_ratio=coordinate / bound,
             modulation=modulation,
             **common,
         )
-        return config.standardize_share * whole
+        return share * whole
 
-    return _embedding(config, moment_dark, norm, moment_bound, bound, senders, moment_dimension * blocks)
+    return _embedding(config, dark, norm, coordinate, bound, senders, dimension)
 
 
 def _embedding(

@@ -41,7 +41,8 @@ def progress(console: Console, rounds: int) -> Iterator[Callable[[dict[str, Any]
 
 def _facts(line: dict[str, Any]) -> str:
     scores = line["test"]
-    accuracy = f"accuracy {scores['mean_client_accuracy']:.3f}  " if scores else ""
+    known = scores and scores["mean_client_accuracy"] is not None
+    accuracy = f"accuracy {scores['mean_client_accuracy']:.3f}  " if known else ""
     return f"{accuracy}epsilon {line['epsilon_so_far']:.3f}  sent {line['bytes_up_total'] / 1e6:.2f} MB/site"
 
 

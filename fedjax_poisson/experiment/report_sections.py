@@ -30,7 +30,7 @@ from fedjax_poisson.experiment.wording import (
 )
 
 _FIRST_ROWS, _LAST_ROWS = 4, 3
-_PURPOSES = {"standardise": "Standardisation", "train": "Training"}
+_PURPOSES = {"standardise": "Standardisation", "train": "Training", "evaluate": "Scores"}
 _COST = {
     "cost": "Left: wall-clock time of all releases. Right: what one sender sends in one training release, beside the "
     "same numbers as plain float32.",
@@ -90,9 +90,12 @@ def what_left(run: RunFolder) -> Html:
         bullets(kept),
         paragraph(
             f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means handed to "
-            "the part that plays the server, in exactly the form and size in which it would travel. To show the "
-            f"scores in this report, the program also evaluated the model on the test records of every {one} in the "
-            "clear.",
+            "the part that plays the server, in exactly the form and size in which it would travel."
+            + (
+                ""
+                if run.summary.get("evaluation") in ("private", "none")
+                else f" To show the scores in this report, the program also evaluated the model on the test records of every {one} in the clear."
+            ),
         ),
     )
 
@@ -119,6 +122,8 @@ def _content(run: RunFolder, purpose: str) -> str:
         rate, unit = number(run.summary.get("sampling_rate")), words(run.summary.get("unit"))
         each = f"each {unit}" if rate is not None and rate >= 1 else f"each {unit} in a secret sample"
         return f"sum of the clipped gradients of {each}"
+    if purpose == "evaluate":
+        return "numbers of held-out records and of correct decisions, and a histogram of predictions"
     return f"a sum for the purpose {purpose!r}"
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from fedjax_poisson.experiment.books import (
 from fedjax_poisson.experiment.config import Config, read_config
 from fedjax_poisson.experiment.earlier import earlier_runs
 from fedjax_poisson.experiment.lock import folder_lock
+from fedjax_poisson.experiment.releases import NothingLearned, Progress, release_scores, round_line, standardise
 from fedjax_poisson.experiment.setting import (
     Setting,
     aggregator_for,
@@ -45,7 +46,6 @@ from fedjax_poisson.experiment.setting import (
 )
 from fedjax_poisson.experiment.summary import predictions, summarise
 from fedjax_poisson.federated import Records, standardize
-from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.server import State
 
 __all__ = ["CannotResume", "NothingLearned", "Report", "RunExists", "Stopped", "run"]
@@ -60,10 +60,6 @@ class Stopped(RuntimeError):
     """The run was asked to stop, or interrupted; the message says how to go on."""
 
     interrupted = True
-
-
-class NothingLearned(RuntimeError):
-    """The budget was used up before a single training round."""
 
 
 def run(
@@ -134,14 +130,6 @@ def _check_new(out: Path) -> None:
         raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
 
 
-class _Progress(NamedTuple):
-    """What a checkpoint holds: the released standardisation, the server's state, and bytes that each site has sent."""
-
-    scaler: standardize.Scaler
-    state: State
-    bytes_up: int
-
-
 def _train_and_tell(
     setting: Setting, books: Books, out: Path, report: Report, stop: Callable[[], bool], resumed: bool
 ) -> dict[str, Any]:
@@ -154,9 +142,20 @@ def _train_and_tell(
         report(line)
 
     try:
-        cohort, test, state, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
+        cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
         lines, _ = checkpoint.read_lines(out / LINES)
-        summary = summarise(setting, books, lines, cohort, test, state, aggregator, exhausted, earlier_runs(books, out))
+        summary = summarise(
+            setting,
+            books,
+            lines,
+            cohort,
+            test,
+            progress.state,
+            aggregator,
+            exhausted,
+            progress.scores,
+            earlier_runs(books, out),
+        )
         if (out / DAMAGED_LINES).exists():
             summary["warnings"].append(
                 f"{LINES} was damaged when the run went on: lines that could not be read are missing from it and from every sum over rounds here; "
@@ -182,13 +181,13 @@ def _release_everything(
     report: Report,
     stop: Callable[[], bool],
     resumed: bool,
-) -> tuple[Records, Records, State, bool]:
+) -> tuple[Records, Records, Progress, bool]:
     """Standardise, then train until the rounds or the budget are used up; picks up where a checkpoint stands."""
     config, plan = setting.config, setting.plan
     charge = books_lib.charging(books)
     lines, saved = out / LINES, out / CHECKPOINT
 
-    def save(progress: _Progress, line: dict[str, Any]) -> None:
+    def save(progress: Progress, line: dict[str, Any]) -> None:
         rows, head = books.ledger.pin()
         checkpoint.save_tree(
             saved,
@@ -197,6 +196,7 @@ def _release_everything(
             ledger_rows=rows,
             ledger_head=head,
             bytes_up=progress.bytes_up,
+            scores=progress.scores,
             line=line,
         )
 
@@ -206,12 +206,13 @@ def _release_everything(
 
     progress = _picked_up(setting, books, out) if resumed else None
     if progress is None:
-        progress = _Progress(*_start(setting))
+        progress = Progress(*_start(setting))
         if plan.standardize is not None:
-            progress, line = _standardise(setting, books, progress.state, charge)
+            progress, line = standardise(setting, books, progress.state, charge)
             save(progress, line)
             tell(line)
-    scaler, state, bytes_up = progress
+    scaler, state, bytes_up, scores = progress
+    exhausted = False
     algorithm = algorithm_for(setting, scaler, train_aggregator)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
@@ -229,16 +230,26 @@ def _release_everything(
                     f"The budget was exhausted after 0 of {config.rounds} rounds: {len(books.rows())} releases are charged (epsilon {books.epsilon():.4f}), "
                     "and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
                 ) from error
-            return cohort, test, state, True
+            exhausted = True
+            break
         bytes_up += round_info.sum.bytes_up_per_sender
         seconds = time.perf_counter() - began
-        line = _line(number, "train", books, round_info.sum, seconds, bytes_up)
-        save(_Progress(scaler, state, bytes_up), line)
+        line = round_line(number, "train", books, round_info.sum, seconds, bytes_up)
+        save(Progress(scaler, state, bytes_up), line)
         due = number % every == 0 or number == config.rounds
         if due and config.evaluation == "clear":
             line["test"] = _scores(setting, algorithm.parameters(state), test)
         tell(line)
-    return cohort, test, state, False
+    if plan.evaluate is not None and scores is None:
+        params = algorithm.parameters(state)
+        try:
+            scores, line = release_scores(setting, books, params, test, int(state.round), bytes_up, charge)
+        except accounting.BudgetExhausted:
+            return cohort, test, Progress(scaler, state, bytes_up), True
+        bytes_up = line["bytes_up_total"]
+        save(Progress(scaler, state, bytes_up, scores), line)
+        tell(line)
+    return cohort, test, Progress(scaler, state, bytes_up, scores), exhausted
 
 
 def _start(setting: Setting) -> tuple[standardize.Scaler, State, int]:
@@ -247,38 +258,7 @@ def _start(setting: Setting) -> tuple[standardize.Scaler, State, int]:
     return scaler, initial_state(setting), 0
 
 
-def _standardise(
-    setting: Setting, books: Books, state: State, charge: Callable[..., Any]
-) -> tuple[_Progress, dict[str, Any]]:
-    """The moments, released."""
-    plan, by_site = setting.plan, setting.config.standardize == "site"
-    assert plan.standardize is not None
-    began = time.perf_counter()
-    gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp, plan.standardize_distance)
-    size = standardize.moment_dimension(setting.sites.binary) * (plan.senders if by_site else 1)
-    try:
-        scaler, info = standardize.private_scaler(
-            setting.train,
-            setting.sites.feature_bounds,
-            setting.sites.binary,
-            mechanism=plan.standardize,
-            aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
-            stream=own,
-            gate=gate,
-            largest_unit=setting.largest_unit,
-            by_site=by_site,
-        )
-    except accounting.BudgetExhausted as error:
-        raise NothingLearned(
-            f"The budget was exhausted before the first of {setting.config.rounds} rounds: {len(books.rows())} releases are charged "
-            f"(epsilon {books.epsilon():.4f}), and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
-        ) from error
-    bytes_up = info.bytes_up_per_sender
-    line = _line(0, "standardise", books, info, time.perf_counter() - began, bytes_up)
-    return _Progress(scaler, state, bytes_up), line
-
-
-def _picked_up(setting: Setting, books: Books, out: Path) -> _Progress | None:
+def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
     """What the checkpoint holds, with rounds.jsonl cut or completed to it; None where there is no checkpoint."""
     lines, saved = out / LINES, out / CHECKPOINT
     kept, damaged = checkpoint.read_lines(lines)
@@ -292,35 +272,19 @@ def _picked_up(setting: Setting, books: Books, out: Path) -> _Progress | None:
     number = int(state.round)
     due = [f"train {k}" for k in range(1, number + 1)]
     books_lib.check_charged(books, [*(["standardise 0"] if setting.plan.standardize else []), *due], str(saved))
-    kept = [row for row in kept if row["round"] <= number]
-    if not any(row["round"] == facts["line"]["round"] for row in kept):  # killed between the checkpoint and its line
-        kept.append(facts["line"])
+    kept = [row for row in kept if row["round"] <= number and (row["purpose"] != "evaluate" or facts["scores"])]
+    last = facts["line"]
+    if not any(
+        (row["round"], row["purpose"]) == (last["round"], last["purpose"]) for row in kept
+    ):  # killed before its line was written
+        kept.append(last)
     if damaged:
         checkpoint.write_atomic(out / DAMAGED_LINES, lines.read_bytes())
     checkpoint.write_lines(lines, kept)
-    return _Progress(scaler, state, int(facts["bytes_up"]))
+    return Progress(scaler, state, int(facts["bytes_up"]), facts["scores"])
 
 
 def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
     logits = predictions(setting, params, test)
     scores = evaluate.scores(logits, np.asarray(test.labels), np.asarray(test.mask), setting.sites.site_names)
     return {name: value for name, value in scores.items() if name not in ("auc_by_site", "calibration_error_by_site")}
-
-
-def _line(number: int, purpose: str, books: Books, info: SumInfo, seconds: float, bytes_up: int) -> dict[str, Any]:
-    crypto = info.embed_seconds + info.encrypt_seconds + info.add_seconds + info.open_seconds
-    return {
-        "round": number,
-        "purpose": purpose,
-        "epsilon_so_far": books.epsilon(),
-        "seconds": seconds,
-        "train_seconds": max(seconds - crypto, 0.0),
-        "embed_seconds": info.embed_seconds,
-        "encrypt_seconds": info.encrypt_seconds,
-        "add_seconds": info.add_seconds,
-        "open_seconds": info.open_seconds,
-        "bytes_up_per_client": info.bytes_up_per_sender,
-        "bytes_up_total": bytes_up,
-        "exact": getattr(info, "exact", True),
-        "test": None,
-    }

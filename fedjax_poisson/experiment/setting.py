@@ -137,6 +137,10 @@ def _check_sites(config: Config, sites: data.Sites) -> None:
         )
     if not pictures and len(sites.class_names) != 2:
         raise ValueError(f"{name} has {len(sites.class_names)} classes; the models of tables take one binary label.")
+    if config.evaluation == "private" and len(sites.class_names) != 2:
+        raise ValueError(
+            f"evaluation='private' is for two classes; {name} has {len(sites.class_names)}: choose 'clear' or 'none'."
+        )
     if pictures and config.standardize != "bounds":
         raise ValueError(
             f"standardize={config.standardize!r}: pictures are scaled by their public bounds; set standardize='bounds'."

@@ -46,6 +46,7 @@ def summarise(
     state: State,
     aggregator: Aggregator,
     exhausted: bool,
+    released: dict[str, Any] | None,
     earlier: EarlierRuns,
 ) -> dict[str, Any]:
     """Everything `summary.json` holds, JSON values only.
@@ -58,7 +59,8 @@ def summarise(
       test: test records in the same form.
       state: the final state.
       aggregator: the encryption of the training sums.
-      exhausted: whether the budget ended the run before its rounds did.
+      exhausted: whether the budget ended the run before its releases did.
+      released: scores that were released (`federated.private_scores`), or None.
       earlier: other runs on the same data.
     """
     config, plan, sites, ledger = setting.config, setting.plan, setting.sites, books.ledger
@@ -83,9 +85,9 @@ def summarise(
         "sampler_delta": plan.sampler_delta,
         "rounds": int(state.round),
         "rounds_planned": config.rounds,
-        "lost_releases": len(releases) - int(state.round) - (plan.standardize is not None),
+        "lost_releases": len(releases) - int(state.round) - (plan.standardize is not None) - (released is not None),
         "budget_exhausted": exhausted,
-        **_test_scores(setting, params, test),
+        **_test_scores(setting, params, test, released),
         **{
             f"nonprivate_{name}": plain.get(name)
             for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
@@ -99,9 +101,11 @@ def summarise(
         },
         "aggregator": config.aggregator,
         "aggregator_info": describe_aggregator(aggregator),
+        "evaluation": config.evaluation,
         "mechanism": {
             **({} if plan.standardize is None else {"standardise": describe(plan.standardize)}),
             "train": describe(plan.train),
+            **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate)}),
         },
         "standardize": config.standardize,
         "model": config.model,
@@ -135,10 +139,10 @@ def summarise(
     }
 
 
-def _test_scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
-    """Scores and the reliability curve on held-out records; None where the settings ask for none."""
-    if setting.config.evaluation == "none":
-        return dict.fromkeys((*evaluate.SCORES, "reliability"))
+def _test_scores(setting: Setting, params: Any, test: Records, released: dict[str, Any] | None) -> dict[str, Any]:
+    """Scores and the reliability curve on held-out records; None where the settings ask for none, or a release does not tell them."""
+    if setting.config.evaluation != "clear":
+        return dict.fromkeys((*evaluate.SCORES, "reliability")) | (released or {})
     mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
     logits = predictions(setting, params, test)
     return {
@@ -282,8 +286,8 @@ def _own_warnings(setting: Setting) -> list[str]:
     found = []
     if _needs_border(setting) and not yardstick_wanted(setting):
         found.append(
-            "How far the border of the pictures alone tells the classes was not computed, since that trains in the clear: --public-data True (or --yardstick True) "
-            "does. Without it a good score may be about where a picture is from."
+            "How far the border of the pictures alone tells the classes was not computed, since that trains in the clear: --public-data True does. "
+            "Without it a good score may be about where a picture is from."
         )
     units = setting.largest_site * len(setting.sites.site_names)  # public: the bound on a site's units, times the sites
     if setting.config.delta * units > 1:

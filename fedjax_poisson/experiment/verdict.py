@@ -92,7 +92,7 @@ def conditions(setting: Setting) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 "scores on held-out records were computed in the clear",
-                "--evaluation none, or --public-data True if the records are public",
+                "--evaluation private or none, or --public-data True if the records are public",
             )
         )
     if yardstick_wanted(setting):

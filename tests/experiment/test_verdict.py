@@ -39,8 +39,8 @@ def _config(table: Path, **settings: Any) -> Config:
         "label": "died",
         "site": "site",
         "patient": "patient",
-        "rounds": 2,
-        "aggregator": "device",
+        "rounds": 1,
+        "aggregator": "plain",
     }
     return Config(**{**base, "categorical": "from_data", **settings})
 
@@ -155,6 +155,23 @@ def test_the_report_says_it_first(conditional: Path, private: Path) -> None:
         assert "attacks were run on the records" in told_conditions(read_run(private))[0][0]
     finally:
         (private / "leakage.json").unlink()
+
+
+def test_scores_can_be_a_release_of_the_same_budget(table: Path, tmp_path: Path) -> None:
+    config = _config(table, **{**DECLARED, "evaluation": "private"}, epsilon=4.0, rounds=3)
+    summary = run(config, tmp_path / "run")
+    assert summary["conditions"] == [] and summary["epsilon"] <= 4.0 and summary["lost_releases"] == 0
+    assert [entry["purpose"] for entry in summary["releases"]] == ["standardise", "train", "evaluate"]
+    assert summary["auc"] is None or 0 <= summary["auc"] <= 1
+    assert 0 <= summary["pooled_accuracy"] <= 1 and 0 < summary["pooled_accuracy_error"] < 0.3
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
+    assert [line["purpose"] for line in lines] == ["standardise", "train", "train", "train", "evaluate"]
+    assert all(line["test"] is None for line in lines[:-1])
+    again = run(config, tmp_path / "run", resume=True)  # nothing is released twice
+    assert (
+        again["pooled_accuracy"] == summary["pooled_accuracy"] and again["ledger_rows"] == summary["ledger_rows"] == 5
+    )
+    assert write_report(tmp_path / "run").exists()
 
 
 def test_runs_share_a_budget(table: Path, tmp_path: Path) -> None:
