@@ -10,10 +10,13 @@ from typing import TypeVar
 import numpy as np
 
 from .blocks import Block, join
-from .columns import Column, FromData, Missing, encode, flag_values
-from .csv_table import Table, canonical, line_list, read_table
+from .columns import Column, FromData, Missing, column_of, encode, flag_values
+from .csv_table import Table, canonical, line_list, listed, read_table
+from .declarations import check_positive, check_table_arguments, checked_levels
 from .layout import lay_out, table_sites
+from .remedies import declare_bounds, declare_levels, option
 from .sites import Sites
+from .suspicion import label_copies, refuse_constants, refuse_spellings, spelling_groups
 
 Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
 Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
@@ -32,6 +35,7 @@ def from_csv(
     missing: Missing = "impute",
     fill: Mapping[str, float] | None = None,
     drop: Sequence[str] = (),
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.34,
     split_seed: int = 0,
@@ -63,6 +67,8 @@ def from_csv(
             "refuse" stops at the first.
         fill: Values for missing numbers by column.
         drop: Columns to leave out.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer records are merged into the site "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
@@ -74,16 +80,30 @@ def from_csv(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A column does not exist, the label is not binary, a site, label or patient is missing, a value is
-            outside its declared levels, or the file is malformed; the message names column, line and remedy.
+        ValueError: An argument has the wrong type, a column does not exist, the label is not binary, a site, label or patient
+            is missing, a value is outside its declared levels, a column is an identifier, a date, constant or a copy of the
+            label, or the file is malformed; the message names column, line and remedy.
     """
+    check_positive(positive)
+    check_table_arguments(
+        label=label,
+        site=site,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        drop=drop,
+        sites_per_patient=sites_per_patient,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     columns = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
-    if missing not in ("impute", "indicate", "drop", "refuse"):
-        raise ValueError(f"missing is {missing!r}; expected 'impute', 'indicate', 'drop' or 'refuse'")
     table, dropped = without_gaps(table, [label, *columns], missing)
     refuse_missing(table, site, "site", "name every record's site")
-    refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
+    refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     labels, class_names, coded = _binary_label(table, label, positive)
     return table_records(
         table,
@@ -96,6 +116,7 @@ def from_csv(
         bounds=bounds,
         missing=missing,
         fill=fill,
+        sites_per_patient=sites_per_patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
@@ -115,6 +136,7 @@ def table_records(
     bounds: Bounds,
     missing: Missing,
     fill: Mapping[str, float] | None,
+    sites_per_patient: int,
     min_site_records: int,
     test_fraction: float,
     split_seed: int,
@@ -123,26 +145,39 @@ def table_records(
     """Records of a table whose labels are known, int32 `[n]`; the other arguments are those of `from_csv`."""
     if patient is not None:
         refuse_missing(table, patient, "patient", "give every record a patient")
+    places = [canonical(text) for text in table.columns[site]]
+    people = None if patient is None else [canonical(text) for text in table.columns[patient]]
+    refuse_spellings(table.path, "site", places, table.lines)
     layout = lay_out(
         labels,
-        [canonical(text) for text in table.columns[site]],
-        None if patient is None else [canonical(text) for text in table.columns[patient]],
+        places,
+        people,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
+        sites_per_patient=sites_per_patient,
+        source=table.path,
     )
+    parts = [
+        column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ",")
+        for name in columns
+    ]
+    warnings = [*_split_warnings(table.path, labels, layout.train), *_people_warnings(people, len(set(places)))]
+    warnings += label_copies(parts, labels)
+    levels = checked_levels(categorical)
     block = join(
         [
             encode(
-                Column(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ","),
-                levels=_declared(categorical, name),
-                bounds=_declared(bounds, name),
+                column,
+                levels=_declared(levels, column.name),
+                bounds=_declared(bounds, column.name),
                 missing=missing,
-                fill=(fill or {}).get(name),
+                fill=(fill or {}).get(column.name),
             )
-            for name in columns
+            for column in parts
         ]
     )
+    refuse_constants([column for column in parts if not _speaks_of(column, (categorical, bounds), missing)])
     return table_sites(
         block,
         labels,
@@ -151,8 +186,40 @@ def table_records(
         name=os.path.basename(table.path),
         source=table.path,
         notes=notes,
-        warnings=_learned_facts(block),
+        warnings=[*_learned_facts(block), *block.warnings, *warnings],
     )
+
+
+def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing: Missing) -> bool:
+    """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
+    declared = any(_declared(each, column.name) not in (None, "from_data") for each in declarations)
+    return declared or (missing == "indicate" and bool(column.missing.any()))
+
+
+def _split_warnings(path: str, labels: np.ndarray, train: np.ndarray) -> list[str]:
+    fit, held_out = labels[train], labels[~train]
+    if len(fit) == 0 or fit.min() == fit.max():
+        raise ValueError(
+            f"{path}: all training records have the same label, so nothing can be learned; bring more records, or hold out fewer: "
+            + option("test_fraction", 0.2)
+        )
+    if len(held_out) == 0:
+        return ["no record is held out for testing, so nothing says how good the model is"]
+    if held_out.min() == held_out.max():
+        return ["all test records have the same label, so an AUC is not defined"]
+    return []
+
+
+def _people_warnings(people: Sequence[str] | None, sites: int) -> list[str]:
+    found = ["all records are from one site: nothing is federated, and a sum over one site hides nothing"] * (
+        sites == 1
+    )
+    if people is not None and spelling_groups(people):
+        found.append(
+            "some names of patients differ by case, spaces or leading zeros only: if they are the same people, each is protected "
+            "less than stated; write one of them everywhere"
+        )
+    return found
 
 
 def feature_columns(
@@ -175,17 +242,25 @@ def feature_columns(
     for role, name in roles.items():
         table.column(name, role)
     if len(set(roles.values())) < len(roles):
-        raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {roles}")
+        given = ", ".join(f"{role} {name!r}" for role, name in roles.items())
+        raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {given}")
+    role_of = {name: role for role, name in roles.items()}
     for name in drop:
         table.column(name, "drop")
-    columns = [name for name in table.columns if name not in (*roles.values(), *drop)]
+        if name in role_of:
+            raise ValueError(
+                f"{table.path}: drop names the column {name!r}, which is the {role_of[name]}; name it once"
+            )
+    unused = {*role_of, *drop}
+    columns = [name for name in table.columns if name not in unused]
     if not columns:
         raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
     for role, declared in (("categorical", categorical), ("bounds", bounds), ("fill", fill)):
         for name in declared if isinstance(declared, Mapping) else ():
             table.column(name, role)
-            if name not in columns:
-                raise ValueError(f"{role} names the column {name!r}, which is dropped or is the label, site or patient")
+            if name in unused:
+                what = f"is the {role_of[name]}" if name in role_of else "is dropped"
+                raise ValueError(f"{role} names the column {name!r}, which {what}; leave it out of {role}")
     both = set(categorical if isinstance(categorical, Mapping) else ()) & set(
         bounds if isinstance(bounds, Mapping) else ()
     )
@@ -211,12 +286,14 @@ def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[
         if gaps and missing == "refuse":
             raise ValueError(
                 f"{table.path}, line {line}: no value in {', '.join(gaps)}; "
-                "fill it in, or pass missing='impute', 'indicate' or 'drop'"
+                f"fill it in, or take another policy: {option('missing', 'impute')}, 'indicate' or 'drop'"
             )
         if not gaps:
             kept.append(row)
     if not kept:
-        raise ValueError(f"{table.path}: every record has a missing value, so missing='drop' leaves none; use 'impute'")
+        raise ValueError(
+            f"{table.path}: every record has a missing value, so 'drop' leaves none; use {option('missing', 'impute')}"
+        )
     columns = {name: [values[row] for row in kept] for name, values in table.columns.items()}
     count = len(table.lines) - len(kept)
     notes = [f"{count} of {len(table.lines)} records with a missing value dropped"] if count else []
@@ -238,7 +315,7 @@ def _binary_label(
             raise ValueError(
                 f"{table.path}: the label {label!r} is not binary: it has {len(seen)} values, {', '.join(seen[:8])}"
                 f"{', ...' if len(seen) > 8 else ''}{where}. "
-                f"Say which count as 1, for example positive={seen[-1]!r}"
+                f"Say which count as 1, for example {option('positive', seen[-1])}"
             )
         labels = np.array(flags).astype(np.int32)
         names, note = (f"{label}=0", f"{label}=1"), []
@@ -247,13 +324,15 @@ def _binary_label(
         unknown = [value for value in wanted if value not in seen]
         if unknown:
             raise ValueError(
-                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {', '.join(seen)}"
+                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {listed(seen)}"
             )
         labels = np.isin(texts, wanted).astype(np.int32)
         names = (f"{label} other", f"{label}={'|'.join(wanted)}")
         note = [f"label 1 = {label} in ({', '.join(wanted)}), 0 = any other value"]
     if labels.min() == labels.max():
-        raise ValueError(f"{table.path}: every record has the same label ({labels[0]}); there is nothing to learn")
+        raise ValueError(
+            f"{table.path}: every record has the same label ({labels[0]}), so there is nothing to learn; bring records of both kinds"
+        )
     return labels, names, note
 
 
@@ -266,12 +345,18 @@ def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
 
 def _learned_facts(block: Block) -> list[str]:
     """One warning for each kind of fact that was taken from the records, with the declaration that would replace it."""
+    how = {
+        "bounds": declare_bounds("age", 0, 110),
+        "categorical": declare_levels("sex", ["F", "M"]),
+        "fill": "[fill] age = 60 in a TOML file (fill={'age': 60} in Python)",
+    }
     warnings = []
-    for argument in ("bounds", "categorical", "fill"):
+    for argument, example in how.items():
         facts = [fact for kind, fact in block.learned if kind == argument]
         if facts:
+            more = f" and of {len(facts) - 40} more columns" if len(facts) > 40 else ""
             warnings.append(
-                f"taken from the records, so not covered by epsilon: {argument}={{{', '.join(facts)}}}. "
-                f"Replace these by values that are public whatever the records are, and declare them as {argument}"
+                f"taken from the records, so not covered by epsilon: {argument} {{{', '.join(facts[:40])}}}{more}. "
+                f"Replace these by values that are public whatever the records are, and declare them, such as {example}"
             )
     return warnings
