@@ -24,7 +24,7 @@ def _setting_fields() -> list[Any]:
         if field.name == "dataset":
             continue
         kind = str(field.type)
-        kind = "str | None" if "dict" in kind else kind  # tables are given in a TOML file
+        kind = "str | None" if "dict" in kind or "list" in kind else kind  # tables and lists are given in a TOML file
         kind = kind if "None" in kind else f"{kind} | None"
         default = "" if field.default is None else f" (default: {field.default})"
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
@@ -39,7 +39,7 @@ Settings = dataclasses.make_dataclass("Settings", _setting_fields(), frozen=True
 
 
 def run(
-    name: Annotated[str, tyro.conf.Positional] = "heart",
+    name: Annotated[str | None, tyro.conf.Positional] = None,
     /,
     settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
     *,
@@ -51,7 +51,7 @@ def run(
 
     Args:
       name: a data set that ships (heart, thyroid, or xray: synthetic pictures), one that needs --data (pneumonia, medmnist, covid), or a TOML
-        file of settings. Each has a recipe of its own; what is given here wins over it.
+        file of settings. Each has a recipe of its own; what is given here wins over it. Default: heart, unless --csv names a table.
       settings: settings of the run.
       out: run folder; default runs/NAME-DATE-TIME.
       resume: go on with the run in this folder, with its own settings.
@@ -65,11 +65,11 @@ def run(
 
     given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
     if resume is not None:
-        if given or out is not None:
+        if given or out is not None or name is not None:
             raise ValueError("--resume goes on with the settings of its folder; give no other settings.")
         config, folder = read_config(resume / "config.toml") if (resume / "config.toml").exists() else Config(), resume
     else:
-        config = read_config(name, **given) if name.endswith(".toml") else recipe(name, **given)
+        config = _config(name, given)
         label = Path(config.csv).stem if config.csv else config.dataset
         folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=quiet)
@@ -82,6 +82,15 @@ def run(
     page = write_report(folder)
     _print_summary(console, summary, page)
     return 0
+
+
+def _config(name: str | None, given: dict[str, Any]) -> Config:
+    """The settings of `run`: those of a TOML file or of a data set's recipe, and what was given beside them."""
+    if name is not None and Path(name).suffix.lower() == ".toml":
+        return read_config(name, **given)
+    if name is not None and "csv" in given:
+        raise ValueError(f"{name} and --csv {given['csv']} are two sources of data; leave the name or --csv out.")
+    return recipe(name or "heart", **given)
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:

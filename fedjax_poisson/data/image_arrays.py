@@ -76,6 +76,7 @@ def from_image_arrays(
         split_seed=split_seed,
         train=None if train is None else np.asarray(train, bool),
         sites_per_patient=sites_per_patient,
+        source=source,
     )
     return image_sites(
         pixels, labels, layout, tuple(classes), Provenance(name=name, source=source, notes=tuple(notes)), warnings

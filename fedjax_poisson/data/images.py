@@ -173,6 +173,7 @@ def assemble(
         train=np.array([bool(entry.train) for entry in entries]) if official else None,
         sites_per_patient=sites_per_patient,
         people_are_patients=unit_is_patient,
+        source=source,
     )
     if not unit_is_patient:
         # The groups are copies of one file, not people: they share a side of the split and the image stays the unit.
