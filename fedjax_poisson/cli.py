@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fedjax_poisson.experiment.config import Config, read_config, recipe
+from fedjax_poisson.experiment.config_checks import check_ranges
 
 _FAILED = 2
 
@@ -90,7 +91,7 @@ def _config(name: str | None, given: dict[str, Any]) -> Config:
         return read_config(name, **given)
     if name is not None and "csv" in given:
         raise ValueError(f"{name} and --csv {given['csv']} are two sources of data; leave the name or --csv out.")
-    return recipe(name or "heart", **given)
+    return recipe("heart" if name is None else name, **given)
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -227,6 +228,9 @@ def account(
     from fedjax_poisson.accounting import account as tables
     from fedjax_poisson.mechanisms.types import check_honest
 
+    if senders < 1 or lines < 1:
+        raise ValueError(f"senders={senders} and lines={lines}: at least one of each is needed.")
+    check_ranges({"epsilon": epsilon, "delta": delta, "sampling_rate": sampling_rate, "modulation": modulation})
     check_honest(senders - 1 if honest_senders is None else honest_senders, senders)
     setting = tables.Setting(
         delta=delta,
@@ -281,7 +285,10 @@ def bench(
     }  # fmt: skip
     given = {name: str(value) for name, value in only_simulation.items() if value is not None}
     if given and what != "simulation":
-        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` knows these.")
+        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` knows these; leave them out.")
+    for option, count in (("chunk", chunk), ("rounds-per-call", rounds_per_call), ("devices", devices)):
+        if count is not None and not 1 <= count <= 10**6:
+            raise ValueError(f"--{option} {count}: give a whole number between 1 and 1000000.")
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
     importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main([*arguments, *(["--quick"] if quick else [])])
     return 0

@@ -116,6 +116,29 @@ def test_a_senseless_option_is_refused_before_anything_is_read(options, words, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", ""], "dataset=''"),
+        (["account", "--senders", "4", "--dimension", "9", "--rounds", "2", "--epsilon", "1e9"], "epsilon=1e+09"),
+        (["account", "--senders", "4", "--dimension", "9", "--rounds", "2", "--epsilon", "1", "--delta", "0.5"], "delta=0.5"),
+        (["account", "--senders", "4", "--dimension", "9", "--rounds", "2", "--epsilon", "1", "--sampling-rate", "1e-12"], "sampling_rate=1e-12"),
+        (["account", "--senders", "0", "--dimension", "9", "--rounds", "2", "--epsilon", "1"], "senders=0"),
+        (["account", "--senders", "4", "--dimension", "9", "--rounds", "2", "--epsilon", "1", "--lines", "0"], "lines=0"),
+        (["bench", "simulation", "--devices", "-1"], "--devices -1"),
+        (["bench", "simulation", "--rounds-per-call", "0"], "--rounds-per-call 0"),
+        (["bench", "sampling", "--chunk", "3"], "only `bench simulation` knows these"),
+    ],
+)  # fmt: skip
+def test_other_commands_refuse_what_is_senseless(arguments, words, capsys):
+    assert words in refused(capsys, *arguments)
+
+
+def test_the_reason_against_an_adjacency_is_given():
+    with pytest.raises(ValueError, match=r"add_remove.*refused"):
+        Config(adjacency="add_remove")
+
+
 NUMBERS = {
     name: hint
     for name, hint in typing.get_type_hints(Config).items()

@@ -9,6 +9,7 @@ import numpy as np
 
 from .blocks import Block
 from .declarations import check_whole
+from .remedies import option
 from .sites import Provenance, Sites, Unit
 from .splitting import check_sites_per_patient, split_by_group
 
@@ -85,7 +86,7 @@ def lay_out(
         if len(site_names) == 1:
             warnings.append(
                 f"merging sites with fewer than {min_site_records} records left only one, so nothing is federated; "
-                "lower min_site_records"
+                f"allow smaller ones: {option('min_site_records', max(1, min_site_records // 2))}"
             )
     unit: Unit = "record" if people is None or not people_are_patients else "patient"
     if unit == "record" and sites_per_patient > 1:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.data import declarations
 
 DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")
@@ -92,6 +93,8 @@ def normalised(config: Any) -> dict[str, Any]:
     changed = {}
     for name, hint in typing.get_type_hints(type(config)).items():
         given = getattr(config, name)
+        if name == "adjacency" and isinstance(given, str) and given.strip():
+            check_adjacency(given)  # knows why others are refused
         value = _fitted(name, given, hint)
         if name in ("csv", "data") and value is not None:
             value = os.path.abspath(os.path.expanduser(value))
@@ -109,10 +112,7 @@ def check(config: Any) -> None:
     Raises:
       ValueError: the first that is wrong; with what was seen and what to do.
     """
-    for name, (low, high, why) in RANGES.items():
-        value = getattr(config, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{name}={_shown(value)} must lie between {_shown(low)} and {_shown(high)}: {why}.")
+    check_ranges({name: getattr(config, name) for name in RANGES})
     if config.coordinate_bound > config.clip_norm:
         raise ValueError(
             f"coordinate_bound={config.coordinate_bound:g} exceeds clip_norm={config.clip_norm:g}, so it would bound nothing; set both, such "
@@ -123,6 +123,14 @@ def check(config: Any) -> None:
         declarations.check_bounds(config.bounds)
     declarations.check_fill(config.fill, config.bounds)
     _check_source(config, {field.name: field.default for field in dataclasses.fields(config)})
+
+
+def check_ranges(values: Mapping[str, float | None]) -> None:
+    """Refuse numbers outside their `RANGES`, by name; None is no number and passes."""
+    for name, value in values.items():
+        low, high, why = RANGES[name]
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name}={_shown(value)} must lie between {_shown(low)} and {_shown(high)}: {why}.")
 
 
 def _check_source(config: Any, default: Mapping[str, Any]) -> None:
