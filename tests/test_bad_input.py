@@ -5,6 +5,7 @@ Every case fails before anything is computed. Beside what is refused stands what
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import math
 import typing
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjax_poisson import data
+from fedjax_poisson import accounting, data
 from fedjax_poisson.experiment import config_checks
 from fedjax_poisson.experiment.config import Config, read_config, write_config
 from fedjax_poisson.experiment.sources import load_sites
@@ -420,6 +421,8 @@ def test_too_few_records_or_sites_are_refused_or_said(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     single = write(tmp_path, columns(ill=lambda i: int(i == 0)))
     assert any("all test records have the same label" in warning for warning in load(single).warnings)
+    lonely = write(tmp_path, columns(clinic=lambda i: "East" if i == 0 else "North"))
+    assert any("East has no test record" in warning for warning in load(lonely, min_site_records=1).warnings)
 
 
 def test_a_wide_table_is_read_in_seconds_and_refused_for_a_run(tmp_path, capsys):
@@ -463,8 +466,6 @@ def test_names_of_patients_in_two_spellings_are_said(tmp_path):
 
 
 def test_sites_hold_what_they_say_about_patients_whoever_makes_them(tmp_path):
-    import dataclasses
-
     sites = load(visits(tmp_path), patient="person", sites_per_patient=2)
     with pytest.raises(ValueError, match="6 patients have records at more than 1 site"):
         dataclasses.replace(sites, sites_per_unit=1)
@@ -479,19 +480,46 @@ def test_sites_hold_what_they_say_about_patients_whoever_makes_them(tmp_path):
     assert data.dirichlet(sites, 3, 10.0).sites_per_unit == 1  # patients are dealt whole
 
 
-def test_the_step_of_a_patient_at_k_sites_is_k_steps_and_no_less():
-    """The bound in `check_sites_per_patient`, attained by aligned contributions and exceeded by none; k - 1 steps would be too few."""
-    generator = np.random.default_rng(1)
-    norm, step, k = 1.0, 0.6, 3
-    each = generator.normal(size=(2000, k, 8))
-    each *= norm / np.linalg.norm(each, axis=-1, keepdims=True)
-    each = np.clip(each, -step, step)
-    moved = each.sum(axis=1)
-    assert np.linalg.norm(moved, axis=-1).max() <= k * norm and np.abs(moved).max() <= k * step
-    aligned = np.repeat(
-        np.array([[step, np.sqrt(norm**2 - step**2) / 2, np.sqrt(norm**2 - step**2) / 2]]), k, axis=0
-    ).sum(axis=0)
-    assert np.abs(aligned).max() == pytest.approx(k * step) and np.abs(aligned).max() > (k - 1) * step
+def worst_divergence(order, dark, modulation, shift):
+    """Exact Renyi divergence of one opened coordinate whose mean moves by `shift`, at the worst mean that the modulation allows.
+
+    Both channels are Poisson: (a - 1) D_a(Poi(p) || Poi(q)) = p^a q^(1-a) - a p - (1 - a) q (van Erven and Harremoes 2014).
+    """
+    before = np.linspace(-modulation, modulation - shift, 2001)
+    found = 0.0
+    for one, other in ((before, before + shift), (before + shift, before)):
+        total = 0.0
+        for sign in (1, -1):
+            p, q = dark * (1 + sign * one), dark * (1 + sign * other)
+            total = total + p**order * q ** (1 - order) - order * p - (1 - order) * q
+        found = max(found, float(np.max(total)) / (order - 1))
+    return found
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_patient_at_k_sites_is_covered_by_k_steps_and_not_by_fewer(k):
+    """What `check_sites_per_patient` proves: aligned contributions of k sites attain the curve of k steps (the others' noise is fixed)."""
+    honest, dark, modulation, ratio = 5, 400.0, 0.05, 0.25
+    orders = np.array([2.0, 8.0, 32.0])
+
+    def charged(steps):
+        return accounting.poisson_embedding_rdp(
+            orders,
+            dark_count=dark,
+            modulation=modulation,
+            honest_senders=honest,
+            norm_ratio=1.0,
+            dimension=1,
+            step_ratio=steps * ratio,
+        )
+
+    moved = k * modulation * ratio / honest  # each site moves the mean over the honest senders by one step
+    exact = np.array([worst_divergence(order, honest * dark, modulation, moved) for order in orders])
+    np.testing.assert_allclose(charged(k), exact, rtol=1e-6)
+    assert (charged(k) >= exact * (1 - 1e-9)).all()
+    if k > 1:
+        assert (charged(k - 1) < 0.5 * exact).all()
+        np.testing.assert_allclose(charged(k), k**2 * charged(1), rtol=0.01)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -622,8 +650,6 @@ def test_a_horizon_of_the_wrong_kind_is_named(horizon):
     ],
 )
 def test_sites_name_the_field_that_is_wrong(changes, words, tmp_path):
-    import dataclasses
-
     sites = load(write(tmp_path))
     with pytest.raises(ValueError) as error:
         dataclasses.replace(sites, **changes)

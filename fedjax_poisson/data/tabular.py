@@ -9,14 +9,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from .blocks import Block, join
+from .blocks import join
 from .columns import Column, FromData, Missing, column_of, encode, flag_values
 from .csv_table import Table, canonical, line_list, listed, read_table
 from .declarations import check_positive, check_table_arguments, checked_levels
 from .layout import lay_out, table_sites
-from .remedies import declare_bounds, declare_levels, option
+from .remedies import option
 from .sites import Sites
-from .suspicion import label_copies, refuse_constants, refuse_spellings, spelling_groups
+from .suspicion import label_copies, refuse_constants, refuse_spellings
+from .table_warnings import learned_facts, people_warnings, split_warnings
 
 Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
 Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
@@ -162,7 +163,7 @@ def table_records(
         column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ",")
         for name in columns
     ]
-    warnings = [*_split_warnings(table.path, labels, layout.train), *_people_warnings(people, len(set(places)))]
+    warnings = [*split_warnings(table.path, labels, layout), *people_warnings(people, len(set(places)))]
     warnings += label_copies(parts, labels)
     levels = checked_levels(categorical)
     block = join(
@@ -186,7 +187,7 @@ def table_records(
         name=os.path.basename(table.path),
         source=table.path,
         notes=notes,
-        warnings=[*_learned_facts(block), *block.warnings, *warnings],
+        warnings=[*learned_facts(block), *block.warnings, *warnings],
     )
 
 
@@ -194,32 +195,6 @@ def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing:
     """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
     declared = any(_declared(each, column.name) not in (None, "from_data") for each in declarations)
     return declared or (missing == "indicate" and bool(column.missing.any()))
-
-
-def _split_warnings(path: str, labels: np.ndarray, train: np.ndarray) -> list[str]:
-    fit, held_out = labels[train], labels[~train]
-    if len(fit) == 0 or fit.min() == fit.max():
-        raise ValueError(
-            f"{path}: all training records have the same label, so nothing can be learned; bring more records, or hold out fewer: "
-            + option("test_fraction", 0.2)
-        )
-    if len(held_out) == 0:
-        return ["no record is held out for testing, so nothing says how good the model is"]
-    if held_out.min() == held_out.max():
-        return ["all test records have the same label, so an AUC is not defined"]
-    return []
-
-
-def _people_warnings(people: Sequence[str] | None, sites: int) -> list[str]:
-    found = ["all records are from one site: nothing is federated, and a sum over one site hides nothing"] * (
-        sites == 1
-    )
-    if people is not None and spelling_groups(people):
-        found.append(
-            "some names of patients differ by case, spaces or leading zeros only: if they are the same people, each is protected "
-            "less than stated; write one of them everywhere"
-        )
-    return found
 
 
 def feature_columns(
@@ -341,22 +316,3 @@ def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
     lines = [line for line, text in zip(table.lines, table.columns[name], strict=True) if text == ""]
     if lines:
         raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
-
-
-def _learned_facts(block: Block) -> list[str]:
-    """One warning for each kind of fact that was taken from the records, with the declaration that would replace it."""
-    how = {
-        "bounds": declare_bounds("age", 0, 110),
-        "categorical": declare_levels("sex", ["F", "M"]),
-        "fill": "[fill] age = 60 in a TOML file (fill={'age': 60} in Python)",
-    }
-    warnings = []
-    for argument, example in how.items():
-        facts = [fact for kind, fact in block.learned if kind == argument]
-        if facts:
-            more = f" and of {len(facts) - 40} more columns" if len(facts) > 40 else ""
-            warnings.append(
-                f"taken from the records, so not covered by epsilon: {argument} {{{', '.join(facts[:40])}}}{more}. "
-                f"Replace these by values that are public whatever the records are, and declare them, such as {example}"
-            )
-    return warnings
