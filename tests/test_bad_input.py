@@ -453,6 +453,7 @@ def test_a_patient_at_several_sites_is_refused_with_the_count_or_declared(tmp_pa
     assert "6 patients have records at more than 1 site (up to 2)" in error and "--sites-per-patient 2" in error
     assert not (tmp_path / "run").exists()
     sites = load_sites(Config(csv=path, **OWN, patient="person", sites_per_patient=2, categorical="from_data"))
+    assert sites.provenance.source == "table.csv"  # a report says nothing about folders of a machine
     assert sites.sites_per_unit == 2 and sites.unit == "patient" and "at most 2 sites" in data.describe(sites)
     assert load(path, drop=["person"]).sites_per_unit == 1
     with pytest.raises(ValueError, match="no column says whose record"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def load_sites(config: Config) -> data.Sites:
       FileNotFoundError: there is no such file or folder; the message says what is expected and where to get it.
       ValueError: the data does not hold what it should; the message names file and row.
     """
-    sites = _table(config) if config.csv is not None else _named(config)
+    sites = _source_by_name(_table(config) if config.csv is not None else _named(config), config.csv or config.data)
     if config.clients is None:
         return sites
     if len(sites.site_names) > 1:
@@ -33,6 +34,14 @@ def load_sites(config: Config) -> data.Sites:
             "its own; leave --clients out."
         )
     return data.dirichlet(sites, config.clients, config.dirichlet_alpha)
+
+
+def _source_by_name(sites: data.Sites, path: str | None) -> data.Sites:
+    """The data with its file's or folder's name as source: where it lies on somebody's machine does not belong into a report."""
+    if path is None or path not in sites.provenance.source:
+        return sites
+    source = sites.provenance.source.replace(path, Path(path).name)
+    return dataclasses.replace(sites, provenance=dataclasses.replace(sites.provenance, source=source))
 
 
 def _named(config: Config) -> data.Sites:
