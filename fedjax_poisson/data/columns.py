@@ -15,6 +15,7 @@ import numpy as np
 
 from .blocks import Block, flags, join
 from .csv_table import canonical, line_list, numeric, numeric_or_none
+from .declarations import LARGEST_VALUE
 from .remedies import declare_bounds, declare_levels, leave_out
 from .suspicion import (
     refuse_dates,
@@ -32,7 +33,6 @@ Missing = Literal["impute", "indicate", "drop", "refuse"]
 _FLAGS = (("0", "1"), ("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"))
 _MOST_SPELLINGS = 40  # more than there are spellings of one pair and of nothing
 _MOST_LEVELS = 50
-_LARGEST = 1e30  # features are float32
 # The share of training values a derived bound leaves outside on each side: one typing error must not set the range.
 _TAIL = 0.005
 
@@ -138,8 +138,8 @@ def encode(
     _refuse_fill(column, fill)
     refuse_dates(column)
     seen = sorted({canonical(text) for text in column.distinct} - {""})
+    refuse_number_as_text(column, parsed)
     if levels == "from_data":
-        refuse_number_as_text(column, parsed)
         refuse_identifier(column, None)
         for group in spelling_groups(seen):
             raise ValueError(
@@ -169,10 +169,10 @@ def _number(
 ) -> Block:
     name, gaps = column.name, np.isnan(values)
     notes, learned = [], []
-    huge = np.flatnonzero(np.abs(np.where(gaps, 0, values)) > _LARGEST)
+    huge = np.flatnonzero(np.abs(np.where(gaps, 0, values)) > LARGEST_VALUE)
     if len(huge):
         raise ValueError(
-            f"{column.path}, line {column.lines[huge[0]]}: a value of column {name!r} is beyond {_LARGEST:g}; correct it or change the unit"
+            f"{column.path}, line {column.lines[huge[0]]}: a value of column {name!r} is beyond {LARGEST_VALUE:g}; correct it or change the unit"
         )
     if bounds is None:
         raise ValueError(
@@ -193,6 +193,11 @@ def _number(
     else:
         lower, upper = float(bounds[0]), float(bounds[1])
         middle, origin = (lower + upper) / 2, "the middle of its public range"
+    if not np.float32(lower) < np.float32(upper):
+        raise ValueError(
+            f"{column.path}: the range {lower!r} to {upper!r} of column {name!r} is too narrow for single precision (24 bits); subtract a "
+            f"constant or change the unit, or {leave_out(name)}"
+        )
     if fill is not None:
         middle, origin = float(fill), "the declared value"
     warnings = value_warnings(column, values, None if bounds == "from_data" else (lower, upper))

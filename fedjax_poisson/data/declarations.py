@@ -15,6 +15,7 @@ from .remedies import declare_bounds, declare_levels, option
 
 FROM_DATA = "from_data"
 MISSING = ("impute", "indicate", "drop", "refuse")
+LARGEST_VALUE = 1e30  # features are float32
 LARGEST_SEED = 2**64 - 1
 
 
@@ -101,9 +102,9 @@ def check_bounds(bounds: Any) -> None:
         if isinstance(pair, str) and pair == FROM_DATA:
             continue
         two = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
-        if not two or not all(is_finite(end) for end in pair) or not pair[0] < pair[1]:
+        if not two or not all(is_finite(end) and abs(end) <= LARGEST_VALUE for end in pair) or not pair[0] < pair[1]:
             raise ValueError(
-                f"bounds of {name!r} are {pair!r}; expected two finite numbers, lower < upper, or 'from_data': "
+                f"bounds of {name!r} are {pair!r}; expected two finite numbers of at most {LARGEST_VALUE:g}, lower < upper, or 'from_data': "
                 + declare_bounds(name)
             )
 
@@ -130,7 +131,8 @@ def checked_drop(drop: Any) -> tuple[str, ...]:
         ValueError: It is one string, or not a sequence of names; a string would be taken letter by letter.
     """
     if isinstance(drop, str) or not isinstance(drop, Sequence):
-        raise ValueError(f"drop is {drop!r}; expected a list of columns, such as ['{drop}']")
+        example = [drop] if isinstance(drop, str) else ["age"]
+        raise ValueError(f"drop is {drop!r}; expected a list of columns, such as {example!r}")
     for name in drop:
         check_column_name("a column of drop", name)
     return tuple(drop)

@@ -123,8 +123,16 @@ def refuse_identifier(column: Column, values: np.ndarray | None) -> None:
         )
         raise ValueError(
             f"{column.path}: column {column.name!r} {what}, as an identifier is; {leave_out(column.name)}, or use it as "
-            f"{option('patient', column.name)}, or keep it by declaring what is public about it: {keep}"
+            f"{option('patient', column.name)}, or keep it by declaring what is public about it: {keep}{_number_hint(column, values)}"
         )
+
+
+def _number_hint(column: Column, values: np.ndarray | None) -> str:
+    """Where to look if a column of text was meant as a number: "12 %" is none."""
+    text = next((text for text in column.distinct if text), "")
+    if values is not None or not any(mark.isdigit() for mark in text):
+        return ""
+    return f". If it should be a number, look at line {column.line_of(text)}: {text!r}"
 
 
 def refuse_number_as_text(column: Column, parsed: Sequence[bool]) -> None:

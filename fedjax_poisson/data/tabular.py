@@ -280,6 +280,7 @@ def _binary_label(
 ) -> tuple[np.ndarray, tuple[str, str], list[str]]:
     texts = [canonical(text) for text in table.columns[label]]
     seen = sorted(set(texts))
+    refuse_spellings(table.path, "label", texts, table.lines)
     if positive is None:
         flags = flag_values(texts)
         if flags is None:
