@@ -50,7 +50,7 @@ def sources(eicu: str | None, dialysis: str | None) -> dict[str, data.Sites]:
         if path is None or not Path(path).exists():
             print(f"skipped: {name} is not here ({path or 'no file given'}); it may not be shipped with the package")
         elif name.startswith("eICU"):
-            found[name] = data.from_eicu(path, min_site_records=2)
+            found[name] = data.from_eicu(path, min_site_records=2, sites_per_patient=2)  # the unit here is the hospital
         else:
             found[name] = data.from_survival_csv(
                 path,

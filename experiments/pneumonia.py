@@ -131,7 +131,7 @@ def measure(
 def summary(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept: rows and their table."""
     models = [model for model in CANDIDATES if any(row["model"] == model for row in rows)]
-    configs = {model: dataclasses.asdict(recipe("pneumonia", data=path.name, model=model)) for model in models}
+    configs = {model: {**dataclasses.asdict(recipe("pneumonia", model=model)), "data": path.name} for model in models}
     return {
         "config": configs,
         "delta": recipe("pneumonia").delta,

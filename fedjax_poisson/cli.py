@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fedjax_poisson.experiment.config import Config, read_config, recipe
+from fedjax_poisson.experiment.config_checks import check_ranges
 
 _FAILED = 2
 _INTERRUPTED = 130  # as shells report a Ctrl-C
@@ -26,7 +27,7 @@ def _setting_fields() -> list[Any]:
         if field.name == "dataset":
             continue
         kind = str(field.type)
-        kind = "str | None" if "dict" in kind else kind  # tables are given in a TOML file
+        kind = "str | None" if "dict" in kind or "list" in kind else kind  # tables and lists are given in a TOML file
         kind = kind if "None" in kind else f"{kind} | None"
         default = "" if field.default is None else f" (default: {field.default})"
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
@@ -41,7 +42,7 @@ Settings = dataclasses.make_dataclass("Settings", _setting_fields(), frozen=True
 
 
 def run(
-    name: Annotated[str, tyro.conf.Positional] = "heart",
+    name: Annotated[str | None, tyro.conf.Positional] = None,
     /,
     settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
     *,
@@ -53,7 +54,7 @@ def run(
 
     Args:
       name: a data set that ships (heart, thyroid, or xray: synthetic pictures), one that needs --data (pneumonia, medmnist, covid), or a TOML
-        file of settings. Each has a recipe of its own; what is given here wins over it.
+        file of settings. Each has a recipe of its own; what is given here wins over it. Default: heart, unless --csv names a table.
       settings: settings of the run.
       out: run folder; default runs/NAME-DATE-TIME.
       resume: go on with the run in this folder, with its own settings.
@@ -68,13 +69,13 @@ def run(
 
     given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
     if resume is not None:
-        if given or out is not None:
+        if given or out is not None or name is not None:
             raise ValueError("--resume goes on with the settings of its folder; give no other settings.")
         if not (resume / "config.toml").exists():
             raise ValueError(f"{resume} holds no config.toml: there is no run to resume.")
         config, folder = read_config(resume / "config.toml"), resume
     else:
-        config = read_config(name, **given) if name.endswith(".toml") else recipe(name, **given)
+        config = _config(name, given)
         label = Path(config.csv).stem if config.csv else config.dataset
         folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=quiet)
@@ -90,6 +91,15 @@ def run(
     page = write_report(folder)
     _print_summary(console, summary, page)
     return 0
+
+
+def _config(name: str | None, given: dict[str, Any]) -> Config:
+    """The settings of `run`: those of a TOML file or of a data set's recipe, and what was given beside them."""
+    if name is not None and Path(name).suffix.lower() == ".toml":
+        return read_config(name, **given)
+    if name is not None and "csv" in given:
+        raise ValueError(f"{name} and --csv {given['csv']} are two sources of data; leave the name or --csv out.")
+    return recipe("heart" if name is None else name, **given)
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -227,6 +237,9 @@ def account(
     from fedjax_poisson.accounting import account as tables
     from fedjax_poisson.mechanisms.types import check_honest
 
+    if senders < 1 or lines < 1:
+        raise ValueError(f"senders={senders} and lines={lines}: at least one of each is needed.")
+    check_ranges({"epsilon": epsilon, "delta": delta, "sampling_rate": sampling_rate, "modulation": modulation})
     check_honest(senders - 1 if honest_senders is None else honest_senders, senders)
     setting = tables.Setting(
         delta=delta,
@@ -281,7 +294,10 @@ def bench(
     }  # fmt: skip
     given = {name: str(value) for name, value in only_simulation.items() if value is not None}
     if given and what != "simulation":
-        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` knows these.")
+        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` knows these; leave them out.")
+    for option, count in (("chunk", chunk), ("rounds-per-call", rounds_per_call), ("devices", devices)):
+        if count is not None and not 1 <= count <= 10**6:
+            raise ValueError(f"--{option} {count}: give a whole number between 1 and 1000000.")
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
     importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main([*arguments, *(["--quick"] if quick else [])])
     return 0

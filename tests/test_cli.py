@@ -341,7 +341,7 @@ def _pictures(path: Path, **changes: object) -> Path:
         "labels": sick.astype(np.int64),
         "classes": np.array(["no_finding", "covid19"]),
         "source": np.where(np.arange(60) < 30, "east", "west"),
-        "patient": np.array([f"p{i // 4:02d}" for i in range(60)]),
+        "patient": np.array([f"p{i // 3:02d}" for i in range(60)]),
         **changes,
     }
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
@@ -448,5 +448,6 @@ def test_bench_calls_the_benchmark_with_its_options(what: str, monkeypatch: pyte
 
 
 def test_bounds_of_one_column_are_two_numbers() -> None:
-    with pytest.raises(ValueError, match=r"\[bounds\] age"):
-        Config(csv="t.csv", label="y", site="s", bounds={"age": "from_data"})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"bounds of 'age' are \[20\].*\[bounds\] age = \[0, 100\]"):
+        Config(csv="t.csv", label="y", site="s", bounds={"age": [20]})
+    Config(csv="t.csv", label="y", site="s", bounds={"age": "from_data", "dose": [0, 5]})

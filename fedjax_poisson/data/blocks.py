@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ class Block(NamedTuple):
         binary: bool `[k]`.
         notes: What was done.
         learned: What was taken from the data, as (argument of `from_csv` that would declare it, the declaration).
+        warnings: What a user must hear.
     """
 
     names: tuple[str, ...]
@@ -26,6 +28,7 @@ class Block(NamedTuple):
     binary: np.ndarray
     notes: tuple[str, ...] = ()
     learned: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Quantity(NamedTuple):
@@ -76,7 +79,7 @@ def join(blocks: Sequence[Block]) -> Block:
         ValueError: Two features have the same name.
     """
     names = tuple(name for block in blocks for name in block.names)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"two features would be called {twice[0]!r}; rename a column")
     return Block(
@@ -86,4 +89,5 @@ def join(blocks: Sequence[Block]) -> Block:
         np.concatenate([block.binary for block in blocks]),
         tuple(note for block in blocks for note in block.notes),
         tuple(fact for block in blocks for fact in block.learned),
+        tuple(warning for block in blocks for warning in block.warnings),
     )

@@ -122,6 +122,7 @@ def from_covidx(
     test_list: str = "test.txt",
     classes: Sequence[str] = ("negative", "positive"),
     size: int = 64,
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
 ) -> Sites:
     """Read COVIDx with its official split; the source of a picture is its site.
@@ -135,6 +136,8 @@ def from_covidx(
         classes: Class names in label order: `("negative", "positive")` for the B versions, `("normal", "pneumonia",
             "COVID-19")` for the A versions.
         size: Side in pixels.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sources with fewer pictures are merged into "other".
 
     Returns:
@@ -173,6 +176,7 @@ def from_covidx(
         source=f"COVIDx, {folder}",
         unit_is_patient=True,
         size=size,
+        sites_per_patient=sites_per_patient,
         min_site_records=min_site_records,
         warnings=(_CONFOUNDED,),
     )

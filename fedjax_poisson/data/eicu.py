@@ -70,6 +70,7 @@ def from_eicu(
     *,
     site: Literal["hospital", "region"] = "hospital",
     indicators: bool = False,
+    sites_per_patient: int = 1,
     min_site_records: int = 2,
     test_fraction: float = 0.34,
     split_seed: int = 0,
@@ -81,6 +82,8 @@ def from_eicu(
             file that joins them.
         site: What a site is: the hospital (186 in the demo) or the region of the United States.
         indicators: Whether to add a 0/1 feature for each variable that says whether it was measured.
+        sites_per_patient: The most sites that a patient may have stays at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs). In the demo 18 patients were at two hospitals.
         min_site_records: Sites with fewer stays are merged into "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
@@ -90,7 +93,7 @@ def from_eicu(
 
     Raises:
         FileNotFoundError: The path, or one of the tables, is not there.
-        ValueError: A column is missing or holds something else than it should.
+        ValueError: A column is missing or holds something else than it should, or a patient is at more sites than allowed.
     """
     if site not in ("hospital", "region"):
         raise ValueError(f"site is {site!r}; expected 'hospital' or 'region'")
@@ -112,6 +115,8 @@ def from_eicu(
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
+        sites_per_patient=sites_per_patient,
+        source=table.path,
     )
     return table_sites(
         block,

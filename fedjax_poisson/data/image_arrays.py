@@ -25,6 +25,7 @@ def from_image_arrays(
     site: Sequence[str] | np.ndarray | None = None,
     patient: Sequence[str] | np.ndarray | None = None,
     train: np.ndarray | None = None,
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -43,6 +44,8 @@ def from_image_arrays(
         site: n names; one site called "all" if None.
         patient: n names; the patient is then the privacy unit, and the image is if None.
         train: bool `[n]`, an official split; made here by patient if None.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer pictures are merged into "other".
         test_fraction: Fraction of each site's patients held out, where no split is given.
         split_seed: Seed of that split.
@@ -72,6 +75,8 @@ def from_image_arrays(
         test_fraction=test_fraction,
         split_seed=split_seed,
         train=None if train is None else np.asarray(train, bool),
+        sites_per_patient=sites_per_patient,
+        source=source,
     )
     return image_sites(
         pixels, labels, layout, tuple(classes), Provenance(name=name, source=source, notes=tuple(notes)), warnings
@@ -87,6 +92,7 @@ def from_image_npz(
     site: str | None = None,
     patient: str | None = None,
     only: Mapping[str, str] | None = None,
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -102,6 +108,8 @@ def from_image_npz(
         site: Key of the array that says where a picture is from; one site called "all" if None.
         patient: Key of the array that says whose picture it is; the image is the privacy unit if None.
         only: Values that other arrays must have, such as `{"source": "nih"}`; other pictures are left out.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer pictures are merged into "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
@@ -147,6 +155,7 @@ def from_image_npz(
         source=str(file),
         site=None if site is None else arrays[site][chosen],
         patient=None if patient is None else arrays[patient][chosen],
+        sites_per_patient=sites_per_patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
@@ -193,6 +202,7 @@ def image_sites(
         train=layout.train,
         group=layout.group,
         unit=layout.unit,
+        sites_per_unit=layout.sites_per_unit,
         feature_names=("gray",) if channels == 1 else ("red", "green", "blue"),
         feature_bounds=np.tile(np.array([[0, 1]], np.float32), (channels, 1)),
         binary=np.zeros(channels, bool),

@@ -36,6 +36,7 @@ def from_image_folder(
     channels: int = 1,
     classes: Sequence[str] | None = None,
     patient: str | None = None,
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -50,6 +51,8 @@ def from_image_folder(
         patient: Regular expression whose first group, found in the file name, is the patient, for example
             `"^([A-Z0-9]+)_"`. None makes the image the privacy unit; files of identical content then count as one
             record of one group.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer pictures are merged into "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
@@ -81,6 +84,7 @@ def from_image_folder(
         unit_is_patient=patient is not None,
         size=size,
         channels=channels,
+        sites_per_patient=sites_per_patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
@@ -132,6 +136,7 @@ def assemble(
     unit_is_patient: bool,
     size: int,
     channels: int = 1,
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -166,13 +171,15 @@ def assemble(
         test_fraction=test_fraction,
         split_seed=split_seed,
         train=np.array([bool(entry.train) for entry in entries]) if official else None,
+        sites_per_patient=sites_per_patient,
+        people_are_patients=unit_is_patient,
+        source=source,
     )
     if not unit_is_patient:
         # The groups are copies of one file, not people: they share a side of the split and the image stays the unit.
         copies = len(layout.group) - len(np.unique(layout.group))
         if copies:
             notes.append(f"{copies} files repeat another file's content; copies stay on one side of the split")
-        layout = layout._replace(unit="record", warnings=())
     pixels = np.stack([decode_image(entry.path, size, channels) for entry in entries])
     return image_sites(
         pixels, labels, layout, classes, Provenance(name=name, source=source, notes=tuple(notes)), warnings

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .blocks import Block
+from .declarations import check_whole
+from .remedies import option
 from .sites import Provenance, Sites, Unit
-from .splitting import shared_group_warning, split_by_group
+from .splitting import check_sites_per_patient, split_by_group
 
 
 class Layout(NamedTuple):
@@ -24,6 +26,7 @@ class Layout(NamedTuple):
         notes: What was done.
         warnings: What weakens a privacy claim.
         uncovered: As in `Sites`.
+        sites_per_unit: The most sites that one unit may have records at.
     """
 
     site: np.ndarray
@@ -34,6 +37,7 @@ class Layout(NamedTuple):
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     uncovered: tuple[tuple[str, str], ...] = ()
+    sites_per_unit: int = 1
 
 
 def lay_out(
@@ -45,6 +49,9 @@ def lay_out(
     test_fraction: float,
     split_seed: int,
     train: np.ndarray | None = None,
+    sites_per_patient: int = 1,
+    people_are_patients: bool = True,
+    source: str = "the data",
 ) -> Layout:
     """Make sites, groups and the split.
 
@@ -56,10 +63,18 @@ def lay_out(
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
         train: bool `[n]`, an official split that is kept as it is.
+        sites_per_patient: The most sites that a patient may have records at.
+        people_are_patients: Whether `people` are privacy units; else they only share a side of the split (copies of a file).
+        source: Where the records are from, for messages.
 
     Returns:
         The layout, sites in the order of their names.
+
+    Raises:
+        ValueError: A patient has records at more sites, or an argument is out of range.
     """
+    check_whole("min_site_records", min_site_records, 1)
+    check_whole("sites_per_patient", sites_per_patient, 1)
     names, codes = np.unique(np.asarray(places, str), return_inverse=True)
     site_names, site, merged = merge_small_sites([str(name) for name in names], codes, min_site_records)
     notes: list[str] = []
@@ -77,13 +92,18 @@ def lay_out(
         if len(site_names) == 1:
             warnings.append(
                 f"merging sites with fewer than {min_site_records} records left only one, so nothing is federated; "
-                "lower min_site_records"
+                f"allow smaller ones: {option('min_site_records', max(1, min_site_records // 2))}"
             )
-    unit: Unit = "record" if people is None else "patient"
+    unit: Unit = "record" if people is None or not people_are_patients else "patient"
+    if unit == "record" and sites_per_patient > 1:
+        raise ValueError(
+            f"sites_per_patient is {sites_per_patient}, but no patients are named; name them, or leave it at 1"
+        )
     group = np.arange(len(site), dtype=np.int64)
     if people is not None:
         group = np.unique(np.asarray(people, str), return_inverse=True)[1].astype(np.int64)
-        warnings += shared_group_warning(group, site)
+    if unit == "patient":
+        check_sites_per_patient(group, site, sites_per_patient, source)
     if train is None:
         train = split_by_group(group, site, labels, test_fraction=test_fraction, seed=split_seed)
         notes.append(
@@ -92,7 +112,9 @@ def lay_out(
         )
     else:
         notes.append("official split")
-    return Layout(site, site_names, group, unit, train, tuple(notes), tuple(warnings), tuple(uncovered))
+    return Layout(
+        site, site_names, group, unit, train, tuple(notes), tuple(warnings), tuple(uncovered), sites_per_patient
+    )
 
 
 def merge_small_sites(
@@ -146,6 +168,7 @@ def table_sites(
         train=layout.train,
         group=layout.group,
         unit=layout.unit,
+        sites_per_unit=layout.sites_per_unit,
         feature_names=block.names,
         feature_bounds=block.bounds.astype(np.float32),
         binary=block.binary,

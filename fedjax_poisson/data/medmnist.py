@@ -262,7 +262,7 @@ def _flag_of(file: pathlib.Path) -> str:
     match = re.match(r"[a-z]+mnist(3d)?", file.name.lower())
     if not match:
         raise ValueError(
-            f"{file}: the file's name does not begin with a data set's; give flag=, one of {', '.join(FLAGS)}"
+            f"{file}: the file's name does not begin with a data set's; name it so (or give flag= in Python), one of {', '.join(FLAGS)}"
         )
     if match.group(1):
         raise ValueError(

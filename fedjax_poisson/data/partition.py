@@ -16,23 +16,30 @@ from .sites import Sites
 _TRIES = 1000
 
 
-def by_site(sites: Sites, values: Sequence[str] | np.ndarray) -> Sites:
+def by_site(sites: Sites, values: Sequence[str] | np.ndarray, *, sites_per_patient: int = 1) -> Sites:
     """Cut the records anew along a given attribute, one value for each record.
 
     Args:
         sites: The data.
         values: n strings or numbers; each different one becomes a site, in sorted order.
+        sites_per_patient: The most of the new sites that a patient may have records at.
 
     Returns:
         The same records and split, with new sites.
 
     Raises:
-        ValueError: The length is wrong.
+        ValueError: The length is wrong, or a patient has records at more sites.
     """
     if len(values) != len(sites.features):
         raise ValueError(f"{len(values)} values for {len(sites.features)} records; one value for each record is needed")
     names, codes = np.unique(np.asarray(values).astype(str), return_inverse=True)
-    return _with_sites(sites, codes, tuple(str(name) for name in names), f"sites cut along {len(names)} given values")
+    return _with_sites(
+        sites,
+        codes,
+        tuple(str(name) for name in names),
+        f"sites cut along {len(names)} given values",
+        sites_per_patient,
+    )
 
 
 def dirichlet(sites: Sites, count: int, alpha: float, *, seed: int = 0, min_groups: int = 2) -> Sites:
@@ -143,6 +150,8 @@ def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"site {s}" for s in range(count))
 
 
-def _with_sites(sites: Sites, codes: np.ndarray, names: tuple[str, ...], note: str) -> Sites:
+def _with_sites(sites: Sites, codes: np.ndarray, names: tuple[str, ...], note: str, sites_per_unit: int = 1) -> Sites:
     provenance = dataclasses.replace(sites.provenance, notes=(*sites.provenance.notes, note))
-    return dataclasses.replace(sites, site=codes.astype(np.int32), site_names=names, provenance=provenance)
+    return dataclasses.replace(
+        sites, site=codes.astype(np.int32), site_names=names, provenance=provenance, sites_per_unit=sites_per_unit
+    )

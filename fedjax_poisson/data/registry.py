@@ -38,6 +38,6 @@ def load(name: str, **options: Any) -> Sites:
         known = ", ".join(sorted(LOADERS))
         raise ValueError(
             f"no data set called {name!r} ships with the package; there are: {known}. "
-            "For your own table use data.from_csv"
+            "For your own table use --csv FILE (data.from_csv in Python)"
         )
     return LOADERS[name](**options)

@@ -13,6 +13,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from .declarations import check_whole
+from .splitting import check_sites_per_patient
+
 Unit = Literal["record", "patient"]
 
 
@@ -63,6 +66,8 @@ class Sites:
         warnings: What a user must hear before trusting a privacy claim on this data; empty if nothing.
         uncovered: Facts that were taken from the records and go into what a run shows, so that no epsilon covers them, each with the declaration
             that would replace it.
+        sites_per_unit: The most sites that one unit has records at, a public bound: such a unit moves that many sums at once
+            and is charged for it (`splitting.check_sites_per_patient`). 1 where the record is the unit.
     """
 
     features: np.ndarray
@@ -79,6 +84,7 @@ class Sites:
     provenance: Provenance
     warnings: tuple[str, ...] = ()
     uncovered: tuple[tuple[str, str], ...] = ()
+    sites_per_unit: int = 1
 
     def __post_init__(self) -> None:
         _check_arrays(self)
@@ -200,7 +206,8 @@ def describe(sites: Sites) -> str:
         labels = ", ".join(f"{c} {p:.0%}" for c, p in zip(sites.class_names, share, strict=True))
         lines.append(f"  {name:<{width}}  train {fit:>6}  test {held_out:>6}  {labels}")
     if sites.unit == "patient":
-        lines.append(f"  {len(np.unique(sites.group))} patients")
+        each = "one site" if sites.sites_per_unit == 1 else f"at most {sites.sites_per_unit} sites"
+        lines.append(f"  {len(np.unique(sites.group))} patients, each at {each}")
     lines.append(f"  source: {sites.provenance.source}; licence: {sites.provenance.licence}")
     lines += [f"  note: {note}" for note in sites.provenance.notes]
     lines += [f"  WARNING: {warning}" for warning in sites.warnings]
@@ -213,6 +220,17 @@ def _spread(mask: np.ndarray, axes: int) -> np.ndarray:
 
 
 def _check_arrays(sites: Sites) -> None:
+    for field in ("features", "labels", "site", "train", "group", "feature_bounds", "binary"):
+        if not isinstance(getattr(sites, field), np.ndarray):
+            kind = type(getattr(sites, field)).__name__
+            raise ValueError(f"{field} is a {kind}; expected a NumPy array: wrap it in numpy.asarray")
+    for field in ("site_names", "feature_names", "class_names"):
+        names = getattr(sites, field)
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{field} is {names!r}; expected a tuple of text")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{field} holds {twice!r} twice; rename one of them")
     if sites.features.ndim not in (2, 4) or sites.features.dtype != np.float32:
         raise ValueError(
             f"features are {sites.features.dtype} of shape {sites.features.shape}; "
@@ -237,9 +255,10 @@ def _check_arrays(sites: Sites) -> None:
                 f"{field} is {array.dtype} of shape {array.shape}; expected {expected}: cast or reshape it when loading"
             )
     if len(sites.feature_names) != width:
-        raise ValueError(f"{len(sites.feature_names)} feature names for {width} features")
+        raise ValueError(f"{len(sites.feature_names)} feature names for {width} features; name each once")
     if sites.unit not in ("record", "patient"):
         raise ValueError(f"unit is {sites.unit!r}; expected 'record' or 'patient'")
+    check_whole("sites_per_unit", sites.sites_per_unit, 1, None if sites.unit == "patient" else 1)
 
 
 def _check_values(sites: Sites) -> None:
@@ -281,4 +300,6 @@ def _check_split(sites: Sites) -> None:
             f"{rows[:6].tolist()}; a patient's records must stay on one side of the split"
         )
     if not sites.train.any():
-        raise ValueError("no record is in the training split")
+        raise ValueError("no record is in the training split; lower test_fraction or bring more records")
+    if sites.unit == "patient":
+        check_sites_per_patient(sites.group, sites.site, sites.sites_per_unit, sites.provenance.name)

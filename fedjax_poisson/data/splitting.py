@@ -1,8 +1,10 @@
-"""Training and test split by patient, within each site, stratified by label."""
+"""Training and test split by patient, within each site, stratified by label; and at how many sites a patient may be."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from .remedies import option
 
 
 def split_by_group(
@@ -51,21 +53,39 @@ def split_by_group(
     return ~held_out[member]
 
 
-def shared_group_warning(group: np.ndarray, site: np.ndarray) -> list[str]:
-    """What to say where patients have records at more than one site; nothing if none has.
+def check_sites_per_patient(group: np.ndarray, site: np.ndarray, allowed: int, name: str = "the data") -> None:
+    """Refuse patients who have records at more sites than were allowed for.
+
+    What a patient at k sites costs (proved). Site s clips the patient's contribution to a vector v_s with |v_s|_2 <= C and
+    |v_s,j| <= c. Leaving the patient out moves the sum over the sites by d = v_1 + ... + v_k, so by the triangle inequality
+    |d|_2 <= k C and |d_j| <= k c in every coordinate; equal v_s attain both, so no smaller bound holds. A site's sum that is
+    clamped afterwards moves by no more in any coordinate, since a clamp is 1-Lipschitz there. The embedding draws each
+    coordinate from the law of the sum alone, and its Renyi curve is the supremum over all shifts within a norm and a
+    step: a patient at k sites is covered by the curve with both multiplied by k (`norm_ratio` stays, `step_ratio` is
+    k times as large); where the curve is quadratic, k^2 times the cost. The same k serves a release in blocks, one for
+    each site, whose shift is at most sqrt(k) C.
+
+    Sampling by the sites (proved): k independent coins of rate q put the patient into a round with probability
+    q' = 1 - (1 - q)^k, at one to k sites. Given that, the released law is a mixture of laws whose shifts are within k steps;
+    exp((a - 1) D_a) is convex in either argument, so the mixture costs no more than its worst part: charge the sampled
+    curve at rate q' with both bounds multiplied by k. At rate q it would be too cheap.
 
     Args:
-        group: int64 `[n]`.
+        group: int64 `[n]`, whose record it is.
         site: int32 `[n]`.
+        allowed: The most sites a patient may have records at.
+        name: Of the data, for the message.
 
-    Returns:
-        No sentence or one.
+    Raises:
+        ValueError: A patient has records at more; with the count of such patients and the remedy.
     """
-    pairs = np.unique(np.stack([group, site]), axis=1)[0]
-    shared = int((np.unique(pairs, return_counts=True)[1] > 1).sum())
-    if not shared:
-        return []
-    return [
-        f"{shared} patients have records at more than one site: a patient-level guarantee then holds at each site for "
-        "itself, not for a person's records at all sites"
-    ]
+    # Codes below the product of two counts of at most n: no overflow of int64 for any n that fits memory.
+    pairs = np.unique(np.unique(group, return_inverse=True)[1].astype(np.int64) * (int(site.max()) + 1) + site)
+    spread = np.unique(pairs // (int(site.max()) + 1), return_counts=True)[1]
+    beyond, most = int((spread > allowed).sum()), int(spread.max())
+    if beyond:
+        raise ValueError(
+            f"{name}: {beyond} patient{'s have' if beyond > 1 else ' has'} records at more than {allowed} site{'s' if allowed > 1 else ''} "
+            f"(up to {most}), and would move the sums of all of them. Keep each patient's records of one site, or merge those "
+            f"sites, or pay for it, {most} times the step in the privacy account: {option('sites_per_patient', most)}"
+        )

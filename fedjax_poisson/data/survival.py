@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .columns import Missing, flag_values
+from .columns import Missing, column_of, flag_values
 from .csv_table import Table, line_list, numeric, read_table
+from .declarations import check_table_arguments, is_finite
+from .remedies import option
 from .sites import Sites
+from .suspicion import refuse_thousands
 from .tabular import Bounds, Levels, feature_columns, refuse_missing, table_records, without_gaps
 
 
@@ -41,6 +44,7 @@ def from_survival_csv(
     missing: Missing = "impute",
     fill: Mapping[str, float] | None = None,
     drop: Sequence[str] = (),
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.34,
     split_seed: int = 0,
@@ -66,6 +70,7 @@ def from_survival_csv(
         missing: What to do about missing values.
         fill: Values for missing numbers by column.
         drop: Columns to leave out.
+        sites_per_patient: The most sites that a patient may have records at.
         min_site_records: Sites with fewer records are merged into the site "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
@@ -80,6 +85,23 @@ def from_survival_csv(
         ValueError: As for `from_csv`; or a time or event is missing or malformed, or all labels are equal; the message names
             the line.
     """
+    if horizon is not None and not (is_finite(horizon) and horizon > 0):
+        raise ValueError(f"horizon is {horizon!r}; expected a positive time in the unit of {time!r}, or None")
+    check_table_arguments(
+        event=event,
+        site=site,
+        time=time,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        drop=drop,
+        sites_per_patient=sites_per_patient,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     columns = feature_columns(table, event, site, patient, drop, categorical, bounds, fill, time=time)
     table, dropped = without_gaps(table, [event, time, *columns], missing)
@@ -91,8 +113,6 @@ def from_survival_csv(
         ["no horizon: label 1 = the event was seen"],
     )
     if horizon is not None:
-        if not horizon > 0:
-            raise ValueError(f"horizon is {horizon}; expected a positive time in the unit of {time!r}, or None")
         kept = np.flatnonzero((seen & (times <= horizon)) | (times >= horizon))
         lost = len(times) - len(kept)
         table = table._replace(
@@ -120,6 +140,7 @@ def from_survival_csv(
         bounds=bounds,
         missing=missing,
         fill=fill,
+        sites_per_patient=sites_per_patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
@@ -129,8 +150,9 @@ def from_survival_csv(
 
 
 def _times(table: Table, name: str) -> np.ndarray:
-    refuse_missing(table, name, "time", "fill them in, or leave such records out with missing='drop'")
+    refuse_missing(table, name, "time", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     comma = table.delimiter != ","
+    refuse_thousands(column_of(table.path, name, table.columns[name], table.lines, np.ones(0, bool), comma))
     for text, line in zip(table.columns[name], table.lines, strict=True):
         parsed = numeric([text], comma)
         if parsed is None or parsed[0] < 0:
@@ -139,7 +161,7 @@ def _times(table: Table, name: str) -> np.ndarray:
 
 
 def _events(table: Table, name: str) -> np.ndarray:
-    refuse_missing(table, name, "event", "fill them in, or leave such records out with missing='drop'")
+    refuse_missing(table, name, "event", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     parsed = flag_values(table.columns[name])
     if parsed is None:
         odd = [line for line, text in zip(table.lines, table.columns[name], strict=True) if flag_values([text]) is None]

@@ -10,11 +10,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from .blocks import Block, join
-from .columns import Column, FromData, Missing, encode, flag_values
-from .csv_table import Table, canonical, line_list, read_table
+from .blocks import join
+from .columns import Column, FromData, Missing, column_of, encode, flag_values
+from .csv_table import Table, canonical, line_list, listed, read_table
+from .declarations import check_positive, check_table_arguments, checked_levels
 from .layout import lay_out, table_sites
+from .remedies import option
 from .sites import Sites
+from .suspicion import label_copies, refuse_constants, refuse_spellings
+from .table_warnings import learned_facts, people_warnings, split_warnings
 
 Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
 Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
@@ -33,6 +37,7 @@ def from_csv(
     missing: Missing = "impute",
     fill: Mapping[str, float] | None = None,
     drop: Sequence[str] = (),
+    sites_per_patient: int = 1,
     min_site_records: int = 20,
     test_fraction: float = 0.34,
     split_seed: int = 0,
@@ -64,6 +69,8 @@ def from_csv(
             "refuse" stops at the first.
         fill: Values for missing numbers by column.
         drop: Columns to leave out.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer records are merged into the site "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
@@ -75,16 +82,30 @@ def from_csv(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A column does not exist, the label is not binary, a site, label or patient is missing, a value is
-            outside its declared levels, or the file is malformed; the message names column, line and remedy.
+        ValueError: An argument has the wrong type, a column does not exist, the label is not binary, a site, label or patient
+            is missing, a value is outside its declared levels, a column is an identifier, a date, constant or a copy of the
+            label, or the file is malformed; the message names column, line and remedy.
     """
+    check_positive(positive)
+    check_table_arguments(
+        label=label,
+        site=site,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        drop=drop,
+        sites_per_patient=sites_per_patient,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     columns = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
-    if missing not in ("impute", "indicate", "drop", "refuse"):
-        raise ValueError(f"missing is {missing!r}; expected 'impute', 'indicate', 'drop' or 'refuse'")
     table, dropped = without_gaps(table, [label, *columns], missing)
     refuse_missing(table, site, "site", "name every record's site")
-    refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
+    refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     labels, class_names, coded = _binary_label(table, label, positive)
     return table_records(
         table,
@@ -97,6 +118,7 @@ def from_csv(
         bounds=bounds,
         missing=missing,
         fill=fill,
+        sites_per_patient=sites_per_patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
@@ -116,6 +138,7 @@ def table_records(
     bounds: Bounds,
     missing: Missing,
     fill: Mapping[str, float] | None,
+    sites_per_patient: int,
     min_site_records: int,
     test_fraction: float,
     split_seed: int,
@@ -124,26 +147,39 @@ def table_records(
     """Records of a table whose labels are known, int32 `[n]`; the other arguments are those of `from_csv`."""
     if patient is not None:
         refuse_missing(table, patient, "patient", "give every record a patient")
+    places = [canonical(text) for text in table.columns[site]]
+    people = None if patient is None else [canonical(text) for text in table.columns[patient]]
+    refuse_spellings(table.path, "site", places, table.lines)
     layout = lay_out(
         labels,
-        [canonical(text) for text in table.columns[site]],
-        None if patient is None else [canonical(text) for text in table.columns[patient]],
+        places,
+        people,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
+        sites_per_patient=sites_per_patient,
+        source=table.path,
     )
+    parts = [
+        column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ",")
+        for name in columns
+    ]
+    warnings = [*split_warnings(table.path, labels, layout), *people_warnings(people, len(set(places)))]
+    warnings += label_copies(parts, labels)
+    levels = checked_levels(categorical)
     block = join(
         [
             encode(
-                Column(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ","),
-                levels=_declared(categorical, name),
-                bounds=_declared(bounds, name),
+                column,
+                levels=_declared(levels, column.name),
+                bounds=_declared(bounds, column.name),
                 missing=missing,
-                fill=(fill or {}).get(name),
+                fill=(fill or {}).get(column.name),
             )
-            for name in columns
+            for column in parts
         ]
     )
+    refuse_constants([column for column in parts if not _speaks_of(column, (categorical, bounds), missing)])
     return table_sites(
         block,
         labels,
@@ -152,9 +188,16 @@ def table_records(
         name=os.path.basename(table.path),
         source=table.path,
         notes=notes,
-        uncovered=_learned_facts(block),
+        warnings=[*block.warnings, *warnings],
+        uncovered=learned_facts(block),
         identity=table_identity(table),
     )
+
+
+def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing: Missing) -> bool:
+    """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
+    declared = any(_declared(each, column.name) not in (None, "from_data") for each in declarations)
+    return declared or (missing == "indicate" and bool(column.missing.any()))
 
 
 def feature_columns(
@@ -177,17 +220,25 @@ def feature_columns(
     for role, name in roles.items():
         table.column(name, role)
     if len(set(roles.values())) < len(roles):
-        raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {roles}")
+        given = ", ".join(f"{role} {name!r}" for role, name in roles.items())
+        raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {given}")
+    role_of = {name: role for role, name in roles.items()}
     for name in drop:
         table.column(name, "drop")
-    columns = [name for name in table.columns if name not in (*roles.values(), *drop)]
+        if name in role_of:
+            raise ValueError(
+                f"{table.path}: drop names the column {name!r}, which is the {role_of[name]}; name it once"
+            )
+    unused = {*role_of, *drop}
+    columns = [name for name in table.columns if name not in unused]
     if not columns:
         raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
     for role, declared in (("categorical", categorical), ("bounds", bounds), ("fill", fill)):
         for name in declared if isinstance(declared, Mapping) else ():
             table.column(name, role)
-            if name not in columns:
-                raise ValueError(f"{role} names the column {name!r}, which is dropped or is the label, site or patient")
+            if name in unused:
+                what = f"is the {role_of[name]}" if name in role_of else "is dropped"
+                raise ValueError(f"{role} names the column {name!r}, which {what}; leave it out of {role}")
     both = set(categorical if isinstance(categorical, Mapping) else ()) & set(
         bounds if isinstance(bounds, Mapping) else ()
     )
@@ -213,12 +264,14 @@ def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[
         if gaps and missing == "refuse":
             raise ValueError(
                 f"{table.path}, line {line}: no value in {', '.join(gaps)}; "
-                "fill it in, or pass missing='impute', 'indicate' or 'drop'"
+                f"fill it in, or take another policy: {option('missing', 'impute')}, 'indicate' or 'drop'"
             )
         if not gaps:
             kept.append(row)
     if not kept:
-        raise ValueError(f"{table.path}: every record has a missing value, so missing='drop' leaves none; use 'impute'")
+        raise ValueError(
+            f"{table.path}: every record has a missing value, so 'drop' leaves none; use {option('missing', 'impute')}"
+        )
     columns = {name: [values[row] for row in kept] for name, values in table.columns.items()}
     count = len(table.lines) - len(kept)
     notes = [f"{count} of {len(table.lines)} records with a missing value dropped"] if count else []
@@ -230,6 +283,7 @@ def _binary_label(
 ) -> tuple[np.ndarray, tuple[str, str], list[str]]:
     texts = [canonical(text) for text in table.columns[label]]
     seen = sorted(set(texts))
+    refuse_spellings(table.path, "label", texts, table.lines)
     if positive is None:
         flags = flag_values(texts)
         if flags is None:
@@ -240,7 +294,7 @@ def _binary_label(
             raise ValueError(
                 f"{table.path}: the label {label!r} is not binary: it has {len(seen)} values, {', '.join(seen[:8])}"
                 f"{', ...' if len(seen) > 8 else ''}{where}. "
-                f"Say which count as 1, for example positive={seen[-1]!r}"
+                f"Say which count as 1, for example {option('positive', seen[-1])}"
             )
         labels = np.array(flags).astype(np.int32)
         names, note = (f"{label}=0", f"{label}=1"), []
@@ -249,13 +303,15 @@ def _binary_label(
         unknown = [value for value in wanted if value not in seen]
         if unknown:
             raise ValueError(
-                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {', '.join(seen)}"
+                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {listed(seen)}"
             )
         labels = np.isin(texts, wanted).astype(np.int32)
         names = (f"{label} other", f"{label}={'|'.join(wanted)}")
         note = [f"label 1 = {label} in ({', '.join(wanted)}), 0 = any other value"]
     if labels.min() == labels.max():
-        raise ValueError(f"{table.path}: every record has the same label ({labels[0]}); there is nothing to learn")
+        raise ValueError(
+            f"{table.path}: every record has the same label ({labels[0]}), so there is nothing to learn; bring records of both kinds"
+        )
     return labels, names, note
 
 
@@ -270,21 +326,3 @@ def table_identity(table: Table) -> str:
     """What names a table on a ledger: its file's name and the names of its columns, whatever part they play in a run."""
     columns = "\n".join(sorted(table.columns))
     return f"{os.path.basename(table.path)}, {len(table.columns)} columns {hashlib.sha256(columns.encode()).hexdigest()[:12]}"
-
-
-_WORDS = {"bounds": "ranges of numbers", "categorical": "levels of text columns", "fill": "values for missing numbers"}
-
-
-def _learned_facts(block: Block) -> list[tuple[str, str]]:
-    """Each kind of fact that was taken from the records, with the declaration that would replace it."""
-    found = []
-    for argument, words in _WORDS.items():
-        facts = [fact for kind, fact in block.learned if kind == argument]
-        if facts:
-            found.append(
-                (
-                    f"{words} were taken from the records: {argument} = {{{', '.join(facts)}}}",
-                    f"{argument} that are public whatever the records are",
-                )
-            )
-    return found

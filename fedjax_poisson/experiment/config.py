@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from fedjax_poisson.experiment import config_checks
 from fedjax_poisson.experiment.checkpoint import write_atomic
 from fedjax_poisson.experiment.recipes import recipe_for
 
@@ -29,10 +30,17 @@ class Config:
       label: label column of the table.
       site: site column of the table.
       patient: patient column of the table; makes the patient the privacy unit.
-      positive: label value that counts as 1, or several separated by commas; needed where it is not obvious.
+      positive: label value that counts as 1, or several separated by commas (a list in TOML); needed where it is not obvious.
       categorical: public levels of text columns: a table column -> levels in TOML, or "from_data" (not covered by epsilon).
       bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, or "from_data" (not covered by epsilon).
-      drop: columns to leave out, separated by commas.
+      fill: public values for missing numbers: a table column -> number in TOML; default: the middle of the declared range.
+      missing: what becomes of a missing value: "impute", "indicate" (and say so in a feature), "drop" the record, or "refuse".
+      drop: columns to leave out, separated by commas (a list in TOML).
+      delimiter: the character between fields; default: found from the header.
+      encoding: text encoding of the table, such as latin-1.
+      test_fraction: share of each site's patients that is held out for testing.
+      split_seed: seed of that choice.
+      sites_per_patient: the most sites that a patient may have records at; each multiplies the step in the privacy account.
       min_site_records: a site with fewer records joins the site "other".
       epsilon: privacy budget for everything released, standardisation included.
       delta: delta of the budget.
@@ -82,10 +90,17 @@ class Config:
     label: str | None = None
     site: str | None = None
     patient: str | None = None
-    positive: str | None = None
-    categorical: str | dict[str, list[str]] | None = None
-    bounds: str | dict[str, list[float]] | None = None
-    drop: str | None = None
+    positive: str | list[str] | None = None
+    categorical: Literal["from_data"] | dict[str, list[str] | str] | None = None
+    bounds: Literal["from_data"] | dict[str, list[float] | str] | None = None
+    fill: dict[str, float] | None = None
+    missing: Literal["impute", "indicate", "drop", "refuse"] = "impute"
+    drop: str | list[str] | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8-sig"
+    test_fraction: float = 0.34
+    split_seed: int = 0
+    sites_per_patient: int = 1
     min_site_records: int = 20
     epsilon: float = 1.0
     delta: float = 1e-4
@@ -119,50 +134,9 @@ class Config:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("standardize_share", 0, 1),
-            ("evaluation_share", 0, 1),
-            ("average_share", 0, 1),
-            ("momentum", 0, 1),
-            ("delta", 0, 1),
-        ):
-            value = getattr(self, name)
-            inside = (
-                low < value < high
-                if name in ("standardize_share", "evaluation_share", "delta")
-                else low <= value <= high
-            )
-            if not inside:
-                raise ValueError(f"{name}={value} must lie between {low} and {high}.")
-        if self.ledger_epsilon is not None and self.ledger is None:
-            raise ValueError("ledger_epsilon is the budget of a shared ledger; name its file with --ledger FILE.")
-        for name in ("epsilon", "learning_rate", "nonprivate_rate", "dirichlet_alpha", "ledger_epsilon"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name}={value} must be positive.")
-        for name, least in (("rounds", 1), ("width", 1), ("clients", 2), ("training_units", 1), ("largest_site", 1)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}.")
-        if self.csv is not None and (self.label is None or self.site is None):
-            raise ValueError(
-                "A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN."
-            )
-        if self.csv is not None and self.data is not None:
-            raise ValueError("--csv is a table and --data is pictures: a run has one of them.")
-        if self.csv is None:
-            only_tables = ("label", "site", "patient", "positive", "categorical", "bounds", "drop")
-            given = [name for name in only_tables if getattr(self, name) is not None]
-            if given:
-                raise ValueError(f"{', '.join(given)} describe a table of your own; give the table with --csv FILE.")
-        for column, pair in self.bounds.items() if isinstance(self.bounds, dict) else ():
-            if isinstance(pair, str) or len(pair) != 2:
-                raise ValueError(
-                    f"[bounds] {column} = {pair!r}: give two numbers, [low, high], or leave the column out."
-                )
-        for name in ("categorical", "bounds"):
-            if isinstance(value := getattr(self, name), str) and value != "from_data":
-                raise ValueError(
-                    f'{name}={value!r}: give "from_data", or a table [{name}] in a TOML file: column = [...].'
-                )
+        for name, value in config_checks.normalised(self).items():
+            object.__setattr__(self, name, value)
+        config_checks.check(self)
 
 
 def records_are_public(config: Config) -> bool:
@@ -175,30 +149,35 @@ def records_are_public(config: Config) -> bool:
 def read_config(path: str | Path, **overrides: Any) -> Config:
     """Read a TOML file of `Config` fields; overrides win.
 
+    A path of data in the file is relative to the file's folder; one in the overrides is relative to the current folder.
+
     Raises:
-      ValueError: the file is not TOML, names an unknown field, or a value has the wrong type; the message lists what exists.
+      OSError: the file cannot be read.
+      ValueError: the file is not TOML, names an unknown field, or a value is out of its type or range; the message lists what exists.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a TOML file of settings.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    known = {field.name: field for field in dataclasses.fields(Config)}
-    for name, value in values.items():
+    known = [field.name for field in dataclasses.fields(Config)]
+    for name in values:
         if name not in known:
             raise ValueError(f"{path} sets {name!r}, which is no setting; settings are: {', '.join(known)}.")
-        wanted = str(known[name].type)
-        if isinstance(value, int) and not isinstance(value, bool) and "float" in wanted:
-            values[name] = float(value)
-        elif not _matches(value, wanted):
-            raise ValueError(f"{path} sets {name} = {value!r}; expected {wanted}.")
+    for name in ("csv", "data", "ledger"):
+        if isinstance(values.get(name), str) and values[name]:
+            values[name] = str(path.absolute().parent / Path(values[name]).expanduser())
     given = {**values, **{k: v for k, v in overrides.items() if v is not None}}
     return recipe(given.pop("dataset", "heart"), **given)
 
 
 def recipe(dataset: str, **settings: Any) -> Config:
     """The settings of a data set's own recipe (`recipes`), or of its recipe for the model that is given, changed by what is given."""
-    own = {} if "csv" in settings else recipe_for(dataset, settings.get("model"))
+    own = {} if "csv" in settings or not isinstance(dataset, str) else recipe_for(dataset, settings.get("model"))
     return Config(dataset=dataset, **{**own, **settings})
 
 
@@ -221,15 +200,3 @@ def config_text(config: Config, note: str = "") -> str:
         elif value is not None:
             lines.append(f"{name} = {json.dumps(value) if isinstance(value, str | bool) else repr(value)}")
     return "\n".join([*lines, *tables]) + "\n"
-
-
-def _matches(value: Any, wanted: str) -> bool:
-    if isinstance(value, dict):
-        return "dict" in wanted
-    if "Literal" in wanted or wanted.startswith("str"):
-        return isinstance(value, str) and ("Literal" not in wanted or f"'{value}'" in wanted.replace('"', "'"))
-    if wanted.startswith("bool"):
-        return isinstance(value, bool)
-    if wanted.startswith("int"):
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, float)

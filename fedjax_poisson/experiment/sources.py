@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,23 @@ def load_sites(config: Config) -> data.Sites:
       FileNotFoundError: there is no such file or folder; the message says what is expected and where to get it.
       ValueError: the data does not hold what it should; the message names file and row.
     """
-    sites = _table(config) if config.csv is not None else _named(config)
+    sites = _source_by_name(_table(config) if config.csv is not None else _named(config), config.csv or config.data)
     if config.clients is None:
         return sites
+    if len(sites.site_names) > 1:
+        raise ValueError(
+            f"--clients {config.clients} would deal the records of {sites.provenance.name} anew, but it has {len(sites.site_names)} sites of "
+            "its own; leave --clients out."
+        )
     return data.dirichlet(sites, config.clients, config.dirichlet_alpha)
+
+
+def _source_by_name(sites: data.Sites, path: str | None) -> data.Sites:
+    """The data with its file's or folder's name as source: where it lies on somebody's machine does not belong into a report."""
+    if path is None or path not in sites.provenance.source:
+        return sites
+    source = sites.provenance.source.replace(path, Path(path).name)
+    return dataclasses.replace(sites, provenance=dataclasses.replace(sites.provenance, source=source))
 
 
 def _named(config: Config) -> data.Sites:
@@ -47,19 +61,21 @@ def _named(config: Config) -> data.Sites:
         raise ValueError(f"{config.dataset} is not shipped: give --data PATH, {_NEED_DATA[config.dataset]}.")
     path = Path(config.data)
     if config.dataset == "covid":
-        return _covid(path, config.image_size)
+        return _covid(path, config.image_size, config.sites_per_patient)
     flag = "pneumoniamnist" if config.dataset == "pneumonia" else None
     return data.from_medmnist(path, flag=flag, validation=config.validation)
 
 
-def _covid(path: Path, size: int) -> data.Sites:
+def _covid(path: Path, size: int, sites_per_patient: int) -> data.Sites:
     """One of the layouts that COVID-19 chest pictures are published in, told apart by what is there."""
-    if path.suffix == ".npz" or path.is_file():
-        return data.from_image_npz(path, classes=_COVID_CLASSES, site="source", patient="patient")
+    if path.suffix.lower() == ".npz" or path.is_file():
+        return data.from_image_npz(
+            path, classes=_COVID_CLASSES, site="source", patient="patient", sites_per_patient=sites_per_patient
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or folder; covid expects {_NEED_DATA['covid']}.")
     if (path / "train.txt").is_file():
-        return data.from_covidx(path, size=size)
+        return data.from_covidx(path, size=size, sites_per_patient=sites_per_patient)
     if (path / "COVID").is_dir():
         return data.from_covid_radiography(path, size=size, classes=("Normal", "COVID"))
     if any(each.is_dir() for each in path.rglob("Train")):
@@ -69,16 +85,38 @@ def _covid(path: Path, size: int) -> data.Sites:
 
 def _table(config: Config) -> data.Sites:
     assert config.csv is not None and config.label is not None and config.site is not None  # Config checks it
-    bounds = config.bounds
-    categorical: Any = config.categorical  # Config has checked it
-    return data.from_csv(
+    bounds, categorical = config.bounds, config.categorical
+    ranges: Any = "from_data" if bounds is None else bounds  # Config has checked both
+    levels: Any = categorical
+    sites = data.from_csv(
         config.csv,
         label=config.label,
         site=config.site,
         patient=config.patient,
-        positive=[value.strip() for value in config.positive.split(",")] if config.positive else None,
-        categorical=categorical,
-        bounds={name: (low, high) for name, (low, high) in bounds.items()} if isinstance(bounds, dict) else "from_data",
-        drop=tuple(name.strip() for name in config.drop.split(",")) if config.drop else (),
+        positive=_listed(config.positive) or None,
+        categorical=levels,
+        bounds=ranges,
+        missing=config.missing,
+        fill=config.fill,
+        drop=_listed(config.drop),
+        sites_per_patient=config.sites_per_patient,
         min_site_records=config.min_site_records,
+        test_fraction=config.test_fraction,
+        split_seed=config.split_seed,
+        delimiter=config.delimiter,
+        encoding=config.encoding,
     )
+    width, count = sites.features.shape[1], int(sites.train.sum())
+    if width > count:
+        raise ValueError(
+            f"{config.csv}: {width:,} features for {count:,} training records: the noise on so many coordinates hides what so few records "
+            "show; leave columns out with --drop, or declare fewer levels."
+        )
+    return sites
+
+
+def _listed(names: str | list[str] | None) -> list[str]:
+    """Names separated by commas, as the command line gives them, or the list of a TOML file."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",") if name.strip()]
+    return list(names or ())

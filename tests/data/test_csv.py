@@ -68,9 +68,10 @@ def test_values_land_in_their_rows(write):
 
 def test_ranges_from_the_data_are_said_aloud_and_declarations_silence_them(write):
     sites = data.from_csv(write(rows()), label="sick", site="hospital", drop=["pid"], categorical="from_data")
-    text = " ".join(sites.warnings)
-    assert "bounds={'age': (" in text and "not covered by epsilon" in text
-    assert "categorical={'sex': ['F', 'M'], 'stage': ['I', 'II', 'III']}" in text
+    facts = [fact for fact, _ in sites.uncovered]
+    assert facts[0].startswith("ranges of numbers were taken from the records: 'age': (")
+    assert "'sex': ['F', 'M'], 'stage': ['I', 'II', 'III']" in facts[1]
+    assert "[categorical] sex" in sites.uncovered[1][1] and sites.warnings == ()
     lower, upper = sites.feature_bounds[0]
     train_ages = sites.features[sites.train, 0]
     assert lower <= np.quantile(train_ages, 0.01) and upper >= np.quantile(train_ages, 0.99)
@@ -85,7 +86,8 @@ def test_one_typing_error_does_not_set_a_derived_range(write):
 
 def test_text_without_levels_is_refused_with_the_declaration_to_paste(write):
     with pytest.raises(
-        ValueError, match=r"'sex' is not a number.*categorical=\{'sex': \['F', 'M'\]\}.*drop=\('sex',\)"
+        ValueError,
+        match=r"'sex' is not a number.*\[categorical\] sex = \[\"F\", \"M\"\].*categorical=\{'sex': \['F', 'M'\]\}.*--drop sex",
     ):
         data.from_csv(write(rows()), label="sick", site="hospital", drop=["pid"])
 
@@ -94,7 +96,7 @@ def test_numbers_must_be_declared_once_bounds_are_a_mapping(write):
     with pytest.raises(ValueError, match=r"'age' is a number without declared bounds"):
         data.from_csv(write(rows()), **(DECLARED | {"bounds": {}}))
     sites = data.from_csv(write(rows()), **(DECLARED | {"bounds": {"age": "from_data"}}))
-    assert len(sites.warnings) == 1
+    assert len(sites.uncovered) == 1
 
 
 def test_levels_that_are_not_declared_are_refused_or_collected(write):
@@ -108,17 +110,22 @@ def test_levels_that_are_not_declared_are_refused_or_collected(write):
 
 
 def test_patients_are_never_split(write):
-    sites = data.from_csv(write(rows(300)), **(DECLARED | {"drop": [], "patient": "pid"}))
+    own = DECLARED | {"drop": [], "patient": "pid"}
+    with pytest.raises(
+        ValueError, match=r"100 patients have records at more than 1 site \(up to 2\).*--sites-per-patient 2"
+    ):
+        data.from_csv(write(rows(300)), **own)
+    sites = data.from_csv(write(rows(300)), **own, sites_per_patient=2)
+    assert sites.sites_per_unit == 2
     assert sites.unit == "patient" and len(np.unique(sites.group)) == 100
     assert not set(sites.group[sites.train]) & set(sites.group[~sites.train])
     assert 0.3 < (~sites.train).mean() < 0.38
-    assert any("more than one site" in warning for warning in sites.warnings)
 
 
 def test_patients_of_one_site_each_need_no_warning(write):
     lines = [f"{line.split(',')[0]},{line.split(',')[0]}{line.split(',', 1)[1]}" for line in rows()]
     sites = data.from_csv(write(lines), **(DECLARED | {"drop": [], "patient": "pid"}))
-    assert sites.warnings == ()
+    assert sites.warnings == () and sites.sites_per_unit == 1
 
 
 def gaps(write):
@@ -265,7 +272,7 @@ def test_a_label_of_one_value_is_refused(write):
 
 def test_an_identifier_is_not_taken_for_a_feature(write):
     lines = [f"{line},{1000 + i}" for i, line in enumerate(rows())]
-    with pytest.raises(ValueError, match=r"'mrn' is a different whole number in every record.*drop=\('mrn',\)"):
+    with pytest.raises(ValueError, match=r"'mrn' is a different whole number in nearly every record.*--drop mrn"):
         data.from_csv(write(lines, HEADER + ",mrn"), **(DECLARED | {"bounds": {"age": (0, 110), "mrn": "from_data"}}))
 
 
@@ -380,4 +387,4 @@ def test_the_raw_hospital_table_trains_out_of_the_box():
         },
     )
     assert len(sites.features) == 920 and len(sites.site_names) == 4
-    assert len(sites.warnings) == 2
+    assert len(sites.uncovered) == 2

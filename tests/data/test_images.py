@@ -212,10 +212,12 @@ def covidx(root):
 
 
 def test_covidx_reads_lists_sources_and_patients(tmp_path):
-    sites = data.from_covidx(covidx(tmp_path), size=8, min_site_records=1)
+    with pytest.raises(ValueError, match=r"14 patients have records at more than 1 site .*--sites-per-patient 2"):
+        data.from_covidx(covidx(tmp_path), size=8, min_site_records=1)
+    sites = data.from_covidx(tmp_path, size=8, min_site_records=1, sites_per_patient=2)
     assert sites.site_names == ("ricord", "rsna") and sites.unit == "patient"
     assert sites.train.sum() == 30 and len(np.unique(sites.group)) == 20
-    assert any("more than one site" in warning for warning in sites.warnings)
+    assert sites.sites_per_unit == 2
 
 
 @pytest.mark.parametrize(

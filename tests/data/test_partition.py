@@ -63,7 +63,8 @@ def test_patients_stay_whole(cut):
     heart = data.load("heart")
     # Patients of up to four neighbouring records on one side of the split.
     group = np.where(heart.train, np.arange(740) // 4, 1000 + np.arange(740) // 4).astype(np.int64)
-    sites = cut(dataclasses.replace(heart, group=group, unit="patient"))
+    sites = cut(dataclasses.replace(heart, group=group, unit="patient", sites_per_unit=2))
+    assert sites.sites_per_unit == 1
     for g in np.unique(group):
         assert len(np.unique(sites.site[group == g])) == 1
 

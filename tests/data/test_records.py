@@ -83,11 +83,15 @@ def test_eicu_names_what_is_wrong(tmp_path):
 
 
 def test_the_eicu_demo_as_one_file():
-    sites = data.from_eicu(shared_file("eicu_demo_apache.csv.gz"))
+    file = shared_file("eicu_demo_apache.csv.gz")
+    for site, count in (("hospital", 18), ("region", 7)):
+        with pytest.raises(ValueError, match=rf"{count} patients have records at more than 1 site \(up to 2\)"):
+            data.from_eicu(file, site=site)
+    sites = data.from_eicu(file, sites_per_patient=2)
     assert len(sites.features) == 2205 - 26 and len(sites.site_names) == 186
-    assert sites.labels.sum() == 196 and "18 patients have records at more than one site" in sites.warnings[0]
+    assert sites.labels.sum() == 196 and sites.sites_per_unit == 2 and sites.warnings == ()
     assert data.clipped_fraction(sites).max() < 0.005
-    assert len(data.from_eicu(shared_file("eicu_demo_apache.csv.gz"), site="region").site_names) == 5
+    assert len(data.from_eicu(file, site="region", sites_per_patient=2).site_names) == 5
 
 
 # MIMIC-IV -----------------------------------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ def test_config_survives_toml_and_names_what_is_wrong(tmp_path: Path) -> None:
         ("epsilom = 1.0", "epsilom"),
         ("rounds = 'many'", "rounds"),
         ("a = ", "not valid TOML"),
-        ("epsilon = -1", "positive"),
+        ("epsilon = -1", "epsilon=-1 must lie"),
     ]:
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(ValueError, match=words):
