@@ -172,6 +172,8 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     from fedjax_poisson import accounting
 
     path = folder / "ledger.sqlite" if folder.is_dir() else folder
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run, or a ledger file.")
     book = accounting.read_ledger(path)
     try:
         print(

@@ -19,6 +19,7 @@ from fedjax_poisson.mechanisms.types import check_honest
 
 _LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
 _EASY_DARK = 5e7  # one draw a channel; above, the modulation is raised first (dark counts fall with its square), then draws are added up
+_LEAST_DARK = 0.01
 _MOST_COUNT = 2**31 - 1  # counts and their sums are int32
 
 
@@ -83,6 +84,7 @@ def make_plan(
     moment_dimension: int,
     largest_site: int,
     moment_blocks: int = 1,
+    sites_per_unit: int = 1,
 ) -> Plan:
     """Calibrate both mechanisms so that everything released costs at most `config.epsilon` at `config.delta`.
 
@@ -96,6 +98,8 @@ def make_plan(
       moment_dimension: length of a moment vector; 0 where no moments are released.
       moment_blocks: how many blocks of it the moment sum has: 1, or the number of sites where each is standardised by itself.
       largest_site: public bound on the training units of one site.
+      sites_per_unit: k, the most sites that one unit has records at. Such a unit moves the sum by k clipped contributions, and is in a round with
+        probability 1 - (1 - q)**k since every site draws its own coin: both are charged (proof: `data.splitting.check_sites_per_patient`).
 
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
@@ -122,44 +126,48 @@ def make_plan(
         "delta": delta,
     }
 
+    k, alone = sites_per_unit, np.zeros(len(orders))
     standardize, standardize_rdp = None, np.zeros(len(orders))
     if moment_dimension:
         moments = moment_dimension * moment_blocks
         norm = min(config.standardize_norm, math.sqrt(moment_dimension))  # a unit's vector lies in one block
-        standardize = _one_release(config, config.standardize_share, norm, moments, largest_site, senders, common)
-        standardize_rdp = standardize.rdp(orders, honest, moments, config.adjacency)
+        standardize, charged = _one_release(
+            config, config.standardize_share, norm, moments, largest_site, senders, k, common
+        )
+        standardize_rdp = charged.rdp(orders, honest, moments, config.adjacency)
+        alone = alone + charged.rdp(orders, 1, moments, config.adjacency)
     evaluate, evaluate_rdp = None, np.zeros(len(orders))
     if scores:
-        evaluate = _one_release(config, config.evaluation_share, SCORE_NORM, scores, largest_site, senders, common)
-        evaluate_rdp = evaluate.rdp(orders, honest, scores, config.adjacency)
+        evaluate, charged = _one_release(
+            config, config.evaluation_share, SCORE_NORM, scores, largest_site, senders, k, common
+        )
+        evaluate_rdp = charged.rdp(orders, honest, scores, config.adjacency)
+        alone = alone + charged.rdp(orders, 1, scores, config.adjacency)
     coordinate = min(config.coordinate_bound, config.clip_norm)
 
-    bound = coordinate * max(1.0, largest_site * config.sampling_rate)
+    bound = coordinate * max(float(k), largest_site * config.sampling_rate)
+    rate = 1 - (1 - config.sampling_rate) ** k if k > 1 else config.sampling_rate
 
     def train_dark(modulation: float) -> float:
         return accounting.calibrate_dark_count(
             rounds=config.rounds,
-            sampling_rate=config.sampling_rate,
+            sampling_rate=rate,
             norm_ratio=config.clip_norm / coordinate,
             dimension=dimension,
-            step_ratio=coordinate / bound,
+            step_ratio=k * coordinate / bound,
             other_rdp=standardize_rdp + evaluate_rdp,
             modulation=modulation,
             **common,
         )
 
-    train = _embedding(config, train_dark, config.clip_norm, coordinate, bound, senders, dimension)
+    train, charged = _embedding(config, train_dark, config.clip_norm, coordinate, bound, senders, dimension, k)
 
-    def train_curve(mechanism: Mechanism, honest: int) -> np.ndarray:
-        curve = mechanism.rdp(orders, honest, dimension, config.adjacency)
-        return curve if config.sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, config.sampling_rate)
+    def train_curve(honest: int) -> np.ndarray:
+        curve = charged.rdp(orders, honest, dimension, config.adjacency)
+        return curve if rate == 1 else accounting.subsampled_rdp(orders, curve, rate)
 
-    train_rdp = train_curve(train, honest)
-    alone = config.rounds * train_curve(train, 1)
-    if standardize is not None:
-        alone = alone + standardize.rdp(orders, 1, moment_dimension * moment_blocks, config.adjacency)
-    if evaluate is not None:
-        alone = alone + evaluate.rdp(orders, 1, scores, config.adjacency)
+    train_rdp = train_curve(honest)
+    alone = alone + config.rounds * train_curve(1)
     return Plan(
         standardize=standardize,
         train=train,
@@ -188,24 +196,25 @@ def _one_release(
     dimension: int,
     largest_site: int,
     senders: int,
+    sites_per_unit: int,
     common: dict[str, Any],
-) -> Mechanism:
+) -> tuple[Mechanism, Mechanism]:
     """The mechanism of a vector that is released once, entries of one unit within 1, for a share of the budget's dark count (its curve is linear in it)."""
     coordinate = min(1.0, norm)
-    bound = coordinate * largest_site
+    bound = coordinate * max(largest_site, sites_per_unit)
 
     def dark(modulation: float) -> float:
         whole = accounting.calibrate_dark_count(
             rounds=1,
             norm_ratio=norm / coordinate,
             dimension=dimension,
-            step_ratio=coordinate / bound,
+            step_ratio=sites_per_unit * coordinate / bound,
             modulation=modulation,
             **common,
         )
         return share * whole
 
-    return _embedding(config, dark, norm, coordinate, bound, senders, dimension)
+    return _embedding(config, dark, norm, coordinate, bound, senders, dimension, sites_per_unit)
 
 
 def _embedding(
@@ -216,11 +225,15 @@ def _embedding(
     total_bound: float,
     senders: int,
     dimension: int,
-) -> Mechanism:
+    sites_per_unit: int,
+) -> tuple[Mechanism, Mechanism]:
     """The embedding with the dark count that `calibrate(modulation)` allows, and bounds that are never lowered to make it fit.
 
     The noise does not depend on the modulation r but for a factor 1 / (1 - r**2); the dark count falls with r**2. So unless the settings fix r, it is the
     smallest one from 0.05 to 0.3 whose dark count one draw can serve; beyond that several draws are added up (`mechanisms.poisson.parts_of`).
+
+    Returns:
+      The mechanism that every site uses, and the one whose curve is charged: the same noise against contributions `sites_per_unit` times as large.
     """
     modulation, fixed = config.modulation or _LEAST_MODULATION, config.modulation is not None
     dark = calibrate(modulation)
@@ -241,6 +254,14 @@ def _embedding(
             f"site's sum: the counts of {senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it is the clamp's "
             f"factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
         )
+    if dark < _LEAST_DARK:
+        raise ValueError(
+            f"epsilon={config.epsilon:g} leaves a dark count of {dark:.2g} for one release, below the {_LEAST_DARK:g} that the samplers serve: the noise would "
+            "be far above any signal. Ask for a larger epsilon, fewer rounds, or a smaller modulation."
+        )
     mechanism = poisson_embedding(dark_count=dark, **mechanism_facts)
     assert mechanism.count_bound(senders, dimension) <= _MOST_COUNT
-    return mechanism
+    if sites_per_unit == 1:
+        return mechanism, mechanism
+    moved = {name: sites_per_unit * mechanism_facts[name] for name in ("clip_norm", "coordinate_bound")}
+    return mechanism, poisson_embedding(dark_count=dark, **{**mechanism_facts, **moved})

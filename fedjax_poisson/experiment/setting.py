@@ -104,6 +104,7 @@ def build(config: Config, sites: data.Sites | None = None) -> Setting:
         moment_dimension=0 if config.standardize == "bounds" else standardize.moment_dimension(sites.binary),
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
+        sites_per_unit=sites.sites_per_unit,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead

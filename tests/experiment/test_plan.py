@@ -101,3 +101,34 @@ def test_epsilon_against_everybody_else_is_larger() -> None:
     assert plan.epsilon_one_honest == pytest.approx(1.88, abs=0.01)  # the heart data at a claimed 1
     alone = make_plan(dataclasses.replace(Config(), honest_senders=1), **small)
     assert alone.epsilon_one_honest == pytest.approx(alone.epsilon, rel=1e-9)
+
+
+def test_a_patient_at_two_sites_is_charged_two_steps_and_two_coins() -> None:
+    small = {"senders": 4, "dimension": 14, "moment_dimension": 23, "largest_site": 256}
+    one, two = make_plan(Config(), **small), make_plan(Config(), **small, sites_per_unit=2)
+    for plan in (one, two):
+        assert 0.99 < plan.epsilon <= 1.0
+    assert one.standardize is not None and two.standardize is not None
+    # two clipped contributions: twice the step, four times the variance for the same budget
+    assert two.standardize.variance(4) / one.standardize.variance(4) == pytest.approx(4, rel=0.01)
+    assert (
+        two.train.variance(4) / one.train.variance(4) > 4
+    )  # and more, since the patient is in a round with 1 - (1 - q)**2
+    everybody = [make_plan(Config(sampling_rate=1.0), **small, sites_per_unit=k).train.variance(4) for k in (1, 2)]
+    assert everybody[1] / everybody[0] == pytest.approx(4, rel=0.01)
+    parameters = dict(two.train.facts.parameters)
+    curve = accounting.poisson_embedding_rdp(
+        two.orders,
+        dark_count=parameters["dark_count"],
+        modulation=parameters["modulation"],
+        honest_senders=3,
+        norm_ratio=1 / 0.6,
+        dimension=14,
+        step_ratio=2 * 0.6 / parameters["total_bound"],
+    )
+    np.testing.assert_allclose(two.train_rdp, accounting.subsampled_rdp(two.orders, curve, 0.75), rtol=1e-9)
+
+
+def test_a_budget_too_small_for_any_signal_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"epsilon=0\.001 leaves a dark count of .* Ask for a larger epsilon"):
+        make_plan(Config(epsilon=0.001, rounds=500), senders=4, dimension=14, moment_dimension=23, largest_site=8)
