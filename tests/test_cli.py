@@ -128,7 +128,7 @@ def test_wrong_names_get_one_line(heart: Path, tmp_path: Path, capsys: pytest.Ca
     assert "already holds a run" in refused(capsys, *HEART, "--out", heart)
     assert "no run to resume" in refused(capsys, "run", "--resume", tmp_path / "nothing")
     assert "give no other settings" in refused(capsys, "run", "--resume", heart, "--rounds", "3")
-    assert "no ledger" in refused(capsys, "ledger", tmp_path)
+    assert "no such ledger" in refused(capsys, "ledger", tmp_path)
     (tmp_path / "bad.toml").write_text("epsilom = 1.0\n")
     assert "'epsilom'" in refused(capsys, "run", tmp_path / "bad.toml")
     assert "--label" in refused(capsys, "run", "--csv", tmp_path / "t.csv")
