@@ -30,6 +30,7 @@ from fedjax_poisson.accounting.ledger import (
     Ledger,
     Remaining,
 )
+from fedjax_poisson.accounting.memory import memory_ledger
 from fedjax_poisson.accounting.opening import open_ledger, read_ledger
 from fedjax_poisson.accounting.renyi import (
     DEFAULT_ORDERS,
@@ -89,6 +90,7 @@ __all__ = [
     "gaussian_rdp",
     "integer_orders",
     "make_account",
+    "memory_ledger",
     "open_ledger",
     "poisson_embedding_rdp",
     "rdp_budget",

@@ -88,7 +88,7 @@ class Ledger:
 
     Attributes:
       path: the SQLite file.
-      budget_epsilon: the budget's epsilon, nats.
+      budget_epsilon: the budget's epsilon, nats; infinite for a meter in memory.
       delta: the budget's delta.
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
@@ -210,13 +210,13 @@ class Ledger:
     def epsilon(self) -> float:
         """Epsilon of what has been spent, 0 if nothing was.
 
-        At the best order if the schedule was planned, else at the ledger's order a*.
+        At the best order if the schedule was planned or there is no budget (`memory`), else at the ledger's order a*.
 
         In filter mode the guarantee to publish is the budget (module docstring).
         """
         if self._last()[0] == 0:
             return 0.0
-        if self.planned:
+        if self.planned or self.budget_epsilon == math.inf:
             return renyi.epsilon(self.orders, self.rdp(), self.delta)
         return float(epsilon_per_order([self.order], [self._last()[1]], self.delta)[0])
 

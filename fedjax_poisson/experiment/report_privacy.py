@@ -243,15 +243,10 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
             "added no noise."
         )
     if encrypted(run):
-        distance = max(
-            (value for row in run.rounds if (value := number(row.get("distance"))) is not None), default=None
-        )
-        measured = (
-            "" if distance is None else f" (largest distance seen: {distance:.2g}; a round is refused above 0.25)"
-        )
         found.append(
             "Leaks through inexact decryption: every opened value is rounded to the exact integer sum before anything "
-            f"uses it{measured}."
+            "uses it, a round with a value that is not within the margin of an integer is refused, and how near the "
+            "values were is not published."
         )
     if ledger.verified:
         found.append(

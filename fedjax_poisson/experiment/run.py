@@ -230,6 +230,6 @@ def _line(
         "open_seconds": info.open_seconds,
         "bytes_up_per_client": info.bytes_up_per_sender,
         "bytes_up_total": bytes_up,
-        "distance": info.distance,
+        "exact": info.exact,
         "test": scores,
     }

@@ -53,8 +53,8 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
         steps = jnp.sign(grid) * (jnp.abs(grid) >> jnp.int32(point))
         return steps + randomness.poisson(stream, grid.shape, tables)
 
-    def estimate(total: Array, senders: int) -> Array:
-        return subtract_mean(total, senders * dark_count) / jnp.float32(scale)
+    def estimate(total: Array, senders: int | Array) -> Array:
+        return subtract_mean(total, dark_count, senders) / jnp.float32(scale)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         del dimension
@@ -157,8 +157,8 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
     def embed(stream: Stream, grid: Array) -> Array:
         return randomness.single_channel(stream, grid, tables)
 
-    def estimate(total: Array, senders: int) -> Array:
-        return jnp.asarray(total).astype(jnp.float32) / jnp.float32(gain) - jnp.float32(senders * offset)
+    def estimate(total: Array, senders: int | Array) -> Array:
+        return subtract_mean(total, gain * offset, senders) / jnp.float32(gain)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return guarantees.data_embedding_rdp(orders, gain=gain, offset=offset, pixels=dimension)

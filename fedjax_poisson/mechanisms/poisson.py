@@ -81,7 +81,7 @@ def poisson_embedding(
         top = jnp.int32(2**clipping.GRID_BITS)
         return randomness.push_pull(stream, jnp.clip(grid, -top, top), tables)
 
-    def estimate(total: Array, senders: int) -> Array:
+    def estimate(total: Array, senders: int | Array) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
         return jnp.asarray(total).astype(jnp.float32) * jnp.float32(scale)
 

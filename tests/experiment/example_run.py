@@ -65,7 +65,7 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
                 "open_seconds": 0.0042,
                 "bytes_up_per_client": upload,
                 "bytes_up_total": bytes_up,
-                "distance": 0.0011,
+                "exact": True,
                 "test": test if number else None,
             }
         )
