@@ -55,7 +55,7 @@ def _algorithm(
 def _rounds(algorithm: Algorithm, rounds: int, cohort: Records = COHORT, root: Stream | None = None) -> list[Any]:
     root = helpers.seeded(9) if root is None else root
     state, states = algorithm.init(jax.random.key(0)), []
-    for number in range(rounds):
+    for _ in range(rounds):
         state, _ = algorithm.apply(state, cohort, root)
         states.append(state)
     return states
@@ -202,7 +202,7 @@ def test_the_released_mean_gradient_has_the_variance_that_the_mechanism_states()
     nobody = helpers.cohort((0, 0, 0), features, room=4)
     algorithm = _algorithm(mechanism, features=features, server_optimizer=optax.sgd(1.0))
     state, root, noise = algorithm.init(jax.random.key(0)), helpers.seeded(12), []
-    for number in range(rounds):
+    for _ in range(rounds):
         before = _flat(state.params)
         state, info = algorithm.apply(state, nobody, root)
         noise.append(before - _flat(state.params))
@@ -275,5 +275,5 @@ def test_unsound_claims_are_refused(options: dict[str, Any], words: str) -> None
 
 def test_a_mechanism_without_integers_is_refused_when_the_algorithm_is_made() -> None:
     real = helpers.noise_free(WIDE)._replace(facts=gaussian(clip_norm=1.0, noise_std=1.0).facts)
-    with pytest.raises(ValueError, match="gaussian does not send integers.*use an integer mechanism"):
+    with pytest.raises(ValueError, match=r"gaussian does not send integers.*use an integer mechanism"):
         _algorithm(real)

@@ -72,7 +72,7 @@ def test_without_a_gate_the_own_ledger_is_charged_before_the_sum_is_opened():
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_fedsgd_charges_its_own_curve(rate):
     algorithm = _fedsgd(rate, delta=1e-6)
-    state, info = algorithm.apply(algorithm.init(jax.random.key(0)), COHORT, ROOT)
+    _, info = algorithm.apply(algorithm.init(jax.random.key(0)), COHORT, ROOT)
     (row,), orders = algorithm.ledger.rows(), np.asarray(algorithm.ledger.orders)
     np.testing.assert_array_equal(row.rdp, algorithm.rdp(orders))
     assert (row.unit, row.senders, row.honest_senders) == ("record", 3, 2)
@@ -94,7 +94,7 @@ def test_a_budget_stops_the_rounds_before_the_sum_is_opened():
 
 def test_a_gate_replaces_the_ledger_and_nothing_is_charged_twice():
     algorithm, asked = _fedavg(), []
-    state, info = algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT, lambda: asked.append("asked"))
+    _, info = algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT, lambda: asked.append("asked"))
     assert asked == ["asked"] and algorithm.ledger.rows() == [] and info.epsilon is None
 
 
@@ -184,7 +184,7 @@ def test_with_sampling_everybody_must_be_present_and_nothing_is_charged_otherwis
     )
     half = federated.make_cohort(federated.make_population(X, Y), IDS, present=IDS < 3)
     for gate in (None, lambda: pytest.fail("asked")):
-        with pytest.raises(RoundRefused, match="3 of 6 clients sent. With secret sampling all of them must"):
+        with pytest.raises(RoundRefused, match=r"3 of 6 clients sent\. With secret sampling all of them must"):
             algorithm.apply(state, half, ROOT, gate)
     with pytest.raises(ValueError, match="every client must send"):
         algorithm.apply(state, IDS[:3], ROOT)

@@ -12,7 +12,7 @@ import pytest
 
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.ckks import RoundRefused, aggregator
-from fedjax_poisson.mechanisms import gaussian, poisson_embedding
+from fedjax_poisson.mechanisms import gaussian, poisson_embedding, single_channel
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded
 
@@ -307,6 +307,41 @@ def test_scaffold_keeps_states_at_clients_that_took_part():
     c = np.asarray(state.shared[0]["weight"])
     # Eleven of fourteen took part, and c moves by their share: it is the mean of the clients' own variates.
     np.testing.assert_allclose(c, np.asarray(state.own["weight"]).sum(axis=0) / CLIENTS, atol=1e-6)
+
+
+def _share_keeper(model):
+    """A client whose broadcast state is the share of clients that trained in the last round."""
+    work = federated.local_sgd(0.5, batch_size=3)(model)
+    return work._replace(
+        shared=federated.Shared(lambda params, steps: jnp.float32(0), lambda shared, update, share: share)
+    )
+
+
+@pytest.mark.parametrize(("rate", "present", "share"), [(1.0, 12, 12 / 14), (1.0, 11, 11 / 14), (0.25, 14, 0.25)])
+def test_scaffold_is_told_the_share_that_trained(rate, present, share):
+    everyone = rate < 1
+    ids = np.arange(CLIENTS) if everyone else IDS
+    algorithm = _algorithm(
+        client=_share_keeper, senders=len(ids), sampling_rate=rate, **({} if everyone else {"minimum_senders": 10})
+    )
+    start = algorithm.init(jax.random.key(0))
+    cohort = federated.make_cohort(_population(), ids, present=np.arange(len(ids)) < present)
+    state, _ = algorithm.apply(start, cohort, ROOT)
+    assert float(state.shared) == pytest.approx(share)
+    if present == len(ids):
+        state, _ = algorithm.apply_rounds(start, ids[None], ROOT)
+        assert float(state.shared) == pytest.approx(share)
+
+
+def test_the_mean_update_is_of_the_clients_that_were_present():
+    """A channel with a mean: with six of eight present, the mean of eight was subtracted and the update was off by 1.67."""
+    mechanism = single_channel(clip_norm=1.0, coordinate_bound=0.5, dark_count=4e6, modulation=0.3)
+    still = federated.make_population(X[:8], Y[:8], EVERYBODY[:8] & False)  # nobody has records: every update is zero
+    algorithm = _algorithm(mechanism=mechanism, population=still, senders=8, minimum_senders=5)
+    for present, noise in ((8, 0.01), (6, 0.01)):
+        lost = federated.make_cohort(still, np.arange(8), present=np.arange(8) < present)
+        _, info = algorithm.apply(algorithm.init(jax.random.key(0)), lost, fold_in(ROOT, present))
+        assert info.senders == present and info.update_norm < noise
 
 
 @pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.yogi(0.1), optax.adagrad(0.1)])
