@@ -132,11 +132,12 @@ def open_ledger(
                 "calibrate it for this budget"
             )
     else:
-        order = filter_order
-        if order is None:
-            # A curve that is finite at any order is finite at the lowest one: all that a meter asks of its order.
-            order = orders[0] if metered else default_filter_order(epsilon=epsilon, delta=delta, orders=orders)
-        order = float(order)
+        if filter_order is not None:
+            order = float(filter_order)
+        elif metered:  # a curve that is finite at any order is finite at the lowest one: all that a meter asks of it
+            order = float(orders[0])
+        else:
+            order = default_filter_order(epsilon=epsilon, delta=delta, orders=orders)
     if order not in orders:
         raise ValueError(f"filter_order {order:g} is not one of the ledger's orders {orders[0]:g}..{orders[-1]:g}")
     if rdp_budget(order, epsilon, delta) <= 0:
