@@ -74,7 +74,7 @@ def measure(stage: str, clients: int, images: int, toy: bool, rounds: int = 2) -
         **{name.replace(" ", "_") + "_s": value for name, value in seconds.items()},
         "first_round_s": sum(infos[0].seconds.values()),
         "bytes_up_per_client": infos[-1].bytes_up_per_sender,
-        "exact_to": infos[-1].distance,
+        "exact": infos[-1].exact,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device": f"{jax.devices()[0].platform}:{jax.devices()[0].device_kind}",
         "date": datetime.date.today().isoformat(),

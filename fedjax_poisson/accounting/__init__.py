@@ -31,6 +31,7 @@ from fedjax_poisson.accounting.ledger import (
     Remaining,
     reserve_for,
 )
+from fedjax_poisson.accounting.memory import memory_ledger
 from fedjax_poisson.accounting.opening import open_ledger, read_ledger
 from fedjax_poisson.accounting.renyi import (
     DEFAULT_ORDERS,
@@ -95,6 +96,7 @@ __all__ = [
     "gaussian_rdp",
     "integer_orders",
     "make_account",
+    "memory_ledger",
     "open_ledger",
     "plan_reserve",
     "poisson_embedding_rdp",

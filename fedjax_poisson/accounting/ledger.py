@@ -97,7 +97,7 @@ class Ledger:
 
     Attributes:
       path: the SQLite file.
-      budget_epsilon: the budget's epsilon, nats.
+      budget_epsilon: the budget's epsilon, nats; infinite for a meter in memory.
       delta: the budget's delta, all of it.
       reserve: the part of delta that pays for the distance of samplers from their laws.
       unit: "record", "patient" or "client".
@@ -205,7 +205,8 @@ class Ledger:
             self._check_data(data)
             last, spent, apart, previous = self._last()
             total, far = add_upward(spent, cost), add_upward(apart, distance)
-            if far and not reserve_for(self.budget_epsilon, far) <= self.reserve:
+            metered = self.budget_epsilon == math.inf  # reads the distance into its epsilon instead of refusing
+            if far and not metered and not reserve_for(self.budget_epsilon, far) <= self.reserve:
                 raise BudgetExhausted(
                     f"release {label!r} ({purpose}) brings what samplers may add to delta to {reserve_for(self.budget_epsilon, far):.3g}; "
                     f"{self.reserve:.3g} of delta was set aside for that; nothing was written: plan for a smaller epsilon or fewer releases"
@@ -271,15 +272,29 @@ class Ledger:
     def epsilon(self) -> float:
         """Epsilon of what has been spent, 0 if nothing was.
 
-        At the best order if the schedule was planned, else at the ledger's order a*.
+        At the best order if the schedule was planned or there is no budget (`memory`), else at the ledger's order a*.
 
         In filter mode the guarantee to publish is the budget (module docstring).
         """
         if self._last()[0] == 0:
             return 0.0
+        if self.budget_epsilon == math.inf:
+            return self._metered()
         if self.planned:
             return renyi.epsilon(self.orders, self.rdp(), self.accounted_delta)
         return float(epsilon_per_order([self.order], [self._last()[1]], self.accounted_delta)[0])
+
+    def _metered(self) -> float:
+        """The smallest epsilon, up to 1e-9 of it, whose delta also pays for the samplers: epsilon(delta - (1 + e^epsilon) tau) <= epsilon."""
+        apart, spent = self._last()[2], self.rdp()
+        reading = renyi.epsilon(self.orders, spent, self.delta)
+        while math.isfinite(reading):
+            left = self.delta - (reserve_for(reading, apart) if apart else 0.0)
+            needed = renyi.epsilon(self.orders, spent, left) if left > 0 else math.inf
+            if needed <= reading:
+                return reading
+            reading = needed * (1 + 1e-9)
+        return math.inf
 
     def remaining(self) -> Remaining:
         """What is left of the budget."""

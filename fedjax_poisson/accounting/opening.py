@@ -34,6 +34,9 @@ from fedjax_poisson.accounting.renyi import (
     rdp_budget,
 )
 
+MEMORY = ":memory:"
+"""SQLite's name of a database that lives in this process only (`memory.memory_ledger`)."""
+
 _UNITS = ("record", "patient", "client")
 
 
@@ -47,7 +50,7 @@ def _load(path: Path, connection: sqlite3.Connection) -> Ledger:
             raise LedgerCorrupt(f"{path} has the format {settings['format']!r}; this version reads {FORMAT!r}")
         return Ledger(
             path=path,
-            budget_epsilon=settings["epsilon"],
+            budget_epsilon=math.inf if settings["epsilon"] is None else settings["epsilon"],
             delta=settings["delta"],
             reserve=settings["reserve"],
             unit=settings["unit"],
@@ -122,7 +125,8 @@ def open_ledger(
     check_adjacency(adjacency)
     if unit not in _UNITS:
         raise ValueError(f"unit is {unit!r}; name who is protected: one of {', '.join(_UNITS)}")
-    if not (math.isfinite(epsilon) and epsilon > 0 and 0 < delta < 1):
+    metered = epsilon == math.inf and str(path) == MEMORY  # without a budget: only in memory, see `memory`
+    if not ((math.isfinite(epsilon) or metered) and epsilon > 0 and 0 < delta < 1):
         raise ValueError(
             f"the budget is epsilon {epsilon}, delta {delta}; epsilon must be finite and above 0, delta in (0, 1)"
         )
@@ -145,11 +149,12 @@ def open_ledger(
                 "calibrate it for this budget"
             )
     else:
-        order = (
-            default_filter_order(epsilon=epsilon, delta=accounted, orders=orders)
-            if filter_order is None
-            else float(filter_order)
-        )
+        if filter_order is not None:
+            order = float(filter_order)
+        elif metered:  # a curve that is finite at any order is finite at the lowest one: all that a meter asks of it
+            order = float(orders[0])
+        else:
+            order = default_filter_order(epsilon=epsilon, delta=accounted, orders=orders)
     if order not in orders:
         raise ValueError(f"filter_order {order:g} is not one of the ledger's orders {orders[0]:g}..{orders[-1]:g}")
     if rdp_budget(order, epsilon, accounted) <= 0:
@@ -158,7 +163,7 @@ def open_ledger(
         )
     settings = {
         "format": FORMAT,
-        "epsilon": float(epsilon),
+        "epsilon": None if metered else float(epsilon),
         "delta": float(delta),
         "reserve": float(reserve),
         "unit": unit,

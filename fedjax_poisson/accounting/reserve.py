@@ -16,15 +16,16 @@ ATTEMPTS = 2
 """How often over the releases of a plan may be drawn: one that is lost in a crash is drawn again, and both count."""
 
 
-def release_distance(*, senders: int, dimension: int, overflow: float = 0.0) -> float:
+def release_distance(*, senders: int, dimension: int, overflow: float = 0.0, draw: float = DRAW_DISTANCE) -> float:
     """Bound on the total variation of one release's law: all draws of all senders, and what a sample adds that does not fit.
 
     Args:
       senders: senders in the sum.
       dimension: coordinates of the release.
       overflow: probability that a secret sample does not fit its slots (`federated.records.OVERFLOW`); 0 without sampling.
+      draw: total variation of one sender's draw of one coordinate (a mechanism's `facts.sampler_distance`).
     """
-    return senders * dimension * DRAW_DISTANCE + overflow
+    return senders * dimension * draw + overflow
 
 
 def plan_reserve(epsilon: float, delta: float, distance: float) -> float:

@@ -76,6 +76,7 @@ class Aggregator(NamedTuple):
       device: for programs that encrypt inside `jit`, `vmap` or `scan`; None for the other backends.
       wrap: `(Ciphertext, size, round=0) -> Sealed`, a sum made in such a program, to be opened; None for the other
         backends.
+      size: D of every message, where it was announced; None takes any.
     """
 
     encrypt: Callable[..., Sealed]
@@ -90,6 +91,7 @@ class Aggregator(NamedTuple):
     holder: Holder
     device: DeviceFunctions | None = None
     wrap: Callable[..., Sealed] | None = None
+    size: int | None = None
 
     def __repr__(self) -> str:
         """The public facts only."""
@@ -195,4 +197,5 @@ def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> 
         sender=sender,
         server=server,
         holder=holder,
+        size=size,
     )

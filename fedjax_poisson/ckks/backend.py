@@ -42,14 +42,13 @@ class HolderPart(NamedTuple):
     """The key holder's side.
 
     Attributes:
-      read: `(payload, D, senders, ids) -> (integer values int64[D], largest distance of a raw value from an integer)`.
-      max_distance: a larger distance means that the sum is not what it should be.
-      in_program: `(payload, D) -> (int32[D], distance float32[])`, pure; a pytree, to be passed as an argument to programs that simulate the holder's
+      read: `(payload, D, senders, ids) -> (integer values int64[D], whether every raw value was within the backend's margin of its integer)`. How far it
+        was is the ciphertexts' noise, which depends on secrets: the number stays inside.
+      in_program: `(payload, D) -> (int32[D], bool[])`, the same and pure; a pytree, to be passed as an argument to programs that simulate the holder's
         part of several rounds; None where the backend cannot be traced or parties must be asked.
     """
 
-    read: Callable[[Payload, int, int, frozenset[bytes]], tuple[np.ndarray, float]]
-    max_distance: float = 0.25
+    read: Callable[[Payload, int, int, frozenset[bytes]], tuple[np.ndarray, bool]]
     in_program: Callable[[Payload, int], tuple[Any, Any]] | None = None
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -163,15 +162,15 @@ def server_part(params: CkksParameters) -> ServerPart:
 def holder_part(params: CkksParameters, secret: SecretKey) -> HolderPart:
     """The single key holder's side."""
 
-    def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
+    def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, bool]:
         del ids
         _check_senders(payload, senders)
-        counts, distance = _decrypt(params, secret, payload, params.rows(size) * params.values_per_row)
-        return _without_padding(np.asarray(counts), size), _distance(counts, distance, size)
+        counts, exact = _decrypt(params, secret, payload, params.rows(size) * params.values_per_row)
+        return _without_padding(np.asarray(counts), size), _sound(counts, exact, size)
 
     # A pytree whose leaf is the secret: passed to a program as an argument, it never becomes a constant of compiled (and cached) code.
-    in_program = jax.tree_util.Partial(functools.partial(encryption.decrypt_with_margin, params), secret)
-    return HolderPart(read=read, max_distance=MARGIN, in_program=in_program)
+    in_program = jax.tree_util.Partial(functools.partial(_decrypted, params), secret)
+    return HolderPart(read=read, in_program=in_program)
 
 
 def _threshold_holder(
@@ -204,13 +203,13 @@ def threshold_holder_part(session: keys.Session, parties: Sequence[opening.Party
     params = session.params
     subset = tuple(party.number for party in parties)
 
-    def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
+    def read(payload: Ciphertext, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, bool]:
         _check_senders(payload, senders)
         answers = [party.answer(payload, subset, ids) for party in parties]
-        counts, distance = opening.fuse(session, payload, answers, params.rows(size) * params.values_per_row)
-        return _without_padding(np.asarray(counts), size), _distance(counts, distance, size)
+        counts, exact = opening.fuse(session, payload, answers, params.rows(size) * params.values_per_row)
+        return _without_padding(np.asarray(counts), size), _sound(counts, exact, size)
 
-    return HolderPart(read=read, max_distance=MARGIN)
+    return HolderPart(read=read)
 
 
 def _check_senders(payload: Ciphertext, senders: int) -> None:
@@ -224,9 +223,17 @@ def _without_padding(counts: np.ndarray, size: int) -> np.ndarray:
     return counts[:size].astype(np.int64)
 
 
-def _distance(counts: jax.Array, distance: jax.Array, size: int) -> float:
-    """The largest distance over all coefficients; infinite if the padding, zero in every honest sum, is not empty."""
-    return math.inf if bool(jnp.any(counts[size:] != jnp.int32(0))) else float(distance)
+def _sound(counts: jax.Array, exact: jax.Array, size: int) -> bool:
+    """Whether all coefficients were within the margin and the padding, zero in every honest sum, is empty."""
+    return bool(exact) and not bool(jnp.any(counts[size:] != jnp.int32(0)))
+
+
+def _decrypted(
+    params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Counts int32 `[D]`, and bool `[]` whether each coefficient was within the margin: the distance itself is noise that depends on the keys."""
+    counts, distance = encryption.decrypt_with_margin(params, secret, ciphertext, size)
+    return counts, distance <= jnp.float32(MARGIN)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -248,4 +255,4 @@ def _add(params: CkksParameters, a: Ciphertext, b: Ciphertext) -> Ciphertext:
 def _decrypt(
     params: CkksParameters, secret: SecretKey, ciphertext: Ciphertext, size: int
 ) -> tuple[jax.Array, jax.Array]:
-    return encryption.decrypt_with_margin(params, secret, ciphertext, size)
+    return _decrypted(params, secret, ciphertext, size)

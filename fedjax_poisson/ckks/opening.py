@@ -27,7 +27,7 @@ from fedjax_poisson.ckks.encryption import Ciphertext
 from fedjax_poisson.ckks.errors import RoundRefused, WireError
 from fedjax_poisson.ckks.guard import AnswerGuard
 from fedjax_poisson.ckks.keys import PartySecret, Session
-from fedjax_poisson.ckks.parameters import CkksParameters
+from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters
 from fedjax_poisson.ckks.sampling import Stream, fold_in
 
 
@@ -146,8 +146,8 @@ def fuse(
       size: D.
 
     Returns:
-      counts int32 `[D]`, and float32 the largest distance of a coefficient from an integer in steps
-      (`parameters.MARGIN`).
+      counts int32 `[D]`, and bool `[]`: every coefficient was within `parameters.MARGIN` of an integer, in steps. Else the
+      counts mean nothing. How near they were is noise and is not returned.
 
     Raises:
       RoundRefused: answers are missing, repeated, or of another ciphertext or subset.
@@ -175,12 +175,12 @@ def fuse(
                 f"The answer of party {answer.party} is {answer.data.dtype}{list(answer.data.shape)} instead of "
                 f"uint32{list(expected)}."
             )
-    counts, distance, sound = _fuse(params, size, ciphertext.data, tuple(answer.data for answer in answers))
+    counts, exact, sound = _fuse(params, size, ciphertext.data, tuple(answer.data for answer in answers))
     if not bool(sound):
         q = np.asarray(params.moduli, np.uint32)[:, None]
         party = next(answer.party for answer in answers if np.any(np.asarray(answer.data) >= q))
         raise WireError(f"The answer of party {party} has a residue that is not below its prime: altered.")
-    return counts, distance
+    return counts, exact
 
 
 def lagrange(team: Sequence[int], party: int, moduli: tuple[int, ...]) -> np.ndarray:
@@ -261,8 +261,9 @@ def _answer(
 def _fuse(
     params: CkksParameters, size: int, data: jax.Array, answers: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Counts, distance, and whether all residues of all answers are below their primes."""
+    """Counts, whether they are exact, and whether all residues of all answers are below their primes."""
     q = modular.constants(params.moduli).q
     total = functools.reduce(lambda a, b: modular.add(a, b, q), answers, data[:, 0])
     sound = jnp.all(functools.reduce(jnp.maximum, answers) < jnp.asarray(q)[None])
-    return *packing.decode(params, ntt.inverse(total, params.moduli), size), sound
+    counts, distance = packing.decode(params, ntt.inverse(total, params.moduli), size)
+    return counts, distance <= jnp.float32(MARGIN), sound

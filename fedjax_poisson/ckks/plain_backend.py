@@ -67,6 +67,6 @@ def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a + b
 
 
-def _read(payload: np.ndarray, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
+def _read(payload: np.ndarray, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, bool]:
     del size, senders, ids
-    return payload, 0.0
+    return payload, True

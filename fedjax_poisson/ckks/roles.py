@@ -40,12 +40,13 @@ class Opened(NamedTuple):
     Attributes:
       counts: int32 `[D]`, the exact sum.
       senders: contributions in it.
-      distance: largest distance of a raw value from its integer, in units of one count.
+      exact: every raw value was within the backend's margin of its integer. Always true of what was opened, since anything else is withheld; how near
+        they were is noise that depends on the keys, and stays with the key holder.
     """
 
     counts: np.ndarray
     senders: int
-    distance: float
+    exact: bool
 
 
 class Refusal(NamedTuple):
@@ -111,7 +112,7 @@ class Holder(NamedTuple):
       check: `(Sealed, size) -> None`; raises `RoundRefused` where `open` would for what was announced (senders, size, a
         contribution opened before), without opening anything and without remembering that it was asked.
       open: `(Sealed, size) -> Opened`; raises `RoundRefused`.
-      in_program: `(payload, size) -> (counts, distance)`, pure, without any of the checks; a pytree, to be passed as an argument to a program that
+      in_program: `(payload, size) -> (counts, exact)`, pure, without any of the checks; a pytree, to be passed as an argument to a program that
         simulates the key holder's part of several rounds and makes the checks afterwards; None where the backend has none.
     """
 
@@ -232,12 +233,11 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
 
     def open_sum(sealed: Sealed, size: int) -> Opened:
         check(sealed, size)
-        values, distance = part.read(sealed.payload, size, sealed.senders, sealed.ids)
-        if not distance <= part.max_distance:
+        values, exact = part.read(sealed.payload, size, sealed.senders, sealed.ids)
+        if not exact:
             raise RoundRefused(
-                f"A decrypted value is {distance:.3g} from the nearest integer (at most {part.max_distance} is "
-                "allowed): the sum was altered or is under another key. The values are withheld; repeat the round "
-                "without the sender at fault."
+                "A decrypted value was not within the margin of an integer: the sum was altered or is under another "
+                "key. The values are withheld; repeat the round without the sender at fault."
             )
         largest = max(int(values.max(initial=0)), -int(values.min(initial=0)))
         if largest > info.count_bound:
@@ -246,7 +246,7 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
                 "sent too much, or count_bound is too small for these senders."
             )
         opened_ids.update(sealed.ids)
-        return Opened(values.astype(np.int32), sealed.senders, distance)
+        return Opened(values.astype(np.int32), sealed.senders, exact)
 
     return Holder(receive=receive, check=check, open=open_sum, info=info, in_program=part.in_program)
 

@@ -32,6 +32,7 @@ _LIMIT_BITS = 106  # of log2(data prime * special prime) at N = 4096, ternary se
 _FAILURE_BITS = 128
 _VALUES_BITS = 40  # the bound holds for all of up to 2^40 opened values together
 _AIM, _CEILING = 2.0**-7, 2.0**-3
+_MARGIN = 0.25  # twice the largest error bound: a value farther from an integer is no sum of this key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,19 +212,18 @@ def server_part(public: bytes) -> ServerPart:
 def holder_part(context: Any) -> HolderPart:
     """The key holder's side; `context` has the secret key."""
 
-    def read(payload: Any, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, float]:
+    def read(payload: Any, size: int, senders: int, ids: frozenset[bytes]) -> tuple[np.ndarray, bool]:
         del senders, ids
         vectors = _vectors(context, dump_body(payload))  # what reaches the holder are bytes, whoever made them
         if len(vectors) != _rows(size):
             raise WireError(f"{size} values fill {_rows(size)} ciphertexts; the sum holds {len(vectors)}.")
         raw = np.concatenate([np.asarray(vector.decrypt(), np.float64) for vector in vectors])
         if not np.all(np.abs(raw) < 2.0**52):  # also false for a NaN
-            return np.zeros(size, np.int64), math.inf
+            return np.zeros(size, np.int64), False
         nearest = np.rint(raw)
-        distance = float(np.max(np.abs(raw - nearest), initial=0.0))
-        if np.any(nearest[size:]):  # the padding of the last ciphertext is zero in every honest sum
-            distance = math.inf
-        return nearest[:size].astype(np.int64), distance
+        near = bool(np.max(np.abs(raw - nearest), initial=0.0) <= _MARGIN)
+        empty = not np.any(nearest[size:])  # the padding of the last ciphertext is zero in every honest sum
+        return nearest[:size].astype(np.int64), near and empty
 
     return HolderPart(read=read)
 

@@ -104,16 +104,43 @@ def make_plan(
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
     """
+    size = (senders, dimension, moment_dimension, moment_blocks, largest_site, sites_per_unit)
+    draw = accounting.DRAW_DISTANCE
+    # A count that is the sum of several draws is farther from its law than one draw, which is known only once there are dark counts.
+    for _ in range(3):
+        plan = _calibrated(config, *size, draw)
+        worst = max(m.facts.sampler_distance for m in (plan.standardize, plan.train, plan.evaluate) if m is not None)
+        if worst <= draw:
+            return plan
+        draw = 1.01 * worst
+    raise ValueError(
+        f"A sampler is {worst:.3g} from its law, above the {draw:.3g} that delta was charged for; lower largest_site."
+    )
+
+
+def _calibrated(
+    config: Config,
+    senders: int,
+    dimension: int,
+    moment_dimension: int,
+    moment_blocks: int,
+    largest_site: int,
+    sites_per_unit: int,
+    draw: float,
+) -> Plan:
+    """The plan where one draw of one coordinate is within `draw` of its law."""
     honest = senders - 1 if config.honest_senders is None else config.honest_senders
     check_honest(honest, senders)
     check_sampling(config.sampling_rate, config.adjacency)
     orders = accounting.integer_orders(256)  # one set for every run, so that runs can share a ledger
 
     overflow = OVERFLOW if config.sampling_rate < 1 else 0.0
-    train_distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow)
-    standardize_distance = accounting.release_distance(senders=senders, dimension=moment_dimension * moment_blocks)
+    train_distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
+    standardize_distance = accounting.release_distance(
+        senders=senders, dimension=moment_dimension * moment_blocks, draw=draw
+    )
     scores = score_dimension(senders) if config.evaluation == "private" else 0
-    evaluate_distance = accounting.release_distance(senders=senders, dimension=scores)
+    evaluate_distance = accounting.release_distance(senders=senders, dimension=scores, draw=draw)
     sampler_delta = accounting.plan_reserve(
         config.epsilon, config.delta, standardize_distance + config.rounds * train_distance + evaluate_distance
     )

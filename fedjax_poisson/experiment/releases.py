@@ -111,6 +111,6 @@ def round_line(number: int, purpose: str, books: Books, info: SumInfo, seconds: 
         "open_seconds": info.open_seconds,
         "bytes_up_per_client": info.bytes_up_per_sender,
         "bytes_up_total": bytes_up,
-        "exact": getattr(info, "exact", True),
+        "exact": info.exact,
         "test": None,
     }

@@ -23,9 +23,12 @@ from jax import Array
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
-from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
+from fedjax_poisson.federated.charging import Paying, check_paying, draw_distance, make_account
+from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
 from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
 from fedjax_poisson.models import Model
@@ -33,10 +36,17 @@ from fedjax_poisson.randomness import Stream, fold_in
 
 
 class Info(NamedTuple):
-    """Diagnostics of one round: what the sum cost, and the L2 norm of the released mean gradient."""
+    """Diagnostics of one round.
+
+    Attributes:
+      sum: what the sum cost.
+      update_norm: L2 norm of the released mean gradient.
+      epsilon: spent so far at the delta of the algorithm's ledger; infinite if a round was released unaccounted, None where a caller's gate paid.
+    """
 
     sum: SumInfo
     update_norm: float
+    epsilon: float | None
 
 
 class Algorithm(NamedTuple):
@@ -44,16 +54,27 @@ class Algorithm(NamedTuple):
 
     Attributes:
       init: `(key) -> state`.
-      apply: `(state, cohort, stream, gate=None) -> (state, info)`: one round, one release.
+      apply: `(state, cohort, stream, gate=None) -> (state, info)`: one round, one release (below).
       parameters: `(state) -> params` to evaluate or ship (the average where there is one).
       rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
+      ledger: what rounds without a gate are charged to (`charging`); None without privacy.
       apply_rounds: several rounds in one compiled program (`fedavg`); None where an algorithm has none.
+
+    **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream means other noise in
+    every round, and the same (stream, round) the same noise. Two different releases under one (stream, round), such as the same state applied to two
+    cohorts, would share their noise and show the difference of the data; an algorithm refuses the second before it is charged or opened
+    (`RoundRefused`), while the very same release may be computed again. It remembers this in its own process only: two algorithms, or a program that
+    was restarted, need streams of their own (`randomness.stream()`, or a label such as the attempt's number folded in).
+
+    **Payment.** `gate=None` charges `ledger` before the sum is opened; a function without arguments replaces it and forbids the release by raising;
+    `gate="unaccounted"` charges nothing, warns once, and makes `info.epsilon` infinite for good.
     """
 
     init: Callable[[Array], Any]
     apply: Callable[..., tuple[Any, Any]]
     parameters: Callable[[Any], Any]
     rdp: Callable[[np.ndarray], np.ndarray]
+    ledger: accounting.Ledger | None
     apply_rounds: Callable[..., tuple[Any, Any]] | None = None
 
 
@@ -73,6 +94,8 @@ def fedsgd(
     largest_unit: int = 1,
     average_from: int | None = None,
     chunk: int | None = None,
+    ledger: accounting.Ledger | None = None,
+    delta: float | None = None,
 ) -> Algorithm:
     """DP-SGD over sites with record- or patient-level privacy.
 
@@ -92,10 +115,17 @@ def fedsgd(
       largest_unit: records of the largest unit (1 at record level).
       average_from: round after which parameters are averaged; None for no averaging.
       chunk: records vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
+      ledger: what rounds without a gate are charged to; None makes one in memory that counts and refuses nothing (`accounting.memory_ledger`).
+      delta: of the ledger that is made; None for 1e-5.
+
+    With sampling_rate < 1 every announced site must send in every round: who sends must not depend on the secret sample, and the amplified price counts
+    the dark noise of all. A cohort of fewer sites, or an aggregator that opens fewer, is refused; a site without a sampled record sends its noise.
 
     Raises:
-      ValueError: a privacy claim would be unsound, with the reason and the remedy.
+      ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
+      TypeError: the model is no `Model`.
     """
+    checks.check_model(model)
     honest = senders - 1 if honest_senders is None else honest_senders
     check_honest(honest, senders)
     check_sampling(sampling_rate, adjacency)
@@ -106,7 +136,9 @@ def fedsgd(
     if unit not in ("record", "patient"):
         raise ValueError(f"unit={unit!r}: fedsgd protects a 'record' or a 'patient'; for whole clients use fedavg.")
     shape = (features,) if isinstance(features, int) else tuple(features)
+    checks.check_loss(model, shape)
     size = dimension_of(model, shape)
+    checks.check_aggregator(aggregator, mechanism, size, senders, senders)
     at_once = records_lib.chunk_for(size, math.prod(shape)) if chunk is None else chunk
 
     def init(key: Array) -> State:
@@ -131,7 +163,31 @@ def fedsgd(
         gradient = total / jnp.float32(sampling_rate * records)
         return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
 
-    def apply(state: State, cohort: Records, stream: Stream, gate: Gate | None = None) -> tuple[State, Info]:
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        curve = mechanism.rdp(orders, honest, size, adjacency)
+        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
+
+    account = make_account(
+        mechanism=mechanism,
+        rdp=rdp,
+        ledger=ledger,
+        delta=delta,
+        unit=unit,
+        adjacency=adjacency,
+        sampling_rate=sampling_rate,
+        honest_senders=honest,
+        distance=lambda count: accounting.release_distance(
+            senders=count,
+            dimension=size,
+            overflow=records_lib.OVERFLOW if sampling_rate < 1 else 0.0,
+            draw=draw_distance(mechanism),
+        ),
+    )
+    opened = openings()
+
+    def apply(state: State, cohort: Records, stream: Stream, gate: Paying = None) -> tuple[State, Info]:
+        checks.check_stream(stream)
+        check_paying(gate)
         if cohort.features.shape[0] != senders:
             raise ValueError(
                 f"{cohort.features.shape[0]} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
@@ -140,23 +196,29 @@ def fedsgd(
             raise ValueError(
                 f"A record of the cohort has shape {cohort.features.shape[2:]}; the algorithm was made for {shape}."
             )
+        checks.check_labels(model, cohort.labels, cohort.mask)
+        number = int(state.round)
+        own = round_stream(stream, number)
         # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
         slots = records_lib.record_slots(units, sampling_rate)
         # Waited for, so that the seconds of the embedding are its own.
-        grids = jax.block_until_ready(contributions(state.params, cohort, units, stream, slots=slots))
-        estimate, sum_info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
+        grids = jax.block_until_ready(contributions(state.params, cohort, units, own, slots=slots))
+        mark = fingerprint(grids)
+
+        def pay() -> None:
+            opened.check(stream, number, mark)
+            account.charge(gate, number + 1, senders)
+            opened.remember(stream, number, mark)
+
+        estimate, sum_info = private_sum(mechanism, aggregator, grids, own, gate=pay)
         state, norm = finish(state, estimate)
-        return state, Info(sum_info, float(norm))
+        return state, Info(sum_info, float(norm), account.epsilon(gate))
 
     def parameters(state: State) -> Any:
         return final_parameters(state, average_from)
 
-    def rdp(orders: np.ndarray) -> np.ndarray:
-        curve = mechanism.rdp(orders, honest, size, adjacency)
-        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
-
-    return Algorithm(init, apply, parameters, rdp)
+    return Algorithm(init, apply, parameters, rdp, account.ledger)
 
 
 def check_sampling(sampling_rate: float, adjacency: str) -> None:

@@ -16,6 +16,7 @@ Sources: McMahan et al. 2017 (FedAvg, arXiv:1602.05629, algorithm 1); Li et al. 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,8 +52,8 @@ class Shared(NamedTuple):
 
     Attributes:
       init: `(params, steps) -> shared`, with the number of local steps of one round.
-      advance: `(shared, mean_update, share) -> shared`, after a round: `mean_update` is the released estimate as a tree, `share` the senders of
-        the round over the population.
+      advance: `(shared, mean_update, share) -> shared`, after a round: `mean_update` is the released estimate as a tree, `share` the clients that trained
+        in the round over the population: those present over N, times q where a secret sample with rate q trains.
     """
 
     init: Callable[[Params, int], Tree]
@@ -120,6 +121,22 @@ def mean_loss(model: Model, params: Params, batch: Examples) -> Array:
     return jnp.sum(jnp.where(batch.mask, losses, jnp.float32(0))) / count
 
 
+def check_rate(name: str, value: Any) -> float:
+    """A positive finite number.
+
+    Raises:
+      ValueError: NaN, infinite, zero or negative.
+      TypeError: not a number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}={value!r} must be a number.") from error
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name}={value} must be a positive finite number.")
+    return number
+
+
 def local_optimizer(
     optimizer: optax.GradientTransformation,
     *,
@@ -142,8 +159,8 @@ def local_optimizer(
     Raises:
       ValueError: proximal is negative or a number of the schedule is below 1.
     """
-    if not proximal >= 0:
-        raise ValueError(f"proximal={proximal} must be 0 (FedAvg) or positive (FedProx).")
+    if not 0 <= proximal < math.inf:
+        raise ValueError(f"proximal={proximal} must be 0 (FedAvg) or a positive finite number (FedProx).")
     schedule = Schedule(batch_size=batch_size, epochs=epochs, shuffle=shuffle, unrolled=unrolled)
 
     def of(model: Model) -> Client:
@@ -190,12 +207,13 @@ def local_sgd(
       unrolled: as in `Schedule`.
 
     Raises:
-      ValueError: the learning rate is not positive, or as in `local_optimizer`.
+      ValueError: the learning rate is not positive and finite, momentum is outside [0, 1), or as in `local_optimizer`.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate={learning_rate} must be positive.")
+    rate = check_rate("learning_rate", learning_rate)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum} must be in [0, 1); 0 is plain SGD.")
     return local_optimizer(
-        optax.sgd(learning_rate, momentum=momentum or None),
+        optax.sgd(rate, momentum=momentum or None),
         batch_size=batch_size,
         epochs=epochs,
         shuffle=shuffle,
@@ -222,12 +240,11 @@ def scaffold(
       unrolled: as in `Schedule`.
 
     Raises:
-      ValueError: the learning rate is not positive.
+      ValueError: the learning rate is not positive and finite.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate={learning_rate} must be positive.")
+    rate = check_rate("learning_rate", learning_rate)
     schedule = Schedule(batch_size=batch_size, epochs=epochs, shuffle=shuffle, unrolled=unrolled)
-    h = jnp.float32(learning_rate)
+    h = jnp.float32(rate)
 
     def zeros(params: Params) -> Tree:
         return jax.tree.map(jnp.zeros_like, params)

@@ -33,6 +33,7 @@ from fedjax_poisson.ckks import Ciphertext, CkksParameters, PublicKey, SecretKey
 from fedjax_poisson.federated.client import Client, Examples, run_steps
 from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.records import sample_units
+from fedjax_poisson.federated.reuse import fingerprint
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -73,12 +74,14 @@ class Total(NamedTuple):
       ciphertext: the encrypted sum, or None.
       senders: uint32 `[]`, clients in the sum.
       largest: int32 `[]`, the largest |count| that one client sent.
+      fingerprint: uint32 `[2]` of what would be opened (`reuse`); None where there is no mechanism, and so no noise to use twice.
     """
 
     values: Array | None
     ciphertext: Ciphertext | None
     senders: Array
     largest: Array
+    fingerprint: Array | None = None
 
 
 class CohortSum(NamedTuple):
@@ -247,17 +250,18 @@ def cohort_sum(
     def close(carry: Tree, key: PublicKey | SecretKey | None, stream: Stream) -> Total:
         senders, largest = carry["senders"], carry["largest"]
         if each:
-            return Total(None, carry["ciphertext"], senders, largest)
+            return Total(None, carry["ciphertext"], senders, largest, fingerprint(carry["ciphertext"].data))
         values = trees.flatten(carry["values"]) if mechanism is None else carry["values"]
         if encryption_level == "off":
-            return Total(values, None, senders, largest)
+            mark = None if mechanism is None else fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32))
+            return Total(values, None, senders, largest, mark)
         assert params is not None and key is not None
         if summed:
             assert isinstance(key, PublicKey)
             sealed = encryption.encrypt_with_masks(params, key, values, carry["masks"], senders=senders)
         else:
             sealed = encryption.encrypt(params, key, values, fold_in(stream, "sum"))._replace(senders=senders)
-        return Total(None, sealed, senders, largest)
+        return Total(None, sealed, senders, largest, fingerprint(sealed.data))
 
     def counts(weights: Tree, shared: Tree, own: Tree, cohort: Cohort, stream: Stream) -> tuple[Array, Tree, Array]:
         sent, new_own, report, _ = jax.vmap(one_client, in_axes=(None, None, 0, 0, 0, 0, None))(

@@ -26,16 +26,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson import accounting, trees
 from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import cohort as cohort_lib
 from fedjax_poisson.federated import population as population_lib
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.algorithm import Algorithm
+from fedjax_poisson.federated.charging import Paying, check_paying, draw_distance, make_account
 from fedjax_poisson.federated.client import ClientOf
 from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Encryption, Layout
 from fedjax_poisson.federated.fused import RoundParts, fused_rounds
 from fedjax_poisson.federated.population import Cohort, Population
-from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.release import arrays, check_parts, check_round, named, open_total, reports, sums_on_host
+from fedjax_poisson.federated.reuse import openings, round_stream
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
 from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
 from fedjax_poisson.models import Model
@@ -69,7 +71,9 @@ class RoundInfo(NamedTuple):
       senders: contributions in the sum.
       bytes_up_per_sender: bytes of one client's message; without encryption, of its counts or floats.
       encryption: the level of encryption in words.
-      distance: largest distance of an opened value from an integer.
+      exact: every opened value was within the backend's margin of an integer.
+      epsilon: spent so far at the delta of the algorithm's ledger; infinite without a mechanism or if a round was released unaccounted, None where a
+        caller's gate paid.
       update_norm: L2 norm of the released mean update.
       not_finite: clients whose update was NaN or infinite: they sent the embedding of zero.
       empty: clients without records: likewise.
@@ -80,7 +84,8 @@ class RoundInfo(NamedTuple):
     senders: int
     bytes_up_per_sender: int
     encryption: str
-    distance: float
+    exact: bool
+    epsilon: float | None
     update_norm: float
     not_finite: tuple[int, ...]
     empty: tuple[int, ...]
@@ -105,6 +110,8 @@ def fedavg(
     average_from: int | None = None,
     layout: Layout | None = None,
     mesh: Mesh | None = None,
+    ledger: accounting.Ledger | None = None,
+    delta: float | None = None,
 ) -> Algorithm:
     """Federated averaging over a population of simulated clients.
 
@@ -117,31 +124,43 @@ def fedavg(
       mechanism: client-level mechanism; None trains without privacy, and says so.
       aggregator: encryption backend with room for K senders; None where encryption is "off".
       encryption: "every_client" (default where there is an aggregator), "sum_only" or "off" (`cohort`).
-      minimum_senders: fewest clients whose sum is released; below, the round is refused unopened. Default: the aggregator's, else K.
+      minimum_senders: fewest clients whose sum is released; below, the round is refused unopened. Default: the aggregator's, else K; with sampling K.
       honest_senders: clients that do not collude with the server, of the fewest that may be released; default minimum_senders - 1.
-      sampling_rate: q; below 1, cohorts must be the whole population.
+      sampling_rate: q; below 1, cohorts must be the whole population and nobody may be lost: who sends must not depend on the secret sample, and the
+        amplified price counts the dark noise of all (`release.check_round`). The mean update is then over the K q clients that are expected to train.
       adjacency: "zero_out" or "replace_one".
       average_from: round after which parameters are averaged; None for no averaging.
       layout: chunk of clients vmapped at once, and how ciphertexts are summed.
       mesh: devices (`client_mesh`); None for one.
+      ledger: what rounds without a gate are charged to; None makes one in memory that counts and refuses nothing (`accounting.memory_ledger`).
+      delta: of the ledger that is made; None for 1e-5.
 
     Returns:
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
-      `apply_rounds(state, ids [T, K], stream, gates=None)` runs T rounds in one program on one device, each release paid for beforehand.
+      `apply_rounds(state, ids [T, K], stream, gates=None)` runs T rounds in one program on one device, with the noise that `apply` would draw. Each release
+      is paid for beforehand, by the algorithm's ledger or by T gates (or the word "unaccounted"); what was paid stays paid if a later round cannot be.
 
     Raises:
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
+      TypeError: the model, or the client, is something else.
     """
+    checks.check_model(model)
+    checks.check_client(client)
     level: Encryption = encryption or ("off" if aggregator is None else "every_client")
-    minimum = minimum_senders or (senders if aggregator is None else aggregator.info.minimum_senders)
+    everyone = sampling_rate < 1
+    minimum = minimum_senders or (senders if aggregator is None or everyone else aggregator.info.minimum_senders)
     check_parts(population, senders, minimum, mechanism, aggregator, level, sampling_rate, adjacency, mesh)
     honest = minimum - 1 if honest_senders is None else honest_senders
     if mechanism is not None:
         check_honest(honest, minimum)
     work = client(model)
+    checks.check_made_client(work)
+    _check_data(model, population)
     blank = jnp.zeros((1, *_record_shape(population)), jnp.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), blank))
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    if aggregator is not None and mechanism is not None and level != "off":
+        checks.check_aggregator(aggregator, mechanism, size, senders, minimum)
     device = None if aggregator is None or level == "off" else aggregator.device
     on_host = level != "off" and device is None
     make_programs = functools.partial(
@@ -190,16 +209,17 @@ def fedavg(
         counts, new, report = programs.counts(state.server.params, state.shared, mine, cohort, stream)
         return counts, scatter_own(own, cohort.ids, cohort.present, new), report
 
-    def mean_update(total: Array, count: Array) -> Array:
-        summed = total if mechanism is None else mechanism.estimate(total, senders)
-        return summed / jnp.maximum(count.astype(jnp.float32), jnp.float32(1))
+    def mean_update(total: Array, present: Array) -> Array:
+        summed = total if mechanism is None else mechanism.estimate(total, present)
+        return summed / (jnp.float32(sampling_rate) * jnp.maximum(present.astype(jnp.float32), jnp.float32(1)))
 
-    def step(state: FedState, own: Any, update: Array) -> tuple[FedState, Array]:
+    def step(state: FedState, own: Any, update: Array, present: Array) -> tuple[FedState, Array]:
         server = server_step(state.server, -update, server_optimizer, average_from)
         shared = state.shared
         if work.shared is not None:
             tree = trees.layout(state.server.params).unflatten(update)
-            shared = work.shared.advance(shared, tree, jnp.float32(senders / population.size))
+            share = present.astype(jnp.float32) * jnp.float32(sampling_rate / population.size)
+            shared = work.shared.advance(shared, tree, share)
         return FedState(server, shared, own), jnp.linalg.norm(update)
 
     def whole_round(
@@ -220,7 +240,7 @@ def fedavg(
         lambda own, ids, present, new, report: (scatter_own(own, ids, present, new), report), out_shardings=everywhere
     )
     close = jax.jit(programs.close)
-    finish = jax.jit(lambda state, own, total, count: step(state, own, mean_update(total, count)))
+    finish = jax.jit(lambda state, own, total, present: step(state, own, mean_update(total, present), present))
 
     def sums(state: FedState, parts: Sequence[Cohort] | Iterator[Cohort], stream: Stream) -> tuple[Any, Any, list[Any]]:
         """The (sealed) sum, the clients' new own states, and for each block who was asked and what each did."""
@@ -245,9 +265,33 @@ def fedavg(
             seen.append((part.numbers, report))
         return close(carry, key, stream), own, seen
 
-    def apply(state: FedState, cohort: Any, stream: Stream, gate: Gate | None = None) -> tuple[FedState, RoundInfo]:
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        if mechanism is None:
+            return np.full(len(orders), np.inf)
+        curve = mechanism.rdp(orders, honest, size, adjacency)
+        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
+
+    account = make_account(
+        mechanism=mechanism,
+        rdp=rdp,
+        ledger=ledger,
+        delta=delta,
+        unit="client",
+        adjacency=adjacency,
+        sampling_rate=sampling_rate,
+        honest_senders=honest,
+        distance=lambda count: accounting.release_distance(
+            senders=count, dimension=size, draw=draw_distance(mechanism)
+        ),
+    )
+    opened = openings()
+
+    def apply(state: FedState, cohort: Any, stream: Stream, gate: Paying = None) -> tuple[FedState, RoundInfo]:
         began = time.perf_counter()
+        checks.check_stream(stream)
+        check_paying(gate)
         number = int(state.server.round)
+        own_stream = round_stream(stream, number)
         if isinstance(cohort, Cohort):
             cohort = [cohort]
         elif not isinstance(cohort, Iterator):
@@ -258,16 +302,23 @@ def fedavg(
             ]
         if on_host:
             assert aggregator is not None
-            total, own, seen = sums_on_host(aggregator, one_count, state, cohort, stream)
+            total, own, seen, mark = sums_on_host(aggregator, one_count, state, cohort, own_stream)
         else:
-            total, own, seen = sums(state, cohort, stream)
+            total, own, seen = sums(state, cohort, own_stream)
+            mark = total.fingerprint
         ids, flags = reports(seen)
         present = int(((flags & ABSENT) == 0).sum())
         sealed_at = time.perf_counter()
-        check_round(
-            ids.size, present, senders=senders, minimum=minimum, everyone=sampling_rate < 1, size=population.size
-        )
-        values, distance = open_total(aggregator, total, size, level, gate, number)
+        check_round(ids.size, present, senders=senders, minimum=minimum, everyone=everyone, size=population.size)
+
+        def pay() -> None:
+            if mark is not None:
+                opened.check(stream, number, mark)
+            account.charge(gate, number + 1, present)
+            if mark is not None:
+                opened.remember(stream, number, mark)
+
+        values, exact = open_total(aggregator, total, size, level, pay, number)
         opened_at = time.perf_counter()
         state, norm = finish(state, own, values, jnp.uint32(present))
         norm = float(norm)
@@ -275,7 +326,8 @@ def fedavg(
             senders=present,
             bytes_up_per_sender=sealed_bytes,
             encryption=ENCRYPTION_IN_WORDS[level],
-            distance=distance,
+            exact=exact,
+            epsilon=account.epsilon(gate),
             update_norm=norm,
             not_finite=named(ids, flags, NOT_FINITE),
             empty=named(ids, flags, EMPTY),
@@ -287,17 +339,21 @@ def fedavg(
             },
         )
 
-    def rdp(orders: np.ndarray) -> np.ndarray:
-        if mechanism is None:
-            return np.full(len(orders), np.inf)
-        curve = mechanism.rdp(orders, honest, size, adjacency)
-        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
+    fused = None
+    if mesh is None:
+        parts = RoundParts(programs, add_block, mean_update, step, key, size)
+        fused = fused_rounds(parts, population, aggregator, level, senders, account, opened)
+    return Algorithm(
+        init, apply, lambda state: final_parameters(state.server, average_from), rdp, account.ledger, fused
+    )
 
-    if mesh is not None:
-        return Algorithm(init, apply, lambda state: final_parameters(state.server, average_from), rdp)
-    parts = RoundParts(programs, add_block, mean_update, step, key, size)
-    fused = fused_rounds(parts, population, aggregator, level, senders)
-    return Algorithm(init, apply, lambda state: final_parameters(state.server, average_from), rdp, fused)
+
+def _check_data(model: Model, population: Population) -> None:
+    labels = population.host.y
+    dtype = jax.dtypes.canonicalize_dtype(labels.dtype)
+    checks.check_loss(model, _record_shape(population), (dtype,), tuple(labels.shape[2:]))
+    if not isinstance(labels, np.memmap):  # labels in a file are not read before their client's turn
+        checks.check_labels(model, labels, population.host.mask)
 
 
 def _record_shape(population: Population) -> tuple[int, ...]:

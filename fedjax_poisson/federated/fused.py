@@ -1,24 +1,28 @@
 """Several rounds of a simulation in one compiled program: no trip to the host between them.
 
 The key holder's part is simulated inside the program, so this is for one machine that plays all the roles. What a round checks before it is opened is
-checked afterwards here, and nothing is returned if a check fails; every release is paid for before the program starts.
+checked afterwards here, and nothing is returned if a check fails; every release is paid for before the program starts. A round draws the noise that
+`apply` draws for the same stream and the same number of the round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import MARGIN, Aggregator, RoundRefused
+from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.federated.charging import Account, Paying, check_paying
+from fedjax_poisson.federated.checks import check_stream
 from fedjax_poisson.federated.cohort import CohortSum, Encryption
 from fedjax_poisson.federated.population import Cohort, Population, check_ids
 from fedjax_poisson.federated.private_sum import Gate
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.federated.reuse import Openings, round_stream
+from fedjax_poisson.randomness import Stream
 
 
 class RoundParts(NamedTuple):
@@ -27,8 +31,8 @@ class RoundParts(NamedTuple):
     Attributes:
       programs: the sum over a cohort.
       add_block: `(carry, state, own, cohort, stream, key) -> (carry, own, report)`.
-      mean_update: `(total, senders) -> float32 [D]`.
-      step: `(state, own, update) -> (state, norm)`.
+      mean_update: `(total, present) -> float32 [D]`.
+      step: `(state, own, update, present) -> (state, norm)`.
       key: what senders encrypt under, or None.
       size: D.
     """
@@ -42,14 +46,27 @@ class RoundParts(NamedTuple):
 
 
 class FusedInfo(NamedTuple):
-    """Diagnostics of T rounds: L2 norms of the released mean updates float32 `[T]`, and the largest distance of an opened value from an integer."""
+    """Diagnostics of T rounds.
+
+    Attributes:
+      update_norms: float32 `[T]`, L2 norms of the released mean updates.
+      exact: every opened value was within the backend's margin of an integer.
+      epsilon: as in `RoundInfo`.
+    """
 
     update_norms: np.ndarray
-    distance: float
+    exact: bool
+    epsilon: float | None
 
 
 def fused_rounds(
-    parts: RoundParts, population: Population, aggregator: Aggregator | None, level: Encryption, senders: int
+    parts: RoundParts,
+    population: Population,
+    aggregator: Aggregator | None,
+    level: Encryption,
+    senders: int,
+    account: Account,
+    opened: Openings,
 ) -> Callable[..., tuple[Any, FusedInfo]]:
     """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`."""
     bound = None if aggregator is None else aggregator.info.count_bound
@@ -57,29 +74,31 @@ def fused_rounds(
 
     @jax.jit
     def run(
-        opener: Any, key: Any, state: Any, examples: Any, ids: Array, present: Array, rounds: Array, stream: Stream
+        opener: Any, key: Any, state: Any, examples: Any, ids: Array, present: Array, stream: Stream
     ) -> tuple[Any, Any]:
-        def one(state: Any, xs: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-            rows, here, number = xs
-            own_stream = fold_in(stream, number)
+        def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
+            rows, here = xs
+            own_stream = round_stream(stream, state.server.round)
             cohort = Cohort(rows, jax.tree.map(lambda leaf: leaf[rows], examples), here)
             carry, own, _ = parts.add_block(parts.programs.start(), state, state.own, cohort, own_stream, key)
             total = parts.programs.close(carry, key, own_stream)
             if total.ciphertext is None:
                 assert total.values is not None
-                values, distance = total.values, jnp.float32(0)
+                values, exact = total.values, jnp.bool_(True)
             else:
                 assert opener is not None
-                values, distance = opener(total.ciphertext, parts.size)
+                values, exact = opener(total.ciphertext, parts.size)
             most = jnp.int32(0) if level == "off" else jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
-            state, norm = parts.step(state, own, parts.mean_update(values, total.senders))
-            return state, (norm, distance, most)
+            mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
+            state, norm = parts.step(state, own, parts.mean_update(values, total.senders), total.senders)
+            return state, (norm, exact, most, mark)
 
-        return jax.lax.scan(one, state, (ids, present, rounds))
+        return jax.lax.scan(one, state, (ids, present))
 
     def apply_rounds(
-        state: Any, ids: Any, stream: Stream, gates: Sequence[Gate] | None = None
+        state: Any, ids: Any, stream: Stream, gates: Sequence[Gate] | Literal["unaccounted"] | None = None
     ) -> tuple[Any, FusedInfo]:
+        check_stream(stream)
         if population.device is None:
             raise ValueError(
                 "fused rounds take their clients from the device; make the population with on_device=True."
@@ -90,32 +109,42 @@ def fused_rounds(
                 "use apply, one round at a time."
             )
         table = np.asarray(ids)
-        if table.ndim != 2 or table.shape[1] != senders:
+        if table.ndim != 2 or table.shape[1] != senders or not len(table):
             raise ValueError(
                 f"ids has shape {table.shape}, expected [rounds, {senders}]: one row of client numbers a round."
             )
-        if gates is not None and len(gates) != len(table):
-            raise ValueError(f"{len(gates)} gates for {len(table)} rounds: every release is paid for by its own.")
+        paying: Sequence[Paying] = [gates] * len(table) if gates is None or isinstance(gates, str) else gates
+        for one in paying:
+            check_paying(one)
+        if len(paying) != len(table):
+            raise ValueError(f"{len(paying)} gates for {len(table)} rounds: every release is paid for by its own.")
         for row in table:
             check_ids(population.size, row)
         here = np.ones(table.shape, bool)
-        for gate in gates or ():
-            gate()
-        rounds = np.arange(len(table), dtype=np.uint32)
-        moved, (norms, distances, most) = run(
-            opener, parts.key, state, population.device, table.astype(np.uint32), here, rounds, stream
+        before = int(state.server.round)
+        for number, one in enumerate(paying, before + 1):
+            account.charge(one, number, senders)
+        moved, (norms, exact, most, marks) = run(
+            opener, parts.key, state, population.device, table.astype(np.uint32), here, stream
         )
-        _check_opened(aggregator, float(jnp.max(distances)), int(jnp.max(most)), bound)
-        return moved, FusedInfo(np.asarray(norms), float(jnp.max(distances)))
+        _check_opened(aggregator, bool(jnp.all(exact)), int(jnp.max(most)), bound)
+        for number, mark in enumerate(np.asarray(marks), before):
+            opened.check(stream, number, mark)
+        for number, mark in enumerate(np.asarray(marks), before):
+            opened.remember(stream, number, mark)
+        return moved, FusedInfo(
+            np.asarray(norms), bool(jnp.all(exact)), account.epsilon(next(filter(callable, paying), paying[0]))
+        )
 
     return apply_rounds
 
 
-def _check_opened(aggregator: Aggregator | None, distance: float, most: int, bound: int | None) -> None:
+def _check_opened(aggregator: Aggregator | None, exact: bool, most: int, bound: int | None) -> None:
     if aggregator is None or bound is None:
         return
-    if not distance <= MARGIN or most > bound:
+    if not exact or most > bound:
+        what = f"above count_bound = {bound}" if exact else "that was not within the margin of an integer"
         raise RoundRefused(
-            f"A fused round opened to values {distance:.3g} from an integer (at most {MARGIN}) or of size {most} (count_bound = {bound}): "
-            "nothing is returned. Raise count_bound for these senders; the rounds stay paid for."
+            f"A fused round opened to a value {what}: nothing is returned. Make the aggregator with mechanism.count_bound(senders, dimension); "
+            "the rounds stay paid for."
         )

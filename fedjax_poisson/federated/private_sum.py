@@ -34,7 +34,7 @@ class SumInfo(NamedTuple):
     Attributes:
       senders: how many ciphertexts are in the sum.
       bytes_up_per_sender: bytes of the largest message one sender sent.
-      distance: largest distance of an opened value from an integer (0 for exact backends); the round is refused above 0.25.
+      exact: every opened value was within the backend's margin of an integer; a round where one was not is refused.
       embed_seconds: all senders' embedding, wall clock.
       encrypt_seconds: all senders' encryption, wall clock.
       add_seconds: the server's additions.
@@ -43,7 +43,7 @@ class SumInfo(NamedTuple):
 
     senders: int
     bytes_up_per_sender: int
-    distance: float
+    exact: bool
     embed_seconds: float
     encrypt_seconds: float
     add_seconds: float
@@ -74,7 +74,7 @@ def private_sum(
 
     Raises:
       ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats one or names one that is not there.
-      RoundRefused: the aggregator refused to open (too few senders, a value far from an integer, tampering).
+      RoundRefused: the aggregator refused to open (too few senders, a value that is not near an integer, tampering).
     """
     if not mechanism.facts.integer:
         raise ValueError(
@@ -104,7 +104,7 @@ def private_sum(
     info = SumInfo(
         senders=opened.senders,
         bytes_up_per_sender=max(aggregator.bytes_up(one) for one in sealed),
-        distance=float(opened.distance),
+        exact=opened.exact,
         embed_seconds=embed_seconds,
         encrypt_seconds=encrypt_seconds,
         add_seconds=add_seconds,

@@ -16,6 +16,7 @@ from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.cohort import Encryption, Total
 from fedjax_poisson.federated.population import Cohort, Population
 from fedjax_poisson.federated.private_sum import Gate
+from fedjax_poisson.federated.reuse import fingerprint
 from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -44,6 +45,11 @@ def check_parts(
             f"sampling_rate={sampling_rate} claims amplification: then every client of the population must send its noise in every round, "
             f"so senders must be {population.size}, not {senders}. With smaller cohorts leave sampling_rate at 1 and cap each client's rounds."
         )
+    if sampling_rate < 1 and minimum < senders:
+        raise ValueError(
+            f"minimum_senders={minimum} with sampling_rate={sampling_rate}: with secret sampling all {senders} must send in every round (who is missing may "
+            "depend on who was sampled, and takes its noise along); leave minimum_senders out, or set sampling_rate=1."
+        )
     if not 1 <= minimum <= senders:
         raise ValueError(f"minimum_senders={minimum} must be between 1 and senders={senders}.")
     if mechanism is not None and minimum < 2:
@@ -54,11 +60,6 @@ def check_parts(
         raise ValueError(
             f"encryption={level!r} needs a mechanism that sends integers and an aggregator; or use encryption='off'."
         )
-    if aggregator.info.senders < senders or minimum < aggregator.info.minimum_senders:
-        raise ValueError(
-            f"the aggregator is for {aggregator.info.minimum_senders} to {aggregator.info.senders} senders, the algorithm for {minimum} to {senders}: "
-            "make the aggregator for these."
-        )
     if aggregator.device is None and (level == "sum_only" or mesh is not None):
         raise ValueError(
             f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
@@ -66,12 +67,23 @@ def check_parts(
 
 
 def check_round(asked: int, present: int, *, senders: int, minimum: int, everyone: bool, size: int) -> None:
-    """Refuse a release that was not accounted for; nothing has been opened or charged yet."""
+    """Refuse a release that was not accounted for; nothing has been opened or charged yet.
+
+    With secret sampling (`everyone`) all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
+    noise of all of them. Who is missing may depend on who was sampled (one that has nothing to train is quicker, or fails where training fails), and every
+    one that is missing takes its noise along: the price of a smaller sum is not the amplified price that was planned.
+    """
     if asked > senders:
         raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
     if everyone and asked != size:
         raise ValueError(
             f"with sampling every client must send, noise at least: the cohort has {asked} of {size} clients."
+        )
+    if everyone and present < size:
+        raise RoundRefused(
+            f"{present} of {size} clients sent. With secret sampling all of them must: who is missing may depend on who was sampled, and the noise of the "
+            "missing is missing. Nothing was opened and nothing was charged: repeat the round when all are there, or make the algorithm with "
+            "sampling_rate=1, where lost clients cost their share only."
         )
     if present < minimum:
         raise RoundRefused(
@@ -81,46 +93,48 @@ def check_round(asked: int, present: int, *, senders: int, minimum: int, everyon
 
 
 def open_total(
-    aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate | None, number: int
-) -> tuple[Array, float]:
-    """Ask the gate, then open: the summed values, and how far the farthest was from an integer."""
+    aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate, number: int
+) -> tuple[Array, bool]:
+    """Ask the gate, then open: the summed values, and whether they are exact."""
     if level == "off" or aggregator is None:
-        if gate is not None:
-            gate()
-        return total.values, 0.0
+        gate()
+        return total.values, True
     sealed = total
     if isinstance(total, Total):
-        largest = int(total.largest)
-        if largest > aggregator.info.count_bound:
+        if int(total.largest) > aggregator.info.count_bound:
             raise RoundRefused(
-                f"A client sent a count of size {largest}, above count_bound = {aggregator.info.count_bound}. Nothing was opened and nothing was "
+                f"A client sent a count above count_bound = {aggregator.info.count_bound}. Nothing was opened and nothing was "
                 "charged: make the aggregator with mechanism.count_bound(senders, dimension)."
             )
         assert aggregator.wrap is not None
         sealed = aggregator.wrap(total.ciphertext, size, round=number)
-    if gate is not None:
-        gate()
+    gate()
     opened = aggregator.open(sealed, size)
-    return jnp.asarray(opened.counts), float(opened.distance)
+    return jnp.asarray(opened.counts), opened.exact
 
 
 def sums_on_host(
     aggregator: Aggregator, counts_of: Any, state: Any, parts: Iterable[Cohort], stream: Stream
-) -> tuple[Any, Any, list[Any]]:
-    """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added."""
-    total, own, seen, number = None, state.own, [], int(state.server.round)
+) -> tuple[Any, Any, list[Any], Array]:
+    """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added.
+
+    The fingerprint beside the sum is that of the summed counts: ciphertexts of these backends differ from one run to the next.
+    """
+    total, own, seen, number, summed = None, state.own, [], int(state.server.round), np.zeros(0, np.int32)
     for part in parts:
         for first in range(0, part.present.shape[0], _AT_ONCE):
             few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], arrays(part))
             numbers = part.numbers[first : first + _AT_ONCE]
             counts, own, report = counts_of(state, own, few, stream)
             here = np.asarray(few.present)
-            for i, row in enumerate(np.asarray(counts)):
+            rows = np.asarray(counts)
+            summed = (rows.sum(axis=0) + (summed if summed.size else 0)).astype(np.int32)
+            for i, row in enumerate(rows):
                 if here[i]:
                     sealed = aggregator.encrypt(row, fold_in(stream, few.ids[i], "encrypt"), round=number)
                     total = sealed if total is None else aggregator.add(total, sealed)
             seen.append((numbers, report))
-    return total, own, seen
+    return total, own, seen, fingerprint(jnp.asarray(summed))
 
 
 def arrays(cohort: Cohort) -> Cohort:

@@ -44,7 +44,7 @@ class AdaptiveEmbedding(NamedTuple):
 
     init: Callable[[], ClipState]
     privatize: Callable[[ClipState, Stream, Array], Array]
-    finish: Callable[[ClipState, Array, int], tuple[ClipState, Array, Array]]
+    finish: Callable[[ClipState, Array, int | Array], tuple[ClipState, Array, Array]]
     rdp: Callable[..., np.ndarray]
     count_bound: Callable[..., int]
     unit_mechanism: Mechanism
@@ -103,9 +103,11 @@ def adaptive_embedding(
         counts = unit.privatize(fold_in(stream, "update"), update / state.clip_norm)
         return jnp.concatenate([counts, bit.privatize(fold_in(stream, "clip bit"), sign)])
 
-    def finish(state: ClipState, total: Array, senders: int) -> tuple[ClipState, Array, Array]:
+    def finish(state: ClipState, total: Array, senders: int | Array) -> tuple[ClipState, Array, Array]:
         estimate = unit.estimate(total[:-1], senders) * state.clip_norm
-        share = jnp.float32(0.5) + bit.estimate(total[-1:], senders)[0] / jnp.float32(2 * senders)
+        share = jnp.float32(0.5) + bit.estimate(total[-1:], senders)[0] / (
+            jnp.float32(2) * jnp.asarray(senders).astype(jnp.float32)
+        )
         moved = state.clip_norm * jnp.exp(jnp.float32(-rate) * (share - jnp.float32(quantile)))
         return ClipState(jnp.clip(moved, jnp.float32(least_clip_norm), jnp.float32(largest_clip_norm))), estimate, share
 

@@ -31,7 +31,7 @@ from fedjax_poisson.randomness import Stream, fold_in
 
 
 def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mechanism:
-    """Integer updates plus Poisson noise, the mean subtracted at the decoder: `x + Poisson(mu)`, x = toward-zero rounding of scale * u.
+    """Integer updates plus Poisson noise, the mean subtracted at the decoder: `x + Poisson(mu)`, x = scale * u rounded to nearest.
 
     Useless wherever a finite Renyi curve is needed: in the downward direction some outcomes have no counterpart, so the divergence is infinite
     at every order and delta never falls below `accounting.centred_poisson_infinity_mass`. Usable, if at all, in one dimension with
@@ -50,11 +50,12 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
         return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
-        steps = jnp.sign(grid) * (jnp.abs(grid) >> jnp.int32(point))
+        half = jnp.int32(1 << (point - 1))  # point >= 4
+        steps = jnp.sign(grid) * ((jnp.abs(grid) + half) >> jnp.int32(point))
         return steps + randomness.poisson(stream, grid.shape, tables)
 
-    def estimate(total: Array, senders: int) -> Array:
-        return subtract_mean(total, senders * dark_count) / jnp.float32(scale)
+    def estimate(total: Array, senders: int | Array) -> Array:
+        return subtract_mean(total, dark_count, senders) / jnp.float32(scale)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         del dimension
@@ -62,7 +63,7 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
 
     def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> int:
         noise = senders * dark_count
-        return math.ceil(senders * scale * clip_norm + noise + bernstein_deviation(noise, dimension, failure))
+        return math.ceil(senders * (scale * clip_norm + 0.5) + noise + bernstein_deviation(noise, dimension, failure))
 
     return make_mechanism(
         facts=Facts(
@@ -157,8 +158,8 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
     def embed(stream: Stream, grid: Array) -> Array:
         return randomness.single_channel(stream, grid, tables)
 
-    def estimate(total: Array, senders: int) -> Array:
-        return jnp.asarray(total).astype(jnp.float32) / jnp.float32(gain) - jnp.float32(senders * offset)
+    def estimate(total: Array, senders: int | Array) -> Array:
+        return subtract_mean(total, gain * offset, senders) / jnp.float32(gain)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return guarantees.data_embedding_rdp(orders, gain=gain, offset=offset, pixels=dimension)

@@ -44,7 +44,7 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         noise = jax.scipy.special.ndtri(uniform)
         return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
 
-    def estimate(total: Array, senders: int) -> Array:
+    def estimate(total: Array, senders: int | Array) -> Array:
         del senders
         return jnp.asarray(total).astype(jnp.float32)
 

@@ -101,7 +101,7 @@ def poisson_embedding(
             0
         ]
 
-    def estimate(total: Array, senders: int) -> Array:
+    def estimate(total: Array, senders: int | Array) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
         return jnp.asarray(total).astype(jnp.float32) * jnp.float32(scale)
 

@@ -57,8 +57,8 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         top = jnp.int32(2**clipping.GRID_BITS)
         return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
 
-    def estimate(total: Array, senders: int) -> Array:
-        return subtract_mean(total, senders * dark_count) * jnp.float32(coordinate_bound / (dark_count * modulation))
+    def estimate(total: Array, senders: int | Array) -> Array:
+        return subtract_mean(total, dark_count, senders) * jnp.float32(coordinate_bound / (dark_count * modulation))
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return accounting.single_channel_rdp(

@@ -67,7 +67,7 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
         )
         return rounded + randomness.skellam(fold_in(stream, "noise"), grid.shape, tables)
 
-    def estimate(total: Array, senders: int) -> Array:
+    def estimate(total: Array, senders: int | Array) -> Array:
         del senders
         return jnp.asarray(total).astype(jnp.float32) / jnp.float32(scale)
 

@@ -18,6 +18,7 @@ from jax import Array
 
 from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness.wide import upper_product
 
 Adjacency = Literal["zero_out", "replace_one"]
 
@@ -52,7 +53,8 @@ class Mechanism(NamedTuple):
         mechanism's grid. Contributions of several units of one sender are added as integers.
       embed: `(stream, int32[D])` to int32 `[D]`: the counts one sender sends for its summed contributions.
       privatize: `(stream, float32[D])` to int32 `[D]`: what one sender sends for a single unit; `embed(stream, clip(update))`.
-      estimate: `(int[D] sum over senders, senders)` to float32 `[D]`: unbiased estimate of the SUM of the (clipped) updates.
+      estimate: `(int[D] sum over senders, senders)` to float32 `[D]`: unbiased estimate of the SUM of the (clipped) updates. `senders` is how many are in
+        the sum, not how many were planned: a Python int or a traced integer.
       rdp: `(orders, honest_senders, dimension, adjacency="zero_out")` to float64 `[orders]`: Renyi divergence of one opened sum.
       variance: `(senders)` to the noise variance per coordinate of the estimated sum (an upper bound where it depends on data).
       count_bound: `(senders, dimension, failure=2**-64)` to an int that no coordinate of the sum exceeds, except with that probability.
@@ -62,7 +64,7 @@ class Mechanism(NamedTuple):
     clip: Callable[[Array], Array]
     embed: Callable[[Stream, Array], Array]
     privatize: Callable[[Stream, Array], Array]
-    estimate: Callable[[Array, int], Array]
+    estimate: Callable[[Array, int | Array], Array]
     rdp: Callable[..., np.ndarray]
     variance: Callable[[int], float]
     count_bound: Callable[..., int]
@@ -77,7 +79,7 @@ def make_mechanism(
     facts: Facts,
     clip: Callable[[Array], Array],
     embed: Callable[[Stream, Array], Array],
-    estimate: Callable[[Array, int], Array],
+    estimate: Callable[[Array, int | Array], Array],
     rdp: Callable[[np.ndarray, int, int, Adjacency], np.ndarray],
     variance: Callable[[int], float],
     count_bound: Callable[..., int],
@@ -137,10 +139,23 @@ def check_honest(honest_senders: int, senders: int | None = None) -> None:
         raise ValueError(f"honest_senders={honest_senders} exceeds senders={senders}.")
 
 
-def subtract_mean(total: Array, mean: float) -> Array:
-    """A sum of counts less its public mean, float32: the whole part goes as an integer, as counts above 2**24 are not exact in float32."""
+def subtract_mean(total: Array, mean: float, senders: int | Array) -> Array:
+    """A sum of counts of some senders less its public mean, `senders * mean`, float32.
+
+    The whole part goes as an integer, as counts above 2**24 are not exact in float32. It is computed in integers, because the number of senders may be
+    traced: with f the fraction of the mean in units of 2**-32, `senders * f` has its whole part in the upper and its fraction in the lower word.
+
+    Args:
+      total: int `[D]`, sum of counts.
+      mean: of one sender's count, >= 0; times senders it must be below 2**31, as the sum is.
+      senders: in the sum, a Python int or a traced integer.
+    """
     whole = math.floor(mean)
-    return (jnp.asarray(total) - jnp.int32(whole)).astype(jnp.float32) - jnp.float32(mean - whole)
+    fraction = jnp.uint32(min(round((mean - whole) * 2.0**32), 2**32 - 1))
+    count = jnp.asarray(senders).astype(jnp.uint32)
+    carried = (count * jnp.uint32(whole) + upper_product(count, fraction)).astype(jnp.int32)
+    rest = ((count * fraction) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2.0**-24)
+    return (jnp.asarray(total) - carried).astype(jnp.float32) - rest
 
 
 def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:

@@ -15,6 +15,7 @@ from .model import Model as Model
 from .model import binary_cross_entropy as binary_cross_entropy
 from .model import on_fixed_features as on_fixed_features
 from .model import softmax_cross_entropy as softmax_cross_entropy
+from .model import with_loss as with_loss
 from .scattering import scattering as scattering
 from .scattering import scattering_features as scattering_features
 from .tabular import linear as linear

@@ -22,6 +22,7 @@ class Model(NamedTuple):
         fixed: `(x) -> features` `[B, ...]`: the part without parameters that a record goes through first, public and the same for everybody;
             None where there is none. A run computes it once for each record instead of in every round.
         head: the model of those features, with the same parameters: `apply(p, x) = head.apply(p, fixed(x))`; None without `fixed`.
+        binary: the loss is for one 0/1 label and takes every other number for 1, so algorithms refuse other labels.
     """
 
     init: Callable[[jax.Array, jax.Array], Params]
@@ -29,6 +30,7 @@ class Model(NamedTuple):
     loss: Callable[[Params, jax.Array, jax.Array], jax.Array]
     fixed: Callable[[jax.Array], jax.Array] | None = None
     head: Model | None = None
+    binary: bool = False
 
 
 def on_fixed_features(fixed: Callable[[jax.Array], jax.Array], head: Model) -> Model:
@@ -50,6 +52,7 @@ def on_fixed_features(fixed: Callable[[jax.Array], jax.Array], head: Model) -> M
         lambda params, x, y: head.loss(params, fixed(x), y),
         fixed,
         head,
+        head.binary,
     )
 
 
@@ -116,4 +119,4 @@ def with_loss(
     def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
         return cross_entropy(apply(params, x), y)
 
-    return Model(init, apply, loss)
+    return Model(init, apply, loss, binary=binary)

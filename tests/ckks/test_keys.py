@@ -18,7 +18,7 @@ from fedjax_poisson.ckks.aggregation import aggregator
 from fedjax_poisson.ckks.encryption import SecretKey
 from fedjax_poisson.ckks.errors import RoundRefused, WireError
 from fedjax_poisson.ckks.guard import answer_guard
-from fedjax_poisson.ckks.parameters import MARGIN, choose_parameters
+from fedjax_poisson.ckks.parameters import choose_parameters
 from fedjax_poisson.randomness.chacha import fold_in, stream
 from tests.ckks.reach import reachable
 
@@ -91,9 +91,9 @@ def all_of_them() -> Consortium:
 def test_every_subset_opens_the_exact_sum(group):
     total = group.sealed()
     for team in itertools.combinations(range(1, PARTIES + 1), group.session.threshold):
-        counts, distance = opening.fuse(group.session, total, group.answers(total, team), SIZE)
+        counts, exact = opening.fuse(group.session, total, group.answers(total, team), SIZE)
         np.testing.assert_array_equal(np.asarray(counts), group.counts.sum(axis=0))
-        assert float(distance) < MARGIN
+        assert bool(exact)
 
 
 def test_order_of_answers_does_not_matter(group):
@@ -120,8 +120,8 @@ def test_too_few_shares_show_nothing():
     total = group.sealed()
     answers = group.answers(total, (1, 2, 3))
     blank = answers[2]._replace(data=jnp.zeros_like(answers[2].data))
-    _, distance = opening.fuse(group.session, total, [*answers[:2], blank], SIZE)
-    assert float(distance) > MARGIN
+    _, exact = opening.fuse(group.session, total, [*answers[:2], blank], SIZE)
+    assert not bool(exact)
 
 
 def test_t_minus_one_points_determine_nothing():
@@ -271,10 +271,10 @@ def test_a_tampered_answer_is_noticed(all_of_them):
     answers = all_of_them.answers(total, (1, 2, 3))
     moved = answers[0].data.at[0, 0, 0].set((answers[0].data[0, 0, 0] + jnp.uint32(1)) % jnp.uint32(ring().moduli[0]))
     full = ring().values_per_row
-    _, distance = opening.fuse(all_of_them.session, total, [answers[0]._replace(data=moved), *answers[1:]], full)
-    assert float(distance) > MARGIN  # one residue moves every coefficient of its row
-    _, distance = opening.fuse(all_of_them.session, total, answers, full)
-    assert float(distance) < MARGIN
+    _, exact = opening.fuse(all_of_them.session, total, [answers[0]._replace(data=moved), *answers[1:]], full)
+    assert not bool(exact)  # one residue moves every coefficient of its row
+    _, exact = opening.fuse(all_of_them.session, total, answers, full)
+    assert bool(exact)
 
 
 def test_key_messages_are_checked(all_of_them):

@@ -12,7 +12,7 @@ import pytest
 
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.ckks import RoundRefused, aggregator
-from fedjax_poisson.mechanisms import gaussian, poisson_embedding
+from fedjax_poisson.mechanisms import gaussian, poisson_embedding, single_channel
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded
 
@@ -59,11 +59,11 @@ def _vector(algorithm, state):
     return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
-def _after(algorithm, cohorts=(IDS,), **more):
+def _after(algorithm, cohorts=(IDS,), stream=ROOT, **more):
     state = algorithm.init(jax.random.key(0))
     info = None
-    for number, cohort in enumerate(cohorts):
-        state, info = algorithm.apply(state, cohort, fold_in(ROOT, "round", number), **more)
+    for cohort in cohorts:
+        state, info = algorithm.apply(state, cohort, stream, **more)
     return _vector(algorithm, state), info
 
 
@@ -173,11 +173,9 @@ def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
     one_by_one, _ = _after(algorithm, cohorts)
     paid: list[int] = []
     gates = [functools.partial(paid.append, number) for number in range(3)]
-    state, info = algorithm.apply_rounds(
-        algorithm.init(jax.random.key(0)), np.stack(cohorts), fold_in(ROOT, "round"), gates
-    )
+    state, info = algorithm.apply_rounds(algorithm.init(jax.random.key(0)), np.stack(cohorts), ROOT, gates)
     np.testing.assert_allclose(_vector(algorithm, state), one_by_one, atol=1e-6)
-    assert paid == [0, 1, 2] and int(state.server.round) == 3 and info.distance < 7 / 16
+    assert paid == [0, 1, 2] and int(state.server.round) == 3 and info.exact and info.epsilon is None
 
     def refuse() -> None:
         raise accounting.BudgetExhausted("no more")
@@ -229,7 +227,7 @@ def test_one_compilation_serves_all_rounds():
     )  # fmt: skip
     state, counts = algorithm.init(jax.random.key(0)), []
     for number in range(4):
-        state, _ = algorithm.apply(state, np.roll(IDS, number), fold_in(ROOT, number))
+        state, _ = algorithm.apply(state, np.roll(IDS, number), ROOT)
         counts.append(len(traces))
     assert counts[0] == counts[-1] > 0
 
@@ -237,33 +235,33 @@ def test_one_compilation_serves_all_rounds():
 def test_lost_clients_cost_their_share_only_and_below_the_minimum_nothing_is_opened():
     algorithm = _encrypted()
     asked: list[str] = []
-    gate = functools.partial(asked.append, "asked")
+    gate, own = functools.partial(asked.append, "asked"), fold_in(ROOT, "lost")
     lost = federated.make_cohort(_population(), IDS, present=~np.isin(IDS, [0, 5]))
-    got, info = _after(algorithm, [lost], gate=gate)
+    got, info = _after(algorithm, [lost], own, gate=gate)
     assert info.senders == 10 and sorted(info.absent) == [0, 5] and asked == ["asked"]
-    kept, _ = _after(algorithm, [IDS[~np.isin(IDS, [0, 5])]])
+    kept, _ = _after(algorithm, [IDS[~np.isin(IDS, [0, 5])]], own)
     np.testing.assert_array_equal(got, kept)
     few = federated.make_cohort(_population(), IDS, present=~np.isin(IDS, [0, 5, 2]))
     with pytest.raises(RoundRefused, match=r"9 of 12 clients sent, at least 10.*nothing was charged"):
-        _after(algorithm, [few], gate=gate)
+        _after(algorithm, [few], own, gate=gate)
     assert asked == ["asked"], "a refused round is not charged"
 
 
 def test_broken_and_empty_clients_are_named_and_send_noise_only():
-    x, mask = X.copy(), EVERYBODY.copy()
+    x, mask, own = X.copy(), EVERYBODY.copy(), fold_in(ROOT, "broken")
     x[7, 2, 1], x[3, 0, 0] = np.nan, np.inf
     mask[11] = False
-    got, info = _after(_encrypted(), [federated.make_cohort(federated.make_population(x, Y, mask), IDS)])
+    got, info = _after(_encrypted(), [federated.make_cohort(federated.make_population(x, Y, mask), IDS)], own)
     assert sorted(info.not_finite) == [3, 7] and info.empty == (11,) and info.senders == SENDERS
     assert np.isfinite(got).all()
     # The same as if these three had had an update of zero: the noise shares are all there.
     zeros = x.copy()
     zeros[[3, 7]] = 0
     mask[[3, 7]] = False
-    same, named = _after(_encrypted(), [federated.make_cohort(federated.make_population(zeros, Y, mask), IDS)])
+    same, named = _after(_encrypted(), [federated.make_cohort(federated.make_population(zeros, Y, mask), IDS)], own)
     np.testing.assert_array_equal(got, same)
     assert sorted(named.empty) == [3, 7, 11]
-    assert np.abs(got - _after(_encrypted())[0]).max() > 0
+    assert np.abs(got - _after(_algorithm(), stream=own)[0]).max() > 0
 
 
 def test_a_broken_client_does_not_spoil_a_plain_average():
@@ -285,8 +283,9 @@ def test_with_sampling_everybody_sends_and_the_curve_is_amplified():
     assert info.senders == CLIENTS
     empty = federated.make_population(X, Y, ~EVERYBODY)
     only_noise, _ = _after(everyone, [federated.make_cohort(empty, np.arange(CLIENTS))])
-    np.testing.assert_array_equal(nobody, only_noise)
-    assert np.abs(_after(everyone, [np.arange(CLIENTS)])[0] - only_noise).max() > 0
+    # The mean is over the share that trains, so the same sum is larger by 1 / rate.
+    np.testing.assert_array_equal(nobody * 2.0**-32, only_noise)
+    assert np.abs(_after(_algorithm(senders=CLIENTS), [np.arange(CLIENTS)])[0] - only_noise).max() > 0
     with pytest.raises(ValueError, match="every client must send"):
         _after(rarely, [IDS])
 
@@ -306,9 +305,43 @@ def test_scaffold_keeps_states_at_clients_that_took_part():
     moved = np.abs(np.asarray(state.own["weight"])).max(axis=1) > 0
     assert moved.tolist() == [i in IDS and i != 5 for i in range(CLIENTS)]
     c = np.asarray(state.shared[0]["weight"])
-    np.testing.assert_allclose(
-        c, np.asarray(state.own["weight"]).sum(axis=0) / (SENDERS - 1) * SENDERS / CLIENTS, atol=1e-6
+    # Eleven of fourteen took part, and c moves by their share: it is the mean of the clients' own variates.
+    np.testing.assert_allclose(c, np.asarray(state.own["weight"]).sum(axis=0) / CLIENTS, atol=1e-6)
+
+
+def _share_keeper(model):
+    """A client whose broadcast state is the share of clients that trained in the last round."""
+    work = federated.local_sgd(0.5, batch_size=3)(model)
+    return work._replace(
+        shared=federated.Shared(lambda params, steps: jnp.float32(0), lambda shared, update, share: share)
     )
+
+
+@pytest.mark.parametrize(("rate", "present", "share"), [(1.0, 12, 12 / 14), (1.0, 11, 11 / 14), (0.25, 14, 0.25)])
+def test_scaffold_is_told_the_share_that_trained(rate, present, share):
+    everyone = rate < 1
+    ids = np.arange(CLIENTS) if everyone else IDS
+    algorithm = _algorithm(
+        client=_share_keeper, senders=len(ids), sampling_rate=rate, **({} if everyone else {"minimum_senders": 10})
+    )
+    start = algorithm.init(jax.random.key(0))
+    cohort = federated.make_cohort(_population(), ids, present=np.arange(len(ids)) < present)
+    state, _ = algorithm.apply(start, cohort, ROOT)
+    assert float(state.shared) == pytest.approx(share)
+    if present == len(ids):
+        state, _ = algorithm.apply_rounds(start, ids[None], ROOT)
+        assert float(state.shared) == pytest.approx(share)
+
+
+def test_the_mean_update_is_of_the_clients_that_were_present():
+    """A channel with a mean: with six of eight present, the mean of eight was subtracted and the update was off by 1.67."""
+    mechanism = single_channel(clip_norm=1.0, coordinate_bound=0.5, dark_count=4e6, modulation=0.3)
+    still = federated.make_population(X[:8], Y[:8], EVERYBODY[:8] & False)  # nobody has records: every update is zero
+    algorithm = _algorithm(mechanism=mechanism, population=still, senders=8, minimum_senders=5)
+    for present, noise in ((8, 0.01), (6, 0.01)):
+        lost = federated.make_cohort(still, np.arange(8), present=np.arange(8) < present)
+        _, info = algorithm.apply(algorithm.init(jax.random.key(0)), lost, fold_in(ROOT, present))
+        assert info.senders == present and info.update_norm < noise
 
 
 @pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.yogi(0.1), optax.adagrad(0.1)])
@@ -337,7 +370,7 @@ def test_server_optimisers_see_minus_the_mean_update(optimizer):
         (lambda: _algorithm(adjacency="add_remove"), "noise"),
         (lambda: _algorithm(_aggregator("device"), senders=13), "the aggregator is for 12 to 12 senders"),
         (lambda: _algorithm(_aggregator("plain"), encryption="sum_only"), "encrypts every client's counts on the host"),
-        (lambda: _algorithm(_aggregator("device"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "needs integers"),
+        (lambda: _algorithm(_aggregator("device"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "does not send integers"),
         (lambda: _algorithm(encryption="every_client"), "needs a mechanism that sends integers and an aggregator"),
         (lambda: federated.Layout(chunk=0), "chunk=0"),
         (lambda: federated.client_mesh(99), "devices=99"),

@@ -78,7 +78,7 @@ def test_estimate_is_the_sum_of_what_the_senders_embedded(grids: jax.Array) -> N
     wanted = MECHANISM.estimate(jnp.asarray(np.sum(diary.counts, axis=0), jnp.int32), SENDERS)
     np.testing.assert_array_equal(estimate, wanted)
     assert estimate.shape == (SIZE,) and estimate.dtype == jnp.float32
-    assert info.senders == SENDERS and info.distance == 0.0 and info.bytes_up_per_sender > 4 * SIZE
+    assert info.senders == SENDERS and info.exact and info.bytes_up_per_sender > 4 * SIZE
     # Six standard errors around the true sum: embed and estimate fit together.
     truth = np.asarray(grids, np.float64).sum(axis=0) * helpers.step_of(MECHANISM)
     assert np.abs(np.asarray(estimate) - truth).max() < 6 * np.sqrt(MECHANISM.variance(SENDERS))

@@ -34,7 +34,6 @@ def test_squared_norm_is_exact(size: int) -> None:
 clip_jit = jax.jit(clipping.clip_to_grid, static_argnums=1)
 _factor = jax.jit(clipping.shrink_factor, static_argnums=1)
 _norm = jax.jit(clipping.squared_norm)
-_shrink = jax.jit(clipping.shrink_to_norm, static_argnums=1)
 
 
 @hypothesis.given(
@@ -47,13 +46,79 @@ def test_shrink_factor_is_the_largest_that_fits(values: list[int], limit: int) -
     total = _exact(grid)
     if total == 0:
         return
-    factor = int(_factor(_norm(grid), limit))
-    assert factor == min(2**31 - 1, math.isqrt((limit << 60) // total))
-    shrunk = np.asarray(_shrink(grid, limit)).astype(np.int64)
-    assert _exact(shrunk) <= max(limit, 0)
-    assert np.all(np.abs(shrunk) <= np.abs(grid)) and np.all(shrunk * grid >= 0)
-    if total <= limit:
-        np.testing.assert_array_equal(shrunk, grid)
+    assert int(_factor(_norm(grid), limit)) == min(2**31 - 1, math.isqrt((limit << 60) // total))
+
+
+_LIMITS = [
+    clipping.clip_limits(clip_norm=norm, coordinate_bound=coordinate, total_bound=total)
+    for norm, coordinate, total in ((1.0, 1.0, 1.0), (1.1, 0.05, 3.0), (0.3, 0.2, 9000.0), (0.9, 0.9, 2.0**17))
+]
+
+
+@hypothesis.given(
+    st.lists(st.floats(-2.0, 2.0, width=32), min_size=1, max_size=40),
+    st.sampled_from(range(len(_LIMITS))),
+    st.floats(0.0, 2.0, width=32),
+)
+def test_both_bounds_hold_exactly_whatever_the_rounding_does(values: list[float], which: int, near: float) -> None:
+    """Updates of every length, many of them within a rounding of the bound, on fine and on very coarse grids."""
+    limits, update = _LIMITS[which], np.zeros(40, np.float32)
+    update[: len(values)] = values
+    norm = math.sqrt(limits.squared_norm_limit) * limits.grid_step
+    length = np.linalg.norm(update.astype(np.float64))
+    if length:
+        update = (update / length * norm * (1 + (near - 1) * 2.0 ** -(4 * which + 2))).astype(np.float32)
+    grid = np.asarray(clip_jit(update, limits))
+    assert _exact(grid) <= limits.squared_norm_limit
+    assert np.abs(grid).max() <= limits.coordinate_limit
+    assert np.all(grid * update >= 0)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("length", [0.5, 0.999, 1.0, 1.3, 1e4])
+def test_the_mean_of_many_contributions_is_not_biased_toward_zero(length: float) -> None:
+    """On a grid of .05 for coordinates of about .1 (short) or .2 (scaled), as a large total_bound makes it: truncation lost a fifth."""
+    size, count = 40, 4000
+    limits = clipping.clip_limits(clip_norm=1.5, coordinate_bound=1.5, total_bound=0.05 * 2**20)
+    rng = np.random.default_rng(4)
+    u = rng.standard_normal((count, size)) + 0.5
+    u *= 1.5 * length / np.linalg.norm(u, axis=1, keepdims=True)
+    wanted = u * np.minimum(1, 1.5 / np.linalg.norm(u, axis=1, keepdims=True))
+    grid = np.asarray(jax.jit(jax.vmap(lambda one: clipping.clip_to_grid(one, limits)))(u.astype(np.float32)))
+    assert all(_exact(row) <= limits.squared_norm_limit for row in grid[:200])
+    found = grid * limits.grid_step
+    along = (found * wanted).sum() / (wanted**2).sum()  # the share of a contribution that survives
+    # Steps of a thirtieth of the bound: what is scaled is scaled to 1.16 + 40 / 720 steps below it, direction kept.
+    lowest = 0.995 if length < 0.9 else 1 - 1.5 / 30
+    assert lowest < along < 1.005
+    truncated = np.sign(wanted) * np.floor(np.abs(wanted) / limits.grid_step) * limits.grid_step
+    assert (truncated * wanted).sum() / (wanted**2).sum() < 0.93, "the twin: rounding toward zero is told apart"
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("size", [40, 400])
+def test_scaled_updates_are_rarely_rounded_toward_zero(size: int) -> None:
+    """The model behind `scaled_target`: rounding to nearest passes the bound in fewer than one of a thousand long updates."""
+    limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=1.0, total_bound=1.0 / 200 * 2**20)
+    u = np.random.default_rng(6).standard_normal((60_000 // size + 900, size)).astype(np.float32) * 7
+    scaled, _, is_long = jax.jit(jax.vmap(lambda one: clipping._scaled_to_norm(one, limits)))(u)
+    over = np.asarray(jnp.sum(scaled.astype(jnp.float32) ** 2, axis=1)) > limits.squared_norm_limit
+    assert np.asarray(is_long).all() and over.mean() < 1e-3
+    assert _passes_without_room(u, limits) > 0.2, "without the room it would pass it often"
+
+
+def _passes_without_room(u: np.ndarray, limits: clipping.ClipLimits) -> float:
+    full = u / np.linalg.norm(u, axis=1, keepdims=True) * math.sqrt(limits.squared_norm_limit)
+    return float(((np.rint(full) ** 2).sum(axis=1) > limits.squared_norm_limit).mean())
+
+
+def test_the_same_bits_under_jit_vmap_and_scan() -> None:
+    limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=0.3, total_bound=500.0)
+    u = jnp.asarray(np.random.default_rng(8).standard_normal((9, 33)) * np.geomspace(0.05, 5, 9)[:, None], jnp.float32)
+    rows = [np.asarray(clip_jit(row, limits)) for row in u]
+    np.testing.assert_array_equal(jax.jit(jax.vmap(lambda x: clipping.clip_to_grid(x, limits)))(u), rows)
+    scanned = jax.lax.scan(lambda c, x: (c, clipping.clip_to_grid(x, limits)), 0, u)[1]
+    np.testing.assert_array_equal(scanned, rows)
 
 
 @pytest.mark.parametrize(

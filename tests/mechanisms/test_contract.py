@@ -9,6 +9,7 @@ import pytest
 
 import fedjax_poisson as fp
 from fedjax_poisson.mechanisms import experimental, grouped, single_channel
+from fedjax_poisson.mechanisms.types import subtract_mean
 from tests.helpers.stat import assert_moments
 
 ORDERS = np.arange(2.0, 65.0)
@@ -114,6 +115,38 @@ def test_estimate_is_unbiased_with_the_stated_variance(mechanism, stream, bias: 
         standard_error = errors.std() / np.sqrt(errors.size)
         assert (abs(errors.mean()) < 6 * standard_error) == passes
         assert not passes or 0.5 < errors.var() < 1.02
+
+
+@pytest.mark.statistical
+def test_the_estimate_is_of_those_present_not_of_those_planned(mechanism, stream) -> None:
+    """Three of five planned senders sent. Where a channel has a mean to subtract, subtracting that of five is far off."""
+    draws, present = 100, 3
+    small = _typical(mechanism)
+    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "present", i))(
+        jnp.arange(draws * present, dtype=jnp.uint32)
+    )
+    counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, small)))(streams)
+    totals = counts.reshape(draws, present, SIZE).sum(axis=1, dtype=counts.dtype)
+    estimate = jax.jit(jax.vmap(mechanism.estimate, in_axes=(0, None)))
+    near = {}
+    for counted in (present, 5):
+        sums = np.asarray(estimate(totals, jnp.uint32(counted)), np.float64)
+        traced_or_not = np.asarray(mechanism.estimate(totals[0], counted))
+        np.testing.assert_allclose(sums[0], traced_or_not, rtol=1e-6, atol=1e-6)
+        error = sums.mean() - present * small.astype(np.float64).mean()
+        near[counted] = abs(error) < 6 * np.sqrt(mechanism.variance(present) / sums.size)
+    has_a_mean = mechanism.facts.name in ("single_channel", "centred_poisson", "data_embedding")
+    assert near == {present: True, 5: not has_a_mean}
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.75, 17.3, 20.0, 1234567.8901, 2.0**-33])
+@pytest.mark.parametrize("senders", [1, 7, 1000])
+def test_the_mean_of_counts_is_subtracted_exactly(mean: float, senders: int) -> None:
+    total = jnp.asarray([0, 1, 2**30 + 7, 2**31 - 1], jnp.int32)
+    for count in (senders, jnp.int32(senders), jnp.uint32(senders)):
+        found = np.asarray(jax.jit(subtract_mean, static_argnums=1)(total, mean, count), np.float64)
+        wanted = np.asarray(total, np.float64) - senders * mean
+        np.testing.assert_allclose(found, wanted, rtol=2.0**-23, atol=2.0**-23)
 
 
 def test_wild_updates_stay_inside_the_bounds(mechanism) -> None:

@@ -1,0 +1,51 @@
+"""A privacy ledger in memory: what an algorithm charges when nobody gave it a ledger of a file.
+
+The same rows, chain and checks as a ledger on disk, on SQLite's `:memory:`; it is gone with the process, so it protects one program from overlooking what
+it spent, not a data set from two programs. Two kinds:
+
+* with an `epsilon` it is a budget like any other (`ledger`: the guarantee is the budget, at an order fixed in advance);
+* without one it is a *meter*: nothing is refused, and `Ledger.epsilon` reads what was spent at the best order. Proved for a schedule of curves that was
+  fixed in advance, such as any number of rounds of one algorithm (the curves compose at all orders at once: `renyi.epsilon`); for curves or a moment of
+  stopping that were chosen from earlier releases the reading is only a reading: set a budget.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+from numpy.typing import ArrayLike
+
+from fedjax_poisson.accounting.ledger import Ledger
+from fedjax_poisson.accounting.opening import MEMORY, open_ledger
+from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS
+
+
+def memory_ledger(
+    *, delta: float, unit: str, adjacency: str, orders: ArrayLike = DEFAULT_ORDERS, epsilon: float | None = None
+) -> Ledger:
+    """A new ledger in memory.
+
+    Args:
+      delta: in (0, 1).
+      unit: "record", "patient" or "client".
+      adjacency: "zero_out" or "replace_one".
+      orders: Renyi orders of every curve that will be spent, float64[n].
+      epsilon: budget in nats, > 0; None for a meter.
+
+    Returns:
+      `Ledger`; its database is closed when the last reference to it is gone.
+
+    Raises:
+      ValueError: a fact is out of range.
+    """
+    ledger = open_ledger(
+        MEMORY,
+        epsilon=math.inf if epsilon is None else epsilon,
+        delta=delta,
+        unit=unit,
+        adjacency=adjacency,
+        orders=orders,
+    )
+    weakref.finalize(ledger, ledger.connection.close)
+    return ledger

@@ -1,0 +1,180 @@
+"""Who pays for a round: the algorithm's own ledger, the caller's gate, or, by an explicit word, nobody.
+
+Every algorithm has a ledger. `apply(state, cohort, stream)` charges it before the sum is opened; a gate of the caller's replaces it (a run with releases of
+other kinds, several processes); `gate="unaccounted"` charges nothing, warns once, and from then on the epsilon of this algorithm is infinite, because a
+release that nobody counted cannot be uncounted by counting the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fedjax_poisson import accounting
+from fedjax_poisson.accounting import Ledger
+from fedjax_poisson.federated.private_sum import Gate
+from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
+
+DELTA = 1e-5
+"""Delta of the ledger that an algorithm makes for itself."""
+
+Paying = Gate | Literal["unaccounted"] | None
+"""How a round is paid for: None by the algorithm's ledger, a gate by its caller, "unaccounted" not at all."""
+
+
+class UnaccountedWarning(UserWarning):
+    """A release was opened that no ledger knows of."""
+
+
+class Account(NamedTuple):
+    """How one algorithm's rounds are paid for.
+
+    Attributes:
+      ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
+      charge: `(paying, number, senders)`: pay for round `number` (1, 2, ...) with so many senders in the sum; raises what the ledger or the gate raises.
+      epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite where something went unaccounted, None where a caller's gate pays.
+    """
+
+    ledger: Ledger | None
+    charge: Callable[[Paying, int, int], None]
+    epsilon: Callable[[Paying], float | None]
+
+
+def make_account(
+    *,
+    mechanism: Mechanism | None,
+    rdp: Callable[[np.ndarray], np.ndarray],
+    ledger: Ledger | None,
+    delta: float | None,
+    unit: str,
+    adjacency: Adjacency,
+    sampling_rate: float,
+    honest_senders: int,
+    distance: Callable[[int], float],
+) -> Account:
+    """The account of an algorithm.
+
+    Args:
+      mechanism: what a round releases through; None for no privacy.
+      rdp: `(orders) -> float64[orders]`, the curve of one round.
+      ledger: the caller's; None makes one in memory, a meter without a budget.
+      delta: of the ledger that is made; None for 1e-5.
+      unit: who is protected.
+      adjacency: of the curve.
+      sampling_rate: decides the orders of the ledger that is made.
+      honest_senders: senders whose noise the curve counts.
+      distance: `(senders) -> float`, total variation between one round's law and the curve's (`accounting.release_distance`). The ledger that is made reads
+        it into its epsilon; a caller's ledger is charged with it where it has a reserve for it, else it comes on top of the stated delta.
+
+    Raises:
+      ValueError: the ledger is for another unit or adjacency, the round's curve has no value at its order, or ledger and delta contradict each other.
+    """
+    made = ledger is None
+    if ledger is not None:
+        _check_ledger(ledger, mechanism, rdp, unit, adjacency, delta)
+    elif mechanism is not None:
+        orders = accounting.integer_orders(256) if sampling_rate < 1 else accounting.DEFAULT_ORDERS
+        ledger = accounting.memory_ledger(
+            delta=DELTA if delta is None else delta, unit=unit, adjacency=adjacency, orders=orders
+        )
+    uncounted: list[int] = []
+
+    @functools.cache
+    def curve() -> np.ndarray:
+        assert ledger is not None
+        return rdp(np.asarray(ledger.orders))
+
+    def charge(paying: Paying, number: int, senders: int) -> None:
+        if callable(paying):
+            paying()
+        elif paying == "unaccounted":
+            if not uncounted and mechanism is not None:
+                warnings.warn(
+                    f"round {number} is released unaccounted: no ledger knows of it, so nothing can be said about the privacy of this algorithm's rounds.",
+                    UnaccountedWarning,
+                    stacklevel=4,
+                )
+            uncounted.append(number)
+        elif mechanism is not None:
+            assert ledger is not None
+            if made and not np.isfinite(curve()).any():
+                raise ValueError(no_guarantee(mechanism))
+            ledger.spend(
+                "train",
+                f"train {number}",
+                mechanism.facts.name,
+                dict(mechanism.facts.parameters),
+                curve(),
+                honest_senders,
+                senders,
+                distance=distance(senders) if made or ledger.reserve > 0 else 0.0,
+            )
+
+    def epsilon(paying: Paying) -> float | None:
+        if mechanism is None or ledger is None or uncounted:
+            return math.inf
+        return None if callable(paying) else ledger.epsilon()
+
+    return Account(ledger if mechanism is not None else None, charge, epsilon)
+
+
+def draw_distance(mechanism: Mechanism | None) -> float:
+    """Total variation of one draw from its law; 0 for a baseline without a stated one, whose epsilon assumes real Gaussian numbers."""
+    distance = 0.0 if mechanism is None else mechanism.facts.sampler_distance
+    return distance if distance < 1 else 0.0
+
+
+def check_paying(paying: Paying) -> None:
+    """Refuse what is neither a gate, nor None, nor the one word.
+
+    Raises:
+      ValueError: another text.
+      TypeError: anything else.
+    """
+    if paying is None or callable(paying) or paying == "unaccounted":
+        return
+    kind = ValueError if isinstance(paying, str) else TypeError
+    raise kind(
+        f"gate={paying!r}: give None (the algorithm's ledger is charged), a function without arguments that raises to forbid the release, "
+        'or the word "unaccounted".'
+    )
+
+
+def no_guarantee(mechanism: Mechanism) -> str:
+    """What to do about a curve that is infinite everywhere."""
+    return (
+        f"{mechanism.facts.name} has no finite Renyi divergence at any of the ledger's orders, so no ledger can charge it: {mechanism.facts.guarantee} "
+        'Use another mechanism, or say gate="unaccounted".'
+    )
+
+
+def _check_ledger(
+    ledger: Ledger,
+    mechanism: Mechanism | None,
+    rdp: Callable[[np.ndarray], np.ndarray],
+    unit: str,
+    adjacency: str,
+    delta: float | None,
+) -> None:
+    if mechanism is None:
+        raise ValueError(
+            "a ledger was given and no mechanism: nothing of this algorithm is private, so nothing can be charged; leave the ledger out."
+        )
+    if (ledger.unit, ledger.adjacency) != (unit, adjacency):
+        raise ValueError(
+            f"the ledger is for unit {ledger.unit!r} under {ledger.adjacency!r}, the algorithm protects a {unit!r} under {adjacency!r}: "
+            "their curves are of different promises; open a ledger for this one."
+        )
+    if delta is not None and delta != ledger.delta:
+        raise ValueError(f"delta={delta:g}, but the ledger's is {ledger.delta:g}: leave delta out.")
+    cost = rdp(np.asarray(ledger.orders))[np.searchsorted(ledger.orders, ledger.order)]
+    if not np.isfinite(cost):
+        raise ValueError(
+            f"one round of {mechanism.facts.name} costs {cost} at the ledger's order {ledger.order:g}: it could never be charged. "
+            "Open the ledger at a lower filter_order, or use another mechanism."
+        )
