@@ -21,6 +21,9 @@ import numpy as np
 from fedjax_poisson.accounting.renyi import FloatArray
 
 FORMAT = "privacy-ledger-2"
+MEMORY = ":memory:"
+"""The path of a ledger that is gone with its process."""
+
 FIELDS = (
     *("id", "time", "purpose", "label", "unit", "adjacency", "mechanism", "parameters"),
     *("honest_senders", "senders", "data", "origin", "curve", "spent", "distance", "previous", "hash"),
@@ -231,15 +234,16 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
             if (beside := Path(str(path) + end)).exists():
                 shutil.copyfile(beside, str(copy) + end)
         with contextlib.closing(_open(copy, "rw")) as repaired:
-            held = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            held = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
             repaired.backup(held)
     return held
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
+    where = MEMORY if str(path) == MEMORY else f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
-        uri=True,
+        where,
+        uri=where != MEMORY,
         timeout=_BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,

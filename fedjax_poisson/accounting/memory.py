@@ -16,8 +16,9 @@ import weakref
 
 from numpy.typing import ArrayLike
 
+from fedjax_poisson.accounting.chain import MEMORY
 from fedjax_poisson.accounting.ledger import Ledger
-from fedjax_poisson.accounting.opening import MEMORY, open_ledger
+from fedjax_poisson.accounting.opening import open_ledger
 from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS
 
 

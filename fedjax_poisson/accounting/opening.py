@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.chain import (
     FORMAT,
+    MEMORY,
     SCHEMA,
     LedgerCorrupt,
     canonical,
@@ -33,9 +34,6 @@ from fedjax_poisson.accounting.renyi import (
     check_orders,
     rdp_budget,
 )
-
-MEMORY = ":memory:"
-"""SQLite's name of a database that lives in this process only (`memory.memory_ledger`)."""
 
 _UNITS = ("record", "patient", "client")
 

@@ -465,3 +465,17 @@ def test_foreign_files_are_refused(tmp_path):
             acc.read_ledger(path)
         with pytest.raises(acc.LedgerCorrupt):
             acc.open_ledger(path, **BUDGET)
+
+
+def test_a_meter_reads_what_samplers_may_add_into_its_epsilon():
+    facts = ("update", "round", "gaussian", {}, CURVE, 1, 1)
+    readings = []
+    for distance in (0.0, 1e-7, 1e-6, 2e-5):
+        meter = acc.memory_ledger(delta=1e-5, unit="record", adjacency="zero_out", orders=ORDERS)
+        meter.spend(*facts, distance=distance)
+        readings.append(meter.epsilon())
+        if np.isfinite(readings[-1]):
+            left = 1e-5 - acc.reserve_for(readings[-1], distance)
+            assert acc.epsilon(ORDERS, CURVE, left) <= readings[-1]
+    assert readings[0] == acc.epsilon(ORDERS, CURVE, 1e-5)
+    assert np.all(np.diff(readings) > 0) and readings[-1] == np.inf  # a distance above delta can never be paid

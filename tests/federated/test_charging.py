@@ -65,7 +65,8 @@ def test_without_a_gate_the_own_ledger_is_charged_before_the_sum_is_opened():
         assert (row.senders, row.honest_senders, row.unit, row.adjacency) == (5, 3, "client", "zero_out")
         orders = np.asarray(algorithm.ledger.orders)
         np.testing.assert_array_equal(row.rdp, MECHANISM.rdp(orders, 3, FEATURES + 1))
-        assert info.epsilon == pytest.approx(accounting.epsilon(orders, number * row.rdp, 1e-5), rel=1e-12)
+        bare = accounting.epsilon(orders, number * row.rdp, 1e-5)
+        assert bare <= info.epsilon <= bare * (1 + 1e-6) and row.distance > 0  # what samplers may add is in it
     assert algorithm.ledger.verify() == 3 and algorithm.ledger.budget_epsilon == math.inf
 
 
@@ -76,7 +77,8 @@ def test_fedsgd_charges_its_own_curve(rate):
     (row,), orders = algorithm.ledger.rows(), np.asarray(algorithm.ledger.orders)
     np.testing.assert_array_equal(row.rdp, algorithm.rdp(orders))
     assert (row.unit, row.senders, row.honest_senders) == ("record", 3, 2)
-    assert info.epsilon == accounting.epsilon(orders, row.rdp, 1e-6) and 0 < info.epsilon < math.inf
+    bare = accounting.epsilon(orders, row.rdp, 1e-6)
+    assert 0 < bare <= info.epsilon <= bare * (1 + 1e-6)
 
 
 def test_a_budget_stops_the_rounds_before_the_sum_is_opened():
