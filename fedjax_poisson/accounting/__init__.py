@@ -16,7 +16,7 @@ from fedjax_poisson.accounting.calibration import (
     calibrate_rounds,
     calibrate_skellam_variance,
 )
-from fedjax_poisson.accounting.chain import LedgerCorrupt, LedgerUnwritable, Pin, Release
+from fedjax_poisson.accounting.chain import MEMORY, LedgerCorrupt, LedgerUnwritable, Pin, Release
 from fedjax_poisson.accounting.filter import (
     FilterState,
     PrivacyFilter,
@@ -61,6 +61,7 @@ __all__ = [
     "ATTEMPTS",
     "DEFAULT_ORDERS",
     "DRAW_DISTANCE",
+    "MEMORY",
     "Account",
     "BudgetExhausted",
     "Domination",
