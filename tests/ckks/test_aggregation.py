@@ -112,7 +112,7 @@ def test_extremes_of_the_count_bound(backend, bound):
     opened = agg.open(agg.add(*seal_all(agg, np.stack([top, rest]))), 6)
     np.testing.assert_array_equal(opened.counts, top.astype(np.int64) + rest)
     over = np.array([bound, -bound], np.int32), np.array([1, 0], np.int32)
-    with pytest.raises(RoundRefused, match=r"exceeds count_bound|nearest integer"):
+    with pytest.raises(RoundRefused, match=r"exceeds count_bound|not within the margin"):
         agg.open(agg.add(*seal_all(agg, over)), 2)
 
 
