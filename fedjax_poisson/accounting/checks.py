@@ -18,6 +18,9 @@ FloatArray = NDArray[np.float64]
 LARGEST_EPSILON = 1e4
 """Largest epsilon that a calibration aims at: odds of e^10000 protect nobody, and float64 has no digits left there."""
 
+LEAST_ORDER = 1.001
+"""Closer to 1 the divergences (a difference over a - 1) lose their digits in float64, down to a false 0."""
+
 _LEAST, _LARGEST = 1e-100, 1e100  # squares and reciprocals of these, and products of two, stay inside float64
 _LARGEST_WHOLE = 1 << 53
 _LEAST_DELTA = 1e-150
@@ -82,15 +85,15 @@ def check_target(epsilon: float, delta: float, rounds: int) -> tuple[float, floa
 
 
 def check_orders(orders: ArrayLike) -> FloatArray:
-    """Return orders as a float64 vector, refusing anything not strictly increasing above 1."""
+    """Return orders as a float64 vector, refusing anything not strictly increasing from `LEAST_ORDER`."""
     values = np.asarray(orders, np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(
             f"orders must be a non-empty vector, its shape is {values.shape}; pass accounting.DEFAULT_ORDERS"
         )
-    if not np.all(np.isfinite(values)) or values[0] <= 1 or np.any(np.diff(values) <= 0):
+    if not np.all(np.isfinite(values)) or values[0] < LEAST_ORDER or np.any(np.diff(values) <= 0):
         raise ValueError(
-            "orders must be finite, above 1 and strictly increasing, first and last are "
+            f"orders must be finite, at least {LEAST_ORDER} and strictly increasing, first and last are "
             f"{values[0]} and {values[-1]}; pass accounting.DEFAULT_ORDERS"
         )
     return values

@@ -377,6 +377,23 @@ def test_wrong_requests_are_refused_with_the_remedy(curve, change, remedy):
         curve(DEFAULT_ORDERS, **{**facts, **change})
 
 
+@pytest.mark.parametrize("offset", [0.1, 0.3, 0.9, 1.7, 40.0])
+def test_the_least_order_keeps_its_digits(offset):
+    """Nearer to 1 the difference over a - 1 cancels: at 1 + 2^-52 a divergence of hundreds was reported as 0."""
+    from fedjax_poisson.accounting import experimental
+    from fedjax_poisson.accounting.checks import LEAST_ORDER
+
+    value = experimental.data_embedding_rdp([LEAST_ORDER], gain=1.0, offset=offset, pixels=1)[0]
+    with mp.workdps(60):
+        a, x, y = mp.mpf(LEAST_ORDER), mp.mpf(1) + mp.mpf(offset), mp.mpf(offset)
+        _close(value, (x**a * y ** (1 - a) - a * x - (1 - a) * y) / (a - 1), 1e-11)
+    for order in (1 + 2.0**-52, 1 + 1e-9, 1.00099):
+        with pytest.raises(ValueError, match="orders"):
+            experimental.data_embedding_rdp([order], gain=1.0, offset=offset, pixels=1)
+        with pytest.raises(ValueError, match="orders"):
+            acc.epsilon([order], [0.0], 1e-5)
+
+
 @pytest.mark.parametrize("orders", [[], [1.0, 2.0], [3.0, 2.0], [2.0, 2.0], [[2.0]], [2.0, np.inf]])
 def test_bad_orders_are_refused(orders):
     with pytest.raises(ValueError, match="orders"):
