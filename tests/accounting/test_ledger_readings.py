@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting as acc
+from fedjax_poisson.accounting import chain
 
 ORDERS = acc.integer_orders(64)
 BUDGET = {"epsilon": 2.0, "delta": 1e-5, "unit": "record", "adjacency": "zero_out", "orders": ORDERS}
@@ -41,3 +42,21 @@ def test_nothing_remains_of_a_spent_budget_and_never_less_than_nothing(tmp_path)
     with pytest.raises(acc.BudgetExhausted):
         ledger.spend("update", "more", "gaussian", {}, 1e-6 * CURVE, 1, 1)
     ledger.close()
+
+
+def test_a_small_budget_is_a_budget(tmp_path):
+    """Less than one nat at a*, down to the least that certifies anything."""
+    for epsilon in (0.5, 0.31):
+        assert 0 < acc.rdp_budget(40.0, epsilon, 1e-5) < 0.4
+        ledger = acc.open_ledger(tmp_path / f"{epsilon}.sqlite", **{**BUDGET, "epsilon": epsilon}, filter_order=40.0)
+        assert ledger.remaining().rdp == pytest.approx(acc.rdp_budget(40.0, epsilon, 1e-5))
+        ledger.close()
+    with pytest.raises(ValueError, match="cannot certify"):
+        acc.open_ledger(tmp_path / "none.sqlite", **{**BUDGET, "epsilon": 0.1}, filter_order=40.0)
+
+
+def test_the_text_that_is_hashed_is_one_text():
+    """Keys sorted, no spaces, ASCII, no NaN: two programs hash the same row to the same link."""
+    assert chain.canonical({"b": [1, 0.5], "a": "Zürich"}) == '{"a":"Z\\u00fcrich","b":[1,0.5]}'
+    with pytest.raises(ValueError):
+        chain.canonical({"a": float("nan")})

@@ -229,3 +229,9 @@ def test_checks_return_what_was_given_as_plain_numbers():
     assert checks.check_budget(1e4, 0.5) == (1e4, 0.5)
     with pytest.raises(ValueError, match="protects nobody"):
         checks.check_budget(1.0001e4, 0.5)
+
+
+def test_a_budget_at_an_order_that_is_none_is_refused():
+    for order, epsilon in ((NAN, 1.0), (1.0, 1.0), (0.5, 1.0), (INF, 1.0), (8.0, NAN)):
+        with pytest.raises(ValueError, match="order"):
+            acc.rdp_budget(order, epsilon, 1e-5)
