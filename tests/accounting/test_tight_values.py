@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from scipy import optimize
 
@@ -174,4 +173,4 @@ def test_calibration_never_falls_below_the_conversion():
             converted = acc.calibrate_dark_count(epsilon=2.0, delta=1e-6, rounds=7, **facts)
             mu = acc.calibrate_dark_count_tight(epsilon=2.0, delta=1e-6, rounds=7, **facts)
             assert mu >= converted
-            assert np.isclose(acc.tight_epsilon(delta=1e-6, rounds=7, dark_count=mu, **facts), 2.0, rtol=1e-6)
+            assert 2.0 * (1 - 1e-6) < acc.tight_epsilon(delta=1e-6, rounds=7, dark_count=mu, **facts) <= 2.0
