@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -174,3 +175,26 @@ def test_calibration_never_falls_below_the_conversion():
             mu = acc.calibrate_dark_count_tight(epsilon=2.0, delta=1e-6, rounds=7, **facts)
             assert mu >= converted
             assert 2.0 * (1 - 1e-6) < acc.tight_epsilon(delta=1e-6, rounds=7, dark_count=mu, **facts) <= 2.0
+
+
+def test_sampled_calibration_falls_back_on_the_conversion(monkeypatch):
+    """Where domination allows less, and where its slack never lets the target be met."""
+    facts = {"modulation": 0.05, "honest_senders": 10, "norm_ratio": 2.0, "dimension": 100}
+    target = {"epsilon": 2.0, "delta": 1e-6, "rounds": 7, "sampling_rate": 0.1, "orders": acc.integer_orders(64)}
+    converted = acc.calibrate_dark_count(**target, **facts)
+    tail = 1e-3 * 1e-6 / 7
+    z = acc.dominating_gaussian(total_dark_count=converted, tau=tail, **facts).noise_multiplier
+    asked = []
+
+    def answer(**request):
+        asked.append(request["dark_count"])
+        return 2.0 if accepted else 2.1
+
+    monkeypatch.setattr(tight, "tight_epsilon", answer)
+    for factor, accepted, wanted in ((1.01, True, 1.0), (0.9, True, 0.81**-1), (0.9, False, 1.0)):
+        asked.clear()
+        monkeypatch.setattr(tight, "calibrate_gaussian_pld", lambda factor=factor, **_: factor * z)
+        mu = acc.calibrate_dark_count_tight(**target, **facts)
+        assert mu == pytest.approx(wanted * converted, rel=1e-3)
+        assert len(asked) == (0 if factor > 1 else 1 if accepted else 20)
+        assert all(a > b for a, b in itertools.pairwise(asked)), "every try asks for a little more noise"
