@@ -235,3 +235,18 @@ def test_a_budget_at_an_order_that_is_none_is_refused():
     for order, epsilon in ((NAN, 1.0), (1.0, 1.0), (0.5, 1.0), (INF, 1.0), (8.0, NAN)):
         with pytest.raises(ValueError, match="order"):
             acc.rdp_budget(order, epsilon, 1e-5)
+
+
+def test_a_modulation_of_one_and_a_step_out_of_reach_are_refused():
+    for modulation, step in ((1.0, 0.1), (0.3, 0.6001)):
+        with pytest.raises(ValueError, match=r"\(0, 1\)|at most 2 r"):
+            acc.embedding_divergence(ORDERS, modulation, step)
+    assert np.all(acc.embedding_divergence(ORDERS, 0.3, 0.6) > 0)
+    for call in (acc.dominating_gaussian, acc.tight_epsilon):
+        function, base = FUNCTIONS[call.__name__]
+        with pytest.raises(ValueError, match="modulation"):
+            function(**{**base, "modulation": 1.0})
+    with pytest.raises(ValueError, match="tau"):
+        acc.dominating_gaussian(total_dark_count=1.0, **FACTS, tau=1.0)
+    with pytest.raises(ValueError, match="beta"):
+        acc.rounded_sensitivity(scaled_norm=1.0, dimension=3, beta=1.0)
