@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.calibration import calibrate_dark_count, calibrate_noise_multiplier, calibrate_rounds
+from fedjax_poisson.accounting.checks import FloatArray, check_rate, whole
 from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld
-from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, FloatArray, best_order, poisson_embedding_rdp
+from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, best_order, poisson_embedding_rdp
 from fedjax_poisson.accounting.sampling import subsampled_rdp
 from fedjax_poisson.accounting.tight import tight_epsilon
 
@@ -115,7 +116,7 @@ class RoundRow:
 def round_curve(setting: Setting, dark_count: float, orders: ArrayLike = DEFAULT_ORDERS) -> FloatArray:
     """Renyi curve of one round, after sampling, float64[n]."""
     curve = poisson_embedding_rdp(orders, dark_count=dark_count, **setting.channel)
-    if setting.sampling_rate == 1.0:
+    if check_rate(setting.sampling_rate) == 1.0:
         return curve
     return subsampled_rdp(orders, curve, setting.sampling_rate, adjacency=setting.adjacency)
 
@@ -143,13 +144,15 @@ def make_account(
     Raises:
       ValueError: not exactly one of the three is None, more senders are honest than send, or the target cannot be met.
     """
-    if not 1 <= setting.honest <= setting.senders:
+    if not 1 <= setting.honest <= whole("senders", setting.senders):
         raise ValueError(
             f"honest_senders {setting.honest} of {setting.senders} senders: more cannot be honest than send"
         )
     if [epsilon, rounds, dark_count].count(None) != 1:
         raise ValueError("give exactly two of epsilon, rounds and dark_count; the third is computed")
-    if rounds is None:
+    if rounds is not None:
+        rounds = whole("rounds", rounds)
+    else:
         assert epsilon is not None and dark_count is not None
         rounds = calibrate_rounds(
             orders, round_curve(setting, dark_count, orders), epsilon=epsilon, delta=setting.delta
@@ -175,7 +178,7 @@ def make_account(
             f"these parameters cost epsilon {reached:g} at delta {setting.delta:g}, there is nothing to compare; "
             f"{'lower the dark count or the rounds' if reached else 'raise the dark count or the rounds'}"
         )
-    worst = min(float(setting.dimension), setting.norm_ratio**2)
+    worst = min(float(setting.dimension), setting.norm_ratio * setting.norm_ratio)
     # Variance of the estimated sum n A^2 / (2 mu r^2) over (K c_inf^2), A = c_inf / step_ratio.
     z = math.sqrt(setting.senders / (2 * dark_count * worst)) / (setting.modulation * setting.step_ratio)
     # A distributed Gaussian must also reach its multiplier with the honest shares alone.

@@ -14,28 +14,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedjax_poisson.accounting import renyi
-from fedjax_poisson.accounting.renyi import (
-    DEFAULT_ORDERS,
+from fedjax_poisson.accounting.checks import (
     FloatArray,
     check_curve,
     check_orders,
-    gaussian_rdp,
-    poisson_embedding_rdp,
+    check_rate,
+    check_target,
+    positive,
 )
+from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, gaussian_rdp, poisson_embedding_rdp
 from fedjax_poisson.accounting.sampling import amplify, binomial_log_weights, subsampled_rdp
 from fedjax_poisson.accounting.skellam import skellam_rdp
 
 _ROUNDING_ROOM = 1e-10
 _STEPS = 60
-
-
-def _check_target(epsilon: float, delta: float, rounds: int) -> None:
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"the target epsilon is {epsilon}; it must be a finite number above 0")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta is {delta}; it must lie in (0, 1), usually below 1 / number of units")
-    if int(rounds) != rounds or rounds < 1:
-        raise ValueError(f"rounds is {rounds}; it must be an integer of at least 1")
+_LEAST, _LARGEST = 1e-100, 1e100
 
 
 def _other_curve(orders: FloatArray, other_rdp: ArrayLike | None, epsilon: float, delta: float) -> FloatArray:
@@ -55,11 +48,9 @@ def _sampled(
     orders: FloatArray, curve_of: Callable[[float], FloatArray], rate: float, adjacency: str
 ) -> Callable[[float], FloatArray]:
     """curve_of after Poisson sampling, with the binomial weights computed once."""
-    if rate == 1.0:
+    if check_rate(rate) == 1.0:
         return curve_of
     subsampled_rdp(orders, np.zeros_like(orders), rate, adjacency=adjacency)  # refuses what may not be claimed
-    if rate == 0.0:
-        raise ValueError("the sampling rate is 0: nobody ever takes part, there is nothing to calibrate")
     weights = binomial_log_weights(orders, rate)
     return lambda x: amplify(orders, curve_of(x), weights)
 
@@ -67,31 +58,43 @@ def _sampled(
 def largest_scale(cost: Callable[[float], float], target: float, start: float) -> float:
     """Largest x > 0 with cost(x) <= target, to 1e-13 relative.
 
-    Brackets by powers of 4, then bisects in log x.
+    Brackets by powers of 4 that grow with every step, then bisects in log x: at most some seventy evaluations.
 
     Args:
       cost: nondecreasing function of x > 0; may return inf. It is evaluated at the returned value.
       target: the bound on the cost, above the limit of cost at 0.
-      start: a first guess of any quality, > 0.
+      start: a first guess of any quality; taken into [1e-90, 1e90].
 
     Returns:
       x with cost(x) <= target.
+
+    Raises:
+      ValueError: no x in [1e-100, 1e100] meets the target, or all do.
     """
-    low = high = start
+    low = high = min(max(start, 1e-90), 1e90)
+    factor = 4.0
     while cost(low) > target:
-        low /= 4.0
-        if low < 1e-250:
+        low, high, factor = low / factor, low, min(factor * factor, 2.0**64)
+        if low < _LEAST:
             raise ValueError("no positive value meets the target; raise epsilon, delta or the largest order")
     while cost(high) <= target:
-        low, high = high, high * 4.0
-        if high > 1e250:
-            raise ValueError("every value meets the target: the release does not depend on what is calibrated")
+        low, high, factor = high, high * factor, min(factor * factor, 2.0**64)
+        if high > _LARGEST:
+            raise ValueError(
+                "every value meets the target: what is calibrated changes nothing. Check the sampling rate "
+                "(almost nobody ever takes part?), delta (a probability of anything at all?) and the other facts"
+            )
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)
         if high / low < 1 + 1e-13 or not low < middle < high:
             break
         low, high = (middle, high) if cost(middle) <= target else (low, middle)
     return low
+
+
+def _guess(epsilon: float, cost: float) -> float:
+    """Where the search begins: epsilon over the cost of one unit, which may have overflowed or vanished."""
+    return epsilon / cost if cost > 0 else _LARGEST
 
 
 def _calibrate(
@@ -146,7 +149,7 @@ def calibrate_dark_count(
     Raises:
       ValueError: the target cannot be met, or a fact is out of range.
     """
-    _check_target(epsilon, delta, rounds)
+    check_target(epsilon, delta, rounds)
     orders = check_orders(orders)
     unit = poisson_embedding_rdp(
         orders,
@@ -165,7 +168,7 @@ def calibrate_dark_count(
         delta=delta,
         rounds=rounds,
         other=_other_curve(orders, other_rdp, epsilon, delta),
-        start=epsilon / (rounds * float(unit[0])),
+        start=_guess(epsilon, rounds * float(unit[0])),
     )
 
 
@@ -180,7 +183,7 @@ def calibrate_noise_multiplier(
     orders: ArrayLike = DEFAULT_ORDERS,
 ) -> float:
     """Smallest Gaussian noise multiplier (std over clip norm); arguments as in `calibrate_dark_count`."""
-    _check_target(epsilon, delta, rounds)
+    check_target(epsilon, delta, rounds)
     orders = check_orders(orders)
     unit = gaussian_rdp(orders, noise_multiplier=1.0, adjacency=adjacency)
     precision = _calibrate(
@@ -190,7 +193,7 @@ def calibrate_noise_multiplier(
         delta=delta,
         rounds=rounds,
         other=_other_curve(orders, other_rdp, epsilon, delta),
-        start=epsilon / (rounds * float(unit[0])),
+        start=_guess(epsilon, rounds * float(unit[0])),
     )
     return 1 / math.sqrt(precision)
 
@@ -211,8 +214,9 @@ def calibrate_skellam_variance(
 
     l1 and l2 as in `skellam_rdp`, under this adjacency; the rest as in `calibrate_dark_count`.
     """
-    _check_target(epsilon, delta, rounds)
+    check_target(epsilon, delta, rounds)
     orders = check_orders(orders)
+    l1, l2 = positive("l1", l1), positive("l2", l2)
     precision = _calibrate(
         orders,
         _sampled(orders, lambda x: skellam_rdp(orders, variance=1 / x, l1=l1, l2=l2), sampling_rate, adjacency),
@@ -220,7 +224,7 @@ def calibrate_skellam_variance(
         delta=delta,
         rounds=rounds,
         other=_other_curve(orders, other_rdp, epsilon, delta),
-        start=epsilon / (rounds * l2 * l2),
+        start=_guess(epsilon, rounds * l2 * l2),
     )
     return 1 / precision
 
@@ -232,7 +236,7 @@ def calibrate_rounds(
 
     per_round_rdp is the curve of one round on `orders`, after sampling if there is any.
     """
-    _check_target(epsilon, delta, 1)
+    check_target(epsilon, delta, 1)
     orders, per_round = check_curve(orders, per_round_rdp)
     other = _other_curve(orders, other_rdp, epsilon, delta)
     target = epsilon * (1 - _ROUNDING_ROOM)

@@ -11,13 +11,25 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedjax_poisson.accounting.checks import FloatArray, check_orders, positive, whole
 from fedjax_poisson.accounting.gaussian import gaussian_delta
-from fedjax_poisson.accounting.renyi import FloatArray, _poisson_pair, _positive, check_orders
+from fedjax_poisson.accounting.renyi import _poisson_pair
+
+_MOST_EVENTS = 1e6  # outcomes that are summed one by one
 
 
 def _last_count(rate: float) -> int:
     """A count above which a Poisson of this rate has mass below 1e-17 (Bernstein); callers add the rest as lost."""
+    if rate > _MOST_EVENTS:
+        raise ValueError(f"{rate:g} expected events are too many to sum over; at most {_MOST_EVENTS:g}")
     return int(rate + 9 * math.sqrt(rate) + 30) + 1
+
+
+def _odds(epsilon: float) -> float:
+    """e^epsilon; of e^700 beyond it, where the delta of the smaller epsilon is still an upper bound."""
+    if math.isnan(epsilon):
+        raise ValueError(f"epsilon is {epsilon}; it must be a number")
+    return math.exp(min(epsilon, 700.0))
 
 
 def centred_poisson_rdp(orders: ArrayLike) -> FloatArray:
@@ -42,8 +54,12 @@ def centred_poisson_infinity_mass(*, total_dark_count: float, shift: int, coordi
     """
     from scipy import stats  # here and below: half a second of start-up that only these experiments need
 
-    log_one = stats.poisson.logsf(shift - 1, _positive("total_dark_count", total_dark_count))
-    return float(-math.expm1(coordinates * log_one))
+    m, shift, coordinates = (
+        positive("total_dark_count", total_dark_count),
+        whole("shift", shift),
+        whole("coordinates", coordinates),
+    )
+    return float(-math.expm1(coordinates * stats.poisson.logsf(shift - 1, m)))
 
 
 def centred_poisson_delta(epsilon: float, *, total_dark_count: float, shift: int) -> float:
@@ -53,12 +69,14 @@ def centred_poisson_delta(epsilon: float, *, total_dark_count: float, shift: int
     """
     from scipy import stats
 
-    m = _positive("total_dark_count", total_dark_count)
+    m, shift, odds = positive("total_dark_count", total_dark_count), whole("shift", shift), _odds(epsilon)
+    if shift > _MOST_EVENTS:
+        raise ValueError(f"shift is {shift}, too many outcomes to sum over; at most {_MOST_EVENTS:g}")
     last = _last_count(m) + shift
     k = np.arange(0, last + 1)
     here, moved = stats.poisson.pmf(k, m), stats.poisson.pmf(k - shift, m)
-    up = float(np.sum(np.maximum(moved - math.exp(epsilon) * here, 0.0)) + stats.poisson.sf(last - shift, m))
-    down = float(np.sum(np.maximum(here - math.exp(epsilon) * moved, 0.0)) + stats.poisson.sf(last, m))
+    up = float(np.sum(np.maximum(moved - odds * here, 0.0)) + stats.poisson.sf(last - shift, m))
+    down = float(np.sum(np.maximum(here - odds * moved, 0.0)) + stats.poisson.sf(last, m))
     return min(max(up, down), 1.0)
 
 
@@ -72,7 +90,9 @@ def compound_poisson_rdp(orders: ArrayLike) -> FloatArray:
 
 def compound_poisson_infinity_mass(*, events: float, coordinates: int = 1) -> float:
     """Mass released bare, ``1 - (1 - e^-events)^d`` for d changed coordinates: a floor of delta at every epsilon."""
-    return float(-math.expm1(coordinates * math.log1p(-math.exp(-_positive("events", events)))))
+    coordinates = whole("coordinates", coordinates)
+    bare = math.exp(-positive("events", events))
+    return 1.0 if bare == 1.0 else float(-math.expm1(coordinates * math.log1p(-bare)))
 
 
 def compound_poisson_delta(
@@ -97,8 +117,8 @@ def compound_poisson_delta(
     """
     from scipy import integrate, stats
 
-    lam, s, d = _positive("events", events), _positive("jump_std", jump_std), _positive("shift", shift)
-    last = _last_count(lam)
+    lam, s, d = positive("events", events), positive("jump_std", jump_std), positive("shift", shift)
+    last, odds = _last_count(lam), _odds(epsilon)
     k = np.arange(1, last + 1)
     weight = stats.poisson.pmf(k, lam)
     bare = math.exp(-lam)
@@ -112,7 +132,7 @@ def compound_poisson_delta(
 
     reach = 12 * float(scale[-1]) + d
     value, _ = integrate.quad(
-        lambda x: max(density(x - d) - math.exp(epsilon) * density(x), 0.0), -reach, reach, points=[0.0, d], limit=400
+        lambda x: max(density(x - d) - odds * density(x), 0.0), -reach, reach, points=[0.0, d], limit=400
     )
     return min(bare + value, 1.0)
 
@@ -136,13 +156,12 @@ def data_embedding_rdp(orders: ArrayLike, *, gain: float, offset: float, pixels:
       float64[n], in nats.
     """
     orders = check_orders(orders)
-    lam = _positive("gain", gain)
+    lam = positive("gain", gain)
     if not (math.isfinite(offset) and offset >= 0):
         raise ValueError(
             f"offset is {offset}; a rate cannot be negative, use a dark intensity >= 0 (above 0 for any guarantee)"
         )
-    if int(pixels) != pixels or pixels < 1:
-        raise ValueError(f"pixels is {pixels}; it must be an integer of at least 1")
+    pixels = whole("pixels", pixels)
     if offset == 0:
         return np.full(orders.shape, np.inf)
     return pixels * lam * _poisson_pair(orders, offset, 1.0) / (orders - 1)

@@ -25,7 +25,6 @@ Choosing the best order afterwards for adaptively chosen curves is wrong, and so
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,13 +33,8 @@ from numpy.typing import ArrayLike
 
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.calibration import largest_scale
-from fedjax_poisson.accounting.renyi import (
-    DEFAULT_ORDERS,
-    FloatArray,
-    check_curve,
-    check_orders,
-    rdp_budget,
-)
+from fedjax_poisson.accounting.checks import FloatArray, check_budget, check_curve, check_orders
+from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, rdp_budget
 
 
 class FilterState(NamedTuple):
@@ -74,13 +68,6 @@ class PrivacyFilter(NamedTuple):
     orders: FloatArray
 
 
-def _check_budget(epsilon: float, delta: float) -> None:
-    if not (math.isfinite(epsilon) and epsilon > 0 and 0 < delta < 1):
-        raise ValueError(
-            f"the budget is epsilon {epsilon}, delta {delta}; epsilon must be finite and above 0, delta in (0, 1)"
-        )
-
-
 def default_filter_order(*, epsilon: float, delta: float, orders: ArrayLike = DEFAULT_ORDERS) -> float:
     """The order that admits most of a curve proportional to the order (Gaussian-like), fixed before anything is known.
 
@@ -95,7 +82,7 @@ def default_filter_order(*, epsilon: float, delta: float, orders: ArrayLike = DE
     Raises:
       ValueError: no order can certify the budget.
     """
-    _check_budget(epsilon, delta)
+    check_budget(epsilon, delta)
     orders = check_orders(orders)
     worth = np.array([rdp_budget(a, epsilon, delta) / a for a in orders])
     if worth.max() <= 0:
@@ -140,7 +127,7 @@ def event_budget_filter(
     Returns:
       `PrivacyFilter` whose spend takes a number of events >= 0; ``budget[0]`` is the total number of events.
     """
-    _check_budget(epsilon, delta)
+    check_budget(epsilon, delta)
     orders, unit = check_curve(orders, unit_rdp)
     if not np.any(np.isfinite(unit)) or np.all(unit == 0):
         raise ValueError("the curve of one event is zero or infinite at all orders: there is nothing to budget")
@@ -170,7 +157,7 @@ def renyi_filter(
     Returns:
       `PrivacyFilter` whose spend takes a curve on `orders`.
     """
-    _check_budget(epsilon, delta)
+    check_budget(epsilon, delta)
     orders = check_orders(orders)
     chosen = np.atleast_1d(
         np.asarray(

@@ -33,14 +33,21 @@ single dominating pair in d > 1; a privacy loss distribution of "the worst vecto
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Adjacency = Literal["zero_out", "replace_one"]
-FloatArray = NDArray[np.float64]
+from fedjax_poisson.accounting.checks import (
+    FloatArray,
+    check_adjacency,
+    check_curve,
+    check_delta,
+    check_orders,
+    positive,
+    whole,
+)
 
+_MOST_ORDERS = 10**6
 _LARGEST_LOG = 700.0  # exp beyond this is reported as an infinite divergence
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
@@ -48,8 +55,9 @@ _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 
 def integer_orders(largest: int) -> FloatArray:
     """Every integer order 2..largest, float64, read-only: what amplification by sampling needs."""
-    if largest < 2:
-        raise ValueError(f"the largest order is {largest}; Renyi orders here begin at 2, ask for at least 2")
+    largest = whole("the largest order", largest, ": Renyi orders here begin at 2", least=2)
+    if largest > _MOST_ORDERS:
+        raise ValueError(f"the largest order is {largest}; ask for at most {_MOST_ORDERS}, 512 is plenty")
     orders = np.arange(2, largest + 1, dtype=np.float64)
     orders.setflags(write=False)
     return orders
@@ -57,52 +65,6 @@ def integer_orders(largest: int) -> FloatArray:
 
 DEFAULT_ORDERS: FloatArray = integer_orders(512)
 """Integers 2..512: contiguous, so that sampling may use them, and best for 0.05 <= epsilon <= 20 at usual deltas."""
-
-
-def check_orders(orders: ArrayLike) -> FloatArray:
-    """Return orders as a float64 vector, refusing anything not strictly increasing above 1."""
-    values = np.asarray(orders, np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(
-            f"orders must be a non-empty vector, its shape is {values.shape}; pass accounting.DEFAULT_ORDERS"
-        )
-    if not np.all(np.isfinite(values)) or values[0] <= 1 or np.any(np.diff(values) <= 0):
-        raise ValueError(
-            "orders must be finite, above 1 and strictly increasing, first and last are "
-            f"{values[0]} and {values[-1]}; pass accounting.DEFAULT_ORDERS"
-        )
-    return values
-
-
-def check_curve(orders: ArrayLike, rdp: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return (orders, rdp) as aligned float64 vectors, refusing misaligned, negative or undefined values."""
-    orders, values = check_orders(orders), np.asarray(rdp, np.float64)
-    if values.shape != orders.shape:
-        raise ValueError(f"{orders.size} orders and a curve of shape {values.shape}: compute the curve on these orders")
-    if np.any(np.isnan(values)) or np.any(values < 0):
-        raise ValueError("a Renyi curve holds a negative or undefined value; divergences are in [0, inf]")
-    return orders, values
-
-
-def check_adjacency(adjacency: str) -> None:
-    """Refuse any neighbouring relation but zero_out and replace_one, literal add/remove with its reason."""
-    if adjacency in get_args(Adjacency):
-        return
-    if adjacency in ("add_remove", "add_or_remove", "add/remove"):
-        raise ValueError(
-            f"adjacency={adjacency!r} is refused: the noise is held by the senders, so removing one literally also removes "
-            "its share of the noise and the guarantee is void (order 2 alone costs about dimension / (2 senders^2), even "
-            "for a zero update). Use adjacency='zero_out' (the unit's contribution is replaced by zero, the dark noise "
-            "stays) or 'replace_one'."
-        )
-    raise ValueError(f"adjacency={adjacency!r} is unknown; use 'zero_out' or 'replace_one'")
-
-
-def _positive(name: str, value: float) -> float:
-    value = float(value)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value}; it must be a finite number above 0")
-    return value
 
 
 def _channel(
@@ -115,15 +77,12 @@ def _channel(
             f"modulation is {modulation}; it must lie in (0, 1): at 1 a rate can fall to 0 and every Renyi "
             "divergence is infinite"
         )
-    if int(honest_senders) != honest_senders or honest_senders < 1:
-        raise ValueError(
-            f"honest_senders is {honest_senders}; it must be an integer of at least 1 (the target's own noise): "
-            "count the senders whose noise nobody colludes to remove"
-        )
-    if int(dimension) != dimension or dimension < 1:
-        raise ValueError(
-            f"dimension is {dimension}; it must be an integer of at least 1, the number of coordinates sent"
-        )
+    honest_senders = whole(
+        "honest_senders",
+        honest_senders,
+        " (the target's own noise): count the senders whose noise nobody colludes to remove",
+    )
+    dimension = whole("dimension", dimension, ", the number of coordinates sent")
     if not (math.isfinite(norm_ratio) and norm_ratio >= 1):
         raise ValueError(
             f"norm_ratio = clip_norm / coordinate_bound is {norm_ratio}; a coordinate bound above the clip norm "
@@ -136,7 +95,8 @@ def _channel(
             "total_bound clamps a sender's whole sum and cannot be below what one unit moves it by"
         )
     step = modulation * step_ratio / honest_senders * (2.0 if adjacency == "replace_one" else 1.0)
-    return float(modulation), step, min(float(dimension), float(norm_ratio) ** 2)
+    positive("modulation * step_ratio / honest_senders, the step of one unit,", step)
+    return float(modulation), step, min(float(dimension), float(norm_ratio) * float(norm_ratio))
 
 
 def _poisson_pair(orders: FloatArray, base: float, step: float) -> FloatArray:
@@ -170,7 +130,14 @@ def embedding_divergence(orders: ArrayLike, modulation: float, step: float) -> F
 
     Returns:
       float64[n], exact at every real order (one coordinate); +inf where it exceeds exp(700).
+
+    Raises:
+      ValueError: the modulation or the step is out of range.
     """
+    if not 0 < modulation < 1:
+        raise ValueError(f"modulation is {modulation}; it must lie in (0, 1)")
+    if positive("step", step) > 2 * modulation:
+        raise ValueError(f"step is {step}; positions lie in [-r, r], so it is at most 2 r = {2 * modulation}")
     return unchecked_divergence(check_orders(orders), modulation, step)
 
 
@@ -216,7 +183,7 @@ def poisson_embedding_rdp(
     """
     orders = check_orders(orders)
     r, h, k = _channel(modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency)
-    events = k * honest_senders * _positive("dark_count", dark_count)
+    events = k * honest_senders * positive("dark_count", dark_count)
     curve = embedding_divergence(orders, r, h)
     below_two = orders < 2
     if np.any(below_two):
@@ -246,7 +213,7 @@ def single_channel_rdp(
     """
     orders = check_orders(orders)
     r, h, k = _channel(modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency)
-    events = k * honest_senders * _positive("dark_count", dark_count)
+    events = k * honest_senders * positive("dark_count", dark_count)
     curve = _poisson_pair(orders, 1 - r, h) / (orders - 1)
     below_two = orders < 2
     curve[below_two] = orders[below_two] * h * h / (2 * (1 - r))
@@ -267,7 +234,7 @@ def gaussian_rdp(orders: ArrayLike, *, noise_multiplier: float, adjacency: str =
       float64[n], in nats.
     """
     check_adjacency(adjacency)
-    z = _positive("noise_multiplier", noise_multiplier) / (2.0 if adjacency == "replace_one" else 1.0)
+    z = positive("noise_multiplier", noise_multiplier) / (2.0 if adjacency == "replace_one" else 1.0)
     return check_orders(orders) / (2 * z * z)
 
 
@@ -300,8 +267,7 @@ def epsilon_per_order(orders: ArrayLike, rdp: ArrayLike, delta: float) -> FloatA
     KL <= RDP(a).
     """
     orders, values = check_curve(orders, rdp)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta is {delta}; it must lie in (0, 1), usually below 1 / number of units")
+    delta = check_delta(delta)
     certified = _converted(orders, values, delta)
     certified[delta * delta + np.expm1(-values) > 0] = 0.0
     return np.maximum(certified, 0.0)
@@ -328,9 +294,12 @@ def epsilon(orders: ArrayLike, rdp: ArrayLike, delta: float) -> float:
 def best_order(orders: ArrayLike, rdp: ArrayLike, delta: float) -> float:
     """The order at which `epsilon` is attained; reports show it, and a planned ledger fixes it in advance."""
     orders, values = check_curve(orders, rdp)
-    return float(orders[int(np.argmin(_converted(orders, values, delta)))])
+    return float(orders[int(np.argmin(_converted(orders, values, check_delta(delta))))])
 
 
 def rdp_budget(order: float, epsilon: float, delta: float) -> float:
     """Largest divergence of this one order that still certifies (epsilon, delta); negative if none does."""
+    delta = check_delta(delta)
+    if not (math.isfinite(order) and order > 1) or math.isnan(epsilon):
+        raise ValueError(f"order {order}, epsilon {epsilon}: a finite order above 1 and an epsilon are needed")
     return epsilon - math.log1p(-1 / order) + (math.log(delta) + math.log(order)) / (order - 1)

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from fedjax_poisson.accounting.renyi import FloatArray, check_adjacency, check_curve
+from fedjax_poisson.accounting.checks import FloatArray, check_adjacency, check_curve, whole
+
+_MOST_ORDERS = 4096  # the binomial sum holds their square: 128 MiB
 
 
 def log_binomial(n: FloatArray, k: FloatArray) -> FloatArray:
@@ -33,6 +35,8 @@ def _contiguous(orders: ArrayLike, rdp: ArrayLike) -> tuple[FloatArray, FloatArr
             f"run from {orders[0]:g} to {orders[-1]:g} in {orders.size} values; pass "
             f"accounting.integer_orders({math.ceil(orders[-1])})"
         )
+    if orders.size > _MOST_ORDERS:
+        raise ValueError(f"{orders.size} orders make a binomial sum too large; pass accounting.integer_orders(512)")
     return orders, rdp
 
 
@@ -56,7 +60,7 @@ def amplify(orders: FloatArray, rdp: FloatArray, log_weights: FloatArray) -> Flo
     # (1-q)^(a-1) (1 + (a-1) q) is the weight of k = 0 and 1, all weights sum to 1: the sum is 1 + sum_k weight
     # expm1((k-1) rdp_k),
     # which keeps the digits of a divergence of 1e-12.
-    with np.errstate(under="ignore", invalid="ignore"):
+    with np.errstate(under="ignore", over="ignore", invalid="ignore"):
         terms = log_weights + np.where(np.isneginf(log_weights), 0.0, log_expm1((orders - 1) * rdp)[None, :])
         top = np.max(terms, axis=1)
         safe = np.where(np.isfinite(top), top, 0.0)
@@ -145,7 +149,8 @@ def without_replacement_rdp(
             "formula is not valid for it. "
             "Pass a replace_one curve, or sample each unit independently with subsampled_rdp"
         )
-    if not (int(cohort) == cohort and int(population) == population and 1 <= cohort <= population):
+    cohort, population = whole("cohort", cohort), whole("population", population)
+    if cohort > population:
         raise ValueError(
             f"cohort {cohort} of population {population}: both are integers with 1 <= cohort <= population"
         )

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from fedjax_poisson.accounting.renyi import FloatArray, _positive, check_adjacency, check_orders
+from fedjax_poisson.accounting.checks import FloatArray, check_adjacency, check_orders, positive, whole
+
+_MOST_OUTCOMES = 10**7
 
 
 def _integer_orders_only(orders: ArrayLike) -> FloatArray:
@@ -38,8 +40,10 @@ def skellam_rdp(orders: ArrayLike, *, variance: float, l1: float, l2: float) -> 
       float64[n], in nats.
     """
     orders = _integer_orders_only(orders)
-    v, l1, l2 = _positive("variance", variance), _positive("l1", l1), _positive("l2", l2)
-    return orders * l2**2 / (2 * v) + np.minimum(((2 * orders - 1) * l2**2 + 6 * l1) / (4 * v * v), 3 * l1 / (2 * v))
+    v, l1, l2 = positive("variance", variance), positive("l1", l1), positive("l2", l2)
+    with np.errstate(over="ignore"):  # +inf says it
+        correction = np.minimum(((2 * orders - 1) * l2**2 + 6 * l1) / (4 * v * v), 3 * l1 / (2 * v))
+        return orders * l2**2 / (2 * v) + correction
 
 
 class Sensitivity(NamedTuple):
@@ -68,7 +72,7 @@ def rounded_sensitivity(
       `Sensitivity` of one unit.
     """
     check_adjacency(adjacency)
-    t, d = _positive("scaled_norm", scaled_norm), _positive("dimension", dimension)
+    t, d = positive("scaled_norm", scaled_norm), whole("dimension", dimension)
     if not 0 < beta < 1:
         raise ValueError(f"beta is {beta}; it is a probability of redrawing and must lie in (0, 1)")
     root = math.sqrt(d)
@@ -84,7 +88,7 @@ def skellam_log_pmf(variance: float, largest: int) -> FloatArray:
     The ratios I_{k+1}/I_k = 1 / (2(k+1)/v + I_{k+2}/I_{k+1}) run backward from far above (stable, no underflow at any
     k).
     """
-    v = _positive("variance", variance)
+    v = positive("variance", variance)
     start = largest + 64 + int(8 * math.sqrt(largest + v))
     ratio, log_ratios = v / (2.0 * (start + 1)), np.empty(largest)
     for k in range(start, -1, -1):
@@ -110,12 +114,16 @@ def skellam_exact_rdp(orders: ArrayLike, *, variance: float, shift: int = 1) -> 
       float64[n], in nats.
     """
     orders = check_orders(orders)
-    v = _positive("variance", variance)
-    if int(shift) != shift or shift < 1:
-        raise ValueError(f"shift is {shift}; Skellam noise hides integer moves, pass an integer of at least 1")
+    v = positive("variance", variance)
+    shift = whole("shift", shift, ": Skellam noise hides integer moves")
     # The tilted law of order a sits where p(k-D)^a p(k)^(1-a) peaks, at most near a*D (Gaussian regime) and never
     # further than that.
     centre = float(orders[-1]) * shift
+    if centre + v > _MOST_OUTCOMES:
+        raise ValueError(
+            f"the largest order times shift, {centre:g}, and variance {v:g} are together above {_MOST_OUTCOMES:g}: too "
+            "many outcomes to sum; use skellam_rdp or smaller orders"
+        )
     reach = int(centre + 12 * math.sqrt(v + centre) + 60)
     log_pmf = skellam_log_pmf(v, reach + shift)
     k = np.arange(-reach, reach + 1)

@@ -66,20 +66,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from fedjax_poisson.accounting import renyi
-from fedjax_poisson.accounting.calibration import largest_scale
+from fedjax_poisson.accounting.calibration import calibrate_dark_count, largest_scale
+from fedjax_poisson.accounting.checks import check_delta, check_rate, check_target, positive, whole
 from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld, gaussian_delta, gaussian_pld_epsilon
-from fedjax_poisson.accounting.renyi import (
-    DEFAULT_ORDERS,
-    _channel,
-    _positive,
-    poisson_embedding_rdp,
-    unchecked_divergence,
-)
+from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, _channel, poisson_embedding_rdp, unchecked_divergence
 from fedjax_poisson.accounting.sampling import subsampled_rdp
 
 _GRID = 3000
+_LARGEST_EPSILON = 1e6  # an epsilon above it is reported as the conversion has it
 
 
 class Domination(NamedTuple):
@@ -126,9 +123,14 @@ def dominating_gaussian(
     r, h, k = _channel(modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency)
     if not 0 < tau < 1:
         raise ValueError(f"tau is {tau}; it must lie in (0, 1), a small fraction of the target delta")
-    events = honest_senders * _positive("total_dark_count", total_dark_count)
+    events = honest_senders * positive("total_dark_count", total_dark_count)
     kappa, log_tau = math.log1p(h / (1 - r)), -math.log(tau)
     limit = 2 * k * events * h * h / (1 - r * r)
+    if not 1e-150 < limit < 1e150:
+        raise ValueError(
+            f"total_dark_count {total_dark_count:g} gives the variance {limit:g}: nothing is hidden or nothing is sent; "
+            "check the facts"
+        )
     # The first grid point is w_0; below kappa^2 the orders are so high that hardly any budget fits.
     low = min(limit, kappa * kappa) * 1e-3
     high = 2.0 * limit + 100.0 * kappa * kappa * max(log_tau, 1.0)
@@ -153,6 +155,15 @@ _TAUS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 def _sampled_tau(delta: float, rounds: int) -> float:
     """A tail that leaves all rounds together about a thousandth of delta as slack."""
     return 1e-3 * delta / rounds
+
+
+def disjoint_mass(bound: Domination) -> float:
+    """Mass v = slack / (1 - TV) of one round's disjoint pair beside its Gaussian (*Sampling* in the module docstring).
+
+    TV = 1 - 2 Phi(-1/(2z)) is the Gaussian's total variation; +inf or above 1 where the round is not dominated at all.
+    """
+    apart = 2 * float(special.ndtr(-0.5 / bound.noise_multiplier))
+    return bound.slack / apart if apart > 0 else math.inf
 
 
 def tight_delta(epsilon: float, *, tau: float = 1e-9, **facts: Any) -> float:
@@ -196,6 +207,9 @@ def tight_epsilon(
 
     Returns:
       epsilon in nats, never above the Renyi-accounted one.
+
+    Raises:
+      ValueError: a fact is out of range, or amplification may not be claimed.
     """
     facts: dict[str, Any] = {
         "modulation": modulation,
@@ -205,55 +219,66 @@ def tight_epsilon(
         "step_ratio": step_ratio,
         "adjacency": adjacency,
     }
+    delta, rounds, rate = check_delta(delta), whole("rounds", rounds), check_rate(sampling_rate)
     curve = poisson_embedding_rdp(orders, dark_count=dark_count, **facts)
-    if sampling_rate < 1:
-        curve = subsampled_rdp(orders, curve, sampling_rate, adjacency=adjacency)
+    if rate < 1:
+        curve = subsampled_rdp(orders, curve, rate, adjacency=adjacency)
     best = renyi.epsilon(orders, rounds * curve, delta)
-    if sampling_rate == 1:
+    if not 0 < best <= _LARGEST_EPSILON:
+        return best
+    if rate == 1:
         for share in _TAUS:
             bound = dominating_gaussian(total_dark_count=rounds * dark_count, tau=share * delta, **facts)
             if bound.slack < delta:
                 best = min(best, gaussian_pld_epsilon(bound.noise_multiplier, delta - bound.slack, 1))
         return best
     bound = dominating_gaussian(total_dark_count=dark_count, tau=_sampled_tau(delta, rounds), **facts)
-    disjoint = rounds * bound.slack / (1 - gaussian_delta(0.0, bound.noise_multiplier))
+    disjoint = rounds * disjoint_mass(bound)
     if disjoint < delta:
-        best = min(best, gaussian_pld_epsilon(bound.noise_multiplier, delta - disjoint, rounds, sampling_rate))
+        best = min(best, gaussian_pld_epsilon(bound.noise_multiplier, delta - disjoint, rounds, rate))
     return best
 
 
 def calibrate_dark_count_tight(
-    *, epsilon: float, delta: float, rounds: int, sampling_rate: float = 1.0, **facts: Any
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    sampling_rate: float = 1.0,
+    orders: ArrayLike = DEFAULT_ORDERS,
+    **facts: Any,
 ) -> float:
-    """Largest dark count whose domination bound over all rounds is within (epsilon, delta).
+    """Largest dark count that the domination bound or the Renyi conversion certifies: the larger of the two.
+
+    With many honest senders domination allows 10-20 % more; where a step is coarse (one honest sender, a large
+    modulation) the conversion does, by up to a factor of several.
 
     Args:
       epsilon: target in nats, > 0.
       delta: target in (0, 1).
       rounds: T >= 1.
       sampling_rate: q in (0, 1]; below 1 a minute of PLD arithmetic, and within 1e-4 of the largest.
+      orders: Renyi orders of the conversion, as in `tight_epsilon`.
       **facts: modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency as in `dominating_gaussian`.
 
     Returns:
-      mu > 0: 10-15 % less noise variance than `calibrate_dark_count` asks for at many senders; `tight_epsilon`
-      accounts it.
+      mu > 0, never below `calibrate_dark_count`'s; `tight_epsilon` accounts it.
 
     Raises:
-      ValueError: the target is out of range, or so small that the slack of the proof fills it.
+      ValueError: the target is out of range, or any dark count meets it.
     """
-    if not (math.isfinite(epsilon) and epsilon > 0 and 0 < delta < 1 and rounds >= 1):
-        raise ValueError(
-            f"epsilon {epsilon}, delta {delta}, rounds {rounds}: epsilon > 0, 0 < delta < 1, rounds >= 1 are needed"
-        )
-    start = epsilon / (rounds * float(poisson_embedding_rdp([2.0], dark_count=1.0, **facts)[0]))
-
-    if sampling_rate == 1.0:
+    epsilon, delta, rounds = check_target(epsilon, delta, rounds)
+    converted = calibrate_dark_count(
+        epsilon=epsilon, delta=delta, rounds=rounds, sampling_rate=sampling_rate, orders=orders, **facts
+    )
+    if sampling_rate == 1:
 
         def calibrated(tau: float) -> float:
             def cost(mu: float) -> float:
                 return tight_delta(epsilon, tau=tau, total_dark_count=rounds * mu, **facts)
 
-            return largest_scale(cost, delta * (1 - 1e-10), start)
+            allowed = delta * (1 - 1e-10)
+            return largest_scale(cost, allowed, converted) if cost(converted) <= allowed else converted
 
         return max(calibrated(share * delta) for share in _TAUS)
 
@@ -262,10 +287,15 @@ def calibrate_dark_count_tight(
 
     z = calibrate_gaussian_pld(epsilon=epsilon, delta=0.99 * delta, rounds=rounds, sampling_rate=sampling_rate)
     for _ in range(20):
-        mu = largest_scale(width, z**-2, start)
-        if tight_epsilon(delta=delta, rounds=rounds, dark_count=mu, sampling_rate=sampling_rate, **facts) <= epsilon:
+        if width(converted) > z**-2:
+            break
+        mu = largest_scale(width, z**-2, converted)
+        if (
+            tight_epsilon(
+                delta=delta, rounds=rounds, dark_count=mu, sampling_rate=sampling_rate, orders=orders, **facts
+            )
+            <= epsilon
+        ):
             return mu
         z *= 1 + 2e-5
-    raise ValueError(
-        f"the slack of the domination bound fills delta {delta:g} over {rounds} rounds; use calibrate_dark_count"
-    )
+    return converted

@@ -10,6 +10,7 @@ from dp_accounting import pld
 
 from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting import account
+from tests.accounting import reference
 
 SETTING = acc.Setting(delta=1e-5, senders=100, honest_senders=100, dimension=10**6, norm_ratio=20.0)
 
@@ -77,6 +78,14 @@ def test_exact_gaussian_epsilon_equals_dp_accounting(z, rounds):
     pessimistic = accountant.get_epsilon(1e-5)
     exact = acc.gaussian_pld_epsilon(z, 1e-5, rounds)
     assert exact <= pessimistic and exact == pytest.approx(pessimistic, rel=2e-3)
+
+
+@pytest.mark.parametrize(("z", "rounds", "delta"), [(1.0, 1, 1e-5), (3.0, 20, 1e-9), (0.05, 2, 1e-3), (40.0, 7, 1e-4)])
+def test_gaussian_epsilon_is_rounded_up_and_hardly(z, rounds, delta):
+    """By mpmath: delta is met at the epsilon reported, and no longer a billionth below it."""
+    value = acc.gaussian_pld_epsilon(z, delta, rounds)
+    assert reference.gaussian_delta(value, rounds / z**2) <= delta
+    assert reference.gaussian_delta(value * (1 - 1e-9) - 1e-9, rounds / z**2) > delta
 
 
 def test_sampled_gaussian_costs_less_by_its_loss_distribution():

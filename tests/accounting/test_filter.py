@@ -133,3 +133,37 @@ def test_wrong_requests_are_refused():
             filter_.spend(filter_.init(), bad)
     with pytest.raises(ValueError, match="on these orders"):
         acc.renyi_filter(epsilon=1.0, delta=1e-5).spend(acc.renyi_filter(epsilon=1.0, delta=1e-5).init(), [1.0])
+
+
+def test_a_union_admits_while_one_order_is_within_and_refuses_when_none_is():
+    """Curves that are dear at high orders only: the lowest fixed order decides, to its own budget at delta / m."""
+    fixed = [3.0, 8.0, 30.0]
+    orders = acc.integer_orders(64)
+    filter_ = acc.renyi_filter(epsilon=12.0, delta=DELTA, orders=orders, fixed=fixed)
+    budget = [acc.rdp_budget(a, 12.0, DELTA / 3) for a in fixed]
+    np.testing.assert_allclose(filter_.budget, budget, rtol=1e-12)
+    curve = np.where(orders <= 3, budget[0] / 4 * (1 - 1e-12), 1e3)
+    state = filter_.init()
+    for _ in range(4):
+        state, admitted = filter_.spend(state, curve)
+        assert admitted
+    assert state.spent[1] > budget[1] and state.spent[2] > budget[2]
+    assert filter_.spend(state, curve)[1] is False
+    cheap = np.where(orders <= 3, budget[0], 1e-9)  # what is cheap where nothing is left does not help
+    assert filter_.spend(state, cheap)[1] is False
+    np.testing.assert_allclose(filter_.remaining(state), [budget[0] - state.spent[0], 0, 0], atol=1e-12)
+
+
+def test_nothing_costs_nothing_and_every_sum_is_rounded_up():
+    filter_ = acc.event_budget_filter(epsilon=EPSILON, delta=DELTA, unit_rdp=UNIT, orders=ORDERS)
+    state = filter_.init()
+    for _ in range(3):
+        state, admitted = filter_.spend(state, 0.0)
+        assert admitted and state.spent[0] == 0.0
+    assert state.admitted == 3
+    state, _ = filter_.spend(state, 0.1)
+    state, _ = filter_.spend(state, 0.2)
+    assert state.spent[0] > 0.1 + 0.2
+    # A release below the last digit of what was spent still counts.
+    grown, _ = filter_.spend(state, 1e-30)
+    assert grown.spent[0] > state.spent[0]

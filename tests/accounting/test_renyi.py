@@ -59,6 +59,33 @@ def test_single_channel_equals_direct_sum(case, adjacency):
     _close(value, wanted)
 
 
+@pytest.mark.parametrize("order", [2.0, 2.1, 2.5, 2.99, 3.5])
+@pytest.mark.parametrize("honest", [1, 3])
+def test_single_channel_between_integers(order, honest):
+    """The bound for a < 2 must not leak above 2, where it is below the exact value."""
+    facts = {"dark_count": 3.0, "modulation": 0.7, "honest_senders": honest}
+    value = acc.single_channel_rdp([order], norm_ratio=1.0, dimension=1, **facts)[0]
+    _close(value, reference.embedding_rdp(order, channels=1, **facts))
+
+
+@pytest.mark.parametrize("order", [1.05, 1.5, 1.95])
+@pytest.mark.parametrize("adjacency", ["zero_out", "replace_one"])
+def test_single_channel_below_two_covers_every_spread(order, adjacency):
+    """Exact divergences of the same L2 over m equal coordinates: rising to the bound as they spread."""
+    r, honest, mu, ratio = 0.6, 2, 1.5, 2.0
+    h = r / honest * (2 if adjacency == "replace_one" else 1)
+    facts = {"dark_count": mu, "modulation": r, "honest_senders": honest, "adjacency": adjacency}
+    bound = acc.single_channel_rdp([order], norm_ratio=ratio, dimension=10**6, **facts)[0]
+    spreads = []
+    for m in (1, 2, 10, 10**5):
+        step = h / math.sqrt(m)
+        with mp.workdps(60):
+            x, y, a = mp.mpf(1 - r) + mp.mpf(step), mp.mpf(1 - r), mp.mpf(order)
+            one = (x**a * y ** (1 - a) - a * x - (1 - a) * y) / (a - 1)
+        spreads.append(float(ratio**2 * m * honest * mu * one))
+    assert spreads == sorted(spreads) and 0.998 * bound < spreads[-1] <= bound * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("order", [2, 3, 8, 33, 64])
 @pytest.mark.parametrize(("variance", "shift"), [(4.0, 1), (30.0, 3), (200.0, 1)])
 def test_skellam_exact_equals_direct_sum_and_stays_below_published_bound(order, variance, shift):
@@ -375,6 +402,23 @@ def test_wrong_requests_are_refused_with_the_remedy(curve, change, remedy):
     facts = {"dark_count": 1.0, "modulation": 0.1, "honest_senders": 3, "norm_ratio": 2.0, "dimension": 5}
     with pytest.raises(ValueError, match=remedy):
         curve(DEFAULT_ORDERS, **{**facts, **change})
+
+
+@pytest.mark.parametrize("offset", [0.1, 0.3, 0.9, 1.7, 40.0])
+def test_the_least_order_keeps_its_digits(offset):
+    """Nearer to 1 the difference over a - 1 cancels: at 1 + 2^-52 a divergence of hundreds was reported as 0."""
+    from fedjax_poisson.accounting import experimental
+    from fedjax_poisson.accounting.checks import LEAST_ORDER
+
+    value = experimental.data_embedding_rdp([LEAST_ORDER], gain=1.0, offset=offset, pixels=1)[0]
+    with mp.workdps(60):
+        a, x, y = mp.mpf(LEAST_ORDER), mp.mpf(1) + mp.mpf(offset), mp.mpf(offset)
+        _close(value, (x**a * y ** (1 - a) - a * x - (1 - a) * y) / (a - 1), 1e-11)
+    for order in (1 + 2.0**-52, 1 + 1e-9, 1.00099):
+        with pytest.raises(ValueError, match="orders"):
+            experimental.data_embedding_rdp([order], gain=1.0, offset=offset, pixels=1)
+        with pytest.raises(ValueError, match="orders"):
+            acc.epsilon([order], [0.0], 1e-5)
 
 
 @pytest.mark.parametrize("orders", [[], [1.0, 2.0], [3.0, 2.0], [2.0, 2.0], [[2.0]], [2.0, np.inf]])

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 
+import dp_accounting
 import numpy as np
 import pytest
+from dp_accounting import pld
 
 from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting.gaussian import gaussian_delta
@@ -93,8 +95,17 @@ def test_recovers_what_the_conversion_loses(epsilon, gain):
     z2 = 100 / (2 * mu * 0.05**2 * 400)
     optimal = acc.calibrate_gaussian_pld(epsilon=epsilon, delta=DELTA, rounds=50)
     assert 1.0 < z2 / optimal**2 < 1.005
-    assert acc.tight_epsilon(delta=DELTA, rounds=50, dark_count=mu, **facts) <= epsilon
-    assert acc.tight_epsilon(delta=DELTA, rounds=50, dark_count=1.002 * mu, **facts) > epsilon
+    # The theorem once more, by an independent solution of its integral equation and mpmath's normal law.
+
+    def delta(dark: float) -> float:
+        tails = [share * DELTA for share in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)]
+        widths = [reference.domination_width(400 * 100 * 50 * dark, 0.05, 0.0005, tail) for tail in tails]
+        return min(
+            reference.gaussian_delta(epsilon, width) + tail * math.sqrt(width / (2 * math.pi))
+            for tail, width in zip(tails, widths, strict=True)
+        )
+
+    assert delta(mu) <= DELTA < delta(1.001 * mu)
 
 
 def test_with_sampling():
@@ -106,7 +117,18 @@ def test_with_sampling():
     assert gaussian < tight < 1.01 * gaussian < 2.9
     less_noise = acc.calibrate_dark_count_tight(epsilon=3.0, delta=DELTA, rounds=100, sampling_rate=0.05, **facts)
     assert less_noise > 1.08 * mu
-    assert acc.tight_epsilon(delta=DELTA, rounds=100, dark_count=less_noise, sampling_rate=0.05, **facts) <= 3.0
+
+    def independently(dark: float) -> float:
+        """The width by an independent integration, the disjoint mass by hand, dp_accounting with other bins."""
+        tau = 1e-3 * DELTA / 100
+        width = reference.domination_width(400 * 100 * dark, 0.05, 0.0005, tau)
+        mass = tau * math.sqrt(width / (2 * math.pi)) / math.erfc(math.sqrt(width / 8))
+        accountant = pld.PLDAccountant(value_discretization_interval=3e-4)
+        event = dp_accounting.PoissonSampledDpEvent(0.05, dp_accounting.GaussianDpEvent(width**-0.5))
+        return accountant.compose(event, 100).get_epsilon(DELTA - 100 * mass)
+
+    assert independently(less_noise) < 3.0 * (1 + 1e-3) and independently(1.01 * less_noise) > 3.0 * (1 + 1e-3)
+    assert independently(0.99 * less_noise) < 3.0
 
 
 def test_sampled_pair_by_outcomes():
@@ -155,7 +177,7 @@ def test_wrong_requests_are_refused():
     facts = {"modulation": 0.05, "honest_senders": 100, "norm_ratio": 20.0, "dimension": 10**6}
     with pytest.raises(ValueError, match="fraction of the target"):
         acc.dominating_gaussian(total_dark_count=1.0, tau=0.0, **facts)
-    with pytest.raises(ValueError, match="epsilon > 0"):
+    with pytest.raises(ValueError, match="above 0"):
         acc.calibrate_dark_count_tight(epsilon=0.0, delta=DELTA, rounds=1, **facts)
     with pytest.raises(ValueError, match="zero_out only"):
         acc.tight_epsilon(
