@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .blocks import Block, join
+from .blocks import join
 from .columns import Column, FromData, Missing, encode, flag_values
 from .csv_table import Table, canonical, line_list, read_table
 from .layout import lay_out, table_sites
@@ -18,6 +18,7 @@ from .sites import Sites
 Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
 Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
 _Declaration = TypeVar("_Declaration")
+_Word = TypeVar("_Word", bound=str)
 
 
 def from_csv(
@@ -84,7 +85,7 @@ def from_csv(
     table, dropped = without_gaps(table, [label, *columns], missing)
     refuse_missing(table, site, "site", "name every record's site")
     refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
-    labels, class_names, coded = _binary_label(table, label, positive)
+    labels, class_names, coded = binary_label(table, label, positive)
     return table_records(
         table,
         columns,
@@ -135,8 +136,8 @@ def table_records(
         [
             encode(
                 Column(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ","),
-                levels=_declared(categorical, name),
-                bounds=_declared(bounds, name),
+                levels=declared_for(categorical, name),
+                bounds=declared_for(bounds, name),
                 missing=missing,
                 fill=(fill or {}).get(name),
             )
@@ -151,7 +152,7 @@ def table_records(
         name=os.path.basename(table.path),
         source=table.path,
         notes=notes,
-        warnings=_learned_facts(block),
+        warnings=learned_facts(block.learned),
     )
 
 
@@ -196,7 +197,7 @@ def feature_columns(
     return columns
 
 
-def _declared(declared: Mapping[str, _Declaration] | FromData | None, name: str) -> _Declaration | FromData | None:
+def declared_for(declared: Mapping[str, _Declaration] | _Word | None, name: str) -> _Declaration | _Word | None:
     """What a user said about one column: an entry of the mapping, or the word that stands for all columns."""
     return declared.get(name) if isinstance(declared, Mapping) else declared
 
@@ -223,9 +224,10 @@ def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[
     return table._replace(columns=columns, lines=[table.lines[row] for row in kept]), notes
 
 
-def _binary_label(
+def binary_label(
     table: Table, label: str, positive: str | Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, str], list[str]]:
+    """Labels int32 `[n]` of 0 and 1, the names of the two classes, and notes on how they were coded."""
     texts = [canonical(text) for text in table.columns[label]]
     seen = sorted(set(texts))
     if positive is None:
@@ -264,11 +266,11 @@ def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
         raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
 
 
-def _learned_facts(block: Block) -> list[str]:
-    """One warning for each kind of fact that was taken from the records, with the declaration that would replace it."""
+def learned_facts(learned: Sequence[tuple[str, str]]) -> list[str]:
+    """One warning for each kind of fact that was taken from the records (`Block.learned`), with the declaration that would replace it."""
     warnings = []
     for argument in ("bounds", "categorical", "fill"):
-        facts = [fact for kind, fact in block.learned if kind == argument]
+        facts = [fact for kind, fact in learned if kind == argument]
         if facts:
             warnings.append(
                 f"taken from the records, so not covered by epsilon: {argument}={{{', '.join(facts)}}}. "
