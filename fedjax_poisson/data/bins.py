@@ -18,7 +18,7 @@ _LOWEST, _HIGHEST = -20, 50  # powers of two: a millionth to 1e15
 OCTAVES = 2 * (_HIGHEST - _LOWEST) + 1
 """Bins of `octave_bins`: powers of two from 2**-20 to 2**50 on both sides of zero, and one around it."""
 
-LINEAR = 16
+LINEAR = 32
 """Bins of `linear_bins`. Few, because every bin gets the same noise, however few records it holds."""
 
 BUCKETS = 4096

@@ -136,7 +136,8 @@ def read_open(
             declared_for(bounds, name),
             missing,
             (fill or {}).get(name),
-            named=_named(categorical, name) or _named(bounds, name),
+            is_text=_named(categorical, name),
+            is_number=_named(bounds, name),
         )
         for name in names
     ]
@@ -210,7 +211,8 @@ def _specify(
     missing: Missing,
     fill: float | None,
     *,
-    named: bool,
+    is_text: bool,
+    is_number: bool,
 ) -> tuple[ColumnSpec, tuple[tuple[str, str], ...]]:
     """The kind of one column, and what was taken from the records for it although it is not open ("from_data")."""
     name = column.name
@@ -218,19 +220,19 @@ def _specify(
         return ColumnSpec(name, "levels", levels=tuple(canonical(level) for level in levels)), ()
     if bounds is not None and not isinstance(bounds, str):
         return ColumnSpec(name, "number", bounds=(float(bounds[0]), float(bounds[1])), fill=fill), ()
-    if named and levels == "private":
+    if is_text and levels == "private":
         return ColumnSpec(name, "open_text"), ()
-    if not named and flag_values(column.texts) is not None:
+    if not (is_text or is_number) and flag_values(column.texts) is not None:
         return ColumnSpec(name, "flag"), ()
-    is_number = numeric(column.texts, column.decimal_comma) is not None
-    if is_number and bounds == "private":
+    holds_numbers = numeric(column.texts, column.decimal_comma) is not None
+    if holds_numbers and bounds == "private":
         return ColumnSpec(name, "open_number", fill=fill), ()
-    if named and bounds == "private":
+    if is_number and bounds == "private":
         place = next(i for i, text in enumerate(column.texts) if numeric([text], column.decimal_comma) is None)
         raise ValueError(
             f"{column.path}, line {column.lines[place]}: column {name!r} has bounds, so it must be a number; saw {column.texts[place]!r}"
         )
-    if not is_number and levels == "private":
+    if not holds_numbers and levels == "private":
         return ColumnSpec(name, "open_text"), ()
     block = encode(
         column,
@@ -239,7 +241,7 @@ def _specify(
         missing=missing,
         fill=fill,
     )
-    if not is_number:
+    if not holds_numbers:
         own = tuple(feature.removeprefix(f"{name}=") for feature in block.names if feature.startswith(f"{name}="))
         return ColumnSpec(name, "levels", levels=own), block.learned
     lower, upper = block.bounds[0]

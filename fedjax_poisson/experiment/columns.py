@@ -21,7 +21,7 @@ from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.types import Adjacency
 from fedjax_poisson.randomness import Stream
 
-RANGES_SHARE, REFINE_SHARE = 0.10, 0.05
+RANGES_SHARE, REFINE_SHARE = 0.06, 0.03
 """Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` compares them)."""
 
 Charge = Callable[[str, int, Mechanism, np.ndarray], tuple[Gate, Stream]]

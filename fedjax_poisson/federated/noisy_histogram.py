@@ -6,7 +6,6 @@ a range, and the quantile that a range cuts off grows with the noise by itself: 
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,9 @@ from scipy import special
 
 _TAIL = 0.005
 """The share of the counted mass that a range leaves out on each side, as where ranges are read from the records: typing errors."""
+
+_LIKELY = 2.0
+"""Deviations above which a bin between those seen counts for the median."""
 
 _FAILURE = 0.01
 """How often anything empty may be taken for filled in one release: a far bin that is would stretch a range to uselessness."""
@@ -51,34 +53,47 @@ def runs_of(bins: int) -> int:
 def find_interval(counts: np.ndarray, deviation: float, threshold: float) -> Interval | None:
     """The bins that hold a column's mass, as far as the noise lets them be seen.
 
-    The bins from the first to the last of these: every bin whose count is above `threshold` standard deviations, and the run of
-    neighbouring bins [i, j] with the largest `sum of counts - threshold * deviation * sqrt(j - i + 1)`, a lower bound on the mass of the run, where
-    that is above zero. The run finds a column that is spread over bins none of which is seen alone. Of the mass found, 0.5 % is cut off on each side.
+    A run of neighbouring bins is seen if its sum is above `threshold` deviations of that sum, so that a column is found that is spread over bins none of
+    which is seen alone; of nested runs only the shortest counts, so that a large bin does not lend its weight to empty neighbours. The interval goes from
+    the first to the last bin of the runs seen, less 0.5 % of the mass in it on each side.
 
     Args:
       counts: float64 `[B]`, noisy counts of bins in their order.
       deviation: standard deviation of the noise of one count, >= 0.
-      threshold: in standard deviations, from `significance`.
+      threshold: in standard deviations, from `significance` of all runs.
 
     Returns:
       The interval, or None where nothing is above the noise.
     """
-    cumulative = np.concatenate([[0.0], np.cumsum(counts)])
-    first, last = _runs(len(counts))
-    worth = cumulative[last + 1] - cumulative[first] - threshold * deviation * np.sqrt(last - first + 1)
-    best = int(np.argmax(worth))
-    kept = counts > threshold * deviation
-    if worth[best] > 0:
-        kept[first[best] : last[best] + 1] = True
-    mass = np.where(kept, np.maximum(counts, 0.0), 0.0)
-    total = mass.sum()
-    if total <= 0:
+    seen = _seen(counts, deviation, threshold)
+    if not seen.any():
         return None
-    upto = np.cumsum(mass)
-    low, high = (int(np.searchsorted(upto, share * total, side="right")) for share in (_TAIL, 0.5))
-    top = len(counts) - 1 - int(np.searchsorted(np.cumsum(mass[::-1]), _TAIL * total, side="right"))
-    into = (0.5 * total - (upto[high] - mass[high])) / mass[high]
-    return Interval(low, max(top, low), high, float(np.clip(into, 0.0, 1.0)))
+    first, last = np.flatnonzero(seen)[[0, -1]]
+    inside = (np.arange(len(counts)) >= first) & (np.arange(len(counts)) <= last)
+    mass = np.where(seen | (inside & (counts > _LIKELY * deviation)), np.maximum(counts, 0.0), 0.0)
+    upto, total = np.cumsum(mass), mass.sum()
+    low, middle = (int(np.searchsorted(upto, share * total, side="right")) for share in (_TAIL, 0.5))
+    high = len(counts) - 1 - int(np.searchsorted(np.cumsum(mass[::-1]), _TAIL * total, side="right"))
+    into = (0.5 * total - (upto[middle] - mass[middle])) / mass[middle]
+    return Interval(low, max(high, low), middle, float(np.clip(into, 0.0, 1.0)))
+
+
+def _seen(counts: np.ndarray, deviation: float, threshold: float) -> np.ndarray:
+    """bool `[B]`: in a shortest run of neighbouring bins whose sum is above the noise of that sum."""
+    bins = len(counts)
+    seen, cumulative = np.zeros(bins, bool), np.concatenate([[0.0], np.cumsum(counts)])
+    holds = np.zeros(bins + 1, bool)  # whether the run of the last length that starts here holds one that is seen
+    for length in range(1, bins + 1):
+        starts = bins - length + 1
+        sums = cumulative[length:] - cumulative[:starts]
+        within = holds[:starts] | holds[1 : starts + 1]
+        shortest = (sums > threshold * deviation * np.sqrt(length)) & ~within
+        for start in np.flatnonzero(shortest):
+            seen[start : start + length] = True
+        holds = within | shortest
+        if holds.all():
+            break
+    return seen
 
 
 def find_levels(counts: np.ndarray, deviation: float, threshold: float, most: int) -> tuple[int, ...]:
@@ -86,9 +101,3 @@ def find_levels(counts: np.ndarray, deviation: float, threshold: float, most: in
     kept = np.flatnonzero(counts > threshold * deviation)
     frequent = kept[np.argsort(-counts[kept], kind="stable")][:most]
     return tuple(sorted(frequent.tolist()))
-
-
-@functools.lru_cache(maxsize=8)
-def _runs(bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last bin of every run of neighbouring bins."""
-    return np.triu_indices(bins)

@@ -19,6 +19,12 @@ from fedjax_poisson.data.bins import BUCKETS, LINEAR, OCTAVES, linear_edges, oct
 from fedjax_poisson.data.schema import MOST_LEVELS, Released, Schema
 from fedjax_poisson.federated.noisy_histogram import Interval, find_interval, find_levels, runs_of, significance
 
+_NARROW = 0.5
+"""A range is narrowed to this share of itself or less, or not at all: the noise hides thin tails, which are worth more than a closer range."""
+
+_HELD = 0.9
+"""The share of the (noisy) count that a narrower range must hold."""
+
 _UNSEEN_RANGE, _UNSEEN_FILL = (-1.0, 1.0), 0.0
 
 
@@ -39,9 +45,9 @@ def released_from_counts(schema: Schema, counts: np.ndarray, variance: float) ->
     ranges, fills, levels = {}, {}, {}
     threshold = significance(max(len(numbers), 1) * runs_of(OCTAVES))
     for name, own in zip(numbers, counts[:cut].reshape(-1, OCTAVES), strict=True):
-        found, edges = find_interval(own, deviation, threshold), octave_edges()
-        ranges[name] = _UNSEEN_RANGE if found is None else (float(edges[found.first]), float(edges[found.last + 1]))
-        fills[name] = _UNSEEN_FILL if found is None else _median(edges, found)
+        found = find_interval(own, deviation, threshold)
+        ranges[name] = _UNSEEN_RANGE if found is None else _octaves_around(found)
+        fills[name] = _UNSEEN_FILL if found is None else _median(octave_edges(), found)
     threshold = significance(max(len(texts), 1) * BUCKETS)
     for name, own in zip(texts, counts[cut:].reshape(-1, BUCKETS), strict=True):
         levels[name] = find_levels(own, deviation, threshold, MOST_LEVELS)
@@ -67,11 +73,21 @@ def refine(schema: Schema, released: Released, counts: np.ndarray, variance: flo
         found = find_interval(own, deviation, threshold)
         if found is None:
             continue
-        ranges[name] = (float(edges[max(found.first - 1, 0)]), float(edges[min(found.last + 2, LINEAR)]))
+        low, high = max(found.first - 1, 0), min(found.last + 2, LINEAR)
+        if high - low <= _NARROW * LINEAR and own[low:high].sum() >= _HELD * own.sum():
+            ranges[name] = (float(edges[low]), float(edges[high]))
         if edges[1] - edges[0] < _octave_width(fills[name]):
             fills[name] = _median(edges, found)
         fills[name] = float(np.clip(fills[name], *ranges[name]))
     return Released(ranges, fills, released.levels, refined=True)
+
+
+def _octaves_around(found: Interval) -> tuple[float, float]:
+    """The octaves found and one more on each side, for tails that the noise hides; nothing beyond zero where the mass ends at zero."""
+    edges, zero = octave_edges(), OCTAVES // 2
+    first = found.first if found.first == zero else max(found.first - 1, 0)
+    last = found.last if found.last == zero else min(found.last + 1, OCTAVES - 1)
+    return float(edges[first]), float(edges[last + 1])
 
 
 def _median(edges: np.ndarray, found: Interval) -> float:
