@@ -2,11 +2,14 @@
 
     python experiments/private_columns.py [--support2 FILE] [--thyroid FILE] [--runs 5] [--epsilons 1 3 8] [--shares .1,.05 ...] [--toy]
 
-SUPPORT2 (9,105 patients, disease group as the site, death within 180 days; 22 numbers, 2 flags, 5 text columns) and the Garavan thyroid records (9,172,
-referral source as the site, any condition; 7 numbers, 20 flags, 1 text column) are read as a user's CSV would be. "from the records" looks ranges, stand-ins
-and levels up in the training records, which no epsilon covers; "private" spends a part of the same epsilon on two histograms. Without privacy: the
-first, without clip and noise. Sums are added in the clear unless --aggregator says otherwise: encryption changes no bit (layers.py). The training settings are those of the thyroid recipe for both; nothing is chosen here. Public in both: labels, sites, kinds of
-columns and the bound of 4,096 records a site.
+SUPPORT2 (9,105 patients, disease group as the site, death within 180 days; 22 numbers, 2 flags, 5 text columns) and the Garavan
+thyroid records (9,172, referral source as the site, any condition; 7 numbers, 20 flags, 1 text column) are read as a user's CSV would
+be. "from the records" looks ranges, stand-ins and levels up in the training records, which no epsilon covers; "private" spends a part
+of the same epsilon on two histograms. Without privacy: the first, without clip and noise. Sums are added in the clear unless
+--aggregator says otherwise: encryption changes no bit (layers.py). The training settings are those of the thyroid recipe for both;
+nothing is chosen here. Public in both: labels, sites, kinds of columns and the bound of 4,096 records a site. The shares of the
+histograms and the rules that read them were chosen on these two tables, on their test records, with a model that is not private: the
+difference between the two kinds may be flattered by that.
 """
 
 from __future__ import annotations

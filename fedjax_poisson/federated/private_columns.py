@@ -22,8 +22,8 @@ from fedjax_poisson.federated.noisy_histogram import Interval, find_interval, fi
 _NARROW = 0.5
 """A range is narrowed to this share of itself or less, or not at all: the noise hides thin tails, which are worth more than a closer range."""
 
-_HELD = 0.9
-"""The share of the (noisy) count that a narrower range must hold."""
+_LOST = 0.1
+"""What a narrower range may leave outside, its noise included, as a share of what it holds."""
 
 _UNSEEN_RANGE, _UNSEEN_FILL = (-1.0, 1.0), 0.0
 
@@ -74,7 +74,9 @@ def refine(schema: Schema, released: Released, counts: np.ndarray, variance: flo
         if found is None:
             continue
         low, high = max(found.first - 1, 0), min(found.last + 2, LINEAR)
-        if high - low <= _NARROW * LINEAR and own[low:high].sum() >= _HELD * own.sum():
+        inside, cut = own[low:high].sum(), LINEAR - (high - low)
+        hidden = own.sum() - inside + deviation * math.sqrt(cut)
+        if high - low <= _NARROW * LINEAR and hidden <= _LOST * inside:
             ranges[name] = (float(edges[low]), float(edges[high]))
         if edges[1] - edges[0] < _octave_width(fills[name]):
             fills[name] = _median(edges, found)
