@@ -7,9 +7,12 @@ both in integers. So all columns together are one release of the Poisson embeddi
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
@@ -62,16 +65,21 @@ def histogram_grids(
     this has the bits of clipping the whole vector, which a test checks.
     """
     units, coordinates, weights = _entries(bins, site, group, size)
-    clip = jax.jit(jax.vmap(mechanism.clip))
     total = np.zeros((sites, size + 1), np.int64)  # the last coordinate takes the padding
     for start in range(0, len(units), _CHUNK):
         part = slice(start, start + _CHUNK)
-        lacking = max(_CHUNK - len(units[part]), 0) if len(units) > _CHUNK else 0
-        clipped = np.asarray(clip(jnp.asarray(np.pad(weights[part], ((0, lacking), (0, 0))))))
-        rows = clipped[: len(units[part])].astype(np.int64)
+        count = len(units[part])
+        lacking = (1 << (count - 1).bit_length()) - count  # a power of two: few programs for tables of any size
+        clipped = np.asarray(_clip_all(mechanism, jnp.asarray(np.pad(weights[part], ((0, lacking), (0, 0))))))
+        rows = clipped[:count].astype(np.int64)
         np.add.at(total, (units[part][:, None], coordinates[part]), rows)
     top = 2**GRID_BITS
     return np.clip(total[:, :size], -top, top).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # a module's function: one compilation for all calls with a mechanism
+def _clip_all(mechanism: Mechanism, weights: Array) -> Array:
+    return jax.vmap(mechanism.clip)(weights)
 
 
 def _entries(
