@@ -65,6 +65,11 @@ class Column(NamedTuple):
             return np.zeros(len(self.codes), bool)
         return self.codes == self.distinct.index("")
 
+    @property
+    def texts(self) -> list[str]:
+        """The n values."""
+        return [self.distinct[code] for code in self.codes]
+
     def line_of(self, text: str) -> int:
         """Line of the first record with a value."""
         return self.lines[int(np.argmax(self.codes == self.distinct.index(text)))]

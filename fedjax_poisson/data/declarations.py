@@ -14,6 +14,8 @@ from typing import Any
 from .remedies import declare_bounds, declare_levels, option
 
 FROM_DATA = "from_data"
+PRIVATE = "private"
+"""In a run's settings: ranges or levels are released on the ledger instead of being looked up (`open_table`)."""
 MISSING = ("impute", "indicate", "drop", "refuse")
 LARGEST_VALUE = 1e30  # features are float32
 LARGEST_SEED = 2**64 - 1
@@ -57,25 +59,25 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def checked_levels(categorical: Any) -> Mapping[str, Sequence[str] | Any] | Any:
+def checked_levels(categorical: Any, words: Sequence[str] = (FROM_DATA,)) -> Mapping[str, Sequence[str] | Any] | Any:
     """Levels of text columns with whole numbers as text; see `from_csv`.
 
     Raises:
         ValueError: It is neither "from_data" nor a mapping of columns to "from_data" or a list of levels.
     """
-    if categorical is None or categorical == FROM_DATA:
+    if categorical is None or (isinstance(categorical, str) and categorical in words):
         return categorical
     if not isinstance(categorical, Mapping):
         raise ValueError(
             f"categorical is {categorical!r}; expected 'from_data' (--categorical from_data), or levels of each column: "
             + declare_levels("sex", ["F", "M"])
         )
-    return {name: _levels(name, levels) for name, levels in categorical.items()}
+    return {name: _levels(name, levels, words) for name, levels in categorical.items()}
 
 
-def _levels(name: Any, levels: Any) -> Any:
+def _levels(name: Any, levels: Any, words: Sequence[str]) -> Any:
     check_column_name("a column of categorical", name)
-    if isinstance(levels, str) and levels == FROM_DATA:
+    if isinstance(levels, str) and levels in words:
         return levels
     if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
         raise ValueError(
@@ -88,9 +90,9 @@ def _levels(name: Any, levels: Any) -> Any:
     return [str(level) for level in levels]
 
 
-def check_bounds(bounds: Any) -> None:
-    """Refuse ranges that are neither "from_data" nor a mapping of columns to "from_data" or two finite numbers."""
-    if isinstance(bounds, str) and bounds == FROM_DATA:
+def check_bounds(bounds: Any, words: Sequence[str] = (FROM_DATA,)) -> None:
+    """Refuse ranges that are neither "from_data" (or another word that is allowed) nor a mapping of columns to "from_data" or two finite numbers."""
+    if isinstance(bounds, str) and bounds in words:
         return
     if not isinstance(bounds, Mapping):
         raise ValueError(
@@ -99,7 +101,7 @@ def check_bounds(bounds: Any) -> None:
         )
     for name, pair in bounds.items():
         check_column_name("a column of bounds", name)
-        if isinstance(pair, str) and pair == FROM_DATA:
+        if isinstance(pair, str) and pair in words:
             continue
         two = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
         if not two or not all(is_finite(end) and abs(end) <= LARGEST_VALUE for end in pair) or not pair[0] < pair[1]:
@@ -120,7 +122,7 @@ def check_fill(fill: Any, bounds: Any = None) -> None:
         if not is_finite(value):
             raise ValueError(f"fill of {name!r} is {value!r}; expected a finite number")
         pair = bounds.get(name, FROM_DATA) if isinstance(bounds, Mapping) else FROM_DATA
-        if pair != FROM_DATA and not pair[0] <= value <= pair[1]:
+        if not isinstance(pair, str) and not pair[0] <= value <= pair[1]:
             raise ValueError(f"fill of {name!r} is {value!r}, outside its bounds {tuple(pair)}; choose one inside")
 
 

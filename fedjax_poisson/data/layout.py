@@ -80,15 +80,16 @@ def lay_out(
     notes: list[str] = []
     warnings: list[str] = []
     uncovered: list[tuple[str, str]] = []
+    if min_site_records > 1:
+        uncovered.append(
+            (
+                f"sites with fewer than {min_site_records} records are merged into 'other', so the list of sites was counted",
+                "--min-site-records 1 (min_site_records=1 in Python), and sites named in the table as they shall be",
+            )
+        )
     if merged:
         listed = ", ".join(merged[:8]) + (f" and {len(merged) - 8} more" if len(merged) > 8 else "")
         notes.append(f"sites with fewer than {min_site_records} records merged into 'other': {listed}")
-        uncovered.append(
-            (
-                f"which sites have fewer than {min_site_records} records, and were merged into 'other', was counted",
-                "min_site_records = 1, or name the sites in the table as they shall be",
-            )
-        )
         if len(site_names) == 1:
             warnings.append(
                 f"merging sites with fewer than {min_site_records} records left only one, so nothing is federated; "

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .blocks import Block
 from .layout import Layout
 from .remedies import declare_bounds, declare_levels, option
 from .suspicion import spelling_groups
 
 
-def learned_facts(block: Block) -> list[tuple[str, str]]:
-    """Each kind of fact that was taken from the records, with the declaration that would replace it (`Sites.uncovered`)."""
+def learned_facts(learned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each kind of fact that was taken from the records (`Block.learned`), with the declaration that would replace it (`Sites.uncovered`)."""
     how = {
         "bounds": ("ranges of numbers", declare_bounds("age", 0, 110)),
         "categorical": ("levels of text columns", declare_levels("sex", ["F", "M"])),
@@ -21,7 +20,7 @@ def learned_facts(block: Block) -> list[tuple[str, str]]:
     }
     found = []
     for argument, (words, example) in how.items():
-        facts = [fact for kind, fact in block.learned if kind == argument]
+        facts = [fact for kind, fact in learned if kind == argument]
         if facts:
             more = f" and of {len(facts) - 40} more columns" if len(facts) > 40 else ""
             found.append(

@@ -23,6 +23,7 @@ from .table_warnings import learned_facts, people_warnings, split_warnings
 Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
 Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
 _Declaration = TypeVar("_Declaration")
+_Word = TypeVar("_Word", bound=str)
 
 
 def from_csv(
@@ -106,7 +107,7 @@ def from_csv(
     table, dropped = without_gaps(table, [label, *columns], missing)
     refuse_missing(table, site, "site", "name every record's site")
     refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
-    labels, class_names, coded = _binary_label(table, label, positive)
+    labels, class_names, coded = binary_label(table, label, positive)
     return table_records(
         table,
         columns,
@@ -171,8 +172,8 @@ def table_records(
         [
             encode(
                 column,
-                levels=_declared(levels, column.name),
-                bounds=_declared(bounds, column.name),
+                levels=declared_for(levels, column.name),
+                bounds=declared_for(bounds, column.name),
                 missing=missing,
                 fill=(fill or {}).get(column.name),
             )
@@ -189,14 +190,14 @@ def table_records(
         source=table.path,
         notes=notes,
         warnings=[*block.warnings, *warnings],
-        uncovered=learned_facts(block),
+        uncovered=learned_facts(block.learned),
         identity=table_identity(table),
     )
 
 
 def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing: Missing) -> bool:
     """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
-    declared = any(_declared(each, column.name) not in (None, "from_data") for each in declarations)
+    declared = any(declared_for(each, column.name) not in (None, "from_data") for each in declarations)
     return declared or (missing == "indicate" and bool(column.missing.any()))
 
 
@@ -249,7 +250,7 @@ def feature_columns(
     return columns
 
 
-def _declared(declared: Mapping[str, _Declaration] | FromData | None, name: str) -> _Declaration | FromData | None:
+def declared_for(declared: Mapping[str, _Declaration] | _Word | None, name: str) -> _Declaration | _Word | None:
     """What a user said about one column: an entry of the mapping, or the word that stands for all columns."""
     return declared.get(name) if isinstance(declared, Mapping) else declared
 
@@ -278,9 +279,10 @@ def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[
     return table._replace(columns=columns, lines=[table.lines[row] for row in kept]), notes
 
 
-def _binary_label(
+def binary_label(
     table: Table, label: str, positive: str | Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, str], list[str]]:
+    """Labels int32 `[n]` of 0 and 1, the names of the two classes, and notes on how they were coded."""
     texts = [canonical(text) for text in table.columns[label]]
     seen = sorted(set(texts))
     refuse_spellings(table.path, "label", texts, table.lines)

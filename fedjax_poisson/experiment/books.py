@@ -18,16 +18,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_poisson import accounting, data
+from fedjax_poisson import accounting
 from fedjax_poisson.experiment import checkpoint
 from fedjax_poisson.experiment.config import Config, config_text
-from fedjax_poisson.experiment.setting import Setting
+from fedjax_poisson.experiment.setting import Prepared
 from fedjax_poisson.experiment.wording import plural
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
 CHECKPOINT = Path("checkpoints") / "latest.npz"
+COLUMNS = Path("checkpoints") / "columns.json"
 DAMAGED_LINES = "rounds.jsonl.damaged"
 _SHARED_RESERVE = 0.05  # of delta, for the samplers of all runs that share a ledger
 
@@ -48,14 +49,14 @@ class Books(NamedTuple):
       run: the run's name, hexadecimal.
       data: what names the data set.
       shared: whether other runs may use the ledger.
-      setting: the run.
+      prepared: the run.
     """
 
     ledger: accounting.Ledger
     run: str
     data: str
     shared: bool
-    setting: Setting
+    prepared: Prepared
 
     def rows(self) -> list[accounting.Release]:
         """The releases of this run."""
@@ -64,12 +65,7 @@ class Books(NamedTuple):
     def epsilon(self) -> float:
         """Epsilon of what this run has released, at the delta that its plan accounts for: its curves were fixed before the first."""
         spent = self.ledger.rdp(self.run)
-        return accounting.epsilon(self.ledger.orders, spent, self.setting.plan.accounted_delta) if spent.any() else 0.0
-
-
-def data_identity(sites: data.Sites) -> str:
-    """What names a data set on a ledger."""
-    return sites.provenance.identity or sites.provenance.name
+        return accounting.epsilon(self.ledger.orders, spent, self.prepared.plan.accounted_delta) if spent.any() else 0.0
 
 
 def ledger_path(config: Config, out: Path) -> Path:
@@ -77,7 +73,7 @@ def ledger_path(config: Config, out: Path) -> Path:
     return out / LEDGER if config.ledger is None else Path(config.ledger)
 
 
-def start(setting: Setting, out: Path) -> Books:
+def start(prepared: Prepared, out: Path) -> Books:
     """Make the ledger and then write config.toml, so that a folder with settings always had a ledger.
 
     Raises:
@@ -85,7 +81,7 @@ def start(setting: Setting, out: Path) -> Books:
       CannotResume: the folder holds a ledger with releases but no settings.
       ValueError: a shared ledger has not enough left, or was made for something else.
     """
-    config = setting.config
+    config = prepared.config
     own = out / LEDGER
     if own.exists():  # left by a start that was killed before its settings were written
         with contextlib.closing(accounting.read_ledger(own)) as left:
@@ -94,7 +90,7 @@ def start(setting: Setting, out: Path) -> Books:
                     f"{own} holds {left.pin().rows} releases, but {CONFIG} is gone: choose another --out."
                 )
         own.unlink()
-    ledger = _make_own(setting, own) if config.ledger is None else _open_shared(setting)
+    ledger = _make_own(prepared, own) if config.ledger is None else _open_shared(prepared)
     text = config_text(
         config, f"run {secrets.token_hex(16)}, started {datetime.now(UTC).isoformat(timespec='seconds')}"
     )
@@ -103,17 +99,17 @@ def start(setting: Setting, out: Path) -> Books:
     except BaseException:
         ledger.close()
         raise
-    return Books(ledger, _name(text.encode()), data_identity(setting.sites), config.ledger is not None, setting)
+    return Books(ledger, _name(text.encode()), prepared.identity, config.ledger is not None, prepared)
 
 
-def resume(setting: Setting, out: Path) -> Books:
+def resume(prepared: Prepared, out: Path) -> Books:
     """Open the ledger of a run that was stopped, and check that it is whole.
 
     Raises:
       CannotResume: the ledger is gone, shorter or older than the checkpoint, does not hold every release that was made, or the settings were changed.
       LedgerCorrupt: its chain is broken.
     """
-    config = setting.config
+    config = prepared.config
     path, name = ledger_path(config, out), _name((out / CONFIG).read_bytes())
     if not path.is_file():
         raise CannotResume(
@@ -123,8 +119,8 @@ def resume(setting: Setting, out: Path) -> Books:
     ledger = accounting.read_ledger(path, writable=True)
     try:
         ledger.verify()
-        _check_budget(ledger, setting)
-        books = Books(ledger, name, data_identity(setting.sites), config.ledger is not None, setting)
+        _check_budget(ledger, prepared)
+        books = Books(ledger, name, prepared.identity, config.ledger is not None, prepared)
         if not books.shared and len(books.rows()) != ledger.pin().rows:
             raise CannotResume(_changed(out, "its ledger holds releases of other settings"))
         for source, found in _pins(books, out):
@@ -159,7 +155,14 @@ def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]
         except checkpoint.CheckpointDamaged as error:
             raise CannotResume(
                 f"{error}, so the model is lost; the {plural(len(books.rows()), 'release')} of this run stay charged (epsilon {books.epsilon():.4f} of "
-                f"{books.setting.config.epsilon:g}). Put the checkpoint back from a backup, or delete it to train anew with what is left."
+                f"{books.prepared.config.epsilon:g}). Put the checkpoint back from a backup, or delete it to train anew with what is left."
+            ) from error
+    if (out / COLUMNS).exists():
+        try:
+            found.append((COLUMNS.as_posix(), json.loads((out / COLUMNS).read_text(encoding="utf-8"))))
+        except ValueError as error:
+            raise CannotResume(
+                f"{out / COLUMNS} is damaged, so the released ranges and levels are lost; they stay charged. Put the file back from a backup, or start anew."
             ) from error
     if (out / SUMMARY).exists():
         with contextlib.suppress(ValueError):  # a damaged summary is written again
@@ -194,12 +197,12 @@ def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float],
     A release that was charged before and lost is charged again, and its stream is another one: the number of attempts is folded in, so that noise of a
     release that somebody may have seen is never used for a second one.
     """
-    setting = books.setting
+    prepared = books.prepared
     earlier = collections.Counter(row.label for row in books.rows())
     origin: dict[str, Any] = {
         "run": books.run,
-        "aggregator": setting.config.aggregator,
-        "seed": setting.config.seed,
+        "aggregator": prepared.config.aggregator,
+        "seed": prepared.config.seed,
     }
 
     def charge(
@@ -215,14 +218,14 @@ def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float],
                 mechanism.facts.name,
                 dict(mechanism.facts.parameters),
                 rdp,
-                setting.plan.honest_senders,
-                setting.plan.senders,
+                prepared.plan.honest_senders,
+                prepared.plan.senders,
                 data=books.data,
                 origin={**origin, "attempt": attempt},
                 distance=distance,
             )
 
-        return gate, fold_in(setting.root, purpose, number, attempt)
+        return gate, fold_in(prepared.root, purpose, number, attempt)
 
     return charge
 
@@ -231,23 +234,23 @@ def _name(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _make_own(setting: Setting, path: Path) -> accounting.Ledger:
-    config, plan = setting.config, setting.plan
+def _make_own(prepared: Prepared, path: Path) -> accounting.Ledger:
+    config, plan = prepared.config, prepared.plan
     return accounting.open_ledger(
         path,
         epsilon=config.epsilon,
         delta=config.delta,
         reserve=plan.sampler_delta,
-        unit=setting.sites.unit,
+        unit=prepared.unit,
         adjacency=config.adjacency,
         orders=plan.orders,
         planned_rdp=plan.planned_rdp,
     )
 
 
-def _open_shared(setting: Setting) -> accounting.Ledger:
+def _open_shared(prepared: Prepared) -> accounting.Ledger:
     """The ledger of the data set, made where there is none; refused where this run's plan does not fit into what is left."""
-    config, plan = setting.config, setting.plan
+    config, plan = prepared.config, prepared.plan
     assert config.ledger is not None
     path = Path(config.ledger)
     if path.exists():
@@ -262,13 +265,13 @@ def _open_shared(setting: Setting) -> accounting.Ledger:
             epsilon=config.ledger_epsilon,
             delta=config.delta,
             reserve=_SHARED_RESERVE * config.delta,
-            unit=setting.sites.unit,
+            unit=prepared.unit,
             adjacency=config.adjacency,
             orders=plan.orders,
         )
     try:
         ledger.verify()
-        _check_budget(ledger, setting)
+        _check_budget(ledger, prepared)
         if config.ledger_epsilon is not None and config.ledger_epsilon != ledger.budget_epsilon:
             raise ValueError(
                 f"the ledger {path} was made for epsilon {ledger.budget_epsilon:g}; --ledger-epsilon {config.ledger_epsilon:g} cannot change it."
@@ -285,10 +288,10 @@ def _open_shared(setting: Setting) -> accounting.Ledger:
     return ledger
 
 
-def _check_budget(ledger: accounting.Ledger, setting: Setting) -> None:
+def _check_budget(ledger: accounting.Ledger, prepared: Prepared) -> None:
     """A ledger's facts must be those of the run's claims."""
-    config, plan = setting.config, setting.plan
-    wanted = {"unit": setting.sites.unit, "adjacency": config.adjacency, "delta": config.delta}
+    config, plan = prepared.config, prepared.plan
+    wanted = {"unit": prepared.unit, "adjacency": config.adjacency, "delta": config.delta}
     if config.ledger is None:
         wanted["epsilon"] = config.epsilon
     found = {

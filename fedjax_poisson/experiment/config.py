@@ -31,8 +31,9 @@ class Config:
       site: site column of the table.
       patient: patient column of the table; makes the patient the privacy unit.
       positive: label value that counts as 1, or several separated by commas (a list in TOML); needed where it is not obvious.
-      categorical: public levels of text columns: a table column -> levels in TOML, or "from_data" (not covered by epsilon).
-      bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, or "from_data" (not covered by epsilon).
+      categorical: public levels of text columns: a table column -> levels in TOML, "from_data" (not covered by epsilon), or "private" (released by a
+        noisy histogram on the ledger).
+      bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, "from_data" (not covered by epsilon), or "private".
       fill: public values for missing numbers: a table column -> number in TOML; default: the middle of the declared range.
       missing: what becomes of a missing value: "impute", "indicate" (and say so in a feature), "drop" the record, or "refuse".
       drop: columns to leave out, separated by commas (a list in TOML).
@@ -91,8 +92,8 @@ class Config:
     site: str | None = None
     patient: str | None = None
     positive: str | list[str] | None = None
-    categorical: Literal["from_data"] | dict[str, list[str] | str] | None = None
-    bounds: Literal["from_data"] | dict[str, list[float] | str] | None = None
+    categorical: Literal["from_data", "private"] | dict[str, list[str] | str] | None = None
+    bounds: Literal["from_data", "private"] | dict[str, list[float] | str] | None = None
     fill: dict[str, float] | None = None
     missing: Literal["impute", "indicate", "drop", "refuse"] = "impute"
     drop: str | list[str] | None = None

@@ -120,9 +120,10 @@ def check(config: Any) -> None:
             f"coordinate_bound={config.coordinate_bound:g} exceeds clip_norm={config.clip_norm:g}, so it would bound nothing; set both, such "
             f"as --clip-norm {config.clip_norm:g} --coordinate-bound {0.6 * config.clip_norm:g}."
         )
-    declarations.checked_levels(config.categorical)
+    words = (declarations.FROM_DATA, declarations.PRIVATE)
+    declarations.checked_levels(config.categorical, words)
     if config.bounds is not None:
-        declarations.check_bounds(config.bounds)
+        declarations.check_bounds(config.bounds, words)
     declarations.check_fill(config.fill, config.bounds)
     if config.ledger_epsilon is not None and config.ledger is None:
         raise ValueError("ledger_epsilon is the budget of a shared ledger; name its file with --ledger FILE.")

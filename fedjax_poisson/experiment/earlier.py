@@ -55,7 +55,7 @@ def earlier_runs(books: Books, out: Path) -> EarlierRuns:
         return EarlierRuns((), None)
     return EarlierRuns(
         tuple(names),
-        accounting.epsilon(books.ledger.orders, total, books.setting.plan.accounted_delta) if addable else None,
+        accounting.epsilon(books.ledger.orders, total, books.prepared.plan.accounted_delta) if addable else None,
     )
 
 

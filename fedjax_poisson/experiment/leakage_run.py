@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedjax_poisson import accounting, data
+from fedjax_poisson.data.open_table import encode_sites
+from fedjax_poisson.data.schema import released_from_json
 from fedjax_poisson.experiment import checkpoint
+from fedjax_poisson.experiment.books import COLUMNS
 from fedjax_poisson.experiment.config import read_config
 from fedjax_poisson.experiment.run_folder import RunFolder, check_ledger, read_run
-from fedjax_poisson.experiment.setting import Setting, build, initial_state, learned_records
+from fedjax_poisson.experiment.setting import Setting, complete, initial_state, learned_records, prepare
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.server import final_parameters
 
@@ -98,7 +102,13 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
                 f"{path} is missing: an attack needs the run's settings and its final state; copy the whole run folder."
             )
     config = read_config(run.path / "config.toml")
-    setting = build(config, sites)
+    prepared = prepare(config, sites)
+    records = prepared.sites
+    if records is None:  # encoded as the run did, by what it released
+        assert prepared.opened is not None
+        facts = json.loads((run.path / COLUMNS).read_text(encoding="utf-8"))
+        records = encode_sites(prepared.opened, released_from_json(facts["released"]))
+    setting = complete(prepared, records)
     by_site = len(setting.sites.site_names) if config.standardize == "site" else None
     blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site)
     (scaler, state), _ = checkpoint.load_tree(saved, (blank, initial_state(setting)))

@@ -1,19 +1,25 @@
-"""The releases of a run beside its training sums: the moments before, and private scores after; and the line that each leaves in rounds.jsonl."""
+"""The releases of a run beside its training sums: ranges, levels and moments before, private scores after; and the line that each leaves in rounds.jsonl."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson import accounting
-from fedjax_poisson.experiment import evaluate
-from fedjax_poisson.experiment.books import Books
+from fedjax_poisson import accounting, data
+from fedjax_poisson.data.open_table import encode_sites
+from fedjax_poisson.data.schema import Released, released_from_json, released_to_json
+from fedjax_poisson.experiment import checkpoint, evaluate
+from fedjax_poisson.experiment.books import COLUMNS, LINES, Books, charging
+from fedjax_poisson.experiment.columns import release_columns
 from fedjax_poisson.experiment.setting import Setting, aggregator_for
+from fedjax_poisson.experiment.sources import check_width
 from fedjax_poisson.experiment.summary import predictions
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.private_scores import private_scores, score_dimension, scores_of
@@ -35,8 +41,66 @@ class Progress(NamedTuple):
     scores: dict[str, Any] | None = None
 
 
+def release_table(
+    books: Books, out: Path, report: Callable[[dict[str, Any]], None]
+) -> tuple[data.Sites, dict[str, Any]]:
+    """Release the ranges and levels of open columns, and encode the table by them; what an earlier process released is not released again.
+
+    Returns:
+      The data, and the released facts as JSON values.
+    """
+    prepared, opened = books.prepared, books.prepared.opened
+    assert opened is not None
+    began, saved, lines = time.perf_counter(), out / COLUMNS, column_lines(out)
+    known = None
+    if saved.exists():  # the ledger has been held against its pin
+        known = released_from_json(json.loads(saved.read_text(encoding="utf-8"))["released"])
+
+    def keep(released: Released, purpose: str, info: SumInfo) -> None:
+        nonlocal began
+        sent = sum(line["bytes_up_per_client"] for line in lines) + info.bytes_up_per_sender
+        lines.append(round_line(0, purpose, books, info, time.perf_counter() - began, sent))
+        pin = books.ledger.pin()
+        facts = {"run": books.run, "ledger_rows": pin.rows, "ledger_head": pin.head}
+        checkpoint.write_json(saved, {**facts, "released": released_to_json(released), "lines": lines})
+        checkpoint.append_line(out / LINES, lines[-1])
+        report(lines[-1])
+        began = time.perf_counter()
+
+    try:
+        released = release_columns(
+            opened,
+            prepared.plan.columns,
+            prepared.plan.terms,
+            charge=charging(books),
+            aggregator=lambda mechanism, size, purpose: aggregator_for(prepared, mechanism, size, purpose),
+            saved=known,
+            keep=keep,
+        )
+    except accounting.BudgetExhausted as error:
+        raise NothingLearned(nothing_learned(books)) from error
+    sites = encode_sites(opened, released)
+    check_width(prepared.config, sites.features.shape[1], int(sites.train.sum()))
+    return sites, released_to_json(released)
+
+
+def column_lines(out: Path) -> list[dict[str, Any]]:
+    """The lines of rounds.jsonl about released columns, as they were kept with what was released."""
+    saved = out / COLUMNS
+    found: list[dict[str, Any]] = json.loads(saved.read_text(encoding="utf-8"))["lines"] if saved.exists() else []
+    return found
+
+
+def nothing_learned(books: Books) -> str:
+    """What to say when charges have used the budget up and no round is left."""
+    return (
+        f"The budget was exhausted before the first of {books.prepared.config.rounds} rounds: {len(books.rows())} releases are charged "
+        f"(epsilon {books.epsilon():.4f}), and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
+    )
+
+
 def standardise(
-    setting: Setting, books: Books, state: State, charge: Callable[..., Any]
+    setting: Setting, books: Books, before: Progress, charge: Callable[..., Any]
 ) -> tuple[Progress, dict[str, Any]]:
     """The moments, released."""
     plan, by_site = setting.plan, setting.config.standardize == "site"
@@ -57,13 +121,10 @@ def standardise(
             by_site=by_site,
         )
     except accounting.BudgetExhausted as error:
-        raise NothingLearned(
-            f"The budget was exhausted before the first of {setting.config.rounds} rounds: {len(books.rows())} releases are charged "
-            f"(epsilon {books.epsilon():.4f}), and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
-        ) from error
-    bytes_up = info.bytes_up_per_sender
+        raise NothingLearned(nothing_learned(books)) from error
+    bytes_up = before.bytes_up + info.bytes_up_per_sender
     line = round_line(0, "standardise", books, info, time.perf_counter() - began, bytes_up)
-    return Progress(scaler, state, bytes_up), line
+    return Progress(scaler, before.state, bytes_up), line
 
 
 def release_scores(

@@ -30,7 +30,13 @@ from fedjax_poisson.experiment.wording import (
 )
 
 _FIRST_ROWS, _LAST_ROWS = 4, 3
-_PURPOSES = {"standardise": "Standardisation", "train": "Training", "evaluate": "Scores"}
+_PURPOSES = {
+    "columns": "Ranges and levels",
+    "ranges": "Ranges, finer",
+    "standardise": "Standardisation",
+    "train": "Training",
+    "evaluate": "Scores",
+}
 _COST = {
     "cost": "Left: wall-clock time of all releases. Right: what one sender sends in one training release, beside the "
     "same numbers as plain float32.",
@@ -122,6 +128,10 @@ def _content(run: RunFolder, purpose: str) -> str:
         rate, unit = number(run.summary.get("sampling_rate")), words(run.summary.get("unit"))
         each = f"each {unit}" if rate is not None and rate >= 1 else f"each {unit} in a secret sample"
         return f"sum of the clipped gradients of {each}"
+    if purpose == "columns":
+        return "a histogram of the columns whose ranges or levels were not declared"
+    if purpose == "ranges":
+        return "a finer histogram of the numbers inside these ranges"
     if purpose == "evaluate":
         return "numbers of held-out records and of correct decisions, and a histogram of predictions"
     return f"a sum for the purpose {purpose!r}"

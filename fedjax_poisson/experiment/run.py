@@ -34,14 +34,24 @@ from fedjax_poisson.experiment.books import (
 from fedjax_poisson.experiment.config import Config, read_config
 from fedjax_poisson.experiment.earlier import earlier_runs
 from fedjax_poisson.experiment.lock import folder_lock
-from fedjax_poisson.experiment.releases import NothingLearned, Progress, release_scores, round_line, standardise
+from fedjax_poisson.experiment.releases import (
+    NothingLearned,
+    Progress,
+    column_lines,
+    nothing_learned,
+    release_scores,
+    release_table,
+    round_line,
+    standardise,
+)
 from fedjax_poisson.experiment.setting import (
     Setting,
     aggregator_for,
     algorithm_for,
-    build,
+    complete,
     initial_state,
     learned_records,
+    prepare,
     training_units,
 )
 from fedjax_poisson.experiment.summary import predictions, summarise
@@ -98,17 +108,17 @@ def run(
         _check_settings(config, out)
     else:
         _check_new(out)
-        setting = build(config, sites)  # refuses what is wrong before anything is written
+        prepared = prepare(config, sites)  # refuses what is wrong before anything is written
         out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         if resume:
-            setting = build(config, sites)
-            books = books_lib.resume(setting, out)
+            prepared = prepare(config, sites)
+            books = books_lib.resume(prepared, out)
         else:
             _check_new(out)  # another process may have been faster
-            books = books_lib.start(setting, out)
+            books = books_lib.start(prepared, out)
         with contextlib.closing(books.ledger):
-            summary = _train_and_tell(setting, books, out, report or (lambda line: None), stop, resume)
+            summary = _train_and_tell(books, out, report or (lambda line: None), stop, resume)
             summary["total_seconds"] = time.perf_counter() - started
             checkpoint.write_json(out / SUMMARY, summary)
     return summary
@@ -130,10 +140,7 @@ def _check_new(out: Path) -> None:
         raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
 
 
-def _train_and_tell(
-    setting: Setting, books: Books, out: Path, report: Report, stop: Callable[[], bool], resumed: bool
-) -> dict[str, Any]:
-    aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
+def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], bool], resumed: bool) -> dict[str, Any]:
     done = 0
 
     def note(line: dict[str, Any]) -> None:
@@ -142,6 +149,11 @@ def _train_and_tell(
         report(line)
 
     try:
+        sites, columns = books.prepared.sites, None
+        if sites is None:
+            sites, columns = release_table(books, out, note)
+        setting = complete(books.prepared, sites)
+        aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
         lines, _ = checkpoint.read_lines(out / LINES)
         summary = summarise(
@@ -154,6 +166,7 @@ def _train_and_tell(
             aggregator,
             exhausted,
             progress.scores,
+            columns,
             earlier_runs(books, out),
         )
         if (out / DAMAGED_LINES).exists():
@@ -206,9 +219,9 @@ def _release_everything(
 
     progress = _picked_up(setting, books, out) if resumed else None
     if progress is None:
-        progress = Progress(*_start(setting))
+        progress = Progress(*_start(setting, out))
         if plan.standardize is not None:
-            progress, line = standardise(setting, books, progress.state, charge)
+            progress, line = standardise(setting, books, progress, charge)
             save(progress, line)
             tell(line)
     scaler, state, bytes_up, scores = progress
@@ -226,10 +239,7 @@ def _release_everything(
             state, round_info = algorithm.apply(state, cohort, own, gate)
         except accounting.BudgetExhausted as error:
             if number == 1:
-                raise NothingLearned(
-                    f"The budget was exhausted after 0 of {config.rounds} rounds: {len(books.rows())} releases are charged (epsilon {books.epsilon():.4f}), "
-                    "and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
-                ) from error
+                raise NothingLearned(nothing_learned(books)) from error
             exhausted = True
             break
         bytes_up += round_info.sum.bytes_up_per_sender
@@ -252,10 +262,10 @@ def _release_everything(
     return cohort, test, Progress(scaler, state, bytes_up, scores), exhausted
 
 
-def _start(setting: Setting) -> tuple[standardize.Scaler, State, int]:
+def _start(setting: Setting, out: Path) -> tuple[standardize.Scaler, State, int]:
     """Before the first release: the public standardisation (used as it is where none is released) and the initial state."""
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(setting.config, setting.train))
-    return scaler, initial_state(setting), 0
+    return scaler, initial_state(setting), sum(line["bytes_up_per_client"] for line in column_lines(out))
 
 
 def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
@@ -264,7 +274,7 @@ def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
     kept, damaged = checkpoint.read_lines(lines)
     books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept if "purpose" in row), str(lines))
     if not saved.exists():
-        checkpoint.write_lines(lines, [])
+        checkpoint.write_lines(lines, column_lines(out))
         return None
     by_site = setting.plan.senders if setting.config.standardize == "site" else None
     example = (standardize.blank_scaler(setting.sites.features.shape[-1], by_site), initial_state(setting))
@@ -272,12 +282,19 @@ def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
     number = int(state.round)
     due = [f"train {k}" for k in range(1, number + 1)]
     books_lib.check_charged(books, [*(["standardise 0"] if setting.plan.standardize else []), *due], str(saved))
-    kept = [row for row in kept if row["round"] <= number and (row["purpose"] != "evaluate" or facts["scores"])]
+    kept = [
+        row
+        for row in kept
+        if row["round"] <= number
+        and row["purpose"] not in ("columns", "ranges")
+        and (row["purpose"] != "evaluate" or facts["scores"])
+    ]
     last = facts["line"]
     if not any(
         (row["round"], row["purpose"]) == (last["round"], last["purpose"]) for row in kept
     ):  # killed before its line was written
         kept.append(last)
+    kept = [*column_lines(out), *kept]
     if damaged:
         checkpoint.write_atomic(out / DAMAGED_LINES, lines.read_bytes())
     checkpoint.write_lines(lines, kept)

@@ -16,9 +16,12 @@ from jax import Array
 from fedjax_poisson import data, models
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.ckks import aggregator as make_aggregator
+from fedjax_poisson.data.open_table import OpenTable
+from fedjax_poisson.data.schema import most_features
+from fedjax_poisson.data.tabular import table_identity
 from fedjax_poisson.experiment.config import Config
 from fedjax_poisson.experiment.plan import Plan, make_plan
-from fedjax_poisson.experiment.sources import load_sites
+from fedjax_poisson.experiment.sources import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
 from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.records import largest_unit, units_of
@@ -75,7 +78,33 @@ def records_of(sites: data.Sites, train: bool) -> Records:
     )
 
 
-def build(config: Config, sites: data.Sites | None = None) -> Setting:
+class Prepared(NamedTuple):
+    """A run before its first release: what was read, and what will be released at what cost.
+
+    Attributes:
+      config: the settings.
+      sites: the data; None where ranges or levels are still to be released.
+      opened: the table then; else None.
+      plan: the releases.
+      unit: "record" or "patient".
+      identity: what names the data set on a ledger.
+      site_names: S names.
+      largest_site: the bound on a site's training units that sets the clamps.
+      root: the root of all randomness of this process.
+    """
+
+    config: Config
+    sites: data.Sites | None
+    opened: OpenTable | None
+    plan: Plan
+    unit: str
+    identity: str
+    site_names: tuple[str, ...]
+    largest_site: int
+    root: Stream
+
+
+def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     """Load the data, check what will be claimed, and plan the releases; nothing is released here.
 
     Args:
@@ -85,44 +114,93 @@ def build(config: Config, sites: data.Sites | None = None) -> Setting:
     Raises:
       ValueError: the data or a claim is unsound, with the reason.
     """
-    sites = load_sites(config) if sites is None else sites
-    _check_sites(config, sites)
-    senders = len(sites.site_names)
+    opened = load_open_table(config) if sites is None and has_open_columns(config) else None
+    if opened is not None:
+        layout, numbers, texts = opened.layout, opened.schema.named("open_number"), opened.schema.named("open_text")
+        facts = (layout.unit, table_identity(opened.table), layout.site_names)
+        _check_kinds(config, facts[1], pictures=False, classes=len(opened.class_names))
+        features = most_features(opened.schema)
+        moments, shape, k = (
+            1 + 2 * features,
+            (features,),
+            layout.sites_per_unit,
+        )  # public bounds on what the released levels make of them
+        most = max(_units(layout.group[layout.train & (layout.site == s)]) for s in range(len(layout.site_names)))
+        counts: tuple[int, int] = (len(numbers), len(texts))
+    else:
+        sites = load_sites(config) if sites is None else sites
+        _check_sites(config, sites)
+        facts = (sites.unit, sites.provenance.identity or sites.provenance.name, sites.site_names)
+        shape, k, counts = sites.features.shape[1:], sites.sites_per_unit, (0, 0)
+        moments = standardize.moment_dimension(sites.binary)
+        here = (sites.group[sites.train & (sites.site == s)] for s in range(len(sites.site_names)))
+        most = max(_units(own) for own in here)
+    senders = len(facts[2])
     if senders < 2:
         raise ValueError(
-            f"{sites.provenance.name} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
-            + (" (cut some with --clients)." if sites.features.ndim == 4 else ".")
+            f"{facts[1]} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
+            + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
-    train, test = records_of(sites, True), records_of(sites, False)
-    bound = site_bound(config, train)
-    model = model_for(config, sites)
-    dimension = dimension_of(model, sites.features.shape[1:])
+    bound = site_bound(config, most)
     plan = make_plan(
         config,
         senders=senders,
-        dimension=dimension,
-        moment_dimension=0 if config.standardize == "bounds" else standardize.moment_dimension(sites.binary),
+        dimension=dimension_of(model_for(config, sites), shape),
+        moment_dimension=0 if config.standardize == "bounds" else moments,
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
-        sites_per_unit=sites.sites_per_unit,
+        sites_per_unit=k,
+        open_numbers=counts[0],
+        open_texts=counts[1],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
+    return Prepared(config, sites, opened, plan, *facts, bound, root)
+
+
+def build(config: Config, sites: data.Sites | None = None) -> Setting:
+    """`prepare` and `complete` in one, where nothing has to be released to know the features.
+
+    Raises:
+      ValueError: the data or a claim is unsound, or ranges or levels are still to be released.
+    """
+    prepared = prepare(config, sites)
+    if prepared.sites is None:
+        raise ValueError(
+            "ranges or levels of this table are released by a run (bounds or categorical = private); pass the `Sites` that they were encoded into."
+        )
+    return complete(prepared, prepared.sites)
+
+
+def complete(prepared: Prepared, sites: data.Sites) -> Setting:
+    """Everything a run needs, once its features are known.
+
+    Args:
+      prepared: the run.
+      sites: its data; encoded by what was released where columns were open.
+    """
+    config = prepared.config
+    train, test = records_of(sites, True), records_of(sites, False)
+    model = model_for(config, sites)
     return Setting(
         config=config,
         sites=sites,
         train=train,
         test=test,
         model=model,
-        plan=plan,
+        plan=prepared.plan,
         optimizer=optimizer_for(config, config.learning_rate),
         average_from=math.floor(config.rounds * (1 - config.average_share)) if config.average_share else None,
         largest_unit=largest_unit(np.asarray(train.unit)),
-        largest_site=bound,
-        dimension=dimension,
-        root=root,
+        largest_site=prepared.largest_site,
+        dimension=dimension_of(model, sites.features.shape[1:]),
+        root=prepared.root,
     )
+
+
+def _units(group: np.ndarray) -> int:
+    return len(np.unique(group))
 
 
 def _check_sites(config: Config, sites: data.Sites) -> None:
@@ -131,26 +209,28 @@ def _check_sites(config: Config, sites: data.Sites) -> None:
         raise ValueError(
             f"{name} has several labels for one record; a run learns one label a record (choose another data set)."
         )
+    _check_kinds(config, name, pictures=pictures, classes=len(sites.class_names))
+
+
+def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> None:
     if pictures != (config.model in _FOR_PICTURES):
         fitting = ", ".join(_FOR_PICTURES if pictures else _FOR_TABLES)
         raise ValueError(
             f"model={config.model!r} is not for {name}, which holds {'pictures' if pictures else 'a table'}; choose one of: {fitting}."
         )
-    if not pictures and len(sites.class_names) != 2:
-        raise ValueError(f"{name} has {len(sites.class_names)} classes; the models of tables take one binary label.")
-    if config.evaluation == "private" and len(sites.class_names) != 2:
-        raise ValueError(
-            f"evaluation='private' is for two classes; {name} has {len(sites.class_names)}: choose 'clear' or 'none'."
-        )
+    if not pictures and classes != 2:
+        raise ValueError(f"{name} has {classes} classes; the models of tables take one binary label.")
+    if config.evaluation == "private" and classes != 2:
+        raise ValueError(f"evaluation='private' is for two classes; {name} has {classes}: choose 'clear' or 'none'.")
     if pictures and config.standardize != "bounds":
         raise ValueError(
             f"standardize={config.standardize!r}: pictures are scaled by their public bounds; set standardize='bounds'."
         )
 
 
-def model_for(config: Config, sites: data.Sites) -> Model:
-    """The model of a configuration, for the classes of the data."""
-    classes, width = len(sites.class_names), config.width
+def model_for(config: Config, sites: data.Sites | None) -> Model:
+    """The model of a configuration, for the classes of the data; without data (a table whose features are not known yet) for two."""
+    classes, width = 2 if sites is None else len(sites.class_names), config.width
     binary = classes == 2
     match config.model:
         case "logistic":
@@ -170,8 +250,8 @@ def model_for(config: Config, sites: data.Sites) -> Model:
     raise ValueError(f"model={config.model!r} is unknown; there are: {', '.join((*_FOR_TABLES, *_FOR_PICTURES))}.")
 
 
-def _is_small(sites: data.Sites) -> bool:
-    return sites.features.shape[1] <= 64
+def _is_small(sites: data.Sites | None) -> bool:
+    return sites is not None and sites.features.shape[1] <= 64
 
 
 def optimizer_for(config: Config, rate: float) -> optax.GradientTransformation:
@@ -184,12 +264,9 @@ def training_units(config: Config, train: Records) -> int:
     return config.training_units or len(units_of(np.asarray(train.unit)).coin)
 
 
-def site_bound(config: Config, train: Records) -> int:
-    """The declared public bound on a site's units, or the next power of two above the largest site (said in the warnings)."""
-    if config.largest_site is not None:
-        return config.largest_site
-    most = int(np.asarray(train.unit).max()) + 1
-    return 1 << max(most - 1, 1).bit_length()
+def site_bound(config: Config, most: int) -> int:
+    """The declared public bound on a site's units, or the next power of two above the largest site (a condition of the verdict)."""
+    return config.largest_site if config.largest_site is not None else 1 << max(most - 1, 1).bit_length()
 
 
 def initial_state(setting: Setting) -> State:
@@ -223,16 +300,16 @@ def map_records(function: Callable[[Array], Array], records: np.ndarray) -> np.n
     return np.concatenate([np.asarray(function(jnp.asarray(batch))) for batch in batches])[: len(records)]
 
 
-def aggregator_for(setting: Setting, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
+def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
     """The encryption of one kind of release, with fresh keys of its own."""
-    plan = setting.plan
+    plan = run.plan
     return make_aggregator(
-        setting.config.aggregator,
+        run.config.aggregator,
         count_bound=mechanism.count_bound(plan.senders, size),
         senders=plan.senders,
         minimum_senders=plan.senders,
         size=size,
-        stream=fold_in(setting.root, "keys", purpose),
+        stream=fold_in(run.root, "keys", purpose),
     )
 
 

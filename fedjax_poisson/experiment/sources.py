@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_poisson import data
+from fedjax_poisson.data.open_table import OpenTable, read_open
 from fedjax_poisson.experiment.config import Config
 
 _NEED_DATA = {
@@ -83,36 +84,60 @@ def _covid(path: Path, size: int, sites_per_patient: int) -> data.Sites:
     return data.from_image_folder(path, size=size)
 
 
-def _table(config: Config) -> data.Sites:
-    assert config.csv is not None and config.label is not None and config.site is not None  # Config checks it
-    bounds, categorical = config.bounds, config.categorical
-    ranges: Any = "from_data" if bounds is None else bounds  # Config has checked both
-    levels: Any = categorical
-    sites = data.from_csv(
-        config.csv,
-        label=config.label,
-        site=config.site,
-        patient=config.patient,
-        positive=_listed(config.positive) or None,
-        categorical=levels,
-        bounds=ranges,
-        missing=config.missing,
-        fill=config.fill,
-        drop=_listed(config.drop),
-        sites_per_patient=config.sites_per_patient,
-        min_site_records=config.min_site_records,
-        test_fraction=config.test_fraction,
-        split_seed=config.split_seed,
-        delimiter=config.delimiter,
-        encoding=config.encoding,
-    )
-    width, count = sites.features.shape[1], int(sites.train.sum())
-    if width > count:
+def has_open_columns(config: Config) -> bool:
+    """Whether ranges or levels of the table's columns are to be released."""
+
+    def word(declared: object) -> bool:
+        return declared == "private" or (isinstance(declared, dict) and "private" in declared.values())
+
+    return config.csv is not None and (word(config.bounds) or word(config.categorical))
+
+
+def load_open_table(config: Config) -> OpenTable:
+    """The table of a configuration with open columns, read but not encoded.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the table does not hold what it should; the message names line and remedy.
+    """
+    return read_open(**_arguments(config))
+
+
+def check_width(config: Config, features: int, records: int) -> None:
+    """Refuse more features than training records: the noise on so many coordinates hides what so few records show."""
+    if features > records:
         raise ValueError(
-            f"{config.csv}: {width:,} features for {count:,} training records: the noise on so many coordinates hides what so few records "
+            f"{config.csv}: {features:,} features for {records:,} training records: the noise on so many coordinates hides what so few records "
             "show; leave columns out with --drop, or declare fewer levels."
         )
+
+
+def _table(config: Config) -> data.Sites:
+    sites = data.from_csv(**_arguments(config))
+    check_width(config, sites.features.shape[1], int(sites.train.sum()))
     return sites
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    """A table's settings as the arguments of `from_csv` and `read_open`; `Config` has checked them."""
+    return {
+        "path": config.csv,
+        "label": config.label,
+        "site": config.site,
+        "patient": config.patient,
+        "positive": _listed(config.positive) or None,
+        "categorical": config.categorical,
+        "bounds": "from_data" if config.bounds is None else config.bounds,
+        "missing": config.missing,
+        "fill": config.fill,
+        "drop": _listed(config.drop),
+        "sites_per_patient": config.sites_per_patient,
+        "min_site_records": config.min_site_records,
+        "test_fraction": config.test_fraction,
+        "split_seed": config.split_seed,
+        "delimiter": config.delimiter,
+        "encoding": config.encoding,
+    }
 
 
 def _listed(names: str | list[str] | None) -> list[str]:

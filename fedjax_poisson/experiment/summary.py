@@ -47,6 +47,7 @@ def summarise(
     aggregator: Aggregator,
     exhausted: bool,
     released: dict[str, Any] | None,
+    columns: dict[str, Any] | None,
     earlier: EarlierRuns,
 ) -> dict[str, Any]:
     """Everything `summary.json` holds, JSON values only.
@@ -61,6 +62,7 @@ def summarise(
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ended the run before its releases did.
       released: scores that were released (`federated.private_scores`), or None.
+      columns: released ranges and levels as JSON values, or None.
       earlier: other runs on the same data.
     """
     config, plan, sites, ledger = setting.config, setting.plan, setting.sites, books.ledger
@@ -85,7 +87,12 @@ def summarise(
         "sampler_delta": plan.sampler_delta,
         "rounds": int(state.round),
         "rounds_planned": config.rounds,
-        "lost_releases": len(releases) - int(state.round) - (plan.standardize is not None) - (released is not None),
+        "lost_releases": len(releases)
+        - int(state.round)
+        - len(plan.columns.releases)
+        - (plan.standardize is not None)
+        - (released is not None),
+        "released_columns": columns,
         "budget_exhausted": exhausted,
         **_test_scores(setting, params, test, released),
         **{
@@ -103,6 +110,7 @@ def summarise(
         "aggregator_info": describe_aggregator(aggregator),
         "evaluation": config.evaluation,
         "mechanism": {
+            **{each.purpose: describe(each.priced.mechanism) for each in plan.columns.releases},
             **({} if plan.standardize is None else {"standardise": describe(plan.standardize)}),
             "train": describe(plan.train),
             **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate)}),

@@ -1,0 +1,152 @@
+"""From a budget to an embedding: the dark count that it allows, and bounds that are never lowered to make one fit.
+
+The noise does not depend on the modulation r but for a factor 1 / (1 - r**2); the dark count falls with r**2. So unless the settings fix r, it is the
+smallest one from 0.05 to 0.3 whose dark count one draw can serve; beyond that several draws are added up (`mechanisms.poisson.parts_of`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_poisson import accounting
+from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
+from fedjax_poisson.mechanisms.types import Adjacency
+
+_LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
+_EASY_DARK = 5e7  # one draw a channel; above, the modulation is raised first, then draws are added up
+_LEAST_DARK = 0.01
+_MOST_COUNT = 2**31 - 1  # counts and their sums are int32
+
+
+class Terms(NamedTuple):
+    """What all releases of a run have in common.
+
+    Attributes:
+      epsilon: the budget of everything released.
+      delta: its delta, less what samplers may add.
+      senders: sites that send in every release.
+      honest_senders: sites the guarantee counts on.
+      largest_site: public bound on the units of one site.
+      sites_per_unit: the most sites that one unit has records at.
+      modulation: r of the embedding; None for the smallest that the samplers serve.
+      adjacency: "zero_out" or "replace_one".
+      orders: Renyi orders of every curve.
+    """
+
+    epsilon: float
+    delta: float
+    senders: int
+    honest_senders: int
+    largest_site: int
+    sites_per_unit: int
+    modulation: float | None
+    adjacency: Adjacency
+    orders: np.ndarray
+
+
+class Priced(NamedTuple):
+    """A mechanism and what it is charged as.
+
+    Attributes:
+      mechanism: what every site uses.
+      charged: the same noise against contributions `sites_per_unit` times as large; its curve is the price of one release.
+    """
+
+    mechanism: Mechanism
+    charged: Mechanism
+
+    def rdp(self, terms: Terms, dimension: int, honest_senders: int | None = None) -> np.ndarray:
+        """float64 `[orders]`, the price of one release; with other honest senders than the terms count on, if given."""
+        honest = terms.honest_senders if honest_senders is None else honest_senders
+        return self.charged.rdp(terms.orders, honest, dimension, terms.adjacency)
+
+
+def once(terms: Terms, share: float, norm: float, dimension: int) -> Priced:
+    """A vector that is released once, entries of one unit within 1, for a share of the dark count that would spend the whole budget.
+
+    The curve is linear in the dark count, so the share is one of the budget's curve.
+
+    Args:
+      terms: of the run.
+      share: in (0, 1).
+      norm: L2 bound of one unit's vector.
+      dimension: its length.
+    """
+    coordinate = min(1.0, norm)
+    bound = coordinate * max(terms.largest_site, terms.sites_per_unit)
+
+    def dark(modulation: float) -> float:
+        whole = accounting.calibrate_dark_count(
+            rounds=1,
+            norm_ratio=norm / coordinate,
+            dimension=dimension,
+            step_ratio=terms.sites_per_unit * coordinate / bound,
+            modulation=modulation,
+            **budget(terms),
+        )
+        return share * whole
+
+    return embedding(terms, dark, norm, coordinate, bound, dimension)
+
+
+def budget(terms: Terms) -> dict[str, Any]:
+    """The arguments that every calibration gets."""
+    return {name: getattr(terms, name) for name in ("epsilon", "delta", "honest_senders", "adjacency", "orders")}
+
+
+def embedding(
+    terms: Terms,
+    calibrate: Callable[[float], float],
+    clip_norm: float,
+    coordinate_bound: float,
+    total_bound: float,
+    dimension: int,
+) -> Priced:
+    """The embedding with the dark count that `calibrate(modulation)` allows.
+
+    Args:
+      terms: of the run.
+      calibrate: from a modulation to the largest dark count within the budget.
+      clip_norm: L2 bound of one unit's contribution at one site.
+      coordinate_bound: bound on each of its coordinates.
+      total_bound: clamp on a site's sum, at least `sites_per_unit` coordinate bounds.
+      dimension: coordinates of the release.
+
+    Raises:
+      ValueError: counts would not fit 32 bits, or the budget leaves next to no events, with the remedy.
+    """
+    fixed, modulation = terms.modulation is not None, terms.modulation or _LEAST_MODULATION
+    dark = calibrate(modulation)
+    while not fixed and dark > _EASY_DARK and modulation < _MOST_MODULATION:
+        wanted = math.ceil(100 * modulation * math.sqrt(dark / _EASY_DARK)) / 100
+        modulation = min(max(wanted, modulation + 0.01), _MOST_MODULATION)
+        dark = calibrate(modulation)
+    largest = 2.0 * terms.senders * dark * modulation
+    if largest > _MOST_COUNT / 2:  # half: room for the random part, which the count bound checks exactly
+        raise ValueError(
+            f"the noise for epsilon={terms.epsilon:g} needs a dark count of {dark:.3g} with modulation={modulation:g} and a clamp of {total_bound:.4g} on a "
+            f"site's sum: the counts of {terms.senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it is the clamp's "
+            f"factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
+        )
+    if dark < _LEAST_DARK:
+        raise ValueError(
+            f"epsilon={terms.epsilon:g} leaves a dark count of {dark:.2g} for one release, below the {_LEAST_DARK:g} that the samplers serve: the noise "
+            "would be far above any signal. Ask for a larger epsilon, fewer rounds, or a smaller modulation."
+        )
+
+    def with_steps(k: int) -> Mechanism:
+        return poisson_embedding(
+            clip_norm=k * clip_norm,
+            coordinate_bound=k * coordinate_bound,
+            dark_count=dark,
+            modulation=modulation,
+            total_bound=total_bound,
+        )
+
+    mechanism = with_steps(1)
+    assert mechanism.count_bound(terms.senders, dimension) <= _MOST_COUNT
+    return Priced(mechanism, mechanism if terms.sites_per_unit == 1 else with_steps(terms.sites_per_unit))

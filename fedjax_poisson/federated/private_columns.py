@@ -1,0 +1,103 @@
+"""Ranges and levels of a table's open columns from two private histograms: what would otherwise be read from the records.
+
+The first histogram counts all columns at once: octaves of numbers, hash buckets of text. It gives every number a range within a factor of two of where its
+mass lies, and every text column its frequent levels. The second counts numbers in equal bins of that range, which finds columns that sit at an
+offset (years, temperatures, blood pH) and cuts off long tails. The standardisation that follows releases exact-scale means and deviations inside these
+ranges, so a factor of two in a range costs little.
+
+A number whose every bin is below the noise gets the range (-1, 1) and 0 for its missing values, whatever its records are: its feature then says little
+more than its sign.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fedjax_poisson.data.bins import BUCKETS, LINEAR, OCTAVES, linear_edges, octave_edges
+from fedjax_poisson.data.schema import MOST_LEVELS, Released, Schema
+from fedjax_poisson.federated.noisy_histogram import Interval, find_interval, find_levels, runs_of, significance
+
+_NARROW = 0.5
+"""A range is narrowed to this share of itself or less, or not at all: the noise hides thin tails, which are worth more than a closer range."""
+
+_LOST = 0.1
+"""What a narrower range may leave outside, its noise included, as a share of what it holds."""
+
+_UNSEEN_RANGE, _UNSEEN_FILL = (-1.0, 1.0), 0.0
+
+
+def released_from_counts(schema: Schema, counts: np.ndarray, variance: float) -> Released:
+    """Ranges and levels from the first histogram.
+
+    Args:
+      schema: names the open columns, numbers first.
+      counts: float64 `[numbers * OCTAVES + texts * BUCKETS]`, opened and estimated.
+      variance: of the noise of one count.
+
+    Returns:
+      The facts, not refined.
+    """
+    numbers, texts = schema.named("open_number"), schema.named("open_text")
+    deviation = math.sqrt(variance)
+    cut = len(numbers) * OCTAVES
+    ranges, fills, levels = {}, {}, {}
+    threshold = significance(max(len(numbers), 1) * runs_of(OCTAVES))
+    for name, own in zip(numbers, counts[:cut].reshape(-1, OCTAVES), strict=True):
+        found = find_interval(own, deviation, threshold)
+        ranges[name] = _UNSEEN_RANGE if found is None else _octaves_around(found)
+        fills[name] = _UNSEEN_FILL if found is None else _median(octave_edges(), found)
+    threshold = significance(max(len(texts), 1) * BUCKETS)
+    for name, own in zip(texts, counts[cut:].reshape(-1, BUCKETS), strict=True):
+        levels[name] = find_levels(own, deviation, threshold, MOST_LEVELS)
+    return Released(ranges, fills, levels, refined=False)
+
+
+def refine(schema: Schema, released: Released, counts: np.ndarray, variance: float) -> Released:
+    """Narrower ranges, and medians where they are known more closely, from the second histogram.
+
+    A range keeps one bin more on either side than its mass was seen in: noise hides thin tails. It is never wider than before.
+
+    Args:
+      schema: names the open columns.
+      released: from the first histogram.
+      counts: float64 `[numbers * LINEAR]`.
+      variance: of the noise of one count.
+    """
+    numbers, deviation = schema.named("open_number"), math.sqrt(variance)
+    threshold = significance(len(numbers) * runs_of(LINEAR))
+    ranges, fills = dict(released.ranges), dict(released.fills)
+    for name, own in zip(numbers, counts.reshape(-1, LINEAR), strict=True):
+        edges = linear_edges(*released.ranges[name])
+        found = find_interval(own, deviation, threshold)
+        if found is None:
+            continue
+        low, high = max(found.first - 1, 0), min(found.last + 2, LINEAR)
+        inside, cut = own[low:high].sum(), LINEAR - (high - low)
+        hidden = own.sum() - inside + deviation * math.sqrt(cut)
+        if high - low <= _NARROW * LINEAR and hidden <= _LOST * inside:
+            ranges[name] = (float(edges[low]), float(edges[high]))
+        if edges[1] - edges[0] < _octave_width(fills[name]):
+            fills[name] = _median(edges, found)
+        fills[name] = float(np.clip(fills[name], *ranges[name]))
+    return Released(ranges, fills, released.levels, refined=True)
+
+
+def _octaves_around(found: Interval) -> tuple[float, float]:
+    """The octaves found and one more on each side, for tails that the noise hides; nothing beyond zero where the mass ends at zero."""
+    edges, zero = octave_edges(), OCTAVES // 2
+    first = found.first if found.first == zero else max(found.first - 1, 0)
+    last = found.last if found.last == zero else min(found.last + 1, OCTAVES - 1)
+    return float(edges[first]), float(edges[last + 1])
+
+
+def _median(edges: np.ndarray, found: Interval) -> float:
+    left, right = edges[found.middle], edges[found.middle + 1]
+    return float(left + found.fraction * (right - left))
+
+
+def _octave_width(value: float) -> float:
+    edges = octave_edges()
+    place = int(np.clip(np.searchsorted(edges, value, side="right") - 1, 0, OCTAVES - 1))
+    return float(edges[place + 1] - edges[place])
