@@ -2,7 +2,7 @@
 
 A record contributes a vector of zeros with a one in its bin of every column; a patient with several records contributes the mean of their vectors. With
 m columns such a vector has an L2 norm of at most sqrt(m) and coordinates of at most 1, whatever the number of bins, and the mechanism's clip enforces
-both in integers. So all columns together are one release of the Poisson embedding, accounted like any other (`accounting.renyi` has the proof).
+both in integers. So all columns together are one release of the Poisson embedding, accounted like any other (proved: `accounting.renyi`).
 """
 
 from __future__ import annotations

@@ -123,3 +123,12 @@ def test_a_fold_holds_out_patients_and_leaves_every_site_a_training_record(scrip
         assert not set(part.group[part.train]) & set(part.group[~part.train])
         seen += sorted(set(part.group[~part.train].tolist()))
     assert len(seen) == len(set(seen)) and len(seen) > 0.8 * len(set(sites.group[sites.train].tolist()))
+
+
+@pytest.mark.slow
+def test_private_columns_costs_the_same_epsilon_as_columns_that_are_read(script, tmp_path: Path) -> None:
+    script("private_columns").main(["--toy", "--out", str(tmp_path)])
+    read, released, plain = result_of(tmp_path, "private_columns")["rows"]
+    assert read["epsilon_target"] == released["epsilon_target"] == 8.0 and plain["epsilon"] is None
+    assert 2.4 < released["epsilon_of_the_rest"] < 8.0 and released["epsilon"] <= released["epsilon_of_the_rest"]
+    assert released["kind"].startswith("private") and 0 < released["auc"] < 1 and released["features"] > 20
