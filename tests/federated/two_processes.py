@@ -103,7 +103,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     number, count, port, folder, rounds, dies_at = (int(a) if a.isdigit() else Path(a) for a in sys.argv[1:7])
     jax.distributed.initialize(
-        f"localhost:{port}", count, number, heartbeat_timeout_seconds=6, shutdown_timeout_seconds=5
+        f"localhost:{port}", count, number, heartbeat_timeout_seconds=6, shutdown_timeout_seconds=60
     )
     vector = train(
         folder, rounds, federated.client_mesh(), first=number == 0, dies_at=dies_at if number == count - 1 else 0
