@@ -98,9 +98,9 @@ def test_variance_is_within_a_third_of_a_percent_of_the_gaussian():
 def test_ten_thousand_sampled_rounds_take_less_than_a_second():
     best = np.inf
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         acc.calibrate_dark_count(epsilon=3.0, delta=1e-5, rounds=10_000, sampling_rate=0.01, **FACTS)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 1.0
 
 

@@ -250,3 +250,12 @@ def test_a_modulation_of_one_and_a_step_out_of_reach_are_refused():
         acc.dominating_gaussian(total_dark_count=1.0, **FACTS, tau=1.0)
     with pytest.raises(ValueError, match="beta"):
         acc.rounded_sensitivity(scaled_norm=1.0, dimension=3, beta=1.0)
+
+
+@pytest.mark.parametrize(("z", "rounds"), [(7e3, 10**9), (1e-3, 10), (50.0, 10**6 + 1)])
+def test_loss_distributions_that_would_take_minutes_are_left_to_the_conversion(z, rounds):
+    start = time.process_time()
+    value = acc.gaussian_pld_epsilon(z, 1e-5, rounds, 0.5)
+    curve = acc.subsampled_rdp(acc.DEFAULT_ORDERS, acc.gaussian_rdp(acc.DEFAULT_ORDERS, noise_multiplier=z), 0.5)
+    assert value == acc.epsilon(acc.DEFAULT_ORDERS, rounds * curve, 1e-5)
+    assert time.process_time() - start < 2.0
