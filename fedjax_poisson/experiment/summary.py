@@ -27,7 +27,14 @@ from fedjax_poisson.experiment.setting import (
     map_records,
     optimizer_for,
 )
-from fedjax_poisson.experiment.verdict import PRIVATE, conditions, judge, site_sizes_public, yardstick_wanted
+from fedjax_poisson.experiment.verdict import (
+    PRIVATE,
+    conditions,
+    judge,
+    notes_may_be_shown,
+    site_sizes_public,
+    yardstick_wanted,
+)
 from fedjax_poisson.federated import Records, reference, standardize
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
@@ -139,7 +146,7 @@ def summarise(
             "source": sites.provenance.source,
             "licence": sites.provenance.licence,
             "citation": sites.provenance.citation,
-            "notes": list(sites.provenance.notes),
+            "notes": list(sites.provenance.notes) if notes_may_be_shown(setting) else [],
         },
         "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from fedjax_poisson import accounting
 from fedjax_poisson.experiment.config import records_are_public
 from fedjax_poisson.experiment.setting import Setting
+from fedjax_poisson.experiment.sources import has_open_columns
 
 PRIVATE, CONDITIONAL, NOT_PRIVATE = "private", "conditional", "not private"
 
@@ -74,6 +75,13 @@ def conditions(setting: Setting) -> tuple[Condition, ...]:
     if records_are_public(config):
         return ()
     found = [Condition(fact, remedy) for fact, remedy in sites.uncovered]
+    if sites.warnings:
+        found.append(
+            Condition(
+                "what was noticed about the records is shown as warnings below",
+                "mending what they name, or leaving the columns out",
+            )
+        )
     if config.largest_site is None:
         found.append(
             Condition(
@@ -109,6 +117,11 @@ def yardstick_wanted(setting: Setting) -> bool:
     """Whether the recipe is trained without privacy too: as the settings say, else only where the records are public."""
     config = setting.config
     return records_are_public(config) if config.yardstick is None else config.yardstick
+
+
+def notes_may_be_shown(setting: Setting) -> bool:
+    """Whether what was done to the data may be told: such notes count records and missing values, but for a table whose columns were open."""
+    return records_are_public(setting.config) or has_open_columns(setting.config)
 
 
 def site_sizes_public(setting: Setting) -> bool:

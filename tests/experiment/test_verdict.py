@@ -49,6 +49,7 @@ DECLARED: dict[str, Any] = {
     "categorical": {"ward": ["A", "B", "C"]},
     "bounds": {"age": [0.0, 110.0]},
     "largest_site": 256,
+    "min_site_records": 1,
     "evaluation": "none",
 }
 
@@ -93,6 +94,7 @@ def test_declaring_the_facts_makes_the_run_private(private: Path) -> None:
     summary = _summary(private)
     assert summary["verdict"] == "private" and summary["private"] is True and summary["conditions"] == []
     assert summary["auc"] is None and summary["accuracy_by_site"] is None and summary["reliability"] is None
+    assert summary["data"]["notes"] == []  # they count missing values
     shown = (private / "summary.json").read_text() + (private / "rounds.jsonl").read_text()
     assert '"test": null' in shown and "train_records" not in shown
 
@@ -103,7 +105,7 @@ ADDED: list[tuple[dict[str, Any], str]] = [
     ({"largest_site": None}, "the bound on a site's patients"),
     ({"evaluation": "clear"}, "scores on held-out records"),
     ({"yardstick": True}, "trained without privacy"),
-    ({"min_site_records": 151, "largest_site": 512}, "merged into 'other'"),
+    ({"min_site_records": 20}, "merged into 'other'"),
 ]
 
 
@@ -113,14 +115,19 @@ def test_each_gap_alone_is_found(table: Path, change: dict[str, Any], words: str
     from fedjax_poisson.experiment.verdict import conditions
 
     config = _config(table, **{**DECLARED, **change})
-    if "merged" in words:
-        text = table.read_text().replace("west", "east", 20)
-        table = table.with_name("merged.csv")
-        table.write_text(text)
-        config = dataclasses.replace(config, csv=str(table), min_site_records=40)
     found = conditions(build(config))
     assert len(found) == 1 and words in found[0].fact
     assert conditions(build(dataclasses.replace(config, public_data=True))) == ()
+
+
+def test_what_is_noticed_about_the_records_is_a_condition_too(table: Path) -> None:
+    from fedjax_poisson.experiment.setting import build
+    from fedjax_poisson.experiment.verdict import conditions
+
+    setting = build(_config(table, **DECLARED))
+    assert conditions(setting) == ()
+    noticed = setting._replace(sites=dataclasses.replace(setting.sites, warnings=("age holds -1 in many records",)))
+    assert "shown as warnings" in conditions(noticed)[0].fact
 
 
 def test_data_sets_that_ship_are_public_and_a_users_are_not(table: Path) -> None:
