@@ -1,8 +1,8 @@
 """Ranges and levels of a table's open columns from two private histograms: what would otherwise be read from the records.
 
-The first histogram counts all columns at once: octaves of numbers, hash buckets of text. It gives every number a range within an octave of where its
-mass is seen, and every text column its frequent levels. The second counts numbers in equal bins of that range, which finds columns that sit at an
-offset (years, temperatures, blood pH) and cuts off long tails. The standardisation that follows releases means and deviations inside these ranges, so
+The first histogram counts all columns at once: octaves of numbers, hash buckets of text. It gives every number a range from zero to the octave its
+mass ends in, and every text column its frequent levels. The second counts numbers in equal bins of that range, which finds columns that sit at an
+offset (years, temperatures, blood pH). The standardisation that follows releases means and deviations inside these ranges, so
 a factor of two in a range costs little.
 
 The guarantee is that of the two sums (proved, see `histogram`); what is done with them here is post-processing and a function of the opened counts and
@@ -21,9 +21,6 @@ import numpy as np
 from fedjax_poisson.data.bins import BUCKETS, LINEAR, OCTAVES, linear_edges, octave_edges
 from fedjax_poisson.data.schema import MOST_LEVELS, Released, Schema
 from fedjax_poisson.federated.noisy_histogram import Interval, find_interval, find_levels, runs_of, significance
-
-_NARROW = 0.5
-"""A range is narrowed to this share of itself or less, or not at all: the noise hides thin tails, which are worth more than a closer range."""
 
 _LOST = 0.1
 """What a narrower range may leave outside, its noise included, as a share of what it holds."""
@@ -49,7 +46,7 @@ def released_from_counts(schema: Schema, counts: np.ndarray, variance: float) ->
     threshold = significance(max(len(numbers), 1) * runs_of(OCTAVES))
     for name, own in zip(numbers, counts[:cut].reshape(-1, OCTAVES), strict=True):
         found = find_interval(own, deviation, threshold)
-        ranges[name] = _UNSEEN_RANGE if found is None else _octaves_around(found)
+        ranges[name] = _UNSEEN_RANGE if found is None else _reaching_zero(found)
         fills[name] = _UNSEEN_FILL if found is None else _median(octave_edges(), found)
     threshold = significance(max(len(texts), 1) * BUCKETS)
     for name, own in zip(texts, counts[cut:].reshape(-1, BUCKETS), strict=True):
@@ -58,9 +55,11 @@ def released_from_counts(schema: Schema, counts: np.ndarray, variance: float) ->
 
 
 def refine(schema: Schema, released: Released, counts: np.ndarray, variance: float) -> Released:
-    """Narrower ranges, and medians where they are known more closely, from the second histogram.
+    """Narrower ranges of columns at an offset, and medians where they are known more closely, from the second histogram.
 
-    A range keeps one bin more on either side than its mass was seen in: noise hides thin tails. It is never wider than before.
+    A column is at an offset if its mass is further from zero than it is wide (years, temperatures, blood pH). All others keep their range: what noise hides
+    in their tails is worth more than a closer range (a low hormone tells more than a normal one). A range keeps one bin more on either side than
+    its mass was seen in.
 
     Args:
       schema: names the open columns.
@@ -79,20 +78,21 @@ def refine(schema: Schema, released: Released, counts: np.ndarray, variance: flo
         low, high = max(found.first - 1, 0), min(found.last + 2, LINEAR)
         inside, cut = own[low:high].sum(), LINEAR - (high - low)
         hidden = own.sum() - inside + deviation * math.sqrt(cut)
-        if high - low <= _NARROW * LINEAR and hidden <= _LOST * inside:
-            ranges[name] = (float(edges[low]), float(edges[high]))
+        lower, upper = float(edges[low]), float(edges[high])
+        if upper - lower <= max(lower, -upper) and hidden <= _LOST * inside:
+            ranges[name] = (lower, upper)
         if edges[1] - edges[0] < _octave_width(fills[name]):
             fills[name] = _median(edges, found)
         fills[name] = float(np.clip(fills[name], *ranges[name]))
     return Released(ranges, fills, released.levels, refined=True)
 
 
-def _octaves_around(found: Interval) -> tuple[float, float]:
-    """The octaves found and one more on each side, for tails that the noise hides; nothing beyond zero where the mass ends at zero."""
+def _reaching_zero(found: Interval) -> tuple[float, float]:
+    """The octaves found, and on to zero: small values are few and hidden by noise, and reaching for them at most doubles the range."""
     edges, zero = octave_edges(), OCTAVES // 2
-    first = found.first if found.first == zero else max(found.first - 1, 0)
-    last = found.last if found.last == zero else min(found.last + 1, OCTAVES - 1)
-    return float(edges[first]), float(edges[last + 1])
+    low = 0.0 if found.first > zero else float(edges[found.first])
+    high = 0.0 if found.last < zero else float(edges[found.last + 1])
+    return low, high
 
 
 def _median(edges: np.ndarray, found: Interval) -> float:
