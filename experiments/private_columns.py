@@ -42,6 +42,9 @@ def derived(task: str, source: Path, folder: Path, limit: int | None) -> Path:
     else:
         names = [name for name in rows[0] if name not in ("target", "patient_id")]
         labels = [int(row["target"] != "-") for row in rows]
+    names = [
+        name for name in names if len({row[name] for row in rows}) > 1
+    ]  # a part of the records may hold one value only
     path = folder / f"{task}.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

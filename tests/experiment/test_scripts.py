@@ -130,5 +130,7 @@ def test_private_columns_costs_the_same_epsilon_as_columns_that_are_read(script,
     script("private_columns").main(["--toy", "--out", str(tmp_path)])
     read, released, plain = result_of(tmp_path, "private_columns")["rows"]
     assert read["epsilon_target"] == released["epsilon_target"] == 8.0 and plain["epsilon"] is None
-    assert 2.4 < released["epsilon_of_the_rest"] < 8.0 and released["epsilon"] <= released["epsilon_of_the_rest"]
-    assert released["kind"].startswith("private") and 0 < released["auc"] < 1 and released["features"] > 20
+    assert (
+        7.9 < released["epsilon"] <= 8.0 and 7.9 < read["epsilon"] <= 8.0
+    )  # the histograms are paid from the same budget
+    assert released["kind"] == "private" and 0 < released["auc"] < 1

@@ -71,7 +71,7 @@ def test_an_interrupt_before_the_run_is_one_line(
     def interrupted(*args: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "build", interrupted)
+    monkeypatch.setattr(run_module, "prepare", interrupted)
     assert _main(["run", "heart", "--out", str(tmp_path / "run")]) == 130
     assert capsys.readouterr().err.strip() == "fedjax-poisson: interrupted"
 
