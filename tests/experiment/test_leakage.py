@@ -27,10 +27,12 @@ SIZES = leakage_run.Sizes(shadows=6, draws=4000, canaries=8, canary_rounds=1, ta
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run whose setting is built once: another building has other functions, and every program would be compiled again."""
     folder = tmp_path_factory.mktemp("leakage") / "run"
-    built = functools.cache(setting.build)
+    prepared, whole = functools.cache(setting.prepare), functools.cache(setting.build)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("run", "leakage_run"):
-            patch.setattr(f"fedjax_poisson.experiment.{module}.build", lambda config, sites=None: built(config))
+            name = f"fedjax_poisson.experiment.{module}"
+            patch.setattr(f"{name}.prepare", lambda config, sites=None: prepared(config))
+            patch.setattr(f"{name}.complete", lambda own, sites: whole(own.config))
         run(Config(rounds=2, seed=5, aggregator="plain", yardstick=False, standardize="bounds"), folder)
         yield folder
 
