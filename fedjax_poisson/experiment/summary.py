@@ -126,7 +126,7 @@ def summarise(
         "model": config.model,
         "classes": list(sites.class_names),
         "record_shape": list(sites.features.shape[1:]),
-        "border_only": border_scores(sites) if _needs_border(setting) and yardstick_wanted(setting) else None,
+        "border_only": border_scores(sites) if _needs_border(setting) and _border_may_be_shown(setting) else None,
         "senders": plan.senders,
         "honest_senders": plan.honest_senders,
         "sampling_rate": config.sampling_rate,
@@ -214,6 +214,11 @@ def _needs_border(setting: Setting) -> bool:
     return features.ndim == 4 and (setting.config.dataset == "covid" or min(features.shape[1:3]) >= 16 * WIDTH)
 
 
+def _border_may_be_shown(setting: Setting) -> bool:
+    """The border's classifier is trained in the clear: for public records, or where the user asks for a yardstick all the same."""
+    return records_are_public(setting.config) or yardstick_wanted(setting)
+
+
 def describe(mechanism: Mechanism) -> dict[str, Any]:
     """A mechanism's facts as JSON."""
     facts = mechanism.facts
@@ -299,7 +304,7 @@ def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str
 def _own_warnings(setting: Setting) -> list[str]:
     """What a reader must know beside the verdict."""
     found = []
-    if _needs_border(setting) and not yardstick_wanted(setting):
+    if _needs_border(setting) and not _border_may_be_shown(setting):
         found.append(
             "How far the border of the pictures alone tells the classes was not computed, since that trains in the clear: --public-data True does. "
             "Without it a good score may be about where a picture is from."

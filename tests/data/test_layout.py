@@ -17,7 +17,7 @@ def test_sites_are_named_in_order_and_small_ones_merged():
     assert layout.site_names == ("a", "b", "other") and layout.unit == "record"
     np.testing.assert_array_equal(layout.site, [1, 0, 1, 0, 2, 2, 1])
     assert layout.notes[0].endswith("merged into 'other': c, d") and not layout.warnings
-    assert "fewer than 2 records" in layout.uncovered[0][0] and "min_site_records = 1" in layout.uncovered[0][1]
+    assert "fewer than 2 records" in layout.uncovered[0][0] and "min_site_records=1" in layout.uncovered[0][1]
 
 
 def test_labels_play_no_part_in_merging():
