@@ -26,7 +26,7 @@ from fedjax_poisson.experiment import checkpoint
 from fedjax_poisson.randomness import fold_in
 
 CLIENTS, RECORDS, FEATURES = 12, 4, 5
-DELTA, EPSILON = 1e-5, 1e6
+DELTA, EPSILON = 1e-5, 1e4
 
 
 class Mortal(np.ndarray):
