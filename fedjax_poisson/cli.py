@@ -179,7 +179,8 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
         print(
             f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  spent at order {book.order:g}"
         )
-        for row in book.rows():
+        rows = book.rows()
+        for row in rows:
             print(
                 f"{row.id:>4}  {row.time[:26]:<26}  {row.purpose:<12} {row.label:<16} {row.mechanism:<18} "
                 f"{row.honest_senders:>6}/{row.senders:<7} {row.spent:.6g}"
@@ -187,8 +188,8 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
         print(
             f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}"
         )
-        if runs := {row.origin.get("run") for row in book.rows()} - {None}:
-            print(f"data set {book.rows()[0].data!r}, {len(runs)} run{'s' if len(runs) > 1 else ''}")
+        if runs := {row.origin.get("run") for row in rows} - {None}:
+            print(f"data set {rows[0].data!r}, {len(runs)} run{'s' if len(runs) > 1 else ''}")
         if verify:
             count = book.verify()
             summary = path.parent / "summary.json"

@@ -33,10 +33,6 @@ DAMAGED_LINES = "rounds.jsonl.damaged"
 _SHARED_RESERVE = 0.05  # of delta, for the samplers of all runs that share a ledger
 
 
-class RunExists(FileExistsError):
-    """The output folder already holds a run."""
-
-
 class CannotResume(RuntimeError):
     """The folder does not hold what is needed to go on without spending more than is told; the message says what to do."""
 
@@ -47,16 +43,22 @@ class Books(NamedTuple):
     Attributes:
       ledger: open for writing.
       run: the run's name, hexadecimal.
-      data: what names the data set.
-      shared: whether other runs may use the ledger.
       prepared: the run.
     """
 
     ledger: accounting.Ledger
     run: str
-    data: str
-    shared: bool
     prepared: Prepared
+
+    @property
+    def shared(self) -> bool:
+        """Whether other runs may use the ledger."""
+        return self.prepared.config.ledger is not None
+
+    def pinned(self) -> dict[str, Any]:
+        """What a file must hold so that the ledger can be held against it later (`resume`), as JSON values."""
+        rows, head = self.ledger.pin()
+        return {"run": self.run, "ledger_rows": rows, "ledger_head": head}
 
     def rows(self) -> list[accounting.Release]:
         """The releases of this run."""
@@ -77,7 +79,6 @@ def start(prepared: Prepared, out: Path) -> Books:
     """Make the ledger and then write config.toml, so that a folder with settings always had a ledger.
 
     Raises:
-      RunExists: the folder holds a run.
       CannotResume: the folder holds a ledger with releases but no settings.
       ValueError: a shared ledger has not enough left, or was made for something else.
     """
@@ -99,7 +100,7 @@ def start(prepared: Prepared, out: Path) -> Books:
     except BaseException:
         ledger.close()
         raise
-    return Books(ledger, _name(text.encode()), prepared.identity, config.ledger is not None, prepared)
+    return Books(ledger, _name(text.encode()), prepared)
 
 
 def resume(prepared: Prepared, out: Path) -> Books:
@@ -120,7 +121,7 @@ def resume(prepared: Prepared, out: Path) -> Books:
     try:
         ledger.verify()
         _check_budget(ledger, prepared)
-        books = Books(ledger, name, prepared.identity, config.ledger is not None, prepared)
+        books = Books(ledger, name, prepared)
         if not books.shared and len(books.rows()) != ledger.pin().rows:
             raise CannotResume(_changed(out, "its ledger holds releases of other settings"))
         for source, found in _pins(books, out):
@@ -220,7 +221,7 @@ def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float],
                 rdp,
                 prepared.plan.honest_senders,
                 prepared.plan.senders,
-                data=books.data,
+                data=prepared.identity,
                 origin={**origin, "attempt": attempt},
                 distance=distance,
             )

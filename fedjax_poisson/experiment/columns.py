@@ -21,7 +21,7 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream
 
 RANGES_SHARE, REFINE_SHARE = 0.06, 0.03
-"""Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` compares them)."""
+"""Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` says how they were chosen and what they cost)."""
 
 Charge = Callable[[str, int, Mechanism, np.ndarray, float], tuple[Gate, Stream]]
 """`(purpose, number, mechanism, rdp, distance)` to the gate of a release, which puts it on the ledger, and its stream."""

@@ -42,7 +42,7 @@ def earlier_runs(books: Books, out: Path) -> EarlierRuns:
             contextlib.suppress(accounting.LedgerCorrupt, OSError),
             contextlib.closing(accounting.read_ledger(path)) as other,
         ):
-            if not _of(other, books.data):
+            if not _of(other, books.prepared.identity):
                 continue
             names.append(path.parent.name)
             if (other.unit, other.adjacency) == (books.ledger.unit, books.ledger.adjacency) and np.array_equal(

@@ -11,7 +11,7 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.data.open_table import encode_sites
 from fedjax_poisson.data.schema import released_from_json
 from fedjax_poisson.experiment import checkpoint
-from fedjax_poisson.experiment.books import COLUMNS
+from fedjax_poisson.experiment.books import CHECKPOINT, COLUMNS, CONFIG
 from fedjax_poisson.experiment.config import read_config
 from fedjax_poisson.experiment.run_folder import RunFolder, check_ledger, read_run
 from fedjax_poisson.experiment.setting import Setting, complete, initial_state, learned_records, prepare
@@ -95,13 +95,13 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
       ValueError: a part of the folder is missing, was written for another setting, or the data have changed since.
     """
     run = read_run(folder)
-    saved = run.path / "checkpoints" / "latest.npz"
-    for path in (run.path / "config.toml", saved):
+    saved = run.path / CHECKPOINT
+    for path in (run.path / CONFIG, saved):
         if not path.is_file():
             raise ValueError(
                 f"{path} is missing: an attack needs the run's settings and its final state; copy the whole run folder."
             )
-    config = read_config(run.path / "config.toml")
+    config = read_config(run.path / CONFIG)
     prepared = prepare(config, sites)
     records = prepared.sites
     if records is None:  # encoded as the run did, by what it released

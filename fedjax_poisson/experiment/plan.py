@@ -184,7 +184,7 @@ def _calibrated(
     if scores:
         evaluate = once(terms, config.evaluation_share, SCORE_NORM, scores)
         evaluate_rdp, alone = evaluate.rdp(terms, scores), alone + evaluate.rdp(terms, scores, 1)
-    coordinate = min(config.coordinate_bound, config.clip_norm)
+    coordinate = config.coordinate_bound  # at most clip_norm: the settings are checked
     bound = coordinate * max(float(sites_per_unit), largest_site * config.sampling_rate)
     rate = 1 - (1 - config.sampling_rate) ** sites_per_unit if sites_per_unit > 1 else config.sampling_rate
 

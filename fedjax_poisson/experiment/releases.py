@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -60,9 +61,7 @@ def release_table(
         nonlocal began
         sent = sum(line["bytes_up_per_client"] for line in lines) + info.bytes_up_per_sender
         lines.append(round_line(0, purpose, books, info, time.perf_counter() - began, sent))
-        pin = books.ledger.pin()
-        facts = {"run": books.run, "ledger_rows": pin.rows, "ledger_head": pin.head}
-        checkpoint.write_json(saved, {**facts, "released": released_to_json(released), "lines": lines})
+        checkpoint.write_json(saved, {**books.pinned(), "released": released_to_json(released), "lines": lines})
         checkpoint.append_line(out / LINES, lines[-1])
         report(lines[-1])
         began = time.perf_counter()
@@ -73,7 +72,7 @@ def release_table(
             prepared.plan.columns,
             prepared.plan.terms,
             charge=charging(books),
-            aggregator=lambda mechanism, size, purpose: aggregator_for(prepared, mechanism, size, purpose),
+            aggregator=functools.partial(aggregator_for, prepared),
             saved=known,
             keep=keep,
         )

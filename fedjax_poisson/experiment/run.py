@@ -29,7 +29,6 @@ from fedjax_poisson.experiment.books import (
     SUMMARY,
     Books,
     CannotResume,
-    RunExists,
 )
 from fedjax_poisson.experiment.config import Config, read_config
 from fedjax_poisson.experiment.earlier import earlier_runs
@@ -64,6 +63,10 @@ _EVALUATIONS = 25  # of a run on pictures, whose test records take seconds to ev
 
 Report = Callable[[dict[str, Any]], None]
 """Called with every line of rounds.jsonl as it is written."""
+
+
+class RunExists(FileExistsError):
+    """The output folder already holds a run."""
 
 
 class Stopped(RuntimeError):
@@ -201,13 +204,10 @@ def _release_everything(
     lines, saved = out / LINES, out / CHECKPOINT
 
     def save(progress: Progress, line: dict[str, Any]) -> None:
-        rows, head = books.ledger.pin()
         checkpoint.save_tree(
             saved,
             (progress.scaler, progress.state),
-            run=books.run,
-            ledger_rows=rows,
-            ledger_head=head,
+            **books.pinned(),
             bytes_up=progress.bytes_up,
             scores=progress.scores,
             line=line,

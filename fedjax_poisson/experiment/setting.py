@@ -16,6 +16,7 @@ from jax import Array
 from fedjax_poisson import data, models
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.ckks import aggregator as make_aggregator
+from fedjax_poisson.data.layout import Layout
 from fedjax_poisson.data.open_table import OpenTable
 from fedjax_poisson.data.schema import most_features
 from fedjax_poisson.data.tabular import table_identity
@@ -116,32 +117,25 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     """
     opened = load_open_table(config) if sites is None and has_open_columns(config) else None
     if opened is not None:
-        layout, numbers, texts = opened.layout, opened.schema.named("open_number"), opened.schema.named("open_text")
-        facts = (layout.unit, table_identity(opened.table), layout.site_names)
-        _check_kinds(config, facts[1], pictures=False, classes=len(opened.class_names))
+        layout: Layout | data.Sites = opened.layout
+        identity = table_identity(opened.table)
+        _check_kinds(config, identity, pictures=False, classes=len(opened.class_names))
         features = most_features(opened.schema)
-        moments, shape, k = (
-            1 + 2 * features,
-            (features,),
-            layout.sites_per_unit,
-        )  # public bounds on what the released levels make of them
-        most = max(_units(layout.group[layout.train & (layout.site == s)]) for s in range(len(layout.site_names)))
-        counts: tuple[int, int] = (len(numbers), len(texts))
+        moments, shape = 1 + 2 * features, (features,)  # public bounds on what the released levels make of them
+        numbers, texts = (len(opened.schema.named(kind)) for kind in ("open_number", "open_text"))
     else:
         sites = load_sites(config) if sites is None else sites
         _check_sites(config, sites)
-        facts = (sites.unit, sites.provenance.identity or sites.provenance.name, sites.site_names)
-        shape, k, counts = sites.features.shape[1:], sites.sites_per_unit, (0, 0)
-        moments = standardize.moment_dimension(sites.binary)
-        here = (sites.group[sites.train & (sites.site == s)] for s in range(len(sites.site_names)))
-        most = max(_units(own) for own in here)
-    senders = len(facts[2])
+        layout, identity = sites, sites.provenance.identity or sites.provenance.name
+        moments, shape = standardize.moment_dimension(sites.binary), sites.features.shape[1:]
+        numbers = texts = 0
+    senders = len(layout.site_names)
     if senders < 2:
         raise ValueError(
-            f"{facts[1]} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
+            f"{identity} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
-    bound = site_bound(config, most)
+    bound = site_bound(config, _most_units(layout))
     plan = make_plan(
         config,
         senders=senders,
@@ -149,14 +143,14 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         moment_dimension=0 if config.standardize == "bounds" else moments,
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
-        sites_per_unit=k,
-        open_numbers=counts[0],
-        open_texts=counts[1],
+        sites_per_unit=layout.sites_per_unit,
+        open_numbers=numbers,
+        open_texts=texts,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
-    return Prepared(config, sites, opened, plan, *facts, bound, root)
+    return Prepared(config, sites, opened, plan, layout.unit, identity, layout.site_names, bound, root)
 
 
 def build(config: Config, sites: data.Sites | None = None) -> Setting:
@@ -199,8 +193,10 @@ def complete(prepared: Prepared, sites: data.Sites) -> Setting:
     )
 
 
-def _units(group: np.ndarray) -> int:
-    return len(np.unique(group))
+def _most_units(layout: Layout | data.Sites) -> int:
+    """Training units of the largest site."""
+    fit = layout.train
+    return max(len(np.unique(layout.group[fit & (layout.site == s)])) for s in range(len(layout.site_names)))
 
 
 def _check_sites(config: Config, sites: data.Sites) -> None:

@@ -77,7 +77,7 @@ def summarise(
     plain = without_privacy(setting, public=(cohort, test)) if yardstick_wanted(setting) else {}
     releases, trained = books.rows(), [line for line in lines if line["purpose"] == "train"]
     judged = judge(releases, conditions(setting))
-    pin, seeds = ledger.pin(), [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
+    pinned, seeds = books.pinned(), [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
     return {
         "dataset": sites.provenance.name,
         "verdict": judged.word,
@@ -134,10 +134,8 @@ def summarise(
         "reproducible": bool(seeds),
         "seed": seeds[0] if seeds else None,
         "releases": _releases(setting, releases),
-        "run": books.run,
-        "ledger_rows": pin.rows,
-        "ledger_head": pin.head,
-        "ledger_verified": ledger.verify(pin.head) == pin.rows,
+        **pinned,
+        "ledger_verified": ledger.verify(pinned["ledger_head"]) == pinned["ledger_rows"],
         "shared_ledger": _shared(books),
         "earlier_runs": {"folders": list(earlier.folders), "epsilon_together": earlier.epsilon},
         "warnings": [*sites.warnings, *_own_warnings(setting)],

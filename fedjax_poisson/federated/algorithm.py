@@ -25,7 +25,7 @@ from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.ckks import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
-from fedjax_poisson.federated.charging import Paying, check_paying, draw_distance, make_account
+from fedjax_poisson.federated.charging import Paying, check_paying, make_account
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
@@ -176,12 +176,8 @@ def fedsgd(
         adjacency=adjacency,
         sampling_rate=sampling_rate,
         honest_senders=honest,
-        distance=lambda count: accounting.release_distance(
-            senders=count,
-            dimension=size,
-            overflow=records_lib.OVERFLOW if sampling_rate < 1 else 0.0,
-            draw=draw_distance(mechanism),
-        ),
+        dimension=size,
+        overflow=records_lib.OVERFLOW if sampling_rate < 1 else 0.0,
     )
     opened = openings()
 

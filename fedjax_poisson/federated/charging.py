@@ -55,7 +55,8 @@ def make_account(
     adjacency: Adjacency,
     sampling_rate: float,
     honest_senders: int,
-    distance: Callable[[int], float],
+    dimension: int,
+    overflow: float = 0.0,
 ) -> Account:
     """The account of an algorithm.
 
@@ -68,8 +69,10 @@ def make_account(
       adjacency: of the curve.
       sampling_rate: decides the orders of the ledger that is made.
       honest_senders: senders whose noise the curve counts.
-      distance: `(senders) -> float`, total variation between one round's law and the curve's (`accounting.release_distance`). The ledger that is made reads
-        it into its epsilon; a caller's ledger is charged with it where it has a reserve for it, else it comes on top of the stated delta.
+      dimension: coordinates of a round's sum; with the mechanism's draws and `overflow` it bounds the total variation between a round's law and the
+        curve's (`accounting.release_distance`). The ledger that is made reads it into its epsilon; a caller's ledger is charged with it where it has a
+        reserve for it, else it comes on top of the stated delta.
+      overflow: probability that a round's secret sample does not fit its slots.
 
     Raises:
       ValueError: the ledger is for another unit or adjacency, the round's curve has no value at its order, or ledger and delta contradict each other.
@@ -104,6 +107,9 @@ def make_account(
             assert ledger is not None
             if made and not np.isfinite(curve()).any():
                 raise ValueError(no_guarantee(mechanism))
+            distance = accounting.release_distance(
+                senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(mechanism)
+            )
             ledger.spend(
                 "train",
                 f"train {number}",
@@ -112,7 +118,7 @@ def make_account(
                 curve(),
                 honest_senders,
                 senders,
-                distance=distance(senders) if made or ledger.reserve > 0 else 0.0,
+                distance=distance if made or ledger.reserve > 0 else 0.0,
             )
 
     def epsilon(paying: Paying) -> float | None:
@@ -123,9 +129,9 @@ def make_account(
     return Account(ledger if mechanism is not None else None, charge, epsilon)
 
 
-def draw_distance(mechanism: Mechanism | None) -> float:
+def _draw_distance(mechanism: Mechanism) -> float:
     """Total variation of one draw from its law; 0 for a baseline without a stated one, whose epsilon assumes real Gaussian numbers."""
-    distance = 0.0 if mechanism is None else mechanism.facts.sampler_distance
+    distance = mechanism.facts.sampler_distance
     return distance if distance < 1 else 0.0
 
 

@@ -31,7 +31,7 @@ from fedjax_poisson.federated import cohort as cohort_lib
 from fedjax_poisson.federated import population as population_lib
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.algorithm import Algorithm
-from fedjax_poisson.federated.charging import Paying, check_paying, draw_distance, make_account
+from fedjax_poisson.federated.charging import Paying, check_paying, make_account
 from fedjax_poisson.federated.client import ClientOf
 from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Encryption, Layout
 from fedjax_poisson.federated.fused import RoundParts, fused_rounds
@@ -280,9 +280,7 @@ def fedavg(
         adjacency=adjacency,
         sampling_rate=sampling_rate,
         honest_senders=honest,
-        distance=lambda count: accounting.release_distance(
-            senders=count, dimension=size, draw=draw_distance(mechanism)
-        ),
+        dimension=size,
     )
     opened = openings()
 

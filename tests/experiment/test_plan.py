@@ -99,6 +99,7 @@ def test_epsilon_against_everybody_else_is_larger() -> None:
     small = {"senders": 4, "dimension": 14, "moment_dimension": 23, "largest_site": 256}
     plan = make_plan(Config(), **small)
     assert plan.epsilon_one_honest == pytest.approx(1.88, abs=0.01)  # the heart data at a claimed 1
+    assert make_plan(Config(epsilon=8.0), **small).epsilon_one_honest == pytest.approx(17.6, abs=0.05)
     alone = make_plan(dataclasses.replace(Config(), honest_senders=1), **small)
     assert alone.epsilon_one_honest == pytest.approx(alone.epsilon, rel=1e-9)
 
