@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import pathlib
 
@@ -25,3 +27,17 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def _strict_jax():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _room_for_compiled_programs():
+    # Linux lets a process hold 65,530 memory mappings, and every program that XLA compiles for the CPU keeps about six:
+    # a worker that runs half of the suite would reach the limit and die with MemoryError in some innocent test.
+    yield
+    if _MAPPINGS.exists() and next(_finished) % 20 == 0 and _MAPPINGS.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
+
+
+_MAPPINGS = pathlib.Path("/proc/self/maps")
+_finished = itertools.count(1)

@@ -24,16 +24,10 @@ from fedjax_poisson.accounting.chain import (
     tables,
     unwritable,
 )
+from fedjax_poisson.accounting.checks import check_adjacency, check_budget, check_curve, check_delta, check_orders
 from fedjax_poisson.accounting.filter import default_filter_order
 from fedjax_poisson.accounting.ledger import Ledger
-from fedjax_poisson.accounting.renyi import (
-    DEFAULT_ORDERS,
-    best_order,
-    check_adjacency,
-    check_curve,
-    check_orders,
-    rdp_budget,
-)
+from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, best_order, rdp_budget
 
 _UNITS = ("record", "patient", "client")
 
@@ -124,10 +118,10 @@ def open_ledger(
     if unit not in _UNITS:
         raise ValueError(f"unit is {unit!r}; name who is protected: one of {', '.join(_UNITS)}")
     metered = epsilon == math.inf and str(path) == MEMORY  # without a budget: only in memory, see `memory`
-    if not ((math.isfinite(epsilon) or metered) and epsilon > 0 and 0 < delta < 1):
-        raise ValueError(
-            f"the budget is epsilon {epsilon}, delta {delta}; epsilon must be finite and above 0, delta in (0, 1)"
-        )
+    if metered:
+        check_delta(delta)
+    else:
+        check_budget(epsilon, delta)
     if not 0 <= reserve < delta:
         raise ValueError(
             f"reserve is {reserve}; it is the part of delta = {delta} that pays for samplers: 0 <= reserve < delta"

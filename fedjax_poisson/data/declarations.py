@@ -140,6 +140,12 @@ def checked_drop(drop: Any) -> tuple[str, ...]:
     return tuple(drop)
 
 
+def check_missing(missing: Any) -> None:
+    """Refuse what is no policy for missing values."""
+    if missing not in MISSING:
+        raise ValueError(f"missing is {missing!r}; expected one of {', '.join(MISSING)}")
+
+
 def check_positive(positive: Any) -> None:
     """Refuse label values that are not text, or not a list of text."""
     values = [positive] if isinstance(positive, str) else positive
@@ -175,8 +181,7 @@ def check_table_arguments(
     check_bounds(bounds)
     check_fill(fill, bounds)
     checked_drop(drop)
-    if missing not in MISSING:
-        raise ValueError(f"missing is {missing!r}; expected one of {', '.join(MISSING)}")
+    check_missing(missing)
     check_whole("min_site_records", min_site_records, 1)
     check_whole("sites_per_patient", sites_per_patient, 1)
     check_whole("split_seed", split_seed, 0, LARGEST_SEED)

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from .bins import BUCKETS, LINEAR, OCTAVES, linear_bins, octave_bins, text_buckets
 from .columns import Column, FromData, Missing, column_of, encode, flag_values
 from .csv_table import Table, canonical, numeric, read_table
-from .layout import Layout, lay_out, table_sites
+from .declarations import check_missing
+from .layout import Layout, table_sites
 from .schema import ColumnSpec, Released, Schema, encode_columns
 from .sites import Sites
-from .suspicion import refuse_spellings
 from .table_warnings import learned_facts
-from .tabular import binary_label, declared_for, feature_columns, refuse_missing, table_identity, without_gaps
+from .tabular import binary_label, declared_for, feature_columns, table_identity, table_layout, without_gaps
 
 Private = Literal["private"]
 Bounds = Mapping[str, tuple[float, float] | FromData | Private] | FromData | Private
@@ -115,27 +115,20 @@ def read_open(
         FileNotFoundError: There is no such file.
         ValueError: As in `from_csv`.
     """
+    check_missing(missing)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
-    names = feature_columns(table, label, site, patient, drop, _words(categorical), _words(bounds) or {}, fill)
-    if missing not in ("impute", "indicate", "drop", "refuse"):
-        raise ValueError(f"missing is {missing!r}; expected 'impute', 'indicate', 'drop' or 'refuse'")
+    names = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
     table, _ = without_gaps(table, [label, *names], missing)
-    refuse_missing(table, site, "site", "name every record's site")
-    refuse_missing(table, label, "label", "fill them in, or leave such records out with missing='drop'")
-    if patient is not None:
-        refuse_missing(table, patient, "patient", "give every record a patient")
     labels, class_names, coded = binary_label(table, label, positive)
-    places = [canonical(text) for text in table.columns[site]]
-    refuse_spellings(table.path, "site", places, table.lines)
-    layout = lay_out(
+    layout, _, _ = table_layout(
+        table,
         labels,
-        places,
-        None if patient is None else [canonical(text) for text in table.columns[patient]],
+        site,
+        patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
         sites_per_patient=sites_per_patient,
-        source=table.path,
     )
     found = [
         _specify(
@@ -251,11 +244,6 @@ def _specify(
     values = np.array(numeric(column.texts, column.decimal_comma))[column.train]
     middle = float(np.nanmedian(values)) if fill is None else fill
     return ColumnSpec(name, "number", bounds=(float(lower), float(upper)), fill=middle), block.learned
-
-
-def _words(declared: Bounds | Levels) -> Mapping[str, Any] | None:
-    """The names of a declaration, which is all that `feature_columns` looks at."""
-    return dict.fromkeys(declared, ()) if isinstance(declared, Mapping) else None
 
 
 def _named(declared: Bounds | Levels, name: str) -> bool:

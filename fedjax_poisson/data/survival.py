@@ -105,7 +105,7 @@ def from_survival_csv(
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     columns = feature_columns(table, event, site, patient, drop, categorical, bounds, fill, time=time)
     table, dropped = without_gaps(table, [event, time, *columns], missing)
-    refuse_missing(table, site, "site", "name every record's site")
+    refuse_missing(table, site, "site", "name every record's site")  # also of those that the horizon leaves out
     times, seen = _times(table, time), _events(table, event)
     labels, names, notes = (
         seen.astype(np.int32),

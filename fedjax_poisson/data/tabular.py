@@ -6,7 +6,7 @@ import collections
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .blocks import join
 from .columns import Column, FromData, Missing, column_of, encode, flag_values
 from .csv_table import Table, canonical, line_list, listed, read_table
 from .declarations import check_positive, check_table_arguments, checked_levels
-from .layout import lay_out, table_sites
+from .layout import Layout, lay_out, table_sites
 from .remedies import option
 from .sites import Sites
 from .suspicion import label_copies, refuse_constants, refuse_spellings
@@ -105,8 +105,6 @@ def from_csv(
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     columns = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
     table, dropped = without_gaps(table, [label, *columns], missing)
-    refuse_missing(table, site, "site", "name every record's site")
-    refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     labels, class_names, coded = binary_label(table, label, positive)
     return table_records(
         table,
@@ -146,20 +144,15 @@ def table_records(
     notes: Sequence[str],
 ) -> Sites:
     """Records of a table whose labels are known, int32 `[n]`; the other arguments are those of `from_csv`."""
-    if patient is not None:
-        refuse_missing(table, patient, "patient", "give every record a patient")
-    places = [canonical(text) for text in table.columns[site]]
-    people = None if patient is None else [canonical(text) for text in table.columns[patient]]
-    refuse_spellings(table.path, "site", places, table.lines)
-    layout = lay_out(
+    layout, places, people = table_layout(
+        table,
         labels,
-        places,
-        people,
+        site,
+        patient,
         min_site_records=min_site_records,
         test_fraction=test_fraction,
         split_seed=split_seed,
         sites_per_patient=sites_per_patient,
-        source=table.path,
     )
     parts = [
         column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ",")
@@ -195,6 +188,30 @@ def table_records(
     )
 
 
+def table_layout(
+    table: Table, labels: np.ndarray, site: str, patient: str | None, **how: Any
+) -> tuple[Layout, list[str], list[str] | None]:
+    """Sites, patients and split of a table, and the names that they were made from.
+
+    Args:
+        table: Its text.
+        labels: int32 `[n]`.
+        site: Column of the site.
+        patient: Column of the patient, or None.
+        **how: `lay_out`'s keywords.
+
+    Raises:
+        ValueError: A site or patient is missing, or a site is spelt in two ways; or as in `lay_out`.
+    """
+    refuse_missing(table, site, "site", "name every record's site")
+    if patient is not None:
+        refuse_missing(table, patient, "patient", "give every record a patient")
+    places = [canonical(text) for text in table.columns[site]]
+    people = None if patient is None else [canonical(text) for text in table.columns[patient]]
+    refuse_spellings(table.path, "site", places, table.lines)
+    return lay_out(labels, places, people, source=table.path, **how), places, people
+
+
 def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing: Missing) -> bool:
     """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
     declared = any(declared_for(each, column.name) not in (None, "from_data") for each in declarations)
@@ -207,8 +224,8 @@ def feature_columns(
     site: str,
     patient: str | None,
     drop: Sequence[str],
-    categorical: Levels,
-    bounds: Bounds,
+    categorical: Mapping[str, Any] | str | None,
+    bounds: Mapping[str, Any] | str | None,
     fill: Mapping[str, float] | None,
     **others: str,
 ) -> list[str]:
@@ -283,6 +300,7 @@ def binary_label(
     table: Table, label: str, positive: str | Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, str], list[str]]:
     """Labels int32 `[n]` of 0 and 1, the names of the two classes, and notes on how they were coded."""
+    refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     texts = [canonical(text) for text in table.columns[label]]
     seen = sorted(set(texts))
     refuse_spellings(table.path, "label", texts, table.lines)

@@ -27,7 +27,6 @@ class Plan(NamedTuple):
       standardize: mechanism of the one moment sum; None where nothing is released for standardisation (public bounds are enough).
       train: mechanism of every training sum.
       evaluate: mechanism of the sum of scores; None where scores are no release.
-      orders: Renyi orders of the curves.
       columns_rdp: float64 `[orders]`, curve of the histograms together.
       standardize_rdp: float64 `[orders]`, curve of the moment sum; zero without one.
       train_rdp: float64 `[orders]`, curve of one training sum, sampling included.
@@ -40,8 +39,6 @@ class Plan(NamedTuple):
       standardize_distance: bound on the total variation of the moment sum's law.
       train_distance: the same of one training sum.
       evaluate_distance: the same of the sum of scores.
-      honest_senders: sites the guarantee counts on.
-      senders: sites that send in every round.
       epsilon_one_honest: what all of it costs if all sites but the record's own work with the server.
     """
 
@@ -50,7 +47,6 @@ class Plan(NamedTuple):
     standardize: Mechanism | None
     train: Mechanism
     evaluate: Mechanism | None
-    orders: np.ndarray
     columns_rdp: np.ndarray
     standardize_rdp: np.ndarray
     train_rdp: np.ndarray
@@ -62,9 +58,22 @@ class Plan(NamedTuple):
     standardize_distance: float
     train_distance: float
     evaluate_distance: float
-    honest_senders: int
-    senders: int
     epsilon_one_honest: float
+
+    @property
+    def orders(self) -> np.ndarray:
+        """Renyi orders of the curves."""
+        return self.terms.orders
+
+    @property
+    def honest_senders(self) -> int:
+        """Sites the guarantee counts on."""
+        return self.terms.honest_senders
+
+    @property
+    def senders(self) -> int:
+        """Sites that send in every round."""
+        return self.terms.senders
 
     @property
     def planned_rdp(self) -> np.ndarray:
@@ -74,7 +83,7 @@ class Plan(NamedTuple):
     @property
     def accounted_delta(self) -> float:
         """Delta left for the mechanisms after the share of the samplers and slots."""
-        return self.delta - self.sampler_delta
+        return self.terms.delta
 
 
 def make_plan(
@@ -215,7 +224,6 @@ def _calibrated(
         standardize=None if standardize is None else standardize.mechanism,
         train=train.mechanism,
         evaluate=None if evaluate is None else evaluate.mechanism,
-        orders=orders,
         columns_rdp=columns_rdp,
         standardize_rdp=standardize_rdp,
         train_rdp=train_rdp,
@@ -227,7 +235,5 @@ def _calibrated(
         standardize_distance=standardize_distance,
         train_distance=train_distance,
         evaluate_distance=evaluate_distance,
-        honest_senders=honest,
-        senders=senders,
         epsilon_one_honest=accounting.epsilon(orders, alone, terms.delta),
     )
