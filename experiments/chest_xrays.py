@@ -37,10 +37,10 @@ from common import (
 )
 
 from fedjax_poisson import data
-from fedjax_poisson.experiment.border import border_scores
-from fedjax_poisson.experiment.config import Config, recipe
-from fedjax_poisson.experiment.plotting import PLAIN, panels, percent, title
-from fedjax_poisson.experiment.sources import load_sites
+from fedjax_poisson.reports.plotting import PLAIN, panels, percent, title
+from fedjax_poisson.runs.border_control import border_scores
+from fedjax_poisson.runs.config import Config, recipe
+from fedjax_poisson.runs.load_data import load_sites
 
 SEARCH_EPSILON = 3.9
 FOLDS = {"scattering": 3, "cnn": 1, "resnet50": 1}  # folds of 4 that a candidate is tried on

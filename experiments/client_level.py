@@ -23,10 +23,10 @@ import numpy as np
 import optax
 from common import NONPRIVATE, best, curve, kept, load, parser, save, say, table, training_fold
 
-from fedjax_poisson import accounting, ckks, data, federated, models, randomness
-from fedjax_poisson.experiment import evaluate
+from fedjax_poisson import accounting, aggregation, data, federated, models, randomness
 from fedjax_poisson.federated import standardize
 from fedjax_poisson.mechanisms import poisson_embedding
+from fedjax_poisson.runs import evaluation
 
 DELTA, MODULATION, SEARCH_EPSILON, FOLDS = 1e-3, 0.05, 3.0, 4
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
@@ -114,7 +114,7 @@ def one(
         )
         bound = mechanism.count_bound(clients, size)
         stream = randomness.stream()
-        aggregator = ckks.aggregator("device", count_bound=bound, senders=clients, size=size, stream=stream)
+        aggregator = aggregation.aggregator("device", count_bound=bound, senders=clients, size=size, stream=stream)
     algorithm = federated.fedavg(
         models.logistic(),
         client=federated.local_sgd(learning_rate, epochs=5),
@@ -133,7 +133,7 @@ def one(
     params = algorithm.parameters(state)
     x = standardize.standardize(scaler, test.features)
     logits = np.asarray(jax.vmap(lambda own: models.logistic().apply(params, own))(x))
-    scores = evaluate.all_scores(logits[test.mask], test.labels[test.mask])
+    scores = evaluation.all_scores(logits[test.mask], test.labels[test.mask])
     return {
         "epsilon_target": epsilon,
         "epsilon": spent,

@@ -27,11 +27,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import numpy as np
 
 from fedjax_poisson import data
-from fedjax_poisson.experiment.config import Config
-from fedjax_poisson.experiment.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, title
-from fedjax_poisson.experiment.run import run
-from fedjax_poisson.experiment.setting import build
-from fedjax_poisson.experiment.summary import without_privacy
+from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, title
+from fedjax_poisson.runs.build import build
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.run import run
+from fedjax_poisson.runs.summary import without_privacy
 
 HERE = Path(__file__).parent
 COLOURS = (PRIVATE, EPSILON, PUBLISHED, PLAIN)

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_poisson.experiment.config import Config
-from fedjax_poisson.experiment.plotting import canvas, title
-from fedjax_poisson.experiment.run import run
+from fedjax_poisson.reports.plotting import canvas, title
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.run import run
 
 HERE = Path(__file__).parent
 FLAMBY = {"pooled, no privacy": 0.735, "FedAvg, no privacy": 0.685}

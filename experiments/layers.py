@@ -20,16 +20,16 @@ import numpy as np
 from common import COLOURS, load, parser, save
 
 from fedjax_poisson import trees
-from fedjax_poisson.ckks import aggregator as make_aggregator
-from fedjax_poisson.experiment import evaluate
-from fedjax_poisson.experiment.config import Config, recipe
-from fedjax_poisson.experiment.plotting import canvas, title
-from fedjax_poisson.experiment.setting import Setting, algorithm_for, build, learned_records, training_units
-from fedjax_poisson.experiment.summary import predictions
+from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.federated import reference, standardize
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.mechanisms.clipping import GRID_BITS
 from fedjax_poisson.randomness import ReproducibleStreamWarning, fold_in, stream
+from fedjax_poisson.reports.plotting import canvas, title
+from fedjax_poisson.runs import evaluation
+from fedjax_poisson.runs.build import Setting, algorithm_for, build, learned_records, training_units
+from fedjax_poisson.runs.config import Config, recipe
+from fedjax_poisson.runs.summary import predictions
 
 LAYERS = (
     ("plain", False, False),
@@ -87,7 +87,7 @@ def one(setting: Setting, encrypt: bool, embed: bool, seed: int) -> tuple[dict[s
     assert info is not None
     params = algorithm.parameters(state)
     labels, mask = np.asarray(test.labels, np.int64), np.asarray(test.mask)
-    scores = evaluate.scores(predictions(setting, params, test), labels, mask, sites.site_names)
+    scores = evaluation.scores(predictions(setting, params, test), labels, mask, sites.site_names)
     row = {
         "accuracy": scores["mean_client_accuracy"],
         "auc": scores["auc"],

@@ -30,12 +30,13 @@ from matplotlib.figure import Figure
 
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, attacks, data
-from fedjax_poisson.experiment import leakage_attacks, leakage_inversion, leakage_run, report_leakage
-from fedjax_poisson.experiment.config import Config, recipe
-from fedjax_poisson.experiment.plotting import DPI, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
-from fedjax_poisson.experiment.run import run
-from fedjax_poisson.experiment.setting import learned_model
+from fedjax_poisson.leakage import attack_runs, finished_run, reconstruction
 from fedjax_poisson.randomness import stream
+from fedjax_poisson.reports import leakage
+from fedjax_poisson.reports.plotting import DPI, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
+from fedjax_poisson.runs.build import learned_model
+from fedjax_poisson.runs.config import Config, recipe
+from fedjax_poisson.runs.run import run
 
 HERE = Path(__file__).parent
 TABLES, PICTURES = ("heart", "thyroid"), ("xray", "pneumonia")
@@ -79,10 +80,10 @@ def fewer(sites: data.Sites, training: int) -> data.Sites:
     return subset(sites, kept)
 
 
-def attacked(config: Config, sites: data.Sites, folder: Path) -> tuple[leakage_run.Attacked, dict[str, Any]]:
+def attacked(config: Config, sites: data.Sites, folder: Path) -> tuple[finished_run.Attacked, dict[str, Any]]:
     """One run, ready to be attacked, and its summary. Encryption is left out: it changes no bit of what is attacked."""
     summary = run(config, folder, sites=sites)
-    return leakage_run.load(folder, sites), summary
+    return finished_run.load(folder, sites), summary
 
 
 def names_of(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
@@ -111,7 +112,7 @@ def tradeoff(options: argparse.Namespace) -> dict[str, Any]:
             trainer = None
             if epsilon is None:
                 target, trainer = overfitting(target, name, options)
-            found = leakage_attacks.shadows(target, count, trainer)
+            found = attack_runs.shadows(target, count, trainer)
             seconds = time.perf_counter() - started
             row = {
                 "dataset": name,
@@ -133,8 +134,8 @@ def tradeoff(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def overfitting(
-    target: leakage_run.Attacked, name: str, options: argparse.Namespace
-) -> tuple[leakage_run.Attacked, Callable[..., Any]]:
+    target: finished_run.Attacked, name: str, options: argparse.Namespace
+) -> tuple[finished_run.Attacked, Callable[..., Any]]:
     """Training without privacy until members are learnt by heart; tables get a wider model, since logistic regression cannot learn them by heart."""
     model = learned_model(target.setting) if name in PICTURES else fp.models.mlp((64, 32))
     shape = target.cohort.features.shape[2:]
@@ -151,7 +152,7 @@ def inversion(options: argparse.Namespace) -> dict[str, Any]:
     """32 pictures from the four views; the first two do not depend on epsilon and are attacked once."""
     names, skipped = names_of(options)
     rows, kept = [], {}
-    sizes = leakage_run.QUICK._replace(targets=options.targets, steps=options.steps)
+    sizes = finished_run.QUICK._replace(targets=options.targets, steps=options.steps)
     for name in names:
         for number, epsilon in enumerate(sorted(options.inversion_epsilons, reverse=True)):
             config, sites = setting_of(name, epsilon, options, "cnn")
@@ -159,9 +160,9 @@ def inversion(options: argparse.Namespace) -> dict[str, Any]:
                 target, _ = attacked(config, sites, Path(folder) / "run")
                 views = attacks.VIEWS if number == 0 else ("noisy", "noisy_sum")
                 started = time.perf_counter()
-                found = leakage_inversion.inversion(target, sizes, quiet, views)
+                found = reconstruction.inversion(target, sizes, quiet, views)
                 seconds = time.perf_counter() - started
-                saved = target.folder.path / leakage_inversion.ORIGINALS
+                saved = target.folder.path / reconstruction.ORIGINALS
                 if number == 0 and saved.is_file():
                     with np.load(saved) as file:
                         kept |= {f"{name}/{key}": file[key] for key in file.files}
@@ -223,7 +224,7 @@ def canary_clients(epsilon: float, count: int, runs: int) -> dict[str, Any]:
     """Every client a canary, through `private_sum` under encryption."""
     size = 4 * count
     mechanism = embedding(epsilon, count, size, 0.5, 1)
-    aggregator = fp.ckks.aggregator("device", count_bound=mechanism.count_bound(count, size), senders=count, size=size)
+    aggregator = fp.aggregator("device", count_bound=mechanism.count_bound(count, size), senders=count, size=size)
     orders = accounting.integer_orders(512)
     claimed = accounting.epsilon(orders, mechanism.rdp(orders, count, size), DELTA)
     guesses = attacks.choose_guesses(count, 1 / np.sqrt(mechanism.variance(count)), DELTA)
@@ -303,7 +304,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 axes.bar(place, row[key], 0.7, color=COLOURS[row["view"]])
                 axes.hlines(row[chance_key], place - 0.42, place + 0.42, color="black", linewidth=1.8)
                 where = "" if row["epsilon"] is None else f", ε {row['epsilon']:g}"
-                labels.append((place, f"{name}: {report_leakage.VIEWS[row['view']]}{where}"))
+                labels.append((place, f"{name}: {leakage.VIEWS[row['view']]}{where}"))
                 place += 1
             place += 0.6
         axes.set_xticks([p for p, _ in labels], [text for _, text in labels], rotation=40, ha="right", fontsize=8.5)
@@ -315,7 +316,7 @@ def draw_pictures(pictures: dict[str, np.ndarray], folder: Path) -> None:
     """Originals beside what each view gave, one figure for each data set of pictures."""
     for name in dict.fromkeys(key.split("/")[0] for key in pictures):
         own = {key.split("/")[1]: value for key, value in pictures.items() if key.startswith(f"{name}/")}
-        FigureCanvasAgg(report_leakage.pictures_figure(own)).print_png(folder / f"leakage_pictures_{name}.png")
+        FigureCanvasAgg(leakage.pictures_figure(own)).print_png(folder / f"leakage_pictures_{name}.png")
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -26,10 +26,10 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from fedjax_poisson import data
-from fedjax_poisson.data.xray_acquisition import SCANNERS
-from fedjax_poisson.data.xray_lesions import CLASSES
-from fedjax_poisson.data.xray_phantom import render
-from fedjax_poisson.experiment.evaluate import auc
+from fedjax_poisson.data.phantom.acquisition import SCANNERS
+from fedjax_poisson.data.phantom.lesions import CLASSES
+from fedjax_poisson.data.phantom.phantom import render
+from fedjax_poisson.runs.evaluation import auc
 
 HERE = Path(__file__).parent
 EXAMPLES = 3

@@ -35,7 +35,7 @@ from common import (
 )
 
 from fedjax_poisson import data
-from fedjax_poisson.experiment.config import Config, recipe
+from fedjax_poisson.runs.config import Config, recipe
 
 NAMES = {"small_resnet": "residual network", "scattering": "scattering and a linear model"}
 SEARCHED = {"small_resnet": (8.0,), "scattering": (1.0, 3.0, 8.0)}

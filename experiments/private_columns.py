@@ -24,7 +24,7 @@ from typing import Any
 from common import curve, kept, load, nonprivate_row, parser, private_row, save, say, table
 
 from fedjax_poisson import data
-from fedjax_poisson.experiment.config import Config
+from fedjax_poisson.runs.config import Config
 
 LARGEST_SITE, FROM_DATA, PRIVATE = 4096, "from the records (not covered)", "private"
 LEAKY = {"pid", "event", "time", "num_surv2m", "num_surv6m", "fac_dnr", "fac_sfdm2", "num_sps"}

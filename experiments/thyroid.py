@@ -13,7 +13,7 @@ from typing import Any
 
 from common import curve, load, nonprivate_row, parser, private_row, save, say, table
 
-from fedjax_poisson.experiment.config import recipe
+from fedjax_poisson.runs.config import recipe
 
 
 def measure(epsilons: list[float], runs: int, toy: bool) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fedjax_poisson.experiment.config import Config, read_config, recipe
-from fedjax_poisson.experiment.config_checks import check_ranges
+from fedjax_poisson.runs.config import Config, read_config, recipe
+from fedjax_poisson.runs.config_checks import check_ranges
 
 _FAILED = 2
 _INTERRUPTED = 130  # as shells report a Ctrl-C
@@ -61,11 +61,11 @@ def run(
     """
     from rich.console import Console
 
-    from fedjax_poisson.experiment import progress
-    from fedjax_poisson.experiment.report import write_report
-    from fedjax_poisson.experiment.run import run as run_experiment
-    from fedjax_poisson.experiment.screen import print_summary
-    from fedjax_poisson.experiment.stopping import stop_requested
+    from fedjax_poisson.reports.page import write_report
+    from fedjax_poisson.runs import progress
+    from fedjax_poisson.runs.run import run as run_experiment
+    from fedjax_poisson.runs.stopping import stop_requested
+    from fedjax_poisson.runs.terminal import print_summary
 
     given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
     if resume is not None:
@@ -108,7 +108,7 @@ def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     Args:
       folder: run folder.
     """
-    from fedjax_poisson.experiment.report import write_report
+    from fedjax_poisson.reports.page import write_report
 
     print(write_report(folder))
     return 0
@@ -131,9 +131,9 @@ def attack(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from fedjax_poisson.experiment import report_leakage
-    from fedjax_poisson.experiment.leakage import attack_run
-    from fedjax_poisson.experiment.report import write_report
+    from fedjax_poisson.leakage.measure import attack_run
+    from fedjax_poisson.reports import leakage
+    from fedjax_poisson.reports.page import write_report
 
     console = Console()
     columns = (
@@ -153,8 +153,8 @@ def attack(
 
         found = attack_run(folder, attack, quick=quick, report=told)
     page = write_report(folder)
-    console.print(report_leakage.text_table(found))
-    for note in (*found["notes"], report_leakage.SITES, report_leakage.NO_PROOF):
+    console.print(leakage.text_table(found))
+    for note in (*found["notes"], leakage.SITES, leakage.NO_PROOF):
         console.print(note, highlight=False)
     console.print(f"numbers: {folder / 'leakage.json'}, report: {page}", highlight=False)
     return 0

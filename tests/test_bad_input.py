@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting, data
-from fedjax_poisson.experiment import config_checks
-from fedjax_poisson.experiment.config import Config, read_config, write_config
-from fedjax_poisson.experiment.sources import load_sites
+from fedjax_poisson.runs import config_checks
+from fedjax_poisson.runs.config import Config, read_config, write_config
+from fedjax_poisson.runs.load_data import load_sites
 from tests.test_cli import refused
 
 N = 120

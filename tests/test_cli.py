@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting, cli
-from fedjax_poisson.experiment import checkpoint
-from fedjax_poisson.experiment.config import Config, read_config
+from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.runs.config import Config, read_config
 
 HEART = ["run", "--epsilon", "3", "--rounds", "2", "--seed", "7", "--aggregator", "plain"]
 
@@ -97,7 +97,7 @@ def test_what_is_not_protected_is_said_on_the_screen(tmp_path: Path, capsys: pyt
 def test_resume_goes_on_where_an_interrupted_run_stopped(
     heart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved, save = [], checkpoint.save_tree
+    saved, save = [], checkpoints.save_tree
 
     def save_then_stop(*arguments: object, **facts: object) -> None:
         save(*arguments, **facts)
@@ -107,7 +107,7 @@ def test_resume_goes_on_where_an_interrupted_run_stopped(
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_tree", save_then_stop)
+        patch.setattr(checkpoints, "save_tree", save_then_stop)
         assert call(*HEART, "--out", folder, "--quiet") == 130
     assert not (folder / "summary.json").exists()
     assert call("run", "--resume", folder, "--quiet") == 0

@@ -67,9 +67,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
     bound = 0.02
     dark = cohort * bound**2 / (2 * (0.05 * multiplier) ** 2)
     mechanism = fp.poisson_embedding(clip_norm=1.0, coordinate_bound=bound, dark_count=dark, modulation=0.05)
-    aggregator = fp.ckks.aggregator(
-        "device", count_bound=mechanism.count_bound(cohort, size), senders=cohort, size=size
-    )
+    aggregator = fp.aggregator("device", count_bound=mechanism.count_bound(cohort, size), senders=cohort, size=size)
     algorithm = federated.fedavg(
         model,
         client=fp.local_sgd(0.5),
@@ -93,7 +91,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
     with _Memory() as memory:
         if streamed:  # one block compiles everything and is refused for its few senders; then the whole round, once
             began = time.perf_counter()
-            with contextlib.suppress(fp.ckks.RoundRefused):
+            with contextlib.suppress(fp.aggregation.RoundRefused):
                 one_round(0, ids[: max(1, min(block, cohort - 1))])
             compile_s = time.perf_counter() - began
             seconds = [one_round(1, ids)]

@@ -25,7 +25,7 @@ import optax
 from jax import Array
 
 from fedjax_poisson import trees
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.client import Client, ClientOf, Schedule

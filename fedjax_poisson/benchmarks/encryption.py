@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import encryption, layout, ntt, packing
+from fedjax_poisson.ckks import device_layout, encryption, ntt, packing
+from fedjax_poisson.ckks.device_layout import Plan
 from fedjax_poisson.ckks.encryption import PublicKey, SecretKey
-from fedjax_poisson.ckks.layout import Plan
 from fedjax_poisson.ckks.parameters import CkksParameters, choose_parameters, sum_bound
 from fedjax_poisson.randomness import chacha
 
@@ -46,7 +46,7 @@ PLANS = {
         columns=columns, radix=radix, join=join
     )
     for columns, radix, join in itertools.product((True, False), (1, 2, 3, 4), (True, False))
-} | {"cpu": layout.CPU_PLAN, "cpu seeded": layout.CPU_SEEDED_PLAN}
+} | {"cpu": device_layout.CPU_PLAN, "cpu seeded": device_layout.CPU_SEEDED_PLAN}
 
 
 def _device() -> str:
@@ -221,7 +221,7 @@ def _planned(name: str, mode: str, values: int, repeats: int) -> dict[str, Any]:
 
     def repeated(w: jax.Array, m: jax.Array) -> jax.Array:
         def body(_: jax.Array, carried: jax.Array) -> jax.Array:
-            parts = layout.transformed(params, PLANS[name], w ^ carried[0, 0, 0], m, carrier=0)
+            parts = device_layout.transformed(params, PLANS[name], w ^ carried[0, 0, 0], m, carrier=0)
             return functools.reduce(jnp.bitwise_xor, parts)
 
         return jax.lax.fori_loop(

@@ -95,7 +95,7 @@ def run(
     import jax.numpy as jnp
     import optax
 
-    from fedjax_poisson import accounting, ckks, federated, models, randomness
+    from fedjax_poisson import accounting, aggregation, federated, models, randomness
     from fedjax_poisson.federated.charging import UnaccountedWarning
     from fedjax_poisson.mechanisms import poisson_embedding
 
@@ -120,7 +120,7 @@ def run(
     if encryption != "off":
         assert mechanism is not None
         bound = mechanism.count_bound(config.cohort, size)
-        aggregator = ckks.aggregator("device", count_bound=bound, senders=config.cohort, size=size)
+        aggregator = aggregation.aggregator("device", count_bound=bound, senders=config.cohort, size=size)
     algorithm = federated.fedavg(
         model,
         client=federated.local_sgd(config.local_lr, batch_size=config.batch),

@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import encryption, keys, opening
-from fedjax_poisson.ckks.guard import answer_guard
+from fedjax_poisson.aggregation import opening, threshold_keys
+from fedjax_poisson.aggregation.answer_guard import answer_guard
+from fedjax_poisson.ckks import encryption
 from fedjax_poisson.ckks.parameters import choose_parameters, sum_bound
 from fedjax_poisson.randomness.chacha import fold_in, stream
 
@@ -47,10 +48,10 @@ def measure(*, parties: int, values: int, repeats: int) -> list[dict[str, Any]]:
     """
     bound = sum_bound(COUNT_BITS, SENDERS)
     params = choose_parameters(count_bound=bound, senders=SENDERS, mode="threshold", parties=parties, values=values)
-    session = keys.announce(params, minimum_senders=2)
+    session = threshold_keys.announce(params, minimum_senders=2)
     root = stream()
-    made = [keys.make_party_key(session, i, fold_in(root, "key", i)) for i in range(1, parties + 1)]
-    public = keys.joint_public_key(session, [m[1] for m in made], [m[2] for m in made])
+    made = [threshold_keys.make_party_key(session, i, fold_in(root, "key", i)) for i in range(1, parties + 1)]
+    public = threshold_keys.joint_public_key(session, [m[1] for m in made], [m[2] for m in made])
     encrypt = jax.jit(functools.partial(encryption.encrypt, params))
     add = jax.jit(functools.partial(encryption.add, params))
     counts = np.random.default_rng(0).integers(-128, 128, (2, values)).astype(np.int32)

@@ -1,13 +1,12 @@
 """CKKS-style encryption of integer sums on the device that trains, interchangeable with SEAL and TenSEAL.
 
 What is protected. Ciphertexts hide a sender's counts from everyone without the decryption key under the ring-LWE assumption (IND-CPA), at 128 bits
-of classical security by the 2024 guideline; an honest-but-curious server that adds ciphertexts learns nothing of single senders. With a threshold
-key no party, and no object on the server, ever holds the key. What is opened is the *exact* integer sum: approximate CKKS decryptions leak key-dependent
-noise to whoever sees them (IND-CPA-D; Li and Micciancio, Eurocrypt 2021), and rounding to exact integers with failure probability 2^-128 closes that
-leak (eprint 2024/853).
+of classical security by the 2024 guideline; an honest-but-curious server that adds ciphertexts learns nothing of single senders. What is opened is the
+*exact* integer sum: approximate CKKS decryptions leak key-dependent noise to whoever sees them (IND-CPA-D; Li and Micciancio, Eurocrypt 2021), and
+rounding to exact integers with failure probability 2^-128 closes that leak (eprint 2024/853).
 
-What is not. Constant time is not claimed, neither here nor by XLA; a machine that an attacker shares may tell secrets by timing. Parties and senders
-are honest-but-curious: a wrong decryption share is noticed, not attributed. Nothing hides who sends, when and how much.
+What is not. Constant time is not claimed, neither here nor by XLA; a machine that an attacker shares may tell secrets by timing. Who holds which key,
+and what a round does with it, is the floor above (`fedjax_poisson.aggregation`).
 
 How it was checked. Arithmetic and transforms against big integers; keys and ciphertexts exchanged with TenSEAL in both directions; sums of up to 10,000
 simulated senders exact at the ends of the stated ranges; samplers against their laws, with wrong laws rejected; foreign bytes fuzzed. No independent
@@ -17,13 +16,9 @@ audit has taken place.
     secret, public = generate_keys(params, stream())
     total = add(params, encrypt(params, public, a, fold_in(stream, 0)), encrypt(params, public, b, fold_in(stream, 1)))
     counts = decrypt(params, secret, total, size)                                      # exactly a + b
-
-`aggregator` is the face that training uses, over this backend ("device"), TenSEAL ("tenseal") and no encryption ("plain").
 """
 
-from fedjax_poisson.ckks import keys, messages, opening, slots, wire
-from fedjax_poisson.ckks.aggregation import Aggregator, aggregator
-from fedjax_poisson.ckks.backend import AggregatorInfo
+from fedjax_poisson.ckks import interop, slots
 from fedjax_poisson.ckks.encryption import (
     Ciphertext,
     PublicKey,
@@ -38,23 +33,17 @@ from fedjax_poisson.ckks.encryption import (
 )
 from fedjax_poisson.ckks.errors import RoundRefused, WireError
 from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters, choose_parameters, sum_bound
-from fedjax_poisson.ckks.roles import Opened, Sealed
 from fedjax_poisson.ckks.slots import decrypt_slots, encrypt_slots
 
 __all__ = [
     "MARGIN",
-    "Aggregator",
-    "AggregatorInfo",
     "Ciphertext",
     "CkksParameters",
-    "Opened",
     "PublicKey",
     "RoundRefused",
-    "Sealed",
     "SecretKey",
     "WireError",
     "add",
-    "aggregator",
     "choose_parameters",
     "decrypt",
     "decrypt_slots",
@@ -64,10 +53,7 @@ __all__ = [
     "encrypt_sum",
     "expand",
     "generate_keys",
-    "keys",
-    "messages",
-    "opening",
+    "interop",
     "slots",
     "sum_bound",
-    "wire",
 ]

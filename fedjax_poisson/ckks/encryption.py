@@ -6,7 +6,7 @@ All polynomials are in NTT form (`ntt`). With the secret s, the public key is a 
     seeded:      c0 = -a s + e0 + m,    c1 = a = expand(seed)    only the seed travels
 
 Sums of ciphertexts are sums of residues. The public functions are compiled with the parameters (and sizes) as static arguments, and are inlined
-where they are called under jit, vmap or scan. Opening is left to the key holder's side (`decrypt`, or `keys` for threshold keys).
+where they are called under jit, vmap or scan. Opening is left to the key holder's side (`decrypt`, or `aggregation.threshold_keys`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 
-from fedjax_poisson.ckks import layout, modular, noise, ntt, packing, sampling
-from fedjax_poisson.ckks.layout import Plan
+from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
+from fedjax_poisson.ckks.device_layout import Plan
 from fedjax_poisson.ckks.parameters import CkksParameters
-from fedjax_poisson.ckks.sampling import Stream, fold_in
+from fedjax_poisson.ckks.rlwe_samplers import Stream, fold_in
 
 __all__ = [
     "Ciphertext",
@@ -51,7 +51,9 @@ class SecretKey(NamedTuple):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("a SecretKey cannot be pickled; write it with ckks.wire to a place of your choice, knowingly")
+        raise TypeError(
+            "a SecretKey cannot be pickled; write it with ckks.interop to a place of your choice, knowingly"
+        )
 
 
 class PublicKey(NamedTuple):
@@ -92,9 +94,9 @@ def generate_keys(params: CkksParameters, stream: Stream) -> tuple[SecretKey, Pu
     """
     degree, moduli = params.degree, params.moduli
     c = modular.constants(moduli)
-    secret = _small_to_ntt(sampling.ternary(fold_in(stream, "secret"), (degree,)), moduli)
-    error = _small_to_ntt(sampling.centred_binomial(fold_in(stream, "error"), (degree,)), moduli)
-    second = sampling.uniform_residues(fold_in(stream, "uniform"), (degree,), moduli)
+    secret = _small_to_ntt(rlwe_samplers.ternary(fold_in(stream, "secret"), (degree,)), moduli)
+    error = _small_to_ntt(rlwe_samplers.centred_binomial(fold_in(stream, "error"), (degree,)), moduli)
+    second = rlwe_samplers.uniform_residues(fold_in(stream, "uniform"), (degree,), moduli)
     first = modular.negate(modular.add(modular.multiply(second, secret, c), error, c.q), c.q)
     return SecretKey(secret), PublicKey(jnp.stack([first, second]))
 
@@ -115,7 +117,7 @@ def expand(params: CkksParameters, ciphertext: Ciphertext) -> Ciphertext:
 def _expand_seed(params: CkksParameters, seed: jax.Array, rows: int) -> jax.Array:
     """The uniform polynomials of a public seed: uint32 [8] to [R, L, N]."""
     public = fold_in(Stream(seed, jnp.uint32(0)), "ckks uniform")
-    return sampling.uniform_residues(public, (rows, params.degree), params.moduli)
+    return rlwe_samplers.uniform_residues(public, (rows, params.degree), params.moduli)
 
 
 @functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
@@ -157,8 +159,10 @@ def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
     `encrypt_with_masks` once: the bits are those of the sum of their ciphertexts (see `encrypt_sum`).
     """
     shape = (params.degree, params.rows(size))
-    mask = sampling.ternary(fold_in(stream, "mask"), shape)
-    return jnp.stack([mask, *sampling.error_pair(sampling.random_words(fold_in(stream, "error"), (3, *shape)))])
+    mask = rlwe_samplers.ternary(fold_in(stream, "mask"), shape)
+    return jnp.stack(
+        [mask, *rlwe_samplers.error_pair(rlwe_samplers.random_words(fold_in(stream, "error"), (3, *shape)))]
+    )
 
 
 @functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
@@ -187,7 +191,7 @@ def encrypt_with_masks(
     if params.mode == "seeded":
         raise ValueError("these parameters leave no room for public-key noise; choose_parameters(mode='public_key')")
     c = modular.constants(params.moduli)
-    u, message, e1 = layout.transformed(params, plan, packing.pack_words(params, counts), masks, carrier=1)
+    u, message, e1 = device_layout.transformed(params, plan, packing.pack_words(params, counts), masks, carrier=1)
     # In Montgomery form, so that the Montgomery products below are plain ones.
     key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
     halves = [
@@ -201,9 +205,9 @@ def _encrypt_seeded(
 ) -> Ciphertext:
     c = modular.constants(params.moduli)
     rows = params.rows(counts.shape[0])
-    seed = sampling.bits(fold_in(stream, "seed"), 8)
-    error = sampling.centred_binomial(fold_in(stream, "error"), (1, params.degree, rows))
-    (message,) = layout.transformed(params, plan, packing.pack_words(params, counts), error, carrier=0)
+    seed = rlwe_samplers.bits(fold_in(stream, "seed"), 8)
+    error = rlwe_samplers.centred_binomial(fold_in(stream, "error"), (1, params.degree, rows))
+    (message,) = device_layout.transformed(params, plan, packing.pack_words(params, counts), error, carrier=0)
     key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
     masked = modular.montgomery(_expand_seed(params, seed, rows), key_form, c.q, c.inverse)
     return Ciphertext(modular.subtract(message, masked, c.q)[:, None], seed, jnp.uint32(1))
@@ -232,7 +236,7 @@ def encrypt_sum(
         ValueError: If the summed errors could exceed the smallest prime.
     """
     clients, size = counts.shape
-    if 2 * noise.ERROR_BOUND * clients >= min(params.moduli):
+    if 2 * noise_bound.ERROR_BOUND * clients >= min(params.moduli):
         raise ValueError(
             f"{clients} senders are too many to add before the transform at primes of {min(params.moduli)}; use parts"
         )

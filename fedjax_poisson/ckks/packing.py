@@ -25,7 +25,7 @@ import numpy as np
 
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.parameters import CkksParameters
-from fedjax_poisson.ckks.sampling import Combination, combination, combine
+from fedjax_poisson.ckks.rlwe_samplers import Combination, combination, combine
 
 __all__ = ["decode", "encode", "pack_words", "word_combination"]
 

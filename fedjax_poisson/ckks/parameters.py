@@ -3,7 +3,7 @@
 `CkksParameters` is a hashable record of Python scalars, fit to be a static argument under jit. `choose_parameters` finds the cheapest one
 for integer sums: k signed fields of w bits share one coefficient of the ring, the sum of the packed integers M is carried as
 round(Q M / 2^(k w)), and the scale Q / 2^(k w) (the *step*) is large enough that the noise of the sum stays below 7/16 of it except with
-probability `failure` over the whole vector (`noise.noise_bound`). So an honest sum always decrypts to the exact integers, and a coefficient
+probability `failure` over the whole vector (`noise_bound.noise_bound`). So an honest sum always decrypts to the exact integers, and a coefficient
 further than 7/16 from an integer means a wrong key or foreign bytes.
 
 Security: ternary secrets, log2 Q within the limits for 128 bits (classical) of Bossuat et al. 2024, "Security Guidelines for Implementing Homomorphic
@@ -17,7 +17,7 @@ import functools
 import math
 from typing import Literal
 
-from fedjax_poisson.ckks import noise, ntt
+from fedjax_poisson.ckks import noise_bound, ntt
 
 __all__ = ["MARGIN", "CkksParameters", "choose_parameters", "sum_bound"]
 
@@ -203,7 +203,7 @@ def _candidate(
     """The cheapest parameters with `fields` values a coefficient, or (bits needed, limit) where they exceed the limit."""
     rows = -(-values // (degree * fields))
     bound = functools.partial(
-        noise.noise_bound,
+        noise_bound.noise_bound,
         degree=degree,
         senders=senders,
         mode=mode,

@@ -26,7 +26,7 @@ import numpy as np
 from fedjax_poisson.ckks import encryption, modular, ntt
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.parameters import LIMITS, CkksParameters
-from fedjax_poisson.ckks.sampling import Stream
+from fedjax_poisson.ckks.rlwe_samplers import Stream
 
 _MAX_COEFFICIENT_BITS = 62  # coefficients pass through int64 on the host
 
@@ -150,7 +150,7 @@ def decode_slots(params: CkksParameters, residues: np.ndarray, size: int) -> np.
 
 
 def encrypt_slots(params: CkksParameters, key: PublicKey | SecretKey, values: np.ndarray, stream: Stream) -> Ciphertext:
-    """Encode and encrypt reals; TenSEAL reads the result through `wire.tenseal_vector`.
+    """Encode and encrypt reals; TenSEAL reads the result through `interop.tenseal_vector`.
 
     Args:
       params: slot parameters.

@@ -1,16 +1,20 @@
 """Records of several sites: one container, the data sets that ship, loaders for what users bring, partitions."""
 
-from .covid_xray import from_covid_qu_ex as from_covid_qu_ex
-from .covid_xray import from_covid_radiography as from_covid_radiography
-from .covid_xray import from_covidx as from_covidx
-from .eicu import from_eicu as from_eicu
-from .fhir import from_fhir as from_fhir
-from .image_arrays import from_image_arrays as from_image_arrays
-from .image_arrays import from_image_npz as from_image_npz
-from .images import border_only as border_only
-from .images import from_image_folder as from_image_folder
-from .medmnist import from_medmnist as from_medmnist
-from .mimic import from_mimic as from_mimic
+from fedjax_poisson.data.images.arrays import from_image_arrays as from_image_arrays
+from fedjax_poisson.data.images.arrays import from_image_npz as from_image_npz
+from fedjax_poisson.data.images.records import border_only as border_only
+from fedjax_poisson.data.images.records import from_image_folder as from_image_folder
+from fedjax_poisson.data.loaders.covid_xray import from_covid_qu_ex as from_covid_qu_ex
+from fedjax_poisson.data.loaders.covid_xray import from_covid_radiography as from_covid_radiography
+from fedjax_poisson.data.loaders.covid_xray import from_covidx as from_covidx
+from fedjax_poisson.data.loaders.eicu import from_eicu as from_eicu
+from fedjax_poisson.data.loaders.fhir import from_fhir as from_fhir
+from fedjax_poisson.data.loaders.medmnist import from_medmnist as from_medmnist
+from fedjax_poisson.data.loaders.mimic import from_mimic as from_mimic
+from fedjax_poisson.data.tables.survival import Survival as Survival
+from fedjax_poisson.data.tables.survival import from_survival_csv as from_survival_csv
+from fedjax_poisson.data.tables.tabular import from_csv as from_csv
+
 from .partition import by_site as by_site
 from .partition import dirichlet as dirichlet
 from .partition import quantity_skew as quantity_skew
@@ -26,6 +30,3 @@ from .sites import padded_rows as padded_rows
 from .sites import site_sizes as site_sizes
 from .sites import site_split as site_split
 from .splitting import split_by_group as split_by_group
-from .survival import Survival as Survival
-from .survival import from_survival_csv as from_survival_csv
-from .tabular import from_csv as from_csv

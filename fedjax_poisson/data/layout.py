@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedjax_poisson.data.tables.declarations import check_whole
+from fedjax_poisson.data.tables.remedies import option
+
 from .blocks import Block
-from .declarations import check_whole
-from .remedies import option
 from .sites import Provenance, Sites, Unit
 from .splitting import check_sites_per_patient, split_by_group
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .heart import load_heart
+from fedjax_poisson.data.loaders.heart import load_heart
+from fedjax_poisson.data.loaders.thyroid import load_thyroid
+from fedjax_poisson.data.phantom.phantom import load_xray
+
 from .sites import Sites
-from .thyroid import load_thyroid
-from .xray_phantom import load_xray
 
 LOADERS: Mapping[str, Callable[..., Sites]] = MappingProxyType(
     {"heart": load_heart, "thyroid": load_thyroid, "xray": load_xray}

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .declarations import check_whole
+from fedjax_poisson.data.tables.declarations import check_whole
+
 from .splitting import check_sites_per_patient
 
 Unit = Literal["record", "patient"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .remedies import option
+from fedjax_poisson.data.tables.remedies import option
 
 
 def split_by_group(

@@ -22,7 +22,7 @@ from jax import Array
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting.renyi import check_adjacency
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.charging import Paying, check_paying, make_account

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated.client import Client
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model

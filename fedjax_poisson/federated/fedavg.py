@@ -25,7 +25,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson import accounting, trees
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import cohort as cohort_lib
 from fedjax_poisson.federated import population as population_lib

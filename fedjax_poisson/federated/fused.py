@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.charging import Account, Paying, check_paying
 from fedjax_poisson.federated.checks import check_stream
 from fedjax_poisson.federated.cohort import CohortSum, Encryption

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.mechanisms.clipping import GRID_BITS
 from fedjax_poisson.mechanisms.types import Mechanism

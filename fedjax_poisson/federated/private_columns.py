@@ -18,8 +18,8 @@ import math
 
 import numpy as np
 
-from fedjax_poisson.data.bins import BUCKETS, LINEAR, OCTAVES, linear_edges, octave_edges
-from fedjax_poisson.data.schema import MOST_LEVELS, Released, Schema
+from fedjax_poisson.data.tables.bins import BUCKETS, LINEAR, OCTAVES, linear_edges, octave_edges
+from fedjax_poisson.data.tables.schema import MOST_LEVELS, Released, Schema
 from fedjax_poisson.federated.noisy_histogram import Interval, find_interval, find_levels, runs_of, significance
 
 _LOST = 0.1

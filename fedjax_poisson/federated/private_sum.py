@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 

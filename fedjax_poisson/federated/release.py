@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.cohort import Encryption, Total
 from fedjax_poisson.federated.population import Cohort, Population

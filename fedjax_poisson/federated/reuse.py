@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import RoundRefused
+from fedjax_poisson.aggregation import RoundRefused
 from fedjax_poisson.randomness import Stream, fold_in
 
 _LANES = ((0x9E3779B1, 0x85EBCA77), (0xC2B2AE3D, 0x27D4EB2F))  # odd multipliers of the word and of its place

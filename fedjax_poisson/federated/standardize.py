@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.ckks import Aggregator
+from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import encryption, layout, modular, ntt, packing, sampling
+from fedjax_poisson.ckks import device_layout, encryption, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.parameters import MARGIN, choose_parameters, sum_bound
 from tests.ckks.core import combine_crt, negacyclic, random_residues, seeded_stream, tiny
@@ -21,12 +21,12 @@ MODES = ("public_key", "seeded")
 
 
 def keys_of(params, label=0):
-    return encryption.generate_keys(params, sampling.fold_in(seeded_stream(), "keys", label))
+    return encryption.generate_keys(params, rlwe_samplers.fold_in(seeded_stream(), "keys", label))
 
 
 def encrypt(params, mode, secret, public, counts, *labels) -> Ciphertext:
     key = public if mode == "public_key" else secret
-    return encryption.encrypt(params, key, counts, sampling.fold_in(seeded_stream(), "send", *labels))
+    return encryption.encrypt(params, key, counts, rlwe_samplers.fold_in(seeded_stream(), "send", *labels))
 
 
 def test_keys_are_what_they_should_be():
@@ -114,10 +114,10 @@ def test_exact_sums_at_real_parameters(mode, senders):
     key = public if mode == "public_key" else secret
     counts = jnp.asarray(np.random.default_rng(0).integers(-128, 128, size=(senders, 700)), jnp.int32)
     counts = counts.at[:, 0].set(-128).at[:, 1].set(127)
-    stream = sampling.fold_in(seeded_stream(), "round")
+    stream = rlwe_samplers.fold_in(seeded_stream(), "round")
 
     def body(total, xs):
-        fresh = encryption.encrypt(params, key, xs[0], sampling.fold_in(stream, xs[1]))
+        fresh = encryption.encrypt(params, key, xs[0], rlwe_samplers.fold_in(stream, xs[1]))
         return encryption.add(params, total, fresh), None
 
     labels = jnp.arange(senders, dtype=jnp.uint32)
@@ -134,19 +134,19 @@ def test_up_to_ten_thousand_senders_are_exact_on_a_real_ring():
     params = choose_parameters(count_bound=sum_bound(8, senders), senders=senders, values=size)
     assert (params.degree, params.security_bits, params.guideline) == (4096, 128, "2024")
     secret, public = keys_of(params)
-    base = sampling.fold_in(seeded_stream(), "ten thousand")
+    base = rlwe_samplers.fold_in(seeded_stream(), "ten thousand")
     counts = np.random.default_rng(0).integers(-128, 128, size=(part, size))
     counts[:, :3000], counts[:, 3000:6000] = -128, 127
 
     @jax.jit
     def first(chosen, label):
-        stream = sampling.fold_in(base, label)
+        stream = rlwe_samplers.fold_in(base, label)
         return encryption.encrypt(params, public, chosen, stream)
 
     @jax.jit
     def hundred(total, chosen, label):
         labels = label * jnp.uint32(part) + jnp.arange(part, dtype=jnp.uint32)
-        streams = jax.vmap(lambda i: sampling.fold_in(base, i))(labels)
+        streams = jax.vmap(lambda i: rlwe_samplers.fold_in(base, i))(labels)
         return encryption.add(params, total, encryption.encrypt_sum(params, public, chosen, streams))
 
     @jax.jit
@@ -188,16 +188,16 @@ def test_ten_thousand_seeded_senders_are_exact():
         count_bound=chosen.count_bound,
     )
     secret, _ = keys_of(params)
-    stream = sampling.fold_in(seeded_stream(), "round")
+    stream = rlwe_samplers.fold_in(seeded_stream(), "round")
 
     def body(carry, label):
         total, plain = carry
-        own = sampling.fold_in(stream, label)
+        own = rlwe_samplers.fold_in(stream, label)
         counts = jax.lax.bitcast_convert_type(
-            sampling.bits(sampling.fold_in(own, "counts"), size) & jnp.uint32(255), jnp.int32
+            rlwe_samplers.bits(rlwe_samplers.fold_in(own, "counts"), size) & jnp.uint32(255), jnp.int32
         )
         counts = (counts - jnp.int32(128)).at[0].set(-128).at[1].set(127)
-        fresh = encryption.encrypt(params, secret, counts, sampling.fold_in(own, "encryption"))
+        fresh = encryption.encrypt(params, secret, counts, rlwe_samplers.fold_in(own, "encryption"))
         return (encryption.add(params, total, fresh), plain + counts), None
 
     start = (encryption.zero(params, size), jnp.zeros(size, jnp.int32))
@@ -212,8 +212,8 @@ def test_the_simulated_sum_has_the_bits_of_the_sum_of_ciphertexts():
     params = tiny(degree=512, bits=29)
     secret, public = keys_of(params)
     counts = jnp.asarray(np.random.default_rng(0).integers(-128, 128, size=(5, 5000)), jnp.int32)
-    base = sampling.fold_in(seeded_stream(), "round")
-    streams = jax.vmap(lambda i: sampling.fold_in(base, i))(jnp.arange(5, dtype=jnp.uint32))
+    base = rlwe_samplers.fold_in(seeded_stream(), "round")
+    streams = jax.vmap(lambda i: rlwe_samplers.fold_in(base, i))(jnp.arange(5, dtype=jnp.uint32))
     quick = encryption.encrypt_sum(params, public, counts, streams)
     each = jax.jit(jax.vmap(lambda c, s: encryption.encrypt(params, public, c, s)))(counts, streams)
     total = encryption.zero(params, 5000)
@@ -225,7 +225,7 @@ def test_the_simulated_sum_has_the_bits_of_the_sum_of_ciphertexts():
     assert np.array_equal(np.asarray(opened), np.asarray(counts).sum(axis=0))
     with pytest.raises(ValueError, match="too many"):
         tight = tiny(degree=64, bits=12, limbs=3, fields=1, width=8)
-        many = jax.vmap(lambda i: sampling.fold_in(base, i))(jnp.arange(100, dtype=jnp.uint32))
+        many = jax.vmap(lambda i: rlwe_samplers.fold_in(base, i))(jnp.arange(100, dtype=jnp.uint32))
         encryption.encrypt_sum(tight, keys_of(tight)[1], jnp.zeros((100, 10), jnp.int32), many)
 
 
@@ -236,18 +236,18 @@ def test_every_plan_jit_vmap_and_scan_give_the_same_bits(mode):
     secret, public = keys_of(params)
     key = public if mode == "public_key" else secret
     counts = jnp.asarray(np.random.default_rng(1).integers(-999, 1000, size=(3, 300)), jnp.int32)  # five rows
-    base = sampling.fold_in(seeded_stream(), "plans")
-    streams = jax.vmap(lambda i: sampling.fold_in(base, i))(jnp.arange(3, dtype=jnp.uint32))
+    base = rlwe_samplers.fold_in(seeded_stream(), "plans")
+    streams = jax.vmap(lambda i: rlwe_samplers.fold_in(base, i))(jnp.arange(3, dtype=jnp.uint32))
     expected = np.stack(
         [
-            np.asarray(encryption.encrypt(params, key, counts[i], sampling.fold_in(base, jnp.uint32(i))).data)
+            np.asarray(encryption.encrypt(params, key, counts[i], rlwe_samplers.fold_in(base, jnp.uint32(i))).data)
             for i in range(3)
         ]
     )
     for plan in (
-        layout.ACCELERATOR_PLAN,
-        layout.Plan(columns=False, radix=2, row_block=2),
-        layout.Plan(row_block=2, limb_loops=True, join=True),
+        device_layout.ACCELERATOR_PLAN,
+        device_layout.Plan(columns=False, radix=2, row_block=2),
+        device_layout.Plan(row_block=2, limb_loops=True, join=True),
     ):
         found = jax.vmap(lambda c, s, plan=plan: encryption.encrypt(params, key, c, s, plan=plan))(counts, streams)
         assert np.array_equal(np.asarray(found.data), expected), plan
@@ -269,7 +269,7 @@ def test_one_compilation_for_many_rounds():
         return encryption.encrypt(params, public, counts, stream)
 
     for i in range(3):
-        send(jnp.full(100, i, jnp.int32), sampling.fold_in(seeded_stream(), i))
+        send(jnp.full(100, i, jnp.int32), rlwe_samplers.fold_in(seeded_stream(), i))
     assert len(traces) == 1
 
 
@@ -310,7 +310,7 @@ def test_a_seed_stands_for_the_second_polynomial():
     secret, _ = keys_of(params)
     counts = jnp.arange(200, dtype=jnp.int32)
     batch = jnp.stack([counts, -counts])
-    streams = jax.vmap(lambda i: sampling.fold_in(seeded_stream(), i))(jnp.arange(2, dtype=jnp.uint32))
+    streams = jax.vmap(lambda i: rlwe_samplers.fold_in(seeded_stream(), i))(jnp.arange(2, dtype=jnp.uint32))
     sealed = jax.vmap(lambda c, s: encryption.encrypt(params, secret, c, s))(batch, streams)
     assert sealed.seed.shape == (2, 8) and sealed.data.shape[-3] == 1
     assert not np.array_equal(np.asarray(sealed.seed[0]), np.asarray(sealed.seed[1]))

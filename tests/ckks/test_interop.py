@@ -11,9 +11,10 @@ import tenseal as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import encryption, ntt, slots, wire
+from fedjax_poisson.ckks import encryption, ntt, slots
 from fedjax_poisson.ckks.encryption import Ciphertext
 from fedjax_poisson.ckks.errors import WireError
+from fedjax_poisson.ckks.interop import tenseal_bytes
 from fedjax_poisson.randomness.chacha import fold_in, stream
 
 pytest.importorskip("zstandard", reason="TenSEAL compresses with Zstandard; the `test` extra brings the reader")
@@ -42,7 +43,9 @@ class Both:
 
     def __init__(self, ring: str, kind: str) -> None:
         self.context = tenseal_context(ring, kind)
-        self.params, self.public, self.secret = wire.read_tenseal_context(self.context.serialize(save_secret_key=True))
+        self.params, self.public, self.secret = tenseal_bytes.read_tenseal_context(
+            self.context.serialize(save_secret_key=True)
+        )
         self.key = self.secret if kind == "symmetric" else self.public
         self.size = self.params.degree // 2 + 37
         self.stream = stream()
@@ -87,35 +90,35 @@ def values_of(both: Both, seed: int) -> np.ndarray:
 
 def test_our_ciphertext_opens_there(both):
     values = values_of(both, 0)
-    found = both.open_there(wire.tenseal_vector(both.params, both.ours(values, 0), both.size))
+    found = both.open_there(tenseal_bytes.tenseal_vector(both.params, both.ours(values, 0), both.size))
     assert len(found) == both.size
     np.testing.assert_allclose(found, values, atol=both.tolerance)
 
 
 def test_their_ciphertext_opens_here(both):
     values = values_of(both, 1)
-    ciphertext = wire.from_tenseal_vector(both.params, both.theirs(values))
+    ciphertext = tenseal_bytes.from_tenseal_vector(both.params, both.theirs(values))
     np.testing.assert_allclose(both.open_here(ciphertext), values, atol=both.tolerance)
 
 
 def test_mixed_sums_open_on_both_sides(both):
     a, b = values_of(both, 2), values_of(both, 3)
     mine, yours = both.ours(a, 2), both.theirs(b)
-    here = encryption.add(both.params, mine, wire.from_tenseal_vector(both.params, yours))
+    here = encryption.add(both.params, mine, tenseal_bytes.from_tenseal_vector(both.params, yours))
     np.testing.assert_allclose(both.open_here(here), a + b, atol=2 * both.tolerance)
     np.testing.assert_allclose(
-        both.open_there(wire.tenseal_vector(both.params, here, both.size)), a + b, atol=2 * both.tolerance
+        both.open_there(tenseal_bytes.tenseal_vector(both.params, here, both.size)), a + b, atol=2 * both.tolerance
     )
-    there = ts.ckks_vector_from(both.context, wire.tenseal_vector(both.params, mine, both.size))
+    there = ts.ckks_vector_from(both.context, tenseal_bytes.tenseal_vector(both.params, mine, both.size))
     there = there + ts.ckks_vector_from(both.context, yours)
     np.testing.assert_allclose(np.asarray(there.decrypt()), a + b, atol=2 * both.tolerance)
-    back = wire.from_tenseal_vector(both.params, there.serialize())
+    back = tenseal_bytes.from_tenseal_vector(both.params, there.serialize())
     np.testing.assert_allclose(both.open_here(back), a + b, atol=2 * both.tolerance)
 
 
 def test_our_bytes_come_back_unchanged(both):
     ciphertext = encryption.expand(both.params, both.ours(values_of(both, 4), 4))
-    again = wire.from_tenseal_vector(both.params, wire.tenseal_vector(both.params, ciphertext))
+    again = tenseal_bytes.from_tenseal_vector(both.params, tenseal_bytes.tenseal_vector(both.params, ciphertext))
     np.testing.assert_array_equal(np.asarray(again.data), np.asarray(ciphertext.data))
 
 
@@ -134,18 +137,20 @@ def test_keys_belong_together(both):
 def test_a_public_context_has_no_secret(small):
     public_only = small.context.copy()
     public_only.make_context_public()
-    params, public, secret = wire.read_tenseal_context(public_only.serialize())
+    params, public, secret = tenseal_bytes.read_tenseal_context(public_only.serialize())
     assert secret is None and params == small.params
     np.testing.assert_array_equal(np.asarray(public.data), np.asarray(small.public.data))
-    _, public, secret = wire.read_tenseal_context(small.context.serialize(save_public_key=False, save_secret_key=True))
+    _, public, secret = tenseal_bytes.read_tenseal_context(
+        small.context.serialize(save_public_key=False, save_secret_key=True)
+    )
     assert public is None and secret is not None
 
 
 def test_a_wrong_key_opens_noise(small):
     other = Both("4096 [30,30,30]", "public")
-    blob = wire.tenseal_vector(small.params, small.ours(values_of(small, 5), 5), small.size)
+    blob = tenseal_bytes.tenseal_vector(small.params, small.ours(values_of(small, 5), 5), small.size)
     assert np.max(np.abs(other.open_there(blob))) > 1e3
-    assert np.max(np.abs(other.open_here(wire.from_tenseal_vector(other.params, blob)))) > 1e3
+    assert np.max(np.abs(other.open_here(tenseal_bytes.from_tenseal_vector(other.params, blob)))) > 1e3
 
 
 @pytest.mark.parametrize(
@@ -159,32 +164,32 @@ def test_contexts_beyond_reach_are_named(degree, bits, scale, words):
     context = ts.context(ts.SCHEME_TYPE.CKKS, degree, coeff_mod_bit_sizes=bits)
     context.global_scale = scale
     with pytest.raises(WireError, match=words):
-        wire.read_tenseal_context(context.serialize())
+        tenseal_bytes.read_tenseal_context(context.serialize())
 
 
 def test_the_global_scale_is_read_and_kept_whatever_it_is(small):
     """Scales differ by a factor of 0.75 from the ring's others: bytes of one scale are not taken for the other's."""
     context = tenseal_context("4096 [30,30,30]")
     context.global_scale = 0.75 * 2.0**33
-    params, public, secret = wire.read_tenseal_context(context.serialize(save_secret_key=True))
+    params, public, secret = tenseal_bytes.read_tenseal_context(context.serialize(save_secret_key=True))
     assert params.scale == 0.75 * 2.0**33 and small.params.scale == 2.0**33
     values = np.linspace(-1, 1, small.size)
     theirs = ts.ckks_vector(context, values.tolist()).serialize()
-    found = slots.decrypt_slots(params, secret, wire.from_tenseal_vector(params, theirs), small.size)
+    found = slots.decrypt_slots(params, secret, tenseal_bytes.from_tenseal_vector(params, theirs), small.size)
     np.testing.assert_allclose(found, values, atol=2 * small.tolerance)
-    ours = wire.tenseal_vector(params, slots.encrypt_slots(params, public, values, stream()), small.size)
+    ours = tenseal_bytes.tenseal_vector(params, slots.encrypt_slots(params, public, values, stream()), small.size)
     opened = np.asarray(ts.ckks_vector_from(context, ours).decrypt())
     np.testing.assert_allclose(opened, values, atol=2 * small.tolerance)
     with pytest.raises(WireError, match="scale"):
-        wire.from_tenseal_vector(small.params, ours)
+        tenseal_bytes.from_tenseal_vector(small.params, ours)
 
 
 def test_contexts_without_scale_or_of_bfv_are_refused():
     context = ts.context(ts.SCHEME_TYPE.CKKS, 4096, coeff_mod_bit_sizes=[30, 30, 30])
     with pytest.raises(WireError, match="global scale"):
-        wire.read_tenseal_context(context.serialize())
+        tenseal_bytes.read_tenseal_context(context.serialize())
     with pytest.raises(WireError, match="scheme"):
-        wire.read_tenseal_context(ts.context(ts.SCHEME_TYPE.BFV, 4096, plain_modulus=1032193).serialize())
+        tenseal_bytes.read_tenseal_context(ts.context(ts.SCHEME_TYPE.BFV, 4096, plain_modulus=1032193).serialize())
 
 
 # -- bytes that are not what they should be ---------------------------------------------------------------------------
@@ -194,7 +199,7 @@ def test_contexts_without_scale_or_of_bfv_are_refused():
 def blobs(small) -> dict[str, bytes]:
     values = values_of(small, 6)
     return {
-        "ours": wire.tenseal_vector(small.params, small.ours(values, 6), small.size),
+        "ours": tenseal_bytes.tenseal_vector(small.params, small.ours(values, 6), small.size),
         "theirs": small.theirs(values),
         "context": small.context.serialize(save_secret_key=True, save_galois_keys=False, save_relin_keys=False),
     }
@@ -202,9 +207,9 @@ def blobs(small) -> dict[str, bytes]:
 
 def read(small, name: str, blob: bytes) -> None:
     if name == "context":
-        wire.read_tenseal_context(blob)
+        tenseal_bytes.read_tenseal_context(blob)
     else:
-        wire.from_tenseal_vector(small.params, blob)
+        tenseal_bytes.from_tenseal_vector(small.params, blob)
 
 
 @pytest.mark.parametrize("name", ["ours", "theirs", "context"])
@@ -262,7 +267,7 @@ def test_lying_heads_are_refused_without_allocating(small, blobs):
     }
     for name, blob in lies.items():
         with pytest.raises(WireError):
-            wire.from_tenseal_vector(small.params, blob)
+            tenseal_bytes.from_tenseal_vector(small.params, blob)
             pytest.fail(name)
 
 
@@ -270,9 +275,9 @@ def test_residues_must_be_below_their_primes(small):
     ciphertext = small.ours(values_of(small, 7), 7)
     data = np.array(ciphertext.data)
     data[0, 1, 0, 5] = small.params.moduli[0]
-    blob = wire.tenseal_vector(small.params, ciphertext._replace(data=data))
+    blob = tenseal_bytes.tenseal_vector(small.params, ciphertext._replace(data=data))
     with pytest.raises(WireError, match="not below its prime"):
-        wire.from_tenseal_vector(small.params, blob)
+        tenseal_bytes.from_tenseal_vector(small.params, blob)
 
 
 def test_a_decompression_bomb_is_cut_off(small):
@@ -283,11 +288,11 @@ def test_a_decompression_bomb_is_cut_off(small):
     body = bytes(10**8)
     for kind, packed in ((1, zlib.compress(body)), (2, zstandard.compress(body))):
         obj = struct.pack("<HBBBBHQ", 0xA15E, 16, 4, 3, kind, 0, 16 + len(packed)) + packed
-        from fedjax_poisson.ckks.seal_format import write_double, write_field
+        from fedjax_poisson.ckks.interop.seal_format import write_double, write_field
 
         blob = write_field(1, b"\x80\x10") + write_field(2, obj) + write_double(3, 2.0**33)
         with pytest.raises(WireError, match=r"at most|more than"):
-            wire.from_tenseal_vector(small.params, blob)
+            tenseal_bytes.from_tenseal_vector(small.params, blob)
 
 
 def test_a_missing_reader_is_named(small, blobs, monkeypatch):
@@ -297,13 +302,13 @@ def test_a_missing_reader_is_named(small, blobs, monkeypatch):
         pytest.skip("Python 3.14 brings its own Zstandard reader")
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ImportError, match="pip install zstandard"):
-        wire.from_tenseal_vector(small.params, blobs["theirs"])
-    wire.from_tenseal_vector(small.params, blobs["ours"])  # uncompressed bytes need no reader
+        tenseal_bytes.from_tenseal_vector(small.params, blobs["theirs"])
+    tenseal_bytes.from_tenseal_vector(small.params, blobs["ours"])  # uncompressed bytes need no reader
 
 
 def test_shapes_and_sizes_are_checked_before_writing(small):
     ciphertext = small.ours(values_of(small, 8), 8)
     with pytest.raises(ValueError, match="exactly 2 ciphertexts"):
-        wire.tenseal_vector(small.params, ciphertext, 10)
+        tenseal_bytes.tenseal_vector(small.params, ciphertext, 10)
     with pytest.raises(ValueError, match="shape"):
-        wire.tenseal_vector(small.params, ciphertext._replace(data=ciphertext.data[:, :, :1]))
+        tenseal_bytes.tenseal_vector(small.params, ciphertext._replace(data=ciphertext.data[:, :, :1]))

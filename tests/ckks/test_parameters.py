@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import encryption, modular, noise, ntt, packing, parameters, sampling
+from fedjax_poisson.ckks import encryption, modular, noise_bound, ntt, packing, parameters, rlwe_samplers
 from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters, choose_parameters, sum_bound
 from tests.ckks.core import combine_crt, seeded_stream, tiny
 
@@ -58,7 +58,7 @@ def test_every_choice_is_within_the_guideline_and_exact_by_its_own_bound(
     assert math.log2(params.modulus) <= parameters.LIMITS[guideline][params.degree]
     assert params.count_bound < 1 << (params.field_bits - 1)
     assert all(q < 1 << 30 for q in params.moduli)
-    bound = noise.noise_bound(
+    bound = noise_bound.noise_bound(
         degree=params.degree,
         senders=senders,
         mode=mode,
@@ -82,7 +82,7 @@ def test_the_choice_is_the_cheapest_of_all_rings():
         for degree, limit in parameters.LIMITS["2024"].items():
             for fields in range(1, 13):
                 rows = -(-parameters.DEFAULT_VALUES // (degree * fields))
-                bound = noise.noise_bound(
+                bound = noise_bound.noise_bound(
                     degree=degree, senders=1000, mode=mode, coefficients=rows * degree, failure=2.0**-128
                 )
                 needed = math.ceil(fields * 18 + math.log2((bound + 500) / MARGIN))
@@ -150,13 +150,13 @@ def simulated_noise(params: CkksParameters, mode: str, samples: int, senders: in
     stream = seeded_stream(11)
     collected = []
     for i in range(samples):
-        secret, public = encryption.generate_keys(params, sampling.fold_in(stream, "keys", i))
+        secret, public = encryption.generate_keys(params, rlwe_samplers.fold_in(stream, "keys", i))
         total = encryption.zero(params, params.values_per_row)
         zeros = jnp.zeros(params.values_per_row, jnp.int32)
         for j in range(senders):
             key = public if mode == "public_key" else secret
             total = encryption.add(
-                params, total, encryption.encrypt(params, key, zeros, sampling.fold_in(stream, "send", i, j))
+                params, total, encryption.encrypt(params, key, zeros, rlwe_samplers.fold_in(stream, "send", i, j))
             )
         phase = np.asarray(encryption.phase(params, secret, total))[0]
         collected.append(np.asarray(combine_crt(phase, params.moduli), np.float64))
@@ -168,11 +168,11 @@ def simulated_noise(params: CkksParameters, mode: str, samples: int, senders: in
 def test_noise_has_the_modelled_variance(mode):
     params = tiny(degree=256, limbs=2, fields=1, width=12, mode=mode)
     found = simulated_noise(params, mode, samples=60, senders=3)
-    model = noise.noise_variance(degree=256, senders=3, mode=mode)
+    model = noise_bound.noise_variance(degree=256, senders=3, mode=mode)
     ratio = found.var() / model
     assert 0.96 < ratio < 1.04
     assert (
-        not 0.96 < found.var() / noise.noise_variance(degree=256, senders=4, mode=mode) < 1.04
+        not 0.96 < found.var() / noise_bound.noise_variance(degree=256, senders=4, mode=mode) < 1.04
     )  # the twin: one sender more
     assert abs(found.mean()) < 6 * math.sqrt(model / found.size)
 
@@ -183,7 +183,7 @@ def test_noise_bound_holds_by_simulation_and_is_not_empty():
     params = tiny(degree=256, limbs=2, fields=1, width=12)
     vectors = np.abs(simulated_noise(params, "public_key", samples=60, senders=2).reshape(60, -1)).max(axis=1)
     for failure in (0.5, 0.2):
-        bound = noise.noise_bound(degree=256, senders=2, mode="public_key", coefficients=256, failure=failure)
+        bound = noise_bound.noise_bound(degree=256, senders=2, mode="public_key", coefficients=256, failure=failure)
         assert (vectors >= bound).mean() <= failure
     assert (vectors >= bound / 3).all()
 
@@ -193,17 +193,17 @@ def test_failures_at_an_inflated_noise_are_as_frequent_as_gaussian_tails_say():
     """A step of about four standard deviations: the share of wrong values is the share of |noise| > step/2."""
     degree, senders, vectors = 256, 4, 40
     params = tiny(degree=degree, limbs=2, bits=20, fields=1, width=31, count_bound=1000)
-    deviation = math.sqrt(noise.noise_variance(degree=degree, senders=senders, mode="public_key"))
+    deviation = math.sqrt(noise_bound.noise_variance(degree=degree, senders=senders, mode="public_key"))
     expected = math.erfc(params.step / 2 / deviation / math.sqrt(2))
     assert 0.005 < expected < 0.1
     stream = seeded_stream(5)
     counts = jnp.asarray(np.random.default_rng(0).integers(-250, 251, size=degree), jnp.int32)
     wrong, distances = 0, []
     for i in range(vectors):
-        secret, public = encryption.generate_keys(params, sampling.fold_in(stream, "keys", i))
+        secret, public = encryption.generate_keys(params, rlwe_samplers.fold_in(stream, "keys", i))
         total = encryption.zero(params, degree)
         for j in range(senders):
-            fresh = encryption.encrypt(params, public, counts, sampling.fold_in(stream, "send", i, j))
+            fresh = encryption.encrypt(params, public, counts, rlwe_samplers.fold_in(stream, "send", i, j))
             total = encryption.add(params, total, fresh)
         opened, distance = encryption.decrypt_with_margin(params, secret, total, degree)
         wrong += int((np.asarray(opened) != senders * np.asarray(counts)).sum())

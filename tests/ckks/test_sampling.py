@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.ckks import modular, ntt, sampling
+from fedjax_poisson.ckks import modular, ntt, rlwe_samplers
 from fedjax_poisson.randomness import chacha
 from tests.ckks.core import combine_crt, seeded_stream
 from tests.helpers.stat import assert_moments, chi_square_pvalue
@@ -16,7 +16,7 @@ SIZE = 1 << 19
 
 
 def draw(sampler, *labels, shape=(SIZE,)):
-    return np.asarray(jax.jit(lambda s: sampler(s, shape))(sampling.fold_in(seeded_stream(), *labels)))
+    return np.asarray(jax.jit(lambda s: sampler(s, shape))(rlwe_samplers.fold_in(seeded_stream(), *labels)))
 
 
 def binomial_law(pairs: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def binomial_law(pairs: int) -> np.ndarray:
 
 @pytest.mark.statistical
 def test_ternary_is_uniform():
-    samples = draw(sampling.ternary, "ternary")
+    samples = draw(rlwe_samplers.ternary, "ternary")
     assert samples.dtype == np.int32 and set(np.unique(samples)) == {-1, 0, 1}
     counts = np.bincount(samples + 1, minlength=3)
     assert chi_square_pvalue(counts, np.full(3, 1 / 3)) > 1e-6
@@ -35,8 +35,8 @@ def test_ternary_is_uniform():
 @pytest.mark.statistical
 def test_neighbouring_ternary_digits_are_independent():
     """The sixteen digits of one integer: every pair of positions, jointly uniform on nine cells."""
-    digits = draw(sampling.ternary, "pairs").reshape(sampling.TRITS, -1) + 1
-    for i in range(sampling.TRITS):
+    digits = draw(rlwe_samplers.ternary, "pairs").reshape(rlwe_samplers.TRITS, -1) + 1
+    for i in range(rlwe_samplers.TRITS):
         for j in range(i):
             counts = np.bincount(3 * digits[i] + digits[j], minlength=9)
             assert chi_square_pvalue(counts, np.full(9, 1 / 9)) > 1e-7, (i, j)
@@ -46,10 +46,10 @@ def test_neighbouring_ternary_digits_are_independent():
 
 def test_ternary_digits_are_those_of_the_random_integer():
     """Against Python integers: the digits of the 128-bit words modulo 3^16, lowest first."""
-    stream = sampling.fold_in(seeded_stream(), "digits")
+    stream = rlwe_samplers.fold_in(seeded_stream(), "digits")
     blocks = 50
-    words = np.asarray(sampling.random_words(stream, (4, blocks))).astype(object)
-    found = np.asarray(sampling.ternary(stream, (16 * blocks,))).reshape(16, blocks)
+    words = np.asarray(rlwe_samplers.random_words(stream, (4, blocks))).astype(object)
+    found = np.asarray(rlwe_samplers.ternary(stream, (16 * blocks,))).reshape(16, blocks)
     for block in range(blocks):
         x = sum(int(words[i, block]) << 32 * i for i in range(4)) % 3**16
         assert [x // 3**j % 3 - 1 for j in range(16)] == list(found[:, block])
@@ -59,14 +59,14 @@ def test_the_largest_integers_have_the_right_digits():
     """Division by powers of three through one product is exact over the whole range, not only where samples fall."""
     candidates = [k * 3**j + d for j in range(17) for k in (1, 2, 5, 3**16 // 3**j) for d in (-1, 0, 1)]
     values = np.asarray([v for v in candidates if 0 <= v < 3**16])
-    digits = np.asarray(sampling.base_three_digits(jnp.asarray(values, jnp.uint32)))
+    digits = np.asarray(rlwe_samplers.base_three_digits(jnp.asarray(values, jnp.uint32)))
     for j in range(16):
         assert np.array_equal(digits[j], values // 3**j % 3)
 
 
 @pytest.mark.statistical
 def test_errors_are_centred_binomial():
-    samples = draw(sampling.centred_binomial, "error", shape=(2, SIZE // 2))
+    samples = draw(rlwe_samplers.centred_binomial, "error", shape=(2, SIZE // 2))
     assert samples.dtype == np.int32 and np.abs(samples).max() <= 21
     assert_moments(samples, 0.0, 10.5, kurtosis=-2 / 42)
     counts = np.bincount(samples.ravel() + 21, minlength=43)
@@ -85,7 +85,7 @@ def test_an_error_pair_uses_every_bit_once():
     words = np.zeros((3, 96), np.uint32)
     for bit in range(96):
         words[bit // 32, bit] = np.uint32(1) << np.uint32(bit % 32)
-    first, second = (np.asarray(e) for e in sampling.error_pair(jnp.asarray(words)))
+    first, second = (np.asarray(e) for e in rlwe_samplers.error_pair(jnp.asarray(words)))
     assert sorted(first) == [-1] * 21 + [0] * 54 + [1] * 21
     assert sorted(second) == [-1] * 21 + [0] * 54 + [1] * 21
     assert not np.any((first != 0) & (second != 0))
@@ -94,7 +94,9 @@ def test_an_error_pair_uses_every_bit_once():
 @pytest.mark.statistical
 def test_residues_are_uniform_and_independent_over_the_limbs():
     moduli = ntt.primes_below(1 << 30, 64, 3)
-    residues = np.asarray(sampling.uniform_residues(sampling.fold_in(seeded_stream(), "a"), (1 << 13, 64), moduli))
+    residues = np.asarray(
+        rlwe_samplers.uniform_residues(rlwe_samplers.fold_in(seeded_stream(), "a"), (1 << 13, 64), moduli)
+    )
     assert residues.shape == (1 << 13, 3, 64)
     assert (residues < np.asarray(moduli)[:, None]).all()
     cells = [
@@ -107,7 +109,7 @@ def test_residues_are_uniform_and_independent_over_the_limbs():
         for j in range(i):
             joint = np.bincount((16 * cells[i] + cells[j]).astype(np.int64), minlength=256)
             assert chi_square_pvalue(joint, np.full(256, 1 / 256)) > 1e-6
-    short = np.asarray(chacha.bits(sampling.fold_in(seeded_stream(), "b"), SIZE)) % np.uint32(
+    short = np.asarray(chacha.bits(rlwe_samplers.fold_in(seeded_stream(), "b"), SIZE)) % np.uint32(
         3 << 29
     )  # the twin: 32 bits modulo 1.5 * 2^30
     biased = np.bincount((short.astype(np.uint64) * np.uint64(16) // np.uint64(3 << 29)).astype(np.int64), minlength=16)
@@ -117,31 +119,31 @@ def test_residues_are_uniform_and_independent_over_the_limbs():
 def test_residues_are_those_of_the_random_integer_and_its_bits_suffice():
     for bits, limbs in ((31, 2), (30, 7), (27, 1)):
         moduli = ntt.primes_below(1 << bits, 64, limbs)
-        stream = sampling.fold_in(seeded_stream(), limbs)
-        count = sampling.uniform_words(math.prod(moduli).bit_length())
+        stream = rlwe_samplers.fold_in(seeded_stream(), limbs)
+        count = rlwe_samplers.uniform_words(math.prod(moduli).bit_length())
         assert 32 * count >= math.log2(math.prod(moduli)) + 92  # 2^30 coefficients together: 2^(30 - 92 - 2) = 2^-64
-        words = np.asarray(sampling.random_words(stream, (count, 64))).astype(object)
+        words = np.asarray(rlwe_samplers.random_words(stream, (count, 64))).astype(object)
         integers = [sum(int(words[i, n]) << 32 * i for i in range(count)) for n in range(64)]
-        found = np.asarray(sampling.uniform_residues(stream, (64,), moduli))
+        found = np.asarray(rlwe_samplers.uniform_residues(stream, (64,), moduli))
         assert np.array_equal(found, np.asarray([[x % q for x in integers] for q in moduli], np.uint32))
         assert combine_crt(found, moduli)[0] % math.prod(moduli) == integers[0] % math.prod(moduli)
 
 
 def test_random_words_are_the_stream_in_another_order():
-    stream = sampling.fold_in(seeded_stream(), "order")
+    stream = rlwe_samplers.fold_in(seeded_stream(), "order")
     everything = np.asarray(chacha.bits(stream, 16 * 512)).reshape(16, 512)
-    few = np.asarray(sampling.random_words(stream, (16 * 100 - 3,)))  # one tile of as many blocks as are needed
+    few = np.asarray(rlwe_samplers.random_words(stream, (16 * 100 - 3,)))  # one tile of as many blocks as are needed
     assert np.array_equal(few, everything[:, :100].ravel()[: 16 * 100 - 3])
-    many = np.asarray(sampling.random_words(stream, (3, 16 * 100)))
-    tiles = everything.reshape(16, 2, sampling.TILE_BLOCKS).swapaxes(0, 1)
+    many = np.asarray(rlwe_samplers.random_words(stream, (3, 16 * 100)))
+    tiles = everything.reshape(16, 2, rlwe_samplers.TILE_BLOCKS).swapaxes(0, 1)
     assert np.array_equal(many.ravel(), tiles.ravel()[: 3 * 16 * 100])
 
 
 def test_streams_differ_and_repeat():
-    a = draw(sampling.ternary, 1, shape=(64,))
-    assert np.array_equal(a, draw(sampling.ternary, 1, shape=(64,)))
-    assert not np.array_equal(a, draw(sampling.ternary, 2, shape=(64,)))
-    batch = jax.vmap(lambda i: sampling.ternary(sampling.fold_in(seeded_stream(), i), (64,)))(
+    a = draw(rlwe_samplers.ternary, 1, shape=(64,))
+    assert np.array_equal(a, draw(rlwe_samplers.ternary, 1, shape=(64,)))
+    assert not np.array_equal(a, draw(rlwe_samplers.ternary, 2, shape=(64,)))
+    batch = jax.vmap(lambda i: rlwe_samplers.ternary(rlwe_samplers.fold_in(seeded_stream(), i), (64,)))(
         jnp.arange(1, 3, dtype=jnp.uint32)
     )
     assert np.array_equal(np.asarray(batch[0]), a)
@@ -152,9 +154,9 @@ def test_combinations_at_the_ends_of_their_ranges():
     for bits in (31, 30, 29, 28, 20):
         moduli = ntt.primes_below(1 << bits, 64, 2)
         count = 12
-        weights = sampling.combination([[q - 1] * count for q in moduli], [q - 1 for q in moduli], moduli)
+        weights = rlwe_samplers.combination([[q - 1] * count for q in moduli], [q - 1 for q in moduli], moduli)
         words = jnp.full((count, 64, 1), (1 << 32) - 1, jnp.uint32)
-        found = np.asarray(sampling.combine(words, weights, ntt.tables(64, moduli), ntt.capacity(moduli)))[..., 0]
+        found = np.asarray(rlwe_samplers.combine(words, weights, ntt.tables(64, moduli), ntt.capacity(moduli)))[..., 0]
         expected = [[(count * ((1 << 32) - 1) * (q - 1) + q - 1) % q] * 64 for q in moduli]
         assert np.array_equal(found, np.asarray(expected, np.uint32))
         assert modular.constants(moduli).q.shape == (2, 1)

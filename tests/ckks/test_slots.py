@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import compact, encryption, ntt, slots
+from fedjax_poisson.ckks import ciphertext_bytes, encryption, ntt, slots
 from fedjax_poisson.randomness.chacha import fold_in, stream
 
 GENERATE = jax.jit(encryption.generate_keys, static_argnums=0)
@@ -101,7 +101,9 @@ def test_the_scale_is_part_of_the_parameters_and_of_what_values_mean():
         np.testing.assert_allclose(slots.decode_slots(params, slots.encode_slots(params, values), 2), values, atol=1e-6)
     twice = slots.decode_slots(ring(2.0**29), slots.encode_slots(ring(2.0**30), values), 2)
     np.testing.assert_allclose(twice, 2 * values, atol=1e-6)
-    assert compact.parameters_fingerprint(ring(2.0**29)) != compact.parameters_fingerprint(ring(2.0**30))
+    assert ciphertext_bytes.parameters_fingerprint(ring(2.0**29)) != ciphertext_bytes.parameters_fingerprint(
+        ring(2.0**30)
+    )
     with pytest.raises(ValueError, match="where integers are packed"):
         dataclasses.replace(ring(), values_per_coefficient=1, field_bits=8, count_bound=1)
     with pytest.raises(ValueError, match="below the modulus"):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import data
-from fedjax_poisson.data.columns import flag_values
-from fedjax_poisson.data.csv_table import canonical, numeric, read_table
+from fedjax_poisson.data.tables.columns import flag_values
+from fedjax_poisson.data.tables.csv_table import canonical, numeric, read_table
 from tests.data.helpers import shared_file
 
 HEADER = "hospital,pid,age,sex,smoker,stage,sick"

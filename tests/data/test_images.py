@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fedjax_poisson import data
-from fedjax_poisson.data.image_files import decode_image
+from fedjax_poisson.data.images.files import decode_image
 from tests.data.helpers import area_under_curve, shared_file
 
 

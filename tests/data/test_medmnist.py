@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import data
-from fedjax_poisson.data.medmnist import FLAGS
+from fedjax_poisson.data.loaders.medmnist import FLAGS
 from tests.data.helpers import shared_file
 
 

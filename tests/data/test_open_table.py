@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import data
-from fedjax_poisson.data import bins
-from fedjax_poisson.data.csv_table import read_table
-from fedjax_poisson.data.open_table import encode_sites, first_bins, read_open, refined_bins
-from fedjax_poisson.data.schema import (
+from fedjax_poisson.data.tables import bins
+from fedjax_poisson.data.tables.csv_table import read_table
+from fedjax_poisson.data.tables.open_table import encode_sites, first_bins, read_open, refined_bins
+from fedjax_poisson.data.tables.schema import (
     MOST_LEVELS,
     Released,
     encode_columns,

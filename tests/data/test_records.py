@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import data
-from fedjax_poisson.data import eicu, mimic
+from fedjax_poisson.data.loaders import eicu, mimic
 from tests.data.helpers import shared_file
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import stats
 
 from fedjax_poisson import data
-from fedjax_poisson.data import xray_acquisition, xray_anatomy, xray_lesions, xray_patient, xray_phantom
-from fedjax_poisson.data.xray_acquisition import SCANNERS, Scanner
+from fedjax_poisson.data.phantom import acquisition, anatomy, lesions, patient, phantom
+from fedjax_poisson.data.phantom.acquisition import SCANNERS, Scanner
 from tests.data.helpers import area_under_curve
 from tests.helpers.stat import assert_moments, chi_square_pvalue
 
@@ -30,7 +30,7 @@ def expected(labels, size=SIZE, seed=0, site=None):
     """Settings, trunk and expected photons of 64 patients: the deterministic part of a picture."""
     n = np.arange(64, dtype=np.int32)
     machines = np.array(list(SCANNERS.values()), np.float32)[n % 6 if site is None else np.full(64, site)]
-    return xray_phantom._expose(np.uint32(seed), n, n, np.asarray(labels, np.int32), machines, size)
+    return phantom._expose(np.uint32(seed), n, n, np.asarray(labels, np.int32), machines, size)
 
 
 # The data set --------------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def expected(labels, size=SIZE, seed=0, site=None):
 def test_the_container_says_what_it_is(sites):
     assert sites.features.shape == (len(sites.labels), SIZE, SIZE, 1) and sites.features.dtype == np.float32
     assert sites.features.min() >= 0 and sites.features.max() <= 1
-    assert sites.site_names == tuple(SCANNERS) and sites.class_names == xray_lesions.CLASSES
+    assert sites.site_names == tuple(SCANNERS) and sites.class_names == lesions.CLASSES
     assert sites.unit == "patient" and len(np.unique(sites.group)) == 6 * 260
     text = data.describe(sites)
     assert "SYNTHETIC" in sites.provenance.source and "no diagnostic claim" in sites.provenance.source
@@ -77,9 +77,9 @@ def test_prevalence_is_each_sites_own(sites):
     labels, place = sites.labels[first], sites.site[first]
     counts = [np.bincount(labels[place == s], minlength=3) for s in range(6)]
     for s in range(6):
-        assert chi_square_pvalue(counts[s], np.array(xray_phantom._PREVALENCE[s])) > 1e-4
+        assert chi_square_pvalue(counts[s], np.array(phantom._PREVALENCE[s])) > 1e-4
     # The twin: the prevalence of a site where disease is rare does not fit the one where it is common.
-    assert chi_square_pvalue(counts[2], np.array(xray_phantom._PREVALENCE[1])) < 1e-4
+    assert chi_square_pvalue(counts[2], np.array(phantom._PREVALENCE[1])) < 1e-4
 
 
 def test_the_seed_decides_everything():
@@ -99,7 +99,7 @@ def test_binary_labels_are_the_same_pictures_with_the_diseases_joined():
 
 
 def test_more_sites_than_six_draw_their_machines_between_the_known_ones():
-    scanners, prevalence = xray_phantom._sites(9, np.random.default_rng(0))
+    scanners, prevalence = phantom._sites(9, np.random.default_rng(0))
     known = np.array(list(SCANNERS.values()))
     drawn = np.array(list(scanners.values()))[6:]
     assert list(scanners)[5:8] == ["F collimated", "G drawn", "H drawn"]
@@ -124,13 +124,13 @@ def test_arguments_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         data.load("xray", **({"patients": 1, "sites": 1, "size": SIZE} | options))
     with pytest.raises(ValueError, match=r"labels run from 0 to 3; expected 0\.\.2"):
-        xray_phantom.render(np.array([0, 3]), np.arange(2), np.zeros(2), list(SCANNERS.values()), size=SIZE)
+        phantom.render(np.array([0, 3]), np.arange(2), np.zeros(2), list(SCANNERS.values()), size=SIZE)
 
 
 def test_every_size_of_data_set_runs_one_program(sites):
-    before = xray_phantom._expose._cache_size()
+    before = phantom._expose._cache_size()
     data.load("xray", patients=7, sites=3, size=SIZE)
-    assert xray_phantom._expose._cache_size() == before
+    assert phantom._expose._cache_size() == before
 
 
 def test_the_gallery_shows_every_site_and_class(tmp_path):
@@ -201,8 +201,8 @@ def test_pixels_tell_the_disease_and_the_border_does_not(sites):
 FLAT = Scanner(1e6, 1.0, 0.0, 0.008, 0.6, 1.2, 1.0, 1.1, 1.1)
 
 
-fluence = jax.jit(xray_acquisition.fluence)
-blur = jax.jit(xray_acquisition._blur)
+fluence = jax.jit(acquisition.fluence)
+blur = jax.jit(acquisition._blur)
 
 
 def light(scanner, water, bone=0.0, trunk=20.0):
@@ -233,13 +233,13 @@ def test_two_energies_harden_the_beam_and_scatter_fills_shadows():
 @pytest.mark.statistical
 def test_counts_are_poisson_at_every_rate_and_a_near_law_is_told_apart():
     generator = np.random.default_rng(7)
-    few = xray_acquisition.count_photons(np.full(20000, 7.3, np.float32), generator)
+    few = acquisition.count_photons(np.full(20000, 7.3, np.float32), generator)
     assert few.dtype == np.float32
     support = np.arange(40)
     law, wrong = stats.poisson.pmf(support, 7.3), stats.poisson.pmf(support, 7.3 * 1.03)
     counts = np.bincount(few.astype(int), minlength=40)
     assert chi_square_pvalue(counts, law) > 1e-4 and chi_square_pvalue(counts, wrong) < 1e-4
-    many = xray_acquisition.count_photons(np.full(200000, 3e6, np.float32), generator)
+    many = acquisition.count_photons(np.full(200000, 3e6, np.float32), generator)
     assert_moments(many, 3e6, 3e6, kurtosis=0.0)
     with pytest.raises(AssertionError, match="variance"):
         assert_moments(many, 3e6, 3e6 * 0.95)
@@ -251,7 +251,7 @@ def test_denser_is_brighter_and_the_field_is_dark_outside():
     counts = np.tile(np.geomspace(4e6, 10, SIZE, dtype=np.float32), (64, SIZE, 1))
     settings = [FLAT, FLAT._replace(field_x=0.9), FLAT._replace(gamma=1.3)]
     stacked = Scanner(*np.array([settings[min(i, 2)] for i in range(64)], np.float32).T)
-    whole, narrow, dark = np.asarray(xray_phantom._develop(stacked, counts, np.full(64, 20, np.float32)))[:3]
+    whole, narrow, dark = np.asarray(phantom._develop(stacked, counts, np.full(64, 20, np.float32)))[:3]
     assert (np.diff(whole[5]) >= -1e-6).all() and whole[5, 0] < 0.1 and whole[5, -1] > 0.9
     assert not narrow[:, :1].any() and not narrow[:, -1:].any()
     np.testing.assert_array_equal(narrow[:, 2:-2], whole[:, 2:-2])
@@ -275,10 +275,10 @@ def test_blur_is_a_gaussian_that_loses_nothing():
 def chests():
     def one(key):
         who, how = jax.random.split(key)
-        patient, pose = xray_patient.draw_anatomy(who), xray_patient.draw_pose(how)
-        x, y = xray_anatomy.grid(pose, SIZE)
-        view = xray_anatomy.chest(patient, pose, x, y, 2 / SIZE)
-        return view, xray_anatomy.depths(view, jnp.zeros_like(x)), xray_anatomy.depths(view, jnp.ones_like(x))
+        body, pose = patient.draw_anatomy(who), patient.draw_pose(how)
+        x, y = anatomy.grid(pose, SIZE)
+        view = anatomy.chest(body, pose, x, y, 2 / SIZE)
+        return view, anatomy.depths(view, jnp.zeros_like(x)), anatomy.depths(view, jnp.ones_like(x))
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), 200)))
 
@@ -310,7 +310,7 @@ def test_there_are_two_lungs_beside_a_dense_middle(chests):
 
 def test_the_wave_is_smooth_periodic_and_within_one():
     t = np.linspace(-2, 2, 401, dtype=np.float32)
-    wave = jax.jit(xray_anatomy.wave)
+    wave = jax.jit(anatomy.wave)
     found = np.asarray(wave(t))
     np.testing.assert_allclose(found, np.sin(2 * np.pi * np.asarray(t)), atol=0.061)
     np.testing.assert_allclose(np.asarray(wave(t + 1)), found, atol=1e-5)

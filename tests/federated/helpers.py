@@ -7,7 +7,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.ckks import Aggregator, aggregator
+from fedjax_poisson.aggregation import Aggregator, aggregator
 from fedjax_poisson.federated import Records
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.clipping import GRID_BITS

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from fedjax_poisson import accounting, federated, models
-from fedjax_poisson.ckks import RoundRefused
+from fedjax_poisson.aggregation import RoundRefused
 from fedjax_poisson.federated.charging import UnaccountedWarning
 from fedjax_poisson.mechanisms import experimental, poisson_embedding
 from tests.federated import helpers

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from fedjax_poisson import ckks, federated, models
+from fedjax_poisson import aggregation, federated, models
 from fedjax_poisson.mechanisms import gaussian, poisson_embedding
 from tests.federated import helpers
 
@@ -26,7 +26,7 @@ LOGISTIC = models.logistic()
 
 def _plain(mechanism: Any = RECORDS, **more: Any) -> Any:
     settings = dict(count_bound=mechanism.count_bound(SENDERS, SIZE), senders=SENDERS, size=SIZE)
-    return ckks.aggregator("plain", **{**settings, **more})
+    return aggregation.aggregator("plain", **{**settings, **more})
 
 
 def _fedsgd(model: Any = LOGISTIC, **more: Any) -> Any:

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from fedjax_poisson import accounting, federated, models
-from fedjax_poisson.ckks import RoundRefused, aggregator
+from fedjax_poisson.aggregation import RoundRefused, aggregator
 from fedjax_poisson.mechanisms import gaussian, poisson_embedding, single_channel
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded

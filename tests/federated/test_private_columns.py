@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.data.bins import BUCKETS, LINEAR, OCTAVES, linear_bins, octave_bins, text_buckets
-from fedjax_poisson.data.schema import MOST_LEVELS, ColumnSpec, Schema
+from fedjax_poisson.data.tables.bins import BUCKETS, LINEAR, OCTAVES, linear_bins, octave_bins, text_buckets
+from fedjax_poisson.data.tables.schema import MOST_LEVELS, ColumnSpec, Schema
 from fedjax_poisson.federated.histogram import histogram_grids, private_histogram
 from fedjax_poisson.federated.noisy_histogram import find_interval, find_levels, runs_of, significance
 from fedjax_poisson.federated.private_columns import refine, released_from_counts

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson import ckks, randomness
-from fedjax_poisson.experiment import evaluate
+from fedjax_poisson import aggregation, randomness
 from fedjax_poisson.federated import private_scores as scores
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms import poisson_embedding
+from fedjax_poisson.runs import evaluation
 
 NAMES = ("north", "south", "west")
 
@@ -36,7 +36,7 @@ def _mechanism(dark: float):  # type: ignore[no-untyped-def]
 
 def _released(chance: jax.Array, cohort: Records, dark: float, seed: int = 1) -> tuple[np.ndarray, float]:
     mechanism, size = _mechanism(dark), scores.score_dimension(3)
-    aggregator = ckks.aggregator("plain", count_bound=mechanism.count_bound(3, size), senders=3, size=size)
+    aggregator = aggregation.aggregator("plain", count_bound=mechanism.count_bound(3, size), senders=3, size=size)
     total, _ = scores.private_scores(
         chance, cohort, mechanism=mechanism, aggregator=aggregator, stream=randomness.stream(seed)
     )
@@ -47,7 +47,7 @@ def _truth(chance: jax.Array, cohort: Records) -> dict[str, object]:
     """The same scores from the records, probabilities rounded to the middle of their bins."""
     middle = (np.minimum(np.floor(np.asarray(chance) * scores.BINS), scores.BINS - 1) + 0.5) / scores.BINS
     logits = np.log(middle / (1 - middle))
-    found: dict[str, object] = evaluate.scores(logits, np.asarray(cohort.labels, int), np.asarray(cohort.mask), NAMES)
+    found: dict[str, object] = evaluation.scores(logits, np.asarray(cohort.labels, int), np.asarray(cohort.mask), NAMES)
     return found
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.ckks import Aggregator, RoundRefused
+from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated import private_sum
 from fedjax_poisson.mechanisms import gaussian
 from fedjax_poisson.randomness import Stream, fold_in

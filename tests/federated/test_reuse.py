@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from fedjax_poisson import federated, models
-from fedjax_poisson.ckks import RoundRefused
+from fedjax_poisson.aggregation import RoundRefused
 from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.reuse import fingerprint
 from tests.federated import helpers

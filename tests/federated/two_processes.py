@@ -22,8 +22,8 @@ import optax
 
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, federated, models
-from fedjax_poisson.experiment import checkpoint
 from fedjax_poisson.randomness import fold_in
+from fedjax_poisson.runs import checkpoints
 
 CLIENTS, RECORDS, FEATURES = 12, 4, 5
 DELTA, EPSILON = 1e-5, 1e4
@@ -49,7 +49,7 @@ def train(folder: Path, rounds: int, mesh: Any, *, first: bool = True, dies_at: 
     root = federated.shared_stream(7)
     size = FEATURES + 1
     mechanism = fp.poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=200.0, modulation=0.05)
-    aggregator = fp.ckks.aggregator(
+    aggregator = fp.aggregator(
         "device", count_bound=mechanism.count_bound(CLIENTS, size), senders=CLIENTS, stream=fold_in(root, "keys")
     )
     population = federated.make_population(x.view(Mortal), y, on_device=False)
@@ -74,7 +74,7 @@ def train(folder: Path, rounds: int, mesh: Any, *, first: bool = True, dies_at: 
     state = algorithm.init(jax.random.key(0))
     saved = folder / "latest.npz"
     if saved.exists():
-        state, _ = checkpoint.load_tree(saved, jax.tree.map(np.asarray, state))
+        state, _ = checkpoints.load_tree(saved, jax.tree.map(np.asarray, state))
     for number in range(int(np.asarray(state.server.round)) + 1, rounds + 1):
 
         def gate(number: int = number) -> None:
@@ -91,7 +91,7 @@ def train(folder: Path, rounds: int, mesh: Any, *, first: bool = True, dies_at: 
             print(f"RoundLost: {lost}", flush=True)
             os._exit(3)  # the coordination service cannot be left in good order any more
         if first:
-            checkpoint.save_tree(saved, jax.tree.map(np.asarray, state))
+            checkpoints.save_tree(saved, jax.tree.map(np.asarray, state))
     if ledger is not None:
         print("ledger", [row.label for row in ledger.rows()], flush=True)
         ledger.close()

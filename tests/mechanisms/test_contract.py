@@ -211,7 +211,7 @@ def test_wrong_parameters_are_refused(arguments: dict[str, float], words: str) -
 
 
 def test_real_valued_mechanisms_are_never_summed_under_encryption(mechanism, stream) -> None:
-    aggregator = fp.ckks.aggregator("plain", count_bound=1000, senders=2)
+    aggregator = fp.aggregator("plain", count_bound=1000, senders=2)
     if not mechanism.facts.integer:
         with pytest.raises(ValueError, match="does not send integers"):
             fp.federated.private_sum(mechanism, aggregator, jnp.zeros((2, SIZE), jnp.int32), stream)

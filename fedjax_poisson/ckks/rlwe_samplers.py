@@ -1,0 +1,232 @@
+"""The three laws of RLWE encryption drawn from ChaCha20 streams: ternary, centred binomial, uniform residues.
+
+Each sampler has a fixed number of random words and no branch, so it runs under jit, vmap and scan and gives the same numbers on every device.
+Centred binomials are exact. The other two reduce a random integer of b bits modulo m: of the 2^b integers r = 2^b mod m classes get one more than the other
+m - r, so the law of the result is within total variation r (m - r) / (m 2^b) <= m / 2^(b + 2) of uniform. The bounds are stated with each function, for one
+draw and for a whole vector.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson.ckks import modular, noise_bound, ntt
+from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, fold_in, word_tiles
+from fedjax_poisson.randomness.wide import upper_product
+
+__all__ = [
+    "Combination",
+    "Stream",
+    "bits",
+    "centred_binomial",
+    "combination",
+    "combine",
+    "error_pair",
+    "fold_in",
+    "random_words",
+    "ternary",
+    "uniform_combination",
+    "uniform_residues",
+    "uniform_words",
+]
+
+TRITS = 16
+_TRIT_MODULUS = 3**TRITS
+_TRIT_WORDS = 4
+UNIFORM_SLACK_BITS = (
+    92  # total variation 2^-94 a coefficient, 2^-64 for 2^30 of them: the longest vector that parameters are stated for
+)
+TILE_BLOCKS = 256
+
+
+def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform random words in an order that is cheap to produce tile by tile: [tiles, 16, lanes], cut to the shape.
+
+    The same numbers as `bits`, in the order in which a CPU makes them: nothing is moved afterwards.
+
+    Args:
+        stream: Consumed by this call.
+        shape: Shape of the answer.
+
+    Returns:
+        uint32 of that shape.
+    """
+    count = math.prod(shape)
+    blocks = -(-count // BLOCK_WORDS)
+    lanes = min(blocks, TILE_BLOCKS)
+    return word_tiles(stream, -(-blocks // lanes), lanes).reshape(-1)[:count].reshape(shape)
+
+
+def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform values of {-1, 0, 1}.
+
+    Sixteen values are the base-3 digits of one 128-bit random integer modulo 3^16: total variation at most
+    3^16 / 2^130 < 2^-104 for the sixteen, 2^-78 for 2^30 values.
+
+    Args:
+        stream: Consumed by this call.
+        shape: Shape of the answer.
+
+    Returns:
+        int32 of that shape.
+    """
+    size = math.prod(shape)
+    blocks = -(-size // TRITS)
+    words = random_words(stream, (_TRIT_WORDS, blocks))
+    x = jax.lax.optimization_barrier(
+        _modulo(words, _TRIT_MODULUS)
+    )  # sixteen digits share it: not to be computed for each
+    digits = jax.lax.bitcast_convert_type(base_three_digits(x), jnp.int32) - jnp.int32(1)
+    return digits.reshape(-1)[:size].reshape(shape)
+
+
+def base_three_digits(x: jax.Array) -> jax.Array:
+    """The sixteen base-3 digits of uint32 [n] below 3^16, lowest first: uint32 [16, n].
+
+    floor(x / 3^j) = mulhi(x, m_j) >> s_j with m_j = ceil(2^(32 + s_j) / 3^j) and s_j = floor(log2 3^j): m_j exceeds the true ratio by less
+    than one, so the product by less than x / 2^(32 + s_j) < 2^(-6 - s_j) <= 2^-5 / 3^j, not enough to reach the next integer.
+    """
+    shifts = [(3**j).bit_length() - 1 for j in range(TRITS + 1)]
+    # The factor 2^32 of j = 0 is one too large for a word: that row is x itself.
+    factors = np.asarray([min(-(-(1 << (32 + s)) // 3**j), (1 << 32) - 1) for j, s in enumerate(shifts)], np.uint32)
+    factors, shift = factors[:, None], np.asarray(shifts, np.uint32)[:, None]
+    first = np.arange(TRITS)[:, None] == 0
+    quotients = upper_product(x[None], jnp.asarray(factors[:-1])) >> shift[:-1]
+    lower = jnp.where(first, x[None], quotients)
+    upper = upper_product(x[None], jnp.asarray(factors[1:])) >> shift[1:]
+    return lower - upper * jnp.uint32(3)
+
+
+def _modulo(words: jax.Array, m: int) -> jax.Array:
+    """The integers sum words[i] 2^(32 i) modulo m < 2^28, words uint32 [W, n], W <= 7, to uint32 [n] in [0, m)."""
+    q, ratio = jnp.uint32(m), jnp.uint32((1 << 32) // m)
+    total = modular.barrett(words[0], q, ratio, upper=upper_product)
+    for i in range(1, words.shape[0]):
+        weight = (1 << 32 * i) % m
+        total = total + modular.multiply_shoup(
+            words[i], jnp.uint32(weight), jnp.uint32((weight << 32) // m), q, upper=upper_product
+        )
+    return modular.reduce_once(modular.barrett(total, q, ratio, upper=upper_product), q)
+
+
+def centred_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
+    """Centred binomial errors: the difference of two sums of 21 fair bits (variance 10.5, |e| <= 21), exact.
+
+    Args:
+        stream: Consumed by this call.
+        shape: Shape of the answer; two errors share three random words, so the words are used best if the first axis is even.
+
+    Returns:
+        int32 of that shape.
+    """
+    size = math.prod(shape)
+    pairs = -(-size // 2)
+    first, second = error_pair(random_words(stream, (3, pairs)))
+    return jnp.concatenate([first, second])[:size].reshape(shape)
+
+
+def error_pair(words: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two centred binomial errors out of 84 of 96 random bits: uint32 [3, ...] to two int32 [...]."""
+    pairs = noise_bound.ERROR_PAIRS
+    low = jnp.uint32((1 << pairs) - 1)
+    rest = pairs - (32 - pairs)  # bits of the second error's halves that come from the third word
+    mask = jnp.uint32((1 << rest) - 1)
+    count = jax.lax.population_count
+    a, b, c = words[0], words[1], words[2]
+    first = count(a & low) - count(b & low)
+    shift = jnp.uint32(pairs)
+    second = count(((a >> shift) << jnp.uint32(rest)) | (c & mask)) - count(
+        ((b >> shift) << jnp.uint32(rest)) | ((c >> jnp.uint32(rest)) & mask)
+    )
+    return jax.lax.bitcast_convert_type(first, jnp.int32), jax.lax.bitcast_convert_type(second, jnp.int32)
+
+
+def uniform_words(modulus_bits: int) -> int:
+    """Random words for one integer that is uniform modulo a Q of `modulus_bits` bits up to total variation 2^-94."""
+    return -(-(modulus_bits + UNIFORM_SLACK_BITS) // 32)
+
+
+def uniform_residues(stream: Stream, shape: tuple[int, ...], moduli: tuple[int, ...]) -> jax.Array:
+    """Residues of integers uniform modulo Q, the product of the moduli: uniform and independent over the limbs.
+
+    One integer X of b >= log2 Q + 92 random bits is reduced modulo each prime. By the Chinese remainder theorem the residues determine X mod Q, whose
+    law is within total variation Q / 2^(b + 2) <= 2^-94 of uniform, for each coefficient; over a vector of up to 2^30 coefficients that adds up to at most
+    2^-64. (Rejection would need log2 Q bits and spare words for every group of lanes; on a CPU the sorting out costs what the words would have.)
+
+    Args:
+        stream: Consumed by this call.
+        shape: (..., N).
+        moduli: The L primes.
+
+    Returns:
+        uint32 [..., L, N], residues in [0, q).
+    """
+    words = random_words(stream, (uniform_words(math.prod(moduli).bit_length()), *shape))
+    combination = uniform_combination(moduli)
+    return combine(words[..., None], combination, ntt.tables(shape[-1], moduli), ntt.capacity(moduli))[..., 0]
+
+
+class Combination(NamedTuple):
+    """Constants of a fixed linear combination of words modulo each prime.
+
+    Attributes:
+        weights: uint32 [L, W], the weight of each word, in [0, q).
+        quotients: uint32 [L, W], their Shoup companions.
+        offset: uint32 [L, 1], a constant to add, in [0, q).
+    """
+
+    weights: np.ndarray
+    quotients: np.ndarray
+    offset: np.ndarray
+
+
+def combination(weights: list[list[int]], offset: list[int], moduli: tuple[int, ...]) -> Combination:
+    """The record of a linear combination: weights[l][i] of word i modulo q_l, and an offset for each modulus."""
+    w = np.asarray(weights, np.uint32)
+    return Combination(
+        w, modular.shoup_quotient(w, modular.constants(moduli).q), np.asarray(offset, np.uint32)[:, None]
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def uniform_combination(moduli: tuple[int, ...]) -> Combination:
+    """Words to the integer sum words[i] 2^(32 i) modulo each prime."""
+    count = uniform_words(math.prod(moduli).bit_length())
+    return combination([[(1 << 32 * i) % q for i in range(count)] for q in moduli], [0] * len(moduli), moduli)
+
+
+def combine(words: jax.Array, weights: Combination, table: ntt.NttTables, capacity: int) -> jax.Array:
+    """Offset plus the sum of words[i] weights[l, i], modulo each prime, summed lazily.
+
+    Args:
+        words: Any uint32 [W, ..., N, B].
+        weights: The combination, host arrays or traced slices along the limb axis.
+        table: The moduli (`q` and `ratio` are used), sliced likewise.
+        capacity: `ntt.capacity` of the moduli.
+
+    Returns:
+        uint32 [..., L, N, B] in [0, q).
+    """
+    rank = words.ndim
+
+    def column(constant: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.asarray(constant).reshape((1,) * (rank - 3) + (-1, 1, 1))
+
+    q, ratio = column(table.q), column(table.ratio)
+    total, bound = column(weights.offset), 1
+    for i in range(words.shape[0]):
+        term = modular.multiply_shoup(
+            words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q
+        )
+        if bound + 2 > capacity:
+            total, bound = modular.barrett(total, q, ratio), 2
+            if bound + 2 > capacity:  # 31-bit primes have room for two canonical residues only
+                total, term, bound = modular.reduce_once(total, q), modular.reduce_once(term, q), 0
+        total, bound = total + term, bound + 2
+    return modular.reduce_once(modular.barrett(total, q, ratio), q)

@@ -1,0 +1,1 @@
+"""Named data sets, one module a source: what ships with the package, and what users download themselves."""

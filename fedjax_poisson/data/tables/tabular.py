@@ -1,0 +1,348 @@
+"""A user's own table as `Sites`: one delimited text file, one line for each record, one column that names the site."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fedjax_poisson.data.blocks import join
+from fedjax_poisson.data.layout import Layout, lay_out, table_sites
+from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values
+from fedjax_poisson.data.tables.csv_table import Table, canonical, line_list, listed, read_table
+from fedjax_poisson.data.tables.declarations import check_positive, check_table_arguments, checked_levels
+from fedjax_poisson.data.tables.remedies import option
+from fedjax_poisson.data.tables.suspicion import label_copies, refuse_constants, refuse_spellings
+from fedjax_poisson.data.tables.warnings import learned_facts, people_warnings, split_warnings
+
+Bounds = Mapping[str, tuple[float, float] | FromData] | FromData
+Levels = Mapping[str, Sequence[str] | FromData] | FromData | None
+_Declaration = TypeVar("_Declaration")
+_Word = TypeVar("_Word", bound=str)
+
+
+def from_csv(
+    path: str | os.PathLike[str],
+    *,
+    label: str,
+    site: str,
+    patient: str | None = None,
+    positive: str | Sequence[str] | None = None,
+    categorical: Levels = None,
+    bounds: Bounds = "from_data",
+    missing: Missing = "impute",
+    fill: Mapping[str, float] | None = None,
+    drop: Sequence[str] = (),
+    sites_per_patient: int = 1,
+    min_site_records: int = 20,
+    test_fraction: float = 0.34,
+    split_seed: int = 0,
+    delimiter: str | None = None,
+    encoding: str = "utf-8-sig",
+) -> Sites:
+    """Read a table with a binary label and a site column.
+
+    Columns that are neither label, site nor patient become features: numbers as they are, yes/no columns as 0/1, other
+    text one-hot over its levels. What is not declared and had to be looked up in the records (ranges of numbers by
+    default, levels only on request) is listed in `Sites.uncovered`: no epsilon covers such facts. The kind of
+    each column (number, yes/no, text) is taken to be public, as its name is.
+
+    Args:
+        path: The file: comma, semicolon, tab or bar separated, UTF-8, header line first; `.gz` is unpacked.
+        label: Column of the label.
+        site: Column that says where a record is from.
+        patient: Column that says whose record it is. With it the patient is the privacy unit and is never split between
+            training and test; without it the record is.
+        positive: The label value (or values) that count as 1; needed unless the label is 0/1, true/false or yes/no.
+        categorical: Levels of text columns, `{"sex": ["F", "M"]}`; the level "other" collects undeclared values, the
+            level "missing" takes missing ones. A column's `"from_data"` (or `"from_data"` for all) takes the levels
+            from the records, which is not private.
+        bounds: Public ranges of numeric columns, `{"age": (0, 110)}`; every number needs one, or `"from_data"` in its
+            place. The default `"from_data"` takes all ranges from the training records, which is not private.
+        missing: "impute" sets a missing number to `fill`, else to the middle of its declared range (the training median
+            if the range is from the data), a missing flag to 0 and a missing category to no level; "indicate" does so
+            and adds a 0/1 feature `<column>_missing` for every column; "drop" leaves out records with a missing value;
+            "refuse" stops at the first.
+        fill: Values for missing numbers by column.
+        drop: Columns to leave out.
+        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+            (`splitting.check_sites_per_patient` says what each costs).
+        min_site_records: Sites with fewer records are merged into the site "other".
+        test_fraction: Fraction of each site's patients held out.
+        split_seed: Seed of that split.
+        delimiter: Field separator, found from the header if None.
+        encoding: Text encoding of the file.
+
+    Returns:
+        The records, sites in the order of their names.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An argument has the wrong type, a column does not exist, the label is not binary, a site, label or patient
+            is missing, a value is outside its declared levels, a column is an identifier, a date, constant or a copy of the
+            label, or the file is malformed; the message names column, line and remedy.
+    """
+    check_positive(positive)
+    check_table_arguments(
+        label=label,
+        site=site,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        drop=drop,
+        sites_per_patient=sites_per_patient,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+    )
+    table = read_table(path, delimiter=delimiter, encoding=encoding)
+    columns = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
+    table, dropped = without_gaps(table, [label, *columns], missing)
+    labels, class_names, coded = binary_label(table, label, positive)
+    return table_records(
+        table,
+        columns,
+        labels,
+        class_names,
+        site=site,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        sites_per_patient=sites_per_patient,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        notes=[*dropped, *coded],
+    )
+
+
+def table_records(
+    table: Table,
+    columns: Sequence[str],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    site: str,
+    patient: str | None,
+    categorical: Levels,
+    bounds: Bounds,
+    missing: Missing,
+    fill: Mapping[str, float] | None,
+    sites_per_patient: int,
+    min_site_records: int,
+    test_fraction: float,
+    split_seed: int,
+    notes: Sequence[str],
+) -> Sites:
+    """Records of a table whose labels are known, int32 `[n]`; the other arguments are those of `from_csv`."""
+    layout, places, people = table_layout(
+        table,
+        labels,
+        site,
+        patient,
+        min_site_records=min_site_records,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        sites_per_patient=sites_per_patient,
+    )
+    parts = [
+        column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ",")
+        for name in columns
+    ]
+    warnings = [*split_warnings(table.path, labels, layout), *people_warnings(people, len(set(places)))]
+    warnings += label_copies(parts, labels)
+    levels = checked_levels(categorical)
+    block = join(
+        [
+            encode(
+                column,
+                levels=declared_for(levels, column.name),
+                bounds=declared_for(bounds, column.name),
+                missing=missing,
+                fill=(fill or {}).get(column.name),
+            )
+            for column in parts
+        ]
+    )
+    refuse_constants([column for column in parts if not _speaks_of(column, (categorical, bounds), missing)])
+    return table_sites(
+        block,
+        labels,
+        layout,
+        class_names=class_names,
+        name=os.path.basename(table.path),
+        source=table.path,
+        notes=notes,
+        warnings=[*block.warnings, *warnings],
+        uncovered=learned_facts(block.learned),
+        identity=table_identity(table),
+    )
+
+
+def table_layout(
+    table: Table, labels: np.ndarray, site: str, patient: str | None, **how: Any
+) -> tuple[Layout, list[str], list[str] | None]:
+    """Sites, patients and split of a table, and the names that they were made from.
+
+    Args:
+        table: Its text.
+        labels: int32 `[n]`.
+        site: Column of the site.
+        patient: Column of the patient, or None.
+        **how: `lay_out`'s keywords.
+
+    Raises:
+        ValueError: A site or patient is missing, or a site is spelt in two ways; or as in `lay_out`.
+    """
+    refuse_missing(table, site, "site", "name every record's site")
+    if patient is not None:
+        refuse_missing(table, patient, "patient", "give every record a patient")
+    places = [canonical(text) for text in table.columns[site]]
+    people = None if patient is None else [canonical(text) for text in table.columns[patient]]
+    refuse_spellings(table.path, "site", places, table.lines)
+    return lay_out(labels, places, people, source=table.path, **how), places, people
+
+
+def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing: Missing) -> bool:
+    """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
+    declared = any(declared_for(each, column.name) not in (None, "from_data") for each in declarations)
+    return declared or (missing == "indicate" and bool(column.missing.any()))
+
+
+def feature_columns(
+    table: Table,
+    label: str,
+    site: str,
+    patient: str | None,
+    drop: Sequence[str],
+    categorical: Mapping[str, Any] | str | None,
+    bounds: Mapping[str, Any] | str | None,
+    fill: Mapping[str, float] | None,
+    **others: str,
+) -> list[str]:
+    """The columns to learn from: all that have no role and are not dropped; `others` are further roles.
+
+    Raises:
+        ValueError: A named column does not exist, or a declaration contradicts its role.
+    """
+    roles = {"label": label, "site": site, **others} | ({} if patient is None else {"patient": patient})
+    for role, name in roles.items():
+        table.column(name, role)
+    if len(set(roles.values())) < len(roles):
+        given = ", ".join(f"{role} {name!r}" for role, name in roles.items())
+        raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {given}")
+    role_of = {name: role for role, name in roles.items()}
+    for name in drop:
+        table.column(name, "drop")
+        if name in role_of:
+            raise ValueError(
+                f"{table.path}: drop names the column {name!r}, which is the {role_of[name]}; name it once"
+            )
+    unused = {*role_of, *drop}
+    columns = [name for name in table.columns if name not in unused]
+    if not columns:
+        raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
+    for role, declared in (("categorical", categorical), ("bounds", bounds), ("fill", fill)):
+        for name in declared if isinstance(declared, Mapping) else ():
+            table.column(name, role)
+            if name in unused:
+                what = f"is the {role_of[name]}" if name in role_of else "is dropped"
+                raise ValueError(f"{role} names the column {name!r}, which {what}; leave it out of {role}")
+    both = set(categorical if isinstance(categorical, Mapping) else ()) & set(
+        bounds if isinstance(bounds, Mapping) else ()
+    )
+    if both:
+        raise ValueError(
+            f"declared both as categorical and with bounds: {', '.join(sorted(both))}; a column is one or the other"
+        )
+    return columns
+
+
+def declared_for(declared: Mapping[str, _Declaration] | _Word | None, name: str) -> _Declaration | _Word | None:
+    """What a user said about one column: an entry of the mapping, or the word that stands for all columns."""
+    return declared.get(name) if isinstance(declared, Mapping) else declared
+
+
+def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[Table, list[str]]:
+    """Apply the policies that look at whole records: "drop" and "refuse"."""
+    if missing not in ("drop", "refuse"):
+        return table, []
+    kept = []
+    for row, line in enumerate(table.lines):
+        gaps = [name for name in names if table.columns[name][row] == ""]
+        if gaps and missing == "refuse":
+            raise ValueError(
+                f"{table.path}, line {line}: no value in {', '.join(gaps)}; "
+                f"fill it in, or take another policy: {option('missing', 'impute')}, 'indicate' or 'drop'"
+            )
+        if not gaps:
+            kept.append(row)
+    if not kept:
+        raise ValueError(
+            f"{table.path}: every record has a missing value, so 'drop' leaves none; use {option('missing', 'impute')}"
+        )
+    columns = {name: [values[row] for row in kept] for name, values in table.columns.items()}
+    count = len(table.lines) - len(kept)
+    notes = [f"{count} of {len(table.lines)} records with a missing value dropped"] if count else []
+    return table._replace(columns=columns, lines=[table.lines[row] for row in kept]), notes
+
+
+def binary_label(
+    table: Table, label: str, positive: str | Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, str], list[str]]:
+    """Labels int32 `[n]` of 0 and 1, the names of the two classes, and notes on how they were coded."""
+    refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
+    texts = [canonical(text) for text in table.columns[label]]
+    seen = sorted(set(texts))
+    refuse_spellings(table.path, "label", texts, table.lines)
+    if positive is None:
+        flags = flag_values(texts)
+        if flags is None:
+            counts = collections.Counter(texts)
+            rare = min(seen, key=lambda text: counts[text])
+            lines = [line for line, text in zip(table.lines, texts, strict=True) if text == rare]
+            where = f" ({rare!r} is on {line_list(lines)})" if len(lines) <= 5 else ""
+            raise ValueError(
+                f"{table.path}: the label {label!r} is not binary: it has {len(seen)} values, {', '.join(seen[:8])}"
+                f"{', ...' if len(seen) > 8 else ''}{where}. "
+                f"Say which count as 1, for example {option('positive', seen[-1])}"
+            )
+        labels = np.array(flags).astype(np.int32)
+        names, note = (f"{label}=0", f"{label}=1"), []
+    else:
+        wanted = [canonical(value) for value in ([positive] if isinstance(positive, str) else positive)]
+        unknown = [value for value in wanted if value not in seen]
+        if unknown:
+            raise ValueError(
+                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {listed(seen)}"
+            )
+        labels = np.isin(texts, wanted).astype(np.int32)
+        names = (f"{label} other", f"{label}={'|'.join(wanted)}")
+        note = [f"label 1 = {label} in ({', '.join(wanted)}), 0 = any other value"]
+    if labels.min() == labels.max():
+        raise ValueError(
+            f"{table.path}: every record has the same label ({labels[0]}), so there is nothing to learn; bring records of both kinds"
+        )
+    return labels, names, note
+
+
+def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
+    """Refuse a column with a missing value, with the lines where it is missing."""
+    lines = [line for line, text in zip(table.lines, table.columns[name], strict=True) if text == ""]
+    if lines:
+        raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
+
+
+def table_identity(table: Table) -> str:
+    """What names a table on a ledger: its file's name and the names of its columns, whatever part they play in a run."""
+    columns = "\n".join(sorted(table.columns))
+    return f"{os.path.basename(table.path)}, {len(table.columns)} columns {hashlib.sha256(columns.encode()).hexdigest()[:12]}"

@@ -1,0 +1,74 @@
+"""What a user must hear about a table that is taken: facts that were read from it, and what its sites and split cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedjax_poisson.data.layout import Layout
+from fedjax_poisson.data.tables.remedies import declare_bounds, declare_levels, option
+from fedjax_poisson.data.tables.suspicion import spelling_groups
+
+
+def learned_facts(learned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each kind of fact that was taken from the records (`Block.learned`), with the declaration that would replace it (`Sites.uncovered`)."""
+    how = {
+        "bounds": ("ranges of numbers", declare_bounds("age", 0, 110)),
+        "categorical": ("levels of text columns", declare_levels("sex", ["F", "M"])),
+        "fill": ("values for missing numbers", "[fill] age = 60 in a TOML file (fill={'age': 60} in Python)"),
+    }
+    found = []
+    for argument, (words, example) in how.items():
+        facts = [fact for kind, fact in learned if kind == argument]
+        if facts:
+            more = f" and of {len(facts) - 40} more columns" if len(facts) > 40 else ""
+            found.append(
+                (
+                    f"{words} were taken from the records: {', '.join(facts[:40])}{more}",
+                    f"values that are public whatever the records are, such as {example}",
+                )
+            )
+    return found
+
+
+def split_warnings(path: str, labels: np.ndarray, layout: Layout) -> list[str]:
+    """Refuse a training set of one label, and say what no test record can show.
+
+    Args:
+        path: The file, for messages.
+        labels: int32 `[n]` of 0 and 1.
+        layout: Sites and split.
+
+    Raises:
+        ValueError: All training records have the same label.
+    """
+    fit, held_out = labels[layout.train], labels[~layout.train]
+    if len(fit) == 0 or fit.min() == fit.max():
+        raise ValueError(
+            f"{path}: all training records have the same label, so nothing can be learned; bring more records, or hold out fewer: "
+            + option("test_fraction", 0.2)
+        )
+    if len(held_out) == 0:
+        return ["no record is held out for testing, so nothing says how good the model is"]
+    found = ["all test records have the same label, so an AUC is not defined"] * bool(held_out.min() == held_out.max())
+    for side, what in (
+        (layout.train, "training record, so it sends noise alone"),
+        (~layout.train, "test record, so nothing says how good the model is there"),
+    ):
+        counts = np.bincount(layout.site[side], minlength=len(layout.site_names))
+        found += [f"the site {layout.site_names[s]} has no {what}" for s in np.flatnonzero(counts == 0)]
+    return found
+
+
+def people_warnings(people: Sequence[str] | None, sites: int) -> list[str]:
+    """What weakens a claim about people: one site only, or patients whose names differ in spelling only."""
+    found = ["all records are from one site: nothing is federated, and a sum over one site hides nothing"] * (
+        sites == 1
+    )
+    if people is not None and spelling_groups(people):
+        found.append(
+            "some names of patients differ by case, spaces or leading zeros only: if they are the same people, each is protected "
+            "less than stated; write one of them everywhere"
+        )
+    return found

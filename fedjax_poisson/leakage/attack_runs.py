@@ -1,0 +1,247 @@
+"""Membership, the audits and site attribution, each with the settings of a finished run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson import accounting, attacks
+from fedjax_poisson.attacks import membership as membership_lib
+from fedjax_poisson.attacks.shadow import Trainer
+from fedjax_poisson.federated import Records, records
+from fedjax_poisson.leakage.finished_run import Attacked, Report, Sizes, Unattackable, box
+from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
+from fedjax_poisson.randomness import fold_in, stream
+from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, initial_state, learned_model
+
+_BATCH = 256  # pictures evaluated at once
+_FLOATS = 2**25  # floats of gradients that shadows hold at once: 128 MB
+
+
+class Shadows(NamedTuple):
+    """Shadow trainings of the run's recipe.
+
+    Attributes:
+      confidence: float64 `[M, V]`, logit-scaled confidence in each unit (mean over its records).
+      member: bool `[M, V]`.
+      accuracy: pooled accuracy of each shadow on the run's test records, `[M]`.
+    """
+
+    confidence: np.ndarray
+    member: np.ndarray
+    accuracy: np.ndarray
+
+
+def shadows(run: Attacked, count: int, trainer: Trainer | None = None, *, seed: int = 0) -> Shadows:
+    """Train on random halves of the units, by the run's own recipe or by another trainer.
+
+    Args:
+      run: the run.
+      count: M.
+      trainer: of member vectors `[S * n]` over coins (`attacks.private_trainer`); None for the run's recipe.
+      seed: of the halves and of the trainings' keys; the noise comes from the operating system.
+    """
+    setting, config = run.setting, run.setting.config
+    units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
+    member = attacks.balanced_memberships(count, len(units.coin), seed)
+    everybody = np.zeros((count, run.cohort.labels.size), bool)
+    everybody[:, units.coin] = member
+    chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
+    trainer = trainer or attacks.private_trainer(
+        learned_model(setting),
+        run.cohort,
+        setting.plan.train,
+        rounds=run.rounds,
+        sampling_rate=config.sampling_rate,
+        server_optimizer=setting.optimizer,
+        records=float(run.scaler.records) / 2,  # a shadow has half of the units: the same mean step
+        stream=stream(),
+        unit=setting.sites.unit,
+        average_from=setting.average_from,
+        start=initial_state(setting).params,
+        chunk=chunk,
+    )
+    at_once = int(np.clip(_FLOATS // (chunk * setting.dimension), 4, 64))
+    params = attacks.train_shadows(trainer, everybody, jax.random.key(seed), at_once=at_once)
+    return Shadows(unit_confidences(run, params, run.cohort), member, _accuracy(run, params))
+
+
+def unit_confidences(run: Attacked, params: Any, of: Records) -> np.ndarray:
+    """Confidence of stacked parameters in every unit of some records, the mean over its records: float64 `[M, V]`."""
+    mask = np.asarray(of.mask)
+    each = _confidences(run.setting, params, of)
+    units = records.units_of(np.asarray(of.unit), run.setting.sites.unit)
+    place = np.full(mask.size + 1, -1)
+    place[np.flatnonzero(mask)] = np.arange(each.shape[1])
+    rows = place[units.members]  # [V, L], -1 where a unit has fewer records
+    values = np.where(rows >= 0, each[:, rows], 0.0)
+    return values.sum(axis=2) / (rows >= 0).sum(axis=1)
+
+
+def _confidences(setting: Setting, params: Any, of: Records) -> np.ndarray:
+    """Of every real record, in the order of the mask."""
+    mask = np.asarray(of.mask)
+    x, y = np.asarray(of.features)[mask], np.asarray(of.labels)[mask]
+    labels = np.concatenate([y, y[:1].repeat(-len(y) % _BATCH)])
+    parts, at = [], 0
+    for part in _batches(x):
+        own = labels[at : at + len(part)]
+        parts.append(attacks.confidences(learned_model(setting), params, jnp.asarray(part), jnp.asarray(own)))
+        at += len(part)
+    return np.concatenate(parts, axis=1)[:, : len(x)]
+
+
+def _accuracy(run: Attacked, params: Any) -> np.ndarray:
+    """Share of the test records that each of the stacked parameters classifies rightly, `[M]`."""
+    mask = np.asarray(run.held_out.mask)
+    x, y = np.asarray(run.held_out.features)[mask], np.asarray(run.held_out.labels)[mask]
+    apply = jax.jit(jax.vmap(learned_model(run.setting).apply, in_axes=(0, None)))
+    logits = np.concatenate([np.asarray(apply(params, jnp.asarray(part))) for part in _batches(x)], axis=1)[:, : len(x)]
+    found = (logits > 0) if logits.ndim == 2 else logits.argmax(axis=2)
+    return (found == y).mean(axis=1)
+
+
+def _batches(x: np.ndarray) -> list[np.ndarray]:
+    """Tables whole; pictures in batches of one size, the last filled up, so that one program serves them."""
+    if x.ndim == 2:
+        return [x]
+    filled = np.concatenate([x, x[:1].repeat(-len(x) % _BATCH, 0)])
+    return [filled[i : i + _BATCH] for i in range(0, len(filled), _BATCH)]
+
+
+def membership(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+    """LiRA on shadows of the run's recipe, and the loss threshold on them and on the run's own final model."""
+    found = shadows(run, sizes.shadows)
+    stacked = jax.tree.map(lambda leaf: leaf[None], run.params)
+    own = [unit_confidences(run, stacked, part)[0] for part in (run.cohort, run.held_out)]
+    inside = np.arange(own[0].size + own[1].size) < own[0].size
+    return {
+        "shadows": sizes.shadows,
+        "shadow_accuracy": float(found.accuracy.mean()),
+        "lira_online": attacks.lira(found.confidence, found.member),
+        "lira_offline": attacks.lira(found.confidence, found.member, mode="offline"),
+        "loss_threshold": attacks.loss_threshold(found.confidence, found.member),
+        "own_model": membership_lib.evaluate(np.concatenate(own), inside, "loss_threshold"),
+    }
+
+
+def audit(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+    """The run's training mechanism as its code draws it, against what the ledger says was announced.
+
+    Two audits: two unsampled releases, where an error of the noise shows most, and one sampled release as the run made them.
+    """
+    setting, plan = run.setting, run.setting.plan
+    claim, honest = plan.train, plan.honest_senders
+    if run.claim is not None:
+        claim, honest = _announced(run.claim), run.claim.honest_senders
+    known: dict[str, Any] = {
+        "dimension": setting.dimension,
+        "senders": plan.honest_senders,
+        "claimed_senders": honest,
+        "delta": setting.config.delta,
+        "draws": sizes.draws,
+        "claim": claim,
+    }
+    result: dict[str, Any] = {"honest_senders": honest, "senders": plan.senders, "from_ledger": run.claim is not None}
+    result["mechanism"] = attacks.audit_mechanism(plan.train, stream(), rounds=2, **known)
+    if (rate := setting.config.sampling_rate) < 1:
+        report("audit", 1, 2)
+        result["sampled_round"] = attacks.audit_mechanism(plan.train, stream(), rounds=1, sampling_rate=rate, **known)
+    return result
+
+
+def _announced(row: accounting.Release) -> Mechanism:
+    if row.mechanism != "poisson_embedding":
+        raise Unattackable(
+            f"the ledger announces {row.mechanism!r}; the direct audit of a run knows poisson_embedding."
+        )
+    return poisson_embedding(**{name: value for name, value in row.parameters.items() if value is not None})
+
+
+def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+    """The run once more with canary records among the real ones, encrypted and opened as in the run."""
+    setting, config, plan = run.setting, run.setting.config, run.setting.plan
+    shape, rounds = setting.sites.features.shape[1:], min(run.rounds, sizes.canary_rounds)
+    start = initial_state(setting).params
+    x, _ = attacks.craft_records(setting.model, start, shape, sizes.canaries, jax.random.key(1))
+    # Nothing outside the public bounds reaches a gradient of the run.
+    x = jnp.clip(x, *(jnp.float32(edge) for edge in box(run)))
+    y = attacks.canaries.labels_against(setting.model, start, x)
+    if setting.model.fixed is not None:
+        x = jax.jit(setting.model.fixed)(x)
+    included = attacks.coins(sizes.canaries, int(np.random.default_rng().integers(2**31)))
+    algorithm = algorithm_for(
+        setting._replace(optimizer=attacks.recording(setting.optimizer)),
+        run.scaler,
+        aggregator_for(setting, plan.train, setting.dimension, "canaries"),
+    )
+    played = attacks.run_with_canary_records(
+        algorithm,
+        learned_model(setting),
+        plan.train,
+        run.cohort,
+        x,
+        y,
+        included,
+        jax.random.key(0),
+        stream(),
+        rounds=rounds,
+        records=float(run.scaler.records),
+        sampling_rate=config.sampling_rate,
+        report=lambda done: report("one_run", done, rounds),
+    )
+    claimed = accounting.epsilon(plan.orders, rounds * plan.train_rdp, plan.accounted_delta)
+    signal = config.sampling_rate * config.clip_norm * math.sqrt(rounds / plan.train.variance(plan.senders))
+    guesses = attacks.choose_guesses(sizes.canaries, signal, config.delta)
+    result: dict[str, Any] = {"rounds": rounds, "aggregator": config.aggregator}
+    for name, scores, needs in (
+        ("white_box", played.white_box, attacks.canaries.WHITE_BOX),
+        ("black_box", played.black_box, attacks.canaries.BLACK_BOX),
+    ):
+        assert scores is not None
+        result[name] = attacks.one_run_audit(
+            scores, included, epsilon_claimed=claimed, delta=config.delta, guesses=guesses, attack=name, needs=needs
+        )
+    return result
+
+
+def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+    """Which site an update came from, in each of the four views, over rounds of secret samples at the final parameters."""
+    setting, mechanism = run.setting, run.setting.plan.train
+    sites, room = run.cohort.labels.shape
+    rate, root = setting.config.sampling_rate, stream()
+    units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
+    slots = records.record_slots(units, rate)
+    chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
+    step = float(dict(mechanism.facts.parameters)["total_bound"] or 1) / 2**20
+
+    @jax.jit
+    def sums(own: Any) -> Any:
+        coins = jax.vmap(lambda site: records.sample_units(fold_in(own, site), room, rate))(
+            jnp.arange(sites, dtype=jnp.uint32)
+        )
+        contribution = records.gradient_contribution(learned_model(setting).loss, run.params)
+        return records.sampled_sums(
+            contribution, mechanism, run.cohort.features, run.cohort.labels, units, coins, slots=slots, chunk=chunk
+        )
+
+    seen: dict[str, list[np.ndarray]] = {view: [] for view in attacks.VIEWS}
+    for number in range(sizes.site_rounds):
+        own = fold_in(root, number)
+        grids = sums(fold_in(own, "sample"))
+        updates = grids.astype(jnp.float32) * jnp.float32(step)
+        whole = attacks.four_views(mechanism, updates, fold_in(own, "whole"), grids)
+        seen["clear"].append(np.asarray(whole.clear))
+        seen["noisy"].append(np.asarray(whole.noisy))
+        seen["summed"].append(attacks.leave_one_out(np.asarray(updates)[None])[0])
+        without = [
+            attacks.four_views(mechanism, updates, fold_in(own, "without", s), grids.at[s].set(0)).noisy_sum
+            for s in range(sites)
+        ]
+        seen["noisy_sum"].append(np.stack([np.asarray(each) for each in without]))
+        report("property", number + 1, sizes.site_rounds)
+    return {view: attacks.attribute_sites(np.stack(vectors)) for view, vectors in seen.items()}

@@ -1,0 +1,96 @@
+"""Attacks on a finished run: what the methods of `attacks` get out of its model, its mechanism and its pipeline, with the run's own settings.
+
+A run folder is read, its setting is built again and its final state is loaded; nothing in it changes except leakage.json. Four of the attacks
+train or sum again on the run's records, with fresh noise that no ledger charges: their results are for those who hold the records.
+
+A failed attack is not a proof of privacy: every result says what the attacker needs and what would be tried next.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+
+from fedjax_poisson import attacks
+from fedjax_poisson.leakage import attack_runs, reconstruction
+from fedjax_poisson.leakage.finished_run import FULL, FULL_PICTURES, QUICK, Attacked, Report, Sizes, Unattackable, load
+from fedjax_poisson.runs import checkpoints
+
+Attack = Literal["membership", "audit", "one_run", "inversion", "property"]
+ATTACKS: tuple[Attack, ...] = get_args(Attack)
+
+
+def attack_run(
+    folder: str | Path,
+    which: Attack | Literal["all"] = "all",
+    *,
+    quick: bool = False,
+    sizes: Sizes | None = None,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Attack a run and write RUN/leakage.json; results of other attacks that stand there are kept.
+
+    Args:
+      folder: run folder.
+      which: one attack, or all.
+      quick: small sizes: minutes become seconds, and intervals wide.
+      sizes: sizes of your own; None by `quick` and the kind of records.
+      report: progress.
+
+    Returns:
+      What leakage.json holds: `attacks` by name, each with its numbers, or with `skipped`, the reason why there are none.
+
+    Raises:
+      FileNotFoundError: as `load`.
+      ValueError: as `load`.
+    """
+    run, told = load(folder), report or (lambda what, done, total: None)
+    pictures = run.setting.sites.features.ndim == 4
+    used = sizes or (QUICK if quick else FULL_PICTURES if pictures else FULL)
+    path = run.folder.path / "leakage.json"
+    found: dict[str, Any] = _earlier(path, run)
+    for name in ATTACKS if which == "all" else (which,):
+        told(name, 0, 1)
+        try:
+            found[name] = {"quick": quick, **attacks.to_json(_RUNNERS[name](run, used, told))}
+        except Unattackable as reason:
+            found[name] = {"skipped": str(reason)}
+        told(name, 1, 1)
+    result = {
+        "dataset": run.setting.sites.provenance.name,
+        "unit": run.setting.sites.unit,
+        "epsilon": run.epsilon,
+        "delta": run.setting.config.delta,
+        "ledger_head": run.folder.summary.get("ledger_head"),
+        "notes": list(run.notes),
+        "attacks": {name: found[name] for name in ATTACKS if name in found},
+        "machine": f"{platform.system()} {platform.machine()}, {jax.default_backend()}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    checkpoints.write_json(path, result)
+    return result
+
+
+def _earlier(path: Path, run: Attacked) -> dict[str, Any]:
+    """Results that stand in the file, if they are of this very run."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        own = stored["ledger_head"] == run.folder.summary.get("ledger_head")
+        return dict(stored["attacks"]) if own else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+_RUNNERS: dict[str, Callable[[Attacked, Sizes, Report], dict[str, Any]]] = {
+    "membership": attack_runs.membership,
+    "audit": attack_runs.audit,
+    "one_run": attack_runs.one_run,
+    "inversion": reconstruction.inversion,
+    "property": attack_runs.site_property,
+}

@@ -1,0 +1,161 @@
+"""The part of the report on accuracy: overall and by site, beside the run without privacy and published scores."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fedjax_poisson.reports.formatting import format_share, plural, shown, site_word
+from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
+from fedjax_poisson.runs.published_scores import Published, PublishedScore, published
+from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, number, numbers_by_name, site_rows
+
+_SCORES = {
+    "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. Test scores are shown "
+    "to the researcher only: nothing adapts to them, and epsilon does not cover them.",
+    "sites": "Accuracy on each one's own test records.",
+}
+_RELIABILITY = {
+    "reliability": "Among the test records that were given a certain probability, how many really were positive. No "
+    "recalibration was done.",
+}
+_RELIABILITY_OF_SEVERAL = {
+    "reliability": "Among the test records whose predicted class was given a certain probability, how many really were of that "
+    "class. No recalibration was done.",
+}
+
+
+def how_accurate(run: RunFolder, folder: Path) -> Html:
+    """Accuracy overall and by site, beside the same recipe without privacy and published scores."""
+    summary, many = run.summary, site_word(run)
+    known = published(summary.get("dataset"))
+    rows: list[list[Child]] = [
+        [f"accuracy, mean over {many}", *_pair(run, "mean_client_accuracy", format_share)],
+        ["accuracy, all test records pooled", *_pair(run, "pooled_accuracy", format_share)],
+        [f"area under the ROC curve, pooled{_of_classes(run)}", *_pair(run, "auc", "{:.3f}".format)],
+        ["calibration error, pooled (0 is perfect)", *_pair(run, "calibration_error", "{:.3f}".format)],
+    ]
+    head = ["", "this run", "same recipe without privacy"]
+    if known is not None:
+        head += [f"{known.by}, pooled", f"{known.by}, FedAvg"]
+        rows[0] += [format_share(known.pooled.mean_client_accuracy), format_share(known.federated.mean_client_accuracy)]
+        rows[1] += [
+            shown(known.pooled.pooled_accuracy, format_share),
+            shown(known.federated.pooled_accuracy, format_share),
+        ]
+        for row in rows[2:]:
+            row += ["", ""]
+    parts: list[Child] = [table(head, rows), *_border(run), *pictures(folder, _SCORES), _by_site(run, known)]
+    if noise := _sampling_noise(run):
+        parts.append(paragraph(noise))
+    if known is not None:
+        parts += [element("h3", f"Published by {known.by}"), _published_table(known, many), bullets(known.caveats)]
+        parts.append(paragraph(element("span", f"Source: {known.source}.", class_="soft")))
+    reliability = pictures(folder, _RELIABILITY_OF_SEVERAL if several_classes(run) else _RELIABILITY)
+    if reliability:
+        parts += [element("h3", "Can the probabilities be believed?"), *reliability]
+    parts.append(
+        paragraph(
+            f"A score on {plural(held_out_records(run), 'test record')} shows that the method works; it is no clinical "
+            "validation of the model."
+        )
+    )
+    return section("How accurate", *parts)
+
+
+def several_classes(run: RunFolder) -> bool:
+    """Whether the labels are of more than two classes."""
+    classes = run.summary.get("classes")
+    return isinstance(classes, list) and len(classes) > 2
+
+
+def _of_classes(run: RunFolder) -> str:
+    return ", mean of each class against the rest" if several_classes(run) else ""
+
+
+def _border(run: RunFolder) -> list[Child]:
+    """The control of pictures: what a classifier reaches that sees no more than the border."""
+    found = run.summary.get("border_only")
+    if not isinstance(found, dict):
+        return []
+    width = shown(found.get("width"), "{:.0f}".format)
+    rows: list[list[Child]] = [
+        [
+            "accuracy, pooled",
+            shown(run.summary.get("pooled_accuracy"), format_share),
+            shown(found.get("accuracy"), format_share),
+        ],
+        [
+            "area under the ROC curve, pooled",
+            shown(run.summary.get("auc"), "{:.3f}".format),
+            shown(found.get("auc"), "{:.3f}".format),
+        ],
+    ]
+    return [
+        element("h3", "How much of it is not anatomy?"),
+        table(["", "this run", f"a linear classifier that sees only the {width}-pixel border"], rows),
+        paragraph(
+            str(found.get("why", "")),
+            f" Always saying the commonest class of the training pictures is right in "
+            f"{shown(found.get('majority_accuracy'), format_share)} of the cases. The control was trained in the clear; epsilon does not cover it.",
+        ),
+    ]
+
+
+def _pair(run: RunFolder, name: str, form: Any) -> list[Child]:
+    return [shown(run.summary.get(name), form), shown(run.summary.get(f"nonprivate_{name}"), form)]
+
+
+def _by_site(run: RunFolder, known: Published | None) -> Html:
+    own = numbers_by_name(run.summary.get("accuracy_by_site"))
+    plain = numbers_by_name(run.summary.get("nonprivate_accuracy_by_site"))
+    recorded = run.summary.get("auc_by_site")
+    areas = recorded if isinstance(recorded, dict) else {}
+    head = [site_word(run, 1), "training records", "test records", "this run", "without privacy"]
+    if known is not None:
+        head += [f"{known.by}, pooled", f"{known.by}, FedAvg"]
+    head += ["ROC area, this run", "calibration error, this run"]
+    calibration = numbers_by_name(run.summary.get("calibration_error_by_site"))
+    rows: list[list[Child]] = []
+    for name, fit, tested in site_rows(run):
+        row: list[Child] = [name, shown(fit, "{:,.0f}".format), shown(tested, "{:,.0f}".format)]
+        row += [shown(own.get(name), format_share), shown(plain.get(name), format_share)]
+        if known is not None:
+            row += [shown(score.by_site.get(name), format_share) for score in (known.pooled, known.federated)]
+        rows.append([*row, _area(areas, name), shown(calibration.get(name), "{:.3f}".format)])
+    return table(head, rows)
+
+
+def _area(areas: dict[str, Any], name: str) -> str:
+    """The area under the ROC curve, which does not exist where all test records are of one class."""
+    return "one class only" if name in areas and areas[name] is None else shown(areas.get(name), "{:.3f}".format)
+
+
+def _sampling_noise(run: RunFolder) -> str:
+    """How far chance alone moves a score of this many test records."""
+    tested, accuracy = held_out_records(run), number(run.summary.get("pooled_accuracy"))
+    if not tested or accuracy is None:
+        return ""
+    error = math.sqrt(max(accuracy * (1 - accuracy), 0) / tested)
+    name, _, fewest = min((row for row in site_rows(run) if row[2]), key=lambda row: row[2] or 0)
+    return (
+        f"Differences of one or two points mean little: with {tested:.0f} test records the pooled accuracy has a "
+        f"standard error of {100 * error:.1f} percentage points, and {name} has only "
+        f"{plural(fewest or 0, 'test record')}."
+    )
+
+
+def _published_table(known: Published, many: str) -> Html:
+    def row(score: PublishedScore) -> list[Child]:
+        spread = "" if score.deviation is None else f" ± {100 * score.deviation:.1f}"
+        return [
+            score.method,
+            format_share(score.mean_client_accuracy) + spread,
+            "not published" if score.pooled_accuracy is None else format_share(score.pooled_accuracy),
+        ]
+
+    scores = (known.pooled, known.federated, *known.others)
+    return table(
+        [f"{known.by}'s experiments", f"accuracy, mean over {many}", "pooled"], [row(score) for score in scores]
+    )

@@ -1,0 +1,377 @@
+"""What attacks got out of a run: the words, the figures and the report's section, all from leakage.json."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+from rich.text import Text
+
+from fedjax_poisson.leakage.reconstruction import ORIGINALS
+from fedjax_poisson.reports.formatting import moment, words
+from fedjax_poisson.reports.html import Html, bullets, element, paragraph, pictures, section, table
+from fedjax_poisson.reports.plotting import DPI, FAINT, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
+from fedjax_poisson.runs.run_folder import RunFolder, number
+
+VIEWS = {
+    "clear": "in the clear",
+    "summed": "encrypted, sum only",
+    "noisy": "noise, not encrypted",
+    "noisy_sum": "noise and encrypted",
+}
+NO_PROOF = "A failed attack is not a proof of privacy: it says what this attacker got. The guarantee is epsilon, not this list."
+SITES = (
+    "The guarantee is for one record or patient. It does not hide which hospital an update came from: a hospital's whole sum may be recognised "
+    "wherever single updates are seen. Encryption is what keeps single updates from the server."
+)
+_AGAIN = (
+    "Attackers with needs that nobody has are shown on purpose: they bound those that exist. The attacks trained and summed again on this run's "
+    "records with fresh noise that is on no ledger; their results are for those who hold the records."
+)
+_LEFT_OUT = (
+    " Pictures of reconstructed training records were left out of this page; they are in the run folder (figures/leakage_inversion.png and "
+    "leakage_inversion.npz): delete them before you pass the folder on."
+)
+_NAMES = {
+    "membership": "Was this record in the training data?",
+    "audit": "Is the noise what the ledger says?",
+    "one_run": "Can planted records be found?",
+    "inversion": "Can a record be reconstructed?",
+    "property": "Which site did an update come from?",
+}
+_CAPTIONS = {
+    "leakage_numbers": "What each attack reached (dots, with 95 % intervals) beside chance or beside the claim (lines).",
+    "leakage_inversion": "Training records and what was reconstructed of them, from the four views of one step.",
+}
+
+
+class Row(NamedTuple):
+    """One attack in words: the question, what came out, what the attacker needs, what a stronger one would try."""
+
+    question: str
+    result: str
+    needs: str
+    try_next: str
+
+
+def read_leakage(folder: Path) -> dict[str, Any] | None:
+    """The object in leakage.json, or None where there is none that can be read."""
+    try:
+        found = json.loads((folder / "leakage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("attacks"), dict) else None
+
+
+def rows_in_words(found: dict[str, Any]) -> list[Row]:
+    """One row or several for each attack in leakage.json."""
+    rows: list[Row] = []
+    for name, own in found["attacks"].items():
+        if "skipped" in own:
+            rows.append(Row(_NAMES.get(name, name), f"Not attacked: {own['skipped']}", "", ""))
+        elif name in _WORDS:
+            rows += _WORDS[name](own)
+    return rows
+
+
+def _membership(own: dict[str, Any]) -> list[Row]:
+    rows = []
+    for key, attack in (
+        ("lira_online", f"likelihood ratio with {own['shadows']} shadow models (LiRA)"),
+        ("own_model", "loss under this run's own model"),
+    ):
+        one = own[key]
+        auc, rate = one["auc"], one["tpr_at_1_percent"]
+        text = (
+            f"{attack}: AUC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] (0.5 is guessing); at 1 % false alarms it finds "
+            f"{100 * rate['value']:.2f} % of the members [{100 * rate['low']:.2f}, {100 * rate['high']:.2f}] (1 % by guessing)"
+        )
+        if key == "own_model":
+            text += "; it tells training from test records, so whatever else differs between the two counts as well"
+        rows.append(Row(_NAMES["membership"], text, one["needs"], one["try_next"]))
+    return rows
+
+
+def _audit(own: dict[str, Any]) -> list[Row]:
+    rows = []
+    for key, what in (("mechanism", "two unsampled sums"), ("sampled_round", "one sampled sum")):
+        if key not in own:
+            continue
+        one = own[key]
+        verdict = "MORE leaks than was claimed" if one["violated"] else "no contradiction"
+        text = (
+            f"{what}, {one['draws']:,} draws of the worst pair: epsilon is at least {one['epsilon_lower']:.3f}, claimed are "
+            f"{one['epsilon_claimed']:.3f}: {verdict} ({own['honest_senders']} of {own['senders']} senders honest)"
+        )
+        rows.append(Row(_NAMES["audit"], text, one["needs"], one["try_next"]))
+    return rows
+
+
+def _one_run(own: dict[str, Any]) -> list[Row]:
+    rows = []
+    for key, what in (("white_box", "from the opened sums"), ("black_box", "from the final model")):
+        one = own[key]
+        verdict = "MORE leaks than was claimed" if one["violated"] else "no contradiction"
+        text = (
+            f"{what}: {one['correct']} of {one['guesses']} guesses about {one['canaries']} canaries right after {own['rounds']} rounds through "
+            f"the {own['aggregator']} pipeline; epsilon is at least {one['epsilon_lower']:.3f}, claimed are {one['epsilon_claimed']:.3f}: {verdict}"
+        )
+        rows.append(Row(_NAMES["one_run"], text, one["needs"], one["try_next"]))
+    return rows
+
+
+def _inversion(own: dict[str, Any]) -> list[Row]:
+    rows = []
+    for view, name in VIEWS.items():
+        one = own[view]
+        if own["picture"]:
+            text = (
+                f"{name}: SSIM {one['ssim']:.2f}, the best of {one['chance_records']} random training pictures {one['chance_ssim']:.2f}; "
+                f"{100 * one['recognisable']:.0f} % of {own['targets']} at 20 dB or better"
+            )
+        else:
+            text = (
+                f"{name}: error {one['error']:.2f} standard deviations, the best of {one['chance_records']} random training records "
+                f"{one['chance_error']:.2f}; {100 * one['recognisable']:.0f} % of {own['targets']} read to a tenth"
+            )
+        if "labels_recovered" in one:
+            text += f"; labels right in {100 * one['labels_recovered']:.0f} %"
+        rows.append(Row(_NAMES["inversion"], text, one["needs"], one["try_next"]))
+    return rows
+
+
+def _property(own: dict[str, Any]) -> list[Row]:
+    rows = []
+    for view, name in VIEWS.items():
+        one = own[view]
+        right = one["accuracy"]
+        asked = "the site whose data are missing" if view in ("summed", "noisy_sum") else "the site"
+        text = (
+            f"{name}: names {asked} in {100 * right['value']:.0f} % [{100 * right['low']:.0f}, {100 * right['high']:.0f}] of the cases "
+            f"({100 * one['chance']:.0f} % by guessing)"
+        )
+        rows.append(Row(_NAMES["property"], text, one["needs"], one["try_next"]))
+    return rows
+
+
+_WORDS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
+    "membership": _membership,
+    "audit": _audit,
+    "one_run": _one_run,
+    "inversion": _inversion,
+    "property": _property,
+}
+
+
+def grouped(rows: list[Row]) -> list[Row]:
+    """One row for each question: its results, each on a line of its own, and what they need, said once."""
+    found = []
+    for question in dict.fromkeys(row.question for row in rows):
+        own = [row for row in rows if row.question == question]
+        parts = (dict.fromkeys(part for row in own if (part := row[at])) for at in (1, 2, 3))
+        found.append(Row(question, *("\n".join(part) for part in parts)))
+    return found
+
+
+def text_table(found: dict[str, Any]) -> Table:
+    """The rows for a terminal."""
+    page = Table("question", "result", "the attacker needs", show_lines=True)
+    for row in grouped(rows_in_words(found)):
+        page.add_row(*(Text(part) for part in row[:3]))
+    return page
+
+
+def _lines(text: str) -> Html:
+    parts = text.split("\n")
+    return element("span", parts[0]) if len(parts) == 1 else bullets(parts)
+
+
+def what_leaks(run: RunFolder, folder: Path) -> Html:
+    """The section of the report; nothing where the run was not attacked."""
+    found = read_leakage(run.path)
+    if found is None:
+        return Html("")
+    rows = grouped(rows_in_words(found))
+    captions = dict(_CAPTIONS)
+    hidden = not shows_records(run)
+    if hidden:
+        captions.pop("leakage_inversion")
+    notes = [str(note) for note in found.get("notes") or []]
+    stale = found.get("ledger_head") != run.summary.get("ledger_head")
+    return section(
+        "What attacks got out of it",
+        paragraph(element("b", NO_PROOF)),
+        *([paragraph("These attacks were made on an earlier state of this run.")] if stale else []),
+        table(
+            ["question", "result", "the attacker needs"],
+            [[row.question, _lines(row.result), _lines(row.needs)] for row in rows],
+            texts=3,
+        ),
+        *pictures(folder, captions),
+        paragraph(SITES),
+        paragraph(_AGAIN + (_LEFT_OUT if hidden and (folder / "leakage_inversion.png").is_file() else "")),
+        *([bullets(notes)] if notes else []),
+        element("h3", "What a stronger attacker would try"),
+        bullets(f"{row.question} {row.try_next}." for row in rows if row.try_next),
+        paragraph(f"Attacked {moment(found.get('date'))}, {words(found.get('machine'))}."),
+    )
+
+
+def shows_records(run: RunFolder) -> bool:
+    """Whether training records may stand in a page that is mailed: only those of public data sets and phantoms."""
+    settings = run.config or ""
+    return "csv = " not in settings and 'dataset = "covid"' not in settings and run.config is not None
+
+
+def write_leakage_figures(folder: str | Path) -> list[Path]:
+    """Draw figures/leakage_*.png of what leakage.json holds; older ones that it does not support are removed.
+
+    Raises:
+      ValueError: the folder holds no leakage.json.
+    """
+    path = Path(folder)
+    found = read_leakage(path)
+    if found is None:
+        raise ValueError(f"{path} holds no readable leakage.json; make one with: fedjax-poisson attack {path}")
+    (path / "figures").mkdir(exist_ok=True)
+    saved = path / ORIGINALS
+    drawn = {"leakage_numbers": numbers_figure(found), "leakage_inversion": None}
+    if saved.is_file() and "skipped" not in found["attacks"].get("inversion", {"skipped": ""}):
+        with np.load(saved, allow_pickle=False) as file:
+            drawn["leakage_inversion"] = pictures_figure({name: file[name] for name in file.files})
+    written = []
+    for name, figure in drawn.items():
+        target = path / "figures" / f"{name}.png"
+        if figure is None:
+            target.unlink(missing_ok=True)
+            continue
+        FigureCanvasAgg(figure).print_png(target)
+        written.append(target)
+    return written
+
+
+def numbers_figure(found: dict[str, Any]) -> Figure | None:
+    """Dots with intervals beside chance or the claim, a panel for each attack that gave numbers."""
+    done = {name: own for name, own in found["attacks"].items() if "skipped" not in own}
+    panels: list[tuple[str, Callable[[Axes], None]]] = []
+    if own := done.get("membership"):
+        panels.append(("Membership: AUC", functools.partial(_membership_panel, own)))
+    if audits := {**_bounds(done.get("audit"), "direct"), **_bounds(done.get("one_run"), "canaries")}:
+        panels.append(("Audits: epsilon", functools.partial(_audit_panel, audits)))
+    if own := done.get("property"):
+        panels.append(("Site named rightly", functools.partial(_site_panel, own)))
+    if own := done.get("inversion"):
+        panels.append(
+            (
+                "Reconstruction: SSIM" if own["picture"] else "Reconstruction: error",
+                functools.partial(_inversion_panel, own),
+            )
+        )
+    if not panels:
+        return None
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(WIDTH, 2.7 * rows), dpi=DPI, layout="constrained", facecolor="white")
+    for at, (name, draw) in enumerate(panels):
+        axes = figure.add_subplot(rows, min(len(panels), 2), at + 1)
+        clean(axes)
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.8)
+        draw(axes)
+        title(axes, name, pad=8)
+    return figure
+
+
+def _dots(axes: Axes, names: list[str], values: list[float], lows: list[float], highs: list[float]) -> None:
+    at = np.arange(len(names))
+    axes.hlines(at, lows, highs, color=PRIVATE, linewidth=2)
+    axes.plot(values, at, "o", color=PRIVATE, markersize=7)
+    axes.set_yticks(at, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _rates(axes: Axes, rates: dict[str, dict[str, Any]], chance: float) -> None:
+    _dots(axes, list(rates), *([rate[key] for rate in rates.values()] for key in ("value", "low", "high")))
+    axes.axvline(chance, color=PLAIN, linewidth=1.4, linestyle="--")
+    axes.annotate("guessing", (chance, -0.45), (4, 0), textcoords="offset points", color=PLAIN, fontsize=9.5)
+
+
+def _membership_panel(own: dict[str, Any], axes: Axes) -> None:
+    names = {
+        "lira_online": "LiRA",
+        "lira_offline": "LiRA offline",
+        "loss_threshold": "loss (shadows)",
+        "own_model": "loss, train from test",
+    }
+    _rates(axes, {text: own[key]["auc"] for key, text in names.items()}, 0.5)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 0.4), max(high, 0.6))
+
+
+def _site_panel(own: dict[str, Any], axes: Axes) -> None:
+    _rates(axes, {text: own[view]["accuracy"] for view, text in VIEWS.items()}, own["clear"]["chance"])
+    axes.set_xlim(-0.02, 1.04)
+
+
+def _bounds(own: dict[str, Any] | None, name: str) -> dict[str, tuple[float, float]]:
+    keys = {
+        "mechanism": "two sums",
+        "sampled_round": "sampled sum",
+        "white_box": "from sums",
+        "black_box": "from the model",
+    }
+    if own is None:
+        return {}
+    return {
+        f"{name}, {text}": (own[key]["epsilon_lower"], claimed)
+        for key, text in keys.items()
+        if key in own and (claimed := number(own[key]["epsilon_claimed"])) is not None
+    }
+
+
+def _audit_panel(audits: dict[str, tuple[float, float]], axes: Axes) -> None:
+    at = np.arange(len(audits))
+    lower, claimed = (np.array([pair[i] for pair in audits.values()]) for i in range(2))
+    axes.barh(at, claimed, 0.55, color=FAINT)
+    axes.barh(at, lower, 0.55, color=np.where(lower > claimed, PUBLISHED, PRIVATE))
+    axes.set_yticks(at, list(audits))
+    axes.set_ylim(len(audits) - 0.4, -0.6)
+    axes.set_xlabel("grey: claimed, blue: shown")
+
+
+def _inversion_panel(own: dict[str, Any], axes: Axes) -> None:
+    key = "ssim" if own["picture"] else "error"
+    at = np.arange(len(VIEWS))
+    axes.plot([own[view][f"chance_{key}"] for view in VIEWS], at, "|", color=PLAIN, markersize=18, markeredgewidth=2)
+    axes.plot([own[view][key] for view in VIEWS], at, "o", color=PRIVATE, markersize=7)
+    axes.set_yticks(at, list(VIEWS.values()))
+    axes.set_ylim(len(VIEWS) - 0.4, -0.6)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    axes.set_xlabel("dot: attack, grey: random records")
+
+
+def pictures_figure(found: dict[str, np.ndarray]) -> Figure:
+    """Rows of originals and of what each view gave; `[n, H, W, C]` in 0..1."""
+    names = {"originals": "original", **VIEWS}
+    shown_rows = [(text, found[key]) for key, text in names.items() if key in found]
+    columns = len(shown_rows[0][1])
+    figure = Figure(figsize=(WIDTH, 0.3 + 0.88 * WIDTH / (columns + 1.6) * len(shown_rows)), dpi=DPI, facecolor="white")
+    grid = figure.add_gridspec(
+        len(shown_rows), columns, left=0.17, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.05
+    )
+    for row, (text, images) in enumerate(shown_rows):
+        for column, image in enumerate(images):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column == 0:
+                axes.set_ylabel(text.replace(", ", ",\n"), rotation=0, ha="right", va="center", fontsize=10.5)
+    return figure

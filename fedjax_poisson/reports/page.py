@@ -1,0 +1,271 @@
+"""The report of a run: one HTML file that a data officer can read, keep, print and mail.
+
+It is made from the run folder alone, with images and style inside, no scripts and nothing to load. It recomputes what
+can be recomputed (the figures, the ledger's chain) and says "not recorded" where a value is absent.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+from fedjax_poisson.reports import accuracy, leakage, privacy, sections
+from fedjax_poisson.reports.figures import write_figures
+from fedjax_poisson.reports.formatting import (
+    MISSING,
+    format_bytes,
+    format_epsilon,
+    format_seconds,
+    format_share,
+    moment,
+    plural,
+    shown,
+    site_word,
+    words,
+)
+from fedjax_poisson.reports.guarantees import attack_success, conditions, encrypted, question, reasons_against
+from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, join, paragraph, table
+from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.runs.published_scores import published
+from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, number, read_run, training_records
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Draw the figures and write report.html.
+
+    Args:
+      run_dir: folder of a finished run.
+
+    Returns:
+      Path of the report.
+
+    Raises:
+      FileNotFoundError: the folder has no summary.json.
+      ValueError: summary.json is not a JSON object.
+    """
+    run = read_run(run_dir)
+    write_figures(run.path)
+    if leakage.read_leakage(run.path) is not None:
+        leakage.write_leakage_figures(run.path)
+    target = run.path / "report.html"
+    checkpoints.write_atomic(target, render(run, check_ledger(run)).encode("utf-8"))
+    return target
+
+
+def render(run: RunFolder, ledger: LedgerCheck) -> str:
+    """The whole page; images are read from the run's figures/ folder."""
+    folder = run.path / "figures"
+    dataset = words(run.summary.get("dataset"))
+    title = f"Federated training report: {dataset}"
+    style = importlib.resources.files("fedjax_poisson.reports").joinpath("report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(style)),  # our own file: it holds no markup
+    )
+    subtitle = (
+        f"{moment(run.summary.get('date'))} · {words(run.summary.get('machine'))} · run folder "
+        f"{run.path.resolve().name}"
+    )
+    body = element(
+        "body",
+        element(
+            "main",
+            element("header", element("h1", title), element("div", subtitle, class_="soft")),
+            banners(run, ledger),
+            warnings_box(run),
+            in_short(run, ledger),
+            sections.what_left(run),
+            privacy.how_private(run),
+            accuracy.how_accurate(run, folder),
+            sections.what_it_cost(run, folder),
+            sections.the_ledger(run, ledger, folder),
+            privacy.protects(run, ledger),
+            leakage.what_leaks(run, folder),
+            sections.the_data(run),
+            sections.how_to_repeat(run),
+        ),
+    )
+    return "<!doctype html>\n" + element("html", head, body, lang="en").markup + "\n"
+
+
+def banners(run: RunFolder, ledger: LedgerCheck) -> Html:
+    """What invalidates the privacy statement, first and unmissable; nothing if nothing does."""
+    found: list[Child] = []
+    if reasons := reasons_against(run):
+        note = run.summary.get("privacy_note")
+        parts: list[Child] = [bold_line("This run is NOT private"), *(paragraph(reason) for reason in reasons)]
+        if isinstance(note, str) and note and note not in reasons:
+            parts.append(paragraph(f"As recorded by the run: {note}."))
+        parts.append(paragraph("Do not use it, or this page, as evidence that anybody's data were protected."))
+        found.append(element("div", *parts, class_="banner", role="alert"))
+    elif shown_facts := conditions(run):
+        found.append(
+            element(
+                "div",
+                bold_line("This run is private on conditions"),
+                paragraph(
+                    "Every release is on the ledger and epsilon covers them. But the following facts about the records were shown too, and epsilon does "
+                    "not cover them. The guarantee holds towards whoever does not see them; keep this folder to those who may see the records."
+                ),
+                table(["what was shown", "what would close the gap"], [list(each) for each in shown_facts], texts=2),
+                class_="warnings",
+                role="note",
+            )
+        )
+    if not ledger.verified:
+        parts = [bold_line("The ledger does not support what this page says"), paragraph(ledger.problem)]
+        found.append(element("div", *parts, class_="banner", role="alert"))
+    return join(found)
+
+
+def bold_line(text: str) -> Html:
+    """The first line of a box."""
+    return element("b", text)
+
+
+def warnings_box(run: RunFolder) -> Html:
+    """The run's own warnings, such as bounds that were read from the data."""
+    recorded = run.summary.get("warnings")
+    found = [str(entry) for entry in recorded] if isinstance(recorded, list) else []
+    if not found:
+        return Html("")
+    return element(
+        "div", bold_line("Read this before you rely on the numbers"), bullets(found), class_="warnings", role="note"
+    )
+
+
+def in_short(run: RunFolder, ledger: LedgerCheck) -> Html:
+    """The big numbers and five lines in plain words."""
+    lines = [_who(run), _how_private(run), _how_accurate(run), _what_was_sent(run), _what_is_kept(run, ledger)]
+    return element(
+        "section",
+        element("h2", "In short"),
+        _tiles(run),
+        element("ul", *(element("li", *line) for line in lines), class_="inshort"),
+    )
+
+
+def _tiles(run: RunFolder) -> Html:
+    summary, one, many = run.summary, site_word(run, 1), site_word(run)
+    private = not reasons_against(run)
+    plain = shown(summary.get("nonprivate_mean_client_accuracy"), format_share)
+    epsilon = shown(summary.get("epsilon"), format_epsilon) if private else "none"
+    tiles = (
+        (
+            epsilon,
+            f"epsilon per {words(summary.get('unit'))}, at delta {shown(summary.get('delta'))}"
+            + (" (on conditions, see above)" if conditions(run) else "")
+            if private
+            else "privacy guarantee: see above",
+        ),
+        (
+            shown(summary.get("mean_client_accuracy"), format_share),
+            f"accuracy, mean over {many}; without privacy {plain}",
+        ),
+        (
+            shown(summary.get("bytes_up_per_client_per_round"), format_bytes),
+            f"{'encrypted' if encrypted(run) else 'unencrypted'} upload of a {one} per training release",
+        ),
+        (
+            shown(summary.get("encrypt_seconds"), format_seconds),
+            f"to encrypt everything, all {many} together; the whole run took "
+            f"{shown(summary.get('total_seconds'), format_seconds)}",
+        ),
+    )
+    return element(
+        "div",
+        *(element("div", element("b", big), element("span", small), class_="tile") for big, small in tiles),
+        class_="tiles",
+    )
+
+
+def _who(run: RunFolder) -> list[Child]:
+    senders = number(run.summary.get("senders"))
+    who = MISSING if senders is None else plural(senders, site_word(run, 1), site_word(run))
+    records = training_records(run)
+    data = f" on {records:,.0f} training records" if records else ""
+    return [
+        bold(who),
+        f" trained one model together{data} in {shown(run.summary.get('rounds'), '{:,.0f}'.format)} rounds. No record "
+        "left its place.",
+    ]
+
+
+def _how_private(run: RunFolder) -> list[Child]:
+    summary, unit = run.summary, words(run.summary.get("unit"))
+    if reasons_against(run):
+        return [bold("It was not private"), ": the box above says why."]
+    if conditions(run):
+        opening = "On the conditions in the box above, everything that was opened is private with "
+    else:
+        opening = "Everything that was opened is private with "
+    epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
+    assert epsilon is not None and delta is not None  # reasons_against would have said otherwise
+    caught = format_share(attack_success(epsilon, delta))
+    return [
+        opening,
+        bold(f"epsilon {format_epsilon(epsilon)}, delta {delta:g}"),
+        f" for each {unit}: somebody who tries to find out {question(run)}, and accepts 5 % false alarms, succeeds in "
+        f"at most {caught} of the cases (5 % by guessing).",
+        *_beside_epsilon(run),
+    ]
+
+
+def _beside_epsilon(run: RunFolder) -> list[Child]:
+    """What epsilon is if nobody else is honest, and what all runs on the data cost together."""
+    alone, together = number(run.summary.get("epsilon_one_honest")), run.summary.get("earlier_runs")
+    text = ""
+    if alone is not None:
+        text += (
+            f" Against the server together with all other {site_word(run)} at once it is epsilon {format_epsilon(alone)}: then only the own "
+            f"{site_word(run, 1)}'s noise counts."
+        )
+    if isinstance(together, dict) and (folders := together.get("folders")):
+        total = number(together.get("epsilon_together"))
+        text += f" {plural(len(folders), 'other run')} in the same place used this data set; together with this one "
+        text += (
+            f"the epsilon is {format_epsilon(total)}." if total is not None else "more was spent than this page says."
+        )
+    if isinstance(shared := run.summary.get("shared_ledger"), dict):
+        text += (
+            f" The data set's ledger counts {shown(shared.get('runs'), '{:g}'.format)} run(s): epsilon {shown(shared.get('epsilon'), format_epsilon)} of "
+            f"{shown(shared.get('budget_epsilon'))} spent."
+        )
+    return [text] if text else []
+
+
+def _how_accurate(run: RunFolder) -> list[Child]:
+    summary = run.summary
+    text = (
+        f" of the test records are classified correctly (mean over {site_word(run)}); the same recipe without privacy "
+        "reaches "
+    )
+    text += shown(summary.get("nonprivate_mean_client_accuracy"), format_share)
+    if (known := published(summary.get("dataset"))) is not None:
+        text += f". {known.by} published {format_share(known.pooled.mean_client_accuracy)} for pooled and "
+        text += (
+            f"{format_share(known.federated.mean_client_accuracy)} for federated training without privacy, with "
+            "another recipe"
+        )
+    return [bold(shown(summary.get("mean_client_accuracy"), format_share)), text + "."]
+
+
+def _what_was_sent(run: RunFolder) -> list[Child]:
+    summary, one = run.summary, site_word(run, 1)
+    how = "all encrypted; only their sums were opened" if encrypted(run) else "none of them encrypted"
+    messages = plural(len(run.rounds), "message") if run.rounds else f"messages ({MISSING} how many)"
+    total = shown(summary.get("bytes_up_total_per_client"), format_bytes)
+    return [f"Each {one} sent ", bold(messages), f", {total} in total, {how}."]
+
+
+def _what_is_kept(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
+    if not ledger.verified:
+        return [bold("The ledger could not be verified"), ": the box above says why."]
+    return [
+        "Every opened sum is on the ledger: ",
+        bold(f"{plural(len(ledger.rows), 'release')}, verified"),
+        " when this page was written.",
+    ]

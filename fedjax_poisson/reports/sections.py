@@ -1,0 +1,323 @@
+"""The parts of the report that show facts: messages, cost, the ledger, the data, how to repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedjax_poisson.reports.figures import phase_seconds
+from fedjax_poisson.reports.formatting import (
+    MISSING,
+    format_bytes,
+    format_epsilon,
+    format_factor,
+    format_seconds,
+    format_share,
+    plural,
+    shown,
+    site_word,
+    words,
+)
+from fedjax_poisson.reports.guarantees import encrypted
+from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
+from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, held_out_records, number, objects, training_records
+
+_FIRST_ROWS, _LAST_ROWS = 4, 3
+_PURPOSES = {
+    "columns": "Ranges and levels",
+    "ranges": "Ranges, finer",
+    "standardise": "Standardisation",
+    "train": "Training",
+    "evaluate": "Scores",
+}
+_COST = {
+    "cost": "Left: wall-clock time of all releases. Right: what one sender sends in one training release, beside the "
+    "same numbers as plain float32.",
+}
+_EPSILON = {
+    "epsilon": "Epsilon does not add up linearly: two releases together cost less than the sum of both. The dark part "
+    "is what standardisation would cost alone.",
+}
+
+
+def what_left(run: RunFolder) -> Html:
+    """Which messages left each site, how many, how large, in which form; and what did not leave."""
+    summary, one, many = run.summary, site_word(run, 1), site_word(run)
+    rows: list[list[Child]] = []
+    for purpose in dict.fromkeys(str(row.get("purpose")) for row in run.rounds):
+        own = [row for row in run.rounds if row.get("purpose") == purpose]
+        sizes = [size for row in own if (size := number(row.get("bytes_up_per_client"))) is not None]
+        rows.append(
+            [
+                _PURPOSES.get(purpose, purpose),
+                f"{len(own):,}",
+                format_bytes(max(sizes)) if sizes else MISSING,
+                _content(run, purpose) + ", as noisy integers",
+                _form(run),
+            ]
+        )
+    total = f"Altogether {shown(summary.get('bytes_up_total_per_client'), format_bytes)} left each {one}."
+    lost = number(summary.get("lost_releases")) or 0
+    if lost:
+        total += (
+            f" {plural(lost, 'more release')} stand{'s' if lost == 1 else ''} on the ledger whose result was lost when "
+            "the run was interrupted."
+        )
+    kept = [
+        "any record, label, name or date",
+        "the contribution of any single record, and which records took part in a release",
+        f"the random numbers with which each {one} drew its counts",
+    ]
+    if encrypted(run):
+        kept.insert(
+            1,
+            f"the sum of any one {one} in readable form: only the sum over all {shown(summary.get('senders'))} {many} "
+            "was opened",
+        )
+    return section(
+        f"What left each {one}",
+        table(["for", "messages", "size of each", "what was in it", "form"], rows, texts=5)
+        if rows
+        else paragraph(f"The messages were {MISSING}."),
+        *_nothing_to_standardise(run),
+        paragraph(
+            total,
+            f" Back came the model: {shown(summary.get('dimension'), '{:,.0f}'.format)} numbers after every training "
+            "release, the same for everybody.",
+        ),
+        element("h3", f"What did not leave the {one}"),
+        bullets(kept),
+        paragraph(
+            f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means handed to "
+            "the part that plays the server, in exactly the form and size in which it would travel."
+            + (
+                ""
+                if run.summary.get("evaluation") in ("private", "none")
+                else f" To show the scores in this report, the program also evaluated the model on the test records of every {one} in the clear."
+            ),
+        ),
+    )
+
+
+def _nothing_to_standardise(run: RunFolder) -> list[Child]:
+    """Why there is no message for standardisation, where there is none."""
+    if run.summary.get("standardize") != "bounds":
+        return []
+    return [
+        paragraph(
+            "Nothing was sent, and nothing of the budget spent, to standardise: features are scaled by their public bounds. The number of "
+            f"training {words(run.summary.get('unit'))}s that scales the step is no private count: it is declared, published, or "
+            "counted in the data (then a warning above says so)."
+        )
+    ]
+
+
+def _content(run: RunFolder, purpose: str) -> str:
+    if purpose == "standardise":
+        return "number of records, sums and sums of squares of the clipped features" + (
+            ", in a block for each site" if run.summary.get("standardize") == "site" else ""
+        )
+    if purpose == "train":
+        rate, unit = number(run.summary.get("sampling_rate")), words(run.summary.get("unit"))
+        each = f"each {unit}" if rate is not None and rate >= 1 else f"each {unit} in a secret sample"
+        return f"sum of the clipped gradients of {each}"
+    if purpose == "columns":
+        return "a histogram of the columns whose ranges or levels were not declared"
+    if purpose == "ranges":
+        return "a finer histogram of the numbers inside these ranges"
+    if purpose == "evaluate":
+        return "numbers of held-out records and of correct decisions, and a histogram of predictions"
+    return f"a sum for the purpose {purpose!r}"
+
+
+def _form(run: RunFolder) -> str:
+    backend = words(run.summary.get("aggregator"))
+    if backend == "plain":
+        return "NOT encrypted: integers in the clear"
+    if backend == MISSING:
+        return MISSING
+    info = run.summary.get("aggregator_info")
+    info = info if isinstance(info, dict) else {}
+    facts = [backend]
+    if isinstance(info.get("mode"), str):
+        facts.append(info["mode"].replace("_", " "))
+    if (degree := number(info.get("degree"))) is not None:
+        facts.append(f"ring degree {degree:.0f}")
+    if (security := number(info.get("security_bits"))) is not None:
+        facts.append(f"{security:.0f}-bit security")
+    return f"CKKS ciphertext ({', '.join(facts)})"
+
+
+def what_it_cost(run: RunFolder, folder: Path) -> Html:
+    """Bytes and seconds of encryption."""
+    summary, one, many = run.summary, site_word(run, 1), site_word(run)
+    sent, plain = (
+        number(summary.get("bytes_up_per_client_per_round")),
+        number(summary.get("plaintext_bytes_per_client_per_round")),
+    )
+    factor = format_factor(sent / plain) if sent is not None and plain else MISSING
+    encrypt, senders, opened = number(summary.get("encrypt_seconds")), number(summary.get("senders")), len(run.rounds)
+    each = format_seconds(encrypt / (senders * opened)) if encrypt is not None and senders and opened else MISSING
+    whole = number(summary.get("total_seconds"))
+    share = f" ({format_share(encrypt / whole)} of the run)" if encrypt is not None and whole else ""
+    rows: list[list[Child]] = [
+        ["one training message", shown(sent, format_bytes)],
+        ["the same numbers as plain float32", shown(plain, format_bytes)],
+        ["expansion", factor],
+        [f"sent by each {one}, whole run", shown(summary.get("bytes_up_total_per_client"), format_bytes)],
+        [f"encryption, all {many}, whole run", shown(encrypt, format_seconds) + share],
+        ["encryption, one message", each],
+        ["adding the ciphertexts, whole run", shown(summary.get("add_seconds"), format_seconds)],
+        ["opening the sums, whole run", shown(summary.get("open_seconds"), format_seconds)],
+        ["whole run", shown(whole, format_seconds)],
+    ]
+    parts: list[Child] = [table(["", "cost"], rows), *pictures(folder, _COST)]
+    info = summary.get("aggregator_info")
+    info = info if isinstance(info, dict) else {}
+    degree, dimension = number(info.get("degree")), number(summary.get("dimension"))
+    if degree and dimension and dimension < degree / 4:
+        parts.append(
+            paragraph(
+                "A ciphertext has a fixed smallest size, with room for thousands of numbers; this model has "
+                f"{dimension:,.0f}. The expansion is therefore large here and shrinks as models grow."
+            )
+        )
+    if any(name == "everything else" for name, _ in phase_seconds(run)):
+        parts.append(
+            paragraph("“Everything else” is loading, planning, compilation, evaluation and the run without privacy.")
+        )
+    if info:
+        parts += [
+            element("h3", "Encryption settings"),
+            table(["setting", "value"], [[k, _setting(v)] for k, v in info.items()], texts=2),
+        ]
+    return section("What encryption cost", *parts)
+
+
+def _setting(value: Any) -> str:
+    return MISSING if value is None else str(value)
+
+
+def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
+    """Every release as it was paid for, and whether the chain holds."""
+    parts: list[Child] = [ledger_badge(ledger)]
+    parts.append(
+        paragraph(
+            "A release is written to the ledger before anything is opened, each row bound to the one before it by a "
+            "hash. Verification for this report recomputed all hashes and totals",
+            " and compared the last hash with the one in summary.json." if ledger.pinned else
+            ". No last hash was recorded elsewhere, so rows cut from the end could not be noticed.",
+        )
+    )  # fmt: skip
+    if ledger.rows:
+        count = len(ledger.rows)
+        shown_rows = (
+            list(range(count))
+            if count <= _FIRST_ROWS + _LAST_ROWS + 1
+            else [*range(_FIRST_ROWS), *range(count - _LAST_ROWS, count)]
+        )
+        rows: list[list[Child]] = []
+        for i in shown_rows:
+            release = ledger.rows[i]
+            if rows and i and i - 1 not in shown_rows:
+                rows.append(["…", f"{plural(i - _FIRST_ROWS, 'more release')}", "", "", "", ""])
+            when = release.time.replace("T", " ")[:19]
+            rows.append(
+                [
+                    str(release.id),
+                    release.label,
+                    when,
+                    f"{release.honest_senders} of {release.senders}",
+                    format_epsilon(ledger.readings[i]),
+                    release.hash[:12],
+                ]
+            )
+        rows.append(["total", plural(count, "release"), "", "", shown(ledger.epsilon, format_epsilon), ""])
+        parts.append(table(["no.", "release", "time (UTC)", "honest senders", "epsilon so far", "hash"], rows, texts=4))
+        parts.append(paragraph(_ledger_delta(run, ledger), " Last hash: ", element("code", ledger.rows[-1].hash)))
+    alone = objects(run.summary.get("releases"))
+    if alone:
+        parts.append(
+            table(
+                ["purpose", "releases", "epsilon, had it been alone"],
+                [
+                    [
+                        str(e.get("purpose", MISSING)),
+                        shown(e.get("count"), "{:,.0f}".format),
+                        shown(e.get("epsilon_alone"), format_epsilon),
+                    ]
+                    for e in alone
+                ],
+            )
+        )
+    return section("The privacy ledger", *parts, *pictures(folder, _EPSILON))
+
+
+def ledger_badge(ledger: LedgerCheck) -> Html:
+    """One line: verified, or why not."""
+    if ledger.verified:
+        return element("div", f"✓ Verified: {plural(len(ledger.rows), 'release')}, chain unbroken", class_="verified")
+    return element("div", f"✗ Not verified. {ledger.problem}", class_="broken")
+
+
+def _ledger_delta(run: RunFolder, ledger: LedgerCheck) -> str:
+    sampler = number(run.summary.get("sampler_delta"))
+    text = f"Epsilon in this table is read at delta {ledger.delta:.8g}." if ledger.delta is not None else ""
+    if sampler:
+        text += f" Of the stated delta, {sampler:.2g} pays for the samplers' distance from the exact Poisson law and for samples too large for their slots."
+    return text
+
+
+def the_data(run: RunFolder) -> Html:
+    """Where the data is from, its licence, and what was done to it."""
+    summary = run.summary
+    recorded = summary.get("data")
+    facts = recorded if isinstance(recorded, dict) else {}
+    records, tested = training_records(run), held_out_records(run)
+    rows: list[list[Child]] = [
+        ["data set", words(run.summary.get("dataset"))],
+        ["records", f"{records:,.0f} for training, {tested:,.0f} for testing" if records or tested else MISSING],
+        ["source", words(facts.get("source"))],
+        ["licence", words(facts.get("licence"))],
+        ["classes", ", ".join(map(str, classes)) if isinstance(classes := summary.get("classes"), list) else MISSING],
+        ["model", f"{words(summary.get('model'))}, {shown(summary.get('dimension'), '{:,.0f}'.format)} parameters"],
+        ["citation", words(facts.get("citation"))],
+    ]
+    notes = facts.get("notes")
+    parts: list[Child] = [table(["", ""], rows, texts=2)]
+    if isinstance(notes, list) and notes:
+        parts += [element("h3", "What was done to the data"), bullets([str(note) for note in notes])]
+    return section("The data", *parts)
+
+
+def how_to_repeat(run: RunFolder) -> Html:
+    """Settings, commands and versions."""
+    summary = run.summary
+    if summary.get("reproducible") is True:
+        seed = (
+            "A repeat gives the same numbers, because all randomness descends from seed "
+            f"{summary.get('seed', MISSING)}; that is why this run is not private."
+        )
+    else:
+        seed = (
+            "A repeat draws new noise from the operating system, so its scores differ a little. That is intended: "
+            "noise that can be repeated can be removed."
+        )
+    commands = (
+        ("fedjax-poisson run config.toml --out REPEAT", "the same settings"),
+        ("fedjax-poisson ledger RUN", "verify the ledger"),
+        ("fedjax-poisson report RUN", "write this page again"),
+    )
+    versions = summary.get("versions")
+    rows: list[list[Child]] = [["date", words(summary.get("date"))], ["machine", words(summary.get("machine"))]]
+    if isinstance(versions, dict):
+        rows += [[str(name), str(version)] for name, version in versions.items()]
+    return section(
+        "How to repeat it",
+        paragraph("RUN is this run's folder. ", seed),
+        element("pre", "\n".join(f"{command:<46}# {what}" for command, what in commands)),
+        element("h3", "config.toml"),
+        element("pre", run.config if run.config is not None else MISSING),
+        element("h3", "Machine and versions"),
+        table(["", ""], rows, texts=2),
+    )

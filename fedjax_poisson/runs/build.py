@@ -1,0 +1,330 @@
+"""Everything a run needs, built once from its configuration: data on the device, the plan of releases, model, optimiser, random root."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from fedjax_poisson import data, models
+from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.aggregation import aggregator as make_aggregator
+from fedjax_poisson.data.layout import Layout
+from fedjax_poisson.data.tables.open_table import OpenTable
+from fedjax_poisson.data.tables.schema import most_features
+from fedjax_poisson.data.tables.tabular import table_identity
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.budget_plan import Plan, make_plan
+from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
+from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
+from fedjax_poisson.federated.algorithm import dimension_of
+from fedjax_poisson.federated.records import largest_unit, units_of
+from fedjax_poisson.federated.server import State, init_state
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.models import Model
+from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
+
+_BATCH = 64  # pictures mapped at once
+_FOR_TABLES = ("logistic", "mlp")
+_FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
+
+
+class Setting(NamedTuple):
+    """What a run is made of.
+
+    Attributes:
+      config: the settings.
+      sites: the data on the host.
+      train: raw training records on the device.
+      test: raw test records on the device.
+      model: the model.
+      plan: the releases and what they cost.
+      optimizer: the server's optimiser.
+      average_from: round after which parameters are averaged, or None.
+      largest_unit: records of the largest privacy unit.
+      largest_site: the bound on a site's training units that sets the clamps.
+      dimension: D, parameters of the model.
+      root: the root of all randomness of this process.
+    """
+
+    config: Config
+    sites: data.Sites
+    train: Records
+    test: Records
+    model: Model
+    plan: Plan
+    optimizer: optax.GradientTransformation
+    average_from: int | None
+    largest_unit: int
+    largest_site: int
+    dimension: int
+    root: Stream
+
+
+def records_of(sites: data.Sites, train: bool) -> Records:
+    """A split as padded device arrays; labels are float32 0/1 for two classes, int32 class numbers for several."""
+    padded = data.padded(sites, train=train)
+    return Records(
+        jnp.asarray(padded.features),
+        jnp.asarray(padded.labels, jnp.float32 if len(sites.class_names) == 2 else jnp.int32),
+        jnp.asarray(padded.mask),
+        jnp.asarray(data.padded_groups(sites, train=train), jnp.int32),
+    )
+
+
+class Prepared(NamedTuple):
+    """A run before its first release: what was read, and what will be released at what cost.
+
+    Attributes:
+      config: the settings.
+      sites: the data; None where ranges or levels are still to be released.
+      opened: the table then; else None.
+      plan: the releases.
+      unit: "record" or "patient".
+      identity: what names the data set on a ledger.
+      site_names: S names.
+      largest_site: the bound on a site's training units that sets the clamps.
+      root: the root of all randomness of this process.
+    """
+
+    config: Config
+    sites: data.Sites | None
+    opened: OpenTable | None
+    plan: Plan
+    unit: str
+    identity: str
+    site_names: tuple[str, ...]
+    largest_site: int
+    root: Stream
+
+
+def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
+    """Load the data, check what will be claimed, and plan the releases; nothing is released here.
+
+    Args:
+      config: the settings.
+      sites: the data instead of what the settings name, for example a fold.
+
+    Raises:
+      ValueError: the data or a claim is unsound, with the reason.
+    """
+    opened = load_open_table(config) if sites is None and has_open_columns(config) else None
+    if opened is not None:
+        layout: Layout | data.Sites = opened.layout
+        identity = table_identity(opened.table)
+        _check_kinds(config, identity, pictures=False, classes=len(opened.class_names))
+        features = most_features(opened.schema)
+        moments, shape = 1 + 2 * features, (features,)  # public bounds on what the released levels make of them
+        numbers, texts = (len(opened.schema.named(kind)) for kind in ("open_number", "open_text"))
+    else:
+        sites = load_sites(config) if sites is None else sites
+        _check_sites(config, sites)
+        layout, identity = sites, sites.provenance.identity or sites.provenance.name
+        moments, shape = standardize.moment_dimension(sites.binary), sites.features.shape[1:]
+        numbers = texts = 0
+    senders = len(layout.site_names)
+    if senders < 2:
+        raise ValueError(
+            f"{identity} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
+            + (" (cut some with --clients)." if len(shape) == 3 else ".")
+        )
+    bound = site_bound(config, _most_units(layout))
+    plan = make_plan(
+        config,
+        senders=senders,
+        dimension=dimension_of(model_for(config, sites), shape),
+        moment_dimension=0 if config.standardize == "bounds" else moments,
+        moment_blocks=senders if config.standardize == "site" else 1,
+        largest_site=bound,
+        sites_per_unit=layout.sites_per_unit,
+        open_numbers=numbers,
+        open_texts=texts,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
+        root = stream(config.seed)
+    return Prepared(config, sites, opened, plan, layout.unit, identity, layout.site_names, bound, root)
+
+
+def build(config: Config, sites: data.Sites | None = None) -> Setting:
+    """`prepare` and `complete` in one, where nothing has to be released to know the features.
+
+    Raises:
+      ValueError: the data or a claim is unsound, or ranges or levels are still to be released.
+    """
+    prepared = prepare(config, sites)
+    if prepared.sites is None:
+        raise ValueError(
+            "ranges or levels of this table are released by a run (bounds or categorical = private); pass the `Sites` that they were encoded into."
+        )
+    return complete(prepared, prepared.sites)
+
+
+def complete(prepared: Prepared, sites: data.Sites) -> Setting:
+    """Everything a run needs, once its features are known.
+
+    Args:
+      prepared: the run.
+      sites: its data; encoded by what was released where columns were open.
+    """
+    config = prepared.config
+    train, test = records_of(sites, True), records_of(sites, False)
+    model = model_for(config, sites)
+    return Setting(
+        config=config,
+        sites=sites,
+        train=train,
+        test=test,
+        model=model,
+        plan=prepared.plan,
+        optimizer=optimizer_for(config, config.learning_rate),
+        average_from=math.floor(config.rounds * (1 - config.average_share)) if config.average_share else None,
+        largest_unit=largest_unit(np.asarray(train.unit)),
+        largest_site=prepared.largest_site,
+        dimension=dimension_of(model, sites.features.shape[1:]),
+        root=prepared.root,
+    )
+
+
+def _most_units(layout: Layout | data.Sites) -> int:
+    """Training units of the largest site."""
+    fit = layout.train
+    return max(len(np.unique(layout.group[fit & (layout.site == s)])) for s in range(len(layout.site_names)))
+
+
+def _check_sites(config: Config, sites: data.Sites) -> None:
+    name, pictures = sites.provenance.name, sites.features.ndim == 4
+    if sites.labels.ndim != 1:
+        raise ValueError(
+            f"{name} has several labels for one record; a run learns one label a record (choose another data set)."
+        )
+    _check_kinds(config, name, pictures=pictures, classes=len(sites.class_names))
+
+
+def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> None:
+    if pictures != (config.model in _FOR_PICTURES):
+        fitting = ", ".join(_FOR_PICTURES if pictures else _FOR_TABLES)
+        raise ValueError(
+            f"model={config.model!r} is not for {name}, which holds {'pictures' if pictures else 'a table'}; choose one of: {fitting}."
+        )
+    if not pictures and classes != 2:
+        raise ValueError(f"{name} has {classes} classes; the models of tables take one binary label.")
+    if config.evaluation == "private" and classes != 2:
+        raise ValueError(f"evaluation='private' is for two classes; {name} has {classes}: choose 'clear' or 'none'.")
+    if pictures and config.standardize != "bounds":
+        raise ValueError(
+            f"standardize={config.standardize!r}: pictures are scaled by their public bounds; set standardize='bounds'."
+        )
+
+
+def model_for(config: Config, sites: data.Sites | None) -> Model:
+    """The model of a configuration, for the classes of the data; without data (a table whose features are not known yet) for two."""
+    classes, width = 2 if sites is None else len(sites.class_names), config.width
+    binary = classes == 2
+    match config.model:
+        case "logistic":
+            return models.logistic()
+        case "mlp":
+            return models.mlp((2 * width, width))
+        case "scattering":
+            return models.scattering(classes, binary=binary)
+        case "cnn":
+            return models.cnn(classes, widths=(width, 2 * width), dense=2 * width, binary=binary)
+        case "small_resnet":
+            return models.small_resnet(classes, width=width, binary=binary)
+        case "resnet18":
+            return models.resnet18(classes, width=width, binary=binary, small_images=_is_small(sites))
+        case "resnet50":
+            return models.resnet50(classes, width=width, binary=binary, small_images=_is_small(sites))
+    raise ValueError(f"model={config.model!r} is unknown; there are: {', '.join((*_FOR_TABLES, *_FOR_PICTURES))}.")
+
+
+def _is_small(sites: data.Sites | None) -> bool:
+    return sites is not None and sites.features.shape[1] <= 64
+
+
+def optimizer_for(config: Config, rate: float) -> optax.GradientTransformation:
+    """The server's optimiser at a step size."""
+    return optax.adam(rate) if config.optimizer == "adam" else optax.sgd(rate, momentum=config.momentum or None)
+
+
+def training_units(config: Config, train: Records) -> int:
+    """The public number of training units: declared, or counted in the data (said in the warnings)."""
+    return config.training_units or len(units_of(np.asarray(train.unit)).coin)
+
+
+def site_bound(config: Config, most: int) -> int:
+    """The declared public bound on a site's units, or the next power of two above the largest site (a condition of the verdict)."""
+    return config.largest_site if config.largest_site is not None else 1 << max(most - 1, 1).bit_length()
+
+
+def initial_state(setting: Setting) -> State:
+    """The state before the first round. Initial weights are public: nothing private is drawn here."""
+    example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
+    params = setting.model.init(jax.random.key(0), example)
+    return init_state(params, setting.optimizer)
+
+
+def learned_model(setting: Setting) -> Model:
+    """The part of the model that a run trains: all of it, or what stands on fixed features."""
+    return setting.model.head or setting.model
+
+
+def learned_records(setting: Setting, scaler: standardize.Scaler, records: Records) -> Records:
+    """Records as the trained part of the model sees them: standardised, or the fixed features of that, computed once."""
+    records = records._replace(features=standardize.standardize(scaler, records.features))
+    if (fixed := setting.model.fixed) is None:
+        return records
+    mask = np.asarray(records.mask)
+    rows = map_records(jax.jit(fixed), np.asarray(records.features)[mask])
+    features = np.zeros((*mask.shape, *rows.shape[1:]), np.float32)
+    features[mask] = rows
+    return records._replace(features=jnp.asarray(features))
+
+
+def map_records(function: Callable[[Array], Array], records: np.ndarray) -> np.ndarray:
+    """A function of a batch over any number of records, in batches of one size, so that one program serves all."""
+    filler = np.zeros((-len(records) % _BATCH, *records.shape[1:]), np.float32)
+    batches = np.concatenate([records, filler]).reshape(-1, _BATCH, *records.shape[1:])
+    return np.concatenate([np.asarray(function(jnp.asarray(batch))) for batch in batches])[: len(records)]
+
+
+def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
+    """The encryption of one kind of release, with fresh keys of its own."""
+    plan = run.plan
+    return make_aggregator(
+        run.config.aggregator,
+        count_bound=mechanism.count_bound(plan.senders, size),
+        senders=plan.senders,
+        minimum_senders=plan.senders,
+        size=size,
+        stream=fold_in(run.root, "keys", purpose),
+    )
+
+
+def algorithm_for(setting: Setting, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
+    """The training algorithm; the count of records that the scaler holds (private, or public) scales its step."""
+    config, plan, model = setting.config, setting.plan, learned_model(setting)
+    example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
+    return fedsgd(
+        model,
+        features=jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:],
+        records=float(scaler.records),
+        sampling_rate=config.sampling_rate,
+        mechanism=plan.train,
+        aggregator=aggregator,
+        server_optimizer=setting.optimizer,
+        senders=plan.senders,
+        honest_senders=plan.honest_senders,
+        unit=setting.sites.unit,
+        adjacency=config.adjacency,
+        largest_unit=setting.largest_unit,
+        average_from=setting.average_from,
+    )

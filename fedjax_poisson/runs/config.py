@@ -1,0 +1,203 @@
+"""The configuration of a run: one frozen record, read from TOML or the command line, written back beside the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from fedjax_poisson.runs import config_checks
+from fedjax_poisson.runs.checkpoints import write_atomic
+from fedjax_poisson.runs.recipes import recipe_for
+
+_PUBLIC = ("heart", "thyroid", "xray", "pneumonia", "medmnist")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a run is. Everything that decides the result or the guarantee is here; where results go is not.
+
+    Attributes:
+      dataset: heart, thyroid or xray, which ship; pneumonia, medmnist or covid, which need data. Ignored when csv is given.
+      data: file or folder of pictures, for pneumonia, medmnist and covid.
+      image_size: side in pixels that pictures of a folder are resized to and the phantom (xray) is made at.
+      validation: what becomes of a file's official validation pictures: left out ("drop"), or joined to "train" or "test".
+      clients: number of sites to deal the training records to (Dirichlet over labels); default: the sites of the data.
+      dirichlet_alpha: concentration of that deal; small is skewed.
+      csv: path of a user's own table.
+      label: label column of the table.
+      site: site column of the table.
+      patient: patient column of the table; makes the patient the privacy unit.
+      positive: label value that counts as 1, or several separated by commas (a list in TOML); needed where it is not obvious.
+      categorical: public levels of text columns: a table column -> levels in TOML, "from_data" (not covered by epsilon), or "private" (released by a
+        noisy histogram on the ledger).
+      bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, "from_data" (not covered by epsilon), or "private".
+      fill: public values for missing numbers: a table column -> number in TOML; default: the middle of the declared range.
+      missing: what becomes of a missing value: "impute", "indicate" (and say so in a feature), "drop" the record, or "refuse".
+      drop: columns to leave out, separated by commas (a list in TOML).
+      delimiter: the character between fields; default: found from the header.
+      encoding: text encoding of the table, such as latin-1.
+      test_fraction: share of each site's patients that is held out for testing.
+      split_seed: seed of that choice.
+      sites_per_patient: the most sites that a patient may have records at; each multiplies the step in the privacy account.
+      min_site_records: a site with fewer records joins the site "other".
+      epsilon: privacy budget for everything released, standardisation included.
+      delta: delta of the budget.
+      rounds: number of training releases.
+      sampling_rate: chance of each privacy unit to be in a round.
+      adjacency: "zero_out" or "replace_one".
+      honest_senders: sites that do not collude with the server; default all but one.
+      clip_norm: L2 bound of one unit's gradient.
+      coordinate_bound: bound on each coordinate of one unit's gradient.
+      modulation: modulation depth r of the Poisson embedding; default: the smallest from 0.05 to 0.3 that the samplers can serve.
+      standardize: "global" or "site" means and deviations by one private sum, or public "bounds" only and no release (pictures).
+      standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
+      standardize_norm: L2 bound of one unit's moment vector.
+      largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: taken from the data, said.
+      training_units: public number of training units of all sites, which scales the step where no moments are released. Default: taken
+        from the data, said.
+      model: logistic or mlp for tables; for pictures scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
+        resnet50 (group normalisation).
+      width: width of the model: hidden layers 2 width and width, channels width and 2 width, or channels of a residual network's stem;
+        scattering has none.
+      optimizer: server optimiser, "sgd" or "adam".
+      learning_rate: server step size on the estimated mean gradient.
+      momentum: server momentum (of sgd).
+      average_share: share of the last rounds whose parameters are averaged; 0 for none.
+      aggregator: encryption backend, "device", "tenseal" or "plain".
+      yardstick: whether to train the same recipe without privacy and encryption beside the run, to compare with (not covered by epsilon).
+        Default: only where the records are public.
+      nonprivate_rate: step size of the yardstick without privacy (whose gradients are not clipped); default: learning_rate.
+      ledger: file of a privacy ledger that several runs on the same data share; default: a ledger of the run's own in its folder.
+      ledger_epsilon: budget of the shared ledger for all runs together; needed when its file is made.
+      public_data: whether the records themselves are public, so that exact facts about them may be shown. Default: true for data sets that ship
+        with the package or are published (pneumonia, medmnist), false for your own.
+      publish_site_sizes: whether the numbers of records of each site may be shown although the records are not public.
+      evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "private" by one release
+        after training (two classes; on the ledger, with evaluation_share of the budget), "none" shows no score.
+      evaluation_share: share of the budget (of its Renyi curve) spent on private scores.
+      seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
+    """
+
+    dataset: str = "heart"
+    data: str | None = None
+    image_size: int = 64
+    validation: Literal["drop", "train", "test"] = "drop"
+    clients: int | None = None
+    dirichlet_alpha: float = 0.5
+    csv: str | None = None
+    label: str | None = None
+    site: str | None = None
+    patient: str | None = None
+    positive: str | list[str] | None = None
+    categorical: Literal["from_data", "private"] | dict[str, list[str] | str] | None = None
+    bounds: Literal["from_data", "private"] | dict[str, list[float] | str] | None = None
+    fill: dict[str, float] | None = None
+    missing: Literal["impute", "indicate", "drop", "refuse"] = "impute"
+    drop: str | list[str] | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8-sig"
+    test_fraction: float = 0.34
+    split_seed: int = 0
+    sites_per_patient: int = 1
+    min_site_records: int = 20
+    epsilon: float = 1.0
+    delta: float = 1e-4
+    rounds: int = 20
+    sampling_rate: float = 0.5
+    adjacency: Literal["zero_out", "replace_one"] = "zero_out"
+    honest_senders: int | None = None
+    clip_norm: float = 1.0
+    coordinate_bound: float = 0.6
+    modulation: float | None = None
+    standardize: Literal["global", "site", "bounds"] = "global"
+    standardize_share: float = 0.25
+    standardize_norm: float = 3.0
+    largest_site: int | None = None
+    training_units: int | None = None
+    model: Literal["logistic", "mlp", "scattering", "cnn", "small_resnet", "resnet18", "resnet50"] = "logistic"
+    width: int = 16
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.3
+    momentum: float = 0.8
+    average_share: float = 0.5
+    aggregator: Literal["device", "tenseal", "plain"] = "device"
+    yardstick: bool | None = None
+    nonprivate_rate: float | None = None
+    ledger: str | None = None
+    ledger_epsilon: float | None = None
+    public_data: bool | None = None
+    publish_site_sizes: bool = False
+    evaluation: Literal["clear", "private", "none"] = "clear"
+    evaluation_share: float = 0.1
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in config_checks.normalised(self).items():
+            object.__setattr__(self, name, value)
+        config_checks.check(self)
+
+
+def records_are_public(config: Config) -> bool:
+    """Whether exact facts about the records may be shown: declared, or a data set that ships or is published."""
+    if config.public_data is not None:
+        return config.public_data
+    return config.csv is None and config.dataset in _PUBLIC
+
+
+def read_config(path: str | Path, **overrides: Any) -> Config:
+    """Read a TOML file of `Config` fields; overrides win.
+
+    A path of data in the file is relative to the file's folder; one in the overrides is relative to the current folder.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: the file is not TOML, names an unknown field, or a value is out of its type or range; the message lists what exists.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a TOML file of settings.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    known = [field.name for field in dataclasses.fields(Config)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{path} sets {name!r}, which is no setting; settings are: {', '.join(known)}.")
+    for name in ("csv", "data", "ledger"):
+        if isinstance(values.get(name), str) and values[name]:
+            values[name] = str(path.absolute().parent / Path(values[name]).expanduser())
+    given = {**values, **{k: v for k, v in overrides.items() if v is not None}}
+    return recipe(given.pop("dataset", "heart"), **given)
+
+
+def recipe(dataset: str, **settings: Any) -> Config:
+    """The settings of a data set's own recipe (`recipes`), or of its recipe for the model that is given, changed by what is given."""
+    own = {} if "csv" in settings or not isinstance(dataset, str) else recipe_for(dataset, settings.get("model"))
+    return Config(dataset=dataset, **{**own, **settings})
+
+
+def write_config(config: Config, path: str | Path) -> None:
+    """Write the settings as TOML, whole or not at all."""
+    write_atomic(Path(path), config_text(config).encode())
+
+
+def config_text(config: Config, note: str = "") -> str:
+    """The settings as TOML (settings that are None are left out: TOML has no null), with a note in a comment."""
+    lines, tables = ["# fedjax-poisson run CONFIG.toml repeats this run"], []
+    lines += [f"# {note}"] if note else []
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, dict):
+            tables += [
+                "",
+                f"[{name}]",
+                *(f"{json.dumps(column)} = {json.dumps(entry)}" for column, entry in value.items()),
+            ]
+        elif value is not None:
+            lines.append(f"{name} = {json.dumps(value) if isinstance(value, str | bool) else repr(value)}")
+    return "\n".join([*lines, *tables]) + "\n"

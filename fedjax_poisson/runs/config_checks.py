@@ -1,0 +1,232 @@
+"""What a configuration may say: types, ranges and what fits together, checked before anything is read or computed.
+
+The ranges are public and wide. Outside them a run would be meaningless, would not end, or would overflow; the reason stands in the message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import os
+import types
+import typing
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from fedjax_poisson.accounting.renyi import check_adjacency
+from fedjax_poisson.data.tables import declarations
+
+DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")
+
+
+class Range(NamedTuple):
+    """Where a number must lie, ends included.
+
+    Attributes:
+      low: smallest value.
+      high: largest value.
+      why: what would happen outside.
+    """
+
+    low: float
+    high: float
+    why: str
+
+
+_COUNT = Range(1, 10**12, "it counts something")
+_SIZE = Range(1e-6, 1e6, "standardised features and probabilities are of order 1, and so are sensible norms")
+_STEP = Range(1e-6, 1e3, "smaller steps learn nothing, larger ones diverge")
+
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "epsilon": Range(1e-3, 100.0, "below, no sum of any size shows a signal; above, e^epsilon protects nobody"),
+        # A mechanism that publishes every hundredth record as it is satisfies (0, 0.01): beyond that the word privacy has no meaning, and the
+        # usual advice, delta below 1 / records, could be met with fewer than 100 records only.
+        "delta": Range(1e-300, 0.01, "a mechanism that publishes each record with probability delta has it; stay below 1 / records"),
+        # Fewer than one of 100,000 records in a round: nearly every round would be noise alone.
+        "sampling_rate": Range(1e-5, 1.0, "it is the chance of each unit to be in a round; below, rounds are noise alone"),
+        "rounds": Range(1, 100_000, "every round is a release, a line and a checkpoint"),
+        "clip_norm": _SIZE,
+        "coordinate_bound": _SIZE,
+        "standardize_norm": _SIZE,
+        "modulation": Range(1e-4, 0.99, "at 1 a rate can fall to 0 and no privacy is left; near 0 the counts are too large to sample"),
+        "standardize_share": Range(1e-3, 0.999, "both the moments and the training need a part of the budget"),
+        "evaluation_share": Range(1e-3, 0.999, "both the training and the scores need a part of the budget"),
+        "ledger_epsilon": Range(1e-3, 1000.0, "it is the budget of all runs on the data set together"),
+        "average_share": Range(0.0, 1.0, "it is a share of the rounds"),
+        "momentum": Range(0.0, 0.999, "at 1 the steps never stop growing"),
+        "learning_rate": _STEP,
+        "nonprivate_rate": _STEP,
+        "dirichlet_alpha": Range(1e-3, 1e6, "below, a site gets one class; above, all sites are alike"),
+        "image_size": Range(8, 1024, "it is a side in pixels"),
+        "width": Range(1, 4096, "it is a number of channels or neurons"),
+        "clients": Range(2, 10**6, "a sum over one site hides nothing"),
+        "honest_senders": Range(1, 10**6, "the one that is protected is honest itself"),
+        "largest_site": _COUNT,
+        "training_units": _COUNT,
+        "min_site_records": Range(1, 10**9, "a site has a record at least"),
+        "sites_per_patient": Range(1, 10**6, "it is a number of sites, and each multiplies the step in the privacy account"),
+        "test_fraction": Range(0.01, 0.9, "a run needs records to learn from and records to test on"),
+        "split_seed": Range(0, declarations.LARGEST_SEED, "it is a number of 64 bits"),
+        "seed": Range(0, declarations.LARGEST_SEED, "it is a number of 64 bits"),
+    }
+)  # fmt: skip
+"""Every number of `Config`."""
+
+_OF_TABLES = (
+    "label", "site", "patient", "positive", "categorical", "bounds", "fill", "missing", "drop", "min_site_records", "test_fraction",
+    "split_seed", "delimiter", "encoding",
+)  # fmt: skip
+
+
+def normalised(config: Any) -> dict[str, Any]:
+    """The settings with numbers as plain int and float and paths absolute, so that a folder's config.toml holds wherever it is read.
+
+    Args:
+      config: a `Config`, or any dataclass whose fields have the types that it uses.
+
+    Returns:
+      Those fields whose value changes.
+
+    Raises:
+      ValueError: a value has the wrong type; with what was seen and what is expected.
+    """
+    changed = {}
+    for name, hint in typing.get_type_hints(type(config)).items():
+        given = getattr(config, name)
+        if name == "adjacency" and isinstance(given, str) and given.strip():
+            check_adjacency(given)  # knows why others are refused
+        value = _fitted(name, given, hint)
+        if name in ("csv", "data", "ledger") and value is not None:
+            value = os.path.abspath(os.path.expanduser(value))
+        if value is not given and (type(value) is not type(given) or value != given):
+            changed[name] = value
+    return changed
+
+
+def check(config: Any) -> None:
+    """Refuse settings out of range, or that contradict each other.
+
+    Args:
+      config: a `Config` whose values have the right types.
+
+    Raises:
+      ValueError: the first that is wrong; with what was seen and what to do.
+    """
+    check_ranges({name: getattr(config, name) for name in RANGES})
+    if config.coordinate_bound > config.clip_norm:
+        raise ValueError(
+            f"coordinate_bound={config.coordinate_bound:g} exceeds clip_norm={config.clip_norm:g}, so it would bound nothing; set both, such "
+            f"as --clip-norm {config.clip_norm:g} --coordinate-bound {0.6 * config.clip_norm:g}."
+        )
+    words = (declarations.FROM_DATA, declarations.PRIVATE)
+    declarations.checked_levels(config.categorical, words)
+    if config.bounds is not None:
+        declarations.check_bounds(config.bounds, words)
+    declarations.check_fill(config.fill, config.bounds)
+    if config.ledger_epsilon is not None and config.ledger is None:
+        raise ValueError("ledger_epsilon is the budget of a shared ledger; name its file with --ledger FILE.")
+    _check_source(config, {field.name: field.default for field in dataclasses.fields(config)})
+
+
+def check_ranges(values: Mapping[str, float | None]) -> None:
+    """Refuse numbers outside their `RANGES`, by name; None is no number and passes."""
+    for name, value in values.items():
+        low, high, why = RANGES[name]
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name}={_shown(value)} must lie between {_shown(low)} and {_shown(high)}: {why}.")
+
+
+def _check_source(config: Any, default: Mapping[str, Any]) -> None:
+    """One source of data, and no setting that belongs to another."""
+
+    def given(*names: str) -> str:
+        return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != default[name])
+
+    if config.csv is None:
+        if names := given(*_OF_TABLES):
+            raise ValueError(
+                f"{names}: describes a table of your own; give the table with --csv FILE, or leave it out."
+            )
+        if config.sites_per_patient > 1 and config.dataset != "covid":
+            raise ValueError(f"--sites-per-patient: {config.dataset} names no patients at several sites; leave it out.")
+    else:
+        if config.label is None or config.site is None:
+            raise ValueError(
+                "A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN."
+            )
+        if config.data is not None:
+            raise ValueError("--csv is a table and --data is pictures: a run has one of them; leave one out.")
+        if config.dataset != default["dataset"]:
+            raise ValueError(
+                f"{config.dataset} and --csv {config.csv} are two sources of data; leave the name or --csv out."
+            )
+        if config.clients is not None:
+            raise ValueError(
+                f"--clients {config.clients} would deal the records anew, but the table has sites of its own (--site {config.site}); leave "
+                "--clients out."
+            )
+        if config.sites_per_patient > 1 and config.patient is None:
+            raise ValueError("--sites-per-patient speaks about patients: name their column with --patient COLUMN.")
+    if (config.csv is not None or config.dataset not in DATASETS_OF_PICTURES) and (
+        names := given("image_size", "validation")
+    ):
+        raise ValueError(f"{names}: is for pictures, and this run has a table; leave it out.")
+    if config.clients is None and (names := given("dirichlet_alpha")):
+        raise ValueError(f"{names}: says how records are dealt to --clients; give --clients, or leave it out.")
+
+
+def _fitted(name: str, value: Any, hint: Any) -> Any:
+    """The value as the type that its field wants."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for kind in kinds:
+        origin = typing.get_origin(kind)
+        if value is None and kind is type(None):
+            return None
+        if origin is Literal and isinstance(value, str) and value in typing.get_args(kind):
+            return value
+        if kind is bool and isinstance(value, bool):
+            return value
+        if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+        if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return _as_float(name, value)
+        if kind is str and isinstance(value, str) and value.strip():
+            return value
+        if kind is str and name in ("csv", "data", "ledger") and isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if origin is dict and isinstance(value, Mapping):
+            return value  # what is in it is checked by `declarations`
+        if origin is list and isinstance(value, list | tuple) and all(isinstance(v, str) and v for v in value):
+            return value if isinstance(value, list) else list(value)
+    raise ValueError(f"{name}={value!r} has the wrong type or is no choice; expected {_described(kinds)}.")
+
+
+def _as_float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}={_shown(value)} is too large for a number.") from None
+
+
+def _shown(value: Any) -> str:
+    """A number as its user wrote it, but for digits that say nothing."""
+    if not isinstance(value, int):
+        return f"{value:g}"
+    return str(value) if abs(value) < 10**20 else "a number of more than 20 digits"
+
+
+def _described(kinds: tuple[Any, ...]) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    found = []
+    for kind in kinds:
+        if typing.get_origin(kind) is Literal:
+            found.append("one of " + ", ".join(typing.get_args(kind)))
+        elif typing.get_origin(kind) is dict:
+            found.append("a table of columns in a TOML file")
+        elif typing.get_origin(kind) is list:
+            found.append("a list of text")
+        elif kind in words:
+            found.append(words[kind])
+    return " or ".join(found)

@@ -1,0 +1,176 @@
+"""The releases of a run beside its training sums: ranges, levels and moments before, private scores after; and the line that each leaves in rounds.jsonl."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson import accounting, data
+from fedjax_poisson.data.tables.open_table import encode_sites
+from fedjax_poisson.data.tables.schema import Released, released_from_json, released_to_json
+from fedjax_poisson.runs import checkpoints, evaluation
+from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
+from fedjax_poisson.runs.column_release import release_columns
+from fedjax_poisson.runs.build import Setting, aggregator_for
+from fedjax_poisson.runs.load_data import check_width
+from fedjax_poisson.runs.summary import predictions
+from fedjax_poisson.federated import Records, standardize
+from fedjax_poisson.federated.private_scores import private_scores, score_dimension, scores_of
+from fedjax_poisson.federated.private_sum import SumInfo
+from fedjax_poisson.federated.records import largest_unit
+from fedjax_poisson.federated.server import State
+
+
+class NothingLearned(RuntimeError):
+    """The budget was used up before a single training round."""
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds: the released standardisation, the server's state, bytes that each site has sent, and released scores where there are some."""
+
+    scaler: standardize.Scaler
+    state: State
+    bytes_up: int
+    scores: dict[str, Any] | None = None
+
+
+def release_table(
+    books: Books, out: Path, report: Callable[[dict[str, Any]], None]
+) -> tuple[data.Sites, dict[str, Any]]:
+    """Release the ranges and levels of open columns, and encode the table by them; what an earlier process released is not released again.
+
+    Returns:
+      The data, and the released facts as JSON values.
+    """
+    prepared, opened = books.prepared, books.prepared.opened
+    assert opened is not None
+    began, saved, lines = time.perf_counter(), out / COLUMNS, column_lines(out)
+    known = None
+    if saved.exists():  # the ledger has been held against its pin
+        known = released_from_json(json.loads(saved.read_text(encoding="utf-8"))["released"])
+
+    def keep(released: Released, purpose: str, info: SumInfo) -> None:
+        nonlocal began
+        sent = sum(line["bytes_up_per_client"] for line in lines) + info.bytes_up_per_sender
+        lines.append(round_line(0, purpose, books, info, time.perf_counter() - began, sent))
+        checkpoints.write_json(saved, {**books.pinned(), "released": released_to_json(released), "lines": lines})
+        checkpoints.append_line(out / LINES, lines[-1])
+        report(lines[-1])
+        began = time.perf_counter()
+
+    try:
+        released = release_columns(
+            opened,
+            prepared.plan.columns,
+            prepared.plan.terms,
+            charge=charging(books),
+            aggregator=functools.partial(aggregator_for, prepared),
+            saved=known,
+            keep=keep,
+        )
+    except accounting.BudgetExhausted as error:
+        raise NothingLearned(nothing_learned(books)) from error
+    sites = encode_sites(opened, released)
+    check_width(prepared.config, sites.features.shape[1], int(sites.train.sum()))
+    return sites, released_to_json(released)
+
+
+def column_lines(out: Path) -> list[dict[str, Any]]:
+    """The lines of rounds.jsonl about released columns, as they were kept with what was released."""
+    saved = out / COLUMNS
+    found: list[dict[str, Any]] = json.loads(saved.read_text(encoding="utf-8"))["lines"] if saved.exists() else []
+    return found
+
+
+def nothing_learned(books: Books) -> str:
+    """What to say when charges have used the budget up and no round is left."""
+    return (
+        f"The budget was exhausted before the first of {books.prepared.config.rounds} rounds: {len(books.rows())} releases are charged "
+        f"(epsilon {books.epsilon():.4f}), and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
+    )
+
+
+def standardise(
+    setting: Setting, books: Books, before: Progress, charge: Callable[..., Any]
+) -> tuple[Progress, dict[str, Any]]:
+    """The moments, released."""
+    plan, by_site = setting.plan, setting.config.standardize == "site"
+    assert plan.standardize is not None
+    began = time.perf_counter()
+    gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp, plan.standardize_distance)
+    size = standardize.moment_dimension(setting.sites.binary) * (plan.senders if by_site else 1)
+    try:
+        scaler, info = standardize.private_scaler(
+            setting.train,
+            setting.sites.feature_bounds,
+            setting.sites.binary,
+            mechanism=plan.standardize,
+            aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
+            stream=own,
+            gate=gate,
+            largest_unit=setting.largest_unit,
+            by_site=by_site,
+        )
+    except accounting.BudgetExhausted as error:
+        raise NothingLearned(nothing_learned(books)) from error
+    bytes_up = before.bytes_up + info.bytes_up_per_sender
+    line = round_line(0, "standardise", books, info, time.perf_counter() - began, bytes_up)
+    return Progress(scaler, before.state, bytes_up), line
+
+
+def release_scores(
+    setting: Setting,
+    books: Books,
+    params: Any,
+    test: Records,
+    number: int,
+    bytes_up: int,
+    charge: Callable[..., Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores on the held-out records, released."""
+    plan, names = setting.plan, setting.sites.site_names
+    assert plan.evaluate is not None
+    began = time.perf_counter()
+    gate, own = charge("evaluate", number, plan.evaluate, plan.evaluate_rdp, plan.evaluate_distance)
+    chances = evaluation.probabilities(predictions(setting, params, test))
+    total, info = private_scores(
+        jnp.asarray(chances, jnp.float32),
+        test,
+        mechanism=plan.evaluate,
+        aggregator=aggregator_for(setting, plan.evaluate, score_dimension(len(names)), "evaluate"),
+        stream=own,
+        gate=gate,
+        largest_unit=largest_unit(np.asarray(test.unit)),
+    )
+    found = scores_of(total, math.sqrt(plan.evaluate.variance(plan.senders)), names)
+    bytes_up += info.bytes_up_per_sender
+    line = round_line(number, "evaluate", books, info, time.perf_counter() - began, bytes_up)
+    return found, line | {"test": found}
+
+
+def round_line(number: int, purpose: str, books: Books, info: SumInfo, seconds: float, bytes_up: int) -> dict[str, Any]:
+    """A line of rounds.jsonl: what a release cost, without scores."""
+    crypto = info.embed_seconds + info.encrypt_seconds + info.add_seconds + info.open_seconds
+    return {
+        "round": number,
+        "purpose": purpose,
+        "epsilon_so_far": books.epsilon(),
+        "seconds": seconds,
+        "train_seconds": max(seconds - crypto, 0.0),
+        "embed_seconds": info.embed_seconds,
+        "encrypt_seconds": info.encrypt_seconds,
+        "add_seconds": info.add_seconds,
+        "open_seconds": info.open_seconds,
+        "bytes_up_per_client": info.bytes_up_per_sender,
+        "bytes_up_total": bytes_up,
+        "exact": info.exact,
+        "test": None,
+    }

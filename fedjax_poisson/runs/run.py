@@ -1,0 +1,281 @@
+"""The main job: private standardisation, private training, evaluation, and a run folder that shows it all.
+
+Order of events in every release: contributions are computed, embedded and encrypted; the server adds ciphertexts; the ledger writes the
+release down or refuses; the sum is opened; the model moves; the checkpoint is renamed into place; then the model is evaluated and a line is
+appended to `rounds.jsonl`. A kill at any moment loses at most the release under way, which stays charged, and leaves a folder that `resume` can
+go on from, or one that says why it cannot (`run_ledger`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_poisson import accounting, data
+from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.runs import run_ledger as books_lib
+from fedjax_poisson.runs import checkpoints, evaluation
+from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, SUMMARY, Books, CannotResume
+from fedjax_poisson.runs.config import Config, read_config
+from fedjax_poisson.runs.earlier_runs import earlier_runs
+from fedjax_poisson.runs.folder_lock import folder_lock
+from fedjax_poisson.runs.releases import NothingLearned, Progress, column_lines, nothing_learned, release_scores, release_table, round_line, standardise
+from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, complete, initial_state, learned_records, prepare, training_units
+from fedjax_poisson.runs.summary import predictions, summarise
+from fedjax_poisson.federated import Records, standardize
+from fedjax_poisson.federated.server import State
+
+__all__ = ["CannotResume", "NothingLearned", "Report", "RunExists", "Stopped", "run"]
+
+_EVALUATIONS = 25  # of a run on pictures, whose test records take seconds to evaluate
+
+Report = Callable[[dict[str, Any]], None]
+"""Called with every line of rounds.jsonl as it is written."""
+
+
+class RunExists(FileExistsError):
+    """The output folder already holds a run."""
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop, or interrupted; the message says how to go on."""
+
+    interrupted = True
+
+
+def run(
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+    sites: data.Sites | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Run (or go on with) one experiment and leave its folder.
+
+    Args:
+      config: the settings; with resume they must be those of the folder.
+      out: run folder; must not hold a run unless resume.
+      resume: go on with a run that was stopped or killed.
+      report: called with each round's line.
+      sites: the data instead of what the settings name, for example a fold.
+      stop: asked before every round; True stops the run there.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      RunExists: the folder holds a run and resume was not asked for.
+      FolderBusy: another process works in the folder.
+      CannotResume: ledger, checkpoint or settings are not what the run left; nothing was released.
+      Stopped: `stop` said so, or Ctrl-C; everything that is finished is saved.
+      NothingLearned: the budget was used up before the first round.
+      ValueError: a setting or the data is wrong, or a privacy claim would be unsound; nothing was released.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    if resume:
+        _check_settings(config, out)
+    else:
+        _check_new(out)
+        prepared = prepare(config, sites)  # refuses what is wrong before anything is written
+        out.mkdir(parents=True, exist_ok=True)
+    with folder_lock(out):
+        if resume:
+            prepared = prepare(config, sites)
+            books = books_lib.resume(prepared, out)
+        else:
+            _check_new(out)  # another process may have been faster
+            books = books_lib.start(prepared, out)
+        with contextlib.closing(books.ledger):
+            summary = _train_and_tell(books, out, report or (lambda line: None), stop, resume)
+            summary["total_seconds"] = time.perf_counter() - started
+            checkpoints.write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _check_settings(config: Config, out: Path) -> None:
+    if not (out / CONFIG).exists():
+        raise ValueError(f"{out} holds no {CONFIG}: there is no run to resume; start one with --out {out}.")
+    stored = read_config(out / CONFIG)
+    if stored != config:
+        changed = [f.name for f in dataclasses.fields(Config) if getattr(stored, f.name) != getattr(config, f.name)]
+        raise ValueError(
+            f"{out / CONFIG} was written with other settings ({', '.join(changed)}); resume without changing them."
+        )
+
+
+def _check_new(out: Path) -> None:
+    if (out / CONFIG).exists():
+        raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
+
+
+def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], bool], resumed: bool) -> dict[str, Any]:
+    done = 0
+
+    def note(line: dict[str, Any]) -> None:
+        nonlocal done
+        done = line["round"]
+        report(line)
+
+    try:
+        sites, columns = books.prepared.sites, None
+        if sites is None:
+            sites, columns = release_table(books, out, note)
+        setting = complete(books.prepared, sites)
+        aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
+        cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
+        lines, _ = checkpoints.read_lines(out / LINES)
+        summary = summarise(
+            setting,
+            books,
+            lines,
+            cohort,
+            test,
+            progress.state,
+            aggregator,
+            exhausted,
+            progress.scores,
+            columns,
+            earlier_runs(books, out),
+        )
+        if (out / DAMAGED_LINES).exists():
+            summary["warnings"].append(
+                f"{LINES} was damaged when the run went on: lines that could not be read are missing from it and from every sum over rounds here; "
+                f"the old file is {DAMAGED_LINES}"
+            )
+        return summary
+    except KeyboardInterrupt as interrupted:
+        raise Stopped(
+            f"Interrupted after round {done}. A release under way stays charged. Go on with --resume {out}"
+        ) from interrupted
+    except OSError as error:
+        raise type(error)(
+            *error.args[:1],
+            f"{error.strerror or error}; round {done} is saved, a later one that was charged stays charged. Go on with --resume {out}",
+        ) from error
+
+
+def _release_everything(
+    setting: Setting,
+    train_aggregator: Aggregator,
+    books: Books,
+    out: Path,
+    report: Report,
+    stop: Callable[[], bool],
+    resumed: bool,
+) -> tuple[Records, Records, Progress, bool]:
+    """Standardise, then train until the rounds or the budget are used up; picks up where a checkpoint stands."""
+    config, plan = setting.config, setting.plan
+    charge = books_lib.charging(books)
+    lines, saved = out / LINES, out / CHECKPOINT
+
+    def save(progress: Progress, line: dict[str, Any]) -> None:
+        checkpoints.save_tree(
+            saved,
+            (progress.scaler, progress.state),
+            **books.pinned(),
+            bytes_up=progress.bytes_up,
+            scores=progress.scores,
+            line=line,
+        )
+
+    def tell(line: dict[str, Any]) -> None:
+        checkpoints.append_line(lines, line)
+        report(line)
+
+    progress = _picked_up(setting, books, out) if resumed else None
+    if progress is None:
+        progress = Progress(*_start(setting, out))
+        if plan.standardize is not None:
+            progress, line = standardise(setting, books, progress, charge)
+            save(progress, line)
+            tell(line)
+    scaler, state, bytes_up, scores = progress
+    exhausted = False
+    algorithm = algorithm_for(setting, scaler, train_aggregator)
+    cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
+    every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
+    while int(state.round) < config.rounds:
+        number = int(state.round) + 1
+        if stop():
+            raise Stopped(f"Stopped after round {number - 1} of {config.rounds}; go on with --resume {out}")
+        began = time.perf_counter()
+        gate, own = charge("train", number, plan.train, plan.train_rdp, plan.train_distance)
+        try:
+            state, round_info = algorithm.apply(state, cohort, own, gate)
+        except accounting.BudgetExhausted as error:
+            if number == 1:
+                raise NothingLearned(nothing_learned(books)) from error
+            exhausted = True
+            break
+        bytes_up += round_info.sum.bytes_up_per_sender
+        seconds = time.perf_counter() - began
+        line = round_line(number, "train", books, round_info.sum, seconds, bytes_up)
+        save(Progress(scaler, state, bytes_up), line)
+        due = number % every == 0 or number == config.rounds
+        if due and config.evaluation == "clear":
+            line["test"] = _scores(setting, algorithm.parameters(state), test)
+        tell(line)
+    if plan.evaluate is not None and scores is None:
+        params = algorithm.parameters(state)
+        try:
+            scores, line = release_scores(setting, books, params, test, int(state.round), bytes_up, charge)
+        except accounting.BudgetExhausted:
+            return cohort, test, Progress(scaler, state, bytes_up), True
+        bytes_up = line["bytes_up_total"]
+        save(Progress(scaler, state, bytes_up, scores), line)
+        tell(line)
+    return cohort, test, Progress(scaler, state, bytes_up, scores), exhausted
+
+
+def _start(setting: Setting, out: Path) -> tuple[standardize.Scaler, State, int]:
+    """Before the first release: the public standardisation (used as it is where none is released) and the initial state."""
+    scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(setting.config, setting.train))
+    return scaler, initial_state(setting), sum(line["bytes_up_per_client"] for line in column_lines(out))
+
+
+def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
+    """What the checkpoint holds, with rounds.jsonl cut or completed to it; None where there is no checkpoint."""
+    lines, saved = out / LINES, out / CHECKPOINT
+    kept, damaged = checkpoints.read_lines(lines)
+    books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept if "purpose" in row), str(lines))
+    if not saved.exists():
+        checkpoints.write_lines(lines, column_lines(out))
+        return None
+    by_site = setting.plan.senders if setting.config.standardize == "site" else None
+    example = (standardize.blank_scaler(setting.sites.features.shape[-1], by_site), initial_state(setting))
+    (scaler, state), facts = checkpoints.load_tree(saved, example)
+    number = int(state.round)
+    due = [f"train {k}" for k in range(1, number + 1)]
+    books_lib.check_charged(books, [*(["standardise 0"] if setting.plan.standardize else []), *due], str(saved))
+    kept = [
+        row
+        for row in kept
+        if row["round"] <= number
+        and row["purpose"] not in ("columns", "ranges")
+        and (row["purpose"] != "evaluate" or facts["scores"])
+    ]
+    last = facts["line"]
+    if not any(
+        (row["round"], row["purpose"]) == (last["round"], last["purpose"]) for row in kept
+    ):  # killed before its line was written
+        kept.append(last)
+    kept = [*column_lines(out), *kept]
+    if damaged:
+        checkpoints.write_atomic(out / DAMAGED_LINES, lines.read_bytes())
+    checkpoints.write_lines(lines, kept)
+    return Progress(scaler, state, int(facts["bytes_up"]), facts["scores"])
+
+
+def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
+    logits = predictions(setting, params, test)
+    scores = evaluation.scores(logits, np.asarray(test.labels), np.asarray(test.mask), setting.sites.site_names)
+    return {name: value for name, value in scores.items() if name not in ("auc_by_site", "calibration_error_by_site")}

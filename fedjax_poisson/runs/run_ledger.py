@@ -1,0 +1,310 @@
+"""The books of a run: its ledger, what its rows say about it, and what must be true of both before a run may go on.
+
+A run is named by the SHA-256 of its `config.toml`, which is written once and holds a random number: every row of the ledger and the checkpoint carry it,
+so settings that were changed by hand are noticed, and runs that share a ledger are told apart.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_poisson import accounting
+from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.runs.config import Config, config_text
+from fedjax_poisson.runs.build import Prepared
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.randomness import Stream, fold_in
+
+CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
+CHECKPOINT = Path("checkpoints") / "latest.npz"
+COLUMNS = Path("checkpoints") / "columns.json"
+DAMAGED_LINES = "rounds.jsonl.damaged"
+_SHARED_RESERVE = 0.05  # of delta, for the samplers of all runs that share a ledger
+
+
+class CannotResume(RuntimeError):
+    """The folder does not hold what is needed to go on without spending more than is told; the message says what to do."""
+
+
+class Books(NamedTuple):
+    """A run's ledger and its place in it.
+
+    Attributes:
+      ledger: open for writing.
+      run: the run's name, hexadecimal.
+      prepared: the run.
+    """
+
+    ledger: accounting.Ledger
+    run: str
+    prepared: Prepared
+
+    @property
+    def shared(self) -> bool:
+        """Whether other runs may use the ledger."""
+        return self.prepared.config.ledger is not None
+
+    def pinned(self) -> dict[str, Any]:
+        """What a file must hold so that the ledger can be held against it later (`resume`), as JSON values."""
+        rows, head = self.ledger.pin()
+        return {"run": self.run, "ledger_rows": rows, "ledger_head": head}
+
+    def rows(self) -> list[accounting.Release]:
+        """The releases of this run."""
+        return [row for row in self.ledger.rows() if row.origin.get("run") == self.run]
+
+    def epsilon(self) -> float:
+        """Epsilon of what this run has released, at the delta that its plan accounts for: its curves were fixed before the first."""
+        spent = self.ledger.rdp(self.run)
+        return accounting.epsilon(self.ledger.orders, spent, self.prepared.plan.accounted_delta) if spent.any() else 0.0
+
+
+def ledger_path(config: Config, out: Path) -> Path:
+    """The ledger that a run charges."""
+    return out / LEDGER if config.ledger is None else Path(config.ledger)
+
+
+def start(prepared: Prepared, out: Path) -> Books:
+    """Make the ledger and then write config.toml, so that a folder with settings always had a ledger.
+
+    Raises:
+      CannotResume: the folder holds a ledger with releases but no settings.
+      ValueError: a shared ledger has not enough left, or was made for something else.
+    """
+    config = prepared.config
+    own = out / LEDGER
+    if own.exists():  # left by a start that was killed before its settings were written
+        with contextlib.closing(accounting.read_ledger(own)) as left:
+            if left.pin().rows:
+                raise CannotResume(
+                    f"{own} holds {left.pin().rows} releases, but {CONFIG} is gone: choose another --out."
+                )
+        own.unlink()
+    ledger = _make_own(prepared, own) if config.ledger is None else _open_shared(prepared)
+    text = config_text(
+        config, f"run {secrets.token_hex(16)}, started {datetime.now(UTC).isoformat(timespec='seconds')}"
+    )
+    try:
+        checkpoints.write_atomic(out / CONFIG, text.encode())
+    except BaseException:
+        ledger.close()
+        raise
+    return Books(ledger, _name(text.encode()), prepared)
+
+
+def resume(prepared: Prepared, out: Path) -> Books:
+    """Open the ledger of a run that was stopped, and check that it is whole.
+
+    Raises:
+      CannotResume: the ledger is gone, shorter or older than the checkpoint, does not hold every release that was made, or the settings were changed.
+      LedgerCorrupt: its chain is broken.
+    """
+    config = prepared.config
+    path, name = ledger_path(config, out), _name((out / CONFIG).read_bytes())
+    if not path.is_file():
+        raise CannotResume(
+            f"{path} is gone, so nobody can say what this run has spent. Put it back from a backup that is not older than the checkpoint; "
+            "without it this run cannot go on."
+        )
+    ledger = accounting.read_ledger(path, writable=True)
+    try:
+        ledger.verify()
+        _check_budget(ledger, prepared)
+        books = Books(ledger, name, prepared)
+        if not books.shared and len(books.rows()) != ledger.pin().rows:
+            raise CannotResume(_changed(out, "its ledger holds releases of other settings"))
+        for source, found in _pins(books, out):
+            run, pin = found
+            if run != name:
+                raise CannotResume(
+                    _changed(out, f"{source} belongs to the run {run[:12]}, the settings are {name[:12]}")
+                )
+            try:
+                ledger.check_pin(pin)
+            except accounting.LedgerCorrupt as error:
+                raise CannotResume(
+                    f"{error}. What {source} was paid for is not on it, so nobody can say what this run has spent. Put the newest copy of the ledger "
+                    "back; without it this run cannot go on."
+                ) from error
+        return books
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def _changed(out: Path, seen: str) -> str:
+    return f"{out / CONFIG} was changed after the run started: {seen}. Undo the change; other settings are another run."
+
+
+def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]]]:
+    """How far the ledger reached when the checkpoint and the summary were written, and whose they are."""
+    found = []
+    if (out / CHECKPOINT).exists():
+        try:
+            found.append((CHECKPOINT.as_posix(), checkpoints.read_facts(out / CHECKPOINT)))
+        except checkpoints.CheckpointDamaged as error:
+            count = len(books.rows())
+            raise CannotResume(
+                f"{error}, so the model is lost; the {count} release{'' if count == 1 else 's'} of this run stay charged (epsilon {books.epsilon():.4f} of "
+                f"{books.prepared.config.epsilon:g}). Put the checkpoint back from a backup, or delete it to train anew with what is left."
+            ) from error
+    if (out / COLUMNS).exists():
+        try:
+            found.append((COLUMNS.as_posix(), json.loads((out / COLUMNS).read_text(encoding="utf-8"))))
+        except ValueError as error:
+            raise CannotResume(
+                f"{out / COLUMNS} is damaged, so the released ranges and levels are lost; they stay charged. Put the file back from a backup, or start anew."
+            ) from error
+    if (out / SUMMARY).exists():
+        with contextlib.suppress(ValueError):  # a damaged summary is written again
+            found.append((SUMMARY, json.loads((out / SUMMARY).read_text(encoding="utf-8"))))
+    pins = []
+    for source, facts in found:
+        try:
+            pins.append(
+                (source, (str(facts["run"]), accounting.Pin(int(facts["ledger_rows"]), str(facts["ledger_head"]))))
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CannotResume(
+                f"{out / source} does not say what its ledger held ({error!r}): it is not of this version of a run."
+            ) from error
+    return pins
+
+
+def check_charged(books: Books, labels: Iterable[str], source: str) -> None:
+    """Refuse to go on from results whose releases are not all on the ledger."""
+    charged = {row.label for row in books.rows()}
+    if missing := [label for label in dict.fromkeys(labels) if label not in charged]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CannotResume(
+            f"{source} holds the result of {missing[0]!r}{more}, which the ledger {books.ledger.path} has not charged: it is not the ledger of this run, or "
+            "an older copy."
+        )
+
+
+def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float], tuple[Callable[[], None], Stream]]:
+    """`charge(purpose, number, mechanism, rdp, distance) -> (gate, stream)` for the releases of this process.
+
+    A release that was charged before and lost is charged again, and its stream is another one: the number of attempts is folded in, so that noise of a
+    release that somebody may have seen is never used for a second one.
+    """
+    prepared = books.prepared
+    earlier = collections.Counter(row.label for row in books.rows())
+    origin: dict[str, Any] = {
+        "run": books.run,
+        "aggregator": prepared.config.aggregator,
+        "seed": prepared.config.seed,
+    }
+
+    def charge(
+        purpose: str, number: int, mechanism: Mechanism, rdp: np.ndarray, distance: float
+    ) -> tuple[Callable[[], None], Stream]:
+        label = f"{purpose} {number}"
+        attempt = earlier[label]  # in this process every label is tried once
+
+        def gate() -> None:
+            books.ledger.spend(
+                purpose,
+                label,
+                mechanism.facts.name,
+                dict(mechanism.facts.parameters),
+                rdp,
+                prepared.plan.honest_senders,
+                prepared.plan.senders,
+                data=prepared.identity,
+                origin={**origin, "attempt": attempt},
+                distance=distance,
+            )
+
+        return gate, fold_in(prepared.root, purpose, number, attempt)
+
+    return charge
+
+
+def _name(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def _make_own(prepared: Prepared, path: Path) -> accounting.Ledger:
+    config, plan = prepared.config, prepared.plan
+    return accounting.open_ledger(
+        path,
+        epsilon=config.epsilon,
+        delta=config.delta,
+        reserve=plan.sampler_delta,
+        unit=prepared.unit,
+        adjacency=config.adjacency,
+        orders=plan.orders,
+        planned_rdp=plan.planned_rdp,
+    )
+
+
+def _open_shared(prepared: Prepared) -> accounting.Ledger:
+    """The ledger of the data set, made where there is none; refused where this run's plan does not fit into what is left."""
+    config, plan = prepared.config, prepared.plan
+    assert config.ledger is not None
+    path = Path(config.ledger)
+    if path.exists():
+        ledger = accounting.read_ledger(path, writable=True)
+    elif config.ledger_epsilon is None:
+        raise ValueError(
+            f"there is no ledger at {path} yet: say what all runs on this data set may spend together, --ledger-epsilon E (and --delta), and it is made."
+        )
+    else:
+        ledger = accounting.open_ledger(
+            path,
+            epsilon=config.ledger_epsilon,
+            delta=config.delta,
+            reserve=_SHARED_RESERVE * config.delta,
+            unit=prepared.unit,
+            adjacency=config.adjacency,
+            orders=plan.orders,
+        )
+    try:
+        ledger.verify()
+        _check_budget(ledger, prepared)
+        if config.ledger_epsilon is not None and config.ledger_epsilon != ledger.budget_epsilon:
+            raise ValueError(
+                f"the ledger {path} was made for epsilon {ledger.budget_epsilon:g}; --ledger-epsilon {config.ledger_epsilon:g} cannot change it."
+            )
+        cost, left = float(plan.planned_rdp[np.searchsorted(plan.orders, ledger.order)]), ledger.remaining()
+        if cost > left.rdp:
+            raise ValueError(
+                f"this run would spend {cost:.4g} nats at order {left.order:g}, and {left.rdp:.4g} are left on {path} (epsilon {ledger.epsilon():.3g} of "
+                f"{ledger.budget_epsilon:g} spent). Ask for a smaller --epsilon; about {config.epsilon * min(left.rdp / cost, 1.0) ** 0.5:.2g} would fit."
+            )
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def _check_budget(ledger: accounting.Ledger, prepared: Prepared) -> None:
+    """A ledger's facts must be those of the run's claims."""
+    config, plan = prepared.config, prepared.plan
+    wanted = {"unit": prepared.unit, "adjacency": config.adjacency, "delta": config.delta}
+    if config.ledger is None:
+        wanted["epsilon"] = config.epsilon
+    found = {
+        "unit": ledger.unit,
+        "adjacency": ledger.adjacency,
+        "delta": ledger.delta,
+        "epsilon": ledger.budget_epsilon,
+    }
+    differ = [f"{name} {found[name]} (this run: {value})" for name, value in wanted.items() if found[name] != value]
+    if not np.array_equal(ledger.orders, plan.orders):
+        differ.append(
+            f"Renyi orders {ledger.orders[0]:g}..{ledger.orders[-1]:g} (this run: {plan.orders[0]:g}..{plan.orders[-1]:g})"
+        )
+    if differ:
+        raise ValueError(f"the ledger {ledger.path} was made for other facts: {', '.join(differ)}.")

@@ -1,0 +1,303 @@
+"""The summary of a finished run: what was released at what cost, how accurate, beside the same recipe without privacy."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import platform
+import warnings
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_poisson import accounting, data
+from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.runs import evaluation
+from fedjax_poisson.runs.run_ledger import Books
+from fedjax_poisson.runs.border_control import WIDTH, border_scores
+from fedjax_poisson.runs.config import records_are_public
+from fedjax_poisson.runs.earlier_runs import EarlierRuns
+from fedjax_poisson.runs.build import Setting, learned_model, learned_records, map_records, optimizer_for
+from fedjax_poisson.runs.verdict import PRIVATE, conditions, judge, notes_may_be_shown, site_sizes_public, yardstick_wanted
+from fedjax_poisson.federated import Records, reference, standardize
+from fedjax_poisson.federated.server import State, final_parameters
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
+
+_PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
+_REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
+
+
+def summarise(
+    setting: Setting,
+    books: Books,
+    lines: list[dict[str, Any]],
+    cohort: Records,
+    test: Records,
+    state: State,
+    aggregator: Aggregator,
+    exhausted: bool,
+    released: dict[str, Any] | None,
+    columns: dict[str, Any] | None,
+    earlier: EarlierRuns,
+) -> dict[str, Any]:
+    """Everything `summary.json` holds, JSON values only.
+
+    Args:
+      setting: the run.
+      books: its ledger.
+      lines: rows of rounds.jsonl.
+      cohort: training records as the trained part of the model saw them (`build.learned_records`).
+      test: test records in the same form.
+      state: the final state.
+      aggregator: the encryption of the training sums.
+      exhausted: whether the budget ended the run before its releases did.
+      released: scores that were released (`federated.private_scores`), or None.
+      columns: released ranges and levels as JSON values, or None.
+      earlier: other runs on the same data.
+    """
+    config, plan, sites, ledger = setting.config, setting.plan, setting.sites, books.ledger
+    params = final_parameters(state, setting.average_from)
+    plain = without_privacy(setting, public=(cohort, test)) if yardstick_wanted(setting) else {}
+    releases, trained = books.rows(), [line for line in lines if line["purpose"] == "train"]
+    judged = judge(releases, conditions(setting))
+    pinned, seeds = books.pinned(), [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
+    return {
+        "dataset": sites.provenance.name,
+        "verdict": judged.word,
+        "private": judged.word == PRIVATE,
+        "privacy_note": "; ".join(judged.reasons),
+        "conditions": [{"fact": each.fact, "remedy": each.remedy} for each in judged.conditions],
+        "public_data": records_are_public(config),
+        "unit": sites.unit,
+        "adjacency": config.adjacency,
+        "epsilon": books.epsilon(),
+        "epsilon_one_honest": plan.epsilon_one_honest,
+        "delta": config.delta,
+        "epsilon_target": config.epsilon,
+        "sampler_delta": plan.sampler_delta,
+        "rounds": int(state.round),
+        "rounds_planned": config.rounds,
+        "lost_releases": len(releases)
+        - int(state.round)
+        - len(plan.columns.releases)
+        - (plan.standardize is not None)
+        - (released is not None),
+        "released_columns": columns,
+        "budget_exhausted": exhausted,
+        **_test_scores(setting, params, test, released),
+        **{
+            f"nonprivate_{name}": plain.get(name)
+            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
+        },
+        "bytes_up_per_client_per_round": max((line["bytes_up_per_client"] for line in trained), default=0),
+        "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
+        "plaintext_bytes_per_client_per_round": 4 * setting.dimension,
+        **{
+            f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines)
+            for phase in ("train", "embed", "encrypt", "add", "open")
+        },
+        "aggregator": config.aggregator,
+        "aggregator_info": describe_aggregator(aggregator),
+        "evaluation": config.evaluation,
+        "mechanism": {
+            **{each.purpose: describe(each.priced.mechanism) for each in plan.columns.releases},
+            **({} if plan.standardize is None else {"standardise": describe(plan.standardize)}),
+            "train": describe(plan.train),
+            **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate)}),
+        },
+        "standardize": config.standardize,
+        "model": config.model,
+        "classes": list(sites.class_names),
+        "record_shape": list(sites.features.shape[1:]),
+        "border_only": border_scores(sites) if _needs_border(setting) and _border_may_be_shown(setting) else None,
+        "senders": plan.senders,
+        "honest_senders": plan.honest_senders,
+        "sampling_rate": config.sampling_rate,
+        "dimension": setting.dimension,
+        "reproducible": bool(seeds),
+        "seed": seeds[0] if seeds else None,
+        "releases": _releases(setting, releases),
+        **pinned,
+        "ledger_verified": ledger.verify(pinned["ledger_head"]) == pinned["ledger_rows"],
+        "shared_ledger": _shared(books),
+        "earlier_runs": {"folders": list(earlier.folders), "epsilon_together": earlier.epsilon},
+        "warnings": [*sites.warnings, *_own_warnings(setting)],
+        "sites": _site_rows(setting),
+        "data": {
+            "source": sites.provenance.source,
+            "licence": sites.provenance.licence,
+            "citation": sites.provenance.citation,
+            "notes": list(sites.provenance.notes) if notes_may_be_shown(setting) else [],
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+def _test_scores(setting: Setting, params: Any, test: Records, released: dict[str, Any] | None) -> dict[str, Any]:
+    """Scores and the reliability curve on held-out records; None where the settings ask for none, or a release does not tell them."""
+    if setting.config.evaluation != "clear":
+        return dict.fromkeys((*evaluation.SCORES, "reliability")) | (released or {})
+    mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
+    logits = predictions(setting, params, test)
+    return {
+        **evaluation.scores(logits, labels, mask, setting.sites.site_names),
+        "reliability": evaluation.reliability(labels[mask], evaluation.probabilities(logits[mask])),
+    }
+
+
+def _site_rows(setting: Setting) -> list[dict[str, Any]]:
+    """The sites, with how many records each has where that may be shown."""
+    names, sizes = setting.sites.site_names, data.site_sizes(setting.sites)
+    if not site_sizes_public(setting):
+        return [{"name": name} for name in names]
+    return [
+        {"name": name, "train_records": int(fit), "test_records": int(held_out)}
+        for name, (fit, held_out) in zip(names, sizes, strict=True)
+    ]
+
+
+def _shared(books: Books) -> dict[str, Any] | None:
+    """What the data set's ledger says about all runs on it; None for a ledger of the run's own."""
+    if not books.shared:
+        return None
+    ledger = books.ledger
+    return {
+        "path": str(ledger.path),
+        "budget_epsilon": ledger.budget_epsilon,
+        "epsilon": ledger.epsilon(),
+        "runs": len({row.origin.get("run") for row in ledger.rows()}),
+    }
+
+
+def predictions(setting: Setting, params: Any, records: Records) -> np.ndarray:
+    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes; pictures that are padding get zeros.
+
+    Args:
+      setting: the run.
+      params: parameters.
+      records: as `build.learned_records` gives them.
+    """
+    model = learned_model(setting)
+    if records.features.ndim == 3:
+        return np.asarray(jax.vmap(lambda x: model.apply(params, x))(records.features))
+    mask = np.asarray(records.mask)
+    found = map_records(functools.partial(model.apply, params), np.asarray(records.features)[mask])
+    logits = np.zeros((*mask.shape, *found.shape[1:]), np.float32)
+    logits[mask] = found
+    return logits
+
+
+def _needs_border(setting: Setting) -> bool:
+    """The COVID task always; other pictures where four pixels are a border and not half of the picture."""
+    features = setting.sites.features
+    return features.ndim == 4 and (setting.config.dataset == "covid" or min(features.shape[1:3]) >= 16 * WIDTH)
+
+
+def _border_may_be_shown(setting: Setting) -> bool:
+    """The border's classifier is trained in the clear: for public records, or where the user asks for a yardstick all the same."""
+    return records_are_public(setting.config) or yardstick_wanted(setting)
+
+
+def describe(mechanism: Mechanism) -> dict[str, Any]:
+    """A mechanism's facts as JSON."""
+    facts = mechanism.facts
+    return {
+        "name": facts.name,
+        "parameters": dict(facts.parameters),
+        "status": facts.status,
+        "guarantee": facts.guarantee,
+        "sampler_distance": facts.sampler_distance,
+    }
+
+
+def describe_aggregator(aggregator: Aggregator) -> dict[str, Any]:
+    """An aggregator's facts as JSON."""
+    return {
+        key: value if isinstance(value, bool | int | float | str | type(None)) else str(value)
+        for key, value in dataclasses.asdict(aggregator.info).items()
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a result."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def without_privacy(
+    setting: Setting, *, seed: int = _REFERENCE_SEED, public: tuple[Records, Records] | None = None
+) -> dict[str, Any]:
+    """Test scores (`evaluation.scores`) of the same recipe without clip, noise and encryption; it protects nobody.
+
+    Args:
+      setting: the run.
+      seed: of the samples of its steps.
+      public: training and test records as the run had them, taken where its standardisation is public and so the same here.
+    """
+    config, sites = setting.config, setting.sites
+    cohort, test = public if public and config.standardize == "bounds" else _exactly_standardized(setting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReproducibleStreamWarning)
+        own = stream(seed)
+    params = reference.train_without_privacy(
+        learned_model(setting),
+        cohort,
+        rounds=config.rounds,
+        sampling_rate=config.sampling_rate,
+        server_optimizer=optimizer_for(config, config.nonprivate_rate or config.learning_rate),
+        stream=own,
+        average_from=setting.average_from,
+    )
+    return evaluation.scores(
+        predictions(setting, params, test), np.asarray(test.labels, np.int64), np.asarray(test.mask), sites.site_names
+    )
+
+
+def _exactly_standardized(setting: Setting) -> tuple[Records, Records]:
+    """Training and test records by exact moments, as whoever protects nobody would have them."""
+    config, sites = setting.config, setting.sites
+    if config.standardize == "bounds":
+        scaler = standardize.bounds_scaler(sites.feature_bounds, 1.0)
+    else:
+        scaler = reference.exact_scaler(
+            setting.train, sites.feature_bounds, sites.binary, by_site=config.standardize == "site"
+        )
+    return learned_records(setting, scaler, setting.train), learned_records(setting, scaler, setting.test)
+
+
+def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str, Any]]:
+    plan = setting.plan
+    found = []
+    for purpose in dict.fromkeys(row.purpose for row in rows):
+        own = [row for row in rows if row.purpose == purpose]
+        alone = accounting.epsilon(plan.orders, sum(row.rdp for row in own), plan.accounted_delta)
+        found.append({"purpose": purpose, "count": len(own), "epsilon_alone": alone})
+    return found
+
+
+def _own_warnings(setting: Setting) -> list[str]:
+    """What a reader must know beside the verdict."""
+    found = []
+    if _needs_border(setting) and not _border_may_be_shown(setting):
+        found.append(
+            "How far the border of the pictures alone tells the classes was not computed, since that trains in the clear: --public-data True does. "
+            "Without it a good score may be about where a picture is from."
+        )
+    units = setting.largest_site * len(setting.sites.site_names)  # public: the bound on a site's units, times the sites
+    if setting.config.delta * units > 1:
+        found.append(
+            f"delta={setting.config.delta:g} is above 1 in {units}, the most {setting.sites.unit}s that the sites may have: a release of one record in the "
+            "clear would be within it. Choose a smaller --delta."
+        )
+    return found

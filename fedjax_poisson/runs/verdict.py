@@ -1,0 +1,129 @@
+"""Whether a run may be called private: from what every release was, and from what was shown beside the releases.
+
+A run is *private* when every release on its ledger was made under encryption with secret randomness and nothing else that depends on the records was
+shown. It is *conditional* when the releases are in order but exact facts about the records were shown too, which no epsilon covers: its epsilon holds
+for whoever does not see these, or if they are declared public. Otherwise it is *not private*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from fedjax_poisson import accounting
+from fedjax_poisson.runs.config import records_are_public
+from fedjax_poisson.runs.build import Setting
+from fedjax_poisson.runs.load_data import has_open_columns
+
+PRIVATE, CONDITIONAL, NOT_PRIVATE = "private", "conditional", "not private"
+
+
+class Condition(NamedTuple):
+    """A fact that depends on the records and that epsilon does not cover, and what would close the gap."""
+
+    fact: str
+    remedy: str
+
+
+class Verdict(NamedTuple):
+    """What may be said.
+
+    Attributes:
+      word: "private", "conditional" or "not private".
+      reasons: why it is not private.
+      conditions: what was shown that no epsilon covers.
+    """
+
+    word: Literal["private", "conditional", "not private"]
+    reasons: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+
+
+def judge(rows: Sequence[accounting.Release], found: Sequence[Condition]) -> Verdict:
+    """The verdict on a run.
+
+    Args:
+      rows: every release of the run, as its ledger has them; their `origin` says how each was made, whatever the settings say now.
+      found: what was shown beside them (`conditions`).
+    """
+    reasons = []
+    if not rows:
+        reasons.append("the ledger holds no release of this run")
+    seeds = sorted({str(row.origin["seed"]) for row in rows if row.origin.get("seed") is not None})
+    if seeds:
+        reasons.append(
+            f"all randomness of {_some(rows, lambda row: row.origin.get('seed') is not None)} descends from a seed ({', '.join(seeds)}), so whoever knows it "
+            "can remove the noise and open every ciphertext"
+        )
+    if any(row.origin.get("aggregator") == "plain" for row in rows):
+        some = _some(rows, lambda row: row.origin.get("aggregator") == "plain")
+        reasons.append(f"nothing was encrypted in {some}: the server saw every site's counts")
+    if any("aggregator" not in row.origin or "seed" not in row.origin for row in rows):
+        reasons.append("the ledger does not say how every release was made")
+    word = NOT_PRIVATE if reasons else CONDITIONAL if found else PRIVATE
+    return Verdict(word, tuple(reasons), tuple(found))  # type: ignore[arg-type]
+
+
+def _some(rows: Sequence[accounting.Release], which: Callable[[accounting.Release], bool]) -> str:
+    count = sum(which(row) for row in rows)
+    return "this run" if count == len(rows) else f"{count} of {len(rows)} releases"
+
+
+def conditions(setting: Setting) -> tuple[Condition, ...]:
+    """What this run shows about its records that is on no ledger; empty where the records are public."""
+    config, sites = setting.config, setting.sites
+    if records_are_public(config):
+        return ()
+    found = [Condition(fact, remedy) for fact, remedy in sites.uncovered]
+    if sites.warnings:
+        found.append(
+            Condition(
+                "what was noticed about the records is shown as warnings below",
+                "mending what they name, or leaving the columns out",
+            )
+        )
+    if config.largest_site is None:
+        found.append(
+            Condition(
+                f"the bound on a site's {sites.unit}s ({setting.largest_site}) was rounded up from the largest site",
+                "--largest-site N, a bound that is public whatever the records are",
+            )
+        )
+    if setting.plan.standardize is None and config.training_units is None:
+        found.append(
+            Condition(
+                f"the number of training {sites.unit}s, which scales the step, was counted",
+                "--training-units N, a public number",
+            )
+        )
+    if config.evaluation == "clear":
+        found.append(
+            Condition(
+                "scores on held-out records were computed in the clear",
+                "--evaluation private or none, or --public-data True if the records are public",
+            )
+        )
+    if yardstick_wanted(setting):
+        found.append(
+            Condition(
+                "the same recipe was trained without privacy and its scores are shown",
+                "leaving out --yardstick True (it is off for data that are not public)",
+            )
+        )
+    return tuple(found)
+
+
+def yardstick_wanted(setting: Setting) -> bool:
+    """Whether the recipe is trained without privacy too: as the settings say, else only where the records are public."""
+    config = setting.config
+    return records_are_public(config) if config.yardstick is None else config.yardstick
+
+
+def notes_may_be_shown(setting: Setting) -> bool:
+    """Whether what was done to the data may be told: such notes count records and missing values, but for a table whose columns were open."""
+    return records_are_public(setting.config) or has_open_columns(setting.config)
+
+
+def site_sizes_public(setting: Setting) -> bool:
+    """Whether numbers of records may be shown."""
+    return records_are_public(setting.config) or setting.config.publish_site_sizes

@@ -1,0 +1,136 @@
+"""The evidence scripts at toy size: they run, keep their results, and skip with a reason where their data is not there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module
+
+
+def test_encryption_changes_no_bit_and_the_price_of_each_layer_is_kept(script, tmp_path: Path) -> None:
+    script("layers").main(["--toy", "--out", str(tmp_path), "--machine", "here"])
+    result = json.loads((tmp_path / "results" / "layers.json").read_text())
+    assert result["machine"] == "here" and result["toy"] and result["commit"] and result["date"]
+    rows = {row["layer"]: row for row in result["rows"]}
+    assert rows["+ encryption"]["bits_equal_to_clear"] and rows["+ both"]["bits_equal_to_clear"]
+    assert rows["+ both"]["bytes_per_sender_and_round"] > rows["+ embedding"]["bytes_per_sender_and_round"]
+    assert rows["+ both"]["accuracy"] == rows["+ embedding"]["accuracy"] and rows["+ both"]["epsilon"] == 1.0
+    assert (tmp_path / "figures" / "layers.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["pneumonia", "chest_xrays"])
+def test_a_script_whose_data_is_not_there_says_so(script, name: str, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        script(name).main(["--data", str(tmp_path / "nowhere.npz"), "--out", str(tmp_path)])
+    assert stop.value.code == 0 and "skipped" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def pictures(count: int, side: int, labels: np.ndarray) -> np.ndarray:
+    """Gray pictures with a bright patch inside in class 1, uint8 `[count, side, side]`."""
+    made = np.random.default_rng(0).integers(0, 120, (count, side, side))
+    made[:, side // 2 : -6, 6:-6] += 100 * labels[:, None, None]
+    return made.astype(np.uint8)
+
+
+def result_of(folder: Path, name: str) -> dict[str, object]:
+    assert (folder / "figures" / f"{name}.png").stat().st_size > 1000
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+def test_pneumonia_keeps_what_it_searched_and_measured(script, tmp_path: Path) -> None:
+    made = {}
+    for split, count in (("train", 60), ("val", 12), ("test", 24)):
+        labels = np.arange(count) % 2
+        made[f"{split}_images"] = pictures(count, 28, labels)
+        made[f"{split}_labels"] = labels[:, None].astype(np.uint8)
+    np.savez(tmp_path / "pneumoniamnist.npz", **made)
+    options = ["--data", str(tmp_path / "pneumoniamnist.npz"), "--out", str(tmp_path), "--models", "scattering"]
+    script("pneumonia").main(["--toy", *options])
+    searched = json.loads((tmp_path / "results" / "pneumonia_search.json").read_text())["rows"]
+    assert [row["epsilon_target"] for row in searched] == [8.0, None]
+    result = result_of(tmp_path, "pneumonia")
+    assert [row["epsilon_target"] for row in result["rows"]] == [8.0, None]
+    assert result["rows"][0]["epsilon"] <= 8.0 and result["rows"][1]["candidate"] == searched[1]["candidate"]
+    assert result["rows"][0]["bytes_up_total_per_client"] > 0  # encrypted, while the search was not
+
+
+def test_chest_xrays_shows_the_border_beside_the_model(script, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    count, classes = 240, ("no_finding", "pneumonia", "covid19")
+    labels, source = np.arange(count) % 3, np.array(["nih", "other"])[rng.integers(0, 2, count)]
+    images = pictures(count, 32, (labels > 0).astype(int))
+    images[labels == 2, :4] = 255  # whoever sees the border alone knows this class
+    np.savez(
+        tmp_path / "cxr.npz", images=images, labels=labels, source=source, patient=np.arange(count), classes=classes
+    )
+    options = ["--data", str(tmp_path / "cxr.npz"), "--out", str(tmp_path), "--models", "scattering", "--toy"]
+    script("chest_xrays").main(options)
+    result = result_of(tmp_path, "chest_xrays")
+    inside, across = result["border_only"].values()
+    assert across["accuracy"] > 0.95 and inside["accuracy"] < 0.95
+    assert [(row["task"][:5], row["epsilon_target"]) for row in result["rows"]] == [
+        ("pneum", 3.9),
+        ("pneum", None),
+        ("COVID", 3.9),
+        ("COVID", None),
+    ]
+
+
+def test_client_level_protects_whole_centres(script, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    lines = ["pid,event,time,fac_center,fac_disease,num_age,num_begin"]
+    for number in range(120):
+        event, age = number % 3 == 0, rng.integers(30, 80)
+        lines.append(f"{number},{int(event)},{5 if event else 30},{number % 6},hypert,{age + 15 * event},1")
+    (tmp_path / "dialysis.csv").write_text("\n".join(lines) + "\n")
+    script("client_level").main(["--dialysis", str(tmp_path / "dialysis.csv"), "--toy", "--out", str(tmp_path)])
+    result = result_of(tmp_path, "client_level")
+    assert result["config"]["unit"] == "client" and list(result["tables"]) == ["Dialysis, death within 12 months"]
+    assert {row["clients"] for row in result["rows"]} == {6} and {row["dimension"] for row in result["rows"]} == {7}
+
+
+def test_heart_and_thyroid_run_on_what_ships(script, tmp_path: Path) -> None:
+    script("heart").main(["--toy", "--standardize", "global", "--out", str(tmp_path)])
+    (row,) = result_of(tmp_path, "heart")["rows"]
+    assert 0.5 < row["epsilon"] <= 1.0 and len(row["accuracy_by_site"]) == 4
+    script("thyroid").main(["--toy", "--out", str(tmp_path)])
+    private, plain = result_of(tmp_path, "thyroid")["rows"]
+    assert private["epsilon"] <= 3.0 and plain["epsilon"] is None and 0 < private["auc"] <= 1
+
+
+def test_a_fold_holds_out_patients_and_leaves_every_site_a_training_record(script) -> None:
+    from fedjax_poisson.data.phantom.phantom import load_xray
+
+    common = script("common")
+    sites = load_xray(patients=60, sites=5, size=32)
+    seen = []
+    for number in range(4):
+        part = common.training_fold(sites, number)
+        assert len(part.labels) == sites.train.sum()
+        assert set(part.site[part.train]) == set(range(5))
+        assert not set(part.group[part.train]) & set(part.group[~part.train])
+        seen += sorted(set(part.group[~part.train].tolist()))
+    assert len(seen) == len(set(seen)) and len(seen) > 0.8 * len(set(sites.group[sites.train].tolist()))
+
+
+@pytest.mark.slow
+def test_private_columns_costs_the_same_epsilon_as_columns_that_are_read(script, tmp_path: Path) -> None:
+    script("private_columns").main(["--toy", "--out", str(tmp_path)])
+    read, released, plain = result_of(tmp_path, "private_columns")["rows"]
+    assert read["epsilon_target"] == released["epsilon_target"] == 8.0 and plain["epsilon"] is None
+    assert (
+        7.9 < released["epsilon"] <= 8.0 and 7.9 < read["epsilon"] <= 8.0
+    )  # the histograms are paid from the same budget
+    assert released["kind"] == "private" and 0 < released["auc"] < 1
