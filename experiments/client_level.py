@@ -24,9 +24,8 @@ import optax
 from common import NONPRIVATE, best, curve, kept, load, parser, save, say, table, training_fold
 
 from fedjax_poisson import accounting, aggregation, data, federated, models, randomness
-from fedjax_poisson.federated import standardize
+from fedjax_poisson.federated import evaluation, standardize
 from fedjax_poisson.mechanisms import poisson_embedding
-from fedjax_poisson.runs import evaluation
 
 DELTA, MODULATION, SEARCH_EPSILON, FOLDS = 1e-3, 0.05, 3.0, 4
 CANDIDATES: dict[str, list[dict[str, Any]]] = {

@@ -21,12 +21,11 @@ from common import COLOURS, load, parser, save
 
 from fedjax_poisson import trees
 from fedjax_poisson.aggregation import aggregator as make_aggregator
-from fedjax_poisson.federated import reference, standardize
+from fedjax_poisson.federated import evaluation, reference, standardize
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.mechanisms.clipping import GRID_BITS
 from fedjax_poisson.randomness import ReproducibleStreamWarning, fold_in, stream
 from fedjax_poisson.reports.plotting import canvas, title
-from fedjax_poisson.runs import evaluation
 from fedjax_poisson.runs.build import Setting, algorithm_for, build, learned_records, training_units
 from fedjax_poisson.runs.config import Config, recipe
 from fedjax_poisson.runs.summary import predictions

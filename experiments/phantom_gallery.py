@@ -29,7 +29,7 @@ from fedjax_poisson import data
 from fedjax_poisson.data.phantom.acquisition import SCANNERS
 from fedjax_poisson.data.phantom.lesions import CLASSES
 from fedjax_poisson.data.phantom.phantom import render
-from fedjax_poisson.runs.evaluation import auc
+from fedjax_poisson.federated.evaluation import auc
 
 HERE = Path(__file__).parent
 EXAMPLES = 3

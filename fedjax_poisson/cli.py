@@ -61,10 +61,10 @@ def run(
     """
     from rich.console import Console
 
+    from fedjax_poisson.federated.stopping import stop_requested
     from fedjax_poisson.reports.page import write_report
     from fedjax_poisson.runs import progress
     from fedjax_poisson.runs.run import run as run_experiment
-    from fedjax_poisson.runs.stopping import stop_requested
     from fedjax_poisson.runs.terminal import print_summary
 
     given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}

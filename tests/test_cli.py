@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting, cli
-from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.runs.config import Config, read_config
 
 HEART = ["run", "--epsilon", "3", "--rounds", "2", "--seed", "7", "--aggregator", "plain"]

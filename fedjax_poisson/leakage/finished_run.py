@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from fedjax_poisson import accounting, data
 from fedjax_poisson.data.tables.open_table import encode_sites
 from fedjax_poisson.data.tables.schema import released_from_json
-from fedjax_poisson.federated import Records, standardize
+from fedjax_poisson.federated import Records, checkpoints, standardize
 from fedjax_poisson.federated.server import final_parameters
-from fedjax_poisson.runs import checkpoints
 from fedjax_poisson.runs.build import Setting, complete, initial_state, learned_records, prepare
 from fedjax_poisson.runs.config import read_config
 from fedjax_poisson.runs.run_folder import RunFolder, check_ledger, read_run

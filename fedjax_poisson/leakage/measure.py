@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args
 import jax
 
 from fedjax_poisson import attacks
+from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.leakage import attack_runs, reconstruction
 from fedjax_poisson.leakage.finished_run import FULL, FULL_PICTURES, QUICK, Attacked, Report, Sizes, Unattackable, load
-from fedjax_poisson.runs import checkpoints
 
 Attack = Literal["membership", "audit", "one_run", "inversion", "property"]
 ATTACKS: tuple[Attack, ...] = get_args(Attack)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
+from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.reports import accuracy, leakage, privacy, sections
 from fedjax_poisson.reports.figures import write_figures
 from fedjax_poisson.reports.formatting import (
@@ -25,7 +26,6 @@ from fedjax_poisson.reports.formatting import (
 )
 from fedjax_poisson.reports.guarantees import attack_success, conditions, encrypted, question, reasons_against
 from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, join, paragraph, table
-from fedjax_poisson.runs import checkpoints
 from fedjax_poisson.runs.published_scores import published
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, number, read_run, training_records
 

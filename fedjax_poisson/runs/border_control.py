@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize, special
 
 from fedjax_poisson import data
-from fedjax_poisson.runs import evaluation
+from fedjax_poisson.federated import evaluation
 
 WIDTH = 4
 """Width of the border in pixels."""

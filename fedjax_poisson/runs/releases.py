@@ -16,7 +16,7 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.data.tables.open_table import encode_sites
 from fedjax_poisson.data.tables.schema import Released, released_from_json, released_to_json
-from fedjax_poisson.runs import checkpoints, evaluation
+from fedjax_poisson.federated import checkpoints, evaluation
 from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
 from fedjax_poisson.runs.column_release import release_columns
 from fedjax_poisson.runs.build import Setting, aggregator_for

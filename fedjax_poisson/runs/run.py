@@ -20,7 +20,7 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.runs import run_ledger as books_lib
-from fedjax_poisson.runs import checkpoints, evaluation
+from fedjax_poisson.federated import checkpoints, evaluation
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, SUMMARY, Books, CannotResume
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.earlier_runs import earlier_runs

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.federated import checkpoints
 
 
 class RunFolder(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.runs.config import Config, config_text
 from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.mechanisms import Mechanism

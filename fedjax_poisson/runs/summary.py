@@ -15,7 +15,7 @@ import numpy as np
 
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.runs import evaluation
+from fedjax_poisson.federated import evaluation
 from fedjax_poisson.runs.run_ledger import Books
 from fedjax_poisson.runs.border_control import WIDTH, border_scores
 from fedjax_poisson.runs.config import records_are_public

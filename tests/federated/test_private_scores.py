@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import aggregation, randomness
+from fedjax_poisson.federated import evaluation
 from fedjax_poisson.federated import private_scores as scores
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms import poisson_embedding
-from fedjax_poisson.runs import evaluation
 
 NAMES = ("north", "south", "west")
 

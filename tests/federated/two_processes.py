@@ -22,8 +22,8 @@ import optax
 
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, federated, models
+from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.randomness import fold_in
-from fedjax_poisson.runs import checkpoints
 
 CLIENTS, RECORDS, FEATURES = 12, 4, 5
 DELTA, EPSILON = 1e-5, 1e4

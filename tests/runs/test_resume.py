@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.folder_lock import FolderBusy, folder_lock
 from fedjax_poisson.runs.run import NothingLearned, RunExists, Stopped, run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedjax_poisson import accounting, cli
-from fedjax_poisson.runs.stopping import stop_requested
+from fedjax_poisson.federated.stopping import stop_requested
 
 
 def test_the_first_signal_is_a_note_and_the_second_an_interrupt() -> None:
@@ -79,7 +79,7 @@ def test_an_interrupt_before_the_run_is_one_line(
 def test_a_full_disk_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from fedjax_poisson.runs import checkpoints
+    from fedjax_poisson.federated import checkpoints
 
     save, saved = checkpoints.save_tree, []
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fedjax_poisson.runs import evaluation
+from fedjax_poisson.federated import evaluation
 
 
 def made(n=60, classes=3, seed=0):
