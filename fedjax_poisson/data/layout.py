@@ -9,6 +9,7 @@ import numpy as np
 
 from fedjax_poisson.data.tables.declarations import check_whole
 from fedjax_poisson.data.tables.remedies import option
+from fedjax_poisson.data.tables.schema import Encoder
 
 from .blocks import Block
 from .sites import Provenance, Sites, Unit
@@ -160,6 +161,7 @@ def table_sites(
     warnings: Sequence[str] = (),
     uncovered: Sequence[tuple[str, str]] = (),
     identity: str = "",
+    encoder: Encoder | None = None,
 ) -> Sites:
     """Put a table's features, labels and layout together; notes, warnings and uncovered facts of all parts are kept."""
     return Sites(
@@ -185,4 +187,5 @@ def table_sites(
         ),
         warnings=(*warnings, *layout.warnings),
         uncovered=(*uncovered, *layout.uncovered),
+        encoder=encoder,
     )

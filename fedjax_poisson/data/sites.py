@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fedjax_poisson.data.tables.declarations import check_whole
+from fedjax_poisson.data.tables.new_rows import Rows, encode_rows, plain_encoder
+from fedjax_poisson.data.tables.schema import Encoder
 
 from .splitting import check_sites_per_patient
 
@@ -69,6 +71,7 @@ class Sites:
             that would replace it.
         sites_per_unit: The most sites that one unit has records at, a public bound: such a unit moves that many sums at once
             and is charged for it (`splitting.check_sites_per_patient`). 1 where the record is the unit.
+        encoder: How the rows of a table became features, for rows that come later (`encode`); None where columns are features already.
     """
 
     features: np.ndarray
@@ -86,6 +89,25 @@ class Sites:
     warnings: tuple[str, ...] = ()
     uncovered: tuple[tuple[str, str], ...] = ()
     sites_per_unit: int = 1
+    encoder: Encoder | None = None
+
+    def encode(self, rows: Rows) -> np.ndarray:
+        """Features of new rows, with the columns, ranges, levels and fill values of this data: no label is needed.
+
+        Args:
+            rows: A CSV file's path, a mapping of columns (a dict of lists or arrays, a data frame), or a sequence of dicts.
+
+        Returns:
+            float32 `[m, F]`, raw like `features`.
+
+        Raises:
+            ValueError: These are pictures, a column is absent, or a value is not what its column holds; the message names row and column.
+        """
+        if self.features.ndim != 2:
+            raise ValueError(
+                f"{self.provenance.name} holds pictures, which need no encoding: pass them as float32 [m, {', '.join(map(str, self.features.shape[1:]))}]"
+            )
+        return encode_rows(self.encoder or plain_encoder(self.feature_names, self.feature_bounds), rows)
 
     def __post_init__(self) -> None:
         _check_arrays(self)

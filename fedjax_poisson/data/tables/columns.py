@@ -254,6 +254,14 @@ def _with_indicator(block: Block, name: str, gaps: np.ndarray, missing: Missing)
     return join([block, flags([f"{name}_missing"], gaps[:, None])]) if missing == "indicate" else block
 
 
+def train_median(column: Column) -> float:
+    """Median of a numeric column's known training values: what a missing number becomes where its range is from the data."""
+    numbers = numeric(column.distinct, column.decimal_comma)
+    assert numbers is not None
+    values = np.array(numbers)[column.codes]
+    return _derived_bounds(values[column.train & ~np.isnan(values)])[1]
+
+
 def _derived_bounds(known: np.ndarray) -> tuple[float, float, float]:
     """Lower bound, median, upper bound: quantiles of the training values, rounded outwards to two digits of their spread."""
     lower, middle, upper = np.quantile(known, [_TAIL, 0.5, 1 - _TAIL]).tolist()

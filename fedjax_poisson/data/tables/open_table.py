@@ -22,7 +22,7 @@ from fedjax_poisson.data.tables.bins import BUCKETS, LINEAR, OCTAVES, linear_bin
 from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values
 from fedjax_poisson.data.tables.csv_table import Table, canonical, numeric, read_table
 from fedjax_poisson.data.tables.declarations import check_missing
-from fedjax_poisson.data.tables.schema import ColumnSpec, Released, Schema, encode_columns
+from fedjax_poisson.data.tables.schema import ColumnSpec, Encoder, Released, Schema, encode_columns
 from fedjax_poisson.data.tables.tabular import (
     binary_label,
     declared_for,
@@ -190,6 +190,7 @@ def encode_sites(opened: OpenTable, released: Released | None) -> Sites:
         notes=[*opened.notes, *_released_notes(opened.schema)],
         uncovered=opened.uncovered,
         identity=table_identity(opened.table),
+        encoder=Encoder(opened.schema, released),
     )
 
 

@@ -7,6 +7,7 @@ about the records decides what the features are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from fedjax_poisson.data.blocks import Block, flags, join
 from fedjax_poisson.data.tables.bins import BUCKETS, text_buckets
-from fedjax_poisson.data.tables.columns import Column, Missing, column_of, encode, flag_values
+from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values, train_median
 from fedjax_poisson.data.tables.csv_table import Table, numeric
 from fedjax_poisson.data.tables.declarations import LARGEST_VALUE
 
@@ -74,6 +75,41 @@ class Released(NamedTuple):
     refined: bool
 
 
+class Encoder(NamedTuple):
+    """How the rows of a table become features: fixed once, the same for the records that were learned from and for rows that come later.
+
+    Attributes:
+        schema: What the columns are.
+        released: What was released about open columns; None where there are none.
+    """
+
+    schema: Schema
+    released: Released | None = None
+
+
+def spec_of(
+    column: Column, block: Block, *, bounds: tuple[float, float] | FromData | None, fill: float | None
+) -> ColumnSpec:
+    """What `columns.encode` made of a column, as a specification that encodes later rows alike.
+
+    Args:
+        column: The column.
+        block: What it became.
+        bounds: As they were declared; `"from_data"` makes the training median the value for missing numbers.
+        fill: As it was declared.
+    """
+    prefix = f"{column.name}="
+    if block.names[0].startswith(prefix):
+        levels = tuple(name[len(prefix) :] for name in block.names if name.startswith(prefix))
+        return ColumnSpec(column.name, "levels", levels=levels)
+    if block.binary[0]:
+        return ColumnSpec(column.name, "flag")
+    lower, upper = block.bounds[0].tolist()
+    if fill is None and bounds == "from_data":
+        fill = train_median(column)
+    return ColumnSpec(column.name, "number", (lower, upper), None if fill is None else float(fill))
+
+
 def most_features(schema: Schema) -> int:
     """A public bound on the number of features, whatever will be released."""
     widths = {"number": 1, "flag": 1, "open_number": 1, "open_text": MOST_LEVELS + 1}
@@ -99,6 +135,18 @@ def encode_columns(table: Table, schema: Schema, released: Released | None, trai
     rows = len(table.lines)
     train = np.ones(rows, bool) if train is None else train
     return join([_encode_one(table, spec, schema.missing, released, train) for spec in schema.columns])
+
+
+def encoder_to_json(encoder: Encoder) -> dict[str, Any]:
+    """An encoder as JSON values; floats come back bit for bit."""
+    released = None if encoder.released is None else released_to_json(encoder.released)
+    return {"schema": schema_to_json(encoder.schema), "released": released}
+
+
+def encoder_from_json(found: Mapping[str, Any]) -> Encoder:
+    """What `encoder_to_json` wrote."""
+    released = None if found["released"] is None else released_from_json(found["released"])
+    return Encoder(schema_from_json(found["schema"]), released)
 
 
 def schema_to_json(schema: Schema) -> dict[str, Any]:
@@ -201,13 +249,14 @@ def _number(column: Column, bounds: tuple[float, float], fill: float, missing: M
 
 
 def _flag_values(column: Column) -> np.ndarray:
-    """0/1 of a column that is known to be yes/no, 0 where missing."""
-    if column.missing.all():
-        return np.zeros(len(column.texts))
-    truth = flag_values(column.texts)
-    if truth is None:
-        odd = next(i for i, text in enumerate(column.texts) if text and flag_values([text]) is None)
-        raise ValueError(
-            f"{column.path}, line {column.lines[odd]}: column {column.name!r} is yes/no, but holds {column.texts[odd]!r}; write 0 or 1"
-        )
-    return np.nan_to_num(np.array(truth), nan=0.0)
+    """0/1 of a column that is known to be yes/no, 0 where missing; later rows may spell it in another way than the first (1 for yes)."""
+    truth = []
+    for text in column.distinct:
+        value = [math.nan] if text == "" else flag_values([text])
+        if value is None:
+            line = column.line_of(text)
+            raise ValueError(
+                f"{column.path}, line {line}: column {column.name!r} is yes/no, but holds {text!r}; write 0 or 1"
+            )
+        truth += value
+    return np.nan_to_num(np.array(truth)[column.codes], nan=0.0)

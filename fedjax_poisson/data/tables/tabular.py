@@ -17,6 +17,7 @@ from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column
 from fedjax_poisson.data.tables.csv_table import Table, canonical, line_list, listed, read_table
 from fedjax_poisson.data.tables.declarations import check_positive, check_table_arguments, checked_levels
 from fedjax_poisson.data.tables.remedies import option
+from fedjax_poisson.data.tables.schema import Encoder, Schema, spec_of
 from fedjax_poisson.data.tables.suspicion import label_copies, refuse_constants, refuse_spellings
 from fedjax_poisson.data.tables.warnings import learned_facts, people_warnings, split_warnings
 
@@ -161,18 +162,13 @@ def table_records(
     warnings = [*split_warnings(table.path, labels, layout), *people_warnings(people, len(set(places)))]
     warnings += label_copies(parts, labels)
     levels = checked_levels(categorical)
-    block = join(
-        [
-            encode(
-                column,
-                levels=declared_for(levels, column.name),
-                bounds=declared_for(bounds, column.name),
-                missing=missing,
-                fill=(fill or {}).get(column.name),
-            )
-            for column in parts
-        ]
-    )
+    blocks, specs = [], []
+    for column in parts:
+        range_, value = declared_for(bounds, column.name), (fill or {}).get(column.name)
+        made = encode(column, levels=declared_for(levels, column.name), bounds=range_, missing=missing, fill=value)
+        blocks.append(made)
+        specs.append(spec_of(column, made, bounds=range_, fill=value))
+    block = join(blocks)
     refuse_constants([column for column in parts if not _speaks_of(column, (categorical, bounds), missing)])
     return table_sites(
         block,
@@ -185,6 +181,7 @@ def table_records(
         warnings=[*block.warnings, *warnings],
         uncovered=learned_facts(block.learned),
         identity=table_identity(table),
+        encoder=Encoder(Schema(tuple(specs), missing)),
     )
 
 
