@@ -47,10 +47,9 @@ def check_model(model: Any) -> None:
         return
     module = callable(getattr(model, "init", None)) and callable(getattr(model, "apply", None))
     how = (
-        "wrap the module: models.with_loss(module.init, module.apply, binary=False) for class logits [B, classes], or "
-        "models.with_loss(module.init, lambda params, x: module.apply(params, x)[:, 0], binary=True) for one 0/1 label"
+        'wrap the module: models.from_flax(module, "softmax") for class logits [B, classes], or "binary" for one 0/1 label'
         if module
-        else "give a models.Model, such as models.logistic() or models.with_loss(init, apply, binary=...)"
+        else "give a models.Model, such as models.logistic() or models.with_loss(init, apply, loss=...)"
     )
     raise TypeError(f"model is a {type(model).__name__}, which has no loss for each record; {how}.")
 

@@ -131,7 +131,7 @@ def image_model(module: nn.Module, *, binary: bool, smallest: int) -> Model:
         logits: Any = module.apply({"params": params}, x)
         return logits[:, 0] if binary else logits
 
-    return with_loss(init, apply, binary=binary)
+    return with_loss(init, apply, loss="binary" if binary else "softmax")
 
 
 def outputs(classes: int, binary: bool) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,8 @@ class Model(NamedTuple):
             None where there is none. A run computes it once for each record instead of in every round.
         head: the model of those features, with the same parameters: `apply(p, x) = head.apply(p, fixed(x))`; None without `fixed`.
         binary: the loss is for one 0/1 label and takes every other number for 1, so algorithms refuse other labels.
+        recipe: the function of `models` that makes it and its arguments, as JSON values, so that a saved model can be made again; None for a model
+            of one's own.
     """
 
     init: Callable[[jax.Array, jax.Array], Params]
@@ -31,6 +35,31 @@ class Model(NamedTuple):
     fixed: Callable[[jax.Array], jax.Array] | None = None
     head: Model | None = None
     binary: bool = False
+    recipe: tuple[str, Mapping[str, Any]] | None = None
+
+
+Factory = TypeVar("Factory", bound=Callable[..., Model])
+
+
+def recorded(factory: Factory) -> Factory:
+    """The factory, whose models say how they were made (`Model.recipe`)."""
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Model:
+        given = signature.bind(*args, **kwargs)
+        return factory(*args, **kwargs)._replace(
+            recipe=(factory.__name__, {name: _as_json(value) for name, value in given.arguments.items()})
+        )
+
+    return make  # type: ignore[return-value]
+
+
+def _as_json(value: Any) -> Any:
+    """An argument of a factory as JSON: numbers and flags as they are, sizes as lists, a dtype as its name."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    return [int(each) for each in value] if isinstance(value, Sequence) else str(jnp.dtype(value))
 
 
 def on_fixed_features(fixed: Callable[[jax.Array], jax.Array], head: Model) -> Model:
@@ -104,19 +133,77 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.where(jnp.any(own, axis=1), loss, jnp.float32(jnp.nan))
 
 
+def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Negative log likelihood of several independent 0/1 labels of each record, in nats: `binary_cross_entropy` added over the labels.
+
+    Args:
+        logits: float32 `[B, K]`.
+        labels: `[B, K]` in {0, 1}.
+
+    Returns:
+        float32 `[B]`.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape:
+        raise ValueError(f"logits have shape {logits.shape} and labels {labels.shape}; both are [B, labels].")
+    return jnp.sum(binary_cross_entropy(logits, labels), axis=1)
+
+
+def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Half the squared error of each record, added over its outputs.
+
+    Args:
+        outputs: float32 `[B]` or `[B, K]`.
+        targets: float32 of the same shape; on a scale near 1, or the clip takes most of the gradient.
+
+    Returns:
+        float32 `[B]`.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"outputs have shape {outputs.shape} and targets {targets.shape}; they must be the same.")
+    half = jnp.float32(0.5) * (outputs - targets.astype(jnp.float32)) ** 2
+    return half if half.ndim == 1 else jnp.sum(half, axis=tuple(range(1, half.ndim)))
+
+
+LossName = Literal["binary", "softmax", "sigmoid", "squared"]
+
+_LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "binary": binary_cross_entropy,
+    "softmax": softmax_cross_entropy,
+    "sigmoid": sigmoid_cross_entropy,
+    "squared": squared_error,
+}
+
+
 def with_loss(
-    init: Callable[[jax.Array, jax.Array], Params], apply: Callable[[Params, jax.Array], jax.Array], *, binary: bool
+    init: Callable[[jax.Array, jax.Array], Params],
+    apply: Callable[[Params, jax.Array], jax.Array],
+    *,
+    loss: LossName | Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Model:
-    """A model with the cross entropy that its logits call for.
+    """A model from its functions and the name of its loss, or a loss of your own.
 
     Args:
         init: as in `Model`.
-        apply: as in `Model`; logits `[B]` if binary, else `[B, classes]`.
-        binary: one 0/1 label (`binary_cross_entropy`) instead of several classes (`softmax_cross_entropy`).
+        apply: as in `Model`.
+        loss: "binary" (one 0/1 label, logits `[B]`), "softmax" (integer class numbers, logits `[B, classes]`), "sigmoid" (several 0/1 labels, logits and
+            labels `[B, K]`), "squared" (regression, outputs and targets `[B]` or `[B, K]`), or `(outputs, y) -> losses float32 [B]`.
+
+    Raises:
+        ValueError: there is no loss of that name.
     """
-    cross_entropy = binary_cross_entropy if binary else softmax_cross_entropy
+    if not callable(loss) and loss not in _LOSSES:
+        raise ValueError(
+            f"loss={loss!r} is unknown; give one of {', '.join(_LOSSES)}, or a function (outputs, y) -> losses [B]."
+        )
+    loss_of = loss if callable(loss) else _LOSSES[loss]
 
-    def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-        return cross_entropy(apply(params, x), y)
+    def losses(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
+        return loss_of(apply(params, x), y)
 
-    return Model(init, apply, loss, binary=binary)
+    return Model(init, apply, losses, binary=loss == "binary")

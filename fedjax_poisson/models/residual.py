@@ -17,7 +17,7 @@ from jax import Array
 
 from .convolution import check_dtype, max_pool
 from .layers import Convolution, Dense, group_norm, image_model, outputs
-from .model import Model
+from .model import Model, recorded
 
 
 class Block(nn.Module):
@@ -93,6 +93,7 @@ class ResNet(nn.Module):
         return Dense(self.outputs, last=True, name="logits")(x)
 
 
+@recorded
 def resnet(
     classes: int,
     *,
@@ -142,11 +143,13 @@ def resnet(
     return image_model(module, binary=binary, smallest=(1 if small_images else 4) * 2 ** (len(counts) - 1))
 
 
+@recorded
 def resnet18(classes: int = 1000, *, width: int = 64, **options: Any) -> Model:
     """ResNet-18: 11,689,512 parameters with 1000 classes and images of three channels. Options as in `resnet`."""
     return resnet(classes, stages=(2, 2, 2, 2), width=width, **options)
 
 
+@recorded
 def resnet50(classes: int = 1000, *, width: int = 64, **options: Any) -> Model:
     """ResNet-50: 25,557,032 parameters with 1000 classes and images of three channels. Options as in `resnet`.
 
@@ -156,6 +159,7 @@ def resnet50(classes: int = 1000, *, width: int = 64, **options: Any) -> Model:
     return resnet(classes, stages=(3, 4, 6, 3), width=width, bottleneck=True, **options)
 
 
+@recorded
 def small_resnet(classes: int = 10, *, width: int = 16, blocks: int = 1, **options: Any) -> Model:
     """Residual network for images of about 28x28 that a CPU can train with per-record gradients.
 

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from .convolution import check_images
-from .model import Model, on_fixed_features
+from .model import Model, on_fixed_features, recorded
 from .tabular import linear
 
 _CENTRE = 0.75 * math.pi  # radians per pixel, of the finest wavelet
@@ -29,6 +29,7 @@ _SPREAD = 0.8  # pixels, of the finest Gaussian envelope; both double from scale
 _TINY = 1e-12  # below every square, so that a modulus and a norm have a gradient at zero
 
 
+@recorded
 def scattering(classes: int, *, scales: int = 2, angles: int = 8, binary: bool = False) -> Model:
     """A linear model on scattering features; `Model.fixed` are the features, `Model.head` is the linear model.
 

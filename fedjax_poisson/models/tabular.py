@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from .model import Model, Params, with_loss
+from .model import Model, Params, recorded, with_loss
 
 
+@recorded
 def logistic() -> Model:
     """Logistic regression with an intercept, started at zero (the loss is convex: there is no symmetry to break).
 
@@ -32,9 +33,10 @@ def logistic() -> Model:
     def apply(params: Params, x: jax.Array) -> jax.Array:
         return x @ params["weight"] + params["bias"]
 
-    return with_loss(init, apply, binary=True)
+    return with_loss(init, apply, loss="binary")
 
 
+@recorded
 def linear(classes: int, *, binary: bool = False) -> Model:
     """Softmax regression, or logistic regression for one 0/1 label; started at zero.
 
@@ -61,9 +63,10 @@ def linear(classes: int, *, binary: bool = False) -> Model:
     def apply(params: Params, x: jax.Array) -> jax.Array:
         return x @ params["weight"] + jnp.expand_dims(params["bias"], range(x.ndim - 1))
 
-    return with_loss(init, apply, binary=False)
+    return with_loss(init, apply, loss="softmax")
 
 
+@recorded
 def mlp(hidden: Sequence[int] = (64, 32)) -> Model:
     """Multilayer perceptron with ReLU layers, weights He-normal, biases zero.
 
@@ -100,7 +103,7 @@ def mlp(hidden: Sequence[int] = (64, 32)) -> Model:
             x = jax.nn.relu(x @ layer["weight"] + jnp.expand_dims(layer["bias"], range(x.ndim - 1)))
         return (x @ last["weight"])[..., 0] + last["bias"][0]
 
-    return with_loss(init, apply, binary=True)
+    return with_loss(init, apply, loss="binary")
 
 
 def _feature_count(features: jax.Array) -> int:

@@ -12,7 +12,7 @@ from jax import Array
 
 from .convolution import check_dtype, max_pool
 from .layers import Convolution, Dense, image_model, outputs
-from .model import Model
+from .model import Model, recorded
 
 
 class CNN(nn.Module):
@@ -33,6 +33,7 @@ class CNN(nn.Module):
         return Dense(self.outputs, last=True, name="logits")(x)
 
 
+@recorded
 def cnn(
     classes: int = 10,
     *,

@@ -71,8 +71,8 @@ COHORT = helpers.cohort((5, 2, 4), FEATURES)
         (lambda: _fedavg(y=THREE), ValueError, r"one 0/1 label and a label is 2.*several classes"),
         (lambda: _fedavg(y=-Y), ValueError, "a label is -1.0.*make the labels 0 and 1"),
         (lambda: _apply(_fedsgd(), COHORT._replace(labels=2 * COHORT.labels), helpers.seeded(0)), ValueError, "one 0/1 label and a label is 2.0"),
-        (lambda: _fedsgd(_Net()), TypeError, r"_Net, which has no loss.*models\.with_loss\(module\.init"),
-        (lambda: _fedavg(_Net()), TypeError, r"_Net, which has no loss.*models\.with_loss\(module\.init"),
+        (lambda: _fedsgd(_Net()), TypeError, r"_Net, which has no loss.*models\.from_flax\(module"),
+        (lambda: _fedavg(_Net()), TypeError, r"_Net, which has no loss.*models\.from_flax\(module"),
         (lambda: _fedavg("logistic"), TypeError, r"model is a str.*models\.logistic\(\)"),
         (lambda: _fedavg(models.logistic), TypeError, r"function, which has no loss.*models\.logistic\(\)"),
         (lambda: _apply(_fedsgd(), COHORT, jax.random.key(0)), TypeError, r"a jax\.random key.*randomness\.stream\(\)"),
@@ -109,7 +109,7 @@ def test_what_was_wrong_what_was_seen_and_what_to_do(call: Any, kind: type[Excep
 
 def test_what_the_messages_advise_works() -> None:
     module = _Net()
-    wrapped = models.with_loss(module.init, lambda params, x: module.apply(params, x)[:, 0], binary=True)
+    wrapped = models.from_flax(module, "binary")
     algorithm = _fedavg(wrapped)
     state, _ = _apply(algorithm, [0, 1, 2], helpers.seeded(1))
     assert int(state.server.round) == 1

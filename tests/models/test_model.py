@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -76,3 +77,23 @@ else:
     raise AssertionError("an unknown name was found")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.logistic(),
+        models.linear(3),
+        models.mlp((4, 2)),
+        models.cnn(3, widths=(2, 3), dtype=jnp.bfloat16),
+        models.small_resnet(2, width=4, binary=True),
+        models.scattering(2, binary=True),
+    ],
+)
+def test_a_recipe_makes_the_model_again(model):
+    name, arguments = json.loads(json.dumps(model.recipe))
+    again = getattr(models, name)(**arguments)
+    assert again.recipe == model.recipe and again.binary == model.binary
+    x = jnp.ones((1, 32, 32, 1)) if model.recipe[0] in ("cnn", "small_resnet", "scattering") else jnp.ones((1, 5))
+    got, want = (jax.eval_shape(lambda m=m: m.init(jax.random.key(0), x)) for m in (again, model))
+    assert got == want
