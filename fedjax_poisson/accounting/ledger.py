@@ -350,6 +350,12 @@ class Ledger:
             expected_head=expected_head,
         )
 
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the database and leave one file; the ledger cannot be used afterwards."""
         with contextlib.suppress(

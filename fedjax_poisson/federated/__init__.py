@@ -12,10 +12,21 @@ from fedjax_poisson.federated.client import (
     scaffold,
 )
 from fedjax_poisson.federated.cohort import Layout
+from fedjax_poisson.federated.device_records import population_of, records_of
+from fedjax_poisson.federated.evaluator import evaluator
 from fedjax_poisson.federated.fedavg import FedState, RoundInfo, fedavg
-from fedjax_poisson.federated.population import Cohort, Population, cohort_blocks, make_cohort, make_population
+from fedjax_poisson.federated.fit import Fitted, Round, fit
+from fedjax_poisson.federated.population import (
+    Cohort,
+    Population,
+    cohort_blocks,
+    make_cohort,
+    make_population,
+    sampled_cohorts,
+)
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.saved_model import Predictions, SavedModel, load_model, predict, save_model
 from fedjax_poisson.federated.server import State
 from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
 
@@ -25,27 +36,39 @@ __all__ = [
     "Cohort",
     "Examples",
     "FedState",
+    "Fitted",
     "Info",
     "Layout",
     "Population",
+    "Predictions",
     "Records",
+    "Round",
     "RoundInfo",
     "RoundLost",
+    "SavedModel",
     "Schedule",
     "Shared",
     "State",
     "SumInfo",
     "client_mesh",
     "cohort_blocks",
+    "evaluator",
     "fedavg",
     "fedsgd",
     "first_process_gate",
+    "fit",
+    "load_model",
     "local_optimizer",
     "local_sgd",
     "make_cohort",
     "make_population",
     "mean_loss",
+    "population_of",
+    "predict",
     "private_sum",
+    "records_of",
+    "sampled_cohorts",
+    "save_model",
     "scaffold",
     "shared_stream",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 
 class Interval(NamedTuple):
@@ -176,6 +176,8 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Inter
             f"An interval over runs needs at least two finite scores; got {scores.tolist()}. Run more seeds, or use bootstrap for one run."
         )
     mean = float(scores.mean())
+    from scipy import stats  # slow to import, and an evaluation in a training loop needs none of it
+
     half = float(stats.t.ppf((1 + level) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
     return Interval(mean, mean - half, mean + half, level)
 
@@ -337,6 +339,8 @@ def _binary_auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives:
         return None
+    from scipy import stats
+
     ranks = stats.rankdata(scores)
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 

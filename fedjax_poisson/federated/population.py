@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -151,6 +151,20 @@ def check_ids(size: int, ids: Any) -> np.ndarray:
             f"the cohort names client {int(values[times > 1][0])} twice: its records would count twice while its noise was counted once."
         )
     return ids.astype(np.uint32)
+
+
+def sampled_cohorts(population: Population, clients: int, seed: int = 0) -> Callable[[int], np.ndarray]:
+    """`(number) -> client numbers`: each round a uniform choice of clients, the same for the same seed.
+
+    The choice is public, so it amplifies nothing: a client is charged for every round. For amplification by secret sampling let everybody send and set the
+    algorithm's `sampling_rate`.
+
+    Raises:
+      ValueError: there are not so many clients.
+    """
+    if not 1 <= clients <= population.size:
+        raise ValueError(f"clients={clients}: choose 1 to {population.size} clients a round.")
+    return lambda number: np.random.default_rng((seed, number)).choice(population.size, clients, replace=False)
 
 
 def make_cohort(

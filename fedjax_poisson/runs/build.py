@@ -25,13 +25,14 @@ from fedjax_poisson.runs.budget_plan import Plan, make_plan
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
 from fedjax_poisson.federated.algorithm import dimension_of
+from fedjax_poisson.federated.device_records import records_of
+from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.federated.records import largest_unit, units_of
 from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
 
-_BATCH = 64  # pictures mapped at once
 _FOR_TABLES = ("logistic", "mlp")
 _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
@@ -66,17 +67,6 @@ class Setting(NamedTuple):
     largest_site: int
     dimension: int
     root: Stream
-
-
-def records_of(sites: data.Sites, train: bool) -> Records:
-    """A split as padded device arrays; labels are float32 0/1 for two classes, int32 class numbers for several."""
-    padded = data.padded(sites, train=train)
-    return Records(
-        jnp.asarray(padded.features),
-        jnp.asarray(padded.labels, jnp.float32 if len(sites.class_names) == 2 else jnp.int32),
-        jnp.asarray(padded.mask),
-        jnp.asarray(data.padded_groups(sites, train=train), jnp.int32),
-    )
 
 
 class Prepared(NamedTuple):
@@ -287,13 +277,6 @@ def learned_records(setting: Setting, scaler: standardize.Scaler, records: Recor
     features = np.zeros((*mask.shape, *rows.shape[1:]), np.float32)
     features[mask] = rows
     return records._replace(features=jnp.asarray(features))
-
-
-def map_records(function: Callable[[Array], Array], records: np.ndarray) -> np.ndarray:
-    """A function of a batch over any number of records, in batches of one size, so that one program serves all."""
-    filler = np.zeros((-len(records) % _BATCH, *records.shape[1:]), np.float32)
-    batches = np.concatenate([records, filler]).reshape(-1, _BATCH, *records.shape[1:])
-    return np.concatenate([np.asarray(function(jnp.asarray(batch))) for batch in batches])[: len(records)]
 
 
 def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:

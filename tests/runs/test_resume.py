@@ -18,7 +18,7 @@ import pytest
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.runs.config import Config, read_config
-from fedjax_poisson.runs.folder_lock import FolderBusy, folder_lock
+from fedjax_poisson.federated.folder_lock import FolderBusy, folder_lock
 from fedjax_poisson.runs.run import NothingLearned, RunExists, Stopped, run
 from fedjax_poisson.runs.run_ledger import CannotResume
 
@@ -221,7 +221,7 @@ def test_two_processes_do_not_share_a_folder(folder: Path) -> None:
     holder = """
         import sys, time
         from pathlib import Path
-        from fedjax_poisson.runs.folder_lock import folder_lock
+        from fedjax_poisson.federated.folder_lock import folder_lock
         with folder_lock(Path(sys.argv[1])):
             print("held", flush=True)
             time.sleep(60)

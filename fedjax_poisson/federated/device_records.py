@@ -1,0 +1,51 @@
+"""From `Sites` on the host to what algorithms train on: records of every site for `fedsgd`, a population of clients for `fedavg`."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson import data
+from fedjax_poisson.federated.population import Population, make_population
+from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.standardize import Scaler, standardize
+
+
+def records_of(sites: data.Sites, train: bool = True, scaler: Scaler | None = None) -> Records:
+    """A split as padded device arrays.
+
+    Args:
+      sites: the data.
+      train: the training records, or the test records.
+      scaler: standardises the features (`standardize.private_scaler` or `bounds_scaler`); None leaves them raw.
+
+    Returns:
+      Features float32 `[S, n, ...]`; labels float32 0/1 `[S, n]` for two classes, int32 class numbers for several, float32 `[S, n, K]` for K labels a
+      record; mask; privacy units.
+    """
+    padded = data.padded(sites, train=train)
+    several = padded.labels.ndim == 2 and len(sites.class_names) > 2
+    features = jnp.asarray(padded.features)
+    return Records(
+        features if scaler is None else standardize(scaler, features),
+        jnp.asarray(padded.labels, jnp.int32 if several else jnp.float32),
+        jnp.asarray(padded.mask),
+        jnp.asarray(data.padded_groups(sites, train=train), jnp.int32),
+    )
+
+
+def population_of(
+    sites: data.Sites, train: bool = True, scaler: Scaler | None = None, *, on_device: bool = True
+) -> Population:
+    """Every site as one client of a simulation.
+
+    Args:
+      sites: the data, for example cut into many by `data.dirichlet`.
+      train: the training records, or the test records.
+      scaler: standardises the features; None leaves them raw.
+      on_device: keep everything on the device; False streams cohorts from the host.
+    """
+    found = records_of(sites, train, scaler)
+    return make_population(
+        np.asarray(found.features), np.asarray(found.labels), np.asarray(found.mask), on_device=on_device
+    )

@@ -1,0 +1,257 @@
+"""A training loop for people: rounds with a progress bar, scores, callbacks, checkpoints, and an end at the budget.
+
+`training_rounds` is the loop itself, which `runs.run` uses as well; `fit` puts around it what notebooks and scripts want.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from fedjax_poisson import accounting
+from fedjax_poisson.federated.algorithm import Algorithm
+from fedjax_poisson.federated.charging import Paying
+from fedjax_poisson.federated.checkpoints import load_tree, save_tree
+from fedjax_poisson.federated.folder_lock import folder_lock
+from fedjax_poisson.federated.population import Population
+from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.stopping import stop_requested
+from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import stream as new_stream
+
+CHECKPOINT = "fit.npz"
+
+Ended = Literal["rounds", "budget", "callback", "interrupted"]
+
+
+class Round(NamedTuple):
+    """One round, as callbacks see it.
+
+    Attributes:
+      number: 1, 2, ...
+      state: the algorithm's state after it.
+      info: what the algorithm says about it.
+      seconds: wall clock of `apply`.
+      epsilon: spent so far; None where a gate of the caller's pays.
+      scores: what `evaluate` returned; empty where it was not due.
+    """
+
+    number: int
+    state: Any
+    info: Any
+    seconds: float
+    epsilon: float | None = None
+    scores: dict[str, Any] = {}  # noqa: RUF012  never written to
+
+    def row(self) -> dict[str, Any]:
+        """The round as one line of a history."""
+        norm = getattr(self.info, "update_norm", None)
+        return {
+            "round": self.number,
+            "epsilon": self.epsilon,
+            "update_norm": norm,
+            "seconds": self.seconds,
+            **self.scores,
+        }
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns.
+
+    Attributes:
+      params: parameters to evaluate or ship.
+      state: the algorithm's state, for going on.
+      rounds: rounds done in all.
+      epsilon: spent at the delta of the algorithm's ledger; None where a gate of the caller's paid.
+      ended: "rounds" (all done), "budget" (the ledger refused the next), "callback" (one asked to stop) or "interrupted" (Ctrl-C, after its round).
+      history: one dict a round: round, epsilon, update_norm, seconds, scores.
+    """
+
+    params: Any
+    state: Any
+    rounds: int
+    epsilon: float | None
+    ended: Ended
+    history: list[dict[str, Any]]
+
+
+def training_rounds(
+    algorithm: Algorithm,
+    state: Any,
+    cohort_of: Callable[[int], Any],
+    *,
+    first: int,
+    last: int,
+    terms: Callable[[int], tuple[Paying, Stream]],
+) -> Iterator[Round]:
+    """Rounds `first` to `last`, one after another.
+
+    Args:
+      algorithm: what makes a round.
+      state: before the first.
+      cohort_of: `(number) -> cohort`.
+      first: number of the first round.
+      last: of the last.
+      terms: `(number) -> (who pays, stream)`.
+
+    Raises:
+      BudgetExhausted: the ledger refused the next round; those before stand.
+    """
+    for number in range(first, last + 1):
+        began = time.perf_counter()
+        paying, stream = terms(number)
+        state, info = algorithm.apply(state, cohort_of(number), stream, paying)
+        yield Round(number, state, info, time.perf_counter() - began, getattr(info, "epsilon", None))
+
+
+def fit(
+    algorithm: Algorithm,
+    data: Records | Population | Callable[[int], Any],
+    *,
+    rounds: int,
+    key: jax.Array | None = None,
+    stream: Stream | None = None,
+    gate: Callable[[int], Paying] | Literal["unaccounted"] | None = None,
+    evaluate: Callable[[Any], dict[str, Any]] | None = None,
+    evaluate_every: int = 1,
+    callbacks: Sequence[Callable[[Round], Any]] = (),
+    resume: str | Path | None = None,
+    progress: bool | None = None,
+) -> Fitted:
+    """Train for a number of rounds, or until the ledger refuses the next.
+
+    Args:
+      algorithm: `fedsgd(...)`, `fedavg(...)`, or your own.
+      data: `Records`, the same in every round; a `Population`, all of whose clients take part in every round; or `(number) -> cohort`, such as
+        `population.sampled_cohorts(population, clients)`.
+      rounds: rounds in all, those of a resumed run included.
+      key: draws the initial parameters; default `jax.random.key(0)` (initial parameters are public).
+      stream: of the noise and the encryption; default 256 bits from the operating system.
+      gate: who pays for round `number`: a function of the number, or "unaccounted"; None charges the algorithm's ledger.
+      evaluate: `(params) -> {name: number}`, such as `evaluator(model, test)`; after every `evaluate_every`-th round and the last. Scores of private
+        records in the clear are covered by no epsilon.
+      evaluate_every: rounds between evaluations.
+      callbacks: each is called with every `Round`; one that returns True ends the training.
+      resume: folder of a checkpoint, written after every round and gone on from when it is there. A private algorithm then needs a ledger in a file
+        (`accounting.open_ledger`), since a ledger in memory forgets what was spent.
+      progress: show a bar; None where somebody looks (a terminal or a notebook).
+
+    Returns:
+      `Fitted`. Ctrl-C finishes the round under way and returns what is there.
+
+    Raises:
+      ValueError: a number is impossible, the checkpoint is of another algorithm, or the ledger is one in memory.
+      LedgerCorrupt: the ledger does not hold what had been charged when the checkpoint was written.
+      FolderBusy: another process works in the folder.
+    """
+    if rounds < 1 or evaluate_every < 1:
+        raise ValueError(f"rounds={rounds} and evaluate_every={evaluate_every}: give whole numbers of at least 1.")
+    state = algorithm.init(jax.random.key(0) if key is None else key)
+    stream = new_stream() if stream is None else stream
+    folder = None if resume is None else Path(resume)
+    history: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            _check_kept(algorithm, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folder_lock(folder))
+            state, history = _picked_up(algorithm, folder, state)
+        show, say = stack.enter_context(_bar(progress, rounds, len(history)))
+        stop = stack.enter_context(stop_requested(say))
+        ended: Ended = "rounds"
+        steps = training_rounds(
+            algorithm,
+            state,
+            _cohorts(data),
+            first=len(history) + 1,
+            last=rounds,
+            terms=lambda number: (gate(number) if callable(gate) else gate, stream),
+        )
+        try:
+            for step in steps:
+                state = step.state
+                history.append(step.row())
+                _save(algorithm, folder, state, history)  # before anything else can fail: the round is paid for
+                if evaluate is not None and (step.number % evaluate_every == 0 or step.number == rounds):
+                    step = step._replace(scores=evaluate(algorithm.parameters(state)))
+                    history[-1] = step.row()
+                    _save(algorithm, folder, state, history)
+                show(history[-1])
+                if any([callback(step) is True for callback in callbacks]):  # every callback sees every round
+                    ended = "callback"
+                    break
+                if stop() and step.number < rounds:
+                    ended = "interrupted"
+                    break
+        except accounting.BudgetExhausted as refused:
+            ended = "budget"
+            say(f"the budget ends after round {len(history)}: {refused}")
+    epsilon = history[-1]["epsilon"] if history else (0.0 if algorithm.ledger is not None else math.inf)
+    return Fitted(algorithm.parameters(state), state, len(history), epsilon, ended, history)
+
+
+def _cohorts(data: Any) -> Callable[[int], Any]:
+    if isinstance(data, Population):
+        everyone = np.arange(data.size)
+        return lambda number: everyone
+    return data if callable(data) else lambda number: data
+
+
+def _check_kept(algorithm: Algorithm, folder: Path) -> None:
+    ledger = algorithm.ledger
+    if ledger is not None and str(ledger.path) == accounting.MEMORY:
+        raise ValueError(
+            f"resume={str(folder)!r} keeps the model, but the algorithm's ledger is in memory and would forget what it cost: make the algorithm with "
+            f"ledger=accounting.open_ledger({str(folder / 'ledger.sqlite')!r}, epsilon=..., delta=...)."
+        )
+
+
+def _save(algorithm: Algorithm, folder: Path | None, state: Any, history: list[dict[str, Any]]) -> None:
+    if folder is not None:
+        pin = None if algorithm.ledger is None else list(algorithm.ledger.pin())
+        save_tree(folder / CHECKPOINT, state, history=history, pin=pin)
+
+
+def _picked_up(algorithm: Algorithm, folder: Path, blank: Any) -> tuple[Any, list[dict[str, Any]]]:
+    if not (folder / CHECKPOINT).exists():
+        return blank, []
+    state, facts = load_tree(folder / CHECKPOINT, blank)
+    if algorithm.ledger is not None:
+        if facts["pin"] is None:
+            raise ValueError(f"{folder / CHECKPOINT} is of a training without privacy; give another folder.")
+        algorithm.ledger.check_pin(accounting.Pin(*facts["pin"]))
+    return state, facts["history"]
+
+
+@contextlib.contextmanager
+def _bar(
+    progress: bool | None, rounds: int, done: int
+) -> Iterator[tuple[Callable[[dict[str, Any]], None], Callable[[str], None]]]:
+    """`(show a row, say a sentence)` while the block runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console()
+    shown = (console.is_terminal or console.is_jupyter) if progress is None else progress
+    columns = (
+        TextColumn("training"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not shown) as bar:
+        task = bar.add_task("training", total=rounds, completed=done, facts="compiling")
+
+        def show(row: dict[str, Any]) -> None:
+            numbers = {name: value for name, value in row.items() if name not in ("round", "update_norm", "seconds")}
+            facts = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items() if isinstance(value, float))
+            bar.update(task, completed=row["round"], facts=facts)
+
+        yield show, lambda text: bar.console.print(text, highlight=False)

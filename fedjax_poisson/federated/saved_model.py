@@ -1,0 +1,196 @@
+"""A trained model as one file: parameters, standardisation, the encoding of rows, and how the model is made again.
+
+The file is an npz without pickles: arrays, and a JSON text with everything else. It holds what was released and public facts, nothing of the records.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson import data, models
+from fedjax_poisson.data.tables.new_rows import Rows, encode_rows, plain_encoder
+from fedjax_poisson.data.tables.schema import Encoder, encoder_from_json, encoder_to_json
+from fedjax_poisson.federated import evaluation
+from fedjax_poisson.federated.checkpoints import write_atomic
+from fedjax_poisson.federated.evaluator import map_records
+from fedjax_poisson.federated.standardize import Scaler, standardize
+from fedjax_poisson.models import Model
+
+_FORMAT = "fedjax-poisson-model-1"
+
+
+class SavedModel(NamedTuple):
+    """What `load_model` returns.
+
+    Attributes:
+      model: the model.
+      params: its parameters.
+      scaler: standardises encoded rows; None where the model takes them raw.
+      encoder: rows of a table to features; None for pictures.
+      class_names: names of the label values.
+      shape: of one record, as the model's file was written for.
+    """
+
+    model: Model
+    params: Any
+    scaler: Scaler | None
+    encoder: Encoder | None
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Predictions(NamedTuple):
+    """What `predict` returns.
+
+    Attributes:
+      outputs: float32 `[n]` or `[n, K]`, the model's outputs (logits of a classifier).
+      probabilities: float64 `[n, K]` of the classes; meaningless for a model that is no classifier of one label.
+      labels: int64 `[n]`, the most probable class.
+      class_names: K names.
+    """
+
+    outputs: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def save_model(
+    path: str | os.PathLike[str], model: Model, params: Any, sites: data.Sites, scaler: Scaler | None = None
+) -> None:
+    """Write a model, whole or not at all.
+
+    A model from `fedjax_poisson.models` is remembered by its name and sizes; one of your own has to be given to `load_model` again.
+
+    Args:
+      path: the file, by custom `*.npz`.
+      model: the model.
+      params: its parameters.
+      sites: the data: how rows become features, and the names of the classes.
+      scaler: what standardised the features, where something did. One row of a scaler of each site cannot serve rows of unknown sites: refused.
+
+    Raises:
+      ValueError: the scaler is one of each site.
+    """
+    if scaler is not None and scaler.centre.ndim > 1:
+        raise ValueError(
+            "the features were standardised by each site's own moments, so a new row needs its site's: save the model of a global standardisation, "
+            "or standardise rows yourself and leave scaler out."
+        )
+    shape = sites.features.shape[1:]
+    table = len(shape) == 1
+    encoder = (sites.encoder or plain_encoder(sites.feature_names, sites.feature_bounds)) if table else None
+    facts = {
+        "format": _FORMAT,
+        "recipe": _true_recipe(model, params, shape),
+        "shape": list(shape),
+        "classes": list(sites.class_names),
+        "encoder": None if encoder is None else encoder_to_json(encoder),
+        "leaves": [jax.tree_util.keystr(where) for where, _ in jax.tree_util.tree_leaves_with_path(params)],
+        "scaled": scaler is not None,
+    }
+    arrays: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
+    if scaler is not None:
+        arrays |= {f"scaler_{name}": np.asarray(value) for name, value in scaler._asdict().items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
+    write_atomic(Path(path), buffer.getvalue())
+
+
+def load_model(path: str | os.PathLike[str], model: Model | None = None) -> SavedModel:
+    """Read what `save_model` wrote.
+
+    Args:
+      path: the file.
+      model: the model, where it is one of your own.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no such file, or was written for another model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            arrays = {name: file[name] for name in file.files if name != "facts"}
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path} is no saved model ({type(error).__name__}); give a file that save_model wrote."
+        ) from error
+    if facts.get("format") != _FORMAT:
+        raise ValueError(f"{path} has format {facts.get('format')!r}; this version reads {_FORMAT!r}.")
+    if model is None:
+        if facts["recipe"] is None:
+            raise ValueError(
+                f"{path} holds the parameters of a model that is not from fedjax_poisson.models: give model=..., the one it was trained as."
+            )
+        name, arguments = facts["recipe"]
+        model = getattr(models, name)(**arguments)
+    shape = tuple(facts["shape"])
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape), jnp.float32)))
+    wanted = [(jax.tree_util.keystr(where), leaf.shape) for where, leaf in jax.tree_util.tree_leaves_with_path(like)]
+    saved = [(name, arrays[f"leaf_{i}"].shape) for i, name in enumerate(facts["leaves"])]
+    if wanted != saved:
+        raise ValueError(
+            f"{path} was written for another model: it holds {saved[:3]}..., the model has {wanted[:3]}..."
+        )
+    leaves = [jnp.asarray(arrays[f"leaf_{i}"]) for i in range(len(saved))]
+    return SavedModel(
+        model,
+        jax.tree.unflatten(jax.tree.structure(like), leaves),
+        Scaler(*(jnp.asarray(arrays[f"scaler_{name}"]) for name in Scaler._fields)) if facts["scaled"] else None,
+        None if facts["encoder"] is None else encoder_from_json(facts["encoder"]),
+        tuple(facts["classes"]),
+        shape,
+    )
+
+
+def predict(path: str | os.PathLike[str], rows: Rows | np.ndarray, model: Model | None = None) -> Predictions:
+    """Predictions of a saved model for new rows.
+
+    Args:
+      path: a file that `save_model` wrote, or the folder of a run that holds `model.npz`.
+      rows: rows of a table (`Sites.encode`), or records as the model's data had them, raw: float32 `[n, F]` or pictures `[n, height, width, channels]`.
+      model: the model, where it is one of your own.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file or a row does not fit; the message names it.
+    """
+    path = Path(path)
+    saved = load_model(path / "model.npz" if path.is_dir() else path, model)
+    if isinstance(rows, np.ndarray | jax.Array):
+        x = np.asarray(rows, np.float32)
+    elif saved.encoder is None:
+        raise ValueError(f"the model is of pictures: give them as float32 [n, {', '.join(map(str, saved.shape))}].")
+    else:
+        x = encode_rows(saved.encoder, rows)
+    if x.shape[1:] != saved.shape:
+        raise ValueError(f"a record has shape {list(x.shape[1:])}; the model was trained on {list(saved.shape)}.")
+    if saved.scaler is not None:
+        x = np.asarray(standardize(saved.scaler, jnp.asarray(x)))
+    apply = jax.jit(saved.model.apply)
+    outputs = map_records(lambda batch: apply(saved.params, batch), x)
+    chance = evaluation.probabilities(outputs)
+    if chance.ndim == 1:
+        chance = np.stack([1 - chance, chance], axis=1)
+    return Predictions(outputs, chance, chance.argmax(axis=1), saved.class_names)
+
+
+def _true_recipe(model: Model, params: Any, shape: tuple[int, ...]) -> Any:
+    """The model's recipe if it still makes this model: one whose functions were replaced afterwards is one of the user's own."""
+    if model.recipe is None:
+        return None
+    name, arguments = model.recipe
+    again = getattr(models, name)(**arguments)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)), jnp.float32)
+    same = np.array_equal(jax.jit(again.apply)(params, x), jax.jit(model.apply)(params, x))
+    return [name, dict(arguments)] if same else None
