@@ -1,4 +1,4 @@
-"""The command line: `fedjax-poisson run | report | attack | ledger | account | bench`; `--help` on each tells its options."""
+"""The command line: `fedjax-poisson run | predict | report | attack | ledger | account | bench`; `--help` on each tells its options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import re
 import sys
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,6 +101,43 @@ def _config(name: str | None, given: dict[str, Any]) -> Config:
     if name is not None and "csv" in given:
         raise ValueError(f"{name} and --csv {given['csv']} are two sources of data; leave the name or --csv out.")
     return recipe("heart" if name is None else name, **given)
+
+
+def predict(
+    model: Annotated[Path, tyro.conf.Positional],
+    rows: Annotated[Path, tyro.conf.Positional],
+    *,
+    site: str | None = None,
+    out: Path | None = None,
+) -> int:
+    """Predict the label of new rows with the model of a finished run.
+
+    The rows are a CSV file with the columns that the model was trained on; no label is needed, and other columns are ignored.
+
+    Args:
+      model: folder of the run, or its model.npz.
+      rows: CSV file of the rows.
+      site: where the rows are from; needed if the run standardised each site by itself.
+      out: CSV file to write the predictions to; printed if left out.
+    """
+    import csv
+    import io
+
+    from fedjax_poisson.federated.checkpoints import write_atomic
+    from fedjax_poisson.federated.saved_model import predict as predict_rows
+
+    found = predict_rows(model, str(rows), site=site)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "predicted", *(f"probability of {name}" for name in found.class_names)])
+    for number, (label, chances) in enumerate(zip(found.labels, found.probabilities, strict=True), 1):
+        writer.writerow([number, found.class_names[label], *(f"{chance:.6f}" for chance in chances)])
+    if out is None:
+        print(text.getvalue(), end="")
+    else:
+        write_atomic(out, text.getvalue().encode())
+        print(f"{len(found.labels)} predictions: {out}")
+    return 0
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -310,12 +348,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point; errors of the user's making end in one message, not in a traceback."""
     commands: dict[str, Any] = {
         "run": run,
+        "predict": predict,
         "report": report,
         "attack": attack,
         "ledger": ledger,
         "account": account,
         "bench": bench,
     }
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"fedjax-poisson {metadata.version('fedjax_poisson')}")
+        sys.exit(0)
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
     except KeyboardInterrupt:

@@ -34,10 +34,11 @@ class SavedModel(NamedTuple):
     Attributes:
       model: the model.
       params: its parameters.
-      scaler: standardises encoded rows; None where the model takes them raw.
+      scaler: standardises encoded rows, or the rows of each site; None where the model takes them raw.
       encoder: rows of a table to features; None for pictures.
       class_names: names of the label values.
-      shape: of one record, as the model's file was written for.
+      shape: of one record.
+      site_names: S names, where each site is standardised by itself; else empty.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class SavedModel(NamedTuple):
     encoder: Encoder | None
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
+    site_names: tuple[str, ...] = ()
 
 
 class Predictions(NamedTuple):
@@ -76,16 +78,8 @@ def save_model(
       model: the model.
       params: its parameters.
       sites: the data: how rows become features, and the names of the classes.
-      scaler: what standardised the features, where something did. One row of a scaler of each site cannot serve rows of unknown sites: refused.
-
-    Raises:
-      ValueError: the scaler is one of each site.
+      scaler: what standardised the features, where something did. If each site was standardised by itself, `predict` has to be told a row's site.
     """
-    if scaler is not None and scaler.centre.ndim > 1:
-        raise ValueError(
-            "the features were standardised by each site's own moments, so a new row needs its site's: save the model of a global standardisation, "
-            "or standardise rows yourself and leave scaler out."
-        )
     shape = sites.features.shape[1:]
     table = len(shape) == 1
     encoder = (sites.encoder or plain_encoder(sites.feature_names, sites.feature_bounds)) if table else None
@@ -97,6 +91,7 @@ def save_model(
         "encoder": None if encoder is None else encoder_to_json(encoder),
         "leaves": [jax.tree_util.keystr(where) for where, _ in jax.tree_util.tree_leaves_with_path(params)],
         "scaled": scaler is not None,
+        "sites": list(sites.site_names) if scaler is not None and scaler.centre.ndim > 1 else [],
     }
     arrays: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
     if scaler is not None:
@@ -150,20 +145,24 @@ def load_model(path: str | os.PathLike[str], model: Model | None = None) -> Save
         None if facts["encoder"] is None else encoder_from_json(facts["encoder"]),
         tuple(facts["classes"]),
         shape,
+        tuple(facts["sites"]),
     )
 
 
-def predict(path: str | os.PathLike[str], rows: Rows | np.ndarray, model: Model | None = None) -> Predictions:
+def predict(
+    path: str | os.PathLike[str], rows: Rows | np.ndarray, model: Model | None = None, *, site: str | None = None
+) -> Predictions:
     """Predictions of a saved model for new rows.
 
     Args:
       path: a file that `save_model` wrote, or the folder of a run that holds `model.npz`.
       rows: rows of a table (`Sites.encode`), or records as the model's data had them, raw: float32 `[n, F]` or pictures `[n, height, width, channels]`.
       model: the model, where it is one of your own.
+      site: where the rows are from; needed where each site was standardised by itself.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file or a row does not fit; the message names it.
+      ValueError: the file, the site or a row does not fit; the message names it.
     """
     path = Path(path)
     saved = load_model(path / "model.npz" if path.is_dir() else path, model)
@@ -175,14 +174,33 @@ def predict(path: str | os.PathLike[str], rows: Rows | np.ndarray, model: Model 
         x = encode_rows(saved.encoder, rows)
     if x.shape[1:] != saved.shape:
         raise ValueError(f"a record has shape {list(x.shape[1:])}; the model was trained on {list(saved.shape)}.")
-    if saved.scaler is not None:
-        x = np.asarray(standardize(saved.scaler, jnp.asarray(x)))
+    if (scaler := _scaler_of(saved, site)) is not None:
+        x = np.asarray(standardize(scaler, jnp.asarray(x)))
     apply = jax.jit(saved.model.apply)
     outputs = map_records(lambda batch: apply(saved.params, batch), x)
     chance = evaluation.probabilities(outputs)
     if chance.ndim == 1:
         chance = np.stack([1 - chance, chance], axis=1)
     return Predictions(outputs, chance, chance.argmax(axis=1), saved.class_names)
+
+
+def _scaler_of(saved: SavedModel, site: str | None) -> Scaler | None:
+    """The standardisation of a site's rows, or of all rows."""
+    if not saved.site_names:
+        if site is not None:
+            raise ValueError(
+                f"site={site!r} was given, but all sites are standardised alike by this model; leave it out."
+            )
+        return saved.scaler
+    if site not in saved.site_names:
+        seen = "no site was given" if site is None else f"there is no site {site!r}"
+        raise ValueError(
+            f"{seen}, and this model standardises each site by itself: give one of {', '.join(saved.site_names)}. A model for other sites is trained with "
+            "standardize='global'."
+        )
+    assert saved.scaler is not None
+    place = saved.site_names.index(site)
+    return saved.scaler._replace(centre=saved.scaler.centre[place, 0], scale=saved.scaler.scale[place, 0])
 
 
 def _true_recipe(model: Model, params: Any, shape: tuple[int, ...]) -> Any:

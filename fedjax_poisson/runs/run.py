@@ -20,8 +20,11 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.runs import run_ledger as books_lib
+from fedjax_poisson.federated.charging import Paying
+from fedjax_poisson.federated.fit import training_rounds
+from fedjax_poisson.federated.saved_model import save_model
 from fedjax_poisson.federated import checkpoints, evaluation
-from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, SUMMARY, Books, CannotResume
+from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.earlier_runs import earlier_runs
 from fedjax_poisson.federated.folder_lock import folder_lock
@@ -29,7 +32,8 @@ from fedjax_poisson.runs.releases import NothingLearned, Progress, column_lines,
 from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, complete, initial_state, learned_records, prepare, training_units
 from fedjax_poisson.runs.summary import predictions, summarise
 from fedjax_poisson.federated import Records, standardize
-from fedjax_poisson.federated.server import State
+from fedjax_poisson.federated.server import State, final_parameters
+from fedjax_poisson.randomness import Stream
 
 __all__ = ["CannotResume", "NothingLearned", "Report", "RunExists", "Stopped", "run"]
 
@@ -132,6 +136,7 @@ def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], 
         setting = complete(books.prepared, sites)
         aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
+        save_model(out / MODEL, setting.model, final_parameters(progress.state, setting.average_from), sites, progress.scaler)
         lines, _ = checkpoints.read_lines(out / LINES)
         summary = summarise(
             setting,
@@ -203,27 +208,28 @@ def _release_everything(
     algorithm = algorithm_for(setting, scaler, train_aggregator)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
-    while int(state.round) < config.rounds:
-        number = int(state.round) + 1
+
+    def terms(number: int) -> tuple[Paying, Stream]:
         if stop():
             raise Stopped(f"Stopped after round {number - 1} of {config.rounds}; go on with --resume {out}")
-        began = time.perf_counter()
-        gate, own = charge("train", number, plan.train, plan.train_rdp, plan.train_distance)
-        try:
-            state, round_info = algorithm.apply(state, cohort, own, gate)
-        except accounting.BudgetExhausted as error:
-            if number == 1:
-                raise NothingLearned(nothing_learned(books)) from error
-            exhausted = True
-            break
-        bytes_up += round_info.sum.bytes_up_per_sender
-        seconds = time.perf_counter() - began
-        line = round_line(number, "train", books, round_info.sum, seconds, bytes_up)
-        save(Progress(scaler, state, bytes_up), line)
-        due = number % every == 0 or number == config.rounds
-        if due and config.evaluation == "clear":
-            line["test"] = _scores(setting, algorithm.parameters(state), test)
-        tell(line)
+        return charge("train", number, plan.train, plan.train_rdp, plan.train_distance)
+
+    steps = training_rounds(
+        algorithm, state, lambda number: cohort, first=int(state.round) + 1, last=config.rounds, terms=terms
+    )
+    try:
+        for number, state, info, seconds, *_ in steps:
+            bytes_up += info.sum.bytes_up_per_sender
+            line = round_line(number, "train", books, info.sum, seconds, bytes_up)
+            save(Progress(scaler, state, bytes_up), line)
+            due = number % every == 0 or number == config.rounds
+            if due and config.evaluation == "clear":
+                line["test"] = _scores(setting, algorithm.parameters(state), test)
+            tell(line)
+    except accounting.BudgetExhausted as error:
+        if int(state.round) == 0:
+            raise NothingLearned(nothing_learned(books)) from error
+        exhausted = True
     if plan.evaluate is not None and scores is None:
         params = algorithm.parameters(state)
         try:

@@ -26,6 +26,7 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
+MODEL = "model.npz"
 CHECKPOINT = Path("checkpoints") / "latest.npz"
 COLUMNS = Path("checkpoints") / "columns.json"
 DAMAGED_LINES = "rounds.jsonl.damaged"

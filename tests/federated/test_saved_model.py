@@ -87,12 +87,25 @@ def test_several_classes_and_pictures(tmp_path):
         federated.predict(tmp_path, np.zeros((1, 28, 28, 1), np.float32))
 
 
-def test_what_does_not_fit_is_named(heart, tmp_path):
+def test_each_site_is_standardised_by_its_own_moments(heart, tmp_path):
     model = models.logistic()
-    by_site = standardize.blank_scaler(13, 4)
-    with pytest.raises(ValueError, match="each site's own moments"):
-        federated.save_model(tmp_path / "model.npz", model, _trained(model, (13,)), heart, by_site)
-    assert not (tmp_path / "model.npz").exists()
+    shared = _scaler(heart)
+    offsets = jnp.arange(4, dtype=jnp.float32)[:, None, None] * jnp.ones((1, 1, 13))
+    by_site = shared._replace(centre=shared.centre[None, None] + offsets, scale=jnp.broadcast_to(shared.scale, (4, 1, 13)))
+    params = _trained(model, (13,))
+    federated.save_model(tmp_path / "model.npz", model, params, heart, by_site)
+    for number, name in enumerate(heart.site_names):
+        own = shared._replace(centre=shared.centre + jnp.float32(number))
+        want = model.apply(params, standardize.standardize(own, jnp.asarray(heart.features)))
+        found = federated.predict(tmp_path, heart.features, site=name)
+        np.testing.assert_allclose(found.outputs, want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"no site was given.*Cleveland"):
+        federated.predict(tmp_path, heart.features)
+    with pytest.raises(ValueError, match="no site 'nowhere'"):
+        federated.predict(tmp_path, heart.features, site="nowhere")
+
+
+def test_what_does_not_fit_is_named(heart, tmp_path):
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(ValueError, match=r"torn\.npz is no saved model"):
         federated.load_model(tmp_path / "torn.npz")
