@@ -21,7 +21,8 @@ _INTERRUPTED = 130  # as shells report a Ctrl-C
 
 def _setting_fields() -> list[Any]:
     """Config's fields as optional arguments: what is not given comes from the TOML file or the default; help is Config's docstring."""
-    help_of = dict(re.findall(r"^ {6}(\w+): (.+)$", Config.__doc__ or "", re.MULTILINE))
+    sentences = re.findall(r"^ {6}(\w+): (.+(?:\n {8}.+)*)$", Config.__doc__ or "", re.MULTILINE)
+    help_of = {name: " ".join(text.split()) for name, text in sentences}
     fields = []
     for field in dataclasses.fields(Config):
         if field.name == "dataset":
@@ -30,6 +31,8 @@ def _setting_fields() -> list[Any]:
         kind = "str | None" if "dict" in kind or "list" in kind else kind  # tables and lists are given in a TOML file
         kind = kind if "None" in kind else f"{kind} | None"
         default = "" if field.default is None else f" (default: {field.default})"
+        if "bool" in kind:
+            default += f" --no-{field.name.replace('_', '-')} turns it off."
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
         argument = tyro.conf.arg(help=help_of.get(field.name, "") + default, help_behavior_hint="", metavar=metavar)
         annotated: Any = Annotated[eval(kind, {"Literal": Literal}), argument]
@@ -344,6 +347,23 @@ def bench(
     return 0
 
 
+def _spelt_out(arguments: list[str]) -> list[str]:
+    """Switches of `run` as the parser takes them: `--public-data` is `--public-data True`, `--no-public-data` is `--public-data False`."""
+    switches = {
+        f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Config) if "bool" in str(field.type)
+    }
+    found: list[str] = []
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        name = argument.replace("_", "-")
+        if name in switches and after not in ("True", "False", "None"):
+            found += [name, "True"]
+        elif name.startswith("--no-") and f"--{name[5:]}" in switches:
+            found += [f"--{name[5:]}", "False"]
+        else:
+            found.append(argument)
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; errors of the user's making end in one message, not in a traceback."""
     commands: dict[str, Any] = {
@@ -360,7 +380,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"fedjax-poisson {metadata.version('fedjax_poisson')}")
         sys.exit(0)
     try:
-        code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=arguments)
+        code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=_spelt_out(arguments))
     except KeyboardInterrupt:
         print("fedjax-poisson: interrupted", file=sys.stderr)
         code = _INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.metadata
 import inspect
 import json
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjax_poisson import accounting, cli
+from fedjax_poisson import accounting, cli, data
 from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.runs.config import Config, read_config
 
@@ -361,8 +362,8 @@ def _medmnist(path: Path, **changes: np.ndarray) -> Path:
 
 def test_covid_prints_what_the_border_alone_reaches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, path = tmp_path / "run", _pictures(tmp_path / "x.npz")
-    options = ["--rounds", "1", "--width", "1", "--seed", "1", "--aggregator", "plain", "--yardstick", "False"]
-    options += ["--public-data", "True"]  # the border's classifier is trained in the clear
+    options = ["--rounds", "1", "--width", "1", "--seed", "1", "--aggregator", "plain", "--no-yardstick"]
+    options += ["--public-data"]  # the border's classifier is trained in the clear
     assert call("run", "covid", "--data", path, *options, "--out", folder) == 0
     shown = " ".join(capsys.readouterr().out.split())
     summary = summary_of(folder)
@@ -436,6 +437,45 @@ def test_help_lists_every_setting_with_its_meaning(capsys: pytest.CaptureFixture
         if field != "dataset":
             assert f"--{field.replace('_', '-')} " in shown
     assert "privacy budget for everything released" in shown
+
+
+def test_help_shows_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert 'or "private" (released by a noisy histogram on the ledger).' in shown
+    assert "--no-yardstick turns it off" in shown
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"fedjax-poisson {importlib.metadata.version('fedjax_poisson')}\n"
+
+
+def test_switches_are_turned_on_and_off_by_their_names() -> None:
+    spelt = cli._spelt_out(["run", "heart", "--no-yardstick", "--public-data", "--publish_site_sizes", "--rounds", "2"])
+    assert spelt == [
+        *("run", "heart", "--yardstick", "False", "--public-data", "True", "--publish-site-sizes", "True"),
+        *("--rounds", "2"),
+    ]
+    assert cli._spelt_out(["--yardstick", "False", "--no-such"]) == ["--yardstick", "False", "--no-such"]
+
+
+def test_predict_writes_what_the_model_says_of_new_rows(
+    heart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites = data.load("heart")
+    rows = tmp_path / "rows.csv"
+    table = [sites.feature_names, *sites.features[:4].tolist()]
+    rows.write_text("\n".join(",".join(map(str, row)) for row in table) + "\n")
+    assert "standardised alike" in refused(capsys, "predict", heart, rows, "--site", "Hungary")
+    assert call("predict", heart, rows, "--out", tmp_path / "found.csv") == 0
+    found = list(csv.DictReader((tmp_path / "found.csv").open()))
+    assert [row["row"] for row in found] == ["1", "2", "3", "4"]
+    assert all(row["predicted"] in sites.class_names for row in found)
+    chances = [[float(row[f"probability of {name}"]) for name in sites.class_names] for row in found]
+    np.testing.assert_allclose(np.sum(chances, axis=1), 1, atol=2e-6)
+    (tmp_path / "none.csv").write_text("age\n3\n")
+    assert "no column" in refused(capsys, "predict", heart, tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize("what", ["sampling", "encryption", "threshold"])

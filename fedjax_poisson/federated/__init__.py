@@ -1,6 +1,7 @@
 """Federated algorithms as pure functions: many clients in one program, sites with record- or patient-level privacy, private sums."""
 
-from fedjax_poisson.federated.algorithm import Algorithm, Info, fedsgd
+from fedjax_poisson.federated.algorithm import Algorithm, Info, dimension_of, fedsgd
+from fedjax_poisson.federated.budget import Budgeted, calibrate
 from fedjax_poisson.federated.client import (
     Client,
     Examples,
@@ -32,6 +33,7 @@ from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_proces
 
 __all__ = [
     "Algorithm",
+    "Budgeted",
     "Client",
     "Cohort",
     "Examples",
@@ -50,8 +52,10 @@ __all__ = [
     "Shared",
     "State",
     "SumInfo",
+    "calibrate",
     "client_mesh",
     "cohort_blocks",
+    "dimension_of",
     "evaluator",
     "fedavg",
     "fedsgd",

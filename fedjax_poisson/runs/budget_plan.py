@@ -10,7 +10,7 @@ import numpy as np
 from fedjax_poisson import accounting
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
-from fedjax_poisson.runs.dark_counts import Terms, budget, embedding, once
+from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, once
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension

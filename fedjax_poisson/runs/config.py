@@ -55,9 +55,9 @@ class Config:
       standardize: "global" or "site" means and deviations by one private sum, or public "bounds" only and no release (pictures).
       standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
       standardize_norm: L2 bound of one unit's moment vector.
-      largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: taken from the data, said.
-      training_units: public number of training units of all sites, which scales the step where no moments are released. Default: taken
-        from the data, said.
+      largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: inferred from the data, with a warning.
+      training_units: public number of training units of all sites, which scales the step where no moments are released. Default: inferred
+        from the data, with a warning.
       model: logistic or mlp for tables; for pictures scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
         resnet50 (group normalisation).
       width: width of the model: hidden layers 2 width and width, channels width and 2 width, or channels of a residual network's stem;

@@ -91,7 +91,9 @@ def test_each_site_is_standardised_by_its_own_moments(heart, tmp_path):
     model = models.logistic()
     shared = _scaler(heart)
     offsets = jnp.arange(4, dtype=jnp.float32)[:, None, None] * jnp.ones((1, 1, 13))
-    by_site = shared._replace(centre=shared.centre[None, None] + offsets, scale=jnp.broadcast_to(shared.scale, (4, 1, 13)))
+    by_site = shared._replace(
+        centre=shared.centre[None, None] + offsets, scale=jnp.broadcast_to(shared.scale, (4, 1, 13))
+    )
     params = _trained(model, (13,))
     federated.save_model(tmp_path / "model.npz", model, params, heart, by_site)
     for number, name in enumerate(heart.site_names):

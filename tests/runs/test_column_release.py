@@ -17,7 +17,7 @@ from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns, release_columns
 from fedjax_poisson.runs.config import Config
-from fedjax_poisson.runs.dark_counts import Terms
+from fedjax_poisson.mechanisms.dark_counts import Terms
 from fedjax_poisson.runs.run import run
 from fedjax_poisson.runs.run_ledger import CannotResume
 from tests.federated import helpers

@@ -1,0 +1,125 @@
+"""From a budget to a mechanism and its ledger, in one step: how noisy a number of rounds has to be, and where they are charged."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fedjax_poisson import accounting
+from fedjax_poisson.federated.algorithm import check_sampling
+from fedjax_poisson.federated.records import OVERFLOW
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding
+from fedjax_poisson.mechanisms.types import Adjacency, check_bounds, check_honest
+
+
+class Budgeted(NamedTuple):
+    """What `calibrate` returns.
+
+    Attributes:
+      mechanism: the Poisson embedding whose noise makes the rounds cost the budget.
+      ledger: the ledger with that budget, to be given to the algorithm: it refuses the first round too many.
+    """
+
+    mechanism: Mechanism
+    ledger: accounting.Ledger
+
+
+def calibrate(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    senders: int,
+    dimension: int,
+    unit: Literal["client", "record", "patient"],
+    clip_norm: float,
+    coordinate_bound: float | None = None,
+    largest_site: int | None = None,
+    sampling_rate: float = 1.0,
+    honest_senders: int | None = None,
+    adjacency: Adjacency = "zero_out",
+    modulation: float | None = None,
+    ledger: str | Path = accounting.MEMORY,
+) -> Budgeted:
+    """The least noise with which a number of rounds costs at most epsilon at delta, and a ledger that holds to it.
+
+    Delta is split: a part is set aside for the distance of samplers from their laws (`accounting.plan_reserve`), the curves get the rest.
+
+    Args:
+      epsilon: budget in nats of all rounds together.
+      delta: its delta.
+      rounds: how many rounds are planned.
+      senders: clients or sites in every sum; with fewer honest ones, or losses, the fewest that may be released.
+      dimension: D, parameters of the model (`dimension_of`).
+      unit: who is protected: "client" (`fedavg`), "record" or "patient" (`fedsgd`).
+      clip_norm: L2 bound of one unit's update or gradient.
+      coordinate_bound: bound on each of its coordinates; default `clip_norm` (none).
+      largest_site: public bound on the units of one site; needed for "record" and "patient", where it sets the clamp on a site's sum.
+      sampling_rate: q of secret Poisson sampling.
+      honest_senders: senders that do not collude with the server; default all but one.
+      adjacency: "zero_out" or "replace_one".
+      modulation: r of the embedding; None for the smallest from 0.05 to 0.3 that the samplers can serve.
+      ledger: file of the ledger; in memory if left out.
+
+    Returns:
+      `Budgeted(mechanism, ledger)`, for `fedavg(..., mechanism=mechanism, ledger=ledger)` or `fedsgd`.
+
+    Raises:
+      ValueError: a claim would be unsound or the budget cannot be met, with the reason.
+    """
+    coordinate = clip_norm if coordinate_bound is None else coordinate_bound
+    check_bounds(clip_norm, coordinate)
+    check_sampling(sampling_rate, adjacency)
+    honest = senders - 1 if honest_senders is None else honest_senders
+    check_honest(honest, senders)
+    if (unit == "client") != (largest_site is None):
+        raise ValueError(
+            f"unit={unit!r} and largest_site={largest_site}: give largest_site, a public bound on the units of one site, for records and patients, "
+            "and leave it out for clients."
+        )
+    # A site's expected sum of sampled contributions, all of one sign, is the clamp: as `run` sets it.
+    total = coordinate if largest_site is None else coordinate * max(1.0, largest_site * sampling_rate)
+    overflow = OVERFLOW if sampling_rate < 1 and unit != "client" else 0.0
+    orders = accounting.integer_orders(256) if sampling_rate < 1 else accounting.DEFAULT_ORDERS
+    draw = accounting.DRAW_DISTANCE
+    for _ in range(3):  # a count that is the sum of several draws is farther from its law than one draw
+        distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
+        reserve = accounting.plan_reserve(epsilon, delta, rounds * distance)
+        terms = Terms(
+            epsilon, delta - reserve, senders, honest, largest_site or 1, 1, modulation, adjacency, np.asarray(orders)
+        )
+
+        def dark(modulation: float, terms: Terms = terms) -> float:
+            return accounting.calibrate_dark_count(
+                rounds=rounds,
+                sampling_rate=sampling_rate,
+                norm_ratio=clip_norm / coordinate,
+                dimension=dimension,
+                step_ratio=coordinate / total,
+                modulation=modulation,
+                **budget(terms),
+            )
+
+        mechanism = embedding(terms, dark, clip_norm, coordinate, total, dimension).mechanism
+        if mechanism.facts.sampler_distance <= draw:
+            break
+        draw = 1.01 * mechanism.facts.sampler_distance
+    curve = mechanism.rdp(np.asarray(orders), honest, dimension, adjacency)
+    if sampling_rate < 1:
+        curve = accounting.subsampled_rdp(np.asarray(orders), curve, sampling_rate)
+    assert math.isfinite(float(curve.min()))
+    book = accounting.open_ledger(
+        ledger,
+        epsilon=epsilon,
+        delta=delta,
+        reserve=reserve,
+        unit=unit,
+        adjacency=adjacency,
+        orders=orders,
+        planned_rdp=rounds * curve,
+    )
+    return Budgeted(mechanism, book)
