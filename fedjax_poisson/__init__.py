@@ -2,12 +2,26 @@
 
 Every clipped update becomes Poisson counts whose privacy is proved, the counts are encrypted, only their sum is opened, and every release is
 on a privacy ledger. The command line is `fedjax-poisson run`.
+
+A name is loaded when it is first used, so that importing the package costs nothing beside jax.
 """
 
-from fedjax_poisson import accounting, aggregation, ckks, data, federated, mechanisms, models, randomness
-from fedjax_poisson.aggregation import aggregator
-from fedjax_poisson.federated import fedavg, fedsgd, local_sgd
-from fedjax_poisson.mechanisms import gaussian, poisson_embedding, skellam
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedjax_poisson import accounting, aggregation, ckks, data, federated, mechanisms, models, randomness
+    from fedjax_poisson.aggregation.aggregator import aggregator
+    from fedjax_poisson.federated.algorithm import fedsgd
+    from fedjax_poisson.federated.client import local_sgd
+    from fedjax_poisson.federated.fedavg import fedavg
+    from fedjax_poisson.mechanisms.gaussian import gaussian
+    from fedjax_poisson.mechanisms.poisson import poisson_embedding
+    from fedjax_poisson.mechanisms.skellam import skellam
+
+    __version__: str
 
 __all__ = [
     "accounting",
@@ -26,3 +40,40 @@ __all__ = [
     "randomness",
     "skellam",
 ]
+
+_HOMES = {
+    "aggregator": "aggregation",
+    "fedavg": "federated",
+    "fedsgd": "federated",
+    "gaussian": "mechanisms",
+    "local_sgd": "federated",
+    "poisson_embedding": "mechanisms",
+    "skellam": "mechanisms",
+}  # the packages that public functions live in; every other public name is a package itself
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name == "__version__":
+        value = _version()
+    elif name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    else:
+        value = importlib.import_module(f"{__name__}.{name}")
+    globals()[name] = value  # the next use is an ordinary look-up
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("fedjax-poisson")
+    except metadata.PackageNotFoundError:
+        return "0+source"  # a source tree on the path that was never installed
