@@ -2,6 +2,8 @@
 
 Every clipped update becomes Poisson counts whose privacy is proved, the counts are encrypted, only their sum is opened, and every release is
 on a privacy ledger. The command line is `fedjax-poisson run`.
+
+A name is loaded when it is first used, so that importing the package costs nothing beside jax.
 """
 
 from __future__ import annotations
@@ -9,28 +11,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fedjax_poisson import accounting, aggregation, ckks, data, federated, mechanisms, models, randomness
-from fedjax_poisson.aggregation import aggregator
-from fedjax_poisson.federated import (
-    calibrate,
-    evaluator,
-    fedavg,
-    fedsgd,
-    fit,
-    load_model,
-    local_sgd,
-    predict,
-    save_model,
-)
-from fedjax_poisson.mechanisms import gaussian, poisson_embedding, skellam
-
 if TYPE_CHECKING:
-    from fedjax_poisson import attacks
+    from fedjax_poisson import (
+        accounting,
+        aggregation,
+        attacks,
+        ckks,
+        data,
+        federated,
+        mechanisms,
+        models,
+        randomness,
+    )
+    from fedjax_poisson.aggregation.aggregator import aggregator
+    from fedjax_poisson.federated.algorithm import fedsgd
+    from fedjax_poisson.federated.budget import calibrate
+    from fedjax_poisson.federated.client import local_sgd
+    from fedjax_poisson.federated.evaluator import evaluator
+    from fedjax_poisson.federated.fedavg import fedavg
+    from fedjax_poisson.federated.fit import fit
+    from fedjax_poisson.federated.saved_model import load_model, predict, save_model
+    from fedjax_poisson.mechanisms.gaussian import gaussian
+    from fedjax_poisson.mechanisms.poisson import poisson_embedding
+    from fedjax_poisson.mechanisms.skellam import skellam
     from fedjax_poisson.runs.config import Config
     from fedjax_poisson.runs.run import run
 
-_LATER = {"run": "fedjax_poisson.runs.run", "Config": "fedjax_poisson.runs.config"}
-"""Public names that are loaded when first used: they bring what only whole runs need."""
+    __version__: str
 
 __all__ = [
     "Config",
@@ -59,18 +66,47 @@ __all__ = [
     "skellam",
 ]
 
+_HOMES = {
+    "Config": "runs.config",
+    "aggregator": "aggregation",
+    "calibrate": "federated",
+    "evaluator": "federated",
+    "fedavg": "federated",
+    "fedsgd": "federated",
+    "fit": "federated",
+    "gaussian": "mechanisms",
+    "load_model": "federated",
+    "local_sgd": "federated",
+    "poisson_embedding": "mechanisms",
+    "predict": "federated",
+    "run": "runs.run",
+    "save_model": "federated",
+    "skellam": "mechanisms",
+}  # the modules that public functions live in; every other public name is a package itself
+
 
 def __getattr__(name: str) -> Any:
-    if name == "attacks":
-        return importlib.import_module("fedjax_poisson.attacks")
+    value: Any
     if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("fedjax_poisson")
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'fedjax_poisson' has no attribute {name!r}")
+        value = _version()
+    elif name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    else:
+        value = importlib.import_module(f"{__name__}.{name}")
+    globals()[name] = value  # the next use is an ordinary look-up
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("fedjax-poisson")
+    except metadata.PackageNotFoundError:
+        return "0+source"  # a source tree on the path that was never installed

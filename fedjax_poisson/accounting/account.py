@@ -5,6 +5,7 @@ Epsilon from parameters or parameters from epsilon. Everything here is plain dat
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.calibration import calibrate_dark_count, calibrate_noise_multiplier, calibrate_rounds
 from fedjax_poisson.accounting.checks import FloatArray, check_rate, whole
-from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld
+from fedjax_poisson.accounting.gaussian import COMPARE, ComparisonMissing, calibrate_gaussian_pld
 from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, best_order, poisson_embedding_rdp
 from fedjax_poisson.accounting.sampling import subsampled_rdp
 from fedjax_poisson.accounting.tight import tight_epsilon
@@ -73,7 +74,8 @@ class Account:
       setting: the facts it was computed for.
       epsilon: of all rounds together, nats.
       order: the Renyi order that certified it.
-      domination_epsilon: the same run by `tight.tight_epsilon`, never larger.
+      domination_epsilon: the same run by `tight.tight_epsilon`, never larger; with sampling it needs dp_accounting, and is
+        None where that is not installed, like the two `pld` fields.
       rounds: T.
       dark_count: mu, events per channel, coordinate and sender.
       events: T K n mu, expected events per channel that all rounds spend on the worst coordinates: the budget in its
@@ -91,16 +93,16 @@ class Account:
     setting: Setting
     epsilon: float
     order: float
-    domination_epsilon: float
+    domination_epsilon: float | None
     rounds: int
     dark_count: float
     events: float
     noise_multiplier: float
     count_std: float
     gaussian_rdp_multiplier: float
-    gaussian_pld_multiplier: float
+    gaussian_pld_multiplier: float | None
     variance_over_gaussian_rdp: float
-    variance_over_gaussian_pld: float
+    variance_over_gaussian_pld: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,20 +187,24 @@ def make_account(
     share = math.sqrt(setting.senders / setting.honest)
     target = {"epsilon": reached, "delta": setting.delta, "sampling_rate": setting.sampling_rate}
     z_rdp = share * calibrate_noise_multiplier(**target, rounds=rounds, adjacency=setting.adjacency, orders=orders)
-    z_pld = share * calibrate_gaussian_pld(**target, rounds=rounds, adjacency=setting.adjacency)
-    # The L2 distance doubles under replace_one; z is stated over the zero_out distance for all three.
-    return Account(
-        setting=setting,
-        epsilon=reached,
-        order=best_order(orders, total, setting.delta),
-        domination_epsilon=tight_epsilon(
+    z_pld: float | None = None
+    domination: float | None = None
+    with contextlib.suppress(ComparisonMissing):  # everything else is told all the same
+        z_pld = share * calibrate_gaussian_pld(**target, rounds=rounds, adjacency=setting.adjacency)
+        domination = tight_epsilon(
             delta=setting.delta,
             rounds=rounds,
             dark_count=dark_count,
             **setting.channel,
             sampling_rate=setting.sampling_rate,
             orders=orders,
-        ),
+        )
+    # The L2 distance doubles under replace_one; z is stated over the zero_out distance for all three.
+    return Account(
+        setting=setting,
+        epsilon=reached,
+        order=best_order(orders, total, setting.delta),
+        domination_epsilon=domination,
         rounds=rounds,
         dark_count=dark_count,
         events=rounds * worst * setting.senders * dark_count,
@@ -207,7 +213,7 @@ def make_account(
         gaussian_rdp_multiplier=z_rdp,
         gaussian_pld_multiplier=z_pld,
         variance_over_gaussian_rdp=(z / z_rdp) ** 2,
-        variance_over_gaussian_pld=(z / z_pld) ** 2,
+        variance_over_gaussian_pld=None if z_pld is None else (z / z_pld) ** 2,
     )
 
 
@@ -232,9 +238,15 @@ def round_table(result: Account, *, lines: int = 10, orders: ArrayLike = DEFAULT
 def account_table(result: Account) -> list[tuple[str, str]]:
     """The account as (what, value) lines, ready to print."""
     s = result.setting
+    missing = f"not computed: {COMPARE}"
     return [
         ("epsilon", f"{result.epsilon:.4f} at delta {s.delta:g} ({s.adjacency}, Renyi order {result.order:g})"),
-        ("epsilon by domination", f"{result.domination_epsilon:.4f} (a dominating Gaussian, same delta)"),
+        (
+            "epsilon by domination",
+            missing
+            if result.domination_epsilon is None
+            else f"{result.domination_epsilon:.4f} (a dominating Gaussian, same delta)",
+        ),
         ("rounds", f"{result.rounds}"),
         ("sampling rate", f"{s.sampling_rate:g}"),
         ("senders", f"{s.senders}, {s.honest} of them honest"),
@@ -248,6 +260,8 @@ def account_table(result: Account) -> list[tuple[str, str]]:
         ),
         (
             "variance / Gaussian, PLD",
-            f"{result.variance_over_gaussian_pld:.4f} (z = {result.gaussian_pld_multiplier:.4f})",
+            missing
+            if result.gaussian_pld_multiplier is None
+            else f"{result.variance_over_gaussian_pld:.4f} (z = {result.gaussian_pld_multiplier:.4f})",
         ),
     ]

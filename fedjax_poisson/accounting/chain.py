@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.accounting.renyi import FloatArray
+from fedjax_poisson.accounting.checks import FloatArray
 
 FORMAT = "privacy-ledger-2"
 MEMORY = ":memory:"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 from scipy import special
 
@@ -16,10 +17,15 @@ from fedjax_poisson.accounting.checks import check_adjacency, check_delta, check
 from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS
 from fedjax_poisson.accounting.sampling import subsampled_rdp
 
+COMPARE = "pip install 'fedjax-poisson[compare]'"
 _ROUNDING = 8 * 2.0**-52  # of a logarithm of the normal law and of the few operations on it, relative
 _FINEST = 1e-4  # bins of a loss distribution in nats, and how many there may be in the range that matters
 _MOST_BINS = 1 << 17
 _MOST_COMPOSED = 10**6  # rounds: beyond them dp_accounting takes minutes
+
+
+class ComparisonMissing(ModuleNotFoundError):
+    """dp_accounting, which sampled comparisons with the Gaussian need, is not installed."""
 
 
 def gaussian_delta(epsilon: float, noise_multiplier: float) -> float:
@@ -51,6 +57,10 @@ def gaussian_pld_epsilon(noise_multiplier: float, delta: float, rounds: int, sam
 
     Returns:
       epsilon in nats, rounded up; never above the Renyi conversion, which is all there is above 10^6 sampled rounds.
+
+    Raises:
+      ComparisonMissing: sampling_rate is below 1 and dp_accounting is not installed.
+      ValueError: a fact is out of range.
     """
     z, delta, rounds = positive("noise_multiplier", noise_multiplier), check_delta(delta), whole("rounds", rounds)
     if check_rate(sampling_rate) == 1.0:
@@ -69,13 +79,26 @@ def gaussian_pld_epsilon(noise_multiplier: float, delta: float, rounds: int, sam
     span = converted + 0.5 / z / z + 9 / z  # of the sum and of one round
     if span > _MOST_BINS or rounds > _MOST_COMPOSED:
         return converted
-    # Imported here: two seconds of start-up that only this comparison needs.
-    import dp_accounting
-    from dp_accounting import pld
-
+    dp_accounting, pld = _dp_accounting()
     accountant = pld.PLDAccountant(value_discretization_interval=max(_FINEST, span / _MOST_BINS))
     event = dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(z))
     return min(float(accountant.compose(event, rounds).get_epsilon(delta)), converted)
+
+
+def _dp_accounting() -> tuple[Any, Any]:
+    """dp_accounting and its `pld`. Imported here: two seconds of start-up that only this comparison needs."""
+    try:
+        import dp_accounting
+        from dp_accounting import pld
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "dp_accounting":
+            raise
+        raise ComparisonMissing(
+            "the privacy loss distribution of a sampled Gaussian is computed by dp-accounting, which is not installed; "
+            f"{COMPARE}, or account by Renyi divergence (epsilon, calibrate_dark_count)",
+            name=error.name,
+        ) from error
+    return dp_accounting, pld
 
 
 def ever_sampled(rounds: int, sampling_rate: float) -> float:
@@ -89,6 +112,7 @@ def calibrate_gaussian_pld(
     """Noise multiplier (to 1e-5 relative) at which the PLD-accounted Gaussian has this epsilon.
 
     Raises:
+      ComparisonMissing: sampling_rate is below 1 and dp_accounting is not installed.
       ValueError: the target or the rate is out of range, or any noise at all meets the target.
     """
     from scipy import optimize

@@ -66,9 +66,8 @@ from fedjax_poisson.accounting.chain import (
     unwritable,
     verify_chain,
 )
+from fedjax_poisson.accounting.checks import FloatArray, check_curve
 from fedjax_poisson.accounting.renyi import (
-    FloatArray,
-    check_curve,
     epsilon_per_order,
     rdp_budget,
 )

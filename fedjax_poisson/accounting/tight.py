@@ -209,6 +209,7 @@ def tight_epsilon(
       epsilon in nats, never above the Renyi-accounted one.
 
     Raises:
+      ComparisonMissing: sampling_rate is below 1 and dp_accounting is not installed.
       ValueError: a fact is out of range, or amplification may not be claimed.
     """
     facts: dict[str, Any] = {
@@ -265,6 +266,7 @@ def calibrate_dark_count_tight(
       mu > 0, never below `calibrate_dark_count`'s; `tight_epsilon` accounts it.
 
     Raises:
+      ComparisonMissing: sampling_rate is below 1 and dp_accounting is not installed.
       ValueError: the target is out of range, or any dark count meets it.
     """
     epsilon, delta, rounds = check_target(epsilon, delta, rounds)

@@ -1,6 +1,6 @@
 """Modular arithmetic on uint32 residues, several moduli at once, without 64-bit integers.
 
-The one wide product is `jax.lax.mulhi` (the upper 32 bits of a 32x32-bit product). Every function is elementwise and broadcasts: a modulus
+The one wide product is `randomness.wide.mulhi` (the upper 32 bits of a 32x32-bit product). Every function is elementwise and broadcasts: a modulus
 `q` and its constants are uint32 arrays that broadcast against the residues, usually shaped [L, 1] against residues [..., L, N].
 
 Each docstring states the ranges a function takes and returns, in terms of q < 2^31. A value "in [0, 2q)" is a *lazy* residue: it stands for the
@@ -17,6 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from fedjax_poisson.randomness.wide import mulhi
 
 __all__ = [
     "ModularConstants",
@@ -97,12 +99,12 @@ def _ranked(*arrays: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
 
 
 Upper = Callable[[jax.Array, jax.Array], jax.Array]
-"""Which instruction takes the upper half of a product: `jax.lax.mulhi`, or `randomness.wide.upper_product` in programs over several devices."""
+"""Which instruction takes the upper half of a product: `randomness.wide.mulhi`, or its `upper_product` in programs over several devices."""
 
 
 def _upper_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """The upper 32 bits of a b, broadcast."""
-    return jax.lax.mulhi(*jnp.broadcast_arrays(a, b))
+    return mulhi(*jnp.broadcast_arrays(a, b))
 
 
 def reduce_once(x: jax.Array, q: jax.typing.ArrayLike) -> jax.Array:

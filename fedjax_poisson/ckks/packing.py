@@ -26,6 +26,7 @@ import numpy as np
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.rlwe_samplers import Combination, combination, combine
+from fedjax_poisson.randomness.wide import mulhi
 
 __all__ = ["decode", "encode", "pack_words", "word_combination"]
 
@@ -200,7 +201,7 @@ def _inner_product(factors: list[jax.Array], constants: list[list[int]], start: 
             if constant[f]:
                 terms.append(factor * jnp.uint32(constant[f]))
             if f and constant[f - 1]:
-                terms.append(jax.lax.mulhi(factor, jnp.full_like(factor, constant[f - 1])))
+                terms.append(mulhi(factor, jnp.full_like(factor, constant[f - 1])))
         lows.append(functools.reduce(jnp.add, [t & jnp.uint32(0xFFFF) for t in terms], jnp.uint32(first & 0xFFFF)))
         highs.append(functools.reduce(jnp.add, [t >> jnp.uint32(16) for t in terms], jnp.uint32(first >> 16)))
     lows, highs = jax.lax.optimization_barrier((lows, highs))

@@ -9,9 +9,8 @@ ChaCha20 is a pseudorandom function, streams with different labels are independe
 Who owns what: a stream may be folded any number of times with different labels and read by **one** call; a second read
 gives the same words.
 
-The PyPI package `jax-chacha-prng` 1.4.3 was looked at first: it fails on import with jax 0.10 (private functions it
-imports are gone, its native kernels use a removed custom-call interface), requires numpy < 2, and derives by random
-96-bit nonces under one key; hence this module.
+The PyPI package `jax-chacha-prng` 1.4.3 was looked at first: it fails on import with jax 0.10, requires numpy < 2, and derives by random 96-bit
+nonces under one key; hence this module.
 
 Source: Nir and Langley, RFC 8439 (2018), sections 2.1-2.4; Bernstein, "ChaCha, a variant of Salsa20" (2008).
 """
@@ -31,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fedjax_poisson.accelerator import warn_if_idle
 from fedjax_poisson.randomness import kernels
 
 BLOCK_WORDS = 16
@@ -101,6 +101,7 @@ def stream(seed: int | None = None) -> Stream:
         TypeError: if the seed is not an int.
         ValueError: if the seed is negative or has more than 256 bits.
     """
+    warn_if_idle()
     if seed is None:
         return Stream(jnp.asarray(np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)), jnp.uint32(0))
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):

@@ -1,7 +1,13 @@
-"""The upper half of a 32x32-bit product in plain uint32 operations: for the few products that must run in a program over several devices."""
+"""The upper half of a 32x32-bit product: by jax's own instruction, or in plain uint32 operations where that cannot be had.
+
+Plain operations serve the few products that run in a program over several devices, and every product where jax is older than the instruction.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -17,3 +23,7 @@ def upper_product(a: Array, b: Array) -> Array:
     middle = a_high * b_low + ((a_low * b_low) >> half)
     other = a_low * b_high + (middle & low)
     return a_high * b_high + (middle >> half) + (other >> half)
+
+
+mulhi: Callable[[Array, Array], Array] = getattr(jax.lax, "mulhi", upper_product)
+"""The same bits for arrays of one shape: `jax.lax.mulhi` where jax has it (0.7 does not), else `upper_product`."""

@@ -8,8 +8,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from fedjax_poisson.runs import config_checks
 from fedjax_poisson.federated.checkpoints import write_atomic
+from fedjax_poisson.runs import config_checks
 from fedjax_poisson.runs.recipes import recipe_for
 
 _PUBLIC = ("heart", "thyroid", "xray", "pneumonia", "medmnist")

@@ -19,21 +19,38 @@ import numpy as np
 
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.runs import run_ledger as books_lib
+from fedjax_poisson.federated import Records, checkpoints, evaluation, standardize
 from fedjax_poisson.federated.charging import Paying
 from fedjax_poisson.federated.fit import training_rounds
-from fedjax_poisson.federated.saved_model import save_model
-from fedjax_poisson.federated import checkpoints, evaluation
-from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
-from fedjax_poisson.runs.config import Config, read_config
-from fedjax_poisson.runs.earlier_runs import earlier_runs
 from fedjax_poisson.federated.folder_lock import folder_lock
-from fedjax_poisson.runs.releases import NothingLearned, Progress, column_lines, nothing_learned, release_scores, release_table, round_line, standardise
-from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, complete, initial_state, learned_records, prepare, training_units
-from fedjax_poisson.runs.summary import predictions, summarise
-from fedjax_poisson.federated import Records, standardize
+from fedjax_poisson.federated.saved_model import save_model
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.runs import run_ledger as books_lib
+from fedjax_poisson.runs.build import (
+    Setting,
+    aggregator_for,
+    algorithm_for,
+    complete,
+    initial_state,
+    learned_records,
+    prepare,
+    training_units,
+)
+from fedjax_poisson.runs.config import Config, read_config
+from fedjax_poisson.runs.earlier_runs import earlier_runs
+from fedjax_poisson.runs.releases import (
+    NothingLearned,
+    Progress,
+    column_lines,
+    nothing_learned,
+    release_scores,
+    release_table,
+    round_line,
+    standardise,
+)
+from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
+from fedjax_poisson.runs.summary import predictions, summarise
 
 __all__ = ["CannotResume", "NothingLearned", "Report", "RunExists", "Stopped", "run"]
 
@@ -136,7 +153,9 @@ def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], 
         setting = complete(books.prepared, sites)
         aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
-        save_model(out / MODEL, setting.model, final_parameters(progress.state, setting.average_from), sites, progress.scaler)
+        save_model(
+            out / MODEL, setting.model, final_parameters(progress.state, setting.average_from), sites, progress.scaler
+        )
         lines, _ = checkpoints.read_lines(out / LINES)
         summary = summarise(
             setting,

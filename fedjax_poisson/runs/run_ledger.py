@@ -20,10 +20,10 @@ import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import checkpoints
-from fedjax_poisson.runs.config import Config, config_text
-from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.runs.build import Prepared
+from fedjax_poisson.runs.config import Config, config_text
 
 CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
 MODEL = "model.npz"

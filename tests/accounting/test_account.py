@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import dp_accounting
 import pytest
@@ -108,3 +109,25 @@ def test_more_honest_senders_than_senders_are_refused():
     setting = account.Setting(delta=1e-5, senders=4, honest_senders=5, dimension=10)
     with pytest.raises(ValueError, match="more cannot be honest"):
         account.make_account(setting, epsilon=1.0, rounds=10)
+
+
+@pytest.mark.slow
+def test_without_dp_accounting_the_table_tells_all_but_the_sampled_comparison(monkeypatch):
+    """The twin: installed, the same table has every number."""
+    setting = acc.Setting(delta=1e-5, senders=10, dimension=10, sampling_rate=0.1)
+    whole = acc.make_account(setting, epsilon=3.0, rounds=5)
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    left = acc.make_account(setting, epsilon=3.0, rounds=5)
+    assert left.gaussian_pld_multiplier is left.variance_over_gaussian_pld is left.domination_epsilon is None
+    assert (left.epsilon, left.dark_count, left.gaussian_rdp_multiplier) == (
+        whole.epsilon,
+        whole.dark_count,
+        whole.gaussian_rdp_multiplier,
+    )
+    told, full = dict(account.account_table(left)), dict(account.account_table(whole))
+    changed = {what for what in full if told[what] != full[what]}
+    assert changed == {"epsilon by domination", "variance / Gaussian, PLD"}
+    assert all("pip install 'fedjax-poisson[compare]'" in told[what] for what in changed)
+    with pytest.raises(ModuleNotFoundError, match=r"fedjax-poisson\[compare\]"):
+        acc.gaussian_pld_epsilon(1.0, 1e-5, 5, 0.1)
+    assert acc.gaussian_pld_epsilon(1.0, 1e-5, 5) > 1.0  # without sampling nothing is missing

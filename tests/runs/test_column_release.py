@@ -12,12 +12,12 @@ from fedjax_poisson import accounting, aggregation
 from fedjax_poisson.data.tables.bins import text_buckets
 from fedjax_poisson.data.tables.open_table import OpenTable, encode_sites, read_open
 from fedjax_poisson.data.tables.schema import Released, released_from_json, released_to_json
+from fedjax_poisson.mechanisms.dark_counts import Terms
 from fedjax_poisson.randomness import fold_in
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns, release_columns
 from fedjax_poisson.runs.config import Config
-from fedjax_poisson.mechanisms.dark_counts import Terms
 from fedjax_poisson.runs.run import run
 from fedjax_poisson.runs.run_ledger import CannotResume
 from tests.federated import helpers

@@ -17,8 +17,8 @@ import pytest
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import checkpoints
-from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.federated.folder_lock import FolderBusy, folder_lock
+from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.run import NothingLearned, RunExists, Stopped, run
 from fedjax_poisson.runs.run_ledger import CannotResume
 
