@@ -23,8 +23,7 @@ from fedjax_poisson import trees
 from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.federated import reference, standardize
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
-from fedjax_poisson.randomness import ReproducibleStreamWarning, fold_in, stream
+from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, fold_in, stream
 from fedjax_poisson.reports.plotting import canvas, title
 from fedjax_poisson.runs import evaluation
 from fedjax_poisson.runs.build import Setting, algorithm_for, build, learned_records, training_units
@@ -41,8 +40,8 @@ LAYERS = (
 
 def without_noise(mechanism: Mechanism) -> Mechanism:
     """The same clip and clamp, the grid itself as the message: no privacy."""
-    facts: dict[str, Any] = dict(mechanism.facts.parameters)
-    step, top = (facts["total_bound"] or facts["coordinate_bound"]) / 2**GRID_BITS, 2**GRID_BITS
+    assert mechanism.bounds.grid_step is not None
+    step, top = mechanism.bounds.grid_step, 2**GRID_BITS
     return mechanism._replace(
         embed=lambda stream, grid: jnp.clip(grid, jnp.int32(-top), jnp.int32(top)),
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32) * jnp.float32(step),

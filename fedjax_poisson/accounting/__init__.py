@@ -17,6 +17,7 @@ from fedjax_poisson.accounting.calibration import (
     calibrate_skellam_variance,
 )
 from fedjax_poisson.accounting.chain import MEMORY, LedgerCorrupt, LedgerUnwritable, Pin, Release
+from fedjax_poisson.accounting.checks import Adjacency
 from fedjax_poisson.accounting.filter import (
     FilterState,
     PrivacyFilter,
@@ -63,6 +64,7 @@ __all__ = [
     "DRAW_DISTANCE",
     "MEMORY",
     "Account",
+    "Adjacency",
     "BudgetExhausted",
     "Domination",
     "FilterState",

@@ -32,10 +32,9 @@ from fedjax_poisson.federated.client import Client, ClientOf, Schedule
 from fedjax_poisson.federated.population import Population, make_population
 from fedjax_poisson.federated.private_sum import Gate, private_sum
 from fedjax_poisson.federated.records import Records
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism, one_grid_step
 from fedjax_poisson.models import Model
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import GRID_BITS, Stream, fold_in
 
 WHITE_BOX = (
     "the released sums of every round, the parameters they were taken at, canaries of its own choosing in the training data, and every other "
@@ -208,10 +207,7 @@ def _expected(
 ) -> tuple[Array, Array]:
     """Clipped gradients of the canaries, float32 `[m, D]`, and the honest records' clipped sum, float32 `[D]`, in the update's unit."""
     contribution = records_lib.gradient_contribution(model.loss, params)
-    facts = dict(mechanism.facts.parameters)
-    step = jnp.float32(
-        (facts.get("total_bound") or facts.get("coordinate_bound") or facts["clip_norm"] or 0) / 2**GRID_BITS
-    )
+    step = jnp.float32(one_grid_step(mechanism))
     own = jax.vmap(lambda a, b: mechanism.clip(contribution(a, b)))(x, y.astype(cohort.labels.dtype))
 
     def one_site(xs: Array, ys: Array, unit: Array) -> Array:
@@ -229,11 +225,13 @@ def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.nd
     A block has `K = min((C / c_inf)**2, D / m)` coordinates at -c_inf, the direction that the accountant calls worst.
 
     Raises:
-      ValueError: there are more canaries than coordinates.
+      ValueError: there are more canaries than coordinates, or the mechanism has no single clip norm (`grouped`).
     """
-    facts = dict(mechanism.facts.parameters)
-    norm = float(facts["clip_norm"] or 0)
-    bound = float(facts.get("coordinate_bound") or norm)
+    norm, bound = mechanism.bounds.clip_norm, mechanism.bounds.coordinate_bound
+    if norm is None or bound is None:
+        raise ValueError(
+            f"{mechanism.facts.name} states no clip_norm, so no update is as long as its clip allows; audit its parts."
+        )
     width = dimension // canaries
     if width < 1:
         raise ValueError(

@@ -21,6 +21,7 @@ import optax
 from jax import Array
 
 from fedjax_poisson import accounting
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
@@ -30,7 +31,7 @@ from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 

@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.accounting import Ledger
+from fedjax_poisson.accounting import Adjacency, Ledger
 from fedjax_poisson.federated.private_sum import Gate
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism
 
 DELTA = 1e-5
 """Delta of the ledger that an algorithm makes for itself."""

@@ -25,6 +25,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson import accounting, trees
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import cohort as cohort_lib
@@ -39,7 +40,7 @@ from fedjax_poisson.federated.population import Cohort, Population
 from fedjax_poisson.federated.release import arrays, check_parts, check_round, named, open_total, reports, sums_on_host
 from fedjax_poisson.federated.reuse import openings, round_stream
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 

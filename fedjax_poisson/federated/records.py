@@ -301,9 +301,8 @@ def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[
 def _fits_int32(mechanism: Mechanism, count: int) -> bool:
     if count < 2048:  # a contribution is at most 2**20 grid steps
         return True
-    facts = dict(mechanism.facts.parameters)
-    bound, total = facts.get("coordinate_bound"), facts.get("total_bound")
-    return bound is not None and count * (bound / (total or bound)) < 2047
+    bound, step = mechanism.bounds.coordinate_bound, mechanism.bounds.grid_step
+    return bound is not None and step is not None and count * (bound / step) < 2047 * 2**20
 
 
 def _blocks(a: Array, parts: int, size: int) -> Array:

@@ -11,13 +11,14 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.cohort import Encryption, Total
 from fedjax_poisson.federated.population import Cohort, Population
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import fingerprint
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 _AT_ONCE = 16  # clients whose counts are fetched at once for a backend on the host

@@ -15,6 +15,7 @@ from fedjax_poisson.attacks.shadow import Trainer
 from fedjax_poisson.federated import Records, records
 from fedjax_poisson.leakage.finished_run import Attacked, Report, Sizes, Unattackable, box
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
+from fedjax_poisson.mechanisms.types import one_grid_step
 from fedjax_poisson.randomness import fold_in, stream
 from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, initial_state, learned_model
 
@@ -217,7 +218,7 @@ def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
     slots = records.record_slots(units, rate)
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
-    step = float(dict(mechanism.facts.parameters)["total_bound"] or 1) / 2**20
+    step = one_grid_step(mechanism)
 
     @jax.jit
     def sums(own: Any) -> Any:

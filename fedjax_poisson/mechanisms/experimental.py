@@ -16,10 +16,11 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting import experimental as guarantees
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -74,6 +75,7 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
             guarantee="Infinite Renyi divergence at every order; delta at least P(Poisson(h mu) < shift) per changed coordinate.",
             sampler_distance=tables.distance,
         ),
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=estimate,
@@ -128,6 +130,7 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
             guarantee="Infinite Renyi divergence; the true value is released with probability exp(-h events) per changed coordinate.",
             sampler_distance=1.0,
         ),
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32),
@@ -176,7 +179,9 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
             status="experimental",
             guarantee="Local, replace one record: p gain times the divergence of Poisson(1 + b) from Poisson(b) per unit; other senders do not help.",
             sampler_distance=tables.distance,
+            data_dependent_noise=True,
         ),
+        bounds=Bounds(grid_step=limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=estimate,

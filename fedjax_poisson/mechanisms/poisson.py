@@ -23,9 +23,10 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting, randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -35,6 +36,7 @@ from fedjax_poisson.mechanisms.types import (
 )
 from fedjax_poisson.randomness import Stream
 
+_TAILS = (1e-4, 1e-7, 1e-10)  # every one gives a valid bound (`accounting.tight_delta`); the smallest is taken
 _LARGEST_TABLE = 5e7  # a sampler's tables grow with the square root of its rate
 
 
@@ -91,7 +93,7 @@ def poisson_embedding(
         return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**clipping.GRID_BITS)
+        top = jnp.int32(2**randomness.GRID_BITS)
         clamped = jnp.clip(grid, -top, top)
         if parts == 1:
             return randomness.push_pull(stream, clamped, tables)
@@ -124,6 +126,21 @@ def poisson_embedding(
         events = 2.0 * senders * dark_count
         return math.ceil(events * modulation + bernstein_deviation(events, dimension, failure))
 
+    def tight_delta(epsilon: float, rounds: int, honest_senders: int, dimension: int) -> float:
+        return min(
+            accounting.tight_delta(
+                epsilon,
+                tau=tau,
+                total_dark_count=rounds * dark_count,
+                modulation=modulation,
+                honest_senders=honest_senders,
+                norm_ratio=clip_norm / coordinate_bound,
+                dimension=dimension,
+                step_ratio=coordinate_bound / bound,
+            )
+            for tau in _TAILS
+        )
+
     return make_mechanism(
         facts=Facts(
             name="poisson_embedding",
@@ -138,11 +155,14 @@ def poisson_embedding(
             status="proved",
             guarantee="Renyi divergence of the opened sum is at most K h mu g(r, step), an exact supremum (proof: accounting.renyi).",
             sampler_distance=parts * tables.distance,
+            data_dependent_noise=True,
         ),
+        bounds=Bounds(clip_norm, coordinate_bound, bound, limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=estimate,
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
+        tight_delta=tight_delta,
     )

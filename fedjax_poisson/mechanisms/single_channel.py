@@ -15,9 +15,10 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting, randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -54,7 +55,7 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**clipping.GRID_BITS)
+        top = jnp.int32(2**randomness.GRID_BITS)
         return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
 
     def estimate(total: Array, senders: int | Array) -> Array:
@@ -91,7 +92,9 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             status="proved",
             guarantee="K times the divergence of Poisson(h mu (1 - r) + mu r) from Poisson(h mu (1 - r)) (proof: accounting.renyi).",
             sampler_distance=tables.distance,
+            data_dependent_noise=True,
         ),
+        bounds=Bounds(clip_norm, coordinate_bound, coordinate_bound, limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=estimate,

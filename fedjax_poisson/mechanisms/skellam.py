@@ -16,9 +16,10 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting, randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -91,6 +92,7 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             guarantee="Renyi bound of Agarwal-Kairouz-Liu 2021 with the conditional rounding of Kairouz-Liu-Steinke 2021.",
             sampler_distance=tables.distance,
         ),
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=estimate,

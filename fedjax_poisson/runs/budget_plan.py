@@ -8,15 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
-from fedjax_poisson.runs.config import Config
-from fedjax_poisson.runs.dark_counts import Terms, budget, embedding, once
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.mechanisms.types import check_honest
+from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.dark_counts import Terms, budget, embedding, once
 
 
 class Plan(NamedTuple):

@@ -20,9 +20,6 @@ from fedjax_poisson.data.layout import Layout
 from fedjax_poisson.data.tables.open_table import OpenTable
 from fedjax_poisson.data.tables.schema import most_features
 from fedjax_poisson.data.tables.tabular import table_identity
-from fedjax_poisson.runs.config import Config
-from fedjax_poisson.runs.budget_plan import Plan, make_plan
-from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
 from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.records import largest_unit, units_of
@@ -30,6 +27,9 @@ from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
+from fedjax_poisson.runs.budget_plan import Plan, make_plan
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 
 _BATCH = 64  # pictures mapped at once
 _FOR_TABLES = ("logistic", "mlp")

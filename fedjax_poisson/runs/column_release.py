@@ -13,12 +13,12 @@ from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.data.tables.bins import BUCKETS, LINEAR, OCTAVES
 from fedjax_poisson.data.tables.open_table import Binned, OpenTable, first_bins, refined_bins
 from fedjax_poisson.data.tables.schema import Released
-from fedjax_poisson.runs.dark_counts import Priced, Terms, once
 from fedjax_poisson.federated.histogram import private_histogram
 from fedjax_poisson.federated.private_columns import refine, released_from_counts
 from fedjax_poisson.federated.private_sum import Gate, SumInfo
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.runs.dark_counts import Priced, Terms, once
 
 RANGES_SHARE, REFINE_SHARE = 0.06, 0.03
 """Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` says how they were chosen and what they cost)."""

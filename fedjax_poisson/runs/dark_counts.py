@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.mechanisms.types import Adjacency
 
 _LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
 _EASY_DARK = 5e7  # one draw a channel; above, the modulation is raised first, then draws are added up

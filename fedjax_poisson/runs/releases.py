@@ -16,17 +16,17 @@ import numpy as np
 from fedjax_poisson import accounting, data
 from fedjax_poisson.data.tables.open_table import encode_sites
 from fedjax_poisson.data.tables.schema import Released, released_from_json, released_to_json
-from fedjax_poisson.runs import checkpoints, evaluation
-from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
-from fedjax_poisson.runs.column_release import release_columns
-from fedjax_poisson.runs.build import Setting, aggregator_for
-from fedjax_poisson.runs.load_data import check_width
-from fedjax_poisson.runs.summary import predictions
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.private_scores import private_scores, score_dimension, scores_of
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.records import largest_unit
 from fedjax_poisson.federated.server import State
+from fedjax_poisson.runs import checkpoints, evaluation
+from fedjax_poisson.runs.build import Setting, aggregator_for
+from fedjax_poisson.runs.column_release import release_columns
+from fedjax_poisson.runs.load_data import check_width
+from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
+from fedjax_poisson.runs.summary import predictions
 
 
 class NothingLearned(RuntimeError):

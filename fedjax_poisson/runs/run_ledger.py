@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs import checkpoints
-from fedjax_poisson.runs.config import Config, config_text
-from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.runs import checkpoints
+from fedjax_poisson.runs.build import Prepared
+from fedjax_poisson.runs.config import Config, config_text
 
 CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
 CHECKPOINT = Path("checkpoints") / "latest.npz"

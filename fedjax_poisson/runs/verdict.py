@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.build import Setting
+from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns
 
 PRIVATE, CONDITIONAL, NOT_PRIVATE = "private", "conditional", "not private"
