@@ -34,6 +34,7 @@ from fedjax_poisson.accounting.ledger import (
 )
 from fedjax_poisson.accounting.memory import memory_ledger
 from fedjax_poisson.accounting.opening import open_ledger, read_ledger
+from fedjax_poisson.accounting.participation import Participation
 from fedjax_poisson.accounting.renyi import (
     DEFAULT_ORDERS,
     best_order,
@@ -71,6 +72,7 @@ __all__ = [
     "Ledger",
     "LedgerCorrupt",
     "LedgerUnwritable",
+    "Participation",
     "Pin",
     "PrivacyFilter",
     "Release",

@@ -117,7 +117,7 @@ def private_trainer(
     """
     sites, count = cohort.labels.shape
     units = records_lib.units_of(np.asarray(cohort.unit), unit)
-    slots = records_lib.record_slots(units, sampling_rate)
+    sampling = records_lib.Sampling(units, sampling_rate, records_lib.record_slots(units, sampling_rate), chunk)
 
     def train(member: Array, key: Array) -> Any:
         words = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)
@@ -126,13 +126,13 @@ def private_trainer(
         params = model.init(jax.random.fold_in(key, 0), cohort.features[0, :1]) if start is None else start
 
         def step(state: State, number: Array) -> tuple[State, None]:
-            contribution = records_lib.gradient_contribution(model.loss, state.params)
-            here = jax.vmap(lambda site: fold_in(fold_in(root, number), site))(jnp.arange(sites, dtype=jnp.uint32))
-            coins = jax.vmap(lambda own: records_lib.sample_units(fold_in(own, "sample"), count, sampling_rate))(here)
-            grids = records_lib.sampled_sums(
-                contribution, mechanism, cohort.features, cohort.labels, units, coins & kept, slots=slots, chunk=chunk
+            of_round = fold_in(root, number)
+            grids = records_lib.sampled_gradients(
+                model.loss, state.params, mechanism, cohort, sampling, of_round, among=kept
             )
-            counts = jax.vmap(lambda own, grid: mechanism.embed(fold_in(own, "embed"), grid))(here, grids)
+            counts = jax.vmap(lambda site, grid: mechanism.embed(fold_in(of_round, site, "embed"), grid))(
+                jnp.arange(sites, dtype=jnp.uint32), grids
+            )
             total = mechanism.estimate(jnp.sum(counts, axis=0, dtype=counts.dtype), sites)
             return server_step(
                 state, total / jnp.float32(sampling_rate * records), server_optimizer, average_from

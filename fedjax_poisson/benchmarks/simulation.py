@@ -80,7 +80,7 @@ def run(
       privacy: embed every update.
       encryption: "every_client", "sum_only" or "off"; needs privacy.
       chunk: clients vmapped at once; None for the default of the device.
-      transforms: "summed" or "each" (`federated.Layout`).
+      transforms: "summed" or "each" (`federated.Chunking`).
       rounds_per_call: rounds fused into one program.
       devices: devices of a mesh.
       quick: three rounds only; the accuracy is then not that of the workload.
@@ -130,7 +130,7 @@ def run(
         mechanism=mechanism,
         aggregator=aggregator,
         encryption=encryption,  # type: ignore[arg-type]
-        layout=federated.Layout(chunk=chunk, transforms=transforms),  # type: ignore[arg-type]
+        layout=federated.Chunking(chunk=chunk, transforms=transforms),  # type: ignore[arg-type]
         mesh=mesh,
     )
     state = algorithm.init(jax.random.key(0))

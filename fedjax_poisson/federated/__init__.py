@@ -11,8 +11,9 @@ from fedjax_poisson.federated.client import (
     mean_loss,
     scaffold,
 )
-from fedjax_poisson.federated.cohort import Layout
-from fedjax_poisson.federated.fedavg import FedState, RoundInfo, fedavg
+from fedjax_poisson.federated.cohort import Chunking
+from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
+from fedjax_poisson.federated.federation import FedState
 from fedjax_poisson.federated.population import Cohort, Population, cohort_blocks, make_cohort, make_population
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
@@ -21,12 +22,12 @@ from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_proces
 
 __all__ = [
     "Algorithm",
+    "Chunking",
     "Client",
     "Cohort",
     "Examples",
     "FedState",
     "Info",
-    "Layout",
     "Population",
     "Records",
     "RoundInfo",

@@ -16,7 +16,7 @@ from fedjax_poisson.federated import Records, records
 from fedjax_poisson.leakage.finished_run import Attacked, Report, Sizes, Unattackable, box
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.types import one_grid_step
-from fedjax_poisson.randomness import fold_in, stream
+from fedjax_poisson.randomness import Stream, fold_in, stream
 from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, initial_state, learned_model
 
 _BATCH = 256  # pictures evaluated at once
@@ -213,34 +213,28 @@ def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
 def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     """Which site an update came from, in each of the four views, over rounds of secret samples at the final parameters."""
     setting, mechanism = run.setting, run.setting.plan.train
-    sites, room = run.cohort.labels.shape
+    sites = run.cohort.labels.shape[0]
     rate, root = setting.config.sampling_rate, stream()
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
-    slots = records.record_slots(units, rate)
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
-    step = one_grid_step(mechanism)
+    sampling = records.Sampling(units, rate, records.record_slots(units, rate), chunk)
+    step, loss = one_grid_step(mechanism), learned_model(setting).loss
 
     @jax.jit
-    def sums(own: Any) -> Any:
-        coins = jax.vmap(lambda site: records.sample_units(fold_in(own, site), room, rate))(
-            jnp.arange(sites, dtype=jnp.uint32)
-        )
-        contribution = records.gradient_contribution(learned_model(setting).loss, run.params)
-        return records.sampled_sums(
-            contribution, mechanism, run.cohort.features, run.cohort.labels, units, coins, slots=slots, chunk=chunk
-        )
+    def sums(of_round: Stream) -> jax.Array:
+        return records.sampled_gradients(loss, run.params, mechanism, run.cohort, sampling, of_round)
 
     seen: dict[str, list[np.ndarray]] = {view: [] for view in attacks.VIEWS}
     for number in range(sizes.site_rounds):
-        own = fold_in(root, number)
-        grids = sums(fold_in(own, "sample"))
+        of_round = fold_in(root, number)
+        grids = sums(of_round)
         updates = grids.astype(jnp.float32) * jnp.float32(step)
-        whole = attacks.four_views(mechanism, updates, fold_in(own, "whole"), grids)
+        whole = attacks.four_views(mechanism, updates, fold_in(of_round, "whole"), grids)
         seen["clear"].append(np.asarray(whole.clear))
         seen["noisy"].append(np.asarray(whole.noisy))
         seen["summed"].append(attacks.leave_one_out(np.asarray(updates)[None])[0])
         without = [
-            attacks.four_views(mechanism, updates, fold_in(own, "without", s), grids.at[s].set(0)).noisy_sum
+            attacks.four_views(mechanism, updates, fold_in(of_round, "without", s), grids.at[s].set(0)).noisy_sum
             for s in range(sites)
         ]
         seen["noisy_sum"].append(np.stack([np.asarray(each) for each in without]))
