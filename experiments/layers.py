@@ -26,7 +26,7 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, fold_in, stream
 from fedjax_poisson.reports.plotting import canvas, title
 from fedjax_poisson.runs import evaluation
-from fedjax_poisson.runs.build import Setting, algorithm_for, build, learned_records, training_units
+from fedjax_poisson.runs.build import RunSetup, algorithm_for, build, learned_records, training_units
 from fedjax_poisson.runs.config import Config, recipe
 from fedjax_poisson.runs.summary import predictions
 
@@ -49,7 +49,7 @@ def without_noise(mechanism: Mechanism) -> Mechanism:
     )
 
 
-def one(setting: Setting, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     """Train with some of the layers; returns the row and the final parameters, flat."""
     config, sites = setting.config, setting.sites
     mechanism = setting.plan.train if embed else without_noise(setting.plan.train)

@@ -3,8 +3,8 @@
 from fedjax_poisson.accounting import experimental
 from fedjax_poisson.accounting.account import (
     Account,
+    AccountedRounds,
     RoundRow,
-    Setting,
     account_table,
     make_account,
     round_curve,
@@ -65,6 +65,7 @@ __all__ = [
     "DRAW_DISTANCE",
     "MEMORY",
     "Account",
+    "AccountedRounds",
     "Adjacency",
     "BudgetExhausted",
     "Domination",
@@ -79,7 +80,6 @@ __all__ = [
     "Remaining",
     "RoundRow",
     "Sensitivity",
-    "Setting",
     "account_table",
     "best_order",
     "calibrate_dark_count",

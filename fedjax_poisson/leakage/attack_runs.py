@@ -13,11 +13,11 @@ from fedjax_poisson import accounting, attacks
 from fedjax_poisson.attacks import membership as membership_lib
 from fedjax_poisson.attacks.shadow import Trainer
 from fedjax_poisson.federated import Records, records
-from fedjax_poisson.leakage.finished_run import Attacked, Report, Sizes, Unattackable, box
+from fedjax_poisson.leakage.finished_run import Attacked, OnProgress, Sizes, Unattackable, box
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.types import one_grid_step
 from fedjax_poisson.randomness import Stream, fold_in, stream
-from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, initial_state, learned_model
+from fedjax_poisson.runs.build import RunSetup, aggregator_for, algorithm_for, initial_state, learned_model
 
 _BATCH = 256  # pictures evaluated at once
 _FLOATS = 2**25  # floats of gradients that shadows hold at once: 128 MB
@@ -83,7 +83,7 @@ def unit_confidences(run: Attacked, params: Any, of: Records) -> np.ndarray:
     return values.sum(axis=2) / (rows >= 0).sum(axis=1)
 
 
-def _confidences(setting: Setting, params: Any, of: Records) -> np.ndarray:
+def _confidences(setting: RunSetup, params: Any, of: Records) -> np.ndarray:
     """Of every real record, in the order of the mask."""
     mask = np.asarray(of.mask)
     x, y = np.asarray(of.features)[mask], np.asarray(of.labels)[mask]
@@ -114,7 +114,7 @@ def _batches(x: np.ndarray) -> list[np.ndarray]:
     return [filled[i : i + _BATCH] for i in range(0, len(filled), _BATCH)]
 
 
-def membership(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def membership(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """LiRA on shadows of the run's recipe, and the loss threshold on them and on the run's own final model."""
     found = shadows(run, sizes.shadows)
     stacked = jax.tree.map(lambda leaf: leaf[None], run.params)
@@ -130,7 +130,7 @@ def membership(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     }
 
 
-def audit(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """The run's training mechanism as its code draws it, against what the ledger says was announced.
 
     Two audits: two unsampled releases, where an error of the noise shows most, and one sampled release as the run made them.
@@ -163,7 +163,7 @@ def _announced(row: accounting.Release) -> Mechanism:
     return poisson_embedding(**{name: value for name, value in row.parameters.items() if value is not None})
 
 
-def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """The run once more with canary records among the real ones, encrypted and opened as in the run."""
     setting, config, plan = run.setting, run.setting.config, run.setting.plan
     shape, rounds = setting.sites.features.shape[1:], min(run.rounds, sizes.canary_rounds)
@@ -210,7 +210,7 @@ def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     return result
 
 
-def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def site_property(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """Which site an update came from, in each of the four views, over rounds of secret samples at the final parameters."""
     setting, mechanism = run.setting, run.setting.plan.train
     sites = run.cohort.labels.shape[0]

@@ -27,7 +27,7 @@ from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
-from fedjax_poisson.runs.budget_plan import Plan, make_plan
+from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 
@@ -36,7 +36,7 @@ _FOR_TABLES = ("logistic", "mlp")
 _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
 
-class Setting(NamedTuple):
+class RunSetup(NamedTuple):
     """What a run is made of.
 
     Attributes:
@@ -59,7 +59,7 @@ class Setting(NamedTuple):
     train: Records
     test: Records
     model: Model
-    plan: Plan
+    plan: BudgetPlan
     optimizer: optax.GradientTransformation
     average_from: int | None
     largest_unit: int
@@ -97,7 +97,7 @@ class Prepared(NamedTuple):
     config: Config
     sites: data.Sites | None
     opened: OpenTable | None
-    plan: Plan
+    plan: BudgetPlan
     unit: str
     identity: str
     site_names: tuple[str, ...]
@@ -153,7 +153,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     return Prepared(config, sites, opened, plan, layout.unit, identity, layout.site_names, bound, root)
 
 
-def build(config: Config, sites: data.Sites | None = None) -> Setting:
+def build(config: Config, sites: data.Sites | None = None) -> RunSetup:
     """`prepare` and `complete` in one, where nothing has to be released to know the features.
 
     Raises:
@@ -167,7 +167,7 @@ def build(config: Config, sites: data.Sites | None = None) -> Setting:
     return complete(prepared, prepared.sites)
 
 
-def complete(prepared: Prepared, sites: data.Sites) -> Setting:
+def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
     """Everything a run needs, once its features are known.
 
     Args:
@@ -177,7 +177,7 @@ def complete(prepared: Prepared, sites: data.Sites) -> Setting:
     config = prepared.config
     train, test = records_of(sites, True), records_of(sites, False)
     model = model_for(config, sites)
-    return Setting(
+    return RunSetup(
         config=config,
         sites=sites,
         train=train,
@@ -265,19 +265,19 @@ def site_bound(config: Config, most: int) -> int:
     return config.largest_site if config.largest_site is not None else 1 << max(most - 1, 1).bit_length()
 
 
-def initial_state(setting: Setting) -> State:
+def initial_state(setting: RunSetup) -> State:
     """The state before the first round. Initial weights are public: nothing private is drawn here."""
     example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
     params = setting.model.init(jax.random.key(0), example)
     return init_state(params, setting.optimizer)
 
 
-def learned_model(setting: Setting) -> Model:
+def learned_model(setting: RunSetup) -> Model:
     """The part of the model that a run trains: all of it, or what stands on fixed features."""
     return setting.model.head or setting.model
 
 
-def learned_records(setting: Setting, scaler: standardize.Scaler, records: Records) -> Records:
+def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Records) -> Records:
     """Records as the trained part of the model sees them: standardised, or the fixed features of that, computed once."""
     records = records._replace(features=standardize.standardize(scaler, records.features))
     if (fixed := setting.model.fixed) is None:
@@ -296,7 +296,7 @@ def map_records(function: Callable[[Array], Array], records: np.ndarray) -> np.n
     return np.concatenate([np.asarray(function(jnp.asarray(batch))) for batch in batches])[: len(records)]
 
 
-def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
+def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
     """The encryption of one kind of release, with fresh keys of its own."""
     plan = run.plan
     return make_aggregator(
@@ -309,7 +309,7 @@ def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, pur
     )
 
 
-def algorithm_for(setting: Setting, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
+def algorithm_for(setting: RunSetup, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
     """The training algorithm; the count of records that the scaler holds (private, or public) scales its step."""
     config, plan, model = setting.config, setting.plan, learned_model(setting)
     example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)

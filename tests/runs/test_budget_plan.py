@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs.budget_plan import Plan, make_plan
+from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan
 from fedjax_poisson.runs.config import Config
 
 WIDE = {"senders": 9, "dimension": 58, "moment_dimension": 100, "largest_site": 4096}
 """support2 by disease group with all its columns: where a clamp used to be lowered from epsilon 1 on."""
 
 
-def _parameters(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+def _parameters(plan: BudgetPlan) -> tuple[dict[str, float], dict[str, float]]:
     assert plan.standardize is not None
     return dict(plan.standardize.facts.parameters), dict(plan.train.facts.parameters)  # type: ignore[arg-type]
 

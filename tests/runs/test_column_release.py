@@ -26,12 +26,10 @@ ORDERS = accounting.integer_orders(64)
 TERMS = Terms(
     epsilon=8.0,
     delta=1e-4,
-    senders=3,
-    honest_senders=2,
+    participation=accounting.Participation(senders=3, minimum_senders=3, honest_senders=2),
     largest_site=1024,
     sites_per_unit=1,
     modulation=None,
-    adjacency="zero_out",
     orders=ORDERS,
 )
 
