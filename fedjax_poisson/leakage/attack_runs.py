@@ -46,29 +46,38 @@ def shadows(run: Attacked, count: int, trainer: Trainer | None = None, *, seed: 
       trainer: of member vectors `[S * n]` over coins (`attacks.private_trainer`); None for the run's recipe.
       seed: of the halves and of the trainings' keys; the noise comes from the operating system.
     """
-    setting, config = run.setting, run.setting.config
+    setting = run.setting
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
     member = attacks.balanced_memberships(count, len(units.coin), seed)
     everybody = np.zeros((count, run.cohort.labels.size), bool)
     everybody[:, units.coin] = member
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
     trainer = trainer or attacks.private_trainer(
-        learned_model(setting),
+        # A shadow has half of the units: the same mean step.
+        _training(run, rounds=run.rounds, records=float(run.scaler.records) / 2),
         run.cohort,
-        setting.plan.train,
-        rounds=run.rounds,
-        sampling_rate=config.sampling_rate,
-        server_optimizer=setting.optimizer,
-        records=float(run.scaler.records) / 2,  # a shadow has half of the units: the same mean step
         stream=stream(),
-        unit=setting.sites.unit,
-        average_from=setting.average_from,
         start=initial_state(setting).params,
         chunk=chunk,
     )
     at_once = int(np.clip(_FLOATS // (chunk * setting.dimension), 4, 64))
     params = attacks.train_shadows(trainer, everybody, jax.random.key(seed), at_once=at_once)
     return Shadows(unit_confidences(run, params, run.cohort), member, _accuracy(run, params))
+
+
+def _training(run: Attacked, rounds: int, records: float) -> attacks.AttackedTraining:
+    """The run's recipe."""
+    setting = run.setting
+    return attacks.AttackedTraining(
+        model=learned_model(setting),
+        mechanism=setting.plan.train,
+        rounds=rounds,
+        records=records,
+        server_optimizer=setting.optimizer,
+        sampling_rate=setting.config.sampling_rate,
+        unit=setting.sites.unit,
+        average_from=setting.average_from,
+    )
 
 
 def unit_confidences(run: Attacked, params: Any, of: Records) -> np.ndarray:
@@ -139,19 +148,14 @@ def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     claim, honest = plan.train, plan.honest_senders
     if run.claim is not None:
         claim, honest = _announced(run.claim), run.claim.honest_senders
-    known: dict[str, Any] = {
-        "dimension": setting.dimension,
-        "senders": plan.honest_senders,
-        "claimed_senders": honest,
-        "delta": setting.config.delta,
-        "draws": sizes.draws,
-        "claim": claim,
-    }
+    system = attacks.AuditedSystem(plan.train, plan.honest_senders)
+    twice = attacks.PrivacyClaim(claim, setting.dimension, honest, rounds=2, delta=setting.config.delta)
     result: dict[str, Any] = {"honest_senders": honest, "senders": plan.senders, "from_ledger": run.claim is not None}
-    result["mechanism"] = attacks.audit_mechanism(plan.train, stream(), rounds=2, **known)
+    result["mechanism"] = attacks.audit_mechanism(system, twice, stream(), draws=sizes.draws)
     if (rate := setting.config.sampling_rate) < 1:
         report("audit", 1, 2)
-        result["sampled_round"] = attacks.audit_mechanism(plan.train, stream(), rounds=1, sampling_rate=rate, **known)
+        once = twice._replace(rounds=1, sampling_rate=rate)
+        result["sampled_round"] = attacks.audit_mechanism(system, once, stream(), draws=sizes.draws)
     return result
 
 
@@ -182,17 +186,11 @@ def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     )
     played = attacks.run_with_canary_records(
         algorithm,
-        learned_model(setting),
-        plan.train,
+        _training(run, rounds=rounds, records=float(run.scaler.records)),
         run.cohort,
-        x,
-        y,
-        included,
+        attacks.CanaryRecords(x, y, included),
         jax.random.key(0),
         stream(),
-        rounds=rounds,
-        records=float(run.scaler.records),
-        sampling_rate=config.sampling_rate,
         report=lambda done: report("one_run", done, rounds),
     )
     claimed = accounting.epsilon(plan.orders, rounds * plan.train_rdp, plan.accounted_delta)

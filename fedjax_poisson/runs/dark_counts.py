@@ -130,8 +130,8 @@ def embedding(
     if largest > _MOST_COUNT / 2:  # half: room for the random part, which the count bound checks exactly
         raise ValueError(
             f"the noise for epsilon={terms.epsilon:g} needs a dark count of {dark:.3g} with modulation={modulation:g} and a clamp of {total_bound:.4g} on a "
-            f"site's sum: the counts of {terms.participation.senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it is the clamp's "
-            f"factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
+            f"site's sum: the counts of {terms.participation.senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it "
+            f"is the clamp's factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
         )
     if dark < _LEAST_DARK:
         raise ValueError(
