@@ -16,7 +16,7 @@ from jax import Array
 from fedjax_poisson import data, models
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
-from fedjax_poisson.data.layout import Layout
+from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.data.tables.open_table import OpenTable
 from fedjax_poisson.data.tables.schema import most_features
 from fedjax_poisson.data.tables.tabular import table_identity
@@ -117,7 +117,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     """
     opened = load_open_table(config) if sites is None and has_open_columns(config) else None
     if opened is not None:
-        layout: Layout | data.Sites = opened.layout
+        placement: Placement | data.Sites = opened.placement
         identity = table_identity(opened.table)
         _check_kinds(config, identity, pictures=False, classes=len(opened.class_names))
         features = most_features(opened.schema)
@@ -126,16 +126,16 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     else:
         sites = load_sites(config) if sites is None else sites
         _check_sites(config, sites)
-        layout, identity = sites, sites.provenance.identity or sites.provenance.name
+        placement, identity = sites, sites.provenance.identity or sites.provenance.name
         moments, shape = standardize.moment_dimension(sites.binary), sites.features.shape[1:]
         numbers = texts = 0
-    senders = len(layout.site_names)
+    senders = len(placement.site_names)
     if senders < 2:
         raise ValueError(
             f"{identity} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
-    bound = site_bound(config, _most_units(layout))
+    bound = site_bound(config, _most_units(placement))
     plan = make_plan(
         config,
         senders=senders,
@@ -143,14 +143,14 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         moment_dimension=0 if config.standardize == "bounds" else moments,
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
-        sites_per_unit=layout.sites_per_unit,
+        sites_per_unit=placement.sites_per_unit,
         open_numbers=numbers,
         open_texts=texts,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
-    return Prepared(config, sites, opened, plan, layout.unit, identity, layout.site_names, bound, root)
+    return Prepared(config, sites, opened, plan, placement.unit, identity, placement.site_names, bound, root)
 
 
 def build(config: Config, sites: data.Sites | None = None) -> RunSetup:
@@ -193,10 +193,10 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
     )
 
 
-def _most_units(layout: Layout | data.Sites) -> int:
+def _most_units(placement: Placement | data.Sites) -> int:
     """Training units of the largest site."""
-    fit = layout.train
-    return max(len(np.unique(layout.group[fit & (layout.site == s)])) for s in range(len(layout.site_names)))
+    fit = placement.train
+    return max(len(np.unique(placement.group[fit & (placement.site == s)])) for s in range(len(placement.site_names)))
 
 
 def _check_sites(config: Config, sites: data.Sites) -> None:

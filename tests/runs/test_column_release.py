@@ -185,7 +185,7 @@ def test_a_patient_is_the_unit_where_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     own = read_open(path, label="sick", site="hospital", patient="pid")
-    assert own.layout.unit == "patient" and own.layout.group.max() == 19
+    assert own.placement.unit == "patient" and own.placement.group.max() == 19
 
 
 WHOLLY_PRIVATE = {
