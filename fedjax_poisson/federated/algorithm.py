@@ -26,7 +26,7 @@ from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
-from fedjax_poisson.federated.charging import Paying, check_paying, make_account, payment
+from fedjax_poisson.federated.charging import Paying, check_paying, make_round_account, payment
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
@@ -127,21 +127,13 @@ def fedsgd(
       TypeError: the model is no `Model`.
     """
     checks.check_model(model)
-    participation = accounting.Participation(
-        senders=senders,
-        minimum_senders=senders,
-        honest_senders=senders - 1 if honest_senders is None else honest_senders,
-        sampling_rate=sampling_rate,
-        adjacency=adjacency,
-    )
-    check_honest(participation.honest_senders, senders)
-    check_sampling(sampling_rate, adjacency)
+    participation = _everybody(senders, honest_senders, sampling_rate, adjacency)
     _check_unit(unit, largest_unit)
     shape = (features,) if isinstance(features, int) else tuple(features)
     checks.check_loss(model, shape)
     size = dimension_of(model, shape)
     checks.check_aggregator(aggregator, mechanism, size, senders, senders)
-    account = make_account(
+    account = make_round_account(
         mechanism=mechanism,
         participation=participation,
         dimension=size,
@@ -184,6 +176,22 @@ def fedsgd(
         return state, Info(sum_info, float(norm), account.epsilon(gate))
 
     return Algorithm(init, apply, lambda state: final_parameters(state, average_from), account.rdp, account.ledger)
+
+
+def _everybody(
+    senders: int, honest_senders: int | None, sampling_rate: float, adjacency: Adjacency
+) -> accounting.Participation:
+    """Every site sends in every round; one may collude where nothing else is said."""
+    honest = senders - 1 if honest_senders is None else honest_senders
+    check_honest(honest, senders)
+    check_sampling(sampling_rate, adjacency)
+    return accounting.Participation(
+        senders=senders,
+        minimum_senders=senders,
+        honest_senders=honest,
+        sampling_rate=sampling_rate,
+        adjacency=adjacency,
+    )
 
 
 def _check_unit(unit: str, largest_unit: int) -> None:

@@ -34,7 +34,7 @@ class UnaccountedWarning(UserWarning):
     """A release was opened that no ledger knows of."""
 
 
-class Account(NamedTuple):
+class RoundAccount(NamedTuple):
     """How one algorithm's rounds are paid for.
 
     Attributes:
@@ -50,7 +50,7 @@ class Account(NamedTuple):
     rdp: Callable[[np.ndarray], np.ndarray]
 
 
-def make_account(
+def make_round_account(
     *,
     mechanism: Mechanism | None,
     participation: Participation,
@@ -59,7 +59,7 @@ def make_account(
     ledger: Ledger | None,
     delta: float | None,
     overflow: float = 0.0,
-) -> Account:
+) -> RoundAccount:
     """The account of an algorithm.
 
     Args:
@@ -133,11 +133,17 @@ def make_account(
             return math.inf
         return None if callable(paying) else ledger.epsilon()
 
-    return Account(ledger if mechanism is not None else None, charge, epsilon, rdp)
+    return RoundAccount(ledger if mechanism is not None else None, charge, epsilon, rdp)
 
 
 def payment(
-    account: Account, opened: Openings, stream: Stream, number: int, mark: Array | None, paying: Paying, senders: int
+    account: RoundAccount,
+    opened: Openings,
+    stream: Stream,
+    number: int,
+    mark: Array | None,
+    paying: Paying,
+    senders: int,
 ) -> Gate:
     """The gate of one round: what it asks is whether this noise opened another sum before, and then for the money.
 

@@ -25,7 +25,7 @@ from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated.algorithm import Algorithm
-from fedjax_poisson.federated.charging import Account, Paying, check_paying, make_account, payment
+from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, make_round_account, payment
 from fedjax_poisson.federated.client import ClientOf
 from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking, Encryption
 from fedjax_poisson.federated.federation import Federation, FedState, ServerRule, first_state, make_federation
@@ -139,7 +139,7 @@ def fedavg(
     rule = ServerRule(server_optimizer, average_from)
     federation = make_federation(model, client, population, participation, rule, mechanism, aggregator, level, mesh)
     programs, opened = compile_programs(federation, layout), openings()
-    account = make_account(
+    account = make_round_account(
         mechanism=mechanism,
         participation=participation,
         dimension=federation.size,
@@ -163,7 +163,7 @@ def fedavg(
 def _apply(
     federation: Federation,
     programs: Programs,
-    account: Account,
+    account: RoundAccount,
     opened: Openings,
     state: FedState,
     cohort: Any,

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
-from fedjax_poisson.federated.charging import Account, Paying, check_paying
+from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying
 from fedjax_poisson.federated.checks import check_stream
 from fedjax_poisson.federated.cohort import CohortSum, Encryption
 from fedjax_poisson.federated.population import Cohort, Population, check_ids
@@ -65,7 +65,7 @@ def fused_rounds(
     aggregator: Aggregator | None,
     level: Encryption,
     senders: int,
-    account: Account,
+    account: RoundAccount,
     opened: Openings,
 ) -> Callable[..., tuple[Any, FusedInfo]]:
     """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`."""

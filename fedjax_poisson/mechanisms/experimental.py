@@ -7,6 +7,7 @@ that is lost outright (`accounting.centred_poisson_delta`, `accounting.compound_
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NoReturn
 
@@ -47,9 +48,6 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
     limits, point = clipping.integer_steps(clip_norm=clip_norm, scale=scale)
     tables = randomness.poisson_tables(dark_count)
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
         half = jnp.int32(1 << (point - 1))  # point >= 4
         steps = jnp.sign(grid) * ((jnp.abs(grid) + half) >> jnp.int32(point))
@@ -76,7 +74,7 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
             sampler_distance=tables.distance,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
-        clip=clip,
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,
@@ -100,9 +98,6 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
     check_positive(clip_norm=clip_norm, events=events, jump_std=jump_std)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
     tables = randomness.poisson_tables(events)
-
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
         jumps = randomness.poisson(fold_in(stream, "jumps"), grid.shape, tables).astype(jnp.float32)
@@ -131,7 +126,7 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
             sampler_distance=1.0,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
-        clip=clip,
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32),
         rdp=rdp,

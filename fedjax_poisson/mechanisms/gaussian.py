@@ -7,6 +7,7 @@ point can leak); use it to compare accuracy, not to protect people.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NoReturn
 
@@ -34,9 +35,6 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
     """
     check_positive(clip_norm=clip_norm, noise_std=noise_std)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
-
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
         # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
@@ -78,7 +76,7 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
             sampler_distance=1.0,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
-        clip=clip,
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,

@@ -8,6 +8,7 @@ h mu (1 - r), never the typical one (`accounting.single_channel_rdp` has the pro
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -51,9 +52,6 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=coordinate_bound)
     tables = randomness.single_channel_tables(dark_count=dark_count, modulation=modulation)
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
         top = jnp.int32(2**randomness.GRID_BITS)
         return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
@@ -95,7 +93,7 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, coordinate_bound, limits.grid_step),
-        clip=clip,
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,

@@ -8,6 +8,7 @@ vector exceeds the clip norm (factor 2 in variance at sqrt(d) / 2, 1.25 at sqrt(
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -59,9 +60,6 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             scaled_norm=scaled_norm, dimension=dimension, beta=beta, adjacency=adjacency
         )
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
         rounded = _conditional_rounding(
             fold_in(stream, "rounding"), grid, fraction_bits, int(sensitivity(grid.shape[-1]).l2 ** 2)
@@ -93,7 +91,7 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             sampler_distance=tables.distance,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
-        clip=clip,
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,

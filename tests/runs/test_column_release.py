@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -141,16 +142,16 @@ def test_a_refused_charge_opens_nothing(opened: OpenTable, plan: ColumnPlan) -> 
 
 @pytest.mark.parametrize("adjacency", ["zero_out", "replace_one"])
 def test_a_share_of_the_budget_is_that_share_of_its_curve(adjacency: str) -> None:
-    terms = TERMS._replace(epsilon=2.0, adjacency=adjacency)
+    terms = TERMS._replace(epsilon=2.0, participation=dataclasses.replace(TERMS.participation, adjacency=adjacency))
     small = plan_columns(terms, numbers=4, texts=2)
     assert small.first is not None and small.second is not None
     first, second = (each.priced.rdp(terms, each.size) for each in small.releases)
     assert accounting.epsilon(ORDERS, first / 0.06, 1e-4) == pytest.approx(2.0, rel=1e-6)
     assert accounting.epsilon(ORDERS, second / 0.03, 1e-4) == pytest.approx(2.0, rel=1e-6)
     np.testing.assert_allclose(small.rdp(terms), first + second)
-    facts = dict(small.first.priced.mechanism.facts.parameters)
-    assert facts["clip_norm"] == pytest.approx(6**0.5) and facts["coordinate_bound"] == 1.0
-    assert dict(small.second.priced.mechanism.facts.parameters)["clip_norm"] == 2.0
+    bounds = small.first.priced.mechanism.bounds
+    assert bounds.clip_norm == pytest.approx(6**0.5) and bounds.coordinate_bound == 1.0
+    assert small.second.priced.mechanism.bounds.clip_norm == 2.0
 
 
 def test_the_cost_does_not_depend_on_the_number_of_bins_nor_the_noise_on_the_clamp() -> None:
