@@ -23,10 +23,9 @@ from fedjax_poisson import trees
 from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.federated import evaluation, reference, standardize
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
-from fedjax_poisson.randomness import ReproducibleStreamWarning, fold_in, stream
+from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, fold_in, stream
 from fedjax_poisson.reports.plotting import canvas, title
-from fedjax_poisson.runs.build import Setting, algorithm_for, build, learned_records, training_units
+from fedjax_poisson.runs.build import RunSetup, algorithm_for, build, learned_records, training_units
 from fedjax_poisson.runs.config import Config, recipe
 from fedjax_poisson.runs.summary import predictions
 
@@ -40,8 +39,8 @@ LAYERS = (
 
 def without_noise(mechanism: Mechanism) -> Mechanism:
     """The same clip and clamp, the grid itself as the message: no privacy."""
-    facts: dict[str, Any] = dict(mechanism.facts.parameters)
-    step, top = (facts["total_bound"] or facts["coordinate_bound"]) / 2**GRID_BITS, 2**GRID_BITS
+    assert mechanism.bounds.grid_step is not None
+    step, top = mechanism.bounds.grid_step, 2**GRID_BITS
     return mechanism._replace(
         embed=lambda stream, grid: jnp.clip(grid, jnp.int32(-top), jnp.int32(top)),
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32) * jnp.float32(step),
@@ -49,7 +48,7 @@ def without_noise(mechanism: Mechanism) -> Mechanism:
     )
 
 
-def one(setting: Setting, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     """Train with some of the layers; returns the row and the final parameters, flat."""
     config, sites = setting.config, setting.sites
     mechanism = setting.plan.train if embed else without_noise(setting.plan.train)

@@ -213,8 +213,12 @@ def audit(options: argparse.Namespace) -> dict[str, Any]:
             "n instead of honest": (right, {"senders": senders - 1, "claimed_senders": senders}),
         }
         for case, (claim, changes) in cases.items():
-            known = {"dimension": 64, "senders": senders, "draws": options.draws, "claim": claim} | changes
-            results = [attacks.audit_mechanism(right, stream(), **known) for _ in range(options.runs)]
+            honest, known = changes.pop("claimed_senders", senders), changes.pop("senders", senders)
+            system = attacks.AuditedSystem(right, known, **changes)
+            announced = attacks.PrivacyClaim(claim, 64, honest)
+            results = [
+                attacks.audit_mechanism(system, announced, stream(), draws=options.draws) for _ in range(options.runs)
+            ]
             rows.append(_audit_row(f"mechanism, {case}", epsilon, results[0].epsilon_claimed, results))
         rows.append(canary_clients(epsilon, canaries, options.runs))
     return {"rows": rows}

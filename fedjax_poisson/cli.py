@@ -285,7 +285,7 @@ def account(
         raise ValueError(f"senders={senders} and lines={lines}: at least one of each is needed.")
     check_ranges({"epsilon": epsilon, "delta": delta, "sampling_rate": sampling_rate, "modulation": modulation})
     check_honest(senders - 1 if honest_senders is None else honest_senders, senders)
-    setting = tables.Setting(
+    setting = tables.AccountedRounds(
         delta=delta,
         senders=senders,
         honest_senders=honest_senders,

@@ -12,17 +12,17 @@ from jax.flatten_util import ravel_pytree
 Tree = Any
 
 
-class Layout(NamedTuple):
+class VectorLayout(NamedTuple):
     """How a tree lies in a flat vector: `size` (D) and the function that rebuilds the tree from float32 `[D]`."""
 
     size: int
     unflatten: Callable[[Array], Tree]
 
 
-def layout(tree: Tree) -> Layout:
+def layout(tree: Tree) -> VectorLayout:
     """The layout of a tree of float arrays; leaves lie in tree order, each in C order."""
     vector, unflatten = ravel_pytree(tree)
-    return Layout(vector.size, unflatten)
+    return VectorLayout(vector.size, unflatten)
 
 
 def flatten(tree: Tree) -> Array:

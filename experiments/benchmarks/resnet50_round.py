@@ -57,7 +57,7 @@ def measure(stage: str, clients: int, images: int, toy: bool, rounds: int = 2) -
         server_optimizer=optax.sgd(1.0),
         mechanism=mechanism,
         aggregator=aggregator,
-        layout=federated.Layout(chunk=1),
+        layout=federated.Chunking(chunk=1),
     )
     state, root = algorithm.init(jax.random.key(0)), fp.randomness.stream()
     assert trees.layout(state.server.params).size == size

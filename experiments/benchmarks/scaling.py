@@ -76,7 +76,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
         server_optimizer=optax.sgd(1.0),
         mechanism=mechanism,
         aggregator=aggregator,
-        layout=federated.Layout(chunk=setting.get("chunk")),
+        layout=federated.Chunking(chunk=setting.get("chunk")),
         mesh=mesh,
     )
     state, root, ids = algorithm.init(jax.random.key(0)), fp.randomness.stream(), np.arange(cohort)

@@ -3,8 +3,8 @@
 from fedjax_poisson.accounting import experimental
 from fedjax_poisson.accounting.account import (
     Account,
+    AccountedRounds,
     RoundRow,
-    Setting,
     account_table,
     make_account,
     round_curve,
@@ -17,6 +17,7 @@ from fedjax_poisson.accounting.calibration import (
     calibrate_skellam_variance,
 )
 from fedjax_poisson.accounting.chain import MEMORY, LedgerCorrupt, LedgerUnwritable, Pin, Release
+from fedjax_poisson.accounting.checks import Adjacency
 from fedjax_poisson.accounting.filter import (
     FilterState,
     PrivacyFilter,
@@ -33,6 +34,8 @@ from fedjax_poisson.accounting.ledger import (
 )
 from fedjax_poisson.accounting.memory import memory_ledger
 from fedjax_poisson.accounting.opening import open_ledger, read_ledger
+from fedjax_poisson.accounting.participation import Participation
+from fedjax_poisson.accounting.price import HasPrice, Price
 from fedjax_poisson.accounting.renyi import (
     DEFAULT_ORDERS,
     best_order,
@@ -63,19 +66,23 @@ __all__ = [
     "DRAW_DISTANCE",
     "MEMORY",
     "Account",
+    "AccountedRounds",
+    "Adjacency",
     "BudgetExhausted",
     "Domination",
     "FilterState",
+    "HasPrice",
     "Ledger",
     "LedgerCorrupt",
     "LedgerUnwritable",
+    "Participation",
     "Pin",
+    "Price",
     "PrivacyFilter",
     "Release",
     "Remaining",
     "RoundRow",
     "Sensitivity",
-    "Setting",
     "account_table",
     "best_order",
     "calibrate_dark_count",

@@ -22,7 +22,7 @@ from fedjax_poisson.accounting.tight import tight_epsilon
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
+class AccountedRounds:
     """The facts of a run of the Poisson embedding that do not get solved for.
 
     Attributes:
@@ -90,7 +90,7 @@ class Account:
       variance_over_gaussian_pld: variance of this mechanism over that of the optimally accounted Gaussian.
     """
 
-    setting: Setting
+    setting: AccountedRounds
     epsilon: float
     order: float
     domination_epsilon: float | None
@@ -115,7 +115,7 @@ class RoundRow:
     events: float
 
 
-def round_curve(setting: Setting, dark_count: float, orders: ArrayLike = DEFAULT_ORDERS) -> FloatArray:
+def round_curve(setting: AccountedRounds, dark_count: float, orders: ArrayLike = DEFAULT_ORDERS) -> FloatArray:
     """Renyi curve of one round, after sampling, float64[n]."""
     curve = poisson_embedding_rdp(orders, dark_count=dark_count, **setting.channel)
     if check_rate(setting.sampling_rate) == 1.0:
@@ -124,7 +124,7 @@ def round_curve(setting: Setting, dark_count: float, orders: ArrayLike = DEFAULT
 
 
 def make_account(
-    setting: Setting,
+    setting: AccountedRounds,
     *,
     epsilon: float | None = None,
     rounds: int | None = None,

@@ -67,6 +67,7 @@ from fedjax_poisson.accounting.chain import (
     verify_chain,
 )
 from fedjax_poisson.accounting.checks import FloatArray, check_curve
+from fedjax_poisson.accounting.price import HasPrice
 from fedjax_poisson.accounting.renyi import (
     epsilon_per_order,
     rdp_budget,
@@ -303,6 +304,39 @@ class Ledger:
     def head(self) -> str:
         """Hash of the newest link: keep it elsewhere, it pins the whole ledger up to here."""
         return self._last()[3]
+
+    def gate(self, algorithm: HasPrice, label: str, purpose: str = "train") -> Callable[[], None]:
+        """A gate that charges this ledger with one round of an algorithm: `algorithm.apply(state, cohort, stream, ledger.gate(algorithm, "train 7"))`.
+
+        Args:
+          algorithm: what has a `price`: `fedsgd(...)`, `fedavg(...)`, or your own.
+          label: the caller's name for the round.
+          purpose: what the release is for.
+
+        Raises:
+          ValueError: the algorithm releases nothing private, so there is no price.
+        """
+        price = algorithm.price
+        if price is None:
+            raise ValueError(
+                "the algorithm has no mechanism, so a round of it has no price that a ledger could be charged with."
+            )
+        curve = price.rdp(self.orders)
+        distance = price.distance if self.reserve > 0 or math.isinf(self.budget_epsilon) else 0.0
+
+        def pay() -> None:
+            self.spend(
+                purpose,
+                label,
+                price.mechanism,
+                price.parameters,
+                curve,
+                price.honest_senders,
+                price.senders,
+                distance=distance,
+            )
+
+        return pay
 
     def pin(self) -> Pin:
         """How far the ledger reaches now: keep it elsewhere, and hold the ledger against it later (`check_pin`)."""

@@ -3,8 +3,9 @@
 A failed attack is not a proof of privacy: every result says what the attacker needs (`needs`) and what would be tried next (`try_next`).
 """
 
-from fedjax_poisson.attacks.audit import MechanismAudit, audit_mechanism
+from fedjax_poisson.attacks.audit import AuditedSystem, MechanismAudit, PrivacyClaim, audit_mechanism
 from fedjax_poisson.attacks.canaries import (
+    CanaryRecords,
     CanaryRun,
     canary_population,
     canary_updates,
@@ -43,11 +44,15 @@ from fedjax_poisson.attacks.shadow import (
     private_trainer,
     train_shadows,
 )
+from fedjax_poisson.attacks.training import AttackedTraining
 from fedjax_poisson.attacks.views import VIEWS, Views, four_views
 from fedjax_poisson.attacks.worst_pair import claimed_delta, worst_pair
 
 __all__ = [
     "VIEWS",
+    "AttackedTraining",
+    "AuditedSystem",
+    "CanaryRecords",
     "CanaryRun",
     "FirstLayer",
     "ImageScores",
@@ -56,6 +61,7 @@ __all__ = [
     "MechanismAudit",
     "MembershipResult",
     "OneRunAudit",
+    "PrivacyClaim",
     "Rate",
     "SiteAttribution",
     "Views",

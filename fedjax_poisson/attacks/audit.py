@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax import Array
@@ -79,92 +79,119 @@ class MechanismAudit(NamedTuple):
     try_next: str
 
 
+class AuditedSystem(NamedTuple):
+    """What the code does, whatever was announced about it.
+
+    Attributes:
+      mechanism: as it is run.
+      senders: whose noise the adversary does not know (a colluder tells him its own, which he subtracts).
+      sampler: `(stream, n) -> bool [n]`: how the target is really sampled; None: `federated.records.sample_units` at the claim's rate.
+      round_stream: `(stream, round) -> stream`: how a round's stream is derived.
+    """
+
+    mechanism: Mechanism
+    senders: int
+    sampler: Callable[[Stream, int], Array] | None = None
+    round_stream: Callable[[Stream, int], Stream] = fold_in
+
+
+class PrivacyClaim(NamedTuple):
+    """What was announced.
+
+    Attributes:
+      mechanism: whose curve is claimed.
+      dimension: D.
+      honest_senders: that the claim counts.
+      rounds: releases in a draw; 2 shows noise that is used twice.
+      sampling_rate: q (record level, every sender sends dark noise); use rounds=1 with it.
+      delta: of the claimed epsilon.
+    """
+
+    mechanism: Mechanism
+    dimension: int
+    honest_senders: int
+    rounds: int = 2
+    sampling_rate: float = 1.0
+    delta: float = 1e-5
+
+
 def audit_mechanism(
-    mechanism: Mechanism,
-    stream: Stream,
-    *,
-    dimension: int,
-    senders: int,
-    claimed_senders: int | None = None,
-    rounds: int = 2,
-    delta: float = 1e-5,
-    draws: int = 200_000,
-    sampling_rate: float = 1.0,
-    sampler: Callable[[Stream, int], Array] | None = None,
-    round_stream: Callable[[Stream, int], Stream] = fold_in,
-    confidence: float = 0.95,
-    claim: Mechanism | None = None,
+    system: AuditedSystem, claim: PrivacyClaim, stream: Stream, *, draws: int = 200_000, confidence: float = 0.95
 ) -> MechanismAudit:
-    """Draw the worst pair from a mechanism and compare with what it claims.
+    """Draw the worst pair from a mechanism as it is run and compare with what was claimed.
 
     Args:
-      mechanism: the mechanism as it is run.
+      system: drawn from.
+      claim: held against the draws.
       stream: secret or seeded; used for nothing else.
-      dimension: D of the claim.
-      senders: senders whose noise the adversary does not know (a colluder tells him its own, which he subtracts).
-      claimed_senders: honest senders that the claim counts; None: `senders`.
-      rounds: releases in a draw; 2 shows noise that is used twice.
-      delta: of the claimed epsilon.
       draws: N of each world; a fifth more are drawn for the pilot.
-      sampling_rate: q of the claim (record level, every sender sends dark noise); use rounds=1 with it.
-      sampler: `(stream, n) -> bool [n]`: how the target is really sampled; None: `federated.records.sample_units` at q.
-      round_stream: `(stream, round) -> stream`: how the audited system derives a round's stream.
       confidence: that no bound is above the truth.
-      claim: the mechanism that was announced; None: `mechanism` itself.
 
     Returns:
       `MechanismAudit`.
     """
-    announced = mechanism if claim is None else claim
-    honest = senders if claimed_senders is None else claimed_senders
-    facts: dict[str, Any] = {
-        "honest_senders": honest,
-        "dimension": dimension,
-        "rounds": rounds,
-        "sampling_rate": sampling_rate,
-    }
+    rate, delta = claim.sampling_rate, claim.delta
     orders = accounting.integer_orders(512)
-    curve = announced.rdp(orders, honest, dimension)
-    if sampling_rate < 1:
-        curve = accounting.subsampled_rdp(orders, curve, sampling_rate)
-    claimed = accounting.epsilon(orders, rounds * curve, delta)
-    sample = sampler
-    if sample is None and sampling_rate < 1:
-        sample = unit_sampler(sampling_rate)
-    pair = worst_pair(announced, dimension)
+    curve = claim.mechanism.rdp(orders, claim.honest_senders, claim.dimension)
+    if rate < 1:
+        curve = accounting.subsampled_rdp(orders, curve, rate)
+    claimed = accounting.epsilon(orders, claim.rounds * curve, delta)
+    sample = system.sampler
+    if sample is None and rate < 1:
+        sample = unit_sampler(rate)
+    pair = worst_pair(claim.mechanism, claim.dimension)
 
     def drawn(purpose: str, present: bool, count: int) -> np.ndarray:
-        own = fold_in(stream, purpose, int(present))
         return draw_statistics(
-            mechanism,
+            system.mechanism,
             pair,
-            own,
+            fold_in(stream, purpose, int(present)),
             count,
             present=present,
-            senders=senders,
-            rounds=rounds,
+            senders=system.senders,
+            rounds=claim.rounds,
             sample=sample,
-            round_stream=round_stream,
+            round_stream=system.round_stream,
         )
 
     pilot = max(draws // 5, 1000)
     p0, q0 = drawn("pilot", True, pilot), drawn("pilot", False, pilot)
     p, q = drawn("audit", True, draws), drawn("audit", False, draws)
     epsilons = [0.0, *(share * claimed for share in (0.25, 0.5, 1.0))] if math.isfinite(claimed) else [0.0]
-    level = 1 - (1 - confidence) / (
-        4 * (len(epsilons) + 1)
-    )  # two directions, two binomials, each point and the headline
+    # Two directions, two binomials, each point and the headline.
+    level = 1 - (1 - confidence) / (4 * (len(epsilons) + 1))
 
     normal = sample is None
     worlds = ((_pilot(p0, q0, normal), p, q), (_pilot(-q0, -p0, normal), -q, -p))
     lower = max(_epsilon_bound(*world, delta, level) for world in worlds)
     points = tuple(
-        CurvePoint(at, claimed_delta(announced, at, **facts), max(_delta_bound(*world, at, level) for world in worlds))
+        CurvePoint(at, _delta_of(claim, at), max(_delta_bound(*world, at, level) for world in worlds))
         for at in epsilons
     )
     violated = lower > claimed or any(point.measured_delta > point.claimed_delta for point in points)
     return MechanismAudit(
-        repr(announced), claimed, lower, delta, points, violated, draws, rounds, confidence, NEEDS, TRY_NEXT
+        mechanism=repr(claim.mechanism),
+        epsilon_claimed=claimed,
+        epsilon_lower=lower,
+        delta=delta,
+        curve=points,
+        violated=violated,
+        draws=draws,
+        rounds=claim.rounds,
+        confidence=confidence,
+        needs=NEEDS,
+        try_next=TRY_NEXT,
+    )
+
+
+def _delta_of(claim: PrivacyClaim, epsilon: float) -> float:
+    return claimed_delta(
+        claim.mechanism,
+        epsilon,
+        honest_senders=claim.honest_senders,
+        dimension=claim.dimension,
+        rounds=claim.rounds,
+        sampling_rate=claim.sampling_rate,
     )
 
 

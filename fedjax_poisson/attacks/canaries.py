@@ -26,16 +26,16 @@ from jax import Array
 
 from fedjax_poisson import trees
 from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.attacks.training import AttackedTraining
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.client import Client, ClientOf, Schedule
 from fedjax_poisson.federated.population import Population, make_population
 from fedjax_poisson.federated.private_sum import Gate, private_sum
 from fedjax_poisson.federated.records import Records
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism, one_grid_step
 from fedjax_poisson.models import Model
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import GRID_BITS, Stream, fold_in
 
 WHITE_BOX = (
     "the released sums of every round, the parameters they were taken at, canaries of its own choosing in the training data, and every other "
@@ -139,44 +139,48 @@ def coins(canaries: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(canaries) < 0.5
 
 
+class CanaryRecords(NamedTuple):
+    """Canaries among records.
+
+    Attributes:
+      x: float32 `[m, ...]` (`craft_records`).
+      y: `[m]`.
+      included: bool `[m]`, from `coins`.
+    """
+
+    x: Array
+    y: Array
+    included: np.ndarray
+
+
 def run_with_canary_records(
     algorithm: Algorithm,
-    model: Model,
-    mechanism: Mechanism,
+    training: AttackedTraining,
     cohort: Records,
-    x: Array,
-    y: Array,
-    included: np.ndarray,
+    canaries: CanaryRecords,
     key: Array,
     stream: Stream,
     *,
-    rounds: int,
-    records: float,
-    sampling_rate: float = 1.0,
     gate: Gate | None = None,
     report: Callable[[int], None] | None = None,
 ) -> CanaryRun:
     """Train with canary records through `fedsgd` and score them.
 
     Args:
-      algorithm: `fedsgd(...)` whose `server_optimizer` is wrapped in `recording`.
-      model: the trained model.
-      mechanism: the algorithm's mechanism; gives the canary's clipped gradient.
+      algorithm: `fedsgd(...)` of this training, its `server_optimizer` wrapped in `recording`.
+      training: what the auditor knows of it.
       cohort: the honest records, standardised.
-      x: float32 `[m, ...]`, canaries.
-      y: `[m]`.
-      included: bool `[m]`, from `coins`.
+      canaries: with their coins.
       key: initial parameters.
       stream: the run's stream; round t takes `fold_in(stream, t)`.
-      rounds: T.
-      records: as in the algorithm.
-      sampling_rate: as in the algorithm.
       gate: asked before each opening.
       report: called with the number of rounds done, after each.
 
     Returns:
       `CanaryRun`.
     """
+    x, y, included = canaries
+    model, rate = training.model, training.sampling_rate
     planted = plant(cohort, x, y, included)
     state = algorithm.init(key)
     if not isinstance(state.optimizer, tuple) or not isinstance(state.optimizer[0], Released):
@@ -185,21 +189,21 @@ def run_with_canary_records(
         )
     gram, along = np.zeros((len(x), len(x))), np.zeros(len(x))
     largest = records_lib.largest_unit(np.asarray(cohort.unit))
-    for number in range(rounds):
+    for number in range(training.rounds):
         params = state.params
         state, _ = algorithm.apply(state, planted, fold_in(stream, number), gate)
-        own, honest = _expected(model, mechanism, params, cohort, x, y, largest)
+        clipped, honest = _expected(model, training.mechanism, params, cohort, x, y, largest)
         mean = np.asarray(trees.flatten(state.optimizer[0].gradient), np.float64)
-        rest = mean * sampling_rate * records - sampling_rate * np.asarray(honest, np.float64)
-        directions = sampling_rate * np.asarray(own, np.float64)
+        rest = mean * rate * training.records - rate * np.asarray(honest, np.float64)
+        directions = rate * np.asarray(clipped, np.float64)
         gram += directions @ directions.T
         along += directions @ rest
         if report is not None:
             report(number + 1)
-    noise = mechanism.variance(cohort.labels.shape[0])
+    noise = training.mechanism.variance(cohort.labels.shape[0])
     white = np.linalg.solve(gram + 4 * noise * np.eye(len(x)), along - gram.sum(axis=1) / 2)
     black = -np.asarray(model.loss(algorithm.parameters(state), x, y.astype(cohort.labels.dtype)), np.float64)
-    return CanaryRun(np.asarray(included, bool), white, black, rounds)
+    return CanaryRun(np.asarray(included, bool), white, black, training.rounds)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -208,11 +212,8 @@ def _expected(
 ) -> tuple[Array, Array]:
     """Clipped gradients of the canaries, float32 `[m, D]`, and the honest records' clipped sum, float32 `[D]`, in the update's unit."""
     contribution = records_lib.gradient_contribution(model.loss, params)
-    facts = dict(mechanism.facts.parameters)
-    step = jnp.float32(
-        (facts.get("total_bound") or facts.get("coordinate_bound") or facts["clip_norm"] or 0) / 2**GRID_BITS
-    )
-    own = jax.vmap(lambda a, b: mechanism.clip(contribution(a, b)))(x, y.astype(cohort.labels.dtype))
+    step = jnp.float32(one_grid_step(mechanism))
+    clipped = jax.vmap(lambda a, b: mechanism.clip(contribution(a, b)))(x, y.astype(cohort.labels.dtype))
 
     def one_site(xs: Array, ys: Array, unit: Array) -> Array:
         everyone = jnp.ones(xs.shape[0], bool)
@@ -220,7 +221,7 @@ def _expected(
 
     top = jnp.int32(2**GRID_BITS)
     sums = jnp.clip(jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit), -top, top)
-    return own.astype(jnp.float32) * step, jnp.sum(sums, axis=0).astype(jnp.float32) * step
+    return clipped.astype(jnp.float32) * step, jnp.sum(sums, axis=0).astype(jnp.float32) * step
 
 
 def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.ndarray:
@@ -229,11 +230,13 @@ def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.nd
     A block has `K = min((C / c_inf)**2, D / m)` coordinates at -c_inf, the direction that the accountant calls worst.
 
     Raises:
-      ValueError: there are more canaries than coordinates.
+      ValueError: there are more canaries than coordinates, or the mechanism has no single clip norm (`grouped`).
     """
-    facts = dict(mechanism.facts.parameters)
-    norm = float(facts["clip_norm"] or 0)
-    bound = float(facts.get("coordinate_bound") or norm)
+    norm, bound = mechanism.bounds.clip_norm, mechanism.bounds.coordinate_bound
+    if norm is None or bound is None:
+        raise ValueError(
+            f"{mechanism.facts.name} states no clip_norm, so no update is as long as its clip allows; audit its parts."
+        )
     width = dimension // canaries
     if width < 1:
         raise ValueError(
@@ -300,12 +303,12 @@ def canary_population(updates: np.ndarray, included: np.ndarray) -> tuple[Model,
         loss=lambda params, x, y: -(x @ params),
     )
 
-    def work(own_model: Model) -> Client:
-        del own_model
+    def work(same_model: Model) -> Client:
+        del same_model
         return Client(
-            begin=lambda params, shared, own: jnp.zeros_like(params),
+            begin=lambda params, shared, client_state: jnp.zeros_like(params),
             step=lambda state, batch: state + jnp.sum(batch.x, axis=0),
-            finish=lambda params, shared, own, state: (state, own),
+            finish=lambda params, shared, client_state, state: (state, client_state),
             schedule=Schedule(),
         )
 

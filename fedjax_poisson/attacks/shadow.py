@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ import numpy as np
 import optax
 from jax import Array
 
+from fedjax_poisson.attacks.training import AttackedTraining
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.server import State, init_state, server_step
-from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -84,40 +84,23 @@ def plain_trainer(
 
 
 def private_trainer(
-    model: Model,
-    cohort: Records,
-    mechanism: Mechanism,
-    *,
-    rounds: int,
-    sampling_rate: float,
-    server_optimizer: optax.GradientTransformation,
-    records: float,
-    stream: Stream,
-    unit: Literal["record", "patient"] = "record",
-    average_from: int | None = None,
-    start: Any = None,
-    chunk: int = 64,
+    training: AttackedTraining, cohort: Records, *, stream: Stream, start: Any = None, chunk: int = 64
 ) -> Trainer:
     """`fedsgd` on the members, with the mechanism's clip and counts and without the encryption, which changes no number.
 
     Args:
-      model: as in `fedsgd`.
+      training: the recipe that is repeated.
       cohort: standardised records `[S, n]`; the trainer's member vector is `[S * n]`, over the coins of units (`records.units_of`): a record's
         own position at record level, `site * n + its number` for a patient. Padding is never a member.
-      mechanism: as in `fedsgd`.
-      rounds: rounds of training.
-      sampling_rate: each unit's chance to be in a round.
-      server_optimizer: as in `fedsgd`.
-      records: number of training units that scales the step.
       stream: samples and counts; each training folds in its own key.
-      unit: as in `fedsgd`.
-      average_from: as in `fedsgd`.
       start: parameters that every training starts from where they are public; None draws them for each.
       chunk: records vmapped at once; memory is `shadows * chunk * D`.
     """
+    model, mechanism, rate = training.model, training.mechanism, training.sampling_rate
+    rule = (training.server_optimizer, training.average_from)
     sites, count = cohort.labels.shape
-    units = records_lib.units_of(np.asarray(cohort.unit), unit)
-    slots = records_lib.record_slots(units, sampling_rate)
+    units = records_lib.units_of(np.asarray(cohort.unit), training.unit)
+    sampling = records_lib.Sampling(units, rate, records_lib.record_slots(units, rate), chunk)
 
     def train(member: Array, key: Array) -> Any:
         words = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)
@@ -126,21 +109,20 @@ def private_trainer(
         params = model.init(jax.random.fold_in(key, 0), cohort.features[0, :1]) if start is None else start
 
         def step(state: State, number: Array) -> tuple[State, None]:
-            contribution = records_lib.gradient_contribution(model.loss, state.params)
-            here = jax.vmap(lambda site: fold_in(fold_in(root, number), site))(jnp.arange(sites, dtype=jnp.uint32))
-            coins = jax.vmap(lambda own: records_lib.sample_units(fold_in(own, "sample"), count, sampling_rate))(here)
-            grids = records_lib.sampled_sums(
-                contribution, mechanism, cohort.features, cohort.labels, units, coins & kept, slots=slots, chunk=chunk
+            of_round = fold_in(root, number)
+            grids = records_lib.sampled_gradients(
+                model.loss, state.params, mechanism, cohort, sampling, of_round, among=kept
             )
-            counts = jax.vmap(lambda own, grid: mechanism.embed(fold_in(own, "embed"), grid))(here, grids)
+            counts = jax.vmap(lambda site, grid: mechanism.embed(fold_in(of_round, site, "embed"), grid))(
+                jnp.arange(sites, dtype=jnp.uint32), grids
+            )
             total = mechanism.estimate(jnp.sum(counts, axis=0, dtype=counts.dtype), sites)
-            return server_step(
-                state, total / jnp.float32(sampling_rate * records), server_optimizer, average_from
-            ), None
+            return server_step(state, total / jnp.float32(rate * training.records), *rule), None
 
-        first = init_state(params, server_optimizer)
-        last = jax.lax.scan(step, first, jnp.arange(rounds, dtype=jnp.uint32))[0]
-        return last.params if average_from is None or rounds <= average_from else last.average
+        first = init_state(params, training.server_optimizer)
+        last = jax.lax.scan(step, first, jnp.arange(training.rounds, dtype=jnp.uint32))[0]
+        unaveraged = training.average_from is None or training.rounds <= training.average_from
+        return last.params if unaveraged else last.average
 
     return train
 

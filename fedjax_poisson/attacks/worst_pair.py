@@ -13,10 +13,8 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting
-from fedjax_poisson.accounting.gaussian import gaussian_delta
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
 from fedjax_poisson.mechanisms.types import Mechanism
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import GRID_BITS, Stream, fold_in
 
 _COORDINATEWISE = ("poisson_embedding", "single_channel", "gaussian")
 _CHUNK = 1 << 15  # coordinates drawn at once; one size, so one program
@@ -47,24 +45,22 @@ def worst_pair(mechanism: Mechanism, dimension: int) -> Pair:
     Raises:
       ValueError: the mechanism has no single clip norm (`grouped`).
     """
-    facts = dict(mechanism.facts.parameters)
-    if "clip_norm" not in facts:
+    norm, bound = mechanism.bounds.clip_norm, mechanism.bounds.coordinate_bound
+    if norm is None or bound is None:
         raise ValueError(
             f"{mechanism.facts.name} states no clip_norm, so its worst pair is not known; audit its parts."
         )
-    norm = float(facts["clip_norm"] or 0)
-    bound = float(facts.get("coordinate_bound") or norm)
     whole = max(int((norm / bound) ** 2 + 1e-9), 1)
     sizes = [bound] * min(whole, dimension)
     rest = norm**2 - whole * bound**2
     if whole < dimension and rest > 1e-6 * norm**2:
         sizes.append(math.sqrt(rest))
     move = np.asarray(jax.jit(mechanism.clip)(-jnp.asarray(sizes, jnp.float32)))
-    base = np.full_like(move, -(2**GRID_BITS) if "modulation" in facts else 0)
+    base = np.full_like(move, -(2**GRID_BITS) if mechanism.facts.data_dependent_noise else 0)
     # With the target in, its sender is at the end of the range like everybody else.
     return Pair(
         base,
-        base - move if "modulation" in facts else base,
+        base - move if mechanism.facts.data_dependent_noise else base,
         move,
         np.asarray(move, np.float64) / float(np.abs(move).max()),
     )
@@ -79,42 +75,21 @@ def claimed_delta(
     rounds: int = 1,
     sampling_rate: float = 1.0,
 ) -> float:
-    """Delta that the accountants claim at this epsilon: the Renyi conversion, or the domination bound where it is smaller."""
+    """Delta that the accountants claim at this epsilon: the Renyi conversion, or the mechanism's tighter bound where it has a smaller one."""
     orders = accounting.integer_orders(512)
     curve = mechanism.rdp(orders, honest_senders, dimension)
     if sampling_rate < 1:
         curve = accounting.subsampled_rdp(orders, curve, sampling_rate)
     exponent = (orders - 1) * (rounds * curve + np.log1p(-1 / orders) - epsilon) - np.log(orders)
     best = float(np.exp(min(exponent.min(), 0.0)))
-    facts = dict(mechanism.facts.parameters)
-    if mechanism.facts.name == "gaussian":
-        single = float(facts["noise_std"] or 0) * math.sqrt(honest_senders) / float(facts["clip_norm"] or 0)
-
-        def tight(times: int, at: float) -> float:
-            return gaussian_delta(at, single / math.sqrt(times))
-    elif mechanism.facts.name == "poisson_embedding":
-        bound = float(facts["coordinate_bound"] or 0)
-
-        def tight(times: int, at: float) -> float:
-            return min(
-                accounting.tight_delta(
-                    at,
-                    tau=tau,
-                    total_dark_count=times * float(facts["dark_count"] or 0),
-                    modulation=facts["modulation"],
-                    honest_senders=honest_senders,
-                    norm_ratio=float(facts["clip_norm"] or 0) / bound,
-                    dimension=dimension,
-                    step_ratio=bound / float(facts["total_bound"] or bound),
-                )
-                for tau in (1e-4, 1e-7, 1e-10)
-            )
-    else:
+    tight = mechanism.tight_delta
+    if tight is None:
         return best
     if sampling_rate == 1:
-        return min(best, tight(rounds, epsilon))
+        return min(best, tight(epsilon, rounds, honest_senders, dimension))
     # A sampled round is at most q times the total variation of a full one; rounds couple independently (epsilon >= 0 only lowers it).
-    return min(best, -math.expm1(rounds * math.log1p(-sampling_rate * tight(1, 0.0))))
+    variation = tight(0.0, 1, honest_senders, dimension)
+    return min(best, -math.expm1(rounds * math.log1p(-sampling_rate * variation)))
 
 
 def draw_statistics(

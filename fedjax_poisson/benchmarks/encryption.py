@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.ckks import device_layout, encryption, ntt, packing
-from fedjax_poisson.ckks.device_layout import Plan
+from fedjax_poisson.ckks.device_layout import DeviceLayout
 from fedjax_poisson.ckks.encryption import PublicKey, SecretKey
 from fedjax_poisson.ckks.parameters import CkksParameters, choose_parameters, sum_bound
 from fedjax_poisson.randomness import chacha
@@ -42,7 +42,7 @@ COUNT_BITS = 8
 MILLION = 1 << 20
 RESNET50 = 25_600_000
 PLANS = {
-    f"{'columns' if columns else 'rows'} radix {1 << radix}{' joined' if join else ''}": Plan(
+    f"{'columns' if columns else 'rows'} radix {1 << radix}{' joined' if join else ''}": DeviceLayout(
         columns=columns, radix=radix, join=join
     )
     for columns, radix, join in itertools.product((True, False), (1, 2, 3, 4), (True, False))

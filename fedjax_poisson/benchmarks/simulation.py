@@ -80,7 +80,7 @@ def run(
       privacy: embed every update.
       encryption: "every_client", "sum_only" or "off"; needs privacy.
       chunk: clients vmapped at once; None for the default of the device.
-      transforms: "summed" or "each" (`federated.Layout`).
+      transforms: "summed" or "each" (`federated.Chunking`).
       rounds_per_call: rounds fused into one program.
       devices: devices of a mesh.
       quick: three rounds only; the accuracy is then not that of the workload.
@@ -93,19 +93,80 @@ def run(
     """
     import jax
     import jax.numpy as jnp
-    import optax
 
-    from fedjax_poisson import accounting, aggregation, federated, models, randomness
-    from fedjax_poisson.federated.charging import UnaccountedWarning
-    from fedjax_poisson.mechanisms import poisson_embedding
+    from fedjax_poisson import accounting
 
     if encryption != "off" and not privacy:
         raise ValueError("Only counts can be encrypted: encryption needs --privacy on.")
     if rounds_per_call > 1 and devices > 1:
         raise ValueError("Rounds are fused on one device only: use --devices 1 or --rounds-per-call 1.")
+    bench = _prepare(workload, privacy, encryption, chunk, transforms, devices)
+    rounds = 3 if quick else bench.config.rounds
+    state, timing = _timed(bench, rounds, min(rounds_per_call, rounds))
+    algorithm, config = bench.algorithm, bench.config
+    logits = np.asarray(jax.jit(bench.model.apply)(algorithm.parameters(state), jnp.asarray(bench.x_test)))
+    decided = logits.argmax(axis=-1) if logits.ndim == 2 else (logits > 0)
+    epsilon = None
+    if privacy:
+        orders = np.asarray(accounting.DEFAULT_ORDERS)
+        epsilon = float(accounting.epsilon(orders, rounds * algorithm.rdp(orders), DELTA))
+    median = float(np.median(timing.seconds))
+    return {
+        "workload": workload,
+        "privacy": "on" if privacy else "off",
+        "encryption": encryption,
+        "median_ms": median * 1e3,
+        "min_ms": min(timing.seconds) * 1e3,
+        "p90_ms": float(np.quantile(timing.seconds, 0.9)) * 1e3,
+        "cpu_ms": float(np.median(timing.processor)) * 1e3,
+        "compile_s": timing.first - median * min(rounds_per_call, rounds),
+        "accuracy": float(np.mean(decided == bench.y_test)),
+        "peak_bytes": _peak_bytes(),
+        "clients_per_s": config.cohort / median,
+        "device": f"{jax.devices()[0].platform}:{jax.devices()[0].device_kind}",
+        "devices": devices,
+        "rounds": rounds,
+        "rounds_per_call": rounds_per_call,
+        "transforms": transforms,
+        "chunk": chunk,
+        "epsilon": epsilon,
+        "bytes_up_per_client": bench.bytes_up,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+class _Bench(NamedTuple):
+    """What is measured: the federation, its first state, who trains in which round (row 0 is for compilation), and test records."""
+
+    config: workloads.Workload
+    model: Any
+    algorithm: Any
+    state: Any
+    cohorts: Any
+    x_test: np.ndarray
+    y_test: np.ndarray
+    bytes_up: int | None
+
+
+class _Timing(NamedTuple):
+    """Seconds of the first call with its compilation, and wall and processor seconds of a round, call by call."""
+
+    first: float
+    seconds: list[float]
+    processor: list[float]
+
+
+def _prepare(workload: str, privacy: bool, encryption: str, chunk: int | None, transforms: str, devices: int) -> _Bench:
+    """The federation of a setting, its parameters those of the peers."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from fedjax_poisson import aggregation, federated, models
+    from fedjax_poisson.mechanisms import poisson_embedding
+
     config, x, y, x_test, y_test = workloads.make(workload)
     mesh = federated.client_mesh(devices) if devices > 1 else None
-    population = federated.make_population(x, y, mesh=mesh)
     model = models.cnn() if workload == "W2" else models.mlp((64, 32))
     size, noise = workloads.n_params(config), NOISE[workload]
     mechanism = aggregator = None
@@ -116,7 +177,6 @@ def run(
             dark_count=dark_count(noise, config.cohort),
             modulation=noise.modulation,
         )
-    root = randomness.stream()
     if encryption != "off":
         assert mechanism is not None
         bound = mechanism.count_bound(config.cohort, size)
@@ -124,78 +184,53 @@ def run(
     algorithm = federated.fedavg(
         model,
         client=federated.local_sgd(config.local_lr, batch_size=config.batch),
-        population=population,
+        population=federated.make_population(x, y, mesh=mesh),
         senders=config.cohort,
         server_optimizer=optax.sgd(config.server_lr),
         mechanism=mechanism,
         aggregator=aggregator,
         encryption=encryption,  # type: ignore[arg-type]
-        layout=federated.Layout(chunk=chunk, transforms=transforms),  # type: ignore[arg-type]
+        layout=federated.Chunking(chunk=chunk, transforms=transforms),  # type: ignore[arg-type]
         mesh=mesh,
     )
     state = algorithm.init(jax.random.key(0))
     params = jax.tree.map(jnp.asarray, as_parameters(workload, workloads.init_params(config)))
     state = state._replace(server=state.server._replace(params=params))
-    cohorts = workloads.cohorts(config)  # row 0 is for compilation
-    rounds = 3 if quick else config.rounds
+    bytes_up = None if aggregator is None else aggregator.message_bytes(size)
+    return _Bench(config, model, algorithm, state, workloads.cohorts(config), x_test, y_test, bytes_up)
+
+
+def _timed(bench: _Bench, rounds: int, per_call: int) -> tuple[Any, _Timing]:
+    """Train, each call timed by itself; the state after the last.
+
+    What is timed is the simulation; the algorithm's ledger would add about half a millisecond a round, and the peers keep none.
+    """
+    import jax
+
+    from fedjax_poisson import randomness
+    from fedjax_poisson.federated.charging import UnaccountedWarning
+
+    root, state, algorithm = randomness.stream(), bench.state, bench.algorithm
     seconds: list[float] = []
     processor: list[float] = []
-    # What is timed is the simulation; the algorithm's ledger would add about half a millisecond a round, and the peers keep none.
+
+    def call(state: Any, number: int, stream: Any) -> Any:
+        if per_call == 1:
+            return algorithm.apply(state, bench.cohorts[number], stream, "unaccounted")[0]
+        return algorithm.apply_rounds(state, bench.cohorts[number : number + per_call], stream, "unaccounted")[0]
+
     began = time.perf_counter()
-    if rounds_per_call == 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnaccountedWarning)
-            algorithm.apply(state, cohorts[0], randomness.fold_in(root, "warm"), "unaccounted")
-        first = time.perf_counter() - began
-        for number in range(1, rounds + 1):
-            began, used = time.perf_counter(), time.process_time()
-            state, _ = algorithm.apply(state, cohorts[number], root, "unaccounted")
-            jax.block_until_ready(state)
-            seconds.append(time.perf_counter() - began)
-            processor.append(time.process_time() - used)
-    else:
-        assert algorithm.apply_rounds is not None
-        per_call = min(rounds_per_call, rounds)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnaccountedWarning)
-            algorithm.apply_rounds(state, cohorts[1 : per_call + 1], randomness.fold_in(root, "warm"), "unaccounted")
-        first = time.perf_counter() - began
-        for start in range(1, rounds - per_call + 2, per_call):
-            began, used = time.perf_counter(), time.process_time()
-            rows = cohorts[start : start + per_call]
-            state, _ = algorithm.apply_rounds(state, rows, root, "unaccounted")
-            jax.block_until_ready(state)
-            seconds.append((time.perf_counter() - began) / per_call)
-            processor.append((time.process_time() - used) / per_call)
-    logits = np.asarray(jax.jit(model.apply)(algorithm.parameters(state), jnp.asarray(x_test)))
-    decided = logits.argmax(axis=-1) if logits.ndim == 2 else (logits > 0)
-    epsilon = None
-    if privacy:
-        orders = np.asarray(accounting.DEFAULT_ORDERS)
-        epsilon = float(accounting.epsilon(orders, rounds * algorithm.rdp(orders), DELTA))
-    median = float(np.median(seconds))
-    return {
-        "workload": workload,
-        "privacy": "on" if privacy else "off",
-        "encryption": encryption,
-        "median_ms": median * 1e3,
-        "min_ms": min(seconds) * 1e3,
-        "p90_ms": float(np.quantile(seconds, 0.9)) * 1e3,
-        "cpu_ms": float(np.median(processor)) * 1e3,
-        "compile_s": first - median * (1 if rounds_per_call == 1 else min(rounds_per_call, rounds)),
-        "accuracy": float(np.mean(decided == y_test)),
-        "peak_bytes": _peak_bytes(),
-        "clients_per_s": config.cohort / median,
-        "device": f"{jax.devices()[0].platform}:{jax.devices()[0].device_kind}",
-        "devices": devices,
-        "rounds": rounds,
-        "rounds_per_call": rounds_per_call,
-        "transforms": transforms,
-        "chunk": chunk,
-        "epsilon": epsilon,
-        "bytes_up_per_client": None if aggregator is None else aggregator.message_bytes(size),
-        "date": datetime.date.today().isoformat(),
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnaccountedWarning)
+        call(state, 0 if per_call == 1 else 1, randomness.fold_in(root, "warm"))
+    first = time.perf_counter() - began
+    for number in range(1, rounds - per_call + 2, per_call):
+        began, used = time.perf_counter(), time.process_time()
+        state = call(state, number, root)
+        jax.block_until_ready(state)
+        seconds.append((time.perf_counter() - began) / per_call)
+        processor.append((time.process_time() - used) / per_call)
+    return state, _Timing(first, seconds, processor)
 
 
 def _peak_bytes() -> int:

@@ -1,6 +1,6 @@
 """How message and mask polynomials are laid out and transformed on a device: the inner part of every encryption.
 
-A CPU and a GPU want different memory layouts and different amounts of fusion. A `Plan` says which; the bits do not depend on it.
+A CPU and a GPU want different memory layouts and different amounts of fusion. A `DeviceLayout` says which; the bits do not depend on it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from fedjax_poisson.ckks import modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.ckks.parameters import CkksParameters
 
-__all__ = ["ACCELERATOR_PLAN", "CPU_PLAN", "CPU_SEEDED_PLAN", "Plan", "transformed"]
+__all__ = ["ACCELERATOR_PLAN", "CPU_PLAN", "CPU_SEEDED_PLAN", "DeviceLayout", "transformed"]
 
 
-class Plan(NamedTuple):
+class DeviceLayout(NamedTuple):
     """How the encryption is laid out on a device. Speed only: every plan gives the same bits.
 
     Attributes:
@@ -37,13 +37,13 @@ class Plan(NamedTuple):
 
 
 # Measured: three polynomials are transformed fastest together and without the loops, one alone (seeded encryption) with them.
-CPU_PLAN = Plan(join=True, row_block=16)
-CPU_SEEDED_PLAN = Plan(limb_loops=True, row_block=16)
-ACCELERATOR_PLAN = Plan(radix=4, join=True)
+CPU_PLAN = DeviceLayout(join=True, row_block=16)
+CPU_SEEDED_PLAN = DeviceLayout(limb_loops=True, row_block=16)
+ACCELERATOR_PLAN = DeviceLayout(radix=4, join=True)
 
 
 def transformed(
-    params: CkksParameters, plan: Plan | None, words: jax.Array, small: jax.Array, *, carrier: int
+    params: CkksParameters, plan: DeviceLayout | None, words: jax.Array, small: jax.Array, *, carrier: int
 ) -> tuple[jax.Array, ...]:
     """The NTT forms of small polynomials, one of which carries the message.
 
@@ -67,7 +67,7 @@ def transformed(
 
 
 def _by_blocks(
-    params: CkksParameters, carrier: int, plan: Plan, words: jax.Array, small: jax.Array
+    params: CkksParameters, carrier: int, plan: DeviceLayout, words: jax.Array, small: jax.Array
 ) -> tuple[jax.Array, ...]:
     rows = words.shape[-1]
     blocks = -(-rows // (plan.row_block or rows))
@@ -84,7 +84,7 @@ def _by_blocks(
 
 
 def _block(
-    params: CkksParameters, carrier: int, plan: Plan, words: jax.Array, small: jax.Array
+    params: CkksParameters, carrier: int, plan: DeviceLayout, words: jax.Array, small: jax.Array
 ) -> tuple[jax.Array, ...]:
     """One block: words [W, N, B], small [S, N, B] to S arrays [B, L, N]."""
     limbs = (ntt.tables(params.degree, params.moduli), packing.word_combination(params))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
-from fedjax_poisson.ckks.device_layout import Plan
+from fedjax_poisson.ckks.device_layout import DeviceLayout
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.rlwe_samplers import Stream, fold_in
 
@@ -122,7 +122,12 @@ def _expand_seed(params: CkksParameters, seed: jax.Array, rows: int) -> jax.Arra
 
 @functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
 def encrypt(
-    params: CkksParameters, key: PublicKey | SecretKey, counts: jax.Array, stream: Stream, *, plan: Plan | None = None
+    params: CkksParameters,
+    key: PublicKey | SecretKey,
+    counts: jax.Array,
+    stream: Stream,
+    *,
+    plan: DeviceLayout | None = None,
 ) -> Ciphertext:
     """Encrypt one vector of signed counts.
 
@@ -173,7 +178,7 @@ def encrypt_with_masks(
     masks: jax.Array,
     *,
     senders: jax.Array,
-    plan: Plan | None = None,
+    plan: DeviceLayout | None = None,
 ) -> Ciphertext:
     """Public-key encryption with given masks.
 
@@ -201,7 +206,7 @@ def encrypt_with_masks(
 
 
 def _encrypt_seeded(
-    params: CkksParameters, key: SecretKey, counts: jax.Array, stream: Stream, plan: Plan | None
+    params: CkksParameters, key: SecretKey, counts: jax.Array, stream: Stream, plan: DeviceLayout | None
 ) -> Ciphertext:
     c = modular.constants(params.moduli)
     rows = params.rows(counts.shape[0])
@@ -215,7 +220,7 @@ def _encrypt_seeded(
 
 @functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
 def encrypt_sum(
-    params: CkksParameters, key: PublicKey, counts: jax.Array, streams: Stream, *, plan: Plan | None = None
+    params: CkksParameters, key: PublicKey, counts: jax.Array, streams: Stream, *, plan: DeviceLayout | None = None
 ) -> Ciphertext:
     """The sum of the ciphertexts of K simulated senders, bit for bit, for one transform instead of K.
 

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from fedjax_poisson.data.tables.remedies import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitRules:
+    """How records become sites and sides of the split.
+
+    Attributes:
+        sites_per_patient: The most sites that a patient may have records at.
+        min_site_records: Sites with fewer records are merged into "other".
+        test_fraction: Fraction of each site's patients held out.
+        split_seed: Seed of that split.
+    """
+
+    sites_per_patient: int = 1
+    min_site_records: int = 20
+    test_fraction: float = 0.2
+    split_seed: int = 0
 
 
 def split_by_group(

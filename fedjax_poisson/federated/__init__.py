@@ -12,10 +12,11 @@ from fedjax_poisson.federated.client import (
     mean_loss,
     scaffold,
 )
-from fedjax_poisson.federated.cohort import Layout
+from fedjax_poisson.federated.cohort import Chunking
 from fedjax_poisson.federated.device_records import population_of, records_of
 from fedjax_poisson.federated.evaluator import evaluator
-from fedjax_poisson.federated.fedavg import FedState, RoundInfo, fedavg
+from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
+from fedjax_poisson.federated.federation import FedState
 from fedjax_poisson.federated.fit import Fitted, Round, fit
 from fedjax_poisson.federated.population import (
     Cohort,
@@ -34,13 +35,13 @@ from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_proces
 __all__ = [
     "Algorithm",
     "Budgeted",
+    "Chunking",
     "Client",
     "Cohort",
     "Examples",
     "FedState",
     "Fitted",
     "Info",
-    "Layout",
     "Population",
     "Predictions",
     "Records",

@@ -21,18 +21,19 @@ import optax
 from jax import Array
 
 from fedjax_poisson import accounting
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
-from fedjax_poisson.federated.charging import Paying, check_paying, make_account
+from fedjax_poisson.federated.charging import Paying, check_paying, make_round_account, payment
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_honest
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest
 from fedjax_poisson.models import Model
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import Stream
 
 
 class Info(NamedTuple):
@@ -59,6 +60,7 @@ class Algorithm(NamedTuple):
       rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
       ledger: what rounds without a gate are charged to (`charging`); None without privacy.
       apply_rounds: several rounds in one compiled program (`fedavg`); None where an algorithm has none.
+      price: what one round costs, for a ledger of the caller's (`Ledger.gate`); None without privacy.
 
     **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream means other noise in
     every round, and the same (stream, round) the same noise. Two different releases under one (stream, round), such as the same state applied to two
@@ -76,6 +78,7 @@ class Algorithm(NamedTuple):
     rdp: Callable[[np.ndarray], np.ndarray]
     ledger: accounting.Ledger | None
     apply_rounds: Callable[..., tuple[Any, Any]] | None = None
+    price: accounting.Price | None = None
 
 
 def fedsgd(
@@ -126,95 +129,98 @@ def fedsgd(
       TypeError: the model is no `Model`.
     """
     checks.check_model(model)
+    participation = _everybody(senders, honest_senders, sampling_rate, adjacency)
+    _check_unit(unit, largest_unit)
+    shape = (features,) if isinstance(features, int) else tuple(features)
+    checks.check_loss(model, shape)
+    size = dimension_of(model, shape)
+    checks.check_aggregator(aggregator, mechanism, size, senders, senders)
+    account = make_round_account(
+        mechanism=mechanism,
+        participation=participation,
+        dimension=size,
+        unit=unit,
+        ledger=ledger,
+        delta=delta,
+        overflow=records_lib.OVERFLOW if sampling_rate < 1 else 0.0,
+    )
+    at_once = records_lib.chunk_for(size, math.prod(shape)) if chunk is None else chunk
+    opened, rate = openings(), sampling_rate
+
+    def init(key: Array) -> State:
+        return init_state(model.init(key, jnp.zeros((1, *shape), jnp.float32)), server_optimizer)
+
+    @functools.partial(jax.jit, static_argnames="slots")
+    def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
+        sampling = records_lib.Sampling(units, rate, slots, at_once)
+        return records_lib.sampled_gradients(model.loss, params, mechanism, cohort, sampling, stream)
+
+    @jax.jit
+    def finish(state: State, total: Array) -> tuple[State, Array]:
+        gradient = total / jnp.float32(rate * records)
+        return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
+
+    def apply(state: State, cohort: Records, stream: Stream, gate: Paying = None) -> tuple[State, Info]:
+        checks.check_stream(stream)
+        check_paying(gate)
+        _check_cohort(cohort, senders, shape)
+        checks.check_labels(model, cohort.labels, cohort.mask)
+        number = int(state.round)
+        of_round = round_stream(stream, number)
+        # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
+        units = records_lib.units_of(np.asarray(cohort.unit), unit)
+        slots = records_lib.record_slots(units, rate)
+        # Waited for, so that the seconds of the embedding are its own.
+        grids = jax.block_until_ready(contributions(state.params, cohort, units, of_round, slots=slots))
+        pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders)
+        estimate, sum_info = private_sum(mechanism, aggregator, grids, of_round, gate=pay)
+        state, norm = finish(state, estimate)
+        return state, Info(sum_info, float(norm), account.epsilon(gate))
+
+    return Algorithm(
+        init,
+        apply,
+        lambda state: final_parameters(state, average_from),
+        account.rdp,
+        account.ledger,
+        price=account.price,
+    )
+
+
+def _everybody(
+    senders: int, honest_senders: int | None, sampling_rate: float, adjacency: Adjacency
+) -> accounting.Participation:
+    """Every site sends in every round; one may collude where nothing else is said."""
     honest = senders - 1 if honest_senders is None else honest_senders
     check_honest(honest, senders)
     check_sampling(sampling_rate, adjacency)
+    return accounting.Participation(
+        senders=senders,
+        minimum_senders=senders,
+        honest_senders=honest,
+        sampling_rate=sampling_rate,
+        adjacency=adjacency,
+    )
+
+
+def _check_unit(unit: str, largest_unit: int) -> None:
     if unit == "record" and largest_unit != 1:
         raise ValueError(
             f"unit='record' but a unit has {largest_unit} records; use unit='patient' for grouped records."
         )
     if unit not in ("record", "patient"):
         raise ValueError(f"unit={unit!r}: fedsgd protects a 'record' or a 'patient'; for whole clients use fedavg.")
-    shape = (features,) if isinstance(features, int) else tuple(features)
-    checks.check_loss(model, shape)
-    size = dimension_of(model, shape)
-    checks.check_aggregator(aggregator, mechanism, size, senders, senders)
-    at_once = records_lib.chunk_for(size, math.prod(shape)) if chunk is None else chunk
 
-    def init(key: Array) -> State:
-        params = model.init(key, jnp.zeros((1, *shape), jnp.float32))
-        return init_state(params, server_optimizer)
 
-    @functools.partial(jax.jit, static_argnames="slots")
-    def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
-        contribution = records_lib.gradient_contribution(model.loss, params)
-        sites, room = cohort.features.shape[:2]
-
-        def coins(index: Array) -> Array:
-            return records_lib.sample_units(fold_in(stream, index, "sample"), room, sampling_rate)
-
-        sampled = jax.vmap(coins)(jnp.arange(sites, dtype=jnp.uint32))
-        return records_lib.sampled_sums(
-            contribution, mechanism, cohort.features, cohort.labels, units, sampled, slots=slots, chunk=at_once
+def _check_cohort(cohort: Records, senders: int, shape: tuple[int, ...]) -> None:
+    if cohort.features.shape[0] != senders:
+        raise ValueError(
+            f"{cohort.features.shape[0]} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
         )
-
-    @jax.jit
-    def finish(state: State, total: Array) -> tuple[State, Array]:
-        gradient = total / jnp.float32(sampling_rate * records)
-        return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
-
-    def rdp(orders: np.ndarray) -> np.ndarray:
-        curve = mechanism.rdp(orders, honest, size, adjacency)
-        return curve if sampling_rate == 1 else accounting.subsampled_rdp(orders, curve, sampling_rate)
-
-    account = make_account(
-        mechanism=mechanism,
-        rdp=rdp,
-        ledger=ledger,
-        delta=delta,
-        unit=unit,
-        adjacency=adjacency,
-        sampling_rate=sampling_rate,
-        honest_senders=honest,
-        dimension=size,
-        overflow=records_lib.OVERFLOW if sampling_rate < 1 else 0.0,
-    )
-    opened = openings()
-
-    def apply(state: State, cohort: Records, stream: Stream, gate: Paying = None) -> tuple[State, Info]:
-        checks.check_stream(stream)
-        check_paying(gate)
-        if cohort.features.shape[0] != senders:
-            raise ValueError(
-                f"{cohort.features.shape[0]} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
-            )
-        if cohort.features.shape[2:] != shape:
-            raise ValueError(
-                f"A record of the cohort has shape {cohort.features.shape[2:]}; the algorithm was made for {shape}."
-            )
-        checks.check_labels(model, cohort.labels, cohort.mask)
-        number = int(state.round)
-        own = round_stream(stream, number)
-        # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
-        units = records_lib.units_of(np.asarray(cohort.unit), unit)
-        slots = records_lib.record_slots(units, sampling_rate)
-        # Waited for, so that the seconds of the embedding are its own.
-        grids = jax.block_until_ready(contributions(state.params, cohort, units, own, slots=slots))
-        mark = fingerprint(grids)
-
-        def pay() -> None:
-            opened.check(stream, number, mark)
-            account.charge(gate, number + 1, senders)
-            opened.remember(stream, number, mark)
-
-        estimate, sum_info = private_sum(mechanism, aggregator, grids, own, gate=pay)
-        state, norm = finish(state, estimate)
-        return state, Info(sum_info, float(norm), account.epsilon(gate))
-
-    def parameters(state: State) -> Any:
-        return final_parameters(state, average_from)
-
-    return Algorithm(init, apply, parameters, rdp, account.ledger)
+    if cohort.features.shape[2:] != shape:
+        raise ValueError(
+            f"A record of the cohort has shape {cohort.features.shape[2:]}; the algorithm was made for {shape}."
+        )
 
 
 def check_sampling(sampling_rate: float, adjacency: str) -> None:

@@ -81,6 +81,13 @@ def calibrate(
             f"unit={unit!r} and largest_site={largest_site}: give largest_site, a public bound on the units of one site, for records and patients, "
             "and leave it out for clients."
         )
+    participation = accounting.Participation(
+        senders=senders,
+        minimum_senders=senders,
+        honest_senders=honest,
+        sampling_rate=sampling_rate,
+        adjacency=adjacency,
+    )
     # A site's expected sum of sampled contributions, all of one sign, is the clamp: as `run` sets it.
     total = coordinate if largest_site is None else coordinate * max(1.0, largest_site * sampling_rate)
     overflow = OVERFLOW if sampling_rate < 1 and unit != "client" else 0.0
@@ -90,7 +97,13 @@ def calibrate(
         distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
         reserve = accounting.plan_reserve(epsilon, delta, rounds * distance)
         terms = Terms(
-            epsilon, delta - reserve, senders, honest, largest_site or 1, 1, modulation, adjacency, np.asarray(orders)
+            epsilon=epsilon,
+            delta=delta - reserve,
+            participation=participation,
+            largest_site=largest_site or 1,
+            sites_per_unit=1,
+            modulation=modulation,
+            orders=np.asarray(orders),
         )
 
         def dark(modulation: float, terms: Terms = terms) -> float:

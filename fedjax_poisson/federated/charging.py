@@ -14,11 +14,14 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jax import Array
 
 from fedjax_poisson import accounting
-from fedjax_poisson.accounting import Ledger
+from fedjax_poisson.accounting import Ledger, Participation
 from fedjax_poisson.federated.private_sum import Gate
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
+from fedjax_poisson.federated.reuse import Openings
+from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.randomness import Stream
 
 DELTA = 1e-5
 """Delta of the ledger that an algorithm makes for itself."""
@@ -31,57 +34,71 @@ class UnaccountedWarning(UserWarning):
     """A release was opened that no ledger knows of."""
 
 
-class Account(NamedTuple):
+class RoundAccount(NamedTuple):
     """How one algorithm's rounds are paid for.
 
     Attributes:
       ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
       charge: `(paying, number, senders)`: pay for round `number` (1, 2, ...) with so many senders in the sum; raises what the ledger or the gate raises.
       epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite where something went unaccounted, None where a caller's gate pays.
+      rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included; infinite without a mechanism.
+      price: of one round with all senders present, for any ledger; None without a mechanism.
     """
 
     ledger: Ledger | None
     charge: Callable[[Paying, int, int], None]
     epsilon: Callable[[Paying], float | None]
+    rdp: Callable[[np.ndarray], np.ndarray]
+    price: accounting.Price | None
 
 
-def make_account(
+def make_round_account(
     *,
     mechanism: Mechanism | None,
-    rdp: Callable[[np.ndarray], np.ndarray],
+    participation: Participation,
+    dimension: int,
+    unit: str,
     ledger: Ledger | None,
     delta: float | None,
-    unit: str,
-    adjacency: Adjacency,
-    sampling_rate: float,
-    honest_senders: int,
-    dimension: int,
     overflow: float = 0.0,
-) -> Account:
+) -> RoundAccount:
     """The account of an algorithm.
 
     Args:
       mechanism: what a round releases through; None for no privacy.
-      rdp: `(orders) -> float64[orders]`, the curve of one round.
-      ledger: the caller's; None makes one in memory, a meter without a budget.
-      delta: of the ledger that is made; None for 1e-5.
-      unit: who is protected.
-      adjacency: of the curve.
-      sampling_rate: decides the orders of the ledger that is made.
-      honest_senders: senders whose noise the curve counts.
+      participation: of a round.
       dimension: coordinates of a round's sum; with the mechanism's draws and `overflow` it bounds the total variation between a round's law and the
         curve's (`accounting.release_distance`). The ledger that is made reads it into its epsilon; a caller's ledger is charged with it where it has a
         reserve for it, else it comes on top of the stated delta.
+      unit: who is protected.
+      ledger: the caller's; None makes one in memory, a meter without a budget.
+      delta: of the ledger that is made; None for 1e-5.
       overflow: probability that a round's secret sample does not fit its slots.
 
     Raises:
       ValueError: the ledger is for another unit or adjacency, the round's curve has no value at its order, or ledger and delta contradict each other.
     """
+    adjacency, rate = participation.adjacency, participation.sampling_rate
+
+    def rdp(orders: np.ndarray) -> np.ndarray:
+        if mechanism is None:
+            return np.full(len(orders), np.inf)
+        full = mechanism.rdp(orders, participation.honest_senders, dimension, adjacency)
+        return full if rate == 1 else accounting.subsampled_rdp(orders, full, rate)
+
+    def price_with(senders: int) -> accounting.Price:
+        assert mechanism is not None
+        distance = accounting.release_distance(
+            senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(mechanism)
+        )
+        name, parameters = mechanism.facts.name, dict(mechanism.facts.parameters)
+        return accounting.Price(name, parameters, rdp, participation.honest_senders, senders, distance)
+
     made = ledger is None
     if ledger is not None:
         _check_ledger(ledger, mechanism, rdp, unit, adjacency, delta)
     elif mechanism is not None:
-        orders = accounting.integer_orders(256) if sampling_rate < 1 else accounting.DEFAULT_ORDERS
+        orders = accounting.integer_orders(256) if rate < 1 else accounting.DEFAULT_ORDERS
         ledger = accounting.memory_ledger(
             delta=DELTA if delta is None else delta, unit=unit, adjacency=adjacency, orders=orders
         )
@@ -107,18 +124,16 @@ def make_account(
             assert ledger is not None
             if made and not np.isfinite(curve()).any():
                 raise ValueError(no_guarantee(mechanism))
-            distance = accounting.release_distance(
-                senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(mechanism)
-            )
+            paid = price_with(senders)
             ledger.spend(
                 "train",
                 f"train {number}",
-                mechanism.facts.name,
-                dict(mechanism.facts.parameters),
+                paid.mechanism,
+                paid.parameters,
                 curve(),
-                honest_senders,
+                paid.honest_senders,
                 senders,
-                distance=distance if made or ledger.reserve > 0 else 0.0,
+                distance=paid.distance if made or ledger.reserve > 0 else 0.0,
             )
 
     def epsilon(paying: Paying) -> float | None:
@@ -126,7 +141,39 @@ def make_account(
             return math.inf
         return None if callable(paying) else ledger.epsilon()
 
-    return Account(ledger if mechanism is not None else None, charge, epsilon)
+    price = None if mechanism is None else price_with(participation.senders)
+    return RoundAccount(ledger if mechanism is not None else None, charge, epsilon, rdp, price)
+
+
+def payment(
+    account: RoundAccount,
+    opened: Openings,
+    stream: Stream,
+    number: int,
+    mark: Array | None,
+    paying: Paying,
+    senders: int,
+) -> Gate:
+    """The gate of one round: what it asks is whether this noise opened another sum before, and then for the money.
+
+    Args:
+      account: pays.
+      opened: what this algorithm has opened so far.
+      stream: the caller's, the round not folded in.
+      number: rounds done before this one.
+      mark: fingerprint of what would be opened (`reuse`); None where there is no noise to use twice.
+      paying: how the caller pays.
+      senders: in the sum.
+    """
+
+    def pay() -> None:
+        if mark is not None:
+            opened.check(stream, number, mark)
+        account.charge(paying, number + 1, senders)
+        if mark is not None:
+            opened.remember(stream, number, mark)
+
+    return pay
 
 
 def _draw_distance(mechanism: Mechanism) -> float:

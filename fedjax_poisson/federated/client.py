@@ -1,10 +1,10 @@
 """What one client does in a round: a few optimiser steps on its own records, as three pure functions that a researcher replaces.
 
-    state = begin(params, shared, own)        # from the global parameters
+    state = begin(params, shared, client_state)        # from the global parameters
     state = step(state, batch)                # once for each batch
-    update, own = finish(params, shared, own, state)   # what goes to the mechanism, and what the client keeps for its next round
+    update, client_state = finish(params, shared, client_state, state)   # what goes to the mechanism, and what the client keeps for its next round
 
-`shared` is broadcast by the server (SCAFFOLD's control variate; `()` where there is none) and is a function of past releases only. `own` stays at
+`shared` is broadcast by the server (SCAFFOLD's control variate; `()` where there is none) and is a function of past releases only. `client_state` stays at
 the client and never leaves it. A function from a `Model` to such a record is what `fedavg` takes: `local_sgd(...)`, `local_optimizer(...)` and
 `scaffold(...)` make one, and so does any function of yours.
 
@@ -92,12 +92,12 @@ class Client(NamedTuple):
     """One client's work.
 
     Attributes:
-      begin: `(params, shared, own) -> state`.
+      begin: `(params, shared, client_state) -> state`.
       step: `(state, batch: Examples) -> state`; a batch may hold padding (`mask`), never padding alone.
-      finish: `(params, shared, own, state) -> (update, own)`; the update is a tree like params, the new minus the old parameters.
+      finish: `(params, shared, client_state, state) -> (update, client_state)`; the update is a tree like params, the new minus the old parameters.
       schedule: how the records are cut into batches.
       shared: what the server broadcasts; None for nothing.
-      init_own: `(params) -> own`, a client's first own state; None for nothing.
+      init_client_state: `(params) -> client_state`, what a client keeps before its first round; None for nothing.
     """
 
     begin: Callable[[Params, Tree, Tree], Tree]
@@ -105,7 +105,7 @@ class Client(NamedTuple):
     finish: Callable[[Params, Tree, Tree, Tree], tuple[Params, Tree]]
     schedule: Schedule
     shared: Shared | None = None
-    init_own: Callable[[Params], Tree] | None = None
+    init_client_state: Callable[[Params], Tree] | None = None
 
 
 ClientOf = Callable[[Model], Client]
@@ -164,8 +164,8 @@ def local_optimizer(
     schedule = Schedule(batch_size=batch_size, epochs=epochs, shuffle=shuffle, unrolled=unrolled)
 
     def of(model: Model) -> Client:
-        def begin(params: Params, shared: Tree, own: Tree) -> Tree:
-            del shared, own
+        def begin(params: Params, shared: Tree, client_state: Tree) -> Tree:
+            del shared, client_state
             return params, optimizer.init(params), params if proximal else ()
 
         def step(state: Tree, batch: Examples) -> Tree:
@@ -176,9 +176,9 @@ def local_optimizer(
             moves, inner = optimizer.update(gradient, inner, params)
             return optax.apply_updates(params, moves), inner, start
 
-        def finish(params: Params, shared: Tree, own: Tree, state: Tree) -> tuple[Params, Tree]:
+        def finish(params: Params, shared: Tree, client_state: Tree, state: Tree) -> tuple[Params, Tree]:
             del shared
-            return jax.tree.map(jnp.subtract, state[0], params), own
+            return jax.tree.map(jnp.subtract, state[0], params), client_state
 
         return Client(begin, step, finish, schedule)
 
@@ -250,18 +250,18 @@ def scaffold(
         return jax.tree.map(jnp.zeros_like, params)
 
     def of(model: Model) -> Client:
-        def begin(params: Params, shared: Tree, own: Tree) -> Tree:
-            return params, jax.tree.map(jnp.subtract, shared[0], own)
+        def begin(params: Params, shared: Tree, client_state: Tree) -> Tree:
+            return params, jax.tree.map(jnp.subtract, shared[0], client_state)
 
         def step(state: Tree, batch: Examples) -> Tree:
             params, correction = state
             gradient = jax.grad(lambda p: mean_loss(model, p, batch))(params)
             return jax.tree.map(lambda p, g, c: p - h * (g + c), params, gradient, correction), correction
 
-        def finish(params: Params, shared: Tree, own: Tree, state: Tree) -> tuple[Params, Tree]:
+        def finish(params: Params, shared: Tree, client_state: Tree, state: Tree) -> tuple[Params, Tree]:
             c, steps = shared
             update = jax.tree.map(jnp.subtract, state[0], params)
-            return update, jax.tree.map(lambda o, s, u: o - s - u / (steps * h), own, c, update)
+            return update, jax.tree.map(lambda o, s, u: o - s - u / (steps * h), client_state, c, update)
 
         def advance(shared: Tree, mean_update: Params, share: Array) -> Tree:
             c, steps = shared
@@ -274,15 +274,15 @@ def scaffold(
 
 
 def run_client(
-    client: Client, params: Params, shared: Tree, own: Tree, examples: Examples, stream: Stream
+    client: Client, params: Params, shared: Tree, client_state: Tree, examples: Examples, stream: Stream
 ) -> tuple[Array, Tree]:
     """`run_steps` with the update as one flat float32 `[D]`, in tree order."""
-    update, own = run_steps(client, params, shared, own, examples, stream)
-    return trees.flatten(update), own
+    update, client_state = run_steps(client, params, shared, client_state, examples, stream)
+    return trees.flatten(update), client_state
 
 
 def run_steps(
-    client: Client, params: Params, shared: Tree, own: Tree, examples: Examples, stream: Stream
+    client: Client, params: Params, shared: Tree, client_state: Tree, examples: Examples, stream: Stream
 ) -> tuple[Params, Tree]:
     """All the steps of one client.
 
@@ -290,14 +290,14 @@ def run_steps(
       client: its work.
       params: global parameters.
       shared: broadcast state.
-      own: the client's own state.
+      client_state: what this client kept from its last round.
       examples: its records `[n, ...]`, padded to a length that is the same for all clients.
       stream: draws the order of the records where the schedule shuffles, and nothing else.
 
     Returns:
-      The update, a tree like params, and the client's new own state.
+      The update, a tree like params, and what the client keeps for its next.
     """
-    state = client.begin(params, shared, own)
+    state = client.begin(params, shared, client_state)
     batches = _batches(client.schedule, examples, stream)
     count = batches.x.shape[0]
 
@@ -314,7 +314,7 @@ def run_steps(
     if written < count:
         rest = jax.tree.map(lambda leaf: leaf[written:], batches)
         state = jax.lax.scan(lambda s, batch: (step(s, batch), None), state, rest)[0]
-    return client.finish(params, shared, own, state)
+    return client.finish(params, shared, client_state, state)
 
 
 def _batches(schedule: Schedule, examples: Examples, stream: Stream) -> Examples:

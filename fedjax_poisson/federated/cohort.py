@@ -48,7 +48,7 @@ _CPU_VALUES = 1 << 18  # coordinates of a chunk on a CPU
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
+class Chunking:
     """How the cohort is laid out in the program; speed and memory only.
 
     Attributes:
@@ -89,9 +89,10 @@ class CohortSum(NamedTuple):
 
     Attributes:
       start: `() -> carry`.
-      add: `(carry, params, shared, own, cohort, stream, key) -> (carry, own, report)`: one cohort or block; report is uint8 `[K]`, bits above.
+      add: `(carry, params, shared, client_state, cohort, stream, key) -> (carry, client_state, report)`: one cohort or block; report is uint8 `[K]`,
+        bits above.
       close: `(carry, key, stream) -> Total`; `key` is what senders encrypt under, None without encryption. Transforms of summed masks happen here.
-      counts: `(params, shared, own, cohort, stream) -> (int32 [K, D], own, report)`: for backends that encrypt on the host.
+      counts: `(params, shared, client_state, cohort, stream) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
       one_by_one: whether every client's ciphertext is made by itself.
     """
 
@@ -122,7 +123,7 @@ def cohort_sum(
     clients: int,
     params: CkksParameters | None = None,
     encryption_level: Encryption = "off",
-    layout: Layout | None = None,
+    chunking: Chunking | None = None,
     sampling_rate: float = 1.0,
     isolate: bool = True,
 ) -> CohortSum:
@@ -135,7 +136,7 @@ def cohort_sum(
       clients: K of a usual cohort or block, for the default chunk.
       params: ring parameters of the encryption.
       encryption_level: "every_client", "sum_only" or "off".
-      layout: chunk and transforms.
+      chunking: chunk and transforms.
       sampling_rate: q: each client takes part with this chance, secretly; one that does not sends the embedding of zero.
       isolate: look for updates that are not finite, client by client. Without a mechanism it may be left out: a sum that is finite had none.
 
@@ -148,128 +149,205 @@ def cohort_sum(
         raise ValueError(
             f"encryption={encryption_level!r} needs integers and a ring: use an integer mechanism and an aggregator, or encryption='off'."
         )
-    layout, dimension = layout or Layout(), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    chunk = layout.chunk or default_chunk(dimension, clients)
+    chunking, dimension = chunking or Chunking(), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     each = (
         params is not None
         and encryption_level == "every_client"
-        and (layout.transforms == "each" or params.mode == "seeded")
+        and (chunking.transforms == "each" or params.mode == "seeded")
     )
-    summed = encryption_level == "every_client" and not each
-    dtype = jnp.int32 if mechanism is not None and mechanism.facts.integer else jnp.float32
+    work = _Work(
+        client=client,
+        shapes=shapes,
+        mechanism=mechanism,
+        params=params,
+        level=encryption_level,
+        dimension=dimension,
+        chunk=chunking.chunk or default_chunk(dimension, clients),
+        each=each,
+        summed=encryption_level == "every_client" and not each,
+        integer=mechanism is not None and mechanism.facts.integer,
+        sampling_rate=sampling_rate,
+        isolate=isolate or mechanism is not None,  # a NaN must not reach the embedding
+    )
+    return CohortSum(
+        start=functools.partial(_start, work),
+        add=functools.partial(_add, work),
+        close=functools.partial(_close, work),
+        counts=functools.partial(_counts, work),
+        one_by_one=each,
+    )
+
+
+class _Work(NamedTuple):
+    """What the programs of a round are made for: the arguments of `cohort_sum`, and what follows from them.
+
+    Attributes:
+      client: one client's work.
+      shapes: the parameters' shapes.
+      mechanism: as in `cohort_sum`.
+      params: the ring.
+      level: of the encryption.
+      dimension: D.
+      chunk: clients vmapped at once.
+      each: every client's ciphertext is made by itself.
+      summed: ciphertexts are made of summed counts and summed masks.
+      integer: counts are sent, not floats.
+      sampling_rate: q.
+      isolate: look at each client's update.
+    """
+
+    client: Client
+    shapes: Tree
+    mechanism: Mechanism | None
+    params: CkksParameters | None
+    level: Encryption
+    dimension: int
+    chunk: int
+    each: bool
+    summed: bool
+    integer: bool
+    sampling_rate: float
+    isolate: bool
+
+
+class _Part(NamedTuple):
+    """Clients of one chunk, with a leading axis: their kept states, numbers, records, and who is there."""
+
+    client_state: Tree
+    ids: Array
+    examples: Examples
+    present: Array
+
+
+def _one_client(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+    """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
+    mechanism, present = work.mechanism, part.present
+    stream = fold_in(stream, part.ids)
+    tree, kept = run_steps(work.client, weights, shared, part.client_state, part.examples, stream)
+    update = tree if mechanism is None else trees.flatten(tree)
+    finite = jnp.bool_(True)
+    if work.isolate:
+        finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(update)])
+    some = jnp.bool_(True) if part.examples.mask is None else jnp.any(part.examples.mask)
+    sampled = jnp.bool_(True)
+    if work.sampling_rate < 1:
+        sampled = sample_units(fold_in(stream, "participation"), 1, work.sampling_rate)[0]
+    works = finite & some & sampled
     if mechanism is not None:
-        isolate = True  # a NaN must not reach the embedding
+        update = jnp.where(works, update, jnp.float32(0))
+    kept = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), kept, part.client_state)
+    sent = update if mechanism is None else mechanism.privatize(fold_in(stream, "embed"), update)
+    counted = present if mechanism is not None else present & works
+    sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
+    report = sum(
+        (jnp.where(bit, jnp.uint8(flag), jnp.uint8(0)) for bit, flag in
+         ((~finite & sampled, NOT_FINITE), (~some, EMPTY), (~sampled, NOT_SAMPLED), (~present, ABSENT))),
+        jnp.uint8(0),
+    )  # fmt: skip
+    return sent, kept, report, fold_in(stream, "encrypt")
 
-    def one_client(
-        weights: Tree, shared: Tree, own: Tree, number: Array, examples: Examples, present: Array, stream: Stream
-    ) -> Any:
-        stream = fold_in(stream, number)
-        tree, new_own = run_steps(client, weights, shared, own, examples, stream)
-        update = tree if mechanism is None else trees.flatten(tree)
-        finite = jnp.bool_(True)
-        if isolate:
-            finite = functools.reduce(
-                jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(update)]
-            )
-        some = jnp.bool_(True) if examples.mask is None else jnp.any(examples.mask)
-        sampled = jnp.bool_(True)
-        if sampling_rate < 1:
-            sampled = sample_units(fold_in(stream, "participation"), 1, sampling_rate)[0]
-        works = finite & some & sampled
-        if mechanism is not None:
-            update = jnp.where(works, update, jnp.float32(0))
-        new_own = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), new_own, own)
-        sent = update if mechanism is None else mechanism.privatize(fold_in(stream, "embed"), update)
-        counted = present if mechanism is not None else present & works
-        sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
-        report = sum(
-            (jnp.where(bit, jnp.uint8(flag), jnp.uint8(0)) for bit, flag in
-             ((~finite & sampled, NOT_FINITE), (~some, EMPTY), (~sampled, NOT_SAMPLED), (~present, ABSENT))),
-            jnp.uint8(0),
-        )  # fmt: skip
-        return sent, new_own, report, fold_in(stream, "encrypt")
 
-    def one_chunk(carry: Tree, weights: Tree, shared: Tree, part: Any, stream: Stream, key: Any) -> tuple[Tree, Any]:
-        own, ids, examples, present = part
-        sent, own, report, streams = jax.vmap(one_client, in_axes=(None, None, 0, 0, 0, 0, None))(
-            weights, shared, own, ids, examples, present, stream
+def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+    """`_one_client` for all clients of a part."""
+    one = functools.partial(_one_client, work)
+    return jax.vmap(one, in_axes=(None, None, 0, None))(weights, shared, part, stream)
+
+
+def _one_chunk(
+    work: _Work, carry: Tree, weights: Tree, shared: Tree, part: _Part, stream: Stream, key: Any
+) -> tuple[Tree, Any]:
+    """The running sums with one chunk of clients added; what the clients keep and their reports."""
+    sent, kept, report, streams = _clients(work, weights, shared, part, stream)
+    if work.mechanism is not None:
+        sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
+    carry = dict(carry)
+    if work.each:
+        carry["ciphertext"] = _add_each(work.params, key, carry["ciphertext"], sent, streams, part.present)
+    else:
+        carry["values"] = jax.tree.map(
+            lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=leaf.dtype), carry["values"], sent
         )
-        if mechanism is not None:
-            sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
-        carry = dict(carry)
-        if each:
-            carry["ciphertext"] = _add_each(params, key, carry["ciphertext"], sent, streams, present)
-        else:
-            carry["values"] = jax.tree.map(
-                lambda total, own: total + jnp.sum(own, axis=0, dtype=own.dtype), carry["values"], sent
-            )
-        if summed:
-            masks = jax.vmap(lambda s: encryption.draw_masks(params, dimension, s))(streams)
-            kept = jnp.where(present.reshape(-1, 1, 1, 1), masks, jnp.int32(0))
-            carry["masks"] = carry["masks"] + jnp.sum(kept, axis=0, dtype=jnp.int32)
-        carry["senders"] = carry["senders"] + jnp.sum(present.astype(jnp.uint32), dtype=jnp.uint32)
-        if dtype == jnp.int32:
-            carry["largest"] = jnp.maximum(carry["largest"], jnp.max(jnp.abs(sent)))
-        return carry, (own, report)
+    if work.summed:
+        masks = jax.vmap(lambda s: encryption.draw_masks(work.params, work.dimension, s))(streams)
+        here = jnp.where(part.present.reshape(-1, 1, 1, 1), masks, jnp.int32(0))
+        carry["masks"] = carry["masks"] + jnp.sum(here, axis=0, dtype=jnp.int32)
+    carry["senders"] = carry["senders"] + jnp.sum(part.present.astype(jnp.uint32), dtype=jnp.uint32)
+    if work.integer:
+        carry["largest"] = jnp.maximum(carry["largest"], jnp.max(jnp.abs(sent)))
+    return carry, (kept, report)
 
-    def start() -> Tree:
-        carry: dict[str, Any] = {"senders": jnp.uint32(0), "largest": jnp.int32(0)}
-        if each:
-            assert params is not None
-            carry["ciphertext"] = encryption.zero(params, dimension)
-        elif mechanism is None:
-            carry["values"] = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
-        else:
-            carry["values"] = jnp.zeros(dimension, dtype)
-        if summed:
-            assert params is not None
-            carry["masks"] = jnp.zeros((3, params.degree, params.rows(dimension)), jnp.int32)
-        return carry
 
-    def add(
-        carry: Tree, weights: Tree, shared: Tree, own: Tree, cohort: Cohort, stream: Stream, key: Any = None
-    ) -> tuple[Tree, Tree, Array]:
-        part = (own, cohort.ids, cohort.examples, cohort.present)
-        size = cohort.ids.shape[0]
-        parts = -(-size // chunk)
-        width = -(-size // parts)
+def _start(work: _Work) -> Tree:
+    """Empty running sums."""
+    carry: dict[str, Any] = {"senders": jnp.uint32(0), "largest": jnp.int32(0)}
+    if work.each:
+        assert work.params is not None
+        carry["ciphertext"] = encryption.zero(work.params, work.dimension)
+    elif work.mechanism is None:
+        carry["values"] = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), work.shapes)
+    else:
+        carry["values"] = jnp.zeros(work.dimension, jnp.int32 if work.integer else jnp.float32)
+    if work.summed:
+        assert work.params is not None
+        carry["masks"] = jnp.zeros((3, work.params.degree, work.params.rows(work.dimension)), jnp.int32)
+    return carry
 
-        def split(leaf: Array) -> Array:  # what is missing in the last chunk is absent: zeros, `present` False
-            padded = jnp.pad(leaf, [(0, parts * width - size)] + [(0, 0)] * (leaf.ndim - 1))
-            return padded.reshape(parts, width, *leaf.shape[1:])
 
-        if parts == 1:
-            carry, (own, report) = one_chunk(carry, weights, shared, part, stream, key)
-            return carry, own, report
-        carry, done = jax.lax.scan(
-            lambda c, xs: one_chunk(c, weights, shared, xs, stream, key), carry, jax.tree.map(split, part)
-        )
-        new_own, report = jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], done)
-        return carry, new_own, report
+def _add(
+    work: _Work,
+    carry: Tree,
+    weights: Tree,
+    shared: Tree,
+    client_state: Tree,
+    cohort: Cohort,
+    stream: Stream,
+    key: Any = None,
+) -> tuple[Tree, Tree, Array]:
+    """The running sums with a cohort added, chunk by chunk."""
+    part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
+    size = cohort.ids.shape[0]
+    parts = -(-size // work.chunk)
+    width = -(-size // parts)
 
-    def close(carry: Tree, key: PublicKey | SecretKey | None, stream: Stream) -> Total:
-        senders, largest = carry["senders"], carry["largest"]
-        if each:
-            return Total(None, carry["ciphertext"], senders, largest, fingerprint(carry["ciphertext"].data))
-        values = trees.flatten(carry["values"]) if mechanism is None else carry["values"]
-        if encryption_level == "off":
-            mark = None if mechanism is None else fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32))
-            return Total(values, None, senders, largest, mark)
-        assert params is not None and key is not None
-        if summed:
-            assert isinstance(key, PublicKey)
-            sealed = encryption.encrypt_with_masks(params, key, values, carry["masks"], senders=senders)
-        else:
-            sealed = encryption.encrypt(params, key, values, fold_in(stream, "sum"))._replace(senders=senders)
-        return Total(None, sealed, senders, largest, fingerprint(sealed.data))
+    def split(leaf: Array) -> Array:  # what is missing in the last chunk is absent: zeros, `present` False
+        padded = jnp.pad(leaf, [(0, parts * width - size)] + [(0, 0)] * (leaf.ndim - 1))
+        return padded.reshape(parts, width, *leaf.shape[1:])
 
-    def counts(weights: Tree, shared: Tree, own: Tree, cohort: Cohort, stream: Stream) -> tuple[Array, Tree, Array]:
-        sent, new_own, report, _ = jax.vmap(one_client, in_axes=(None, None, 0, 0, 0, 0, None))(
-            weights, shared, own, cohort.ids, cohort.examples, cohort.present, stream
-        )
-        return sent, new_own, report
+    if parts == 1:
+        carry, (kept, report) = _one_chunk(work, carry, weights, shared, part, stream, key)
+        return carry, kept, report
+    carry, done = jax.lax.scan(
+        lambda c, xs: _one_chunk(work, c, weights, shared, xs, stream, key), carry, jax.tree.map(split, part)
+    )
+    kept, report = jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], done)
+    return carry, kept, report
 
-    return CohortSum(start, add, close, counts, each)
+
+def _close(work: _Work, carry: Tree, key: PublicKey | SecretKey | None, stream: Stream) -> Total:
+    """The total of the running sums, encrypted where that is left to the end."""
+    senders, largest = carry["senders"], carry["largest"]
+    if work.each:
+        return Total(None, carry["ciphertext"], senders, largest, fingerprint(carry["ciphertext"].data))
+    values = trees.flatten(carry["values"]) if work.mechanism is None else carry["values"]
+    if work.level == "off":
+        mark = None if work.mechanism is None else fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32))
+        return Total(values, None, senders, largest, mark)
+    assert work.params is not None and key is not None
+    if work.summed:
+        assert isinstance(key, PublicKey)
+        sealed = encryption.encrypt_with_masks(work.params, key, values, carry["masks"], senders=senders)
+    else:
+        sealed = encryption.encrypt(work.params, key, values, fold_in(stream, "sum"))._replace(senders=senders)
+    return Total(None, sealed, senders, largest, fingerprint(sealed.data))
+
+
+def _counts(
+    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream
+) -> tuple[Array, Tree, Array]:
+    """Every client's counts by themselves."""
+    part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
+    sent, kept, report, _ = _clients(work, weights, shared, part, stream)
+    return sent, kept, report
 
 
 def _add_each(params: Any, key: Any, total: Ciphertext, sent: Array, streams: Stream, present: Array) -> Ciphertext:

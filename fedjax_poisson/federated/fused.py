@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
-from fedjax_poisson.federated.charging import Account, Paying, check_paying
+from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying
 from fedjax_poisson.federated.checks import check_stream
 from fedjax_poisson.federated.cohort import CohortSum, Encryption
 from fedjax_poisson.federated.population import Cohort, Population, check_ids
@@ -30,9 +30,9 @@ class RoundParts(NamedTuple):
 
     Attributes:
       programs: the sum over a cohort.
-      add_block: `(carry, state, own, cohort, stream, key) -> (carry, own, report)`.
+      add_block: `(carry, state, client_state, cohort, stream, key) -> (carry, client_state, report)`.
       mean_update: `(total, present) -> float32 [D]`.
-      step: `(state, own, update, present) -> (state, norm)`.
+      step: `(state, client_state, update, present) -> (state, norm)`.
       key: what senders encrypt under, or None.
       size: D.
     """
@@ -65,7 +65,7 @@ def fused_rounds(
     aggregator: Aggregator | None,
     level: Encryption,
     senders: int,
-    account: Account,
+    account: RoundAccount,
     opened: Openings,
 ) -> Callable[..., tuple[Any, FusedInfo]]:
     """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`."""
@@ -78,10 +78,11 @@ def fused_rounds(
     ) -> tuple[Any, Any]:
         def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
             rows, here = xs
-            own_stream = round_stream(stream, state.server.round)
+            of_round = round_stream(stream, state.server.round)
             cohort = Cohort(rows, jax.tree.map(lambda leaf: leaf[rows], examples), here)
-            carry, own, _ = parts.add_block(parts.programs.start(), state, state.own, cohort, own_stream, key)
-            total = parts.programs.close(carry, key, own_stream)
+            start = parts.programs.start()
+            carry, client_state, _ = parts.add_block(start, state, state.client_state, cohort, of_round, key)
+            total = parts.programs.close(carry, key, of_round)
             if total.ciphertext is None:
                 assert total.values is not None
                 values, exact = total.values, jnp.bool_(True)
@@ -90,7 +91,7 @@ def fused_rounds(
                 values, exact = opener(total.ciphertext, parts.size)
             most = jnp.int32(0) if level == "off" else jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
             mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
-            state, norm = parts.step(state, own, parts.mean_update(values, total.senders), total.senders)
+            state, norm = parts.step(state, client_state, parts.mean_update(values, total.senders), total.senders)
             return state, (norm, exact, most, mark)
 
         return jax.lax.scan(one, state, (ids, present))

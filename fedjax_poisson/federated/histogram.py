@@ -16,9 +16,8 @@ from jax import Array
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
 from fedjax_poisson.mechanisms.types import Mechanism
-from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import GRID_BITS, Stream
 
 _CHUNK = 4096  # units clipped at once
 

@@ -24,7 +24,7 @@ from scipy import special
 
 from fedjax_poisson import trees
 from fedjax_poisson.mechanisms.types import Mechanism
-from fedjax_poisson.randomness import Stream, bits
+from fedjax_poisson.randomness import Stream, bits, fold_in
 
 OVERFLOW = 2.0**-64
 """Largest probability that a round's sample does not fit its slots."""
@@ -178,11 +178,7 @@ def sampled_sums(
       int32 `[S, D]` on the mechanism's grid, not yet clamped to its total bound (`mechanism.embed` does that).
     """
     sites, room = x.shape[:2]
-    if not _fits_int32(mechanism, min(slots, room)):
-        raise ValueError(
-            f"{min(slots, room)} records of one site could overflow the int32 sum of contributions; raise total_bound so that "
-            "records * coordinate_bound / total_bound < 2048."
-        )
+    _check_fits_int32(mechanism, min(slots, room))
     x, y = x.reshape(sites * room, *x.shape[2:]), y.reshape(sites * room)
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
@@ -201,8 +197,8 @@ def sampled_sums(
         kept = jnp.where((unit < count)[:, None], clipped, jnp.int32(0))
         return total.at[home[jnp.minimum(unit, count - 1)]].add(kept)
 
-    def add_records(total: Array, own: Array) -> tuple[Array, None]:
-        return add_clipped(total, jax.vmap(one_record)(own), own), None
+    def add_records(total: Array, slot: Array) -> tuple[Array, None]:
+        return add_clipped(total, jax.vmap(one_record)(slot), slot), None
 
     def add_record(unit_sum: Array, record: tuple[Array, Array]) -> tuple[Array, Array]:
         contribution, starts = record
@@ -211,10 +207,10 @@ def sampled_sums(
 
     def add_units(carry: tuple[Array, Array], rows: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
         total, unit_sum = carry
-        own, unit, starts, ends = rows
+        slot, unit, starts, ends = rows
         # One after another, over the edges of chunks: the bits of a unit's sum must not depend on who else was sampled, or more than one unit's
         # contribution would change with one unit.
-        unit_sum, sums = jax.lax.scan(add_record, unit_sum, (jax.vmap(one_record)(own), starts))
+        unit_sum, sums = jax.lax.scan(add_record, unit_sum, (jax.vmap(one_record)(slot), starts))
         return (add_clipped(total, sums, jnp.where(ends, unit, count)), unit_sum), None
 
     dimension = jax.eval_shape(contribution, x[0], y[0]).shape[0]
@@ -259,11 +255,7 @@ def summed_contributions(
       int32 `[D]`, not yet clamped to the mechanism's total bound (`mechanism.embed` does that).
     """
     count = x.shape[0]
-    if not _fits_int32(mechanism, count):
-        raise ValueError(
-            f"{count} records of one site could overflow the int32 sum of contributions; raise total_bound so that "
-            "records * coordinate_bound / total_bound < 2048."
-        )
+    _check_fits_int32(mechanism, count)
     per_record = jax.vmap(contribution)
     if largest_unit == 1:
         keep = (unit >= 0) & sampled[jnp.maximum(unit, 0)]
@@ -289,6 +281,64 @@ def summed_contributions(
     return jnp.sum(jnp.where(sampled[:, None], clipped, jnp.int32(0)), axis=0, dtype=jnp.int32)
 
 
+class Sampling(NamedTuple):
+    """How a round takes its secret sample.
+
+    Attributes:
+      units: the cohort's units (`units_of`).
+      rate: q, each unit's chance to be in a round.
+      slots: sampled records that have room (`record_slots`).
+      chunk: records vmapped at once.
+    """
+
+    units: Units
+    rate: float
+    slots: int
+    chunk: int
+
+
+def sampled_gradients(
+    loss: Callable[..., Array],
+    params: Any,
+    mechanism: Mechanism,
+    cohort: Records,
+    sampling: Sampling,
+    stream: Stream,
+    *,
+    among: Array | None = None,
+) -> Array:
+    """Every site's sum of the clipped gradients of its secret sample: what a round of `fedsgd` embeds.
+
+    Args:
+      loss: `(params, x [1, F], y [1]) -> [1]`.
+      params: where gradients are taken.
+      mechanism: gives the clip.
+      cohort: records `[S, n]`.
+      sampling: of the units.
+      stream: of the round.
+      among: bool `[S, n]` over the units' coins: those that there are (`attacks.shadow`); None for all.
+
+    Returns:
+      int32 `[S, D]`, as `sampled_sums`.
+    """
+    sites, room = cohort.features.shape[:2]
+
+    def coins(site: Array) -> Array:
+        return sample_units(fold_in(stream, site, "sample"), room, sampling.rate)
+
+    sampled = jax.vmap(coins)(jnp.arange(sites, dtype=jnp.uint32))
+    return sampled_sums(
+        gradient_contribution(loss, params),
+        mechanism,
+        cohort.features,
+        cohort.labels,
+        sampling.units,
+        sampled if among is None else sampled & among,
+        slots=sampling.slots,
+        chunk=sampling.chunk,
+    )
+
+
 def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[Array, Array], Array]:
     """`(x_i, y_i)` to the flat float32 `[D]` gradient of `loss(params, x [1, F], y [1]) -> [1]`."""
 
@@ -298,12 +348,15 @@ def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[
     return contribution
 
 
-def _fits_int32(mechanism: Mechanism, count: int) -> bool:
+def _check_fits_int32(mechanism: Mechanism, count: int) -> None:
+    bound, step = mechanism.bounds.coordinate_bound, mechanism.bounds.grid_step
     if count < 2048:  # a contribution is at most 2**20 grid steps
-        return True
-    facts = dict(mechanism.facts.parameters)
-    bound, total = facts.get("coordinate_bound"), facts.get("total_bound")
-    return bound is not None and count * (bound / (total or bound)) < 2047
+        return
+    if bound is None or step is None or count * (bound / step) >= 2047 * 2**20:
+        raise ValueError(
+            f"{count} records of one site could overflow the int32 sum of contributions; raise total_bound so that "
+            "records * coordinate_bound / total_bound < 2048."
+        )
 
 
 def _blocks(a: Array, parts: int, size: int) -> Array:

@@ -11,13 +11,14 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.cohort import Encryption, Total
 from fedjax_poisson.federated.population import Cohort, Population
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import fingerprint
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 _AT_ONCE = 16  # clients whose counts are fetched at once for a backend on the host
@@ -25,17 +26,19 @@ _AT_ONCE = 16  # clients whose counts are fetched at once for a backend on the h
 
 def check_parts(
     population: Population,
-    senders: int,
-    minimum: int,
+    participation: Participation,
     mechanism: Mechanism | None,
     aggregator: Aggregator | None,
     level: Encryption,
-    sampling_rate: float,
-    adjacency: Adjacency,
     mesh: Mesh | None,
 ) -> None:
     """Refuse parts of an algorithm that do not fit one another; the arguments are those of `fedavg`."""
-    check_sampling(sampling_rate, adjacency)
+    senders, minimum, sampling_rate = (
+        participation.senders,
+        participation.minimum_senders,
+        participation.sampling_rate,
+    )
+    check_sampling(sampling_rate, participation.adjacency)
     if not 1 <= senders <= population.size:
         raise ValueError(
             f"senders={senders}, but the population has {population.size} clients: a client takes part once a round."
@@ -66,22 +69,23 @@ def check_parts(
         )
 
 
-def check_round(asked: int, present: int, *, senders: int, minimum: int, everyone: bool, size: int) -> None:
+def check_round(asked: int, present: int, participation: Participation) -> None:
     """Refuse a release that was not accounted for; nothing has been opened or charged yet.
 
-    With secret sampling (`everyone`) all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
+    With secret sampling all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
     noise of all of them. Who is missing may depend on who was sampled (one that has nothing to train is quicker, or fails where training fails), and every
     one that is missing takes its noise along: the price of a smaller sum is not the amplified price that was planned.
     """
+    senders, minimum = participation.senders, participation.minimum_senders
     if asked > senders:
         raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
-    if everyone and asked != size:
+    if participation.everybody and asked != senders:
         raise ValueError(
-            f"with sampling every client must send, noise at least: the cohort has {asked} of {size} clients."
+            f"with sampling every client must send, noise at least: the cohort has {asked} of {senders} clients."
         )
-    if everyone and present < size:
+    if participation.everybody and present < senders:
         raise RoundRefused(
-            f"{present} of {size} clients sent. With secret sampling all of them must: who is missing may depend on who was sampled, and the noise of the "
+            f"{present} of {senders} clients sent. With secret sampling all of them must: who is missing may depend on who was sampled, and the noise of the "
             "missing is missing. Nothing was opened and nothing was charged: repeat the round when all are there, or make the algorithm with "
             "sampling_rate=1, where lost clients cost their share only."
         )
@@ -120,12 +124,13 @@ def sums_on_host(
 
     The fingerprint beside the sum is that of the summed counts: ciphertexts of these backends differ from one run to the next.
     """
-    total, own, seen, number, summed = None, state.own, [], int(state.server.round), np.zeros(0, np.int32)
+    total, client_state, seen, summed = None, state.client_state, [], np.zeros(0, np.int32)
+    number = int(state.server.round)
     for part in parts:
         for first in range(0, part.present.shape[0], _AT_ONCE):
             few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], arrays(part))
             numbers = part.numbers[first : first + _AT_ONCE]
-            counts, own, report = counts_of(state, own, few, stream)
+            counts, client_state, report = counts_of(state, client_state, few, stream)
             here = np.asarray(few.present)
             rows = np.asarray(counts)
             summed = (rows.sum(axis=0) + (summed if summed.size else 0)).astype(np.int32)
@@ -134,7 +139,7 @@ def sums_on_host(
                     sealed = aggregator.encrypt(row, fold_in(stream, few.ids[i], "encrypt"), round=number)
                     total = sealed if total is None else aggregator.add(total, sealed)
             seen.append((numbers, report))
-    return total, own, seen, fingerprint(jnp.asarray(summed))
+    return total, client_state, seen, fingerprint(jnp.asarray(summed))
 
 
 def arrays(cohort: Cohort) -> Cohort:

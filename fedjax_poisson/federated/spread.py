@@ -44,8 +44,8 @@ class Spread(NamedTuple):
 
     Attributes:
       start: `() -> carry`, partial sums with a leading axis of devices, spread over the mesh.
-      add: `(carry, params, shared, own, cohort, stream) -> (carry, own, report)`; `own` are the rows of the cohort's clients, spread like the cohort, and
-        so are the results.
+      add: `(carry, params, shared, client_state, cohort, stream) -> (carry, client_state, report)`; `client_state` has the rows of the cohort's
+        clients, spread like the cohort, and so are the results.
       gather: `(carry) -> carry` on this process's first device, the same in every process. Raises `RoundLost`.
       first: this process's first device.
     """
@@ -129,10 +129,10 @@ def spread(programs: CohortSum, mesh: Mesh) -> Spread:
     def start() -> Tree:
         return jax.tree.map(lambda leaf: jnp.zeros((devices, *leaf.shape), leaf.dtype), programs.start())
 
-    def local(carry: Tree, weights: Tree, shared: Tree, own: Tree, cohort: Cohort, stream: Stream) -> Any:
+    def local(carry: Tree, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream) -> Any:
         mine = jax.tree.map(lambda leaf: leaf[0], carry)
-        mine, own, report = programs.add(mine, weights, shared, own, cohort, stream, None)
-        return jax.tree.map(lambda leaf: leaf[None], mine), own, report
+        mine, client_state, report = programs.add(mine, weights, shared, client_state, cohort, stream, None)
+        return jax.tree.map(lambda leaf: leaf[None], mine), client_state, report
 
     specs = (split, whole, whole, split, split, whole)
     add = jax.jit(shard_map(local, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))

@@ -13,10 +13,11 @@ from fedjax_poisson import accounting, attacks
 from fedjax_poisson.attacks import membership as membership_lib
 from fedjax_poisson.attacks.shadow import Trainer
 from fedjax_poisson.federated import Records, records
-from fedjax_poisson.leakage.finished_run import Attacked, Report, Sizes, Unattackable, box
+from fedjax_poisson.leakage.finished_run import Attacked, OnProgress, Sizes, Unattackable, box
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.randomness import fold_in, stream
-from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, initial_state, learned_model
+from fedjax_poisson.mechanisms.types import one_grid_step
+from fedjax_poisson.randomness import Stream, fold_in, stream
+from fedjax_poisson.runs.build import RunSetup, aggregator_for, algorithm_for, initial_state, learned_model
 
 _BATCH = 256  # pictures evaluated at once
 _FLOATS = 2**25  # floats of gradients that shadows hold at once: 128 MB
@@ -45,29 +46,38 @@ def shadows(run: Attacked, count: int, trainer: Trainer | None = None, *, seed: 
       trainer: of member vectors `[S * n]` over coins (`attacks.private_trainer`); None for the run's recipe.
       seed: of the halves and of the trainings' keys; the noise comes from the operating system.
     """
-    setting, config = run.setting, run.setting.config
+    setting = run.setting
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
     member = attacks.balanced_memberships(count, len(units.coin), seed)
     everybody = np.zeros((count, run.cohort.labels.size), bool)
     everybody[:, units.coin] = member
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
     trainer = trainer or attacks.private_trainer(
-        learned_model(setting),
+        # A shadow has half of the units: the same mean step.
+        _training(run, rounds=run.rounds, records=float(run.scaler.records) / 2),
         run.cohort,
-        setting.plan.train,
-        rounds=run.rounds,
-        sampling_rate=config.sampling_rate,
-        server_optimizer=setting.optimizer,
-        records=float(run.scaler.records) / 2,  # a shadow has half of the units: the same mean step
         stream=stream(),
-        unit=setting.sites.unit,
-        average_from=setting.average_from,
         start=initial_state(setting).params,
         chunk=chunk,
     )
     at_once = int(np.clip(_FLOATS // (chunk * setting.dimension), 4, 64))
     params = attacks.train_shadows(trainer, everybody, jax.random.key(seed), at_once=at_once)
     return Shadows(unit_confidences(run, params, run.cohort), member, _accuracy(run, params))
+
+
+def _training(run: Attacked, rounds: int, records: float) -> attacks.AttackedTraining:
+    """The run's recipe."""
+    setting = run.setting
+    return attacks.AttackedTraining(
+        model=learned_model(setting),
+        mechanism=setting.plan.train,
+        rounds=rounds,
+        records=records,
+        server_optimizer=setting.optimizer,
+        sampling_rate=setting.config.sampling_rate,
+        unit=setting.sites.unit,
+        average_from=setting.average_from,
+    )
 
 
 def unit_confidences(run: Attacked, params: Any, of: Records) -> np.ndarray:
@@ -82,7 +92,7 @@ def unit_confidences(run: Attacked, params: Any, of: Records) -> np.ndarray:
     return values.sum(axis=2) / (rows >= 0).sum(axis=1)
 
 
-def _confidences(setting: Setting, params: Any, of: Records) -> np.ndarray:
+def _confidences(setting: RunSetup, params: Any, of: Records) -> np.ndarray:
     """Of every real record, in the order of the mask."""
     mask = np.asarray(of.mask)
     x, y = np.asarray(of.features)[mask], np.asarray(of.labels)[mask]
@@ -113,7 +123,7 @@ def _batches(x: np.ndarray) -> list[np.ndarray]:
     return [filled[i : i + _BATCH] for i in range(0, len(filled), _BATCH)]
 
 
-def membership(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def membership(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """LiRA on shadows of the run's recipe, and the loss threshold on them and on the run's own final model."""
     found = shadows(run, sizes.shadows)
     stacked = jax.tree.map(lambda leaf: leaf[None], run.params)
@@ -129,7 +139,7 @@ def membership(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     }
 
 
-def audit(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """The run's training mechanism as its code draws it, against what the ledger says was announced.
 
     Two audits: two unsampled releases, where an error of the noise shows most, and one sampled release as the run made them.
@@ -138,19 +148,14 @@ def audit(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     claim, honest = plan.train, plan.honest_senders
     if run.claim is not None:
         claim, honest = _announced(run.claim), run.claim.honest_senders
-    known: dict[str, Any] = {
-        "dimension": setting.dimension,
-        "senders": plan.honest_senders,
-        "claimed_senders": honest,
-        "delta": setting.config.delta,
-        "draws": sizes.draws,
-        "claim": claim,
-    }
+    system = attacks.AuditedSystem(plan.train, plan.honest_senders)
+    twice = attacks.PrivacyClaim(claim, setting.dimension, honest, rounds=2, delta=setting.config.delta)
     result: dict[str, Any] = {"honest_senders": honest, "senders": plan.senders, "from_ledger": run.claim is not None}
-    result["mechanism"] = attacks.audit_mechanism(plan.train, stream(), rounds=2, **known)
+    result["mechanism"] = attacks.audit_mechanism(system, twice, stream(), draws=sizes.draws)
     if (rate := setting.config.sampling_rate) < 1:
         report("audit", 1, 2)
-        result["sampled_round"] = attacks.audit_mechanism(plan.train, stream(), rounds=1, sampling_rate=rate, **known)
+        once = twice._replace(rounds=1, sampling_rate=rate)
+        result["sampled_round"] = attacks.audit_mechanism(system, once, stream(), draws=sizes.draws)
     return result
 
 
@@ -162,7 +167,7 @@ def _announced(row: accounting.Release) -> Mechanism:
     return poisson_embedding(**{name: value for name, value in row.parameters.items() if value is not None})
 
 
-def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """The run once more with canary records among the real ones, encrypted and opened as in the run."""
     setting, config, plan = run.setting, run.setting.config, run.setting.plan
     shape, rounds = setting.sites.features.shape[1:], min(run.rounds, sizes.canary_rounds)
@@ -181,17 +186,11 @@ def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     )
     played = attacks.run_with_canary_records(
         algorithm,
-        learned_model(setting),
-        plan.train,
+        _training(run, rounds=rounds, records=float(run.scaler.records)),
         run.cohort,
-        x,
-        y,
-        included,
+        attacks.CanaryRecords(x, y, included),
         jax.random.key(0),
         stream(),
-        rounds=rounds,
-        records=float(run.scaler.records),
-        sampling_rate=config.sampling_rate,
         report=lambda done: report("one_run", done, rounds),
     )
     claimed = accounting.epsilon(plan.orders, rounds * plan.train_rdp, plan.accounted_delta)
@@ -209,37 +208,31 @@ def one_run(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
     return result
 
 
-def site_property(run: Attacked, sizes: Sizes, report: Report) -> dict[str, Any]:
+def site_property(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """Which site an update came from, in each of the four views, over rounds of secret samples at the final parameters."""
     setting, mechanism = run.setting, run.setting.plan.train
-    sites, room = run.cohort.labels.shape
+    sites = run.cohort.labels.shape[0]
     rate, root = setting.config.sampling_rate, stream()
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
-    slots = records.record_slots(units, rate)
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
-    step = float(dict(mechanism.facts.parameters)["total_bound"] or 1) / 2**20
+    sampling = records.Sampling(units, rate, records.record_slots(units, rate), chunk)
+    step, loss = one_grid_step(mechanism), learned_model(setting).loss
 
     @jax.jit
-    def sums(own: Any) -> Any:
-        coins = jax.vmap(lambda site: records.sample_units(fold_in(own, site), room, rate))(
-            jnp.arange(sites, dtype=jnp.uint32)
-        )
-        contribution = records.gradient_contribution(learned_model(setting).loss, run.params)
-        return records.sampled_sums(
-            contribution, mechanism, run.cohort.features, run.cohort.labels, units, coins, slots=slots, chunk=chunk
-        )
+    def sums(of_round: Stream) -> jax.Array:
+        return records.sampled_gradients(loss, run.params, mechanism, run.cohort, sampling, of_round)
 
     seen: dict[str, list[np.ndarray]] = {view: [] for view in attacks.VIEWS}
     for number in range(sizes.site_rounds):
-        own = fold_in(root, number)
-        grids = sums(fold_in(own, "sample"))
+        of_round = fold_in(root, number)
+        grids = sums(of_round)
         updates = grids.astype(jnp.float32) * jnp.float32(step)
-        whole = attacks.four_views(mechanism, updates, fold_in(own, "whole"), grids)
+        whole = attacks.four_views(mechanism, updates, fold_in(of_round, "whole"), grids)
         seen["clear"].append(np.asarray(whole.clear))
         seen["noisy"].append(np.asarray(whole.noisy))
         seen["summed"].append(attacks.leave_one_out(np.asarray(updates)[None])[0])
         without = [
-            attacks.four_views(mechanism, updates, fold_in(own, "without", s), grids.at[s].set(0)).noisy_sum
+            attacks.four_views(mechanism, updates, fold_in(of_round, "without", s), grids.at[s].set(0)).noisy_sum
             for s in range(sites)
         ]
         seen["noisy_sum"].append(np.stack([np.asarray(each) for each in without]))

@@ -12,12 +12,12 @@ from fedjax_poisson.data.tables.open_table import encode_sites
 from fedjax_poisson.data.tables.schema import released_from_json
 from fedjax_poisson.federated import Records, checkpoints, standardize
 from fedjax_poisson.federated.server import final_parameters
-from fedjax_poisson.runs.build import Setting, complete, initial_state, learned_records, prepare
+from fedjax_poisson.runs.build import RunSetup, complete, initial_state, learned_records, prepare
 from fedjax_poisson.runs.config import read_config
 from fedjax_poisson.runs.run_folder import RunFolder, check_ledger, read_run
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, COLUMNS, CONFIG
 
-Report = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps of it are done, and how many there are."""
 
 
@@ -70,7 +70,7 @@ class Attacked(NamedTuple):
     """
 
     folder: RunFolder
-    setting: Setting
+    setting: RunSetup
     cohort: Records
     held_out: Records
     pictured: Records

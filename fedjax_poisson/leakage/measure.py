@@ -20,7 +20,16 @@ import jax
 from fedjax_poisson import attacks
 from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.leakage import attack_runs, reconstruction
-from fedjax_poisson.leakage.finished_run import FULL, FULL_PICTURES, QUICK, Attacked, Report, Sizes, Unattackable, load
+from fedjax_poisson.leakage.finished_run import (
+    FULL,
+    FULL_PICTURES,
+    QUICK,
+    Attacked,
+    OnProgress,
+    Sizes,
+    Unattackable,
+    load,
+)
 
 Attack = Literal["membership", "audit", "one_run", "inversion", "property"]
 ATTACKS: tuple[Attack, ...] = get_args(Attack)
@@ -32,7 +41,7 @@ def attack_run(
     *,
     quick: bool = False,
     sizes: Sizes | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Attack a run and write RUN/leakage.json; results of other attacks that stand there are kept.
 
@@ -87,7 +96,7 @@ def _earlier(path: Path, run: Attacked) -> dict[str, Any]:
         return {}
 
 
-_RUNNERS: dict[str, Callable[[Attacked, Sizes, Report], dict[str, Any]]] = {
+_RUNNERS: dict[str, Callable[[Attacked, Sizes, OnProgress], dict[str, Any]]] = {
     "membership": attack_runs.membership,
     "audit": attack_runs.audit,
     "one_run": attack_runs.one_run,

@@ -15,7 +15,7 @@ from jax import Array
 
 from fedjax_poisson import attacks, trees
 from fedjax_poisson.attacks.first_layer import NEEDS_CURIOUS
-from fedjax_poisson.leakage.finished_run import Attacked, Report, Sizes, Unattackable, box
+from fedjax_poisson.leakage.finished_run import Attacked, OnProgress, Sizes, Unattackable, box
 from fedjax_poisson.randomness import fold_in, stream
 from fedjax_poisson.runs.build import initial_state
 
@@ -27,7 +27,9 @@ _ONE_RECORD = "; every site's sample holds one record (better for the attacker t
 _TRUE_LABELS = "; the labels of the records in the sum, given to it from the truth"
 
 
-def inversion(run: Attacked, sizes: Sizes, report: Report, views: tuple[str, ...] = attacks.VIEWS) -> dict[str, Any]:
+def inversion(
+    run: Attacked, sizes: Sizes, report: OnProgress, views: tuple[str, ...] = attacks.VIEWS
+) -> dict[str, Any]:
     """Records from updates: closed form where the first layer is dense and the update is of one record, else by optimisation.
 
     Returns:

@@ -7,10 +7,11 @@ from fedjax_poisson.mechanisms.grouped import grouped
 from fedjax_poisson.mechanisms.poisson import poisson_embedding
 from fedjax_poisson.mechanisms.single_channel import single_channel
 from fedjax_poisson.mechanisms.skellam import skellam
-from fedjax_poisson.mechanisms.types import Facts, Mechanism
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism
 
 __all__ = [
     "AdaptiveEmbedding",
+    "Bounds",
     "ClipState",
     "Facts",
     "Mechanism",

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms.poisson import poisson_embedding
-from fedjax_poisson.mechanisms.types import Adjacency, Mechanism, check_positive
+from fedjax_poisson.mechanisms.types import Mechanism, check_positive
 from fedjax_poisson.randomness import Stream, fold_in
 
 

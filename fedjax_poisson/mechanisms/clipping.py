@@ -40,10 +40,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fedjax_poisson.randomness import GRID_BITS
 from fedjax_poisson.randomness.wide import upper_product
-
-GRID_BITS = 20
-"""The grid of embedded values has steps of 2**-20 of the mechanism's total bound."""
 
 _WORD = 16  # limbs of 16 bits in uint32: products and short sums never overflow
 _SHRINK_BITS = 30

@@ -14,7 +14,6 @@ import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.mechanisms.types import Adjacency
 
 _LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
 _EASY_DARK = 5e7  # one draw a channel; above, the modulation is raised first, then draws are added up
@@ -28,23 +27,19 @@ class Terms(NamedTuple):
     Attributes:
       epsilon: the budget of everything released.
       delta: its delta, less what samplers may add.
-      senders: sites that send in every release.
-      honest_senders: sites the guarantee counts on.
+      participation: the sites that send in every release and those the guarantee counts on; its sampling rate is that of the training sums.
       largest_site: public bound on the units of one site.
       sites_per_unit: the most sites that one unit has records at.
       modulation: r of the embedding; None for the smallest that the samplers serve.
-      adjacency: "zero_out" or "replace_one".
       orders: Renyi orders of every curve.
     """
 
     epsilon: float
     delta: float
-    senders: int
-    honest_senders: int
+    participation: accounting.Participation
     largest_site: int
     sites_per_unit: int
     modulation: float | None
-    adjacency: Adjacency
     orders: np.ndarray
 
 
@@ -61,8 +56,8 @@ class Priced(NamedTuple):
 
     def rdp(self, terms: Terms, dimension: int, honest_senders: int | None = None) -> np.ndarray:
         """float64 `[orders]`, the price of one release; with other honest senders than the terms count on, if given."""
-        honest = terms.honest_senders if honest_senders is None else honest_senders
-        return self.charged.rdp(terms.orders, honest, dimension, terms.adjacency)
+        honest = terms.participation.honest_senders if honest_senders is None else honest_senders
+        return self.charged.rdp(terms.orders, honest, dimension, terms.participation.adjacency)
 
 
 def once(terms: Terms, share: float, norm: float, dimension: int) -> Priced:
@@ -95,7 +90,13 @@ def once(terms: Terms, share: float, norm: float, dimension: int) -> Priced:
 
 def budget(terms: Terms) -> dict[str, Any]:
     """The arguments that every calibration gets."""
-    return {name: getattr(terms, name) for name in ("epsilon", "delta", "honest_senders", "adjacency", "orders")}
+    return {
+        "epsilon": terms.epsilon,
+        "delta": terms.delta,
+        "honest_senders": terms.participation.honest_senders,
+        "adjacency": terms.participation.adjacency,
+        "orders": terms.orders,
+    }
 
 
 def embedding(
@@ -125,12 +126,12 @@ def embedding(
         wanted = math.ceil(100 * modulation * math.sqrt(dark / _EASY_DARK)) / 100
         modulation = min(max(wanted, modulation + 0.01), _MOST_MODULATION)
         dark = calibrate(modulation)
-    largest = 2.0 * terms.senders * dark * modulation
+    largest = 2.0 * terms.participation.senders * dark * modulation
     if largest > _MOST_COUNT / 2:  # half: room for the random part, which the count bound checks exactly
         raise ValueError(
             f"the noise for epsilon={terms.epsilon:g} needs a dark count of {dark:.3g} with modulation={modulation:g} and a clamp of {total_bound:.4g} on a "
-            f"site's sum: the counts of {terms.senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it is the clamp's "
-            f"factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
+            f"site's sum: the counts of {terms.participation.senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it "
+            f"is the clamp's factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
         )
     if dark < _LEAST_DARK:
         raise ValueError(
@@ -148,5 +149,5 @@ def embedding(
         )
 
     mechanism = with_steps(1)
-    assert mechanism.count_bound(terms.senders, dimension) <= _MOST_COUNT
+    assert mechanism.count_bound(terms.participation.senders, dimension) <= _MOST_COUNT
     return Priced(mechanism, mechanism if terms.sites_per_unit == 1 else with_steps(terms.sites_per_unit))

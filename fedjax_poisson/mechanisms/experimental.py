@@ -7,6 +7,7 @@ that is lost outright (`accounting.centred_poisson_delta`, `accounting.compound_
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NoReturn
 
@@ -16,10 +17,11 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting import experimental as guarantees
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -46,9 +48,6 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
     limits, point = clipping.integer_steps(clip_norm=clip_norm, scale=scale)
     tables = randomness.poisson_tables(dark_count)
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
         half = jnp.int32(1 << (point - 1))  # point >= 4
         steps = jnp.sign(grid) * ((jnp.abs(grid) + half) >> jnp.int32(point))
@@ -74,7 +73,8 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
             guarantee="Infinite Renyi divergence at every order; delta at least P(Poisson(h mu) < shift) per changed coordinate.",
             sampler_distance=tables.distance,
         ),
-        clip=clip,
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,
@@ -98,9 +98,6 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
     check_positive(clip_norm=clip_norm, events=events, jump_std=jump_std)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
     tables = randomness.poisson_tables(events)
-
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
         jumps = randomness.poisson(fold_in(stream, "jumps"), grid.shape, tables).astype(jnp.float32)
@@ -128,7 +125,8 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
             guarantee="Infinite Renyi divergence; the true value is released with probability exp(-h events) per changed coordinate.",
             sampler_distance=1.0,
         ),
-        clip=clip,
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32),
         rdp=rdp,
@@ -176,7 +174,9 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
             status="experimental",
             guarantee="Local, replace one record: p gain times the divergence of Poisson(1 + b) from Poisson(b) per unit; other senders do not help.",
             sampler_distance=tables.distance,
+            data_dependent_noise=True,
         ),
+        bounds=Bounds(grid_step=limits.grid_step),
         clip=clip,
         embed=embed,
         estimate=estimate,

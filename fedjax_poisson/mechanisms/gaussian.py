@@ -7,6 +7,8 @@ point can leak); use it to compare accuracy, not to protect people.
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import NoReturn
 
 import jax
@@ -15,8 +17,9 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
-from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism, check_positive, make_mechanism
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, check_positive, make_mechanism
 from fedjax_poisson.randomness import Stream, bits
 
 
@@ -32,9 +35,6 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
     """
     check_positive(clip_norm=clip_norm, noise_std=noise_std)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
-
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
 
     def embed(stream: Stream, grid: Array) -> Array:
         # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
@@ -61,6 +61,11 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
             "The Gaussian mechanism sends real numbers: it has no counts and no count bound. Use an integer mechanism."
         )
 
+    def tight_delta(epsilon: float, rounds: int, honest_senders: int, dimension: int) -> float:
+        del dimension
+        single = noise_std * math.sqrt(honest_senders) / clip_norm
+        return accounting.gaussian_delta(epsilon, single / math.sqrt(rounds))
+
     return make_mechanism(
         facts=Facts(
             name="gaussian",
@@ -70,10 +75,12 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
             guarantee="Renyi divergence a C**2 / (2 sigma**2) of the ideal real-valued law (Mironov 2017, Proposition 7).",
             sampler_distance=1.0,
         ),
-        clip=clip,
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
+        tight_delta=tight_delta,
     )

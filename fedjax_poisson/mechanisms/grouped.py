@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.mechanisms.types import Adjacency, Facts, Mechanism, make_mechanism
+from fedjax_poisson.accounting import Adjacency
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, make_mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 
@@ -71,6 +72,7 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
             guarantee="Sum of the groups' Renyi curves: " + "; ".join(sorted({m.facts.guarantee for m in mechanisms})),
             sampler_distance=max(m.facts.sampler_distance for m in mechanisms),
         ),
+        bounds=Bounds(),
         clip=lambda update: over(lambda _, m, part: m.clip(part), update),
         embed=lambda stream, grid: over(lambda i, m, part: m.embed(_own(stream, i), part), grid),
         estimate=lambda total, senders: over(lambda _, m, part: m.estimate(part, senders), total),

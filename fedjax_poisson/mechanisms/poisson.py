@@ -15,7 +15,9 @@ record still moves the embedded vector by at most c_inf per coordinate and C in 
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +25,10 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting, randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -35,6 +38,7 @@ from fedjax_poisson.mechanisms.types import (
 )
 from fedjax_poisson.randomness import Stream
 
+_TAILS = (1e-4, 1e-7, 1e-10)  # every one gives a valid bound (`accounting.tight_delta`); the smallest is taken
 _LARGEST_TABLE = 5e7  # a sampler's tables grow with the square root of its rate
 
 
@@ -44,6 +48,21 @@ def parts_of(dark_count: float) -> int:
     A power of two, so that mu / k and the sum's rate are exact in binary.
     """
     return 1 << max(0, math.ceil(math.log2(dark_count / _LARGEST_TABLE)))
+
+
+def _check_modulation(modulation: float) -> None:
+    if modulation >= 1:
+        raise ValueError(
+            f"modulation={modulation} must be below 1: at 1 a rate can reach zero, where the Renyi divergence is infinite. 0.05 costs 0.25 %."
+        )
+
+
+def _check_total_bound(total_bound: float, coordinate_bound: float) -> None:
+    check_positive(total_bound=total_bound)
+    if total_bound < coordinate_bound:
+        raise ValueError(
+            f"total_bound={total_bound} is below coordinate_bound={coordinate_bound}: a single contribution would be clamped; raise total_bound."
+        )
 
 
 def poisson_embedding(
@@ -72,50 +91,39 @@ def poisson_embedding(
     """
     check_positive(clip_norm=clip_norm, coordinate_bound=coordinate_bound, dark_count=dark_count, modulation=modulation)
     check_bounds(clip_norm, coordinate_bound)
-    if modulation >= 1:
-        raise ValueError(
-            f"modulation={modulation} must be below 1: at 1 a rate can reach zero, where the Renyi divergence is infinite. 0.05 costs 0.25 %."
-        )
+    _check_modulation(modulation)
     bound = coordinate_bound if total_bound is None else total_bound
-    check_positive(total_bound=bound)
-    if bound < coordinate_bound:
-        raise ValueError(
-            f"total_bound={bound} is below coordinate_bound={coordinate_bound}: a single contribution would be clamped; raise total_bound."
-        )
+    _check_total_bound(bound, coordinate_bound)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=bound)
     parts = parts_of(dark_count)
     tables = randomness.push_pull_tables(dark_count=dark_count / parts, modulation=modulation)
     scale = bound / (2.0 * dark_count * modulation)
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**clipping.GRID_BITS)
+        top = jnp.int32(2**randomness.GRID_BITS)
         clamped = jnp.clip(grid, -top, top)
         if parts == 1:
             return randomness.push_pull(stream, clamped, tables)
         streams = jax.vmap(lambda part: randomness.fold_in(stream, part, "part"))(jnp.arange(parts, dtype=jnp.uint32))
-        zero = jnp.zeros(clamped.shape, jnp.int32)
-        return jax.lax.scan(lambda sum_, own: (sum_ + randomness.push_pull(own, clamped, tables), None), zero, streams)[
-            0
-        ]
+
+        def add(total: Array, part: Stream) -> tuple[Array, None]:
+            return total + randomness.push_pull(part, clamped, tables), None
+
+        return jax.lax.scan(add, jnp.zeros(clamped.shape, jnp.int32), streams)[0]
 
     def estimate(total: Array, senders: int | Array) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
         return jnp.asarray(total).astype(jnp.float32) * jnp.float32(scale)
 
+    channel: dict[str, Any] = {
+        "modulation": modulation,
+        "norm_ratio": clip_norm / coordinate_bound,
+        "step_ratio": coordinate_bound / bound,
+    }
+
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
-        return accounting.poisson_embedding_rdp(
-            orders,
-            dark_count=dark_count,
-            modulation=modulation,
-            honest_senders=honest_senders,
-            norm_ratio=clip_norm / coordinate_bound,
-            dimension=dimension,
-            step_ratio=coordinate_bound / bound,
-            adjacency=adjacency,
-        )
+        facts: dict[str, Any] = {"honest_senders": honest_senders, "dimension": dimension, "adjacency": adjacency}
+        return accounting.poisson_embedding_rdp(orders, dark_count=dark_count, **channel, **facts)
 
     def variance(senders: int) -> float:
         return senders * bound**2 / (2.0 * dark_count * modulation**2)
@@ -123,6 +131,11 @@ def poisson_embedding(
     def count_bound(senders: int, dimension: int, failure: float = 2.0**-64) -> int:
         events = 2.0 * senders * dark_count
         return math.ceil(events * modulation + bernstein_deviation(events, dimension, failure))
+
+    def tight_delta(epsilon: float, rounds: int, honest_senders: int, dimension: int) -> float:
+        facts: dict[str, Any] = {"honest_senders": honest_senders, "dimension": dimension} | channel
+        spent = rounds * dark_count
+        return min(accounting.tight_delta(epsilon, tau=tau, total_dark_count=spent, **facts) for tau in _TAILS)
 
     return make_mechanism(
         facts=Facts(
@@ -138,11 +151,14 @@ def poisson_embedding(
             status="proved",
             guarantee="Renyi divergence of the opened sum is at most K h mu g(r, step), an exact supremum (proof: accounting.renyi).",
             sampler_distance=parts * tables.distance,
+            data_dependent_noise=True,
         ),
-        clip=clip,
+        bounds=Bounds(clip_norm, coordinate_bound, bound, limits.grid_step),
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
+        tight_delta=tight_delta,
     )

@@ -8,6 +8,7 @@ h mu (1 - r), never the typical one (`accounting.single_channel_rdp` has the pro
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting, randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -50,11 +52,8 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=coordinate_bound)
     tables = randomness.single_channel_tables(dark_count=dark_count, modulation=modulation)
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**clipping.GRID_BITS)
+        top = jnp.int32(2**randomness.GRID_BITS)
         return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
 
     def estimate(total: Array, senders: int | Array) -> Array:
@@ -91,8 +90,10 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             status="proved",
             guarantee="K times the divergence of Poisson(h mu (1 - r) + mu r) from Poisson(h mu (1 - r)) (proof: accounting.renyi).",
             sampler_distance=tables.distance,
+            data_dependent_noise=True,
         ),
-        clip=clip,
+        bounds=Bounds(clip_norm, coordinate_bound, coordinate_bound, limits.grid_step),
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,

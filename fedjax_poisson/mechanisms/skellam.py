@@ -8,6 +8,7 @@ vector exceeds the clip norm (factor 2 in variance at sqrt(d) / 2, 1.25 at sqrt(
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -16,9 +17,10 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting, randomness
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
-    Adjacency,
+    Bounds,
     Facts,
     Mechanism,
     bernstein_deviation,
@@ -58,9 +60,6 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             scaled_norm=scaled_norm, dimension=dimension, beta=beta, adjacency=adjacency
         )
 
-    def clip(update: Array) -> Array:
-        return clipping.clip_to_grid(update, limits)
-
     def embed(stream: Stream, grid: Array) -> Array:
         rounded = _conditional_rounding(
             fold_in(stream, "rounding"), grid, fraction_bits, int(sensitivity(grid.shape[-1]).l2 ** 2)
@@ -91,7 +90,8 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             guarantee="Renyi bound of Agarwal-Kairouz-Liu 2021 with the conditional rounding of Kairouz-Liu-Steinke 2021.",
             sampler_distance=tables.distance,
         ),
-        clip=clip,
+        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
+        clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
         rdp=rdp,

@@ -16,11 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting.renyi import check_adjacency
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness.wide import upper_product
 
-Adjacency = Literal["zero_out", "replace_one"]
+
+class Bounds(NamedTuple):
+    """What bounds one unit's contribution and one sender's sum of them, in the update's own unit. None where a mechanism has no such bound.
+
+    Attributes:
+      clip_norm: L2 bound C of one unit's contribution; None where there is no one norm (`grouped`, whose blocks have one each).
+      coordinate_bound: bound c_inf on each coordinate of one unit's contribution; the clip norm where nothing tighter holds.
+      total_bound: A, the clamp on each coordinate of one sender's summed contributions; None where a sum is not clamped.
+      grid_step: value of one step of the integer grid that `Mechanism.clip` returns; None where coordinates differ in it.
+    """
+
+    clip_norm: float | None = None
+    coordinate_bound: float | None = None
+    total_bound: float | None = None
+    grid_step: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,11 +44,14 @@ class Facts:
 
     Attributes:
       name: short name, e.g. "poisson_embedding".
-      parameters: (name, value) pairs, in the order of the factory's arguments.
+      parameters: (name, value) pairs, in the order of the factory's arguments: for printing and for ledger rows. What code computes with is in
+        `Mechanism.bounds` and in its functions.
       integer: True when counts are integers that survive an exact encrypted sum.
       status: "proved", "published" (cited theorem), "baseline" or "experimental".
       guarantee: one sentence: what is proved, for which release, and its source.
       sampler_distance: total-variation distance of one coordinate's draw to the law the proof speaks of; added to delta.
+      data_dependent_noise: whether the noise of a count depends on what is embedded; it is then smallest at the lower end of the range, where
+        neighbouring inputs are told apart best.
     """
 
     name: str
@@ -42,6 +60,7 @@ class Facts:
     status: Literal["proved", "published", "baseline", "experimental"]
     guarantee: str
     sampler_distance: float
+    data_dependent_noise: bool = False
 
 
 class Mechanism(NamedTuple):
@@ -49,6 +68,7 @@ class Mechanism(NamedTuple):
 
     Attributes:
       facts: static description.
+      bounds: of one unit's contribution and one sender's sum, in the update's unit.
       clip: float32 `[D]` to int32 `[D]`: one unit's contribution (a client, a record or a patient) inside its proven bounds, on the
         mechanism's grid. Contributions of several units of one sender are added as integers.
       embed: `(stream, int32[D])` to int32 `[D]`: the counts one sender sends for its summed contributions.
@@ -58,9 +78,12 @@ class Mechanism(NamedTuple):
       rdp: `(orders, honest_senders, dimension, adjacency="zero_out")` to float64 `[orders]`: Renyi divergence of one opened sum.
       variance: `(senders)` to the noise variance per coordinate of the estimated sum (an upper bound where it depends on data).
       count_bound: `(senders, dimension, failure=2**-64)` to an int that no coordinate of the sum exceeds, except with that probability.
+      tight_delta: `(epsilon, rounds, honest_senders, dimension)` to the delta of so many opened sums under zero_out by an argument tighter than the
+        Renyi conversion; None where there is none.
     """
 
     facts: Facts
+    bounds: Bounds
     clip: Callable[[Array], Array]
     embed: Callable[[Stream, Array], Array]
     privatize: Callable[[Stream, Array], Array]
@@ -68,6 +91,7 @@ class Mechanism(NamedTuple):
     rdp: Callable[..., np.ndarray]
     variance: Callable[[int], float]
     count_bound: Callable[..., int]
+    tight_delta: Callable[[float, int, int, int], float] | None = None
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
@@ -77,23 +101,27 @@ class Mechanism(NamedTuple):
 def make_mechanism(
     *,
     facts: Facts,
+    bounds: Bounds,
     clip: Callable[[Array], Array],
     embed: Callable[[Stream, Array], Array],
     estimate: Callable[[Array, int | Array], Array],
     rdp: Callable[[np.ndarray, int, int, Adjacency], np.ndarray],
     variance: Callable[[int], float],
     count_bound: Callable[..., int],
+    tight_delta: Callable[[float, int, int, int], float] | None = None,
 ) -> Mechanism:
     """Assemble a mechanism: `privatize` follows from clip and embed, and no curve is computed for an unsound claim.
 
     Args:
       facts: static description.
+      bounds: as in `Mechanism`.
       clip: as in `Mechanism`.
       embed: as in `Mechanism`.
       estimate: as in `Mechanism`.
       rdp: the curve, given an adjacency that is accounted and a possible number of honest senders.
       variance: as in `Mechanism`.
       count_bound: as in `Mechanism`.
+      tight_delta: as in `Mechanism`.
     """
 
     def checked_rdp(
@@ -105,6 +133,7 @@ def make_mechanism(
 
     return Mechanism(
         facts=facts,
+        bounds=bounds,
         clip=clip,
         embed=embed,
         privatize=lambda stream, update: embed(stream, jax.lax.optimization_barrier(clip(update))),
@@ -112,7 +141,21 @@ def make_mechanism(
         rdp=checked_rdp,
         variance=variance,
         count_bound=count_bound,
+        tight_delta=tight_delta,
     )
+
+
+def one_grid_step(mechanism: Mechanism) -> float:
+    """The value of one grid step, in the update's unit.
+
+    Raises:
+      ValueError: the mechanism's coordinates differ in it (`grouped`).
+    """
+    if mechanism.bounds.grid_step is None:
+        raise ValueError(
+            f"{mechanism.facts.name} has no one grid step, so its sums cannot be read in the update's unit; take its parts one by one."
+        )
+    return mechanism.bounds.grid_step
 
 
 def check_positive(**values: float) -> None:

@@ -79,7 +79,7 @@ def what_left(run: RunFolder) -> Html:
         table(["for", "messages", "size of each", "what was in it", "form"], rows, texts=5)
         if rows
         else paragraph(f"The messages were {MISSING}."),
-        *_nothing_to_standardise(run),
+        *_nothing_to_standardize(run),
         paragraph(
             total,
             f" Back came the model: {shown(summary.get('dimension'), '{:,.0f}'.format)} numbers after every training "
@@ -99,7 +99,7 @@ def what_left(run: RunFolder) -> Html:
     )
 
 
-def _nothing_to_standardise(run: RunFolder) -> list[Child]:
+def _nothing_to_standardize(run: RunFolder) -> list[Child]:
     """Why there is no message for standardisation, where there is none."""
     if run.summary.get("standardize") != "bounds":
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +20,12 @@ from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, p
 from fedjax_poisson.runs.config import Config
 
 
-class Plan(NamedTuple):
+class BudgetPlan(NamedTuple):
     """The releases of a run.
 
     Attributes:
       terms: what they have in common.
+      columns: the histograms that ranges and levels are read from.
       standardize: mechanism of the one moment sum; None where nothing is released for standardisation (public bounds are enough).
       train: mechanism of every training sum.
       evaluate: mechanism of the sum of scores; None where scores are no release.
@@ -68,12 +70,12 @@ class Plan(NamedTuple):
     @property
     def honest_senders(self) -> int:
         """Sites the guarantee counts on."""
-        return self.terms.honest_senders
+        return self.terms.participation.honest_senders
 
     @property
     def senders(self) -> int:
         """Sites that send in every round."""
-        return self.terms.senders
+        return self.terms.participation.senders
 
     @property
     def planned_rdp(self) -> np.ndarray:
@@ -97,7 +99,7 @@ def make_plan(
     sites_per_unit: int = 1,
     open_numbers: int = 0,
     open_texts: int = 0,
-) -> Plan:
+) -> BudgetPlan:
     """Calibrate both mechanisms so that everything released costs at most `config.epsilon` at `config.delta`.
 
     The moment sum gets `standardize_share` of the dark count that would spend the whole budget alone (the curve is linear in the dark
@@ -119,14 +121,21 @@ def make_plan(
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
     """
-    size = (
-        *(senders, dimension, moment_dimension, moment_blocks, largest_site, sites_per_unit),
-        *(open_numbers, open_texts),
+    sizes = _Sizes(
+        senders=senders,
+        dimension=dimension,
+        moment_dimension=moment_dimension,
+        moment_blocks=moment_blocks,
+        scores=score_dimension(senders) if config.evaluation == "private" else 0,
+        largest_site=largest_site,
+        sites_per_unit=sites_per_unit,
+        open_numbers=open_numbers,
+        open_texts=open_texts,
     )
     draw = accounting.DRAW_DISTANCE
     # A count that is the sum of several draws is farther from its law than one draw, which is known only once there are dark counts.
     for _ in range(3):
-        plan = _calibrated(config, *size, draw)
+        plan = _calibrated(config, sizes, draw)
         used = (plan.standardize, plan.train, plan.evaluate, *(each.priced.mechanism for each in plan.columns.releases))
         worst = max(m.facts.sampler_distance for m in used if m is not None)
         if worst <= draw:
@@ -137,103 +146,145 @@ def make_plan(
     )
 
 
-def _calibrated(
-    config: Config,
-    senders: int,
-    dimension: int,
-    moment_dimension: int,
-    moment_blocks: int,
-    largest_site: int,
-    sites_per_unit: int,
-    open_numbers: int,
-    open_texts: int,
-    draw: float,
-) -> Plan:
-    """The plan where one draw of one coordinate is within `draw` of its law."""
-    honest = senders - 1 if config.honest_senders is None else config.honest_senders
-    check_honest(honest, senders)
-    check_sampling(config.sampling_rate, config.adjacency)
-    orders = accounting.integer_orders(256)  # one set for every run, so that runs can share a ledger
+class _Sizes(NamedTuple):
+    """Lengths of what is released and public bounds on units: the arguments of `make_plan`, and the length of the sum of scores (0 for no release)."""
 
-    overflow = OVERFLOW if config.sampling_rate < 1 else 0.0
-    train_distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
-    standardize_distance = accounting.release_distance(
-        senders=senders, dimension=moment_dimension * moment_blocks, draw=draw
+    senders: int
+    dimension: int
+    moment_dimension: int
+    moment_blocks: int
+    scores: int
+    largest_site: int
+    sites_per_unit: int
+    open_numbers: int
+    open_texts: int
+
+    @property
+    def moments(self) -> int:
+        """Length of the moment sum."""
+        return self.moment_dimension * self.moment_blocks
+
+
+class _Distances(NamedTuple):
+    """Bounds on the total variation between the law of a release and that of its curve: of all histograms, the moments, one training sum, the scores."""
+
+    columns: float
+    standardize: float
+    train: float
+    evaluate: float
+
+
+class _Once(NamedTuple):
+    """A release that is made once, or not at all: its mechanism (None for no release), and its curve with all honest senders and with one."""
+
+    mechanism: Mechanism | None
+    rdp: np.ndarray
+    alone: np.ndarray
+
+
+def _calibrated(config: Config, sizes: _Sizes, draw: float) -> BudgetPlan:
+    """The plan where one draw of one coordinate is within `draw` of its law."""
+    participation = accounting.Participation(
+        senders=sizes.senders,
+        minimum_senders=sizes.senders,
+        honest_senders=sizes.senders - 1 if config.honest_senders is None else config.honest_senders,
+        sampling_rate=config.sampling_rate,
+        adjacency=config.adjacency,
     )
-    scores = score_dimension(senders) if config.evaluation == "private" else 0
-    evaluate_distance = accounting.release_distance(senders=senders, dimension=scores, draw=draw)
-    columns_distance = accounting.release_distance(
-        senders=senders, dimension=column_coordinates(open_numbers, open_texts), draw=draw
-    )
+    check_honest(participation.honest_senders, sizes.senders)
+    check_sampling(config.sampling_rate, config.adjacency)
+    distances = _distances(participation, sizes, draw)
     sampler_delta = accounting.plan_reserve(
         config.epsilon,
         config.delta,
-        columns_distance + standardize_distance + config.rounds * train_distance + evaluate_distance,
+        distances.columns + distances.standardize + config.rounds * distances.train + distances.evaluate,
     )
     terms = Terms(
         epsilon=config.epsilon,
         delta=config.delta - sampler_delta,
-        senders=senders,
-        honest_senders=honest,
-        largest_site=largest_site,
-        sites_per_unit=sites_per_unit,
+        participation=participation,
+        largest_site=sizes.largest_site,
+        sites_per_unit=sizes.sites_per_unit,
         modulation=config.modulation,
-        adjacency=config.adjacency,
-        orders=orders,
+        orders=accounting.integer_orders(256),  # one set for every run, so that runs can share a ledger
     )
-    columns = plan_columns(terms, numbers=open_numbers, texts=open_texts)
-    columns_rdp, alone = columns.rdp(terms), columns.rdp(terms, honest_senders=1)
-    standardize = evaluate = None
-    standardize_rdp = evaluate_rdp = np.zeros(len(orders))
-    if moment_dimension:
-        moments = moment_dimension * moment_blocks
-        norm = min(config.standardize_norm, math.sqrt(moment_dimension))  # a unit's vector lies in one block
-        standardize = once(terms, config.standardize_share, norm, moments)
-        standardize_rdp, alone = standardize.rdp(terms, moments), alone + standardize.rdp(terms, moments, 1)
-    if scores:
-        evaluate = once(terms, config.evaluation_share, SCORE_NORM, scores)
-        evaluate_rdp, alone = evaluate.rdp(terms, scores), alone + evaluate.rdp(terms, scores, 1)
-    coordinate = config.coordinate_bound  # at most clip_norm: the settings are checked
-    bound = coordinate * max(float(sites_per_unit), largest_site * config.sampling_rate)
-    rate = 1 - (1 - config.sampling_rate) ** sites_per_unit if sites_per_unit > 1 else config.sampling_rate
+    columns = plan_columns(terms, numbers=sizes.open_numbers, texts=sizes.open_texts)
+    columns_rdp = columns.rdp(terms)
+    # A unit's vector of moments lies in one block.
+    norm = min(config.standardize_norm, math.sqrt(sizes.moment_dimension))
+    standardize = _release_once(terms, config.standardize_share, norm, sizes.moments)
+    evaluate = _release_once(terms, config.evaluation_share, SCORE_NORM, sizes.scores)
+    train, train_curve = _train(config, terms, sizes.dimension, columns_rdp + standardize.rdp + evaluate.rdp)
+    train_rdp = train_curve(participation.honest_senders)
+    planned = columns_rdp + standardize.rdp + config.rounds * train_rdp + evaluate.rdp
+    alone = columns.rdp(terms, honest_senders=1) + standardize.alone + evaluate.alone
+    alone = alone + config.rounds * train_curve(1)
+    return BudgetPlan(
+        terms=terms,
+        columns=columns,
+        standardize=standardize.mechanism,
+        train=train,
+        evaluate=evaluate.mechanism,
+        columns_rdp=columns_rdp,
+        standardize_rdp=standardize.rdp,
+        train_rdp=train_rdp,
+        evaluate_rdp=evaluate.rdp,
+        rounds=config.rounds,
+        epsilon=accounting.epsilon(terms.orders, planned, terms.delta),
+        delta=config.delta,
+        sampler_delta=sampler_delta,
+        standardize_distance=distances.standardize,
+        train_distance=distances.train,
+        evaluate_distance=distances.evaluate,
+        epsilon_one_honest=accounting.epsilon(terms.orders, alone, terms.delta),
+    )
 
-    def train_dark(modulation: float) -> float:
+
+def _distances(participation: accounting.Participation, sizes: _Sizes, draw: float) -> _Distances:
+    def of(dimension: int, overflow: float = 0.0) -> float:
+        return accounting.release_distance(senders=sizes.senders, dimension=dimension, overflow=overflow, draw=draw)
+
+    return _Distances(
+        columns=of(column_coordinates(sizes.open_numbers, sizes.open_texts)),
+        standardize=of(sizes.moments),
+        train=of(sizes.dimension, OVERFLOW if participation.sampling_rate < 1 else 0.0),
+        evaluate=of(sizes.scores),
+    )
+
+
+def _release_once(terms: Terms, share: float, norm: float, dimension: int) -> _Once:
+    """A vector that is released once for a share of the budget; nothing where it has no coordinates."""
+    if not dimension:
+        nothing = np.zeros(len(terms.orders))
+        return _Once(None, nothing, nothing)
+    priced = once(terms, share, norm, dimension)
+    return _Once(priced.mechanism, priced.rdp(terms, dimension), priced.rdp(terms, dimension, 1))
+
+
+def _train(
+    config: Config, terms: Terms, dimension: int, other_rdp: np.ndarray
+) -> tuple[Mechanism, Callable[[int], np.ndarray]]:
+    """The mechanism of the training sums with the largest dark count that fits beside all else, and its curve by the number of honest senders."""
+    units, coordinate = terms.sites_per_unit, config.coordinate_bound  # at most clip_norm: the settings are checked
+    bound = coordinate * max(float(units), terms.largest_site * config.sampling_rate)
+    rate = 1 - (1 - config.sampling_rate) ** units if units > 1 else config.sampling_rate
+
+    def dark(modulation: float) -> float:
         return accounting.calibrate_dark_count(
             rounds=config.rounds,
             sampling_rate=rate,
             norm_ratio=config.clip_norm / coordinate,
             dimension=dimension,
-            step_ratio=sites_per_unit * coordinate / bound,
-            other_rdp=columns_rdp + standardize_rdp + evaluate_rdp,
+            step_ratio=units * coordinate / bound,
+            other_rdp=other_rdp,
             modulation=modulation,
             **budget(terms),
         )
 
-    train = embedding(terms, train_dark, config.clip_norm, coordinate, bound, dimension)
+    priced = embedding(terms, dark, config.clip_norm, coordinate, bound, dimension)
 
-    def train_curve(honest_senders: int) -> np.ndarray:
-        curve = train.rdp(terms, dimension, honest_senders)
-        return curve if rate == 1 else accounting.subsampled_rdp(orders, curve, rate)
+    def curve(honest_senders: int) -> np.ndarray:
+        full = priced.rdp(terms, dimension, honest_senders)
+        return full if rate == 1 else accounting.subsampled_rdp(terms.orders, full, rate)
 
-    train_rdp = train_curve(honest)
-    planned = columns_rdp + standardize_rdp + config.rounds * train_rdp + evaluate_rdp
-    alone = alone + config.rounds * train_curve(1)
-    return Plan(
-        terms=terms,
-        columns=columns,
-        standardize=None if standardize is None else standardize.mechanism,
-        train=train.mechanism,
-        evaluate=None if evaluate is None else evaluate.mechanism,
-        columns_rdp=columns_rdp,
-        standardize_rdp=standardize_rdp,
-        train_rdp=train_rdp,
-        evaluate_rdp=evaluate_rdp,
-        rounds=config.rounds,
-        epsilon=accounting.epsilon(orders, planned, terms.delta),
-        delta=config.delta,
-        sampler_delta=sampler_delta,
-        standardize_distance=standardize_distance,
-        train_distance=train_distance,
-        evaluate_distance=evaluate_distance,
-        epsilon_one_honest=accounting.epsilon(orders, alone, terms.delta),
-    )
+    return priced.mechanism, curve

@@ -14,7 +14,7 @@ import optax
 from fedjax_poisson import data, models
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
-from fedjax_poisson.data.layout import Layout
+from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.data.tables.open_table import OpenTable
 from fedjax_poisson.data.tables.schema import most_features
 from fedjax_poisson.data.tables.tabular import table_identity
@@ -27,7 +27,7 @@ from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
-from fedjax_poisson.runs.budget_plan import Plan, make_plan
+from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 
@@ -35,7 +35,7 @@ _FOR_TABLES = ("logistic", "mlp")
 _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
 
-class Setting(NamedTuple):
+class RunSetup(NamedTuple):
     """What a run is made of.
 
     Attributes:
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
     train: Records
     test: Records
     model: Model
-    plan: Plan
+    plan: BudgetPlan
     optimizer: optax.GradientTransformation
     average_from: int | None
     largest_unit: int
@@ -85,7 +85,7 @@ class Prepared(NamedTuple):
     config: Config
     sites: data.Sites | None
     opened: OpenTable | None
-    plan: Plan
+    plan: BudgetPlan
     unit: str
     identity: str
     site_names: tuple[str, ...]
@@ -105,7 +105,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     """
     opened = load_open_table(config) if sites is None and has_open_columns(config) else None
     if opened is not None:
-        layout: Layout | data.Sites = opened.layout
+        placement: Placement | data.Sites = opened.placement
         identity = table_identity(opened.table)
         _check_kinds(config, identity, pictures=False, classes=len(opened.class_names))
         features = most_features(opened.schema)
@@ -114,16 +114,16 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     else:
         sites = load_sites(config) if sites is None else sites
         _check_sites(config, sites)
-        layout, identity = sites, sites.provenance.identity or sites.provenance.name
+        placement, identity = sites, sites.provenance.identity or sites.provenance.name
         moments, shape = standardize.moment_dimension(sites.binary), sites.features.shape[1:]
         numbers = texts = 0
-    senders = len(layout.site_names)
+    senders = len(placement.site_names)
     if senders < 2:
         raise ValueError(
             f"{identity} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
-    bound = site_bound(config, _most_units(layout))
+    bound = site_bound(config, _most_units(placement))
     plan = make_plan(
         config,
         senders=senders,
@@ -131,17 +131,17 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         moment_dimension=0 if config.standardize == "bounds" else moments,
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
-        sites_per_unit=layout.sites_per_unit,
+        sites_per_unit=placement.sites_per_unit,
         open_numbers=numbers,
         open_texts=texts,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
-    return Prepared(config, sites, opened, plan, layout.unit, identity, layout.site_names, bound, root)
+    return Prepared(config, sites, opened, plan, placement.unit, identity, placement.site_names, bound, root)
 
 
-def build(config: Config, sites: data.Sites | None = None) -> Setting:
+def build(config: Config, sites: data.Sites | None = None) -> RunSetup:
     """`prepare` and `complete` in one, where nothing has to be released to know the features.
 
     Raises:
@@ -155,7 +155,7 @@ def build(config: Config, sites: data.Sites | None = None) -> Setting:
     return complete(prepared, prepared.sites)
 
 
-def complete(prepared: Prepared, sites: data.Sites) -> Setting:
+def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
     """Everything a run needs, once its features are known.
 
     Args:
@@ -165,7 +165,7 @@ def complete(prepared: Prepared, sites: data.Sites) -> Setting:
     config = prepared.config
     train, test = records_of(sites, True), records_of(sites, False)
     model = model_for(config, sites)
-    return Setting(
+    return RunSetup(
         config=config,
         sites=sites,
         train=train,
@@ -181,10 +181,10 @@ def complete(prepared: Prepared, sites: data.Sites) -> Setting:
     )
 
 
-def _most_units(layout: Layout | data.Sites) -> int:
+def _most_units(placement: Placement | data.Sites) -> int:
     """Training units of the largest site."""
-    fit = layout.train
-    return max(len(np.unique(layout.group[fit & (layout.site == s)])) for s in range(len(layout.site_names)))
+    fit = placement.train
+    return max(len(np.unique(placement.group[fit & (placement.site == s)])) for s in range(len(placement.site_names)))
 
 
 def _check_sites(config: Config, sites: data.Sites) -> None:
@@ -253,19 +253,19 @@ def site_bound(config: Config, most: int) -> int:
     return config.largest_site if config.largest_site is not None else 1 << max(most - 1, 1).bit_length()
 
 
-def initial_state(setting: Setting) -> State:
+def initial_state(setting: RunSetup) -> State:
     """The state before the first round. Initial weights are public: nothing private is drawn here."""
     example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
     params = setting.model.init(jax.random.key(0), example)
     return init_state(params, setting.optimizer)
 
 
-def learned_model(setting: Setting) -> Model:
+def learned_model(setting: RunSetup) -> Model:
     """The part of the model that a run trains: all of it, or what stands on fixed features."""
     return setting.model.head or setting.model
 
 
-def learned_records(setting: Setting, scaler: standardize.Scaler, records: Records) -> Records:
+def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Records) -> Records:
     """Records as the trained part of the model sees them: standardised, or the fixed features of that, computed once."""
     records = records._replace(features=standardize.standardize(scaler, records.features))
     if (fixed := setting.model.fixed) is None:
@@ -277,7 +277,7 @@ def learned_records(setting: Setting, scaler: standardize.Scaler, records: Recor
     return records._replace(features=jnp.asarray(features))
 
 
-def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
+def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
     """The encryption of one kind of release, with fresh keys of its own."""
     plan = run.plan
     return make_aggregator(
@@ -290,7 +290,7 @@ def aggregator_for(run: Setting | Prepared, mechanism: Mechanism, size: int, pur
     )
 
 
-def algorithm_for(setting: Setting, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
+def algorithm_for(setting: RunSetup, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
     """The training algorithm; the count of records that the scaler holds (private, or public) scales its step."""
     config, plan, model = setting.config, setting.plan, learned_model(setting)
     example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)

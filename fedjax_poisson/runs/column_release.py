@@ -128,7 +128,7 @@ def release_columns(
     Returns:
       The facts, for `data.open_table.encode_sites`.
     """
-    sites, schema, released = len(opened.layout.site_names), opened.schema, saved
+    sites, schema, released = len(opened.placement.site_names), opened.schema, saved
 
     def count(own: Histogram, binned: Binned) -> tuple[np.ndarray, float, SumInfo]:
         if binned.size != own.size:

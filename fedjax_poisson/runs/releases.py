@@ -21,7 +21,7 @@ from fedjax_poisson.federated.private_scores import private_scores, score_dimens
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.records import largest_unit
 from fedjax_poisson.federated.server import State
-from fedjax_poisson.runs.build import Setting, aggregator_for
+from fedjax_poisson.runs.build import RunSetup, aggregator_for
 from fedjax_poisson.runs.column_release import release_columns
 from fedjax_poisson.runs.load_data import check_width
 from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
@@ -97,8 +97,8 @@ def nothing_learned(books: Books) -> str:
     )
 
 
-def standardise(
-    setting: Setting, books: Books, before: Progress, charge: Callable[..., Any]
+def release_moments(
+    setting: RunSetup, books: Books, before: Progress, charge: Callable[..., Any]
 ) -> tuple[Progress, dict[str, Any]]:
     """The moments, released."""
     plan, by_site = setting.plan, setting.config.standardize == "site"
@@ -126,7 +126,7 @@ def standardise(
 
 
 def release_scores(
-    setting: Setting,
+    setting: RunSetup,
     books: Books,
     params: Any,
     test: Records,

@@ -28,7 +28,7 @@ from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.runs import run_ledger as books_lib
 from fedjax_poisson.runs.build import (
-    Setting,
+    RunSetup,
     aggregator_for,
     algorithm_for,
     complete,
@@ -44,19 +44,19 @@ from fedjax_poisson.runs.releases import (
     Progress,
     column_lines,
     nothing_learned,
+    release_moments,
     release_scores,
     release_table,
     round_line,
-    standardise,
 )
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
-from fedjax_poisson.runs.summary import predictions, summarise
+from fedjax_poisson.runs.summary import Finished, predictions, summarise
 
-__all__ = ["CannotResume", "NothingLearned", "Report", "RunExists", "Stopped", "run"]
+__all__ = ["CannotResume", "NothingLearned", "OnRound", "RunExists", "Stopped", "run"]
 
 _EVALUATIONS = 25  # of a run on pictures, whose test records take seconds to evaluate
 
-Report = Callable[[dict[str, Any]], None]
+OnRound = Callable[[dict[str, Any]], None]
 """Called with every line of rounds.jsonl as it is written."""
 
 
@@ -75,7 +75,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
-    report: Report | None = None,
+    report: OnRound | None = None,
     sites: data.Sites | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -138,7 +138,9 @@ def _check_new(out: Path) -> None:
         raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
 
 
-def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], bool], resumed: bool) -> dict[str, Any]:
+def _train_and_tell(
+    books: Books, out: Path, report: OnRound, stop: Callable[[], bool], resumed: bool
+) -> dict[str, Any]:
     done = 0
 
     def note(line: dict[str, Any]) -> None:
@@ -160,15 +162,17 @@ def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], 
         summary = summarise(
             setting,
             books,
-            lines,
-            cohort,
-            test,
-            progress.state,
-            aggregator,
-            exhausted,
-            progress.scores,
-            columns,
-            earlier_runs(books, out),
+            Finished(
+                lines=lines,
+                cohort=cohort,
+                test=test,
+                state=progress.state,
+                aggregator=aggregator,
+                exhausted=exhausted,
+                released=progress.scores,
+                columns=columns,
+                earlier=earlier_runs(books, out),
+            ),
         )
         if (out / DAMAGED_LINES).exists():
             summary["warnings"].append(
@@ -188,11 +192,11 @@ def _train_and_tell(books: Books, out: Path, report: Report, stop: Callable[[], 
 
 
 def _release_everything(
-    setting: Setting,
+    setting: RunSetup,
     train_aggregator: Aggregator,
     books: Books,
     out: Path,
-    report: Report,
+    report: OnRound,
     stop: Callable[[], bool],
     resumed: bool,
 ) -> tuple[Records, Records, Progress, bool]:
@@ -219,7 +223,7 @@ def _release_everything(
     if progress is None:
         progress = Progress(*_start(setting, out))
         if plan.standardize is not None:
-            progress, line = standardise(setting, books, progress, charge)
+            progress, line = release_moments(setting, books, progress, charge)
             save(progress, line)
             tell(line)
     scaler, state, bytes_up, scores = progress
@@ -261,13 +265,13 @@ def _release_everything(
     return cohort, test, Progress(scaler, state, bytes_up, scores), exhausted
 
 
-def _start(setting: Setting, out: Path) -> tuple[standardize.Scaler, State, int]:
+def _start(setting: RunSetup, out: Path) -> tuple[standardize.Scaler, State, int]:
     """Before the first release: the public standardisation (used as it is where none is released) and the initial state."""
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(setting.config, setting.train))
     return scaler, initial_state(setting), sum(line["bytes_up_per_client"] for line in column_lines(out))
 
 
-def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
+def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     """What the checkpoint holds, with rounds.jsonl cut or completed to it; None where there is no checkpoint."""
     lines, saved = out / LINES, out / CHECKPOINT
     kept, damaged = checkpoints.read_lines(lines)
@@ -300,7 +304,7 @@ def _picked_up(setting: Setting, books: Books, out: Path) -> Progress | None:
     return Progress(scaler, state, int(facts["bytes_up"]), facts["scores"])
 
 
-def _scores(setting: Setting, params: Any, test: Records) -> dict[str, Any]:
+def _scores(setting: RunSetup, params: Any, test: Records) -> dict[str, Any]:
     logits = predictions(setting, params, test)
     scores = evaluation.scores(logits, np.asarray(test.labels), np.asarray(test.mask), setting.sites.site_names)
     return {name: value for name, value in scores.items() if name not in ("auc_by_site", "calibration_error_by_site")}

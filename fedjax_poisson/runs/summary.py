@@ -8,7 +8,7 @@ import platform
 import warnings
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
 from fedjax_poisson.runs.border_control import WIDTH, border_scores
-from fedjax_poisson.runs.build import Setting, learned_model, learned_records, optimizer_for
+from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, optimizer_for
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
 from fedjax_poisson.runs.run_ledger import Books
@@ -38,24 +38,10 @@ _PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "sc
 _REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
 
 
-def summarise(
-    setting: Setting,
-    books: Books,
-    lines: list[dict[str, Any]],
-    cohort: Records,
-    test: Records,
-    state: State,
-    aggregator: Aggregator,
-    exhausted: bool,
-    released: dict[str, Any] | None,
-    columns: dict[str, Any] | None,
-    earlier: EarlierRuns,
-) -> dict[str, Any]:
-    """Everything `summary.json` holds, JSON values only.
+class Finished(NamedTuple):
+    """What a run ends with, beside its settings and its books.
 
-    Args:
-      setting: the run.
-      books: its ledger.
+    Attributes:
       lines: rows of rounds.jsonl.
       cohort: training records as the trained part of the model saw them (`build.learned_records`).
       test: test records in the same form.
@@ -66,40 +52,83 @@ def summarise(
       columns: released ranges and levels as JSON values, or None.
       earlier: other runs on the same data.
     """
-    config, plan, sites, ledger = setting.config, setting.plan, setting.sites, books.ledger
-    params = final_parameters(state, setting.average_from)
-    plain = without_privacy(setting, public=(cohort, test)) if yardstick_wanted(setting) else {}
-    releases, trained = books.rows(), [line for line in lines if line["purpose"] == "train"]
-    judged = judge(releases, conditions(setting))
-    pinned, seeds = books.pinned(), [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
+
+    lines: list[dict[str, Any]]
+    cohort: Records
+    test: Records
+    state: State
+    aggregator: Aggregator
+    exhausted: bool
+    released: dict[str, Any] | None
+    columns: dict[str, Any] | None
+    earlier: EarlierRuns
+
+
+def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, Any]:
+    """Everything `summary.json` holds, JSON values only.
+
+    Args:
+      setting: the run.
+      books: its ledger.
+      finished: what it ended with.
+    """
+    # The yardstick and the scores take the time; the date below is when they are done.
+    public = (finished.cohort, finished.test)
+    plain = without_privacy(setting, public=public) if yardstick_wanted(setting) else {}
     return {
-        "dataset": sites.provenance.name,
+        "dataset": setting.sites.provenance.name,
+        **_privacy(setting, books, finished),
+        "released_columns": finished.columns,
+        "budget_exhausted": finished.exhausted,
+        **_test_scores(
+            setting, final_parameters(finished.state, setting.average_from), finished.test, finished.released
+        ),
+        **{
+            f"nonprivate_{name}": plain.get(name)
+            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
+        },
+        **_costs(setting, finished),
+        **_recipe(setting),
+        **_ledger(setting, books),
+        "earlier_runs": {
+            "folders": list(finished.earlier.folders),
+            "epsilon_together": finished.earlier.epsilon,
+        },
+        **_data(setting),
+        "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, Any]:
+    """The verdict, and what was spent in how many releases."""
+    config, plan, releases = setting.config, setting.plan, books.rows()
+    judged, rounds = judge(releases, conditions(setting)), int(finished.state.round)
+    once = len(plan.columns.releases) + (plan.standardize is not None) + (finished.released is not None)
+    return {
         "verdict": judged.word,
         "private": judged.word == PRIVATE,
         "privacy_note": "; ".join(judged.reasons),
         "conditions": [{"fact": each.fact, "remedy": each.remedy} for each in judged.conditions],
         "public_data": records_are_public(config),
-        "unit": sites.unit,
+        "unit": setting.sites.unit,
         "adjacency": config.adjacency,
         "epsilon": books.epsilon(),
         "epsilon_one_honest": plan.epsilon_one_honest,
         "delta": config.delta,
         "epsilon_target": config.epsilon,
         "sampler_delta": plan.sampler_delta,
-        "rounds": int(state.round),
+        "rounds": rounds,
         "rounds_planned": config.rounds,
-        "lost_releases": len(releases)
-        - int(state.round)
-        - len(plan.columns.releases)
-        - (plan.standardize is not None)
-        - (released is not None),
-        "released_columns": columns,
-        "budget_exhausted": exhausted,
-        **_test_scores(setting, params, test, released),
-        **{
-            f"nonprivate_{name}": plain.get(name)
-            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
-        },
+        "lost_releases": len(releases) - rounds - once,
+    }
+
+
+def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
+    """Bytes and seconds, and the encryption they were spent on."""
+    lines, trained = finished.lines, [line for line in finished.lines if line["purpose"] == "train"]
+    return {
         "bytes_up_per_client_per_round": max((line["bytes_up_per_client"] for line in trained), default=0),
         "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
         "plaintext_bytes_per_client_per_round": 4 * setting.dimension,
@@ -107,8 +136,15 @@ def summarise(
             f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines)
             for phase in ("train", "embed", "encrypt", "add", "open")
         },
-        "aggregator": config.aggregator,
-        "aggregator_info": describe_aggregator(aggregator),
+        "aggregator": setting.config.aggregator,
+        "aggregator_info": describe_aggregator(finished.aggregator),
+    }
+
+
+def _recipe(setting: RunSetup) -> dict[str, Any]:
+    """What was trained, on what, through which mechanisms."""
+    config, plan, sites = setting.config, setting.plan, setting.sites
+    return {
         "evaluation": config.evaluation,
         "mechanism": {
             **{each.purpose: describe(each.priced.mechanism) for each in plan.columns.releases},
@@ -125,13 +161,27 @@ def summarise(
         "honest_senders": plan.honest_senders,
         "sampling_rate": config.sampling_rate,
         "dimension": setting.dimension,
+    }
+
+
+def _ledger(setting: RunSetup, books: Books) -> dict[str, Any]:
+    """Where the randomness came from, every release, and what a later check holds the ledger against."""
+    releases, pinned = books.rows(), books.pinned()
+    seeds = [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
+    return {
         "reproducible": bool(seeds),
         "seed": seeds[0] if seeds else None,
         "releases": _releases(setting, releases),
         **pinned,
-        "ledger_verified": ledger.verify(pinned["ledger_head"]) == pinned["ledger_rows"],
+        "ledger_verified": books.ledger.verify(pinned["ledger_head"]) == pinned["ledger_rows"],
         "shared_ledger": _shared(books),
-        "earlier_runs": {"folders": list(earlier.folders), "epsilon_together": earlier.epsilon},
+    }
+
+
+def _data(setting: RunSetup) -> dict[str, Any]:
+    """The data's sites, source, and what was said about them."""
+    sites = setting.sites
+    return {
         "warnings": [*sites.warnings, *_own_warnings(setting)],
         "sites": _site_rows(setting),
         "data": {
@@ -140,13 +190,10 @@ def summarise(
             "citation": sites.provenance.citation,
             "notes": list(sites.provenance.notes) if notes_may_be_shown(setting) else [],
         },
-        "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
     }
 
 
-def _test_scores(setting: Setting, params: Any, test: Records, released: dict[str, Any] | None) -> dict[str, Any]:
+def _test_scores(setting: RunSetup, params: Any, test: Records, released: dict[str, Any] | None) -> dict[str, Any]:
     """Scores and the reliability curve on held-out records; None where the settings ask for none, or a release does not tell them."""
     if setting.config.evaluation != "clear":
         return dict.fromkeys((*evaluation.SCORES, "reliability")) | (released or {})
@@ -158,7 +205,7 @@ def _test_scores(setting: Setting, params: Any, test: Records, released: dict[st
     }
 
 
-def _site_rows(setting: Setting) -> list[dict[str, Any]]:
+def _site_rows(setting: RunSetup) -> list[dict[str, Any]]:
     """The sites, with how many records each has where that may be shown."""
     names, sizes = setting.sites.site_names, data.site_sizes(setting.sites)
     if not site_sizes_public(setting):
@@ -182,7 +229,7 @@ def _shared(books: Books) -> dict[str, Any] | None:
     }
 
 
-def predictions(setting: Setting, params: Any, records: Records) -> np.ndarray:
+def predictions(setting: RunSetup, params: Any, records: Records) -> np.ndarray:
     """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes; pictures that are padding get zeros.
 
     Args:
@@ -200,13 +247,13 @@ def predictions(setting: Setting, params: Any, records: Records) -> np.ndarray:
     return logits
 
 
-def _needs_border(setting: Setting) -> bool:
+def _needs_border(setting: RunSetup) -> bool:
     """The COVID task always; other pictures where four pixels are a border and not half of the picture."""
     features = setting.sites.features
     return features.ndim == 4 and (setting.config.dataset == "covid" or min(features.shape[1:3]) >= 16 * WIDTH)
 
 
-def _border_may_be_shown(setting: Setting) -> bool:
+def _border_may_be_shown(setting: RunSetup) -> bool:
     """The border's classifier is trained in the clear: for public records, or where the user asks for a yardstick all the same."""
     return records_are_public(setting.config) or yardstick_wanted(setting)
 
@@ -243,7 +290,7 @@ def versions() -> dict[str, str]:
 
 
 def without_privacy(
-    setting: Setting, *, seed: int = _REFERENCE_SEED, public: tuple[Records, Records] | None = None
+    setting: RunSetup, *, seed: int = _REFERENCE_SEED, public: tuple[Records, Records] | None = None
 ) -> dict[str, Any]:
     """Test scores (`evaluation.scores`) of the same recipe without clip, noise and encryption; it protects nobody.
 
@@ -271,7 +318,7 @@ def without_privacy(
     )
 
 
-def _exactly_standardized(setting: Setting) -> tuple[Records, Records]:
+def _exactly_standardized(setting: RunSetup) -> tuple[Records, Records]:
     """Training and test records by exact moments, as whoever protects nobody would have them."""
     config, sites = setting.config, setting.sites
     if config.standardize == "bounds":
@@ -283,7 +330,7 @@ def _exactly_standardized(setting: Setting) -> tuple[Records, Records]:
     return learned_records(setting, scaler, setting.train), learned_records(setting, scaler, setting.test)
 
 
-def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str, Any]]:
+def _releases(setting: RunSetup, rows: list[accounting.Release]) -> list[dict[str, Any]]:
     plan = setting.plan
     found = []
     for purpose in dict.fromkeys(row.purpose for row in rows):
@@ -293,7 +340,7 @@ def _releases(setting: Setting, rows: list[accounting.Release]) -> list[dict[str
     return found
 
 
-def _own_warnings(setting: Setting) -> list[str]:
+def _own_warnings(setting: RunSetup) -> list[str]:
     """What a reader must know beside the verdict."""
     found = []
     if _needs_border(setting) and not _border_may_be_shown(setting):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs.build import Setting
+from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns
 
@@ -69,7 +69,7 @@ def _some(rows: Sequence[accounting.Release], which: Callable[[accounting.Releas
     return "this run" if count == len(rows) else f"{count} of {len(rows)} releases"
 
 
-def conditions(setting: Setting) -> tuple[Condition, ...]:
+def conditions(setting: RunSetup) -> tuple[Condition, ...]:
     """What this run shows about its records that is on no ledger; empty where the records are public."""
     config, sites = setting.config, setting.sites
     if records_are_public(config):
@@ -113,17 +113,17 @@ def conditions(setting: Setting) -> tuple[Condition, ...]:
     return tuple(found)
 
 
-def yardstick_wanted(setting: Setting) -> bool:
+def yardstick_wanted(setting: RunSetup) -> bool:
     """Whether the recipe is trained without privacy too: as the settings say, else only where the records are public."""
     config = setting.config
     return records_are_public(config) if config.yardstick is None else config.yardstick
 
 
-def notes_may_be_shown(setting: Setting) -> bool:
+def notes_may_be_shown(setting: RunSetup) -> bool:
     """Whether what was done to the data may be told: such notes count records and missing values, but for a table whose columns were open."""
     return records_are_public(setting.config) or has_open_columns(setting.config)
 
 
-def site_sizes_public(setting: Setting) -> bool:
+def site_sizes_public(setting: RunSetup) -> bool:
     """Whether numbers of records may be shown."""
     return records_are_public(setting.config) or setting.config.publish_site_sizes

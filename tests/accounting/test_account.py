@@ -13,7 +13,7 @@ from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting import account
 from tests.accounting import reference
 
-SETTING = acc.Setting(delta=1e-5, senders=100, honest_senders=100, dimension=10**6, norm_ratio=20.0)
+SETTING = acc.AccountedRounds(delta=1e-5, senders=100, honest_senders=100, dimension=10**6, norm_ratio=20.0)
 
 
 def test_epsilon_parameters_and_rounds_agree():
@@ -39,22 +39,22 @@ def test_dropouts_cost_the_gaussian_as_much():
     """With half the senders honest both mechanisms need twice the variance: the comparison stays about the
     mechanism."""
     half = acc.make_account(
-        acc.Setting(delta=1e-5, senders=100, honest_senders=50, dimension=100), epsilon=3.0, rounds=1
+        acc.AccountedRounds(delta=1e-5, senders=100, honest_senders=50, dimension=100), epsilon=3.0, rounds=1
     )
     whole = acc.make_account(
-        acc.Setting(delta=1e-5, senders=50, honest_senders=50, dimension=100), epsilon=3.0, rounds=1
+        acc.AccountedRounds(delta=1e-5, senders=50, honest_senders=50, dimension=100), epsilon=3.0, rounds=1
     )
     assert half.noise_multiplier**2 == pytest.approx(2 * whole.noise_multiplier**2, rel=1e-9)
     assert half.variance_over_gaussian_rdp == pytest.approx(whole.variance_over_gaussian_rdp, rel=1e-9)
-    assert acc.Setting(delta=1e-5, senders=10, dimension=1).honest == 9
-    assert acc.Setting(delta=1e-5, senders=1, dimension=1).honest == 1
+    assert acc.AccountedRounds(delta=1e-5, senders=10, dimension=1).honest == 9
+    assert acc.AccountedRounds(delta=1e-5, senders=1, dimension=1).honest == 1
 
 
 def test_replace_one_needs_twice_the_noise_of_both():
     replace = acc.make_account(
-        acc.Setting(delta=1e-5, senders=100, dimension=100, adjacency="replace_one"), epsilon=3.0, rounds=1
+        acc.AccountedRounds(delta=1e-5, senders=100, dimension=100, adjacency="replace_one"), epsilon=3.0, rounds=1
     )
-    zero = acc.make_account(acc.Setting(delta=1e-5, senders=100, dimension=100), epsilon=3.0, rounds=1)
+    zero = acc.make_account(acc.AccountedRounds(delta=1e-5, senders=100, dimension=100), epsilon=3.0, rounds=1)
     assert replace.noise_multiplier == pytest.approx(2 * zero.noise_multiplier, rel=0.01)
     assert replace.variance_over_gaussian_rdp == pytest.approx(zero.variance_over_gaussian_rdp, rel=0.01)
 
@@ -106,7 +106,7 @@ def test_wrong_requests_are_refused():
 
 
 def test_more_honest_senders_than_senders_are_refused():
-    setting = account.Setting(delta=1e-5, senders=4, honest_senders=5, dimension=10)
+    setting = account.AccountedRounds(delta=1e-5, senders=4, honest_senders=5, dimension=10)
     with pytest.raises(ValueError, match="more cannot be honest"):
         account.make_account(setting, epsilon=1.0, rounds=10)
 

@@ -43,7 +43,7 @@ KIND = {
 
 def _account(**facts):
     names = ("delta", "senders", *FACTS, "sampling_rate")
-    setting = acc.Setting(**{name: facts.pop(name) for name in names})
+    setting = acc.AccountedRounds(**{name: facts.pop(name) for name in names})
     return acc.make_account(setting, **facts)
 
 

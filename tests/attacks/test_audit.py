@@ -11,7 +11,7 @@ import pytest
 import fedjax_poisson as fp
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting.gaussian import gaussian_delta
-from fedjax_poisson.attacks import audit_mechanism, claimed_delta, worst_pair
+from fedjax_poisson.attacks import AuditedSystem, PrivacyClaim, audit_mechanism, claimed_delta, worst_pair
 from fedjax_poisson.attacks.audit import unit_sampler
 from fedjax_poisson.attacks.worst_pair import draw_statistics
 from tests.federated.helpers import seeded
@@ -43,8 +43,12 @@ RIGHT = calibrated(3.0)
 
 
 def run(mechanism, seed, claim, **settings):
-    known = {"dimension": DIMENSION, "senders": SENDERS, "draws": DRAWS, "claim": claim} | settings
-    return audit_mechanism(mechanism, seeded(seed), **known)
+    senders = settings.pop("senders", SENDERS)
+    system = {name: settings.pop(name) for name in ("sampler", "round_stream") if name in settings}
+    announced = {"dimension": DIMENSION, "honest_senders": settings.pop("claimed_senders", senders)} | settings
+    return audit_mechanism(
+        AuditedSystem(mechanism, senders, **system), PrivacyClaim(claim, **announced), seeded(seed), draws=DRAWS
+    )
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])

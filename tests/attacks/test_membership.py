@@ -11,6 +11,7 @@ from scipy import stats
 
 import fedjax_poisson as fp
 from fedjax_poisson.attacks import (
+    AttackedTraining,
     balanced_memberships,
     confidences,
     lira,
@@ -122,7 +123,9 @@ def test_the_private_trainer_is_fedsgd_without_the_encryption():
     member = np.array([True, False, True, True, False, True] * 2)
     model, optimizer = fp.models.logistic(), optax.sgd(0.5)
     trainer = private_trainer(
-        model, records, exact, rounds=2, sampling_rate=1.0, server_optimizer=optimizer, records=10.0, stream=seeded(0)
+        AttackedTraining(model=model, mechanism=exact, rounds=2, records=10.0, server_optimizer=optimizer),
+        records,
+        stream=seeded(0),
     )
     got = train_shadows(trainer, member[None], jax.random.key(0))
     keep = jnp.asarray(member).reshape(2, 6) & records.mask

@@ -12,6 +12,8 @@ from scipy import stats
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, trees
 from fedjax_poisson.attacks import (
+    AttackedTraining,
+    CanaryRecords,
     canary_population,
     canary_updates,
     choose_guesses,
@@ -136,16 +138,13 @@ def test_canary_records_are_found_in_the_sums_of_fedsgd():
     def run(rounds):
         return run_with_canary_records(
             algorithm,
-            model,
-            exact,
+            AttackedTraining(
+                model=model, mechanism=exact, rounds=rounds, records=22.0, server_optimizer=optax.sgd(1.0)
+            ),
             cohort((12, 10), 6),
-            x,
-            y,
-            included,
+            CanaryRecords(x, y, included),
             jax.random.key(0),
             seeded(0),
-            rounds=rounds,
-            records=22.0,
         )
 
     # Without noise the estimate of the coins is the coins.
@@ -176,16 +175,13 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="recording"):
         run_with_canary_records(
             algorithm,
-            model,
-            mechanism(),
+            AttackedTraining(
+                model=model, mechanism=mechanism(), rounds=1, records=4.0, server_optimizer=optax.sgd(1.0)
+            ),
             cohort((3, 3), 3),
-            jnp.zeros((2, 3)),
-            jnp.zeros(2),
-            np.ones(2, bool),
+            CanaryRecords(jnp.zeros((2, 3)), jnp.zeros(2), np.ones(2, bool)),
             jax.random.key(0),
             seeded(0),
-            rounds=1,
-            records=4.0,
         )
 
 

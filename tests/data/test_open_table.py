@@ -98,10 +98,10 @@ def test_a_declared_kind_is_not_looked_up(write):
 def test_training_records_alone_are_binned(write):
     opened = read_open(write(lines()), **ROLES)
     first = first_bins(opened)
-    assert first.bins.shape == (opened.layout.train.sum(), 3) and first.size == 2 * bins.OCTAVES + bins.BUCKETS
-    age = np.array([float(text) for text in opened.table.columns["age"]])[opened.layout.train]
+    assert first.bins.shape == (opened.placement.train.sum(), 3) and first.size == 2 * bins.OCTAVES + bins.BUCKETS
+    age = np.array([float(text) for text in opened.table.columns["age"]])[opened.placement.train]
     np.testing.assert_array_equal(first.bins[:, 0], bins.octave_bins(age))
-    missing = np.array([text == "" for text in opened.table.columns["weight"]])[opened.layout.train]
+    missing = np.array([text == "" for text in opened.table.columns["weight"]])[opened.placement.train]
     assert missing.any()
     np.testing.assert_array_equal(first.bins[:, 1] < 0, missing)
     assert first.bins[:, 2].min() >= 2 * bins.OCTAVES

@@ -10,8 +10,7 @@ import numpy as np
 from fedjax_poisson.aggregation import Aggregator, aggregator
 from fedjax_poisson.federated import Records
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.mechanisms.clipping import GRID_BITS
-from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, stream
+from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, Stream, stream
 
 
 def seeded(seed: int) -> Stream:
@@ -36,8 +35,8 @@ def mechanism(
 
 def step_of(mechanism: Mechanism) -> float:
     """Value of one grid step."""
-    facts = dict(mechanism.facts.parameters)
-    return (facts["total_bound"] or facts["coordinate_bound"]) / 2**GRID_BITS
+    assert mechanism.bounds.grid_step is not None
+    return mechanism.bounds.grid_step
 
 
 def noise_free(mechanism: Mechanism) -> Mechanism:

@@ -86,9 +86,9 @@ def test_shuffling_takes_every_record_once_and_real_ones_first():
 
 def test_scaffold_corrects_by_the_control_variates_and_the_server_can_follow():
     work = federated.scaffold(0.5, batch_size=3)(MODEL)
-    assert work.shared is not None and work.init_own is not None
+    assert work.shared is not None and work.init_client_state is not None
     shared = work.shared.init(PARAMS, 2)
-    own = jax.tree.map(lambda leaf: leaf + jnp.float32(0.1), work.init_own(PARAMS))
+    own = jax.tree.map(lambda leaf: leaf + jnp.float32(0.1), work.init_client_state(PARAMS))
     update, new = run_client(work, PARAMS, shared, own, Examples(X, Y), stream(1))
     batches = [(X[:3], Y[:3]), (X[3:], Y[3:])]
     np.testing.assert_allclose(_flat(update), _by_hand(batches, 0.5, correction=-0.1), atol=1e-6)

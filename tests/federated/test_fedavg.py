@@ -105,7 +105,7 @@ def test_without_privacy_it_is_the_mean_of_the_clients_updates():
 def test_encryption_changes_no_bit_of_the_model(backend, mode, level, transforms):
     agg = _aggregator(backend, mode)
     usual = (backend, mode, level, transforms) == ("device", "public_key", "every_client", "summed")
-    own = functools.partial(_algorithm, agg, encryption=level, layout=federated.Layout(transforms=transforms))
+    own = functools.partial(_algorithm, agg, encryption=level, layout=federated.Chunking(transforms=transforms))
     got, info = _after(_encrypted() if usual else own())
     np.testing.assert_array_equal(got, _reference()[0])
     assert info.senders == SENDERS and info.bytes_up_per_sender >= agg.message_bytes(SIZE)
@@ -114,7 +114,7 @@ def test_encryption_changes_no_bit_of_the_model(backend, mode, level, transforms
 
 def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
     """The levels agree in the opened counts by exactness; here the ciphertexts themselves agree, absent clients included."""
-    from fedjax_poisson.federated.cohort import Layout, cohort_sum
+    from fedjax_poisson.federated.cohort import Chunking, cohort_sum
 
     device = _aggregator("device").device
     client = federated.local_sgd(0.5, batch_size=3)(models.logistic())
@@ -124,7 +124,7 @@ def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
     for transforms in ("summed", "each"):
         programs = cohort_sum(
             client, params, MECHANISM, clients=SENDERS, params=device.params, encryption_level="every_client",
-            layout=Layout(chunk=5, transforms=transforms),
+            chunking=Chunking(chunk=5, transforms=transforms),
         )  # fmt: skip
 
         @jax.jit
@@ -142,7 +142,7 @@ def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
 
 def test_chunks_and_streamed_blocks_give_the_same_bits():
     host = _population(on_device=False)
-    algorithm = _algorithm(_aggregator("device"), layout=federated.Layout(chunk=2), population=host)
+    algorithm = _algorithm(_aggregator("device"), layout=federated.Chunking(chunk=2), population=host)
     got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 5)])
     np.testing.assert_array_equal(got, _reference()[0])
     assert info.senders == SENDERS and info.absent == ()
@@ -154,7 +154,7 @@ def test_one_device_and_many_give_the_same_bits():
     mesh = federated.client_mesh()
     assert mesh.devices.size == 8, "tests run with eight forced host devices (conftest)"
     host = _population(on_device=False)
-    layout = federated.Layout(chunk=1)
+    layout = federated.Chunking(chunk=1)
     algorithm = _algorithm(_aggregator("device"), population=host, layout=layout, mesh=mesh)
     got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 8, multiple=8, mesh=mesh)])
     np.testing.assert_array_equal(got, _reference()[0])
@@ -165,6 +165,11 @@ def test_one_device_and_many_give_the_same_bits():
     assert algorithm.apply_rounds is None
     with pytest.raises(ValueError, match="one by one"):
         _algorithm(_aggregator("device", "seeded"), mesh=mesh)
+
+
+def test_a_sum_in_the_clear_over_several_devices_can_be_stepped_with():
+    got, _ = _after(_algorithm(mesh=federated.client_mesh()))
+    np.testing.assert_array_equal(got, _reference()[0])
 
 
 def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
@@ -302,11 +307,11 @@ def test_scaffold_keeps_states_at_clients_that_took_part():
     state = algorithm.init(jax.random.key(0))
     lost = federated.make_cohort(_population(), IDS, present=IDS != 5)
     state, _ = algorithm.apply(state, lost, ROOT)
-    moved = np.abs(np.asarray(state.own["weight"])).max(axis=1) > 0
+    moved = np.abs(np.asarray(state.client_state["weight"])).max(axis=1) > 0
     assert moved.tolist() == [i in IDS and i != 5 for i in range(CLIENTS)]
     c = np.asarray(state.shared[0]["weight"])
     # Eleven of fourteen took part, and c moves by their share: it is the mean of the clients' own variates.
-    np.testing.assert_allclose(c, np.asarray(state.own["weight"]).sum(axis=0) / CLIENTS, atol=1e-6)
+    np.testing.assert_allclose(c, np.asarray(state.client_state["weight"]).sum(axis=0) / CLIENTS, atol=1e-6)
 
 
 def _share_keeper(model):
@@ -372,7 +377,7 @@ def test_server_optimisers_see_minus_the_mean_update(optimizer):
         (lambda: _algorithm(_aggregator("plain"), encryption="sum_only"), "encrypts every client's counts on the host"),
         (lambda: _algorithm(_aggregator("device"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "does not send integers"),
         (lambda: _algorithm(encryption="every_client"), "needs a mechanism that sends integers and an aggregator"),
-        (lambda: federated.Layout(chunk=0), "chunk=0"),
+        (lambda: federated.Chunking(chunk=0), "chunk=0"),
         (lambda: federated.client_mesh(99), "devices=99"),
     ],
 )  # fmt: skip

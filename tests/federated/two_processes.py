@@ -61,7 +61,7 @@ def train(folder: Path, rounds: int, mesh: Any, *, first: bool = True, dies_at: 
         server_optimizer=optax.sgd(1.0),
         mechanism=mechanism,
         aggregator=aggregator,
-        layout=federated.Layout(chunk=3),
+        layout=federated.Chunking(chunk=3),
         mesh=mesh,
     )
     orders = accounting.DEFAULT_ORDERS

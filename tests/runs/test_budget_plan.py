@@ -8,22 +8,24 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs.budget_plan import Plan, make_plan
+from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan
 from fedjax_poisson.runs.config import Config
 
 WIDE = {"senders": 9, "dimension": 58, "moment_dimension": 100, "largest_site": 4096}
 """support2 by disease group with all its columns: where a clamp used to be lowered from epsilon 1 on."""
 
 
-def _parameters(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+def _parameters(plan: BudgetPlan) -> tuple[dict[str, float], dict[str, float]]:
     assert plan.standardize is not None
     return dict(plan.standardize.facts.parameters), dict(plan.train.facts.parameters)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
 def test_no_clamp_depends_on_the_budget(epsilon: float) -> None:
-    moments, gradients = _parameters(make_plan(Config(epsilon=epsilon), **WIDE))
-    assert moments["total_bound"] == 4096 and gradients["total_bound"] == pytest.approx(0.6 * 2048)
+    plan = make_plan(Config(epsilon=epsilon), **WIDE)
+    moments, gradients = _parameters(plan)
+    assert plan.standardize is not None and plan.standardize.bounds.total_bound == 4096
+    assert plan.train.bounds.total_bound == pytest.approx(0.6 * 2048)
     assert 0.05 <= moments["modulation"] <= 0.3 and 0.05 <= gradients["modulation"] <= 0.3
 
 
@@ -117,7 +119,8 @@ def test_a_patient_at_two_sites_is_charged_two_steps_and_two_coins() -> None:
     )  # and more, since the patient is in a round with 1 - (1 - q)**2
     everybody = [make_plan(Config(sampling_rate=1.0), **small, sites_per_unit=k).train.variance(4) for k in (1, 2)]
     assert everybody[1] / everybody[0] == pytest.approx(4, rel=0.01)
-    parameters = dict(two.train.facts.parameters)
+    parameters, clamp = dict(two.train.facts.parameters), two.train.bounds.total_bound
+    assert clamp is not None
     curve = accounting.poisson_embedding_rdp(
         two.orders,
         dark_count=parameters["dark_count"],
@@ -125,7 +128,7 @@ def test_a_patient_at_two_sites_is_charged_two_steps_and_two_coins() -> None:
         honest_senders=3,
         norm_ratio=1 / 0.6,
         dimension=14,
-        step_ratio=2 * 0.6 / parameters["total_bound"],
+        step_ratio=2 * 0.6 / clamp,
     )
     np.testing.assert_allclose(two.train_rdp, accounting.subsampled_rdp(two.orders, curve, 0.75), rtol=1e-9)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -26,12 +27,10 @@ ORDERS = accounting.integer_orders(64)
 TERMS = Terms(
     epsilon=8.0,
     delta=1e-4,
-    senders=3,
-    honest_senders=2,
+    participation=accounting.Participation(senders=3, minimum_senders=3, honest_senders=2),
     largest_site=1024,
     sites_per_unit=1,
     modulation=None,
-    adjacency="zero_out",
     orders=ORDERS,
 )
 
@@ -143,16 +142,16 @@ def test_a_refused_charge_opens_nothing(opened: OpenTable, plan: ColumnPlan) -> 
 
 @pytest.mark.parametrize("adjacency", ["zero_out", "replace_one"])
 def test_a_share_of_the_budget_is_that_share_of_its_curve(adjacency: str) -> None:
-    terms = TERMS._replace(epsilon=2.0, adjacency=adjacency)
+    terms = TERMS._replace(epsilon=2.0, participation=dataclasses.replace(TERMS.participation, adjacency=adjacency))
     small = plan_columns(terms, numbers=4, texts=2)
     assert small.first is not None and small.second is not None
     first, second = (each.priced.rdp(terms, each.size) for each in small.releases)
     assert accounting.epsilon(ORDERS, first / 0.06, 1e-4) == pytest.approx(2.0, rel=1e-6)
     assert accounting.epsilon(ORDERS, second / 0.03, 1e-4) == pytest.approx(2.0, rel=1e-6)
     np.testing.assert_allclose(small.rdp(terms), first + second)
-    facts = dict(small.first.priced.mechanism.facts.parameters)
-    assert facts["clip_norm"] == pytest.approx(6**0.5) and facts["coordinate_bound"] == 1.0
-    assert dict(small.second.priced.mechanism.facts.parameters)["clip_norm"] == 2.0
+    bounds = small.first.priced.mechanism.bounds
+    assert bounds.clip_norm == pytest.approx(6**0.5) and bounds.coordinate_bound == 1.0
+    assert small.second.priced.mechanism.bounds.clip_norm == 2.0
 
 
 def test_the_cost_does_not_depend_on_the_number_of_bins_nor_the_noise_on_the_clamp() -> None:
@@ -187,7 +186,7 @@ def test_a_patient_is_the_unit_where_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     own = read_open(path, label="sick", site="hospital", patient="pid")
-    assert own.layout.unit == "patient" and own.layout.group.max() == 19
+    assert own.placement.unit == "patient" and own.placement.group.max() == 19
 
 
 WHOLLY_PRIVATE = {

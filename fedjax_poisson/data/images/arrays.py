@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedjax_poisson.data.layout import Layout, lay_out
+from fedjax_poisson.data.placement import Placement, place_records
 from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 
 
 def from_image_arrays(
@@ -67,19 +68,21 @@ def from_image_arrays(
     pixels = _unit_pixels(images)
     labels = _checked_labels(labels, len(pixels), tuple(classes), source)
     _check_records(len(pixels), source, site=site, patient=patient, train=train)
-    layout = lay_out(
+    placement = place_records(
         labels,
         ["all"] * len(pixels) if site is None else site,
         patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        SplitRules(
+            sites_per_patient=sites_per_patient,
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
         train=None if train is None else np.asarray(train, bool),
-        sites_per_patient=sites_per_patient,
         source=source,
     )
     return image_sites(
-        pixels, labels, layout, tuple(classes), Provenance(name=name, source=source, notes=tuple(notes)), warnings
+        pixels, labels, placement, tuple(classes), Provenance(name=name, source=source, notes=tuple(notes)), warnings
     )
 
 
@@ -184,31 +187,31 @@ def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
 def image_sites(
     pixels: np.ndarray,
     labels: np.ndarray,
-    layout: Layout,
+    placement: Placement,
     classes: tuple[str, ...],
     provenance: Provenance,
     warnings: Sequence[str],
 ) -> Sites:
-    """Put pixels float32 `[n, height, width, channels]` in 0..1, labels and layout together, with what they imply for privacy."""
-    notes = [*provenance.notes, *layout.notes]
-    if layout.unit == "record":
+    """Put pixels float32 `[n, height, width, channels]` in 0..1, labels and placement together, with what they imply for privacy."""
+    notes = [*provenance.notes, *placement.notes]
+    if placement.unit == "record":
         notes.append("no patients are known: a privacy claim holds for one image, not for one person")
     channels = pixels.shape[3]
     return Sites(
         features=pixels,
         labels=labels,
-        site=layout.site,
-        site_names=layout.site_names,
-        train=layout.train,
-        group=layout.group,
-        unit=layout.unit,
-        sites_per_unit=layout.sites_per_unit,
+        site=placement.site,
+        site_names=placement.site_names,
+        train=placement.train,
+        group=placement.group,
+        unit=placement.unit,
+        sites_per_unit=placement.sites_per_unit,
         feature_names=("gray",) if channels == 1 else ("red", "green", "blue"),
         feature_bounds=np.tile(np.array([[0, 1]], np.float32), (channels, 1)),
         binary=np.zeros(channels, bool),
         class_names=classes,
         provenance=dataclasses.replace(provenance, notes=tuple(notes)),
-        warnings=(*warnings, *layout.warnings, *_sources_that_tell(labels, layout, classes)),
+        warnings=(*warnings, *placement.warnings, *_sources_that_tell(labels, placement, classes)),
     )
 
 
@@ -294,12 +297,12 @@ def _class_names(
     return names.astype(str)[labels]
 
 
-def _sources_that_tell(labels: np.ndarray, layout: Layout, classes: tuple[str, ...]) -> list[str]:
+def _sources_that_tell(labels: np.ndarray, placement: Placement, classes: tuple[str, ...]) -> list[str]:
     """A warning where knowing the site nearly gives the class: then a model may learn sites instead of findings."""
-    if labels.ndim != 1 or len(layout.site_names) < 2:
+    if labels.ndim != 1 or len(placement.site_names) < 2:
         return []
-    table = np.zeros((len(layout.site_names), len(classes)), np.int64)
-    np.add.at(table, (layout.site, labels), 1)
+    table = np.zeros((len(placement.site_names), len(classes)), np.int64)
+    np.add.at(table, (placement.site, labels), 1)
     by_site, overall = table.max(axis=1).sum() / len(labels), table.sum(axis=0).max() / len(labels)
     if by_site - overall < 0.2:
         return []

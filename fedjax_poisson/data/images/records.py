@@ -14,8 +14,9 @@ import numpy as np
 
 from fedjax_poisson.data.images.arrays import image_sites
 from fedjax_poisson.data.images.files import EXTENSIONS, decode_image
-from fedjax_poisson.data.layout import lay_out
+from fedjax_poisson.data.placement import place_records
 from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 
 
 class Entry(NamedTuple):
@@ -84,10 +85,12 @@ def from_image_folder(
         unit_is_patient=patient is not None,
         size=size,
         channels=channels,
-        sites_per_patient=sites_per_patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        rules=SplitRules(
+            sites_per_patient=sites_per_patient,
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
     )
 
 
@@ -136,10 +139,7 @@ def assemble(
     unit_is_patient: bool,
     size: int,
     channels: int = 1,
-    sites_per_patient: int = 1,
-    min_site_records: int = 20,
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
+    rules: SplitRules,
     warnings: tuple[str, ...] = (),
 ) -> Sites:
     """Decode and split pictures that were found (see `from_image_folder` for the arguments).
@@ -163,26 +163,23 @@ def assemble(
         notes.append(f"{listed - len(entries)} test pictures that are copies of training pictures left out")
     official = entries[0].train is not None
     labels = np.array([classes.index(entry.label) for entry in entries], np.int32)
-    layout = lay_out(
+    placement = place_records(
         labels,
         [entry.site for entry in entries],
         [entry.patient for entry in entries],
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        rules,
         train=np.array([bool(entry.train) for entry in entries]) if official else None,
-        sites_per_patient=sites_per_patient,
         people_are_patients=unit_is_patient,
         source=source,
     )
     if not unit_is_patient:
         # The groups are copies of one file, not people: they share a side of the split and the image stays the unit.
-        copies = len(layout.group) - len(np.unique(layout.group))
+        copies = len(placement.group) - len(np.unique(placement.group))
         if copies:
             notes.append(f"{copies} files repeat another file's content; copies stay on one side of the split")
     pixels = np.stack([decode_image(entry.path, size, channels) for entry in entries])
     return image_sites(
-        pixels, labels, layout, classes, Provenance(name=name, source=source, notes=tuple(notes)), warnings
+        pixels, labels, placement, classes, Provenance(name=name, source=source, notes=tuple(notes)), warnings
     )
 
 

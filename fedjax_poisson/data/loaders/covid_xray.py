@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from fedjax_poisson.data.images.records import Entry, assemble, patient_of, pictures, require_folder
 from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.splitting import SplitRules
 
 _CONFOUNDED = (
     "the classes come from different sources, which a classifier can recognise by borders and exposure alone: "
@@ -65,8 +66,7 @@ def from_covid_radiography(
         source=f"{title}, {folder}",
         unit_is_patient=False,
         size=size,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        rules=SplitRules(test_fraction=test_fraction, split_seed=split_seed),
         warnings=(_CONFOUNDED,),
     )
 
@@ -111,6 +111,7 @@ def from_covid_qu_ex(root: str | os.PathLike[str], *, size: int = 64, classes: S
         source=f"{title}, {folder}",
         unit_is_patient=False,
         size=size,
+        rules=SplitRules(),
         warnings=(_CONFOUNDED,),
     )
 
@@ -176,7 +177,6 @@ def from_covidx(
         source=f"COVIDx, {folder}",
         unit_is_patient=True,
         size=size,
-        sites_per_patient=sites_per_patient,
-        min_site_records=min_site_records,
+        rules=SplitRules(sites_per_patient=sites_per_patient, min_site_records=min_site_records),
         warnings=(_CONFOUNDED,),
     )

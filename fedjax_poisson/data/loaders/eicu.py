@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 
 from fedjax_poisson.data.blocks import Block, Quantity, flags, join, quantity
-from fedjax_poisson.data.layout import lay_out, table_sites
-from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.placement import place_records, table_sites
+from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.csv_table import Table, csv_in, line_list, numeric, read_table
 
 _TITLE = "eICU Collaborative Research Database"
@@ -108,30 +109,34 @@ def from_eicu(
     labels = (outcome == "Expired").astype(np.int32)
     block = _features(table, indicators)
     places = [text or "unknown" for text in table.column("hospitalid" if site == "hospital" else "region")]
-    layout = lay_out(
+    placement = place_records(
         labels,
         [f"hospital {place}" for place in places] if site == "hospital" else places,
         table.column("uniquepid"),
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        sites_per_patient=sites_per_patient,
+        SplitRules(
+            sites_per_patient=sites_per_patient,
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
         source=table.path,
     )
     return table_sites(
         block,
         labels,
-        layout,
-        class_names=("survived", "died in hospital"),
-        name="eicu",
-        source=f"{_TITLE}, {path}",
-        licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
-        citation="Pollard, T., Johnson, A., Raffa, J., Celi, L., Mark, R., & Badawi, O. (2018). "
-        "The eICU Collaborative Research Database. Scientific Data, 5, 180178.",
-        notes=(
-            f"{len(outcome)} stays with a known outcome; label 1 = died in hospital",
-            "ages above 89 are given as '> 89' and count as 90",
-            "bounds and normal values are public physiological ranges, not taken from these records",
+        placement,
+        ("survived", "died in hospital"),
+        Provenance(
+            name="eicu",
+            source=f"{_TITLE}, {path}",
+            licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
+            citation="Pollard, T., Johnson, A., Raffa, J., Celi, L., Mark, R., & Badawi, O. (2018). "
+            "The eICU Collaborative Research Database. Scientific Data, 5, 180178.",
+            notes=(
+                f"{len(outcome)} stays with a known outcome; label 1 = died in hospital",
+                "ages above 89 are given as '> 89' and count as 90",
+                "bounds and normal values are public physiological ranges, not taken from these records",
+            ),
         ),
     )
 

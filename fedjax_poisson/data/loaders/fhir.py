@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fedjax_poisson.data.blocks import Block, Quantity, flags, join, quantity
-from fedjax_poisson.data.layout import lay_out, table_sites
-from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.placement import place_records, table_sites
+from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.csv_table import text_lines
 
 _DATE = re.compile(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?(?:T.*)?")
@@ -116,25 +117,29 @@ def from_fhir(
             "a label needs both kinds: check the codes"
         )
     block = _features(history, people, index, outcome, measures)
-    layout = lay_out(
+    placement = place_records(
         labels,
         [_place(history, person, index[person], site) for person in people],
         people,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        SplitRules(
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
     )
     return table_sites(
         block,
         labels,
-        layout,
-        class_names=("no outcome", "outcome"),
-        name="fhir",
-        source=str(root),
-        notes=(
-            f"label 1 = a condition coded {', '.join(outcome)}; index date = its first date, or else the last encounter",
-            "cases are followed until their diagnosis, others until their last encounter: lengths of history may differ",
-            f"{len(history.patients) - len(people)} patients without any dated encounter or outcome left out",
+        placement,
+        ("no outcome", "outcome"),
+        Provenance(
+            name="fhir",
+            source=str(root),
+            notes=(
+                f"label 1 = a condition coded {', '.join(outcome)}; index date = its first date, or else the last encounter",
+                "cases are followed until their diagnosis, others until their last encounter: lengths of history may differ",
+                f"{len(history.patients) - len(people)} patients without any dated encounter or outcome left out",
+            ),
         ),
     )
 

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedjax_poisson.data.blocks import Quantity, flags, join, quantity
-from fedjax_poisson.data.layout import lay_out, table_sites
-from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.placement import place_records, table_sites
+from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.csv_table import csv_in, line_list, numeric, read_table, text_lines
 
 _TITLE = "MIMIC-IV"
@@ -88,28 +89,32 @@ def from_mimic(
     blocks = [quantity("age", np.array(ages), _AGE, indicator=False), flags(["female"], female[:, None])]
     blocks += [quantity(name, measured[:, k], known) for k, (name, known) in enumerate(LABORATORY.values())]
     labels = np.array([died[stay["hadm_id"]] == "1" for stay in stays]).astype(np.int32)
-    layout = lay_out(
+    placement = place_records(
         labels,
         [stay["first_careunit"] for stay in stays],
         [stay["subject_id"] for stay in stays],
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        SplitRules(
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
     )
     return table_sites(
         join(blocks),
         labels,
-        layout,
-        class_names=("survived", "died in hospital"),
-        name="mimic",
-        source=f"{_TITLE}, {folder}",
-        licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
-        citation="Johnson, A., Bulgarelli, L., Shen, L., et al. (2023). MIMIC-IV, a freely accessible electronic "
-        "health record dataset. Scientific Data, 10, 1.",
-        notes=(
-            "first ICU stay of every patient; label 1 = died in that hospital stay",
-            "one hospital: care units stand in for sites",
-            "bounds and normal values are public laboratory ranges, not taken from these records",
+        placement,
+        ("survived", "died in hospital"),
+        Provenance(
+            name="mimic",
+            source=f"{_TITLE}, {folder}",
+            licence="demo: ODbL 1.0; full database: PhysioNet Credentialed Health Data License",
+            citation="Johnson, A., Bulgarelli, L., Shen, L., et al. (2023). MIMIC-IV, a freely accessible electronic "
+            "health record dataset. Scientific Data, 10, 1.",
+            notes=(
+                "first ICU stay of every patient; label 1 = died in that hospital stay",
+                "one hospital: care units stand in for sites",
+                "bounds and normal values are public laboratory ranges, not taken from these records",
+            ),
         ),
     )
 

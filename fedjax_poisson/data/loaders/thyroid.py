@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from fedjax_poisson.data.blocks import Block, Quantity, flags, join, quantity
-from fedjax_poisson.data.layout import lay_out, table_sites
-from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.placement import place_records, table_sites
+from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.columns import flag_values
 from fedjax_poisson.data.tables.csv_table import Table, numeric, read_table
 
@@ -97,26 +98,30 @@ def load_thyroid(
     ) as path:
         table = read_table(path)
     labels = np.array([_is_ill(target, label) for target in table.columns["target"]], np.int32)
-    layout = lay_out(
+    placement = place_records(
         labels,
         table.columns["referral_source"],
         None,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        SplitRules(
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
     )
     block, notes = _features(table, range_flags)
     return table_sites(
         block,
         labels,
-        layout,
-        class_names=("no condition", "any condition") if label == "any" else ("not hypothyroid", "hypothyroid"),
-        name="thyroid",
-        source="UCI Machine Learning Repository, Thyroid Disease (thyroid0387), https://doi.org/10.24432/C5D010",
-        licence="CC BY 4.0",
-        citation="Quinlan, R. (1986). Thyroid Disease [Dataset]. UCI Machine Learning Repository. "
-        "https://doi.org/10.24432/C5D010",
-        notes=notes,
+        placement,
+        ("no condition", "any condition") if label == "any" else ("not hypothyroid", "hypothyroid"),
+        Provenance(
+            name="thyroid",
+            source="UCI Machine Learning Repository, Thyroid Disease (thyroid0387), https://doi.org/10.24432/C5D010",
+            licence="CC BY 4.0",
+            citation="Quinlan, R. (1986). Thyroid Disease [Dataset]. UCI Machine Learning Repository. "
+            "https://doi.org/10.24432/C5D010",
+            notes=tuple(notes),
+        ),
     )
 
 

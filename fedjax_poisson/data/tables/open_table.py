@@ -16,19 +16,21 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.data.layout import Layout, table_sites
+from fedjax_poisson.data.placement import Placement, table_sites
 from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.bins import BUCKETS, LINEAR, OCTAVES, linear_bins, octave_bins, text_buckets
 from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values
 from fedjax_poisson.data.tables.csv_table import Table, canonical, numeric, read_table
 from fedjax_poisson.data.tables.declarations import check_missing
 from fedjax_poisson.data.tables.schema import ColumnSpec, Encoder, Released, Schema, encode_columns
+from fedjax_poisson.data.tables.spec import TableSpec
 from fedjax_poisson.data.tables.tabular import (
     binary_label,
     declared_for,
     feature_columns,
-    table_identity,
-    table_layout,
+    place_table,
+    table_provenance,
     without_gaps,
 )
 from fedjax_poisson.data.tables.warnings import learned_facts
@@ -46,7 +48,7 @@ class OpenTable(NamedTuple):
         schema: Its feature columns.
         labels: int32 `[n]`.
         class_names: Names of the two classes.
-        layout: Sites, patients and split.
+        placement: Sites, patients and split.
         notes: What was done.
         uncovered: As in `Sites`.
     """
@@ -55,7 +57,7 @@ class OpenTable(NamedTuple):
     schema: Schema
     labels: np.ndarray
     class_names: tuple[str, str]
-    layout: Layout
+    placement: Placement
     notes: tuple[str, ...]
     uncovered: tuple[tuple[str, str], ...]
 
@@ -122,24 +124,30 @@ def read_open(
         FileNotFoundError: There is no such file.
         ValueError: As in `from_csv`.
     """
+    spec = TableSpec(
+        site=site,
+        patient=patient,
+        categorical=categorical,
+        bounds=bounds,
+        missing=missing,
+        fill=fill,
+        drop=drop,
+        rules=SplitRules(
+            sites_per_patient=sites_per_patient,
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
+    )
     check_missing(missing)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
-    names = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
+    names = feature_columns(table, spec, label)
     table, _ = without_gaps(table, [label, *names], missing)
     labels, class_names, coded = binary_label(table, label, positive)
-    layout, _, _ = table_layout(
-        table,
-        labels,
-        site,
-        patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        sites_per_patient=sites_per_patient,
-    )
+    placement, _, _ = place_table(table, spec, labels)
     found = [
         _specify(
-            column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ","),
+            column_of(table.path, name, table.columns[name], table.lines, placement.train, table.delimiter != ","),
             declared_for(categorical, name),
             declared_for(bounds, name),
             missing,
@@ -156,7 +164,7 @@ def read_open(
         Schema(tuple(spec for spec, _ in found), missing),
         labels,
         class_names,
-        layout,
+        placement,
         (*coded, *_kind_notes(looked_up)),
         tuple(learned_facts(facts)),
     )
@@ -165,41 +173,38 @@ def read_open(
 def first_bins(opened: OpenTable) -> Binned:
     """The first histogram: octaves of every open number, then buckets of every open text column; training records only."""
     numbers, texts = opened.schema.named("open_number"), opened.schema.named("open_text")
-    own = [octave_bins(_numbers(opened, name)) for name in numbers]
-    own += [text_buckets(name, opened.table.columns[name]) for name in texts]
-    return _binned(opened, own, [OCTAVES] * len(numbers) + [BUCKETS] * len(texts))
+    bins = [octave_bins(_numbers(opened, name)) for name in numbers]
+    bins += [text_buckets(name, opened.table.columns[name]) for name in texts]
+    return _binned(opened, bins, [OCTAVES] * len(numbers) + [BUCKETS] * len(texts))
 
 
 def refined_bins(opened: OpenTable, released: Released) -> Binned:
     """The second histogram: equal bins of the released range of every open number; training records only."""
     numbers = opened.schema.named("open_number")
-    own = [linear_bins(_numbers(opened, name), *released.ranges[name]) for name in numbers]
-    return _binned(opened, own, [LINEAR] * len(numbers))
+    bins = [linear_bins(_numbers(opened, name), *released.ranges[name]) for name in numbers]
+    return _binned(opened, bins, [LINEAR] * len(numbers))
 
 
 def encode_sites(opened: OpenTable, released: Released | None) -> Sites:
     """The table as `Sites`, its open columns encoded by what was released about them."""
-    block = encode_columns(opened.table, opened.schema, released, opened.layout.train)
+    block = encode_columns(opened.table, opened.schema, released, opened.placement.train)
     return table_sites(
         block,
         opened.labels,
-        opened.layout,
-        class_names=opened.class_names,
-        name=os.path.basename(opened.table.path),
-        source=opened.table.path,
-        notes=[*opened.notes, *_released_notes(opened.schema)],
+        opened.placement,
+        opened.class_names,
+        table_provenance(opened.table, [*opened.notes, *_released_notes(opened.schema)]),
         uncovered=opened.uncovered,
-        identity=table_identity(opened.table),
         encoder=Encoder(opened.schema, released),
     )
 
 
 def _binned(opened: OpenTable, own: list[np.ndarray], widths: list[int]) -> Binned:
-    train = opened.layout.train
+    train = opened.placement.train
     starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.int32)
     columns = [np.where(bins < 0, -1, start + bins) for bins, start in zip(own, starts[:-1], strict=True)]
     bins = np.stack(columns, axis=1).astype(np.int32) if columns else np.zeros((len(train), 0), np.int32)
-    return Binned(bins[train], opened.layout.site[train], opened.layout.group[train], int(starts[-1]))
+    return Binned(bins[train], opened.placement.site[train], opened.placement.group[train], int(starts[-1]))
 
 
 def _numbers(opened: OpenTable, name: str) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.columns import Missing, column_of, flag_values
 from fedjax_poisson.data.tables.csv_table import Table, line_list, numeric, read_table
-from fedjax_poisson.data.tables.declarations import check_table_arguments, is_finite
+from fedjax_poisson.data.tables.declarations import is_finite
 from fedjax_poisson.data.tables.remedies import option
+from fedjax_poisson.data.tables.spec import TableSpec, check_spec
 from fedjax_poisson.data.tables.suspicion import refuse_thousands
 from fedjax_poisson.data.tables.tabular import (
     Bounds,
@@ -94,40 +96,33 @@ def from_survival_csv(
     """
     if horizon is not None and not (is_finite(horizon) and horizon > 0):
         raise ValueError(f"horizon is {horizon!r}; expected a positive time in the unit of {time!r}, or None")
-    check_table_arguments(
-        event=event,
+    spec = TableSpec(
         site=site,
-        time=time,
         patient=patient,
         categorical=categorical,
         bounds=bounds,
         missing=missing,
         fill=fill,
         drop=drop,
-        sites_per_patient=sites_per_patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        rules=SplitRules(
+            sites_per_patient=sites_per_patient,
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
     )
+    check_spec(spec, event=event, site=site, time=time)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
-    columns = feature_columns(table, event, site, patient, drop, categorical, bounds, fill, time=time)
+    columns = feature_columns(table, spec, event, time=time)
     table, dropped = without_gaps(table, [event, time, *columns], missing)
     refuse_missing(table, site, "site", "name every record's site")  # also of those that the horizon leaves out
-    times, seen = _times(table, time), _events(table, event)
-    labels, names, notes = (
-        seen.astype(np.int32),
-        (f"{event}=0", f"{event}=1"),
-        ["no horizon: label 1 = the event was seen"],
-    )
-    if horizon is not None:
-        kept = np.flatnonzero((seen & (times <= horizon)) | (times >= horizon))
-        lost = len(times) - len(kept)
-        table = table._replace(
-            columns={name: [texts[row] for row in kept] for name, texts in table.columns.items()},
-            lines=[table.lines[row] for row in kept],
-        )
-        times, seen = times[kept], seen[kept]
-        labels = (seen & (times <= horizon)).astype(np.int32)
+    followed = _Followed(table, _times(table, time), _events(table, event))
+    if horizon is None:
+        labels, names = followed.event.astype(np.int32), (f"{event}=0", f"{event}=1")
+        notes = ["no horizon: label 1 = the event was seen"]
+    else:
+        followed, lost = _with_a_label(followed, horizon)
+        labels = (followed.event & (followed.time <= horizon)).astype(np.int32)
         names = (f"no {event} by {time} {horizon:g}", f"{event} by {time} {horizon:g}")
         notes = [
             f"label 1 = {event} at {time} <= {horizon:g}; {lost} records censored before that have no label, left out"
@@ -136,24 +131,25 @@ def from_survival_csv(
         raise ValueError(
             f"{table.path}: every record has the same label ({names[0]} or {names[1]}); choose another horizon"
         )
-    sites = table_records(
-        table,
-        columns,
-        labels,
-        names,
-        site=site,
-        patient=patient,
-        categorical=categorical,
-        bounds=bounds,
-        missing=missing,
-        fill=fill,
-        sites_per_patient=sites_per_patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        notes=[*dropped, *notes],
+    sites = table_records(followed.table, spec, columns, labels, names, notes=[*dropped, *notes])
+    return Survival(sites, followed.time, followed.event)
+
+
+class _Followed(NamedTuple):
+    table: Table
+    time: np.ndarray
+    event: np.ndarray
+
+
+def _with_a_label(followed: _Followed, horizon: float) -> tuple[_Followed, int]:
+    """The records that had the event by the horizon or were followed to it, and how many were not."""
+    table, times, seen = followed
+    kept = np.flatnonzero((seen & (times <= horizon)) | (times >= horizon))
+    table = table._replace(
+        columns={name: [texts[row] for row in kept] for name, texts in table.columns.items()},
+        lines=[table.lines[row] for row in kept],
     )
-    return Survival(sites, times, seen)
+    return _Followed(table, times[kept], seen[kept]), len(times) - len(kept)
 
 
 def _times(table: Table, name: str) -> np.ndarray:

@@ -6,18 +6,20 @@ import collections
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from fedjax_poisson.data.blocks import join
-from fedjax_poisson.data.layout import Layout, lay_out, table_sites
-from fedjax_poisson.data.sites import Sites
+from fedjax_poisson.data.placement import Placement, place_records, table_sites
+from fedjax_poisson.data.sites import Provenance, Sites
+from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values
 from fedjax_poisson.data.tables.csv_table import Table, canonical, line_list, listed, read_table
-from fedjax_poisson.data.tables.declarations import check_positive, check_table_arguments, checked_levels
+from fedjax_poisson.data.tables.declarations import check_positive, checked_levels
 from fedjax_poisson.data.tables.remedies import option
 from fedjax_poisson.data.tables.schema import Encoder, Schema, spec_of
+from fedjax_poisson.data.tables.spec import TableSpec, check_spec
 from fedjax_poisson.data.tables.suspicion import label_copies, refuse_constants, refuse_spellings
 from fedjax_poisson.data.tables.warnings import learned_facts, people_warnings, split_warnings
 
@@ -88,9 +90,7 @@ def from_csv(
             is missing, a value is outside its declared levels, a column is an identifier, a date, constant or a copy of the
             label, or the file is malformed; the message names column, line and remedy.
     """
-    check_positive(positive)
-    check_table_arguments(
-        label=label,
+    spec = TableSpec(
         site=site,
         patient=patient,
         categorical=categorical,
@@ -98,165 +98,126 @@ def from_csv(
         missing=missing,
         fill=fill,
         drop=drop,
-        sites_per_patient=sites_per_patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
+        rules=SplitRules(
+            sites_per_patient=sites_per_patient,
+            min_site_records=min_site_records,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        ),
     )
+    check_positive(positive)
+    check_spec(spec, label=label, site=site)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
-    columns = feature_columns(table, label, site, patient, drop, categorical, bounds, fill)
+    columns = feature_columns(table, spec, label)
     table, dropped = without_gaps(table, [label, *columns], missing)
     labels, class_names, coded = binary_label(table, label, positive)
-    return table_records(
-        table,
-        columns,
-        labels,
-        class_names,
-        site=site,
-        patient=patient,
-        categorical=categorical,
-        bounds=bounds,
-        missing=missing,
-        fill=fill,
-        sites_per_patient=sites_per_patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        notes=[*dropped, *coded],
-    )
+    return table_records(table, spec, columns, labels, class_names, notes=[*dropped, *coded])
 
 
 def table_records(
     table: Table,
+    spec: TableSpec,
     columns: Sequence[str],
     labels: np.ndarray,
     class_names: tuple[str, ...],
     *,
-    site: str,
-    patient: str | None,
-    categorical: Levels,
-    bounds: Bounds,
-    missing: Missing,
-    fill: Mapping[str, float] | None,
-    sites_per_patient: int,
-    min_site_records: int,
-    test_fraction: float,
-    split_seed: int,
     notes: Sequence[str],
 ) -> Sites:
-    """Records of a table whose labels are known, int32 `[n]`; the other arguments are those of `from_csv`."""
-    layout, places, people = table_layout(
-        table,
-        labels,
-        site,
-        patient,
-        min_site_records=min_site_records,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        sites_per_patient=sites_per_patient,
-    )
+    """Records of a table whose labels are known, int32 `[n]`, read as `spec` says."""
+    placement, places, people = place_table(table, spec, labels)
     parts = [
-        column_of(table.path, name, table.columns[name], table.lines, layout.train, table.delimiter != ",")
+        column_of(table.path, name, table.columns[name], table.lines, placement.train, table.delimiter != ",")
         for name in columns
     ]
-    warnings = [*split_warnings(table.path, labels, layout), *people_warnings(people, len(set(places)))]
+    warnings = [*split_warnings(table.path, labels, placement), *people_warnings(people, len(set(places)))]
     warnings += label_copies(parts, labels)
-    levels = checked_levels(categorical)
+    levels = checked_levels(spec.categorical)
     blocks, specs = [], []
     for column in parts:
-        range_, value = declared_for(bounds, column.name), (fill or {}).get(column.name)
-        made = encode(column, levels=declared_for(levels, column.name), bounds=range_, missing=missing, fill=value)
+        range_, value = declared_for(spec.bounds, column.name), (spec.fill or {}).get(column.name)
+        made = encode(column, levels=declared_for(levels, column.name), bounds=range_, missing=spec.missing, fill=value)
         blocks.append(made)
         specs.append(spec_of(column, made, bounds=range_, fill=value))
     block = join(blocks)
-    refuse_constants([column for column in parts if not _speaks_of(column, (categorical, bounds), missing)])
+    refuse_constants([column for column in parts if not _speaks_of(column, spec)])
     return table_sites(
         block,
         labels,
-        layout,
-        class_names=class_names,
-        name=os.path.basename(table.path),
-        source=table.path,
-        notes=notes,
+        placement,
+        class_names,
+        table_provenance(table, notes),
         warnings=[*block.warnings, *warnings],
         uncovered=learned_facts(block.learned),
-        identity=table_identity(table),
-        encoder=Encoder(Schema(tuple(specs), missing)),
+        encoder=Encoder(Schema(tuple(specs), spec.missing)),
     )
 
 
-def table_layout(
-    table: Table, labels: np.ndarray, site: str, patient: str | None, **how: Any
-) -> tuple[Layout, list[str], list[str] | None]:
+def table_provenance(table: Table, notes: Sequence[str]) -> Provenance:
+    """Where a user's own table is from, and what names it on a ledger."""
+    return Provenance(
+        name=os.path.basename(table.path), source=table.path, notes=tuple(notes), identity=table_identity(table)
+    )
+
+
+def place_table(table: Table, spec: TableSpec, labels: np.ndarray) -> tuple[Placement, list[str], list[str] | None]:
     """Sites, patients and split of a table, and the names that they were made from.
 
     Args:
         table: Its text.
+        spec: Names the columns of the site and the patient, and has the rules.
         labels: int32 `[n]`.
-        site: Column of the site.
-        patient: Column of the patient, or None.
-        **how: `lay_out`'s keywords.
 
     Raises:
-        ValueError: A site or patient is missing, or a site is spelt in two ways; or as in `lay_out`.
+        ValueError: A site or patient is missing, or a site is spelt in two ways; or as in `place_records`.
     """
-    refuse_missing(table, site, "site", "name every record's site")
-    if patient is not None:
-        refuse_missing(table, patient, "patient", "give every record a patient")
-    places = [canonical(text) for text in table.columns[site]]
-    people = None if patient is None else [canonical(text) for text in table.columns[patient]]
+    refuse_missing(table, spec.site, "site", "name every record's site")
+    if spec.patient is not None:
+        refuse_missing(table, spec.patient, "patient", "give every record a patient")
+    places = [canonical(text) for text in table.columns[spec.site]]
+    people = None if spec.patient is None else [canonical(text) for text in table.columns[spec.patient]]
     refuse_spellings(table.path, "site", places, table.lines)
-    return lay_out(labels, places, people, source=table.path, **how), places, people
+    return place_records(labels, places, people, spec.rules, source=table.path), places, people
 
 
-def _speaks_of(column: Column, declarations: Sequence[Levels | Bounds], missing: Missing) -> bool:
+def _speaks_of(column: Column, spec: TableSpec) -> bool:
     """Whether a constant column was meant: something was declared about it, or its gaps are a feature."""
-    declared = any(declared_for(each, column.name) not in (None, "from_data") for each in declarations)
-    return declared or (missing == "indicate" and bool(column.missing.any()))
+    declared = any(
+        declared_for(each, column.name) not in (None, "from_data") for each in (spec.categorical, spec.bounds)
+    )
+    return declared or (spec.missing == "indicate" and bool(column.missing.any()))
 
 
-def feature_columns(
-    table: Table,
-    label: str,
-    site: str,
-    patient: str | None,
-    drop: Sequence[str],
-    categorical: Mapping[str, Any] | str | None,
-    bounds: Mapping[str, Any] | str | None,
-    fill: Mapping[str, float] | None,
-    **others: str,
-) -> list[str]:
+def feature_columns(table: Table, spec: TableSpec, label: str, **others: str) -> list[str]:
     """The columns to learn from: all that have no role and are not dropped; `others` are further roles.
 
     Raises:
         ValueError: A named column does not exist, or a declaration contradicts its role.
     """
-    roles = {"label": label, "site": site, **others} | ({} if patient is None else {"patient": patient})
+    roles = {"label": label, "site": spec.site, **others} | ({} if spec.patient is None else {"patient": spec.patient})
     for role, name in roles.items():
         table.column(name, role)
     if len(set(roles.values())) < len(roles):
         given = ", ".join(f"{role} {name!r}" for role, name in roles.items())
         raise ValueError(f"{table.path}: {', '.join(roles)} must be different columns; got {given}")
     role_of = {name: role for role, name in roles.items()}
-    for name in drop:
+    for name in spec.drop:
         table.column(name, "drop")
         if name in role_of:
             raise ValueError(
                 f"{table.path}: drop names the column {name!r}, which is the {role_of[name]}; name it once"
             )
-    unused = {*role_of, *drop}
+    unused = {*role_of, *spec.drop}
     columns = [name for name in table.columns if name not in unused]
     if not columns:
         raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
-    for role, declared in (("categorical", categorical), ("bounds", bounds), ("fill", fill)):
+    for role, declared in (("categorical", spec.categorical), ("bounds", spec.bounds), ("fill", spec.fill)):
         for name in declared if isinstance(declared, Mapping) else ():
             table.column(name, role)
             if name in unused:
                 what = f"is the {role_of[name]}" if name in role_of else "is dropped"
                 raise ValueError(f"{role} names the column {name!r}, which {what}; leave it out of {role}")
-    both = set(categorical if isinstance(categorical, Mapping) else ()) & set(
-        bounds if isinstance(bounds, Mapping) else ()
-    )
+    listed_twice = [set(each) if isinstance(each, Mapping) else set() for each in (spec.categorical, spec.bounds)]
+    both = listed_twice[0] & listed_twice[1]
     if both:
         raise ValueError(
             f"declared both as categorical and with bounds: {', '.join(sorted(both))}; a column is one or the other"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedjax_poisson.data.layout import Layout
+from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.data.tables.remedies import declare_bounds, declare_levels, option
 from fedjax_poisson.data.tables.suspicion import spelling_groups
 
@@ -32,18 +32,18 @@ def learned_facts(learned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return found
 
 
-def split_warnings(path: str, labels: np.ndarray, layout: Layout) -> list[str]:
+def split_warnings(path: str, labels: np.ndarray, placement: Placement) -> list[str]:
     """Refuse a training set of one label, and say what no test record can show.
 
     Args:
         path: The file, for messages.
         labels: int32 `[n]` of 0 and 1.
-        layout: Sites and split.
+        placement: Sites and split.
 
     Raises:
         ValueError: All training records have the same label.
     """
-    fit, held_out = labels[layout.train], labels[~layout.train]
+    fit, held_out = labels[placement.train], labels[~placement.train]
     if len(fit) == 0 or fit.min() == fit.max():
         raise ValueError(
             f"{path}: all training records have the same label, so nothing can be learned; bring more records, or hold out fewer: "
@@ -53,11 +53,11 @@ def split_warnings(path: str, labels: np.ndarray, layout: Layout) -> list[str]:
         return ["no record is held out for testing, so nothing says how good the model is"]
     found = ["all test records have the same label, so an AUC is not defined"] * bool(held_out.min() == held_out.max())
     for side, what in (
-        (layout.train, "training record, so it sends noise alone"),
-        (~layout.train, "test record, so nothing says how good the model is there"),
+        (placement.train, "training record, so it sends noise alone"),
+        (~placement.train, "test record, so nothing says how good the model is there"),
     ):
-        counts = np.bincount(layout.site[side], minlength=len(layout.site_names))
-        found += [f"the site {layout.site_names[s]} has no {what}" for s in np.flatnonzero(counts == 0)]
+        counts = np.bincount(placement.site[side], minlength=len(placement.site_names))
+        found += [f"the site {placement.site_names[s]} has no {what}" for s in np.flatnonzero(counts == 0)]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,10 +14,10 @@ from fedjax_poisson.data.tables.schema import Encoder
 
 from .blocks import Block
 from .sites import Provenance, Sites, Unit
-from .splitting import check_sites_per_patient, split_by_group
+from .splitting import SplitRules, check_sites_per_patient, split_by_group
 
 
-class Layout(NamedTuple):
+class Placement(NamedTuple):
     """Where each record is from, whose it is, and on which side of the split.
 
     Attributes:
@@ -42,39 +43,34 @@ class Layout(NamedTuple):
     sites_per_unit: int = 1
 
 
-def lay_out(
+def place_records(
     labels: np.ndarray,
     places: Sequence[str] | np.ndarray,
     people: Sequence[str] | np.ndarray | None,
+    rules: SplitRules,
     *,
-    min_site_records: int,
-    test_fraction: float,
-    split_seed: int,
     train: np.ndarray | None = None,
-    sites_per_patient: int = 1,
     people_are_patients: bool = True,
     source: str = "the data",
-) -> Layout:
+) -> Placement:
     """Make sites, groups and the split.
 
     Args:
         labels: int32 `[n]` or `[n, classes]`, for stratification.
         places: n names of sites.
         people: n names of patients, or None where the record is the unit.
-        min_site_records: Sites with fewer records are merged into "other".
-        test_fraction: Fraction of each site's patients held out.
-        split_seed: Seed of that split.
+        rules: How sites are merged and the test set is held out.
         train: bool `[n]`, an official split that is kept as it is.
-        sites_per_patient: The most sites that a patient may have records at.
         people_are_patients: Whether `people` are privacy units; else they only share a side of the split (copies of a file).
         source: Where the records are from, for messages.
 
     Returns:
-        The layout, sites in the order of their names.
+        The placement, sites in the order of their names.
 
     Raises:
         ValueError: A patient has records at more sites, or an argument is out of range.
     """
+    min_site_records, sites_per_patient = rules.min_site_records, rules.sites_per_patient
     check_whole("min_site_records", min_site_records, 1)
     check_whole("sites_per_patient", sites_per_patient, 1)
     names, codes = np.unique(np.asarray(places, str), return_inverse=True)
@@ -108,14 +104,14 @@ def lay_out(
     if unit == "patient":
         check_sites_per_patient(group, site, sites_per_patient, source)
     if train is None:
-        train = split_by_group(group, site, labels, test_fraction=test_fraction, seed=split_seed)
+        train = split_by_group(group, site, labels, test_fraction=rules.test_fraction, seed=rules.split_seed)
         notes.append(
-            f"test set: {test_fraction:g} of each site's {unit}s, stratified by label, seed {split_seed}; "
+            f"test set: {rules.test_fraction:g} of each site's {unit}s, stratified by label, seed {rules.split_seed}; "
             f"no {unit} on both sides"
         )
     else:
         notes.append("official split")
-    return Layout(
+    return Placement(
         site, site_names, group, unit, train, tuple(notes), tuple(warnings), tuple(uncovered), sites_per_patient
     )
 
@@ -150,42 +146,30 @@ def merge_small_sites(
 def table_sites(
     block: Block,
     labels: np.ndarray,
-    layout: Layout,
-    *,
+    placement: Placement,
     class_names: tuple[str, ...],
-    name: str,
-    source: str,
-    licence: str = "unknown",
-    citation: str = "",
-    notes: Sequence[str] = (),
+    provenance: Provenance,
+    *,
     warnings: Sequence[str] = (),
     uncovered: Sequence[tuple[str, str]] = (),
-    identity: str = "",
     encoder: Encoder | None = None,
 ) -> Sites:
-    """Put a table's features, labels and layout together; notes, warnings and uncovered facts of all parts are kept."""
+    """Put a table's features, labels and placement together; notes, warnings and uncovered facts of all parts are kept."""
     return Sites(
         features=block.values.astype(np.float32),
         labels=labels.astype(np.int32),
-        site=layout.site,
-        site_names=layout.site_names,
-        train=layout.train,
-        group=layout.group,
-        unit=layout.unit,
-        sites_per_unit=layout.sites_per_unit,
+        site=placement.site,
+        site_names=placement.site_names,
+        train=placement.train,
+        group=placement.group,
+        unit=placement.unit,
+        sites_per_unit=placement.sites_per_unit,
         feature_names=block.names,
         feature_bounds=block.bounds.astype(np.float32),
         binary=block.binary,
         class_names=class_names,
-        provenance=Provenance(
-            name=name,
-            source=source,
-            licence=licence,
-            citation=citation,
-            notes=(*notes, *layout.notes, *block.notes),
-            identity=identity,
-        ),
-        warnings=(*warnings, *layout.warnings),
-        uncovered=(*uncovered, *layout.uncovered),
+        provenance=dataclasses.replace(provenance, notes=(*provenance.notes, *placement.notes, *block.notes)),
+        warnings=(*warnings, *placement.warnings),
+        uncovered=(*uncovered, *placement.uncovered),
         encoder=encoder,
     )

@@ -1,0 +1,35 @@
+"""What one release of an algorithm costs, so that any ledger can be charged with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from fedjax_poisson.accounting.checks import FloatArray
+
+
+class Price(NamedTuple):
+    """The cost of one release.
+
+    Attributes:
+      mechanism: name of the mechanism.
+      parameters: its parameters, JSON values.
+      rdp: `(orders) -> float64[orders]`, the Renyi curve of one release, sampling included.
+      honest_senders: senders whose noise the curve counts.
+      senders: senders in the sum.
+      distance: total variation between the release's law and the curve's.
+    """
+
+    mechanism: str
+    parameters: Mapping[str, Any]
+    rdp: Callable[[FloatArray], FloatArray]
+    honest_senders: int
+    senders: int
+    distance: float
+
+
+class HasPrice(Protocol):
+    """An algorithm, as far as a ledger is concerned: what one round of it costs; None where nothing it releases is private."""
+
+    @property
+    def price(self) -> Price | None: ...  # noqa: D102

@@ -1,0 +1,36 @@
+"""The training that is attacked, as far as an attacker must repeat or read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import optax
+
+from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.models import Model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackedTraining:
+    """The recipe of a `fedsgd` training; every field as there.
+
+    Attributes:
+      model: the trained model.
+      mechanism: what a round releases through.
+      rounds: T.
+      records: number of training units that scales the step.
+      server_optimizer: fed with the estimated mean gradient.
+      sampling_rate: q, each unit's chance to be in a round.
+      unit: "record" or "patient".
+      average_from: round after which parameters are averaged; None for no averaging.
+    """
+
+    model: Model
+    mechanism: Mechanism
+    rounds: int
+    records: float
+    server_optimizer: optax.GradientTransformation
+    sampling_rate: float = 1.0
+    unit: Literal["record", "patient"] = "record"
+    average_from: int | None = None

@@ -1,0 +1,180 @@
+"""What the rounds of one `fedavg` are made of: the parts, checked to fit one another, and the pure pieces between a sum and the next state."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from fedjax_poisson import trees
+from fedjax_poisson.accounting import Participation
+from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.federated import checks
+from fedjax_poisson.federated import spread as spread_lib
+from fedjax_poisson.federated.client import Client, ClientOf
+from fedjax_poisson.federated.cohort import Encryption
+from fedjax_poisson.federated.population import Population
+from fedjax_poisson.federated.release import check_parts
+from fedjax_poisson.federated.server import State, init_state, server_step
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest
+from fedjax_poisson.models import Model
+
+
+class FedState(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      server: parameters, optimiser state, running average and round number.
+      shared: what the server broadcasts beside the parameters (`()` for most clients).
+      client_state: what every client keeps, with a leading axis N (`()` for most clients); it never leaves a client.
+    """
+
+    server: State
+    shared: Any
+    client_state: Any
+
+
+class ServerRule(NamedTuple):
+    """How the server moves: its optimiser, fed with minus the estimated mean update, and the round after which it averages (None for never)."""
+
+    optimizer: optax.GradientTransformation
+    average_from: int | None
+
+
+class Federation(NamedTuple):
+    """The parts of one federation of clients.
+
+    Attributes:
+      model: `init`, `apply` and per-record `loss`.
+      population: the clients.
+      participation: who takes part in a round.
+      mechanism: client-level mechanism; None trains without privacy.
+      aggregator: encryption backend; None where nothing is encrypted.
+      level: of the encryption.
+      mesh: devices; None for one.
+      client: one client's work for this model.
+      rule: how the server moves.
+      shapes: of the parameters, a tree of `jax.ShapeDtypeStruct`.
+      size: D, parameters in all.
+    """
+
+    model: Model
+    population: Population
+    participation: Participation
+    mechanism: Mechanism | None
+    aggregator: Aggregator | None
+    level: Encryption
+    mesh: Mesh | None
+    client: Client
+    rule: ServerRule
+    shapes: Any
+    size: int
+
+    @property
+    def encrypts_on_device(self) -> bool:
+        """Whether ciphertexts are made inside the program."""
+        return self.level != "off" and self.aggregator is not None and self.aggregator.device is not None
+
+    @property
+    def encrypts_on_host(self) -> bool:
+        """Whether counts leave the device to be encrypted."""
+        return self.level != "off" and not self.encrypts_on_device
+
+
+def make_federation(
+    model: Model,
+    client: ClientOf,
+    population: Population,
+    participation: Participation,
+    rule: ServerRule,
+    mechanism: Mechanism | None,
+    aggregator: Aggregator | None,
+    level: Encryption,
+    mesh: Mesh | None,
+) -> Federation:
+    """The parts, if they fit; arguments as in `fedavg`, those of the server in one `rule`.
+
+    Raises:
+      ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
+      TypeError: the model, or the client, is something else.
+    """
+    checks.check_model(model)
+    checks.check_client(client)
+    check_parts(population, participation, mechanism, aggregator, level, mesh)
+    if mechanism is not None:
+        check_honest(participation.honest_senders, participation.minimum_senders)
+    work = client(model)
+    checks.check_made_client(work)
+    _check_data(model, population)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), _blank_record(population)))
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    if aggregator is not None and mechanism is not None and level != "off":
+        checks.check_aggregator(aggregator, mechanism, size, participation.senders, participation.minimum_senders)
+    return Federation(
+        model=model,
+        population=population,
+        participation=participation,
+        mechanism=mechanism,
+        aggregator=aggregator,
+        level=level,
+        mesh=mesh,
+        client=work,
+        rule=rule,
+        shapes=shapes,
+        size=size,
+    )
+
+
+def first_state(federation: Federation, key: Array) -> FedState:
+    """Fresh parameters, and what the server and every client begin with."""
+    population, work = federation.population, federation.client
+    params = federation.model.init(key, _blank_record(population))
+    shared = () if work.shared is None else work.shared.init(params, work.schedule.steps(population.records))
+    client_state: Any = ()
+    if work.init_client_state is not None:
+        first = work.init_client_state(params)
+        client_state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (population.size, *leaf.shape)), first)
+    state = FedState(init_state(params, federation.rule.optimizer), shared, client_state)
+    return state if federation.mesh is None else spread_lib.replicated(federation.mesh, state)
+
+
+def mean_update(federation: Federation, total: Array, present: Array) -> Array:
+    """float32 `[D]`: the released mean over the clients that are expected to have trained among those present."""
+    summed = total if federation.mechanism is None else federation.mechanism.estimate(total, present)
+    rate = jnp.float32(federation.participation.sampling_rate)
+    return summed / (rate * jnp.maximum(present.astype(jnp.float32), jnp.float32(1)))
+
+
+def step(
+    federation: Federation, state: FedState, client_state: Any, update: Array, present: Array
+) -> tuple[FedState, Array]:
+    """The server's step with a released mean update: the next state, and the update's L2 norm."""
+    server = server_step(state.server, -update, *federation.rule)
+    shared, advance = state.shared, federation.client.shared
+    if advance is not None:
+        tree = trees.layout(state.server.params).unflatten(update)
+        rate = federation.participation.sampling_rate / federation.population.size
+        shared = advance.advance(shared, tree, present.astype(jnp.float32) * jnp.float32(rate))
+    return FedState(server, shared, client_state), jnp.linalg.norm(update)
+
+
+def _check_data(model: Model, population: Population) -> None:
+    labels = population.host.y
+    dtype = jax.dtypes.canonicalize_dtype(labels.dtype)
+    checks.check_loss(model, _record_shape(population), (dtype,), tuple(labels.shape[2:]))
+    if not isinstance(labels, np.memmap):  # labels in a file are not read before their client's turn
+        checks.check_labels(model, labels, population.host.mask)
+
+
+def _record_shape(population: Population) -> tuple[int, ...]:
+    return tuple(population.host.x.shape[2:])
+
+
+def _blank_record(population: Population) -> Array:
+    return jnp.zeros((1, *_record_shape(population)), jnp.float32)

@@ -1,0 +1,231 @@
+"""The compiled programs of a round of `fedavg`, and the sum over a cohort by them: in one program, block by block, over a mesh, or on the host."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fedjax_poisson.federated import spread as spread_lib
+from fedjax_poisson.federated.cohort import Chunking, CohortSum, Total, cohort_sum
+from fedjax_poisson.federated.federation import Federation, FedState, mean_update, step
+from fedjax_poisson.federated.fused import RoundParts
+from fedjax_poisson.federated.population import CLIENTS, Cohort, make_cohort
+from fedjax_poisson.federated.release import arrays, reports, sums_on_host
+from fedjax_poisson.randomness import Stream
+
+Blocks = list[Cohort] | Iterator[Cohort]
+"""A round's clients: a list of the one cohort, or blocks that are streamed."""
+
+
+class MeshPrograms(NamedTuple):
+    """The programs of several devices.
+
+    Attributes:
+      mesh: the devices.
+      sums: partial sums on every device.
+      take: `(client_state, ids) -> rows`, spread like the cohort.
+      keep: `(client_state, ids, present, rows, report) -> (client_state, report)`, the same on every device.
+    """
+
+    mesh: Mesh
+    sums: spread_lib.Spread
+    take: Callable[..., Any]
+    keep: Callable[..., tuple[Any, Array]]
+
+
+class Programs(NamedTuple):
+    """The compiled programs of a round. Keys are arguments: a secret one (seeded mode) must not become a constant of compiled, cached code.
+
+    Attributes:
+      parts: the pure pieces.
+      whole: `(state, cohort, stream, key) -> (total, client_state, report)`: a round's sum in one program.
+      hopeful: the same without a look at each client, where sums are floats: only one that is not finite has to be made again. Else None.
+      start: `() -> carry`.
+      block: `(carry, state, client_state, cohort, stream, key) -> (carry, client_state, report)`.
+      counts: `(state, client_state, cohort, stream) -> (counts, client_state, report)`, for encryption on the host.
+      close: `(carry, key, stream) -> total`.
+      finish: `(state, client_state, total, present) -> (state, norm)`: estimate, mean, step.
+      mesh: programs of several devices; None for one.
+    """
+
+    parts: RoundParts
+    whole: Callable[..., tuple[Total, Any, Array]]
+    hopeful: Callable[..., tuple[Total, Any, Array]] | None
+    start: Callable[[], Any]
+    block: Callable[..., tuple[Any, Any, Array]]
+    counts: Callable[..., tuple[Array, Any, Array]]
+    close: Callable[..., Total]
+    finish: Callable[..., tuple[FedState, Array]]
+    mesh: MeshPrograms | None
+
+
+class Summed(NamedTuple):
+    """A round's sum before it is opened.
+
+    Attributes:
+      total: `Total`, or what a backend on the host summed.
+      client_state: what every client keeps.
+      ids: who was asked.
+      flags: what each did (`cohort`).
+      mark: fingerprint of what would be opened; None without noise.
+    """
+
+    total: Any
+    client_state: Any
+    ids: np.ndarray
+    flags: np.ndarray
+    mark: Array | None
+
+
+def compile_programs(federation: Federation, chunking: Chunking | None) -> Programs:
+    """The programs of a federation's rounds, compiled at their first use."""
+    aggregator = federation.aggregator
+    device = aggregator.device if aggregator is not None and federation.encrypts_on_device else None
+    make = functools.partial(
+        cohort_sum,
+        federation.client,
+        federation.shapes,
+        federation.mechanism,
+        clients=federation.participation.senders,
+        params=None if device is None else device.params,
+        encryption_level="off" if federation.encrypts_on_host else federation.level,
+        chunking=chunking,
+        sampling_rate=federation.participation.sampling_rate,
+    )
+    sums = make()
+    add_block = functools.partial(_add_block, sums)
+    average, advance = functools.partial(mean_update, federation), functools.partial(step, federation)
+
+    def finish(state: FedState, client_state: Any, total: Array, present: Array) -> tuple[FedState, Array]:
+        return advance(state, client_state, average(total, present), present)
+
+    hopeful = None
+    if federation.mechanism is None:
+        hopeful = jax.jit(functools.partial(_whole_round, make(isolate=False)))
+    return Programs(
+        parts=RoundParts(sums, add_block, average, advance, None if device is None else device.key, federation.size),
+        whole=jax.jit(functools.partial(_whole_round, sums)),
+        hopeful=hopeful,
+        start=jax.jit(sums.start),
+        block=jax.jit(add_block),
+        counts=jax.jit(functools.partial(_count_block, sums)),
+        close=jax.jit(sums.close),
+        finish=jax.jit(finish),
+        mesh=None if federation.mesh is None else _mesh_programs(sums, federation.mesh),
+    )
+
+
+def _mesh_programs(sums: CohortSum, mesh: Mesh) -> MeshPrograms:
+    def keep(client_state: Any, ids: Array, present: Array, rows: Any, report: Array) -> tuple[Any, Array]:
+        return _scatter_clients(client_state, ids, present, rows), report
+
+    return MeshPrograms(
+        mesh=mesh,
+        sums=spread_lib.spread(sums, mesh),
+        take=jax.jit(_gather_clients, out_shardings=NamedSharding(mesh, PartitionSpec(CLIENTS))),
+        keep=jax.jit(keep, out_shardings=NamedSharding(mesh, PartitionSpec())),
+    )
+
+
+def blocks_of(federation: Federation, cohort: Any) -> Blocks:
+    """What `apply` takes as a cohort, as blocks: client numbers `[K]`, a `Cohort`, or an iterator of them."""
+    if isinstance(cohort, Cohort):
+        return [cohort]
+    if isinstance(cohort, Iterator):
+        return cohort
+    mesh = federation.mesh
+    return [make_cohort(federation.population, cohort, multiple=1 if mesh is None else mesh.devices.size, mesh=mesh)]
+
+
+def sum_cohort(federation: Federation, programs: Programs, state: FedState, blocks: Blocks, stream: Stream) -> Summed:
+    """Train, embed, seal and add up the clients of a round; `stream` is the round's."""
+    if federation.encrypts_on_host:
+        assert federation.aggregator is not None
+        total, client_state, seen, mark = sums_on_host(federation.aggregator, programs.counts, state, blocks, stream)
+        return Summed(total, client_state, *reports(seen), mark)
+    if programs.mesh is not None:
+        total, client_state, seen = _sum_over_mesh(programs, programs.mesh, state, blocks, stream)
+    elif isinstance(blocks, list):
+        total, client_state, seen = _sum_at_once(programs, state, blocks[0], stream)
+    else:
+        total, client_state, seen = _sum_blocks(programs, state, blocks, stream)
+    return Summed(total, client_state, *reports(seen), total.fingerprint)
+
+
+def _sum_at_once(programs: Programs, state: FedState, cohort: Cohort, stream: Stream) -> tuple[Total, Any, list[Any]]:
+    whole, key = programs.hopeful or programs.whole, programs.parts.key
+    total, client_state, report = whole(state, arrays(cohort), stream, key)
+    if programs.hopeful is not None and not np.isfinite(np.asarray(total.values)).all():
+        total, client_state, report = programs.whole(state, arrays(cohort), stream, key)
+    return total, client_state, [(cohort.numbers, report)]
+
+
+def _sum_blocks(programs: Programs, state: FedState, blocks: Blocks, stream: Stream) -> tuple[Total, Any, list[Any]]:
+    carry, client_state, seen = programs.start(), state.client_state, []
+    for block in blocks:
+        carry, client_state, report = programs.block(
+            carry, state, client_state, arrays(block), stream, programs.parts.key
+        )
+        seen.append((block.numbers, report))
+    return programs.close(carry, programs.parts.key, stream), client_state, seen
+
+
+def _sum_over_mesh(
+    programs: Programs, on: MeshPrograms, state: FedState, blocks: Blocks, stream: Stream
+) -> tuple[Total, Any, list[Any]]:
+    state = spread_lib.replicated(on.mesh, state)  # a state that was read from a checkpoint lies on one device
+    carry, client_state, seen = on.sums.start(), state.client_state, []
+    for block in blocks:
+        rows = on.take(client_state, block.ids)
+        carry, rows, report = on.sums.add(carry, state.server.params, state.shared, rows, arrays(block), stream)
+        client_state, report = on.keep(client_state, block.ids, block.present, rows, report)
+        seen.append((block.numbers, report))
+    key, stream = jax.device_put((programs.parts.key, stream), on.sums.first)
+    total = programs.close(on.sums.gather(carry), key, stream)
+    if (
+        total.values is not None
+    ):  # the step is on all devices: values that are bound to the first would not go with its state
+        total = total._replace(values=jnp.asarray(np.asarray(total.values)))
+    return total, client_state, seen
+
+
+def _gather_clients(client_state: Any, ids: Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[ids], client_state)
+
+
+def _scatter_clients(client_state: Any, ids: Array, present: Array, rows: Any) -> Any:
+    def put(leaf: Array, new: Array) -> Array:
+        places = jnp.where(present, ids, jnp.uint32(leaf.shape[0]))  # padding repeats a client: it must not write
+        return leaf.at[places].set(new, mode="drop")
+
+    return jax.tree.map(put, client_state, rows)
+
+
+def _add_block(
+    sums: CohortSum, carry: Any, state: FedState, client_state: Any, cohort: Cohort, stream: Stream, key: Any
+) -> tuple[Any, Any, Array]:
+    rows = _gather_clients(client_state, cohort.ids)
+    carry, rows, report = sums.add(carry, state.server.params, state.shared, rows, cohort, stream, key)
+    return carry, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
+
+
+def _count_block(
+    sums: CohortSum, state: FedState, client_state: Any, cohort: Cohort, stream: Stream
+) -> tuple[Array, Any, Array]:
+    rows = _gather_clients(client_state, cohort.ids)
+    counts, rows, report = sums.counts(state.server.params, state.shared, rows, cohort, stream)
+    return counts, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
+
+
+def _whole_round(
+    sums: CohortSum, state: FedState, cohort: Cohort, stream: Stream, key: Any
+) -> tuple[Total, Any, Array]:
+    carry, client_state, report = _add_block(sums, sums.start(), state, state.client_state, cohort, stream, key)
+    return sums.close(carry, key, stream), client_state, report
