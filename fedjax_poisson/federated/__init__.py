@@ -31,6 +31,7 @@ from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.saved_model import Predictions, SavedModel, load_model, predict, save_model
 from fedjax_poisson.federated.server import State
 from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
+from fedjax_poisson.federated.standardize import Scaler, bounds_scaler, private_scaler
 
 __all__ = [
     "Algorithm",
@@ -49,10 +50,12 @@ __all__ = [
     "RoundInfo",
     "RoundLost",
     "SavedModel",
+    "Scaler",
     "Schedule",
     "Shared",
     "State",
     "SumInfo",
+    "bounds_scaler",
     "calibrate",
     "client_mesh",
     "cohort_blocks",
@@ -70,6 +73,7 @@ __all__ = [
     "mean_loss",
     "population_of",
     "predict",
+    "private_scaler",
     "private_sum",
     "records_of",
     "sampled_cohorts",

@@ -7,7 +7,7 @@ from fedjax_poisson.mechanisms.grouped import grouped
 from fedjax_poisson.mechanisms.poisson import poisson_embedding
 from fedjax_poisson.mechanisms.single_channel import single_channel
 from fedjax_poisson.mechanisms.skellam import skellam
-from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, make_mechanism
 
 __all__ = [
     "AdaptiveEmbedding",
@@ -19,6 +19,7 @@ __all__ = [
     "experimental",
     "gaussian",
     "grouped",
+    "make_mechanism",
     "poisson_embedding",
     "single_channel",
     "skellam",
