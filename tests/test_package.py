@@ -132,3 +132,10 @@ def _code(text: str) -> str:
 def test_the_package_is_typed_and_ships_its_data() -> None:
     assert (PACKAGE / "py.typed").exists()
     assert {path.name for path in (PACKAGE / "data" / "files").iterdir()} >= {"heart.npz"}
+
+
+def test_help_prints_no_table_of_orders() -> None:
+    for name in fp.accounting.__all__:
+        value = getattr(fp.accounting, name)
+        if inspect.isfunction(value):
+            assert len(str(inspect.signature(value))) < 1200, name

@@ -115,8 +115,9 @@ class RoundRow:
     events: float
 
 
-def round_curve(setting: AccountedRounds, dark_count: float, orders: ArrayLike = DEFAULT_ORDERS) -> FloatArray:
+def round_curve(setting: AccountedRounds, dark_count: float, orders: ArrayLike | None = None) -> FloatArray:
     """Renyi curve of one round, after sampling, float64[n]."""
+    orders = DEFAULT_ORDERS if orders is None else orders
     curve = poisson_embedding_rdp(orders, dark_count=dark_count, **setting.channel)
     if check_rate(setting.sampling_rate) == 1.0:
         return curve
@@ -129,7 +130,7 @@ def make_account(
     epsilon: float | None = None,
     rounds: int | None = None,
     dark_count: float | None = None,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
 ) -> Account:
     """Solve for the one of (epsilon, rounds, dark_count) that is None and describe the run.
 
@@ -138,7 +139,7 @@ def make_account(
       epsilon: target in nats, or None to compute it from the parameters.
       rounds: T, or None for the most rounds within epsilon.
       dark_count: mu, or None for the largest one (least noise) within epsilon.
-      orders: every integer 2..max if the setting samples.
+      orders: every integer 2..max if the setting samples; None for `DEFAULT_ORDERS`.
 
     Returns:
       `Account`, with the Gaussian beside it at the epsilon that was reached.
@@ -146,6 +147,7 @@ def make_account(
     Raises:
       ValueError: not exactly one of the three is None, more senders are honest than send, or the target cannot be met.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     if not 1 <= setting.honest <= whole("senders", setting.senders):
         raise ValueError(
             f"honest_senders {setting.honest} of {setting.senders} senders: more cannot be honest than send"
@@ -217,8 +219,9 @@ def make_account(
     )
 
 
-def round_table(result: Account, *, lines: int = 10, orders: ArrayLike = DEFAULT_ORDERS) -> list[RoundRow]:
+def round_table(result: Account, *, lines: int = 10, orders: ArrayLike | None = None) -> list[RoundRow]:
     """Privacy spent after rounds 1 .. T, `lines` of them evenly spaced, the first and last always there."""
+    orders = DEFAULT_ORDERS if orders is None else orders
     curve = round_curve(result.setting, result.dark_count, orders)
     count = min(max(lines, 2), result.rounds)
     chosen = sorted({1} | {round(result.rounds * (i + 1) / count) for i in range(count)})

@@ -124,7 +124,7 @@ def calibrate_dark_count(
     step_ratio: float = 1.0,
     adjacency: str = "zero_out",
     other_rdp: ArrayLike | None = None,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
 ) -> float:
     """Largest dark count whose rounds, with everything else released, cost at most epsilon: least noise for the target.
 
@@ -140,7 +140,7 @@ def calibrate_dark_count(
       step_ratio: c_inf / total_bound in (0, 1].
       adjacency: "zero_out" or "replace_one" (then sampling_rate must be 1).
       other_rdp: curve on `orders` of all other releases (private standardisation, screening, clip bits), or None.
-      orders: real orders; every integer 2..max if sampling_rate < 1.
+      orders: real orders; every integer 2..max if sampling_rate < 1; None for `DEFAULT_ORDERS`, the integers 2 to 512.
 
     Returns:
       mu > 0 as used by `poisson_embedding_rdp`; at ``rounds`` times its curve plus other_rdp, epsilon is at most the
@@ -149,6 +149,7 @@ def calibrate_dark_count(
     Raises:
       ValueError: the target cannot be met, or a fact is out of range.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     check_target(epsilon, delta, rounds)
     orders = check_orders(orders)
     unit = poisson_embedding_rdp(
@@ -180,9 +181,10 @@ def calibrate_noise_multiplier(
     sampling_rate: float = 1.0,
     adjacency: str = "zero_out",
     other_rdp: ArrayLike | None = None,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
 ) -> float:
     """Smallest Gaussian noise multiplier (std over clip norm); arguments as in `calibrate_dark_count`."""
+    orders = DEFAULT_ORDERS if orders is None else orders
     check_target(epsilon, delta, rounds)
     orders = check_orders(orders)
     unit = gaussian_rdp(orders, noise_multiplier=1.0, adjacency=adjacency)
@@ -208,12 +210,13 @@ def calibrate_skellam_variance(
     sampling_rate: float = 1.0,
     adjacency: str = "zero_out",
     other_rdp: ArrayLike | None = None,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
 ) -> float:
     """Smallest variance of the honest Skellam noise in the sum for the target.
 
     l1 and l2 as in `skellam_rdp`, under this adjacency; the rest as in `calibrate_dark_count`.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     check_target(epsilon, delta, rounds)
     orders = check_orders(orders)
     l1, l2 = positive("l1", l1), positive("l2", l2)

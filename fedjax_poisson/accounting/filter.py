@@ -68,13 +68,13 @@ class PrivacyFilter(NamedTuple):
     orders: FloatArray
 
 
-def default_filter_order(*, epsilon: float, delta: float, orders: ArrayLike = DEFAULT_ORDERS) -> float:
+def default_filter_order(*, epsilon: float, delta: float, orders: ArrayLike | None = None) -> float:
     """The order that admits most of a curve proportional to the order (Gaussian-like), fixed before anything is known.
 
     Args:
       epsilon: budget in nats.
       delta: budget in (0, 1).
-      orders: candidates, float64[n].
+      orders: candidates, float64[n]; None for `DEFAULT_ORDERS`.
 
     Returns:
       The order maximising budget(a) / a.
@@ -82,6 +82,7 @@ def default_filter_order(*, epsilon: float, delta: float, orders: ArrayLike = DE
     Raises:
       ValueError: no order can certify the budget.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     check_budget(epsilon, delta)
     orders = check_orders(orders)
     worth = np.array([rdp_budget(a, epsilon, delta) / a for a in orders])
@@ -113,7 +114,7 @@ def _filter(
 
 
 def event_budget_filter(
-    *, epsilon: float, delta: float, unit_rdp: ArrayLike, orders: ArrayLike = DEFAULT_ORDERS
+    *, epsilon: float, delta: float, unit_rdp: ArrayLike, orders: ArrayLike | None = None
 ) -> PrivacyFilter:
     """Exact filter for releases whose curves are multiples of one curve: a budget of events.
 
@@ -122,11 +123,12 @@ def event_budget_filter(
       delta: budget in (0, 1).
       unit_rdp: curve of one event, e.g. ``poisson_embedding_rdp(orders, dark_count=1.0, ...)``, float64[n]; a clip
         bit of rate mu_b adds ``mu_b / K`` events to its round.
-      orders: its orders, float64[n].
+      orders: its orders, float64[n]; None for `DEFAULT_ORDERS`.
 
     Returns:
       `PrivacyFilter` whose spend takes a number of events >= 0; ``budget[0]`` is the total number of events.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     check_budget(epsilon, delta)
     orders, unit = check_curve(orders, unit_rdp)
     if not np.any(np.isfinite(unit)) or np.all(unit == 0):
@@ -144,19 +146,20 @@ def event_budget_filter(
 
 
 def renyi_filter(
-    *, epsilon: float, delta: float, orders: ArrayLike = DEFAULT_ORDERS, fixed: ArrayLike | None = None
+    *, epsilon: float, delta: float, orders: ArrayLike | None = None, fixed: ArrayLike | None = None
 ) -> PrivacyFilter:
     """Filter for arbitrary adaptively chosen curves: one order fixed in advance, or several at delta / m each.
 
     Args:
       epsilon: budget in nats.
       delta: budget in (0, 1).
-      orders: orders of the curves that will be spent, float64[n].
+      orders: orders of the curves that will be spent, float64[n]; None for `DEFAULT_ORDERS`.
       fixed: the order a*, or a vector of m of them, all among `orders`; None: `default_filter_order`.
 
     Returns:
       `PrivacyFilter` whose spend takes a curve on `orders`.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     check_budget(epsilon, delta)
     orders = check_orders(orders)
     chosen = np.atleast_1d(

@@ -23,7 +23,7 @@ from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS
 
 
 def memory_ledger(
-    *, delta: float, unit: str, adjacency: str, orders: ArrayLike = DEFAULT_ORDERS, epsilon: float | None = None
+    *, delta: float, unit: str, adjacency: str, orders: ArrayLike | None = None, epsilon: float | None = None
 ) -> Ledger:
     """A new ledger in memory.
 
@@ -31,7 +31,7 @@ def memory_ledger(
       delta: in (0, 1).
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
-      orders: Renyi orders of every curve that will be spent, float64[n].
+      orders: Renyi orders of every curve that will be spent, float64[n]; None for `DEFAULT_ORDERS`.
       epsilon: budget in nats, > 0; None for a meter.
 
     Returns:
@@ -40,6 +40,7 @@ def memory_ledger(
     Raises:
       ValueError: a fact is out of range.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     ledger = open_ledger(
         MEMORY,
         epsilon=math.inf if epsilon is None else epsilon,

@@ -88,7 +88,7 @@ def open_ledger(
     unit: str,
     adjacency: str,
     reserve: float = 0.0,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
     planned_rdp: ArrayLike | None = None,
     filter_order: float | None = None,
 ) -> Ledger:
@@ -101,7 +101,7 @@ def open_ledger(
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
       reserve: part of delta, in [0, delta), that is set aside for the distance of samplers from their laws (`ledger`).
-      orders: Renyi orders of every curve that will be spent, float64[n].
+      orders: Renyi orders of every curve that will be spent, float64[n]; None for `DEFAULT_ORDERS`, the integers 2 to 512.
       planned_rdp: composed curve of all planned releases, float64[n]; its best order becomes a* (see `ledger`). None: filter.
       filter_order: a* for an unplanned ledger, one of `orders`; None: `filter.default_filter_order`.
 
@@ -113,7 +113,7 @@ def open_ledger(
         unit, adjacency, orders or plan.
       LedgerCorrupt: the file exists and is not a ledger.
     """
-    path, orders = Path(path), check_orders(orders)
+    path, orders = Path(path), check_orders(DEFAULT_ORDERS if orders is None else orders)
     check_adjacency(adjacency)
     if unit not in _UNITS:
         raise ValueError(f"unit is {unit!r}; name who is protected: one of {', '.join(_UNITS)}")

@@ -184,7 +184,7 @@ def tight_epsilon(
     step_ratio: float = 1.0,
     adjacency: str = "zero_out",
     sampling_rate: float = 1.0,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
 ) -> float:
     """Epsilon of T rounds of the embedding: the domination bound, or the Renyi conversion where that is smaller.
 
@@ -203,7 +203,7 @@ def tight_epsilon(
       step_ratio: c_inf / total_bound.
       adjacency: "zero_out" or "replace_one".
       sampling_rate: q in (0, 1].
-      orders: Renyi orders of the conversion it is compared with.
+      orders: Renyi orders of the conversion it is compared with; None for `DEFAULT_ORDERS`.
 
     Returns:
       epsilon in nats, never above the Renyi-accounted one.
@@ -212,6 +212,7 @@ def tight_epsilon(
       ComparisonMissing: sampling_rate is below 1 and dp_accounting is not installed.
       ValueError: a fact is out of range, or amplification may not be claimed.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     facts: dict[str, Any] = {
         "modulation": modulation,
         "honest_senders": honest_senders,
@@ -246,7 +247,7 @@ def calibrate_dark_count_tight(
     delta: float,
     rounds: int,
     sampling_rate: float = 1.0,
-    orders: ArrayLike = DEFAULT_ORDERS,
+    orders: ArrayLike | None = None,
     **facts: Any,
 ) -> float:
     """Largest dark count that the domination bound or the Renyi conversion certifies: the larger of the two.
@@ -259,7 +260,7 @@ def calibrate_dark_count_tight(
       delta: target in (0, 1).
       rounds: T >= 1.
       sampling_rate: q in (0, 1]; below 1 a minute of PLD arithmetic, and within 1e-4 of the largest.
-      orders: Renyi orders of the conversion, as in `tight_epsilon`.
+      orders: Renyi orders of the conversion, as in `tight_epsilon`; None for `DEFAULT_ORDERS`.
       **facts: modulation, honest_senders, norm_ratio, dimension, step_ratio, adjacency as in `dominating_gaussian`.
 
     Returns:
@@ -269,6 +270,7 @@ def calibrate_dark_count_tight(
       ComparisonMissing: sampling_rate is below 1 and dp_accounting is not installed.
       ValueError: the target is out of range, or any dark count meets it.
     """
+    orders = DEFAULT_ORDERS if orders is None else orders
     epsilon, delta, rounds = check_target(epsilon, delta, rounds)
     converted = calibrate_dark_count(
         epsilon=epsilon, delta=delta, rounds=rounds, sampling_rate=sampling_rate, orders=orders, **facts
