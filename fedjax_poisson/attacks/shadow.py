@@ -98,7 +98,7 @@ def private_trainer(
     """
     model, mechanism, rate = training.model, training.mechanism, training.sampling_rate
     rule = (training.server_optimizer, training.average_from)
-    sites, count = cohort.labels.shape
+    sites, count = cohort.labels.shape[:2]
     units = records_lib.units_of(np.asarray(cohort.unit), training.unit)
     sampling = records_lib.Sampling(units, rate, records_lib.record_slots(units, rate), chunk)
 

@@ -48,7 +48,7 @@ class Records(NamedTuple):
 
     Attributes:
       features: float32 `[S, n, F]`, or images `[S, n, height, width, channels]`.
-      labels: float32 or int32 `[S, n]`.
+      labels: float32 or int32 `[S, n]`; `[S, n, K]` for K labels or targets a record.
       mask: bool `[S, n]`, False for padding.
       unit: int32 `[S, n]`: which privacy unit of its site a record belongs to, 0..U-1; -1 for padding. `arange(n)` when every record is
         its own unit.
@@ -168,7 +168,7 @@ def sampled_sums(
       contribution: `(x_i, y_i)` to float32 `[D]`, one record's contribution; those of a unit's records are added before the clip.
       mechanism: gives the clip.
       x: float32 `[S, n, ...]`.
-      y: `[S, n]`.
+      y: `[S, n]` or `[S, n, K]`.
       units: the units (`units_of`).
       sampled: bool `[S, n]`, the coins of each site's units.
       slots: how many sampled records of all sites have room (`record_slots`); those beyond are left out. Empty slots contribute zero.
@@ -179,7 +179,7 @@ def sampled_sums(
     """
     sites, room = x.shape[:2]
     _check_fits_int32(mechanism, min(slots, room))
-    x, y = x.reshape(sites * room, *x.shape[2:]), y.reshape(sites * room)
+    x, y = x.reshape(sites * room, *x.shape[2:]), y.reshape(sites * room, *y.shape[2:])
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
     wanted = (sampled.reshape(-1)[coin][:, None] & (members < sites * room)).reshape(-1)

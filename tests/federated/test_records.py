@@ -8,11 +8,12 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjax_poisson import models
+from fedjax_poisson import federated, models
 from fedjax_poisson.federated.records import (
     OVERFLOW,
     chunk_for,
@@ -383,3 +384,40 @@ def test_largest_unit_counts_records_and_not_padding() -> None:
     assert largest_unit(np.array([[0, 1, 2, -1], [0, 0, -1, -1]])) == 2
     assert largest_unit(np.array([[0, 1, 2], [-1, -1, -1]])) == 1
     assert largest_unit(np.full((2, 3), -1)) == 0
+
+
+@pytest.mark.parametrize(("loss", "shape"), [("sigmoid", (2,)), ("squared", (2,)), ("squared", ())])
+def test_several_labels_and_targets_are_clipped_record_by_record(loss: str, shape: tuple[int, ...]) -> None:
+    mechanism = helpers.noise_free(helpers.mechanism(clip_norm=0.8, coordinate_bound=0.4, total_bound=64.0))
+    rng = np.random.default_rng(3)
+    cohort = helpers.cohort((20, 12), 3)
+    y = rng.integers(0, 2, (2, 20, *shape)).astype(np.float32)
+    cohort = cohort._replace(labels=jnp.asarray(y))
+    outputs = shape[0] if shape else 1
+
+    def apply(params, x):
+        found = x @ params["w"]
+        return found if shape else found[:, 0]
+
+    model = models.with_loss(lambda key, x: {"w": 0.1 * jnp.ones((x.shape[1], outputs))}, apply, loss=loss)
+    size = 3 * outputs
+    algorithm = federated.fedsgd(
+        model,
+        features=3,
+        records=32,
+        sampling_rate=1.0,
+        mechanism=mechanism,
+        aggregator=helpers.plain_aggregator(mechanism, 2, size),
+        server_optimizer=optax.sgd(1.0),
+        senders=2,
+    )
+    state = algorithm.init(jax.random.key(0))
+    after, _ = algorithm.apply(state, cohort, helpers.seeded(1))
+    moved = np.asarray(state.params["w"] - after.params["w"]).reshape(-1)
+    mask = np.asarray(cohort.mask)
+    x, targets = np.asarray(cohort.features, np.float64)[mask], y.reshape(2, 20, outputs)[mask]
+    z = x @ np.full((3, outputs), 0.1)
+    residual = (1 / (1 + np.exp(-z)) if loss == "sigmoid" else z) - targets
+    gradients = (x[:, :, None] * residual[:, None, :]).reshape(len(x), size)
+    want = helpers.clipped(gradients, 0.8, 0.4).sum(axis=0) / 32
+    np.testing.assert_allclose(moved, want, atol=32 * 64 / 2**20 / 32 + 1e-5)
