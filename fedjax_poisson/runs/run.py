@@ -25,26 +25,8 @@ from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LI
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.earlier_runs import earlier_runs
 from fedjax_poisson.runs.folder_lock import folder_lock
-from fedjax_poisson.runs.releases import (
-    NothingLearned,
-    Progress,
-    column_lines,
-    nothing_learned,
-    release_scores,
-    release_table,
-    round_line,
-    standardise,
-)
-from fedjax_poisson.runs.build import (
-    Setting,
-    aggregator_for,
-    algorithm_for,
-    complete,
-    initial_state,
-    learned_records,
-    prepare,
-    training_units,
-)
+from fedjax_poisson.runs.releases import NothingLearned, Progress, column_lines, nothing_learned, release_scores, release_table, round_line, standardise
+from fedjax_poisson.runs.build import Setting, aggregator_for, algorithm_for, complete, initial_state, learned_records, prepare, training_units
 from fedjax_poisson.runs.summary import predictions, summarise
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.server import State
