@@ -180,9 +180,8 @@ def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
 def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> Words:
     """The sixteen words of the output blocks `first .. first + blocks - 1`, as sixteen uint32[blocks] arrays.
 
-    The form is chosen by the device the program is lowered for; the words are the same. On a GPU the twenty rounds are
-    unrolled into one kernel that lives in registers; on a CPU a loop over double rounds keeps each step small enough to
-    be vectorised.
+    The form is chosen by the device the program is lowered for; the words are the same. A CPU works on tiles that stay in its caches; an accelerator
+    takes all blocks at once, in a loop of a few rounds that compiles quickly.
 
     Args:
         stream: the key; the caller owns the counters it asks for.
@@ -273,10 +272,9 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         key: uint32[8], little-endian words.
         counter: uint32[...], the block counters.
         nonce: three uint32 words, scalars (the "pallas" form wants scalars) or of the shape of `counter`.
-        form: how the twenty rounds are written; None takes what is best on the device the program is lowered for. All
-            give the same words: "loop", "loop2", "loop5" a loop over that many double rounds, "passes" the same in short
-            passes, "tiled" the same for a few hundred blocks at a time (CPU); "unrolled" straight-line code, which a
-            GPU compiler keeps in registers; "pallas" a kernel for CUDA devices.
+        form: how the twenty rounds are written; None takes what is best on the device the program is lowered for, compiling counted. All give the
+            same words: "loop", "loop2" (accelerators), "loop5" a loop over that many double rounds, "passes" the same in short passes, "tiled" the
+            same for a few hundred blocks at a time (CPU); "unrolled" straight-line code, which a GPU keeps in registers; "pallas" a kernel for CUDA.
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -302,8 +300,7 @@ def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax
 
     def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
         start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
-        # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops
-        # it.
+        # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
         nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
         state = tuple(jnp.broadcast_to(word, nothing.shape) | nothing for word in start)
         loops = 10 // rounds_at_once
@@ -333,7 +330,10 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
 }
 FORMS["tiled"] = kernels.tiled_block(FORMS["loop"])
 _CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
-_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "unrolled", "unrolled"
+# Unrolled, a GPU keeps the state in registers; "loop2" moves it through memory five times, some 16 us a million words on an H100. But XLA takes minutes
+# over straight-line code. By its compiler for an H100 (jax 0.10.2, two busy cores, 2026-11-25), processor seconds of "loop2" and unrolled: the public key
+# of a round of 100 encrypted clients 14 and 361, a million words 2.3 and 52; all programs of that round 43. Idle, they take 14 s, unrolled 226 s.
+_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "loop2", "loop2"
 _FEW = 256  # blocks of one stream up to which starting kernels costs more than running them
 
 

@@ -7,6 +7,7 @@ Process 0 keeps the ledger and the checkpoint in FOLDER. The last process kills 
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.randomness import fold_in
 
 CLIENTS, RECORDS, FEATURES = 12, 4, 5
+_KNOWN = inspect.signature(jax.distributed.initialize).parameters
 DELTA, EPSILON = 1e-5, 1e4
 
 
@@ -102,9 +104,9 @@ def main() -> None:
     """One of the processes."""
     warnings.simplefilter("ignore")
     number, count, port, folder, rounds, dies_at = (int(a) if a.isdigit() else Path(a) for a in sys.argv[1:7])
-    jax.distributed.initialize(
-        f"localhost:{port}", count, number, heartbeat_timeout_seconds=6, shutdown_timeout_seconds=60
-    )
+    # jax 0.7 has no limit of its own for the end
+    patience = {"shutdown_timeout_seconds": 60} if "shutdown_timeout_seconds" in _KNOWN else {}
+    jax.distributed.initialize(f"localhost:{port}", count, number, heartbeat_timeout_seconds=6, **patience)
     vector = train(
         folder, rounds, federated.client_mesh(), first=number == 0, dies_at=dies_at if number == count - 1 else 0
     )

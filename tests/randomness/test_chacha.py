@@ -61,7 +61,7 @@ def test_zero_key_keystream_of_rfc_8439_appendix_a_1():
     assert block(zeros, 1, (0, 0, 0))[:4] == words_of("9f07e7be5551387a98ba977c732d080d")
 
 
-@pytest.mark.parametrize("form", ["passes", "loop", "tiled", "unrolled"])
+@pytest.mark.parametrize("form", ["passes", "loop", "loop2", "loop5", "tiled", "unrolled"])
 def test_every_form_gives_the_words_of_the_python_reference(form):
     counters, nonce = [0, 1, 77, 2**31, 2**32 - 1], [0x4A000000, 0, 9]
     key, words = jnp.asarray(RFC_KEY), tuple(jnp.uint32(n) for n in nonce)
@@ -156,6 +156,21 @@ def test_labels_that_could_collide_are_refused(seeded, bad):
 def test_no_label_is_refused(seeded):
     with pytest.raises(ValueError, match="at least one label"):
         randomness.fold_in(seeded)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_an_accelerator_gets_a_loop_that_compiles_quickly(platform, seeded, monkeypatch):
+    """The twin: straight-line code, which took minutes to compile in a round, is several times as much of it."""
+
+    def exclusive_ors() -> int:
+        program = jax.jit(lambda stream: randomness.bits(stream, 1 << 20))
+        return program.trace(seeded).lower(lowering_platforms=(platform,)).as_text().count("stablehlo.xor")
+
+    assert exclusive_ors() <= 2 * 32  # four for a quarter round, eight of those in a double round
+    monkeypatch.setattr(chacha, "_ACCELERATOR_FORM", "unrolled")
+    jax.clear_caches()
+    assert exclusive_ors() >= 10 * 32
+    jax.clear_caches()
 
 
 def test_vmap_scan_jit_and_shard_map_give_the_same_words(seeded):
