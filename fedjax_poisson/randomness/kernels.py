@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 from jax.experimental.xla_metadata import set_xla_metadata
 
 Words = tuple[jax.Array, ...]
@@ -45,6 +44,9 @@ def looped_block(
         nonce: three uint32 scalars.
         interpret: run the kernel's steps as ordinary operations, on any device (for tests).
     """
+    # Here, not above: no form that is chosen by itself needs it, and in jax 0.7 the import adds settings.
+    from jax.experimental import pallas as pl
+
     count = max(counter.size, 1)
     size = -(-count // LANES) * LANES
     flat = jnp.pad(counter.reshape(-1), (0, size - counter.size))
