@@ -24,7 +24,6 @@ from fedjax_poisson.runs.border_control import WIDTH, border_scores
 from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, optimizer_for
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
-<<<<<<< HEAD
 from fedjax_poisson.runs.run_ledger import Books
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
@@ -34,14 +33,6 @@ from fedjax_poisson.runs.verdict import (
     site_sizes_public,
     yardstick_wanted,
 )
-=======
-from fedjax_poisson.runs.build import Setting, learned_model, learned_records, map_records, optimizer_for
-from fedjax_poisson.runs.verdict import PRIVATE, conditions, judge, notes_may_be_shown, site_sizes_public, yardstick_wanted
-from fedjax_poisson.federated import Records, reference, standardize
-from fedjax_poisson.federated.server import State, final_parameters
-from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
->>>>>>> wt-J
 
 _PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
 _REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
