@@ -1,16 +1,16 @@
-"""Chest X-rays of real patients, one patient as the privacy unit: what can be told inside one source, and what a border tells between sources.
+"""Chest X-rays of real patients, with the patient as the privacy unit: what can be learned within one source, and how much a border reveals across sources.
 
     python experiments/chest_xrays.py --data cxr_covid_64.npz [--models scattering cnn] [--search] [--runs 3] [--width 16] [--toy]
 
-Two tasks on the same file (arrays images, labels, source, patient, classes). Pneumonia against no finding inside ONE source (nih), dealt to 5 sites,
-all pictures of a patient on one side of the split: the source cannot give the answer away. COVID-19 against no finding over all sources, where it
-can: the accuracy of a linear classifier that sees only the 4-pixel border is printed and drawn beside the model's. Stated protocol of both: 64
-pixels, 20 % of the patients held out, everything encrypted, delta 1e-3 as in the best sourced COVID X-ray figure under differential privacy
-(76.62 % at epsilon 3.9). Three models: a linear one on fixed scattering features, a small CNN, and ResNet-50 with group normalisation (--width 64 is
-the usual one, which needs an accelerator for its 23 million weights).
+Two tasks use the same file (arrays images, labels, source, patient, classes). The first is pneumonia against no finding within ONE source (nih), split
+over 5 sites, with all images of a patient on one side of the split, so the source cannot give the answer away. The second is COVID-19 against no finding
+across all sources, where it can; the accuracy of a linear classifier that sees only the 4-pixel border is therefore printed and plotted next to the
+model's. Both use the same stated protocol: 64 pixels, 20 % of the patients held out, everything encrypted, delta 1e-3 as in the best sourced COVID X-ray
+figure under differential privacy (76.62 % at epsilon 3.9). There are three models: a linear one on fixed scattering features, a small CNN, and ResNet-50
+with group normalisation (--width 64 is the usual width and needs an accelerator for its 23 million weights).
 
---search chooses step size and rounds on folds of the training patients, as many candidates without privacy as with it; nothing is chosen on the
-test pictures. The search is not paid for in epsilon: it is declared. Rows of models that are not asked for are kept.
+--search chooses step size and rounds on folds of the training patients, with as many candidates without privacy as with it; nothing is chosen on the
+test images. Epsilon does not cover the search; it is declared instead. Rows of models that are not requested are kept.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def tasks(path: Path) -> dict[str, data.Sites]:
 
 
 def configuration(path: Path, model: str, width: int, toy: bool, **settings: Any) -> Config:
-    """The settings of `run covid` for this model, changed by what is given."""
+    """The settings of `run covid` for this model, with the given overrides."""
     if model != "scattering":
         settings["width"] = 2 if toy else width
     if toy:
@@ -96,14 +96,14 @@ def configuration(path: Path, model: str, width: int, toy: bool, **settings: Any
 
 
 def row_of(kind: str, config: Config, sites: data.Sites, **facts: Any) -> dict[str, Any]:
-    """One row, said on the screen."""
+    """One row, also printed."""
     row = (private_row if kind == "private" else nonprivate_row)(config, sites, kind=kind, **facts)
     say(row, *(name for name in ("task", "model", "run", "fold", "candidate") if name in facts))
     return row
 
 
 def search(path: Path, parts: dict[str, data.Sites], model: str, width: int, toy: bool) -> list[dict[str, Any]]:
-    """Every candidate on folds of the training patients; noise is real, encryption is left out (it changes no bit)."""
+    """Run every candidate on folds of the training patients; noise is real, encryption is left out (it changes no bit)."""
     rows = []
     for task, sites in list(parts.items())[: 1 if toy else None]:
         for number in range(1 if toy else FOLDS[model]):
@@ -128,7 +128,7 @@ def measure(
     toy: bool,
     found: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The chosen settings on the test patients."""
+    """Run the chosen settings on the test patients."""
     rows = []
     for task, sites in parts.items():
         for epsilon in [*epsilons, None]:
@@ -170,7 +170,7 @@ def summary(path: Path, borders: dict[str, Any], rows: list[dict[str, Any]]) -> 
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Accuracy of every model and budget beside that of the border, one panel for each task."""
+    """Draw the accuracy of every model and budget next to that of the border, one panel per task."""
     figure, both = panels(5.2, 2)
     for panel, (task, border) in zip(both, result["border_only"].items(), strict=True):
         place, ticks = 0.0, []
@@ -195,7 +195,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         panel.set_yticks(np.linspace(0, 1, 6))
         percent(panel.yaxis)
         title(panel, task)
-    both[0].set_ylabel("accuracy on held-out patients\n(dotted: the commonest class)")
+    both[0].set_ylabel("accuracy on held-out patients\n(dotted: the most common class)")
     figure.savefig(path)
 
 
@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     for row in result["table"]:
         print(row)
     for task, border in result["border_only"].items():
-        print(f"{task}: border only {border['accuracy']:.3f}, commonest class {border['majority_accuracy']:.3f}")
+        print(f"{task}: border only {border['accuracy']:.3f}, most common class {border['majority_accuracy']:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""The whole hospital as the privacy unit: mortality in 186 intensive care units' hospitals, and death within a year in 67 dialysis centres.
+"""The whole hospital as the privacy unit: mortality in 186 hospitals with intensive care units, and death within a year in 67 dialysis centres.
 
     python experiments/client_level.py [--eicu eicu.csv.gz] [--dialysis dialysis.csv.gz] [--search] [--runs 3] [--toy]
 
-Federated averaging of logistic regression, every client in every round, everything that a hospital contributes protected at once, one hospital
-may collude. Features are scaled by public bounds, so that nothing but the updates is released. --search chooses rounds, step size and clip on
-folds of the training records, three candidates with privacy (at epsilon 3) and three without; it is not paid for in epsilon: it is declared.
+Federated averaging of logistic regression, with every client in every round; everything that a hospital contributes is protected at once, and one
+hospital may collude. Features are scaled by public bounds, so only the updates are released. --search chooses rounds, step size and clip on
+folds of the training records, from three candidates with privacy (at epsilon 3) and three without; epsilon does not cover it, it is declared instead.
 
-What it costs, honestly: the noise that hides a hospital is as large as one hospital's clipped update, whatever its size, so it averages out over
-hospitals and not over records. With tens or hundreds of them that is affordable for models of few parameters only (38 and 7 here; the noise's
-length grows with the root of their number), at a delta that is large as such (1e-3). No record-level statement follows for a patient of two
-hospitals. AUC is the score to look at: few die, and models of this kind predict survival for nearly everybody, private or not.
+The cost, stated plainly: the noise that hides a hospital is as large as one hospital's clipped update, whatever the hospital's size, so it averages out
+over hospitals and not over records. With tens or hundreds of hospitals this is affordable only for models with few parameters (38 and 7 here; the norm of
+the noise grows with the square root of their number), and at a delta that is large in absolute terms (1e-3). No record-level statement follows for a
+patient of two hospitals. AUC is the score to look at: few patients die, and models of this kind predict survival for nearly everyone, private or not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
 
 
 def sources(eicu: str | None, dialysis: str | None) -> dict[str, data.Sites]:
-    """The data sets that are there; what is not is said."""
+    """The available data sets; missing ones are reported."""
     found = {}
     for name, path in (("eICU, mortality", eicu), ("Dialysis, death within 12 months", dialysis)):
         if path is None or not Path(path).exists():
@@ -162,7 +162,7 @@ def search(task: str, sites: data.Sites, toy: bool) -> list[dict[str, Any]]:
 def measure(
     task: str, sites: data.Sites, budgets: list[float], runs: int, toy: bool, found: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The chosen settings on the test records."""
+    """Run the chosen settings on the test records."""
     rows = []
     for epsilon in [*budgets, None]:
         kind = NONPRIVATE if epsilon is None else "private"
@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.out / "figures" / "client_level.png",
         result["tables"],
         "auc",
-        heading="The hospital as the privacy unit: what it costs",
+        heading="AUC with the hospital as the privacy unit",
         ylabel="AUC, test records pooled",
         xlabel=f"epsilon for everything released, delta {result['config']['delta']:g}, unit: one hospital",
     )

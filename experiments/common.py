@@ -1,7 +1,7 @@
-"""What the evidence scripts share: where a run's rows come from, how they are summed up, kept and drawn.
+"""Helpers shared by the experiment scripts: producing a run's rows and summarising, saving and plotting them.
 
-A script here has a configuration, writes results/NAME.json and figures/NAME.png beside this file, has a --toy size that takes seconds, and where
-its data is not there it says so and stops with exit code 0, having written nothing.
+Each script has a configuration, writes results/NAME.json and figures/NAME.png next to this file, and has a --toy size that takes seconds. If its
+data is missing, it reports this and stops with exit code 0 without writing anything.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SCORES = (
 
 
 def parser(about: str | None, *, data_help: str | None = None, runs: int = 3) -> argparse.ArgumentParser:
-    """The options that all scripts have."""
+    """The options shared by all scripts."""
     found = argparse.ArgumentParser(description=(about or "").split("\n\n")[0])
     if data_help is not None:
         found.add_argument("--data", help=data_help)
@@ -63,7 +63,7 @@ def parser(about: str | None, *, data_help: str | None = None, runs: int = 3) ->
 
 
 def need_data(path: str | None, what: str) -> Path:
-    """The path, or a reason on the screen and exit code 0."""
+    """The path; if it is missing, print the reason and stop with exit code 0."""
     if path is None or not Path(path).exists():
         print(f"skipped: {what} is not here ({path or 'no --data given'}); it may not be shipped with the package")
         sys.exit(0)
@@ -71,7 +71,7 @@ def need_data(path: str | None, what: str) -> Path:
 
 
 def machine() -> str:
-    """This machine in words."""
+    """A description of this machine."""
     return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
@@ -94,9 +94,9 @@ def subset(sites: data.Sites, kept: np.ndarray, **changes: Any) -> data.Sites:
 
 
 def training_fold(sites: data.Sites, number: int, folds: int = 4) -> data.Sites:
-    """The training records alone, one of `folds` parts of their privacy units held out as the test: what settings are chosen on.
+    """The training records alone, with one of `folds` parts of their privacy units held out for testing; used to choose settings.
 
-    A site that would be left without a training record keeps all of its own.
+    A site that would be left without a training record keeps all of its records.
     """
     groups = np.unique(sites.group[sites.train])
     part = dict(zip(groups.tolist(), np.random.default_rng(0).permutation(len(groups)) % folds, strict=True))
@@ -128,7 +128,7 @@ def private_row(config: Config, sites: data.Sites | None = None, **facts: Any) -
 
 
 def nonprivate_row(config: Config, sites: data.Sites | None = None, *, seed: int = 0, **facts: Any) -> dict[str, Any]:
-    """The same recipe without clip, noise and encryption."""
+    """The same recipe without clipping, noise and encryption."""
     started = time.perf_counter()
     found = without_privacy(build(config, sites), seed=seed)
     return {
@@ -141,7 +141,7 @@ def nonprivate_row(config: Config, sites: data.Sites | None = None, *, seed: int
 
 
 def say(row: dict[str, Any], *names: str) -> None:
-    """One line on the screen."""
+    """Print one line."""
     budget = NONPRIVATE if row["epsilon_target"] is None else f"epsilon {row['epsilon_target']:g}"
     facts = "  ".join(f"{name} {row[name]}" for name in names)
     print(
@@ -186,13 +186,13 @@ def save(name: str, arguments: argparse.Namespace, result: dict[str, Any]) -> Pa
 
 
 def load(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The results as `save` wrote them."""
+    """Load the results as written by `save`."""
     found: dict[str, Any] = json.loads((arguments.out / "results" / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
 
 def kept(arguments: argparse.Namespace, name: str) -> list[dict[str, Any]]:
-    """Rows of an earlier call, none if there was none."""
+    """The rows of an earlier call, if there was one."""
     path = arguments.out / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 

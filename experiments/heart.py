@@ -1,13 +1,13 @@
-"""Accuracy against epsilon on four real hospitals: the default run at several budgets, each over five independent runs.
+"""Accuracy against epsilon on four real hospitals: the default run at several budgets, with five independent runs each.
 
     python experiments/heart.py [--runs 5] [--epsilons 0.5 1 3 8] [--standardize global site] [--aggregator device] [--toy]
 
-Two preprocessings, labelled: global means and deviations, and those of each hospital by itself as in FLamby's protocol, both out of one private,
-encrypted sum (the second in a block for each hospital). FLamby computes a hospital's moments exactly and inside it; that alone would void a
-record-level guarantee, since one record moves the features of all. Rows of a preprocessing that is not asked for are kept.
+There are two kinds of preprocessing: global means and deviations, and per-hospital ones as in FLamby's protocol. Both come from one private,
+encrypted sum (the second with one block per hospital). FLamby computes a hospital's moments exactly and locally; that alone would void a
+record-level guarantee, since one record changes the features of all. Rows of a preprocessing that is not requested are kept.
 
-Writes results/heart.json and figures/heart.png beside this file. Every run draws its noise from the operating system; nothing is seeded and
-nothing is tuned here (the recipe was chosen by cross-validation inside the training records).
+Writes results/heart.json and figures/heart.png next to this file. Every run draws its noise from the operating system; nothing is seeded and
+nothing is tuned here (the recipe was chosen by cross-validation within the training records).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The price of each layer: plain federated learning, + encryption, + the Poisson embedding, + both.
+"""The overhead of each component: plain federated learning, + encryption, + the Poisson embedding, + both.
 
     python experiments/layers.py [--rounds N] [--toy]
 
-Fed-Heart (logistic regression) and a small CNN on the synthetic radiographs. Plain: the sums of the clipped gradients of the same secret samples,
-as integers on the grid, without noise and in the clear. + encryption: the same integers under CKKS. + embedding: Poisson counts in the clear. +
-both: what a run does. All have the clip and the step size of the private recipe. One seed for all four, so that models can be compared bit by bit:
-encryption must change none.
+The tasks are Fed-Heart (logistic regression) and a small CNN on the synthetic radiographs. Plain: the sums of the clipped gradients of the same secret
+samples, as integers on the grid, without noise and in the clear. + encryption: the same integers under CKKS. + embedding: Poisson counts in the clear.
++ both: what a run does. All use the clip and the step size of the private recipe. All four use one seed, so that models can be compared bit by bit:
+encryption must not change any bit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAYERS = (
 
 
 def without_noise(mechanism: Mechanism) -> Mechanism:
-    """The same clip and clamp, the grid itself as the message: no privacy."""
+    """The same clip and clamp, with the grid itself as the message: no privacy."""
     assert mechanism.bounds.grid_step is not None
     step, top = mechanism.bounds.grid_step, 2**GRID_BITS
     return mechanism._replace(
@@ -49,7 +49,7 @@ def without_noise(mechanism: Mechanism) -> Mechanism:
 
 
 def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
-    """Train with some of the layers; returns the row and the final parameters, flat."""
+    """Train with some of the components; returns the row and the flattened final parameters."""
     config, sites = setting.config, setting.sites
     mechanism = setting.plan.train if embed else without_noise(setting.plan.train)
     setting = setting._replace(plan=setting.plan._replace(train=mechanism))
@@ -99,7 +99,7 @@ def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[
 
 
 def measure(configs: dict[str, Config], seed: int = 1) -> list[dict[str, Any]]:
-    """Every layer on every task, and whether encryption changed a bit."""
+    """Measure every combination on every task, and whether encryption changed a bit."""
     rows = []
     for task, config in configs.items():
         setting, found = build(config), {}
@@ -111,12 +111,12 @@ def measure(configs: dict[str, Config], seed: int = 1) -> list[dict[str, Any]]:
         for clear, sealed in (("plain", "+ encryption"), ("+ embedding", "+ both")):
             same = bool(np.array_equal(found[clear].view(np.uint32), found[sealed].view(np.uint32)))
             rows[-1 if sealed == "+ both" else -3]["bits_equal_to_clear"] = same
-            print(f"{task}: {sealed} has {'the bits' if same else 'OTHER BITS than those'} of {clear}")
+            print(f"{task}: {sealed} has {'the same bits as' if same else 'DIFFERENT BITS from'} {clear}")
     return rows
 
 
 def draw(rows: list[dict[str, Any]], path: Any) -> None:
-    """Seconds a round by layer and phase."""
+    """Draw seconds per round by component and phase."""
     figure, axes = canvas(4.4)
     phases = ("gradients", "embed", "encrypt, or only pack", "add", "open")
     names = [f"{row['task']}\n{row['layer']}" for row in rows]
@@ -138,9 +138,9 @@ def draw(rows: list[dict[str, Any]], path: Any) -> None:
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * 1e3 * max(row["seconds_per_round"] for row in rows))
-    axes.set_xlabel("milliseconds a round, all senders one after another; label: bytes a sender sends in a round")
+    axes.set_xlabel("milliseconds per round, all senders in sequence; label: bytes sent per sender and round")
     axes.legend(frameon=False, fontsize=9.5, loc="upper right")
-    title(axes, "The price of each layer")
+    title(axes, "The overhead of each component")
     figure.savefig(path)
 
 

@@ -1,12 +1,12 @@
-"""Leakage against accuracy over epsilon: membership, reconstruction from four views, and audits of the mechanism, all through the run's own code.
+"""Leakage and accuracy against epsilon: membership, reconstruction from four views, and audits of the mechanism, all using the code of a real run.
 
     python experiments/leakage.py [tradeoff] [inversion] [audit] [--data pneumoniamnist.npz] [--toy]
 
-Writes results/leakage.json and figures/leakage.png, leakage_pictures_*.png beside this file; parts and data sets that are not named keep their
-results. Noise comes from the operating system. `tradeoff`: shadow models of each data set's recipe at each epsilon, and without privacy until they
-overfit; accuracy is that of the attacked models, which train on half of the records. Pictures are fewer here and so are rounds (--pictures,
---rounds), since every point trains --picture-shadows models, of the kind --picture-model. `inversion`: 32 targets, four views, against the CNN,
-whose gradient holds pixels. `audit`: 20 runs for each epsilon, the right mechanism and four broken ones, and canary clients through the encrypted
+Writes results/leakage.json and figures/leakage.png, leakage_pictures_*.png next to this file; parts and data sets that are not named keep their
+results. Noise comes from the operating system. `tradeoff` trains shadow models with each data set's recipe at each epsilon, and without privacy until
+they overfit; the accuracy is that of the attacked models, which train on half of the records. It uses fewer images and rounds (--pictures, --rounds),
+since every point trains --picture-shadows models of the kind --picture-model. `inversion` attacks the CNN, whose gradient contains pixels, with 32
+targets and four views. `audit` uses 20 runs for each epsilon, with the correct mechanism and four broken ones, and canary clients through the encrypted
 sum.
 """
 
@@ -45,11 +45,11 @@ DELTA = 1e-5
 
 
 def quiet(what: str, done: int, total: int) -> None:
-    """No progress of the single steps: every result is printed."""
+    """Report no progress of individual steps, because every result is printed."""
 
 
 def say(kind: str, **facts: Any) -> None:
-    """One JSON line."""
+    """Print one JSON line."""
     print(json.dumps({"what": kind} | attacks.to_json(facts)), flush=True)
 
 
@@ -73,7 +73,7 @@ def setting_of(name: str, epsilon: float, options: argparse.Namespace, model: st
 
 
 def fewer(sites: data.Sites, training: int) -> data.Sites:
-    """All test records and a random part of the training records."""
+    """All test records and a random subset of the training records."""
     rng = np.random.default_rng(0)
     train = np.flatnonzero(sites.train)
     kept = np.sort(np.concatenate([rng.permutation(train)[:training], np.flatnonzero(~sites.train)]))
@@ -81,7 +81,7 @@ def fewer(sites: data.Sites, training: int) -> data.Sites:
 
 
 def attacked(config: Config, sites: data.Sites, folder: Path) -> tuple[finished_run.Attacked, dict[str, Any]]:
-    """One run, ready to be attacked, and its summary. Encryption is left out: it changes no bit of what is attacked."""
+    """One run, ready to be attacked, and its summary. Encryption is left out because it changes no bit of what is attacked."""
     summary = run(config, folder, sites=sites)
     return finished_run.load(folder, sites), summary
 
@@ -136,7 +136,7 @@ def tradeoff(options: argparse.Namespace) -> dict[str, Any]:
 def overfitting(
     target: finished_run.Attacked, name: str, options: argparse.Namespace
 ) -> tuple[finished_run.Attacked, Callable[..., Any]]:
-    """Training without privacy until members are learnt by heart; tables get a wider model, since logistic regression cannot learn them by heart."""
+    """Training without privacy until members are memorised; tables get a wider model, since logistic regression cannot memorise them."""
     model = learned_model(target.setting) if name in PICTURES else fp.models.mlp((64, 32))
     shape = target.cohort.features.shape[2:]
     x, y = target.cohort.features.reshape(-1, *shape), target.cohort.labels.reshape(-1)
@@ -197,7 +197,7 @@ def _same_stream(own: Any, number: int) -> Any:
 
 
 def audit(options: argparse.Namespace) -> dict[str, Any]:
-    """The right mechanism and four broken ones, directly, and canary clients through the encrypted sum."""
+    """Audit the correct mechanism and four broken ones directly, and canary clients through the encrypted sum."""
     rows, senders, canaries = [], 4, options.canaries
     for epsilon in options.epsilons:
         right = embedding(epsilon, senders, 64, 1.0, 2)
@@ -225,7 +225,7 @@ def audit(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def canary_clients(epsilon: float, count: int, runs: int) -> dict[str, Any]:
-    """Every client a canary, through `private_sum` under encryption."""
+    """Run `private_sum` under encryption with every client a canary."""
     size = 4 * count
     mechanism = embedding(epsilon, count, size, 0.5, 1)
     aggregator = fp.aggregator("device", count_bound=mechanism.count_bound(count, size), senders=count, size=size)
@@ -269,11 +269,11 @@ def _audit_row(case: str, epsilon: float, claimed: float, results: list[Any]) ->
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """AUC and true positive rate over accuracy, one line for each data set; SSIM of the four views."""
+    """Draw AUC and true-positive rate against accuracy, one line per data set, and the SSIM of the four views."""
     figure = Figure(figsize=(WIDTH * 1.25, 8.2), dpi=DPI, layout="constrained", facecolor="white")
     rows = result.get("tradeoff", {}).get("rows", [])
     names = [name for name in (*TABLES, *PICTURES) if any(row["dataset"] == name for row in rows)]
-    panels = (("auc", "LiRA: AUC", 0.5), ("tpr_at_1_percent", "LiRA: members found at 1 % false alarms", 0.01))
+    panels = (("auc", "LiRA: AUC", 0.5), ("tpr_at_1_percent", "LiRA: members found at 1 % false positives", 0.01))
     for at, (score, text, chance) in enumerate(panels):
         axes = figure.add_subplot(2, 2, at + 1)
         clean(axes)
@@ -295,7 +295,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     found = result.get("inversion", {}).get("rows", [])
     for at, (key, chance_key, text, kinds) in enumerate(
         (
-            ("ssim", "chance_ssim", "SSIM (1: perfect; black: random pictures)", PICTURES),
+            ("ssim", "chance_ssim", "SSIM (1: perfect; black: random images)", PICTURES),
             ("error", "chance_error", "Error (0: perfect; black: random records)", TABLES),
         )
     ):
@@ -317,7 +317,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def draw_pictures(pictures: dict[str, np.ndarray], folder: Path) -> None:
-    """Originals beside what each view gave, one figure for each data set of pictures."""
+    """Draw originals next to the reconstructions from each view, one figure per image data set."""
     for name in dict.fromkeys(key.split("/")[0] for key in pictures):
         own = {key.split("/")[1]: value for key, value in pictures.items() if key.startswith(f"{name}/")}
         FigureCanvasAgg(leakage.pictures_figure(own)).print_png(folder / f"leakage_pictures_{name}.png")
@@ -359,13 +359,13 @@ TOY = {
 
 
 def stored(path: Path) -> dict[str, Any]:
-    """Results that stand in the file."""
+    """The results already in the file."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
 
 def main(given: list[str] | None = None) -> None:
-    """Measure the parts that are asked for and draw."""
+    """Measure the requested parts and draw."""
     options = arguments().parse_args(given)
     parts = {"tradeoff": tradeoff, "inversion": inversion, "audit": audit}
     if unknown := set(options.parts) - set(parts):

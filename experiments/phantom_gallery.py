@@ -1,12 +1,13 @@
-"""The synthetic chest radiographs to look at, and what simple classifiers make of them.
+"""A gallery of the synthetic chest radiographs, and the scores of simple classifiers on them.
 
-    python experiments/phantom_gallery.py            # figures/phantom_gallery.png beside this file
+    python experiments/phantom_gallery.py            # figures/phantom_gallery.png next to this file
     python experiments/phantom_gallery.py --check    # also scores of three classifiers on held-out sites, and the speed
 
-The scores answer three questions about the phantom, not about medicine. Is the task learnable on machines never seen (a
-small CNN, against a logistic regression on pixels)? Is it easy (the same scores against 1)? Does anything but the lung
-carry the label inside a site (a logistic regression on the four-pixel border, less each site's mean, whose accuracy
-should be the majority rate and whose AUC one half)? Nothing is tuned: epochs, rates and penalties are those below.
+The scores answer three questions about the phantom, not about medicine. Is the task learnable on unseen machines (a
+small CNN, compared with a logistic regression on pixels)? Is it easy (the same scores, compared with 1)? Does anything
+but the lung carry the label within a site (a logistic regression on the four-pixel border minus each site's mean, whose
+accuracy should be the majority rate and whose AUC should be one half)? Nothing is tuned: epochs, rates and penalties
+are those below.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""PneumoniaMNIST: ten hospitals of unequal case mix, one picture as the privacy unit, everything encrypted, at several budgets.
+"""PneumoniaMNIST: ten hospitals with unequal case mix, one image as the privacy unit, everything encrypted, at several budgets.
 
     python experiments/pneumonia.py --data pneumoniamnist.npz [--models small_resnet scattering] [--search] [--runs 3] [--toy]
 
-The official split: 4,708 training pictures dealt to 10 sites by Dirichlet(0.5) over labels, 624 test pictures. Two models: a residual network with
-group normalisation and a linear one on fixed scattering features. The 524 official validation pictures choose rounds and step size (--search:
-for each model three candidates without privacy, and three with it at each epsilon in SEARCHED) and join neither training nor test. That search
-reads training data and is not paid for in epsilon: it is declared, as the published scores' is. Test scores of the residual network at 100
-rounds had been seen before its candidate of 300 rounds and the second model were added. Rows of models that are not asked for are kept.
+The official split is used: 4,708 training images, split over 10 sites by Dirichlet(0.5) over labels, and 624 test images. There are two models: a
+residual network with group normalisation and a linear one on fixed scattering features. The 524 official validation images choose rounds and step size
+(--search: for each model three candidates without privacy, and three with it at each epsilon in SEARCHED) and join neither training nor test. That
+search reads training data and epsilon does not cover it; it is declared instead, as for the published scores. Test scores of the residual network at 100
+rounds had been seen before its candidate of 300 rounds and the second model were added. Rows of models that are not requested are kept.
 Published (Yang et al. 2023, ResNet-18, 28 pixels): AUC 0.944, accuracy 0.854, without privacy.
 """
 
@@ -68,13 +68,13 @@ CANDIDATES: dict[str, dict[str, list[dict[str, Any]]]] = {
 
 
 def configuration(path: Path, model: str, toy: bool, **settings: Any) -> Config:
-    """The shipped recipe of `run pneumonia` for this model, changed by what is given."""
+    """The shipped recipe of `run pneumonia` for this model, with the given overrides."""
     small: dict[str, Any] = {"width": 2, "rounds": 2} if toy else {}
     return recipe("pneumonia", data=str(path), model=model, yardstick=False, **{**settings, **small})
 
 
 def fold(path: Path, config: Config) -> data.Sites:
-    """Official training pictures to train on and official validation pictures to test on; test pictures are not read."""
+    """Official training images for training and official validation images for testing; test images are not read."""
     both = data.from_medmnist(path, flag="pneumoniamnist", validation="test")
     with np.load(path, allow_pickle=False) as file:
         ours = np.arange(len(both.labels) - len(file["test_labels"]))
@@ -82,9 +82,9 @@ def fold(path: Path, config: Config) -> data.Sites:
 
 
 def search(path: Path, model: str, toy: bool, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every candidate once on the validation pictures; noise is real, encryption is left out (it changes no bit).
+    """Run every candidate once on the validation images; noise is real, encryption is left out (it changes no bit).
 
-    Rows that are known already are kept: nobody draws twice for a luckier score.
+    Existing rows are kept, so nobody can draw twice for a luckier score.
     """
     rows = list(known)
     sites = fold(path, configuration(path, model, toy))
@@ -103,7 +103,7 @@ def search(path: Path, model: str, toy: bool, known: list[dict[str, Any]]) -> li
 
 
 def chosen(rows: list[dict[str, Any]], model: str, epsilon: float | None) -> dict[str, Any]:
-    """The candidate with the largest AUC on the validation pictures, of the searched epsilon that is nearest."""
+    """The candidate with the largest AUC on the validation images at the nearest searched epsilon."""
     if epsilon is None:
         return best([row for row in rows if (row["model"], row["kind"]) == (model, NONPRIVATE)])
     nearest = min(SEARCHED[model], key=lambda searched: abs(math.log(searched / epsilon)))
@@ -113,7 +113,7 @@ def chosen(rows: list[dict[str, Any]], model: str, epsilon: float | None) -> dic
 def measure(
     path: Path, model: str, epsilons: list[float], runs: int, toy: bool, found: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The chosen settings on the official test pictures."""
+    """Run the chosen settings on the official test images."""
     rows = []
     for epsilon in [*epsilons, None]:
         settings = chosen(found, model, epsilon)
@@ -157,8 +157,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         {NAMES[name]: [row for row in result["table"] if row["model"] == name] for name in names},
         "auc",
         heading="PneumoniaMNIST, 10 sites, every update encrypted",
-        ylabel="AUC on the 624 official test pictures",
-        xlabel=f"epsilon for everything released, delta {result['delta']:g}, unit: one picture",
+        ylabel="AUC on the 624 official test images",
+        xlabel=f"epsilon for everything released, delta {result['delta']:g}, unit: one image",
         marks=[(0.944, "published, ResNet-18 at 28 pixels, no privacy, no federation")],
     )
 

@@ -1,15 +1,15 @@
-"""One's own table with nothing declared: what private ranges and levels cost in AUC, the total epsilon being the same.
+"""A user's table with nothing declared: the cost in AUC of private ranges and levels at the same total epsilon.
 
     python experiments/private_columns.py [--support2 FILE] [--thyroid FILE] [--runs 5] [--epsilons 1 3 8] [--toy]
 
 SUPPORT2 (9,105 patients, disease group as the site, death within 180 days; 22 numbers, 2 flags, 5 text columns) and the Garavan
 thyroid records (9,172, referral source as the site, any condition; 7 numbers, 20 flags, 1 text column) are read as a user's CSV would
-be. "from the records" looks ranges, stand-ins and levels up in the training records, which no epsilon covers; "private" spends a part
-of the same epsilon on two histograms. Without privacy: the first, without clip and noise. Sums are added in the clear unless
+be. "from the records" reads ranges, fill values and levels from the training records, which no epsilon covers; "private" spends part
+of the same epsilon on two histograms. Without privacy: the first, without clipping and noise. Sums are added in the clear unless
 --aggregator says otherwise: encryption changes no bit (layers.py). The training settings are those of the thyroid recipe for both;
-nothing is chosen here. Public in both: labels, sites, kinds of columns and the bound of 4,096 records a site. The shares of the
+nothing is chosen here. Public in both: labels, sites, kinds of columns and the bound of 4,096 records per site. The shares of the
 histograms and the rules that read them were chosen on these two tables, on their test records (for SUPPORT2 with a model that is not
-private, for thyroid with private ones at epsilon 1 and 8): the difference between the two kinds is flattered by that.
+private, for thyroid with private ones at epsilon 1 and 8), which flatters the difference between the two kinds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS = {"SUPPORT2": ("dead_180", "fac_dzgroup"), "thyroid": ("ill", "referral
 
 
 def derived(task: str, source: Path, folder: Path, limit: int | None) -> Path:
-    """The task's table as a plain CSV: the label made, what leaks it or names the record left out."""
+    """The task's table as a plain CSV: the label is derived, and columns that leak it or identify the record are left out."""
     with gzip.open(source, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     rows = rows[:: max(len(rows) // limit, 1)] if limit else rows
@@ -56,7 +56,7 @@ def derived(task: str, source: Path, folder: Path, limit: int | None) -> Path:
 def measure(
     task: str, path: Path, epsilons: list[float], runs: int, toy: bool, aggregator: Any
 ) -> list[dict[str, Any]]:
-    """Rows of one task: ranges and levels from the records, private, and without privacy."""
+    """Measure one task: ranges and levels from the records, private, and without privacy."""
     label, site = COLUMNS[task]
     settings: dict[str, Any] = {"rounds": 2 if toy else 60, "sampling_rate": 0.2, "learning_rate": 3.0}
     settings |= {"yardstick": False, "largest_site": LARGEST_SITE, "aggregator": aggregator, "min_site_records": 1}
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.out / "figures" / "private_columns.png",
         {name: rows for name, rows in lines.items() if rows[0]["epsilon"] is not None},
         "auc",
-        heading="Ranges and levels of a table, released or read",
+        heading="Ranges and levels of a table: privately released or read from the records",
         ylabel="AUC, test records pooled",
         xlabel="epsilon for everything released, delta 1e-4, unit: one record",
     )

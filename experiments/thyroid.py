@@ -2,7 +2,7 @@
 
     python experiments/thyroid.py [--runs 3] [--epsilons 1 3 8] [--toy]
 
-The recipe of `fedjax-poisson run thyroid` as it ships; nothing is chosen here. The yardstick is the same recipe without clip, noise and
+This is the recipe of `fedjax-poisson run thyroid` as shipped; nothing is chosen here. The yardstick is the same recipe without clipping, noise and
 encryption, with exact means and deviations.
 """
 

@@ -1,11 +1,11 @@
-"""How much noise the Poisson embedding needs beside a Gaussian at the same (epsilon, delta).
+"""How much noise the Poisson embedding needs compared with a Gaussian at the same (epsilon, delta).
 
-Three comparisons, all as variance of the estimated sum over a Gaussian's:
+Three comparisons, all as the variance of the estimated sum divided by a Gaussian's:
 
-* both accounted by Renyi divergence: what embedding data in rates costs instead of adding real-valued noise;
-* the embedding by Renyi divergence, the Gaussian by its privacy loss distribution: what the conversion costs on top;
-* the embedding by domination (`fedjax_poisson.accounting.tight`), the Gaussian by its privacy loss distribution: what
-  is left of it.
+* both accounted by Renyi divergence: the cost of embedding data in rates instead of adding real-valued noise;
+* the embedding by Renyi divergence, the Gaussian by its privacy loss distribution: the additional cost of the conversion;
+* the embedding by domination (`fedjax_poisson.accounting.tight`), the Gaussian by its privacy loss distribution: the
+  remaining cost.
 
 Run: ``python experiments/variance_against_gaussian.py`` (two minutes on one core). Writes
 results/variance_against_gaussian.json and figures/variance_against_gaussian.png beside this file.
@@ -97,7 +97,7 @@ def measure() -> dict:
 
 
 def draw(result: dict, path: Path) -> None:
-    """Left: overhead against modulation. Right: what each accountant pays at the default modulation."""
+    """Left: overhead against modulation. Right: overhead under each accountant at the default modulation."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.3), gridspec_kw={"width_ratios": [1, 1.15]})
     colours = {1.0: "#1b6ca8", 3.0: "#d1495b", 8.0: "#3f7d20"}

@@ -1,4 +1,4 @@
-"""The command line: `fedjax-poisson run | predict | report | attack | ledger | account | bench`; `--help` on each tells its options."""
+"""The command line: `fedjax-poisson run | predict | report | attack | ledger | account | bench`; `--help` on each lists its options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INTERRUPTED = 130  # as shells report a Ctrl-C
 
 
 def _setting_fields() -> list[Any]:
-    """Config's fields as optional arguments: what is not given comes from the TOML file or the default; help is Config's docstring."""
+    """Config's fields as optional arguments: anything not given comes from the TOML file or the default; the help is Config's docstring."""
     sentences = re.findall(r"^ {6}(\w+): (.+(?:\n {8}.+)*)$", Config.__doc__ or "", re.MULTILINE)
     help_of = {name: " ".join(text.split()) for name, text in sentences}
     fields = []
@@ -53,15 +53,15 @@ def run(
     resume: Path | None = None,
     quiet: bool = False,
 ) -> int:
-    """Train one model over several sites, privately and under encryption, and leave a run folder with a report.
+    """Train one model across several sites, privately and under encryption, and write a run folder with a report.
 
     Args:
-      name: a data set that ships (heart, thyroid, or xray: synthetic pictures), one that needs --data (pneumonia, medmnist, covid), or a TOML
-        file of settings. Each has a recipe of its own; what is given here wins over it. Default: heart, unless --csv names a table.
+      name: a data set that ships (heart, thyroid, or xray: synthetic images), one that needs --data (pneumonia, medmnist, covid), or a TOML
+        file of settings. Each data set has a recipe; settings given here override it. Default: heart, unless --csv names a table.
       settings: settings of the run.
-      out: run folder; default runs/NAME-DATE-TIME.
-      resume: go on with the run in this folder, with its own settings.
-      quiet: no progress and no summary.
+      out: run folder; default: runs/NAME-DATE-TIME.
+      resume: continue the run in this folder, with its settings.
+      quiet: show no progress and no summary.
     """
     from rich.console import Console
 
@@ -74,7 +74,7 @@ def run(
     given = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
     if resume is not None:
         if given or out is not None or name is not None:
-            raise ValueError("--resume goes on with the settings of its folder; give no other settings.")
+            raise ValueError("--resume continues with the settings of its folder; give no other settings.")
         if not (resume / "config.toml").exists():
             raise ValueError(f"{resume} holds no config.toml: there is no run to resume.")
         config, folder = read_config(resume / "config.toml"), resume
@@ -98,7 +98,7 @@ def run(
 
 
 def _config(name: str | None, given: dict[str, Any]) -> Config:
-    """The settings of `run`: those of a TOML file or of a data set's recipe, and what was given beside them."""
+    """The settings of `run`: those of a TOML file or of a data set's recipe, overridden by those given."""
     if name is not None and Path(name).suffix.lower() == ".toml":
         return read_config(name, **given)
     if name is not None and "csv" in given:
@@ -115,13 +115,13 @@ def predict(
 ) -> int:
     """Predict the label of new rows with the model of a finished run.
 
-    The rows are a CSV file with the columns that the model was trained on; no label is needed, and other columns are ignored.
+    The rows are a CSV file with the columns on which the model was trained; no label is needed, and other columns are ignored.
 
     Args:
       model: folder of the run, or its model.npz.
-      rows: CSV file of the rows.
-      site: where the rows are from; needed if the run standardised each site by itself.
-      out: CSV file to write the predictions to; printed if left out.
+      rows: CSV file with the rows.
+      site: site that the rows come from; needed if the run standardised each site separately.
+      out: CSV file for the predictions; printed if left out.
     """
     import csv
     import io
@@ -144,7 +144,7 @@ def predict(
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
-    """Draw the figures and write report.html of a finished run again.
+    """Regenerate the figures and report.html of a finished run.
 
     Args:
       folder: run folder.
@@ -161,13 +161,13 @@ def attack(
     attack: Literal["inversion", "membership", "audit", "one_run", "property", "all"] = "all",
     quick: bool = False,
 ) -> int:
-    """Attack a finished run with its own settings, and add what leaked to its folder and its report.
+    """Attack a finished run using its settings, and add what leaked to its folder and report.
 
     Args:
       folder: run folder.
       attack: membership (LiRA and the loss), audit (the mechanism against the ledger), one_run (canary records through the pipeline), inversion
         (records from updates, in four views), property (which site an update came from), or all.
-      quick: small sizes: a first look within a minute or two, with wide intervals.
+      quick: use small sizes, for a first look within a minute or two, with wide intervals.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -202,11 +202,11 @@ def attack(
 
 
 def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = False) -> int:
-    """Show the privacy ledger of a run; nothing is written, so a read-only copy will do.
+    """Show the privacy ledger of a run. Nothing is written, so a read-only copy is enough.
 
     Args:
       folder: run folder (or a ledger file).
-      verify: recompute the hash chain and hold it against what summary.json pins.
+      verify: recompute the hash chain and compare it with the values pinned in summary.json.
     """
     import json
 
@@ -234,11 +234,11 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
         if verify:
             count = book.verify()
             summary = path.parent / "summary.json"
-            pinned = "(no summary.json beside it pins the head: rows cut from the end would not show)"
+            pinned = "(no summary.json next to it pins the head, so removed rows at the end would go undetected)"
             if summary.exists():
                 facts = json.loads(summary.read_text(encoding="utf-8"))
                 book.check_pin(accounting.Pin(int(facts["ledger_rows"]), str(facts["ledger_head"])))
-                pinned = "and hold what summary.json pins"
+                pinned = "and match what summary.json pins"
             print(f"verified: {count} rows follow from each other {pinned}")
     finally:
         book.close()
@@ -261,17 +261,17 @@ def account(
     adjacency: Literal["zero_out", "replace_one"] = "zero_out",
     lines: int = 10,
 ) -> int:
-    """Privacy of the Poisson embedding: give two of --epsilon, --rounds and --dark-count, the third is computed.
+    """Compute the privacy of the Poisson embedding: give two of --epsilon, --rounds and --dark-count to get the third.
 
     Args:
       senders: senders in every sum.
       dimension: coordinates of an update.
       epsilon: budget over all rounds.
-      rounds: releases.
+      rounds: number of releases.
       dark_count: mean events per channel, coordinate and sender.
       delta: delta of the budget.
-      honest_senders: senders whose noise is counted; default all but one.
-      sampling_rate: secret Poisson sampling of units, every sender always sending its noise.
+      honest_senders: senders whose noise is counted; default: all but one.
+      sampling_rate: rate of secret Poisson sampling of units; every sender always sends its noise.
       modulation: modulation depth r.
       norm_ratio: clip_norm / coordinate_bound.
       step_ratio: coordinate_bound / total_bound (1 at client level).
@@ -282,7 +282,7 @@ def account(
     from fedjax_poisson.mechanisms.types import check_honest
 
     if senders < 1 or lines < 1:
-        raise ValueError(f"senders={senders} and lines={lines}: at least one of each is needed.")
+        raise ValueError(f"senders={senders} and lines={lines}: give at least one of each.")
     check_ranges({"epsilon": epsilon, "delta": delta, "sampling_rate": sampling_rate, "modulation": modulation})
     check_honest(senders - 1 if honest_senders is None else honest_senders, senders)
     setting = tables.AccountedRounds(
@@ -317,13 +317,13 @@ def bench(
     rounds_per_call: int | None = None,
     devices: int | None = None,
 ) -> int:
-    """Measure this machine and print JSON lines.
+    """Benchmark this machine and print JSON lines.
 
     Args:
-      what: samplers beside jax.random, encryption beside TenSEAL, threshold decryption, or whole rounds of many clients.
-      quick: smaller sizes and fewer repetitions.
-      workload: simulation: which of the three workloads; default all.
-      privacy: simulation: embed every update or not; default both.
+      what: samplers compared with jax.random, encryption compared with TenSEAL, threshold decryption, or whole rounds of many clients.
+      quick: use smaller sizes and fewer repetitions.
+      workload: simulation: which of the three workloads; default: all.
+      privacy: simulation: embed every update or not; default: both.
       encryption: simulation: level of encryption.
       chunk: simulation: clients vmapped at once.
       transforms: simulation: ciphertexts summed before or after their transforms (the same bits).
@@ -338,7 +338,7 @@ def bench(
     }  # fmt: skip
     given = {name: str(value) for name, value in only_simulation.items() if value is not None}
     if given and what != "simulation":
-        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` knows these; leave them out.")
+        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` takes these; leave them out.")
     for option, count in (("chunk", chunk), ("rounds-per-call", rounds_per_call), ("devices", devices)):
         if count is not None and not 1 <= count <= 10**6:
             raise ValueError(f"--{option} {count}: give a whole number between 1 and 1000000.")
@@ -365,7 +365,7 @@ def _spelt_out(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point; errors of the user's making end in one message, not in a traceback."""
+    """Entry point; user errors end in a single message instead of a traceback."""
     commands: dict[str, Any] = {
         "run": run,
         "predict": predict,

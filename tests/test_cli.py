@@ -374,7 +374,7 @@ def test_covid_prints_what_the_border_alone_reaches(tmp_path: Path, capsys: pyte
     assert summary["unit"] == "patient" and summary["record_shape"] == [20, 20, 1]
     assert [entry["purpose"] for entry in summary["releases"]] == ["train"] and summary["epsilon"] <= 8
     page = (folder / "report.html").read_text()
-    assert "How much of it is not anatomy?" in page and "Nothing was sent" in page
+    assert "How much of the score does not come from anatomy?" in page and "Nothing was sent" in page
     before = sorted(each.name for each in folder.iterdir())
     assert "already holds a run" in refused(capsys, "run", "covid", "--data", tmp_path / "no.npz", "--out", folder)
     assert sorted(each.name for each in folder.iterdir()) == before

@@ -1,4 +1,4 @@
-"""The part of the report on accuracy: overall and by site, beside the run without privacy and published scores."""
+"""The accuracy section of the report: overall and by site, compared with the run without privacy and published scores."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, number, 
 _SCORES = {
     "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. Test scores are shown "
     "to the researcher only: nothing adapts to them, and epsilon does not cover them.",
-    "sites": "Accuracy on each one's own test records.",
+    "sites": "Accuracy at each site, on that site's test records.",
 }
 _RELIABILITY = {
-    "reliability": "Among the test records that were given a certain probability, how many really were positive. No "
+    "reliability": "Of the test records assigned a given probability, the share that were actually positive. No "
     "recalibration was done.",
 }
 _RELIABILITY_OF_SEVERAL = {
-    "reliability": "Among the test records whose predicted class was given a certain probability, how many really were of that "
-    "class. No recalibration was done.",
+    "reliability": "Of the test records whose predicted class was assigned a given probability, the share that actually "
+    "belonged to that class. No recalibration was done.",
 }
 
 
 def how_accurate(run: RunFolder, folder: Path) -> Html:
-    """Accuracy overall and by site, beside the same recipe without privacy and published scores."""
+    """Accuracy overall and by site, compared with the same recipe without privacy and with published scores."""
     summary, many = run.summary, site_word(run)
     known = published(summary.get("dataset"))
     rows: list[list[Child]] = [
@@ -54,18 +54,18 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
         parts.append(paragraph(element("span", f"Source: {known.source}.", class_="soft")))
     reliability = pictures(folder, _RELIABILITY_OF_SEVERAL if several_classes(run) else _RELIABILITY)
     if reliability:
-        parts += [element("h3", "Can the probabilities be believed?"), *reliability]
+        parts += [element("h3", "Are the predicted probabilities reliable?"), *reliability]
     parts.append(
         paragraph(
-            f"A score on {plural(held_out_records(run), 'test record')} shows that the method works; it is no clinical "
-            "validation of the model."
+            f"A score on {plural(held_out_records(run), 'test record')} shows that the method works; it is not a "
+            "clinical validation of the model."
         )
     )
     return section("How accurate", *parts)
 
 
 def several_classes(run: RunFolder) -> bool:
-    """Whether the labels are of more than two classes."""
+    """Whether there are more than two classes."""
     classes = run.summary.get("classes")
     return isinstance(classes, list) and len(classes) > 2
 
@@ -75,7 +75,7 @@ def _of_classes(run: RunFolder) -> str:
 
 
 def _border(run: RunFolder) -> list[Child]:
-    """The control of pictures: what a classifier reaches that sees no more than the border."""
+    """The control for images: the scores of a classifier that sees only the border."""
     found = run.summary.get("border_only")
     if not isinstance(found, dict):
         return []
@@ -93,12 +93,12 @@ def _border(run: RunFolder) -> list[Child]:
         ],
     ]
     return [
-        element("h3", "How much of it is not anatomy?"),
+        element("h3", "How much of the score does not come from anatomy?"),
         table(["", "this run", f"a linear classifier that sees only the {width}-pixel border"], rows),
         paragraph(
             str(found.get("why", "")),
-            f" Always saying the commonest class of the training pictures is right in "
-            f"{shown(found.get('majority_accuracy'), format_share)} of the cases. The control was trained in the clear; epsilon does not cover it.",
+            f" Always predicting the most common class of the training images is correct in "
+            f"{shown(found.get('majority_accuracy'), format_share)} of cases. The control was trained in the clear; epsilon does not cover it.",
         ),
     ]
 
@@ -128,12 +128,12 @@ def _by_site(run: RunFolder, known: Published | None) -> Html:
 
 
 def _area(areas: dict[str, Any], name: str) -> str:
-    """The area under the ROC curve, which does not exist where all test records are of one class."""
+    """The area under the ROC curve, which is undefined if all test records belong to one class."""
     return "one class only" if name in areas and areas[name] is None else shown(areas.get(name), "{:.3f}".format)
 
 
 def _sampling_noise(run: RunFolder) -> str:
-    """How far chance alone moves a score of this many test records."""
+    """How much a score on this many test records varies by chance alone."""
     tested, accuracy = held_out_records(run), number(run.summary.get("pooled_accuracy"))
     if not tested or accuracy is None:
         return ""

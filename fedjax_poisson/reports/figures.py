@@ -1,7 +1,7 @@
-"""Figures of a finished run, drawn from its files alone.
+"""Figures of a finished run, drawn only from the files in its folder.
 
-matplotlib is used through its objects (`Figure`, `FigureCanvasAgg`): no pyplot, no global style, so drawing a figure
-changes nothing for the caller and works without a display.
+matplotlib is used through its objects (`Figure`, `FigureCanvasAgg`), without pyplot or a global style, so drawing a
+figure changes nothing for the caller and works without a display.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ _PHASES = (
 
 
 def write_figures(run_dir: str | Path) -> list[Path]:
-    """Draw every figure that the run's files allow.
+    """Draw every figure for which the run recorded the values.
 
     Args:
       run_dir: run folder with summary.json and rounds.jsonl.
 
     Returns:
-      The PNG files written under figures/, in the order a reader wants them: accuracy, sites, epsilon, cost,
-      reliability. A figure whose values were not recorded is not drawn, and an older file of its name is removed so
-      that nothing stale is shown.
+      The PNG files written under figures/, in reading order: accuracy, sites, epsilon, cost, reliability. A figure
+      whose values were not recorded is not drawn, and an older file of the same name is removed so that nothing stale
+      is shown.
 
     Raises:
       FileNotFoundError: the folder has no summary.json.
@@ -84,7 +84,7 @@ def write_figures(run_dir: str | Path) -> list[Path]:
 
 
 def accuracy_figure(run: RunFolder) -> Figure | None:
-    """Mean client accuracy after every release, the epsilon spent by then on the upper axis; None without scores."""
+    """Mean client accuracy after every release, with the epsilon spent so far on the upper axis; None without scores."""
     points = [
         (at, value)
         for row in run.rounds
@@ -121,7 +121,7 @@ def accuracy_figure(run: RunFolder) -> Figure | None:
 
 
 def sites_figure(run: RunFolder) -> Figure | None:
-    """Accuracy by site: this run, the same recipe without privacy, published scores; None without scores by site."""
+    """Accuracy by site: this run, the same recipe without privacy, and published scores; None without scores by site."""
     own = numbers_by_name(run.summary.get("accuracy_by_site"))
     if not own:
         return None
@@ -165,7 +165,7 @@ def sites_figure(run: RunFolder) -> Figure | None:
 
 
 def _sites_as_dots(run: RunFolder, series: list[tuple[str, str, dict[str, float]]], names: list[str]) -> Figure:
-    """Many sites: one line each, the difference that privacy makes as a bar between two dots."""
+    """Many sites: one line per site, with a bar between two dots for the effect of privacy."""
     shown = names if len(names) <= _MOST_SITES else names[: _MOST_SITES // 2] + names[-_MOST_SITES // 2 :]
     figure, axes = canvas(1.6 + 0.26 * len(shown))
     for i, name in enumerate(shown):
@@ -190,7 +190,7 @@ def _sites_as_dots(run: RunFolder, series: list[tuple[str, str, dict[str, float]
 
 
 def epsilon_figure(run: RunFolder) -> Figure | None:
-    """Epsilon spent by every release, cumulative, and what standardisation alone costs; None without readings."""
+    """Cumulative epsilon after every release, and the cost of standardisation alone; None without readings."""
     rows = [(row, value) for row in run.rounds if (value := number(row.get("epsilon_so_far"))) is not None]
     if not rows:
         return None
@@ -204,7 +204,7 @@ def epsilon_figure(run: RunFolder) -> Figure | None:
     labels = [(spent[-1], f"{format_epsilon(spent[-1])} in total", EPSILON)]
     if first:
         axes.fill_between([edges[0], edges[-1]], 0, alone, color=EPSILON, alpha=0.35, linewidth=0)
-        labels.append((alone, f"{format_epsilon(alone)} for standardisation,\nhad it been alone", EPSILON))
+        labels.append((alone, f"{format_epsilon(alone)} for standardisation\nalone", EPSILON))
     target = number(run.summary.get("epsilon_target"))
     if target is not None and target < 3 * spent[-1]:
         axes.axhline(target, color=PLAIN, linewidth=1.4, dashes=(6, 3))
@@ -220,7 +220,7 @@ def epsilon_figure(run: RunFolder) -> Figure | None:
 
 
 def cost_figure(run: RunFolder) -> Figure | None:
-    """Seconds by phase, and bytes of one message beside plain float32; None if neither was recorded."""
+    """Seconds by phase, and bytes of one message compared with plain float32; None if neither was recorded."""
     seconds = phase_seconds(run)
     sent = number(run.summary.get("bytes_up_per_client_per_round"))
     plain = number(run.summary.get("plaintext_bytes_per_client_per_round"))
@@ -237,7 +237,7 @@ def cost_figure(run: RunFolder) -> Figure | None:
         return figure
     factor = f" ({format_factor(sent / plain)})" if plain else ""
     sizes = [
-        ("encrypted" if encrypted(run) else "sent, in clear", sent, PRIVATE, format_bytes(sent) + factor),
+        ("encrypted" if encrypted(run) else "sent, unencrypted", sent, PRIVATE, format_bytes(sent) + factor),
         ("plain float32", plain, PLAIN, format_bytes(plain)),
     ]
     horizontal_bars(right, sizes, slots=len(seconds))
@@ -275,7 +275,7 @@ def reliability_figure(run: RunFolder) -> Figure | None:
     axes.set_ylabel("how often it was right" if several else "how often it was positive")
     percent(axes.xaxis)
     percent(axes.yaxis)
-    title(axes, "Do the predicted probabilities hold?")
+    title(axes, "Are the predicted probabilities calibrated?")
     return figure
 
 
@@ -289,7 +289,7 @@ FIGURES: dict[str, Callable[[RunFolder], Figure | None]] = {
 
 
 def phase_seconds(run: RunFolder) -> list[tuple[str, float]]:
-    """(phase in words, seconds over all releases) for the phases that were recorded, and the rest of the run's time."""
+    """(name of the phase, seconds over all releases) for every recorded phase, then the rest of the run's time."""
     found = []
     for key, words in _PHASES:
         values = [value for row in run.rounds if (value := number(row.get(f"{key}_seconds"))) is not None]
@@ -303,7 +303,7 @@ def phase_seconds(run: RunFolder) -> list[tuple[str, float]]:
 
 
 def reliability_bins(run: RunFolder) -> list[tuple[float, float, float]]:
-    """(mean predicted probability, observed frequency, records) of the bins that hold records."""
+    """(mean predicted probability, observed frequency, records) of the non-empty bins."""
     recorded = run.summary.get("reliability")
     if not isinstance(recorded, dict):
         return []
@@ -315,7 +315,7 @@ def reliability_bins(run: RunFolder) -> list[tuple[float, float, float]]:
 
 
 def wilson_interval(frequency: float, count: float, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), sound for the handful of records a bin holds."""
+    """95 % interval of a proportion (Wilson 1927), valid even for the handful of records in a bin."""
     centre = (frequency + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(frequency * (1 - frequency) / count + z**2 / (4 * count**2))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -344,7 +344,7 @@ def _site_label(name: str, tested: float | None) -> str:
 
 
 def _epsilon_axis(axes: Axes, run: RunFolder) -> None:
-    """The upper axis reads the privacy meter at some of the rounds: one curve shows accuracy against both."""
+    """Label the upper axis with epsilon at selected rounds, so that one curve shows accuracy against both."""
     readings = {
         int(at): value
         for row in run.rounds

@@ -1,4 +1,4 @@
-"""Numbers and names as a reader says them, the same in every figure and in the report."""
+"""Readable numbers and names, formatted the same way in every figure and in the report."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def format_factor(value: float) -> str:
 
 
 def format_epsilon(value: float, decimals: int = 4) -> str:
-    """Epsilon rounded up: the text never promises more privacy than was proved."""
+    """Epsilon rounded up, so that the text never promises more privacy than was proved."""
     unit = 10.0**decimals
     return f"{math.ceil(round(value * unit, 6)) / unit:.{decimals}f}"
 
 
 def site_word(run: RunFolder, count: int = 2) -> str:
-    """What a sender is called in words: "hospital" where it is one, else "site"; plural unless count is 1."""
+    """The word for a sender: "hospital" where it is one, else "site"; plural unless count is 1."""
     word = "hospital" if run.summary.get("dataset") == "heart" else "site"
     return word if count == 1 else word + "s"
 
@@ -52,13 +52,13 @@ def format_share(value: float) -> str:
 
 
 def shown(value: Any, form: Callable[[float], str] = "{:g}".format) -> str:
-    """A number in the given form, or the words that it was not recorded."""
+    """A number in the given format, or "not recorded"."""
     found = number(value)
     return MISSING if found is None else form(found)
 
 
 def words(value: Any) -> str:
-    """Text, or the words that it was not recorded."""
+    """Text, or "not recorded" where there is none."""
     return value if isinstance(value, str) and value else MISSING
 
 
@@ -68,7 +68,7 @@ def plural(count: float, one: str, many: str = "") -> str:
 
 
 def moment(value: Any) -> str:
-    """An ISO 8601 time for reading; any other text as it is."""
+    """An ISO 8601 time in readable form; any other text unchanged."""
     try:
         when = datetime.fromisoformat(words(value))
     except ValueError:

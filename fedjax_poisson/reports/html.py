@@ -1,7 +1,7 @@
-"""HTML from values: text is escaped because of its type, so a name that looks like markup can only ever be shown.
+"""HTML from values: text is escaped because of its type, so a name that looks like markup is only ever displayed.
 
-A child that is a `str` is text and is escaped; a child that is an `Html` was made here and is kept. Nothing else
-produces `Html`.
+A child that is a `str` is text and is escaped; a child that is an `Html` was built here and is kept as it is. Nothing
+else produces `Html`.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ def element(tag: str, *children: Child, **attributes: str) -> Html:
       **attributes: values are escaped; write `class_` for class.
 
     Raises:
-      ValueError: the tag is not a plain name, or an element that has no content got some.
+      ValueError: the tag is not a plain name, or an element that must be empty was given children.
 
     >>> element("p", "5 < 6, ", element("b", "<script>")).markup
     '<p>5 &lt; 6, <b>&lt;script&gt;</b></p>'
     """
     if not _TAG.fullmatch(tag):
-        raise ValueError(f"{tag!r} is no tag name; use lower-case letters and digits.")
+        raise ValueError(f"{tag!r} is not a tag name; use lower-case letters and digits.")
     opened = tag + "".join(f' {name.rstrip("_")}="{html.escape(value)}"' for name, value in attributes.items())
     if tag in _VOID:
         if children:
-            raise ValueError(f"<{tag}> has no content, got {len(children)} children; put them beside it.")
+            raise ValueError(f"<{tag}> takes no content, got {len(children)} children; put them next to it.")
         return Html(f"<{opened}>")
     return Html(f"<{opened}>{join(children).markup}</{tag}>")
 
 
 def join(children: Iterable[Child]) -> Html:
-    """Children one after another."""
+    """The children, concatenated."""
     return Html("".join(child.markup if isinstance(child, Html) else html.escape(child) for child in children))
 
 
 def bold(text: str) -> Html:
-    """Text that matters."""
+    """Bold text."""
     return element("strong", text)
 
 
@@ -73,9 +73,9 @@ def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int 
     """A table whose first column names the row.
 
     Args:
-      head: column titles; without any, the table has no head.
+      head: column titles; if all are empty, the table has no head.
       rows: cells; the first is the row's title.
-      texts: number of leading columns that hold text; the others hold numbers and are set to the right.
+      texts: number of leading columns that hold text; the others hold numbers and are right-aligned.
     """
 
     def cells(row: Sequence[Child], head: bool) -> list[Html]:
@@ -93,7 +93,7 @@ def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int 
 
 
 def picture(path: Path, alt: str, caption: str = "") -> Html:
-    """A PNG inside the page, as data, so that the page stays whole wherever it is copied."""
+    """A PNG embedded in the page as data, so that the page stays complete wherever it is copied."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     parts: list[Child] = [element("img", src=f"data:image/png;base64,{data}", alt=alt, class_=path.stem)]
     if caption:

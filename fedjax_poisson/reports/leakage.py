@@ -1,4 +1,4 @@
-"""What attacks got out of a run: the words, the figures and the report's section, all from leakage.json."""
+"""What attacks extracted from a run: the text, the figures and the report section, all generated from leakage.json."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ VIEWS = {
     "noisy": "noise, not encrypted",
     "noisy_sum": "noise and encrypted",
 }
-NO_PROOF = "A failed attack is not a proof of privacy: it says what this attacker got. The guarantee is epsilon, not this list."
+NO_PROOF = "A failed attack does not prove privacy; it shows only what this attacker achieved. The guarantee is epsilon, not this list."
 SITES = (
-    "The guarantee is for one record or patient. It does not hide which hospital an update came from: a hospital's whole sum may be recognised "
-    "wherever single updates are seen. Encryption is what keeps single updates from the server."
+    "The guarantee is for one record or patient. It does not hide which hospital an update came from: a hospital's whole sum may be recognised by "
+    "anyone who sees individual updates. Encryption is what hides individual updates from the server."
 )
 _AGAIN = (
-    "Attackers with needs that nobody has are shown on purpose: they bound those that exist. The attacks trained and summed again on this run's "
-    "records with fresh noise that is on no ledger; their results are for those who hold the records."
+    "We include unrealistically strong attackers as upper bounds. The attacks trained and summed again on this run's records with fresh noise "
+    "that is not on any ledger, so their results are for the holders of the records only."
 )
 _LEFT_OUT = (
-    " Pictures of reconstructed training records were left out of this page; they are in the run folder (figures/leakage_inversion.png and "
-    "leakage_inversion.npz): delete them before you pass the folder on."
+    " Images of reconstructed training records were left out of this page. They are in the run folder (figures/leakage_inversion.png and "
+    "leakage_inversion.npz); delete them before you share the folder."
 )
 _NAMES = {
     "membership": "Was this record in the training data?",
-    "audit": "Is the noise what the ledger says?",
+    "audit": "Does the noise match the ledger?",
     "one_run": "Can planted records be found?",
     "inversion": "Can a record be reconstructed?",
     "property": "Which site did an update come from?",
 }
 _CAPTIONS = {
-    "leakage_numbers": "What each attack reached (dots, with 95 % intervals) beside chance or beside the claim (lines).",
-    "leakage_inversion": "Training records and what was reconstructed of them, from the four views of one step.",
+    "leakage_numbers": "What each attack achieved (dots, with 95 % intervals), compared with chance or with the claim (lines).",
+    "leakage_inversion": "Training records and their reconstructions from the four views of one step.",
 }
 
 
 class Row(NamedTuple):
-    """One attack in words: the question, what came out, what the attacker needs, what a stronger one would try."""
+    """One attack in words: the question, the result, what the attacker needs, and what a stronger one would try."""
 
     question: str
     result: str
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 def read_leakage(folder: Path) -> dict[str, Any] | None:
-    """The object in leakage.json, or None where there is none that can be read."""
+    """The object in leakage.json, or None if there is no readable one."""
     try:
         found = json.loads((folder / "leakage.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -72,7 +72,7 @@ def read_leakage(folder: Path) -> dict[str, Any] | None:
 
 
 def rows_in_words(found: dict[str, Any]) -> list[Row]:
-    """One row or several for each attack in leakage.json."""
+    """One or more rows for each attack in leakage.json."""
     rows: list[Row] = []
     for name, own in found["attacks"].items():
         if "skipped" in own:
@@ -86,7 +86,7 @@ def _membership(own: dict[str, Any]) -> list[Row]:
     rows = []
     for key, attack in (
         ("lira_online", f"likelihood ratio with {own['shadows']} shadow models (LiRA)"),
-        ("own_model", "loss under this run's own model"),
+        ("own_model", "loss under this run's model"),
     ):
         one = own[key]
         auc, rate = one["auc"], one["tpr_at_1_percent"]
@@ -95,7 +95,9 @@ def _membership(own: dict[str, Any]) -> list[Row]:
             f"{100 * rate['value']:.2f} % of the members [{100 * rate['low']:.2f}, {100 * rate['high']:.2f}] (1 % by guessing)"
         )
         if key == "own_model":
-            text += "; it tells training from test records, so whatever else differs between the two counts as well"
+            text += (
+                "; it distinguishes training from test records, so any other difference between the two counts as well"
+            )
         rows.append(Row(_NAMES["membership"], text, one["needs"], one["try_next"]))
     return rows
 
@@ -106,9 +108,9 @@ def _audit(own: dict[str, Any]) -> list[Row]:
         if key not in own:
             continue
         one = own[key]
-        verdict = "MORE leaks than was claimed" if one["violated"] else "no contradiction"
+        verdict = "MORE leaks than claimed" if one["violated"] else "no contradiction"
         text = (
-            f"{what}, {one['draws']:,} draws of the worst pair: epsilon is at least {one['epsilon_lower']:.3f}, claimed are "
+            f"{what}, {one['draws']:,} draws of the worst-case pair: epsilon is at least {one['epsilon_lower']:.3f}, claimed is "
             f"{one['epsilon_claimed']:.3f}: {verdict} ({own['honest_senders']} of {own['senders']} senders honest)"
         )
         rows.append(Row(_NAMES["audit"], text, one["needs"], one["try_next"]))
@@ -119,10 +121,10 @@ def _one_run(own: dict[str, Any]) -> list[Row]:
     rows = []
     for key, what in (("white_box", "from the opened sums"), ("black_box", "from the final model")):
         one = own[key]
-        verdict = "MORE leaks than was claimed" if one["violated"] else "no contradiction"
+        verdict = "MORE leaks than claimed" if one["violated"] else "no contradiction"
         text = (
-            f"{what}: {one['correct']} of {one['guesses']} guesses about {one['canaries']} canaries right after {own['rounds']} rounds through "
-            f"the {own['aggregator']} pipeline; epsilon is at least {one['epsilon_lower']:.3f}, claimed are {one['epsilon_claimed']:.3f}: {verdict}"
+            f"{what}: {one['correct']} of {one['guesses']} guesses about {one['canaries']} canaries correct after {own['rounds']} rounds through "
+            f"the {own['aggregator']} pipeline; epsilon is at least {one['epsilon_lower']:.3f}, claimed is {one['epsilon_claimed']:.3f}: {verdict}"
         )
         rows.append(Row(_NAMES["one_run"], text, one["needs"], one["try_next"]))
     return rows
@@ -134,16 +136,16 @@ def _inversion(own: dict[str, Any]) -> list[Row]:
         one = own[view]
         if own["picture"]:
             text = (
-                f"{name}: SSIM {one['ssim']:.2f}, the best of {one['chance_records']} random training pictures {one['chance_ssim']:.2f}; "
+                f"{name}: SSIM {one['ssim']:.2f} (best of {one['chance_records']} random training images: {one['chance_ssim']:.2f}); "
                 f"{100 * one['recognisable']:.0f} % of {own['targets']} at 20 dB or better"
             )
         else:
             text = (
-                f"{name}: error {one['error']:.2f} standard deviations, the best of {one['chance_records']} random training records "
-                f"{one['chance_error']:.2f}; {100 * one['recognisable']:.0f} % of {own['targets']} read to a tenth"
+                f"{name}: error {one['error']:.2f} standard deviations (best of {one['chance_records']} random training records: "
+                f"{one['chance_error']:.2f}); {100 * one['recognisable']:.0f} % of {own['targets']} read to within a tenth"
             )
         if "labels_recovered" in one:
-            text += f"; labels right in {100 * one['labels_recovered']:.0f} %"
+            text += f"; labels correct in {100 * one['labels_recovered']:.0f} %"
         rows.append(Row(_NAMES["inversion"], text, one["needs"], one["try_next"]))
     return rows
 
@@ -155,7 +157,7 @@ def _property(own: dict[str, Any]) -> list[Row]:
         right = one["accuracy"]
         asked = "the site whose data are missing" if view in ("summed", "noisy_sum") else "the site"
         text = (
-            f"{name}: names {asked} in {100 * right['value']:.0f} % [{100 * right['low']:.0f}, {100 * right['high']:.0f}] of the cases "
+            f"{name}: identifies {asked} in {100 * right['value']:.0f} % [{100 * right['low']:.0f}, {100 * right['high']:.0f}] of cases "
             f"({100 * one['chance']:.0f} % by guessing)"
         )
         rows.append(Row(_NAMES["property"], text, one["needs"], one["try_next"]))
@@ -172,7 +174,7 @@ _WORDS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 
 def grouped(rows: list[Row]) -> list[Row]:
-    """One row for each question: its results, each on a line of its own, and what they need, said once."""
+    """One row per question: each result on a separate line, and each requirement listed once."""
     found = []
     for question in dict.fromkeys(row.question for row in rows):
         own = [row for row in rows if row.question == question]
@@ -195,7 +197,7 @@ def _lines(text: str) -> Html:
 
 
 def what_leaks(run: RunFolder, folder: Path) -> Html:
-    """The section of the report; nothing where the run was not attacked."""
+    """The section of the report; empty if the run was not attacked."""
     found = read_leakage(run.path)
     if found is None:
         return Html("")
@@ -207,9 +209,9 @@ def what_leaks(run: RunFolder, folder: Path) -> Html:
     notes = [str(note) for note in found.get("notes") or []]
     stale = found.get("ledger_head") != run.summary.get("ledger_head")
     return section(
-        "What attacks got out of it",
+        "What attacks got out of the run",
         paragraph(element("b", NO_PROOF)),
-        *([paragraph("These attacks were made on an earlier state of this run.")] if stale else []),
+        *([paragraph("These attacks were run on an earlier state of this run.")] if stale else []),
         table(
             ["question", "result", "the attacker needs"],
             [[row.question, _lines(row.result), _lines(row.needs)] for row in rows],
@@ -226,13 +228,13 @@ def what_leaks(run: RunFolder, folder: Path) -> Html:
 
 
 def shows_records(run: RunFolder) -> bool:
-    """Whether training records may stand in a page that is mailed: only those of public data sets and phantoms."""
+    """Whether a page that may be mailed can show training records: only those of public data sets and phantoms."""
     settings = run.config or ""
     return "csv = " not in settings and 'dataset = "covid"' not in settings and run.config is not None
 
 
 def write_leakage_figures(folder: str | Path) -> list[Path]:
-    """Draw figures/leakage_*.png of what leakage.json holds; older ones that it does not support are removed.
+    """Draw figures/leakage_*.png from leakage.json; older ones that it no longer supports are removed.
 
     Raises:
       ValueError: the folder holds no leakage.json.
@@ -259,7 +261,7 @@ def write_leakage_figures(folder: str | Path) -> list[Path]:
 
 
 def numbers_figure(found: dict[str, Any]) -> Figure | None:
-    """Dots with intervals beside chance or the claim, a panel for each attack that gave numbers."""
+    """Dots with intervals compared with chance or the claim, one panel for each attack that gave numbers."""
     done = {name: own for name, own in found["attacks"].items() if "skipped" not in own}
     panels: list[tuple[str, Callable[[Axes], None]]] = []
     if own := done.get("membership"):
@@ -267,7 +269,7 @@ def numbers_figure(found: dict[str, Any]) -> Figure | None:
     if audits := {**_bounds(done.get("audit"), "direct"), **_bounds(done.get("one_run"), "canaries")}:
         panels.append(("Audits: epsilon", functools.partial(_audit_panel, audits)))
     if own := done.get("property"):
-        panels.append(("Site named rightly", functools.partial(_site_panel, own)))
+        panels.append(("Site identified correctly", functools.partial(_site_panel, own)))
     if own := done.get("inversion"):
         panels.append(
             (
@@ -343,7 +345,7 @@ def _audit_panel(audits: dict[str, tuple[float, float]], axes: Axes) -> None:
     axes.barh(at, lower, 0.55, color=np.where(lower > claimed, PUBLISHED, PRIVATE))
     axes.set_yticks(at, list(audits))
     axes.set_ylim(len(audits) - 0.4, -0.6)
-    axes.set_xlabel("grey: claimed, blue: shown")
+    axes.set_xlabel("grey: claimed, blue: demonstrated")
 
 
 def _inversion_panel(own: dict[str, Any], axes: Axes) -> None:
@@ -358,7 +360,7 @@ def _inversion_panel(own: dict[str, Any], axes: Axes) -> None:
 
 
 def pictures_figure(found: dict[str, np.ndarray]) -> Figure:
-    """Rows of originals and of what each view gave; `[n, H, W, C]` in 0..1."""
+    """A row of originals and one row of reconstructions per view; `[n, H, W, C]` in 0..1."""
     names = {"originals": "original", **VIEWS}
     shown_rows = [(text, found[key]) for key, text in names.items() if key in found]
     columns = len(shown_rows[0][1])

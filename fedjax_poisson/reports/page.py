@@ -1,7 +1,7 @@
 """The report of a run: one HTML file that a data officer can read, keep, print and mail.
 
-It is made from the run folder alone, with images and style inside, no scripts and nothing to load. It recomputes what
-can be recomputed (the figures, the ledger's chain) and says "not recorded" where a value is absent.
+It is built from the run folder alone, with embedded images and styles, no scripts and no external resources. It
+recomputes what it can (the figures, the ledger's hash chain) and says "not recorded" where a value is absent.
 """
 
 from __future__ import annotations
@@ -92,31 +92,34 @@ def render(run: RunFolder, ledger: LedgerCheck) -> str:
 
 
 def banners(run: RunFolder, ledger: LedgerCheck) -> Html:
-    """What invalidates the privacy statement, first and unmissable; nothing if nothing does."""
+    """Whatever invalidates or qualifies the privacy statement, prominently at the top; empty if nothing does."""
     found: list[Child] = []
     if reasons := reasons_against(run):
         note = run.summary.get("privacy_note")
         parts: list[Child] = [bold_line("This run is NOT private"), *(paragraph(reason) for reason in reasons)]
         if isinstance(note, str) and note and note not in reasons:
             parts.append(paragraph(f"As recorded by the run: {note}."))
-        parts.append(paragraph("Do not use it, or this page, as evidence that anybody's data were protected."))
+        parts.append(paragraph("Do not use this run, or this page, as evidence that anyone's data were protected."))
         found.append(element("div", *parts, class_="banner", role="alert"))
     elif shown_facts := conditions(run):
         found.append(
             element(
                 "div",
-                bold_line("This run is private on conditions"),
+                bold_line("This run is conditionally private"),
                 paragraph(
-                    "Every release is on the ledger and epsilon covers them. But the following facts about the records were shown too, and epsilon does "
-                    "not cover them. The guarantee holds towards whoever does not see them; keep this folder to those who may see the records."
+                    "Every release is on the ledger and covered by epsilon. However, the following facts about the records were also disclosed, and "
+                    "epsilon does not cover them. The guarantee holds against anyone who does not see these facts; share this folder only with people "
+                    "who may see the records."
                 ),
-                table(["what was shown", "what would close the gap"], [list(each) for each in shown_facts], texts=2),
+                table(
+                    ["what was disclosed", "what would close the gap"], [list(each) for each in shown_facts], texts=2
+                ),
                 class_="warnings",
                 role="note",
             )
         )
     if not ledger.verified:
-        parts = [bold_line("The ledger does not support what this page says"), paragraph(ledger.problem)]
+        parts = [bold_line("The ledger does not support the statements on this page"), paragraph(ledger.problem)]
         found.append(element("div", *parts, class_="banner", role="alert"))
     return join(found)
 
@@ -127,7 +130,7 @@ def bold_line(text: str) -> Html:
 
 
 def warnings_box(run: RunFolder) -> Html:
-    """The run's own warnings, such as bounds that were read from the data."""
+    """The run's warnings, such as bounds that were inferred from the data."""
     recorded = run.summary.get("warnings")
     found = [str(entry) for entry in recorded] if isinstance(recorded, list) else []
     if not found:
@@ -138,7 +141,7 @@ def warnings_box(run: RunFolder) -> Html:
 
 
 def in_short(run: RunFolder, ledger: LedgerCheck) -> Html:
-    """The big numbers and five lines in plain words."""
+    """The headline numbers and a five-line summary in plain words."""
     lines = [_who(run), _how_private(run), _how_accurate(run), _what_was_sent(run), _what_is_kept(run, ledger)]
     return element(
         "section",
@@ -157,7 +160,7 @@ def _tiles(run: RunFolder) -> Html:
         (
             epsilon,
             f"epsilon per {words(summary.get('unit'))}, at delta {shown(summary.get('delta'))}"
-            + (" (on conditions, see above)" if conditions(run) else "")
+            + (" (with conditions, see above)" if conditions(run) else "")
             if private
             else "privacy guarantee: see above",
         ),
@@ -171,7 +174,7 @@ def _tiles(run: RunFolder) -> Html:
         ),
         (
             shown(summary.get("encrypt_seconds"), format_seconds),
-            f"to encrypt everything, all {many} together; the whole run took "
+            f"encryption time, all {many} together; the whole run took "
             f"{shown(summary.get('total_seconds'), format_seconds)}",
         ),
     )
@@ -190,49 +193,49 @@ def _who(run: RunFolder) -> list[Child]:
     return [
         bold(who),
         f" trained one model together{data} in {shown(run.summary.get('rounds'), '{:,.0f}'.format)} rounds. No record "
-        "left its place.",
+        "left its site.",
     ]
 
 
 def _how_private(run: RunFolder) -> list[Child]:
     summary, unit = run.summary, words(run.summary.get("unit"))
     if reasons_against(run):
-        return [bold("It was not private"), ": the box above says why."]
+        return [bold("It was not private"), ": the box above explains why."]
     if conditions(run):
-        opening = "On the conditions in the box above, everything that was opened is private with "
+        opening = "Subject to the conditions in the box above, every opened sum is private with "
     else:
-        opening = "Everything that was opened is private with "
+        opening = "Every opened sum is private with "
     epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
     assert epsilon is not None and delta is not None  # reasons_against would have said otherwise
     caught = format_share(attack_success(epsilon, delta))
     return [
         opening,
         bold(f"epsilon {format_epsilon(epsilon)}, delta {delta:g}"),
-        f" for each {unit}: somebody who tries to find out {question(run)}, and accepts 5 % false alarms, succeeds in "
-        f"at most {caught} of the cases (5 % by guessing).",
+        f" for each {unit}: an attacker who tries to find out {question(run)}, and accepts 5 % false alarms, succeeds "
+        f"in at most {caught} of cases (5 % by guessing).",
         *_beside_epsilon(run),
     ]
 
 
 def _beside_epsilon(run: RunFolder) -> list[Child]:
-    """What epsilon is if nobody else is honest, and what all runs on the data cost together."""
+    """Epsilon if no other site is honest, and the total cost of all runs on the data."""
     alone, together = number(run.summary.get("epsilon_one_honest")), run.summary.get("earlier_runs")
     text = ""
     if alone is not None:
         text += (
-            f" Against the server together with all other {site_word(run)} at once it is epsilon {format_epsilon(alone)}: then only the own "
-            f"{site_word(run, 1)}'s noise counts."
+            f" If the server colludes with all other {site_word(run)}, epsilon is {format_epsilon(alone)}: only the noise of the one remaining "
+            f"{site_word(run, 1)} counts then."
         )
     if isinstance(together, dict) and (folders := together.get("folders")):
         total = number(together.get("epsilon_together"))
-        text += f" {plural(len(folders), 'other run')} in the same place used this data set; together with this one "
         text += (
-            f"the epsilon is {format_epsilon(total)}." if total is not None else "more was spent than this page says."
+            f" {plural(len(folders), 'other run')} in neighbouring folders used this data set; together with this one, "
         )
+        text += f"epsilon is {format_epsilon(total)}." if total is not None else "more was spent than this page states."
     if isinstance(shared := run.summary.get("shared_ledger"), dict):
         text += (
-            f" The data set's ledger counts {shown(shared.get('runs'), '{:g}'.format)} run(s): epsilon {shown(shared.get('epsilon'), format_epsilon)} of "
-            f"{shown(shared.get('budget_epsilon'))} spent."
+            f" The data set's shared ledger counts {shown(shared.get('runs'), '{:g}'.format)} run(s): epsilon {shown(shared.get('epsilon'), format_epsilon)} "
+            f"of {shown(shared.get('budget_epsilon'))} spent."
         )
     return [text] if text else []
 
@@ -248,7 +251,7 @@ def _how_accurate(run: RunFolder) -> list[Child]:
         text += f". {known.by} published {format_share(known.pooled.mean_client_accuracy)} for pooled and "
         text += (
             f"{format_share(known.federated.mean_client_accuracy)} for federated training without privacy, with "
-            "another recipe"
+            "a different recipe"
         )
     return [bold(shown(summary.get("mean_client_accuracy"), format_share)), text + "."]
 
@@ -256,14 +259,14 @@ def _how_accurate(run: RunFolder) -> list[Child]:
 def _what_was_sent(run: RunFolder) -> list[Child]:
     summary, one = run.summary, site_word(run, 1)
     how = "all encrypted; only their sums were opened" if encrypted(run) else "none of them encrypted"
-    messages = plural(len(run.rounds), "message") if run.rounds else f"messages ({MISSING} how many)"
+    messages = plural(len(run.rounds), "message") if run.rounds else f"messages (number {MISSING})"
     total = shown(summary.get("bytes_up_total_per_client"), format_bytes)
     return [f"Each {one} sent ", bold(messages), f", {total} in total, {how}."]
 
 
 def _what_is_kept(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
     if not ledger.verified:
-        return [bold("The ledger could not be verified"), ": the box above says why."]
+        return [bold("The ledger could not be verified"), ": the box above explains why."]
     return [
         "Every opened sum is on the ledger: ",
         bold(f"{plural(len(ledger.rows), 'release')}, verified"),

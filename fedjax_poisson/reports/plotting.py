@@ -1,6 +1,6 @@
-"""What the figures are drawn with: one look for all of them, and labels that stand beside what they name.
+"""Drawing helpers shared by the figures: one style for all of them, and labels next to what they name.
 
-Only matplotlib's objects are touched, never its global settings. Text that comes from data is never read as
+Only matplotlib's objects are used, never its global settings. Text that comes from data is never parsed as
 mathematical markup.
 """
 
@@ -21,7 +21,7 @@ WIDTH, DPI = 9.0, 160  # inches, dots per inch: 11 pt is about 15 pixels when sh
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
-    """A figure of the common width with one clean pair of axes; height in inches."""
+    """A figure of the standard width with one clean pair of axes; height in inches."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     clean(axes)
@@ -29,7 +29,7 @@ def canvas(height: float) -> tuple[Figure, Axes]:
 
 
 def panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
-    """A figure of the common width with clean pairs of axes side by side, which share their vertical axis."""
+    """A figure of the standard width with several clean pairs of axes side by side, sharing one vertical axis."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
     every = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
     for axes in every:
@@ -38,7 +38,7 @@ def panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
 
 
 def clean(axes: Axes) -> None:
-    """Only the frame and the grid lines that help to read a value."""
+    """Keep only the frame and grid lines that help to read a value."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -56,13 +56,13 @@ def title(axes: Axes, text: str, pad: float = 12) -> None:
 
 
 def percent(axis: Axis) -> None:
-    """Write an axis of fractions in percent, with ticks that need no rounding."""
+    """Label an axis of fractions in percent, with ticks that need no rounding."""
     axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %"))
 
 
 def label_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
-    """Write (value, name, colour) of each line beside its right end, moving names apart that would overlap."""
+    """Label each (value, name, colour) line at its right end, moving apart names that would overlap."""
     low, high = axes.get_ylim()
     height = axes.bbox.height * 72 / DPI * 0.9  # points; the layout will take a tenth or so for the axis titles
     ordered = sorted(lines, key=lambda line: line[0])
@@ -83,10 +83,10 @@ def label_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Centres of labels in [0, 1], as near to the wanted ones as their heights allow, in the given (ascending) order.
+    """Centres of labels in [0, 1], as close to the wanted ones as their heights allow, in the given (ascending) order.
 
-    Neighbours that overlap are merged into blocks, and a block sits at the mean of what its members want (pool adjacent
-    violators).
+    Overlapping neighbours are merged into blocks, and each block is placed at the mean of the positions its members
+    want (pool adjacent violators).
     """
     blocks: list[tuple[list[int], float]] = []  # members, bottom edge
     for i, (place, height) in enumerate(zip(wanted, heights, strict=True)):
@@ -118,9 +118,9 @@ def coloured_key(axes: Axes, entries: list[tuple[str, str]]) -> None:
 
 
 def horizontal_bars(axes: Axes, bars: list[tuple[str, float, str, str]], slots: int = 0) -> None:
-    """Horizontal bars (name, length, colour, label), each labelled with its value; the axis itself would add nothing.
+    """Horizontal bars (name, length, colour, label), each labelled with its value instead of an axis.
 
-    With fewer bars than slots the bars keep the thickness of a panel that fills all slots.
+    If there are fewer bars than slots, the bars are as thick as in a panel that fills all slots.
     """
     clean(axes)
     axes.grid(visible=False)

@@ -1,4 +1,4 @@
-"""The parts of the report that make statements about privacy: what holds, for whom, and what does not."""
+"""The privacy sections of the report: what the guarantee covers, for whom, and what it does not cover."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, joi
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, number, training_records
 
 _UNITS = {
-    "record": "One record, a row of the table. Somebody with several records is protected for each of them, not for "
-    "all together.",
-    "patient": "One patient: all records of the same person together.",
+    "record": "One record (a row of the table). A person with several records is protected for each record separately, "
+    "not for all of them together.",
+    "patient": "One patient: all records of the same person, taken together.",
     "client": "One site: everything it contributes.",
 }
 _ADJACENCIES = {
     "zero_out": "The guarantee compares this run with one in which that {unit} contributes nothing (zero) and "
-    "everything else, the noise included, stays.",
+    "everything else, including the noise, stays the same.",
     "replace_one": "The guarantee compares this run with one in which that {unit} is replaced by any other one.",
 }
 _PARAMETERS = {
-    "clip_norm": "largest Euclidean length of what one {unit} contributes",
-    "coordinate_bound": "largest absolute value of any one number in it",
-    "total_bound": "clamp on each number of a site's sum",
-    "dark_count": "mean of each of the two Poisson counts that a site draws per number; sets the noise",
-    "modulation": "largest relative change of that mean by the data",
+    "clip_norm": "largest Euclidean norm of one {unit}'s contribution",
+    "coordinate_bound": "largest absolute value of any coordinate of that contribution",
+    "total_bound": "clamp on each coordinate of a site's sum",
+    "dark_count": "mean of each of the two Poisson counts that a site draws per coordinate; sets the noise",
+    "modulation": "largest relative change that the data can make to that mean",
 }
 
 
 def how_private(run: RunFolder) -> Html:
-    """Epsilon, delta, unit, adjacency and trust, each in a sentence, and what they mean for an attacker."""
+    """Epsilon, delta, unit, adjacency and trust, a sentence for each, and what they mean for an attacker."""
     summary = run.summary
     unit = _unit(run)
     epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
@@ -48,12 +48,12 @@ def how_private(run: RunFolder) -> Html:
         parts.append(
             paragraph(
                 bold("These statements do not hold for this run. "),
-                "They are what the same settings would guarantee with secret randomness and encrypted sums.",
+                "They state what the same settings would guarantee with secret randomness and encrypted sums.",
             )
         )
     parts.append(
         table(
-            ["", "value", "what it says"],
+            ["", "value", "meaning"],
             [
                 [
                     "epsilon",
@@ -64,12 +64,12 @@ def how_private(run: RunFolder) -> Html:
                 [
                     "unit",
                     words(summary.get("unit")),
-                    _UNITS.get(str(summary.get("unit")), "What is protected was not recorded."),
+                    _UNITS.get(str(summary.get("unit")), "The privacy unit was not recorded."),
                 ],
                 [
                     "adjacency",
                     words(summary.get("adjacency")),
-                    _ADJACENCIES.get(str(summary.get("adjacency")), "What is compared was not recorded.").format(
+                    _ADJACENCIES.get(str(summary.get("adjacency")), "The adjacency was not recorded.").format(
                         unit=unit
                     ),
                 ],
@@ -81,7 +81,7 @@ def how_private(run: RunFolder) -> Html:
     )
     if epsilon is not None and delta is not None:
         parts += [
-            element("h3", "What an attacker gains at most"),
+            element("h3", "What an attacker can gain at most"),
             _attacker(epsilon, delta, question(run)),
         ]
     parts += _mechanisms(run, unit)
@@ -106,7 +106,7 @@ def _epsilon_sentence(epsilon: float | None, unit: str, adjacency: str) -> str:
     factor = "more than e^700" if epsilon > 700 else f"e^epsilon = {math.exp(epsilon):.4g}"
     other = "another in its place" if adjacency == "replace_one" else "it left out"
     return (
-        f"Everything that was released, together: whatever anyone sees is at most {factor} times as likely, or as "
+        f"Covers everything that was released, taken together: whatever anyone sees is at most {factor} times as likely, or as "
         f"unlikely, with any one {unit} as with {other} (up to delta)."
     )
 
@@ -122,7 +122,7 @@ def _delta_sentence(run: RunFolder, delta: float | None) -> str:
     records = training_records(run)
     if records and delta > 0:
         text += f" It should be smaller than 1 / (number of training records) = {1 / records:.2g}: "
-        text += "it is." if delta < 1 / records else "it is not, choose a smaller delta."
+        text += "it is." if delta < 1 / records else "it is not; choose a smaller delta."
     return text
 
 
@@ -138,13 +138,13 @@ def _trust_sentence(run: RunFolder) -> str:
         return f"How many {many} must be honest was {MISSING}."
     others = senders - honest
     text = (
-        f"The guarantee needs {honest:g} of the {senders:g} {many} (the {one} of the protected {_unit(run)} among "
-        "them) to add their noise "
+        f"The guarantee needs {honest:g} of the {senders:g} {many} (including the {one} of the protected {_unit(run)}) "
+        "to add their noise "
     )
     text += (
-        f"and to keep it to themselves. {plural(others, one, many)} may tell the server everything."
+        f"and to keep it secret. {plural(others, one, many)} may tell the server everything."
         if others
-        else "and to keep it to themselves."
+        else "and to keep it secret."
     )
     return text
 
@@ -156,9 +156,9 @@ def _sampling_sentence(run: RunFolder, unit: str) -> str:
     if rate >= 1:
         return f"Every {unit} takes part in every training release; no sampling is claimed."
     return (
-        f"In each training release every {unit} takes part with this probability, drawn secretly; every "
-        f"{site_word(run, 1)} always sends, with its full noise, so that nobody can tell who took part. Epsilon makes "
-        "use of it."
+        f"In each training release every {unit} takes part with this probability, by a secret draw. Every "
+        f"{site_word(run, 1)} always sends a message with its full noise, so nobody can tell who took part. Epsilon "
+        "takes this sampling into account."
     )
 
 
@@ -168,13 +168,13 @@ def _attacker(epsilon: float, delta: float, unknown: str) -> Html:
     return join(
         [
             paragraph(
-                f"Suppose somebody knows everything about the data except {unknown}, sees every opened sum and every "
-                "model, and has any amount of computing power."
+                f"Suppose an attacker knows everything about the data except {unknown}, sees every opened sum and every "
+                "model, and has unlimited computing power."
             ),
             table(
                 ["", "by guessing", "with everything released, at most"],
                 [
-                    ["Belief of 50 % becomes (up to delta)", "50.0 %", format_share(posterior)],
+                    ["A belief of 50 % becomes (up to delta)", "50.0 %", format_share(posterior)],
                     [
                         f"Correct detections, when {format_share(FALSE_POSITIVES)} false alarms are accepted",
                         format_share(FALSE_POSITIVES),
@@ -205,10 +205,10 @@ def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
         paragraph(
             "Noise is not added afterwards: each ",
             site_word(run, 1),
-            " turns its clipped sum into random integer counts, and only these are sent. The settings:",
+            " converts its clipped sum into random integer counts and sends only these. The settings:",
         ),
         table(["setting", "meaning", *mechanisms], rows, texts=2),
-        paragraph("The guarantee, in the words of the mechanism: ", *(text + " " for text in guarantees)),
+        paragraph("The guarantee, as stated by the mechanism: ", *(text + " " for text in guarantees)),
     ]
 
 
@@ -228,14 +228,14 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
     holds = not reasons_against(run)
     if holds:
         found.append(
-            "Anyone who sees the final model, every earlier model and every opened sum, with any knowledge from "
-            f"elsewhere: epsilon bounds what they learn about one {unit}."
+            "Anyone who sees the final model, every earlier model and every opened sum, whatever else they know: "
+            f"epsilon bounds what they learn about one {unit}."
         )
     if encrypted(run):
         blind = " and does not know the seed" if seeded(run) else ""
         found.append(
-            f"A curious server that follows the protocol{blind}: it handles ciphertexts and opened sums, never what a "
-            f"single {one} sent."
+            f"A curious server that follows the protocol{blind}: it sees ciphertexts and opened sums, never the content "
+            f"of a single {one}'s message."
         )
     honest, senders = number(summary.get("honest_senders")), number(summary.get("senders"))
     if holds and honest is not None and senders is not None and senders > honest:
@@ -246,26 +246,26 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
     if encrypted(run):
         found.append(
             "Leaks through inexact decryption: every opened value is rounded to the exact integer sum before anything uses it, a sum with a value too far "
-            "from an integer is refused, and how far it was is not told to anyone."
+            "from an integer is refused, and the size of the deviation is not disclosed to anyone."
         )
     if ledger.verified:
         found.append(
-            "Unnoticed spending: every release is on the ledger before it is opened, and none is opened that the "
-            "budget does not cover."
+            "Unrecorded spending: every release is written to the ledger before it is opened, and no release is opened "
+            "that the budget does not cover."
         )
-    return found or ["Nothing that could be stated from this run folder."]
+    return found or ["Nothing: this run folder does not support any statement."]
 
 
 def _shown_here(run: RunFolder) -> list[Child]:
-    """What the page shows that no epsilon covers."""
+    """What the page shows that epsilon does not cover."""
     if run.summary.get("public_data") is True:
         return [
-            "What this report itself shows: test scores, the run without privacy and the numbers of records are computed from the data in the clear. The "
-            "data set is public, so that harms nobody; with your own data such facts are left out, or named at the top of the page."
+            "The contents of this report: test scores, the run without privacy and the numbers of records are computed from the data in the clear. The "
+            "data set is public, so this harms nobody; for your own data such facts are left out, or listed at the top of the page."
         ]
     if conditions(run):
         return [
-            "What this report itself shows beside the releases: the box at the top lists it. Treat the report as confidential."
+            "What this report discloses in addition to the releases, as listed in the box at the top. Treat the report as confidential."
         ]
     return []
 
@@ -277,22 +277,22 @@ def _unprotected(run: RunFolder) -> list[Child]:
         found.append(f"A curious server: without encryption it reads what each {one} sent.")
     else:
         found.append(
-            f"The holder of the key and the server together: they could open what a single {one} sent. Then only that "
-            f"{one}'s own noise protects it, and epsilon is larger than stated here."
+            f"The key holder colluding with the server: together they could decrypt what a single {one} sent. Then only "
+            f"that {one}'s noise protects it, and epsilon is larger than stated here."
         )
     found += [
         f"Poisoned updates: a {one} can send wrong numbers. Encryption hides them, and nothing here checks them.",
-        f"A server or {many} that break the protocol beyond the collusion stated above. The parties are assumed to be "
-        "curious, not malicious.",
+        f"A server or {many} that deviate from the protocol beyond the collusion stated above. The parties are assumed "
+        "to be curious, not malicious.",
         *_shown_here(run),
-        "The release of the model. That is its purpose; epsilon bounds what its parameters reveal.",
-        "Choices made by looking at the data: bounds, number of rounds or step sizes tuned on it are releases too. "
-        "They count as public here.",
+        "The release of the model. Releasing it is the purpose of the run; epsilon bounds what its parameters reveal.",
+        "Choices made by looking at the data: bounds, numbers of rounds or step sizes tuned on the data are releases "
+        "too. They are treated as public here.",
     ]
     if unit == "record":
         found.append("Several records of one person together, or facts about a group: the guarantee is for one record.")
     found.append(
         f"The network. This run simulates all {many} in one process on one machine: no transport, no authentication, "
-        "no handing over of keys."
+        "no key distribution."
     )
     return found

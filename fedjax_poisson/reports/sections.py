@@ -1,4 +1,4 @@
-"""The parts of the report that show facts: messages, cost, the ledger, the data, how to repeat it."""
+"""The factual sections of the report: messages, cost, the ledger, the data, and how to repeat the run."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, held_out_reco
 _FIRST_ROWS, _LAST_ROWS = 4, 3
 _PURPOSES = {
     "columns": "Ranges and levels",
-    "ranges": "Ranges, finer",
+    "ranges": "Finer ranges",
     "standardise": "Standardisation",
     "train": "Training",
     "evaluate": "Scores",
 }
 _COST = {
-    "cost": "Left: wall-clock time of all releases. Right: what one sender sends in one training release, beside the "
-    "same numbers as plain float32.",
+    "cost": "Left: wall-clock time of all releases. Right: one sender's message in one training release, compared "
+    "with the same numbers as plain float32.",
 }
 _EPSILON = {
-    "epsilon": "Epsilon does not add up linearly: two releases together cost less than the sum of both. The dark part "
-    "is what standardisation would cost alone.",
+    "epsilon": "Epsilon does not add up linearly: two releases together cost less than the sum of both. The dark area "
+    "shows the cost of standardisation alone.",
 }
 
 
 def what_left(run: RunFolder) -> Html:
-    """Which messages left each site, how many, how large, in which form; and what did not leave."""
+    """Which messages left each site, how many, how large and in which form, and what did not leave."""
     summary, one, many = run.summary, site_word(run, 1), site_word(run)
     rows: list[list[Child]] = []
     for purpose in dict.fromkeys(str(row.get("purpose")) for row in run.rounds):
@@ -56,17 +56,17 @@ def what_left(run: RunFolder) -> Html:
                 _form(run),
             ]
         )
-    total = f"Altogether {shown(summary.get('bytes_up_total_per_client'), format_bytes)} left each {one}."
+    total = f"In total, {shown(summary.get('bytes_up_total_per_client'), format_bytes)} left each {one}."
     lost = number(summary.get("lost_releases")) or 0
     if lost:
         total += (
-            f" {plural(lost, 'more release')} stand{'s' if lost == 1 else ''} on the ledger whose result was lost when "
-            "the run was interrupted."
+            f" {plural(lost, 'more release')} remain{'s' if lost == 1 else ''} on the ledger although an interruption of "
+            "the run lost the result."
         )
     kept = [
         "any record, label, name or date",
         "the contribution of any single record, and which records took part in a release",
-        f"the random numbers with which each {one} drew its counts",
+        f"the random numbers from which each {one} drew its counts",
     ]
     if encrypted(run):
         kept.insert(
@@ -76,20 +76,20 @@ def what_left(run: RunFolder) -> Html:
         )
     return section(
         f"What left each {one}",
-        table(["for", "messages", "size of each", "what was in it", "form"], rows, texts=5)
+        table(["purpose", "messages", "size of each", "content", "form"], rows, texts=5)
         if rows
         else paragraph(f"The messages were {MISSING}."),
         *_nothing_to_standardize(run),
         paragraph(
             total,
-            f" Back came the model: {shown(summary.get('dimension'), '{:,.0f}'.format)} numbers after every training "
-            "release, the same for everybody.",
+            " After each training release every site received the same model (parameters: "
+            f"{shown(summary.get('dimension'), '{:,.0f}'.format)}).",
         ),
         element("h3", f"What did not leave the {one}"),
         bullets(kept),
         paragraph(
-            f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means handed to "
-            "the part that plays the server, in exactly the form and size in which it would travel."
+            f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means passed to "
+            "the part that acts as the server, in exactly the form and size that would be sent over a network."
             + (
                 ""
                 if run.summary.get("evaluation") in ("private", "none")
@@ -100,14 +100,14 @@ def what_left(run: RunFolder) -> Html:
 
 
 def _nothing_to_standardize(run: RunFolder) -> list[Child]:
-    """Why there is no message for standardisation, where there is none."""
+    """Why no message was sent for standardisation, if none was."""
     if run.summary.get("standardize") != "bounds":
         return []
     return [
         paragraph(
-            "Nothing was sent, and nothing of the budget spent, to standardise: features are scaled by their public bounds. The number of "
-            f"training {words(run.summary.get('unit'))}s that scales the step is no private count: it is declared, published, or "
-            "counted in the data (then a warning above says so)."
+            "Nothing was sent, and none of the budget was spent, to standardise: features are scaled by their public bounds. The number of "
+            f"training {words(run.summary.get('unit'))}s that scales the step is not a private count: it was declared, published, or "
+            "counted in the data (in which case a warning appears above)."
         )
     ]
 
@@ -115,7 +115,7 @@ def _nothing_to_standardize(run: RunFolder) -> list[Child]:
 def _content(run: RunFolder, purpose: str) -> str:
     if purpose == "standardise":
         return "number of records, sums and sums of squares of the clipped features" + (
-            ", in a block for each site" if run.summary.get("standardize") == "site" else ""
+            ", one block per site" if run.summary.get("standardize") == "site" else ""
         )
     if purpose == "train":
         rate, unit = number(run.summary.get("sampling_rate")), words(run.summary.get("unit"))
@@ -124,7 +124,7 @@ def _content(run: RunFolder, purpose: str) -> str:
     if purpose == "columns":
         return "a histogram of the columns whose ranges or levels were not declared"
     if purpose == "ranges":
-        return "a finer histogram of the numbers inside these ranges"
+        return "a finer histogram of the numeric columns within these ranges"
     if purpose == "evaluate":
         return "numbers of held-out records and of correct decisions, and a histogram of predictions"
     return f"a sum for the purpose {purpose!r}"
@@ -178,13 +178,15 @@ def what_it_cost(run: RunFolder, folder: Path) -> Html:
     if degree and dimension and dimension < degree / 4:
         parts.append(
             paragraph(
-                "A ciphertext has a fixed smallest size, with room for thousands of numbers; this model has "
+                "A ciphertext has a fixed minimum size with room for thousands of numbers, and this model has only "
                 f"{dimension:,.0f}. The expansion is therefore large here and shrinks as models grow."
             )
         )
     if any(name == "everything else" for name, _ in phase_seconds(run)):
         parts.append(
-            paragraph("“Everything else” is loading, planning, compilation, evaluation and the run without privacy.")
+            paragraph(
+                "“Everything else” covers loading, planning, compilation, evaluation and the run without privacy."
+            )
         )
     if info:
         parts += [
@@ -199,14 +201,14 @@ def _setting(value: Any) -> str:
 
 
 def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
-    """Every release as it was paid for, and whether the chain holds."""
+    """Every release as it was charged, and whether the hash chain is intact."""
     parts: list[Child] = [ledger_badge(ledger)]
     parts.append(
         paragraph(
             "A release is written to the ledger before anything is opened, each row bound to the one before it by a "
             "hash. Verification for this report recomputed all hashes and totals",
             " and compared the last hash with the one in summary.json." if ledger.pinned else
-            ". No last hash was recorded elsewhere, so rows cut from the end could not be noticed.",
+            ". No last hash was recorded elsewhere, so the removal of rows from the end would go undetected.",
         )
     )  # fmt: skip
     if ledger.rows:
@@ -239,7 +241,7 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
     if alone:
         parts.append(
             table(
-                ["purpose", "releases", "epsilon, had it been alone"],
+                ["purpose", "releases", "epsilon of this purpose alone"],
                 [
                     [
                         str(e.get("purpose", MISSING)),
@@ -254,7 +256,7 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
 
 
 def ledger_badge(ledger: LedgerCheck) -> Html:
-    """One line: verified, or why not."""
+    """One line: verified, or the reason why not."""
     if ledger.verified:
         return element("div", f"✓ Verified: {plural(len(ledger.rows), 'release')}, chain unbroken", class_="verified")
     return element("div", f"✗ Not verified. {ledger.problem}", class_="broken")
@@ -262,14 +264,14 @@ def ledger_badge(ledger: LedgerCheck) -> Html:
 
 def _ledger_delta(run: RunFolder, ledger: LedgerCheck) -> str:
     sampler = number(run.summary.get("sampler_delta"))
-    text = f"Epsilon in this table is read at delta {ledger.delta:.8g}." if ledger.delta is not None else ""
+    text = f"Epsilon in this table is evaluated at delta {ledger.delta:.8g}." if ledger.delta is not None else ""
     if sampler:
-        text += f" Of the stated delta, {sampler:.2g} pays for the samplers' distance from the exact Poisson law and for samples too large for their slots."
+        text += f" Of the stated delta, {sampler:.2g} covers the samplers' distance from the exact Poisson law and samples too large for their slots."
     return text
 
 
 def the_data(run: RunFolder) -> Html:
-    """Where the data is from, its licence, and what was done to it."""
+    """The source and licence of the data, and what was done to it."""
     summary = run.summary
     recorded = summary.get("data")
     facts = recorded if isinstance(recorded, dict) else {}
@@ -295,18 +297,18 @@ def how_to_repeat(run: RunFolder) -> Html:
     summary = run.summary
     if summary.get("reproducible") is True:
         seed = (
-            "A repeat gives the same numbers, because all randomness descends from seed "
-            f"{summary.get('seed', MISSING)}; that is why this run is not private."
+            "Repeating the run gives the same numbers, because all randomness is derived from seed "
+            f"{summary.get('seed', MISSING)}. This is also why the run is not private."
         )
     else:
         seed = (
-            "A repeat draws new noise from the operating system, so its scores differ a little. That is intended: "
-            "noise that can be repeated can be removed."
+            "Repeating the run draws new noise from the operating system, so the scores differ slightly. This is "
+            "intended: noise that can be reproduced can be removed."
         )
     commands = (
         ("fedjax-poisson run config.toml --out REPEAT", "the same settings"),
         ("fedjax-poisson ledger RUN", "verify the ledger"),
-        ("fedjax-poisson report RUN", "write this page again"),
+        ("fedjax-poisson report RUN", "regenerate this page"),
     )
     versions = summary.get("versions")
     rows: list[list[Child]] = [["date", words(summary.get("date"))], ["machine", words(summary.get("machine"))]]

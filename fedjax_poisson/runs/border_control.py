@@ -1,8 +1,8 @@
-"""The control that belongs beside every score on pictures: a classifier that sees only the border.
+"""The control that should accompany every score on images: a classifier that sees only the border.
 
-In collections whose classes come from different hospitals, the frame of a picture (collimation, markers, burnt-in text, exposure) tells the
-source, and the source tells the class. What a linear model reads off a border of four pixels, a network can read as well, without having learned
-anything about lungs. The control is trained in the clear on the training pictures; it is no release of the run and epsilon does not cover it.
+In collections whose classes come from different hospitals, the frame of an image (collimation, markers, burnt-in text, exposure) reveals the
+source, and the source reveals the class. Whatever a linear model reads off a border of four pixels, a network can read as well, without having
+learned anything about lungs. The control is trained in the clear on the training images; it is not a release of the run, and epsilon does not cover it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WIDTH = 4
 
 _RIDGE = 1.0  # of the standardised weights' squares, summed over records: the usual default of statistics packages
 WHY = (
-    "A border holds no lungs. What the border-only classifier reaches, a network can reach by recognising the source of a picture instead of a "
-    "disease; only what the model adds to it can be about anatomy."
+    "The border contains no lung. Whatever the border-only classifier achieves, a network can achieve by recognising the source of an image instead "
+    "of a disease; only the model's gain over it can come from anatomy."
 )
 
 

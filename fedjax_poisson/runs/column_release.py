@@ -1,4 +1,4 @@
-"""Private ranges and levels as part of a run: what the two histograms cost, fixed in advance, and their release in order."""
+"""Private ranges and levels as part of a run: the cost of the two histograms, fixed in advance, and their release in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedjax_poisson.mechanisms.dark_counts import Priced, Terms, once
 from fedjax_poisson.randomness import Stream
 
 RANGES_SHARE, REFINE_SHARE = 0.06, 0.03
-"""Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` says how they were chosen and what they cost)."""
+"""Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` explains how they were chosen and what they cost)."""
 
 Charge = Callable[[str, int, Mechanism, np.ndarray, float], tuple[Gate, Stream]]
 """`(purpose, number, mechanism, rdp, distance)` to the gate of a release, which puts it on the ledger, and its stream."""
@@ -45,7 +45,7 @@ class Histogram(NamedTuple):
 
 
 class ColumnPlan(NamedTuple):
-    """The releases about open columns, fixed before any record is looked at.
+    """The releases about open columns, fixed before any record is read.
 
     Attributes:
       first: octaves and buckets; None where no column is open.
@@ -57,7 +57,7 @@ class ColumnPlan(NamedTuple):
 
     @property
     def releases(self) -> tuple[Histogram, ...]:
-        """Those that take place."""
+        """The releases that take place."""
         return tuple(each for each in (self.first, self.second) if each is not None)
 
     def rdp(self, terms: Terms, honest_senders: int | None = None) -> np.ndarray:
@@ -67,7 +67,7 @@ class ColumnPlan(NamedTuple):
 
 
 def column_coordinates(numbers: int, texts: int) -> int:
-    """Coordinates that a sender embeds in all: what the samplers' distance from their law is counted over."""
+    """Total coordinates that a sender embeds, over which the samplers' distance from their law is counted."""
     return numbers * (OCTAVES + LINEAR) + texts * BUCKETS
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen record, read from TOML or the command line, written back beside the results."""
+"""The configuration of a run: one frozen record, read from TOML or the command line and saved with the results."""
 
 from __future__ import annotations
 
@@ -17,64 +17,64 @@ _PUBLIC = ("heart", "thyroid", "xray", "pneumonia", "medmnist")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a run is. Everything that decides the result or the guarantee is here; where results go is not.
+    """The settings of a run: everything that decides the result or the guarantee, but not where results are written.
 
     Attributes:
-      dataset: heart, thyroid or xray, which ship; pneumonia, medmnist or covid, which need data. Ignored when csv is given.
-      data: file or folder of pictures, for pneumonia, medmnist and covid.
-      image_size: side in pixels that pictures of a folder are resized to and the phantom (xray) is made at.
-      validation: what becomes of a file's official validation pictures: left out ("drop"), or joined to "train" or "test".
-      clients: number of sites to deal the training records to (Dirichlet over labels); default: the sites of the data.
-      dirichlet_alpha: concentration of that deal; small is skewed.
-      csv: path of a user's own table.
+      dataset: heart, thyroid or xray, which ship with the package; pneumonia, medmnist or covid, which need data. Ignored when csv is given.
+      data: file or folder of images, for pneumonia, medmnist and covid.
+      image_size: side in pixels to which images of a folder are resized and at which the phantom (xray) is generated.
+      validation: use of a file's official validation images: leave them out ("drop"), or add them to "train" or "test".
+      clients: number of sites to split the training records into (Dirichlet over labels); default: the sites of the data.
+      dirichlet_alpha: concentration of that split; small values give skewed sites.
+      csv: path of your own table.
       label: label column of the table.
       site: site column of the table.
       patient: patient column of the table; makes the patient the privacy unit.
-      positive: label value that counts as 1, or several separated by commas (a list in TOML); needed where it is not obvious.
+      positive: label value that counts as 1, or several separated by commas (a list in TOML); needed if it is not obvious.
       categorical: public levels of text columns: a table column -> levels in TOML, "from_data" (not covered by epsilon), or "private" (released by a
         noisy histogram on the ledger).
       bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, "from_data" (not covered by epsilon), or "private".
       fill: public values for missing numbers: a table column -> number in TOML; default: the middle of the declared range.
-      missing: what becomes of a missing value: "impute", "indicate" (and say so in a feature), "drop" the record, or "refuse".
+      missing: treatment of missing values: "impute", "indicate" (impute and add an indicator feature), "drop" the record, or "refuse".
       drop: columns to leave out, separated by commas (a list in TOML).
-      delimiter: the character between fields; default: found from the header.
+      delimiter: the character between fields; default: detected from the header.
       encoding: text encoding of the table, such as latin-1.
       test_fraction: share of each site's patients that is held out for testing.
-      split_seed: seed of that choice.
-      sites_per_patient: the most sites that a patient may have records at; each multiplies the step in the privacy account.
-      min_site_records: a site with fewer records joins the site "other".
-      epsilon: privacy budget for everything released, standardisation included.
+      split_seed: seed of that split.
+      sites_per_patient: the largest number of sites at which a patient may have records; each multiplies the step in the privacy account.
+      min_site_records: sites with fewer records are merged into the site "other".
+      epsilon: privacy budget for everything released, including standardisation.
       delta: delta of the budget.
       rounds: number of training releases.
-      sampling_rate: chance of each privacy unit to be in a round.
+      sampling_rate: probability that a privacy unit takes part in a round.
       adjacency: "zero_out" or "replace_one".
-      honest_senders: sites that do not collude with the server; default all but one.
+      honest_senders: number of sites that do not collude with the server; default: all but one.
       clip_norm: L2 bound of one unit's gradient.
       coordinate_bound: bound on each coordinate of one unit's gradient.
-      modulation: modulation depth r of the Poisson embedding; default: the smallest from 0.05 to 0.3 that the samplers can serve.
-      standardize: "global" or "site" means and deviations by one private sum, or public "bounds" only and no release (pictures).
+      modulation: modulation depth r of the Poisson embedding; default: the smallest from 0.05 to 0.3 that the samplers support.
+      standardize: "global" or per-"site" means and standard deviations from one private sum, or public "bounds" only, without a release (images).
       standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
       standardize_norm: L2 bound of one unit's moment vector.
       largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: inferred from the data, with a warning.
-      training_units: public number of training units of all sites, which scales the step where no moments are released. Default: inferred
+      training_units: public number of training units of all sites, which scales the step if no moments are released. Default: inferred
         from the data, with a warning.
-      model: logistic or mlp for tables; for pictures scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
+      model: logistic or mlp for tables; for images scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
         resnet50 (group normalisation).
-      width: width of the model: hidden layers 2 width and width, channels width and 2 width, or channels of a residual network's stem;
-        scattering has none.
+      width: width of the model: hidden layers of 2 width and width, channels width and 2 width, or channels of a residual network's stem;
+        unused by scattering.
       optimizer: server optimiser, "sgd" or "adam".
       learning_rate: server step size on the estimated mean gradient.
       momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
       aggregator: encryption backend, "device", "tenseal" or "plain".
-      yardstick: whether to train the same recipe without privacy and encryption beside the run, to compare with (not covered by epsilon).
-        Default: only where the records are public.
+      yardstick: whether to also train the same recipe without privacy and encryption, for comparison (not covered by epsilon).
+        Default: only if the records are public.
       nonprivate_rate: step size of the yardstick without privacy (whose gradients are not clipped); default: learning_rate.
-      ledger: file of a privacy ledger that several runs on the same data share; default: a ledger of the run's own in its folder.
-      ledger_epsilon: budget of the shared ledger for all runs together; needed when its file is made.
+      ledger: file of a privacy ledger that several runs on the same data share; default: a separate ledger in the run's folder.
+      ledger_epsilon: budget of the shared ledger for all runs together; needed when its file is created.
       public_data: whether the records themselves are public, so that exact facts about them may be shown. Default: true for data sets that ship
         with the package or are published (pneumonia, medmnist), false for your own.
-      publish_site_sizes: whether the numbers of records of each site may be shown although the records are not public.
+      publish_site_sizes: whether the number of records at each site may be shown although the records are not public.
       evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "private" by one release
         after training (two classes; on the ledger, with evaluation_share of the budget), "none" shows no score.
       evaluation_share: share of the budget (of its Renyi curve) spent on private scores.
@@ -141,7 +141,7 @@ class Config:
 
 
 def records_are_public(config: Config) -> bool:
-    """Whether exact facts about the records may be shown: declared, or a data set that ships or is published."""
+    """Whether exact facts about the records may be shown: if declared so, or for data sets that ship or are published."""
     if config.public_data is not None:
         return config.public_data
     return config.csv is None and config.dataset in _PUBLIC
@@ -154,7 +154,7 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is not TOML, names an unknown field, or a value is out of its type or range; the message lists what exists.
+      ValueError: the file is not TOML, names an unknown field, or a value has the wrong type or range; the message lists the known fields.
     """
     path = Path(path)
     if path.is_dir():
@@ -168,7 +168,7 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
     known = [field.name for field in dataclasses.fields(Config)]
     for name in values:
         if name not in known:
-            raise ValueError(f"{path} sets {name!r}, which is no setting; settings are: {', '.join(known)}.")
+            raise ValueError(f"{path} sets {name!r}, which is not a setting; settings are: {', '.join(known)}.")
     for name in ("csv", "data", "ledger"):
         if isinstance(values.get(name), str) and values[name]:
             values[name] = str(path.absolute().parent / Path(values[name]).expanduser())
@@ -177,13 +177,13 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 
 
 def recipe(dataset: str, **settings: Any) -> Config:
-    """The settings of a data set's own recipe (`recipes`), or of its recipe for the model that is given, changed by what is given."""
+    """The settings of a data set's recipe (`recipes`), or of its recipe for the given model, with the given settings overriding it."""
     own = {} if "csv" in settings or not isinstance(dataset, str) else recipe_for(dataset, settings.get("model"))
     return Config(dataset=dataset, **{**own, **settings})
 
 
 def write_config(config: Config, path: str | Path) -> None:
-    """Write the settings as TOML, whole or not at all."""
+    """Write the settings as TOML, atomically."""
     write_atomic(Path(path), config_text(config).encode())
 
 

@@ -1,6 +1,6 @@
-"""What a configuration may say: types, ranges and what fits together, checked before anything is read or computed.
+"""Checks of a configuration: types, ranges and combinations of settings, before anything is read or computed.
 
-The ranges are public and wide. Outside them a run would be meaningless, would not end, or would overflow; the reason stands in the message.
+The ranges are public and wide. Outside them a run would be meaningless, would not end, or would overflow; the error message gives the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")
 
 
 class Range(NamedTuple):
-    """Where a number must lie, ends included.
+    """The range in which a number must lie, ends included.
 
     Attributes:
       low: smallest value.
@@ -81,7 +81,7 @@ _OF_TABLES = (
 
 
 def normalised(config: Any) -> dict[str, Any]:
-    """The settings with numbers as plain int and float and paths absolute, so that a folder's config.toml holds wherever it is read.
+    """The settings with plain int and float numbers and absolute paths, so that a folder's config.toml is valid wherever it is read.
 
     Args:
       config: a `Config`, or any dataclass whose fields have the types that it uses.
@@ -106,13 +106,13 @@ def normalised(config: Any) -> dict[str, Any]:
 
 
 def check(config: Any) -> None:
-    """Refuse settings out of range, or that contradict each other.
+    """Refuse settings that are out of range or contradict each other.
 
     Args:
       config: a `Config` whose values have the right types.
 
     Raises:
-      ValueError: the first that is wrong; with what was seen and what to do.
+      ValueError: for the first setting that is wrong, with the value and the remedy.
     """
     check_ranges({name: getattr(config, name) for name in RANGES})
     if config.coordinate_bound > config.clip_norm:
@@ -139,7 +139,7 @@ def check_ranges(values: Mapping[str, float | None]) -> None:
 
 
 def _check_source(config: Any, default: Mapping[str, Any]) -> None:
-    """One source of data, and no setting that belongs to another."""
+    """Require a single source of data, and no setting that belongs to another source."""
 
     def given(*names: str) -> str:
         return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != default[name])
@@ -147,38 +147,38 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
     if config.csv is None:
         if names := given(*_OF_TABLES):
             raise ValueError(
-                f"{names}: describes a table of your own; give the table with --csv FILE, or leave it out."
+                f"{names}: only applies to your own table; give the table with --csv FILE, or leave this out."
             )
         if config.sites_per_patient > 1 and config.dataset != "covid":
-            raise ValueError(f"--sites-per-patient: {config.dataset} names no patients at several sites; leave it out.")
+            raise ValueError(f"--sites-per-patient: {config.dataset} has no patients at several sites; leave it out.")
     else:
         if config.label is None or config.site is None:
             raise ValueError(
-                "A table of your own needs its label and site columns: --csv FILE --label COLUMN --site COLUMN."
+                "Your own table needs a label column and a site column: --csv FILE --label COLUMN --site COLUMN."
             )
         if config.data is not None:
-            raise ValueError("--csv is a table and --data is pictures: a run has one of them; leave one out.")
+            raise ValueError("--csv is a table and --data is images: a run uses only one of them; leave one out.")
         if config.dataset != default["dataset"]:
             raise ValueError(
                 f"{config.dataset} and --csv {config.csv} are two sources of data; leave the name or --csv out."
             )
         if config.clients is not None:
             raise ValueError(
-                f"--clients {config.clients} would deal the records anew, but the table has sites of its own (--site {config.site}); leave "
+                f"--clients {config.clients} would split the records again, but the table already has sites (--site {config.site}); leave "
                 "--clients out."
             )
         if config.sites_per_patient > 1 and config.patient is None:
-            raise ValueError("--sites-per-patient speaks about patients: name their column with --patient COLUMN.")
+            raise ValueError("--sites-per-patient is about patients: name their column with --patient COLUMN.")
     if (config.csv is not None or config.dataset not in DATASETS_OF_PICTURES) and (
         names := given("image_size", "validation")
     ):
-        raise ValueError(f"{names}: is for pictures, and this run has a table; leave it out.")
+        raise ValueError(f"{names}: only applies to images, and this run uses a table; leave it out.")
     if config.clients is None and (names := given("dirichlet_alpha")):
-        raise ValueError(f"{names}: says how records are dealt to --clients; give --clients, or leave it out.")
+        raise ValueError(f"{names}: controls how records are split among --clients; give --clients, or leave it out.")
 
 
 def _fitted(name: str, value: Any, hint: Any) -> Any:
-    """The value as the type that its field wants."""
+    """The value converted to the type of its field."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     for kind in kinds:
         origin = typing.get_origin(kind)
@@ -200,7 +200,7 @@ def _fitted(name: str, value: Any, hint: Any) -> Any:
             return value  # what is in it is checked by `declarations`
         if origin is list and isinstance(value, list | tuple) and all(isinstance(v, str) and v for v in value):
             return value if isinstance(value, list) else list(value)
-    raise ValueError(f"{name}={value!r} has the wrong type or is no choice; expected {_described(kinds)}.")
+    raise ValueError(f"{name}={value!r} has the wrong type or is not an allowed choice; expected {_described(kinds)}.")
 
 
 def _as_float(name: str, value: Any) -> float:
@@ -211,7 +211,7 @@ def _as_float(name: str, value: Any) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A number as its user wrote it, but for digits that say nothing."""
+    """A number as the user wrote it, without meaningless digits."""
     if not isinstance(value, int):
         return f"{value:g}"
     return str(value) if abs(value) < 10**20 else "a number of more than 20 digits"

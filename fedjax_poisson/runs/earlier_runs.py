@@ -1,4 +1,4 @@
-"""Other runs on the same data: without a shared ledger each has a budget of its own, and only their sum says what was spent."""
+"""Other runs on the same data: without a shared ledger each run has a separate budget, and only their sum is what was spent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EarlierRuns(NamedTuple):
 
 
 def earlier_runs(books: Books, out: Path) -> EarlierRuns:
-    """What the ledgers beside this run's folder say about the same data set; nothing for a run on a shared ledger, which counts by itself.
+    """Runs on the same data set according to the ledgers in neighbouring folders; none for a run on a shared ledger, which does the counting.
 
     Curves of the same orders add up (sequential composition of Renyi divergences), each run's releases given those of the runs before it. Samplers'
-    distances and different deltas are within the delta of this run twice over at most, which the statement leaves out: it is for orientation, the
-    shared ledger is the guarantee.
+    distances and different deltas add up to at most twice the delta of this run, which the statement leaves out: it is for orientation only; the
+    guarantee comes from the shared ledger.
     """
     if books.shared:
         return EarlierRuns((), None)

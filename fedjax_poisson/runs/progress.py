@@ -15,7 +15,7 @@ def progress(console: Console, rounds: int) -> Iterator[Callable[[dict[str, Any]
     """Show a bar while the block runs; yields the function that takes each line of rounds.jsonl.
 
     Args:
-      console: where to draw; when it is no terminal a plain line is printed every tenth of the run instead.
+      console: where to draw; if it is not a terminal, a plain line is printed every tenth of the run instead.
       rounds: planned training rounds.
     """
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Scores that others published for data sets that ship with the package, quoted so that a run can be read beside them.
+"""Scores that others published for data sets that ship with the package, quoted for comparison with a run.
 
 Source of everything here: J. Ogier du Terrail et al., FLamby: Datasets and Benchmarks for Cross-Silo Federated Learning
 in Realistic Healthcare Settings, NeurIPS 2022, and the result files in its repository (owkin/FLamby at edacf54; means
@@ -15,7 +15,7 @@ class PublishedScore(NamedTuple):
     """One published result.
 
     Attributes:
-      method: what its authors call it.
+      method: the authors' name for it.
       mean_client_accuracy: mean over the sites' test sets.
       deviation: standard deviation over seeds, or None.
       pooled_accuracy: on the union of the test sets, or None.
@@ -33,7 +33,7 @@ class Published(NamedTuple):
     """What was published about one data set.
 
     Attributes:
-      by: whose results these are, one word.
+      by: source of the results, in one word.
       source: full reference.
       caveats: what a reader must know before comparing, one sentence each.
       pooled: the reference without federation.
@@ -62,10 +62,10 @@ _HEART = Published(
         "preprocessing are not.",
         "FLamby standardises the features of each hospital with that hospital's own mean and standard deviation. This "
         "run uses one mean and one standard deviation for all hospitals, computed privately. The column without "
-        "privacy shows what this recipe reaches by itself: a higher score here than FLamby's is due to the recipe, "
+        "privacy shows what this recipe achieves by itself: a higher score here than FLamby's is due to the recipe, "
         "not to privacy or encryption.",
         "FLamby's private runs add noise at every hospital separately, so that even one hospital's update, seen in "
-        "the clear, is private. Here the hospitals share the noise, and encryption keeps single updates unseen. "
+        "the clear, is private. Here the hospitals share the noise, and encryption hides individual updates. "
         "Theirs is the stronger guarantee at the same epsilon, and it costs accuracy.",
     ),
     pooled=PublishedScore("pooled training, no privacy", 0.735, 0.003, 0.795, _hospitals(0.783, 0.764, 0.750, 0.644)),
@@ -84,5 +84,5 @@ _PUBLISHED: Mapping[str, Published] = {"heart": _HEART}
 
 
 def published(dataset: object) -> Published | None:
-    """Published results for a data set, or None where there are none to compare with."""
+    """Published results for a data set, or None if there are none to compare with."""
     return _PUBLISHED.get(dataset) if isinstance(dataset, str) else None

@@ -3,7 +3,7 @@
 None of these numbers was chosen on test records: heart by cross-validation inside its training records, thyroid on a fold of its training
 records, xray by hand on a phantom of another seed (11 settings), pneumonia on the official validation pictures (`experiments/pneumonia.py`), covid near
 what folds of its training patients chose (`experiments/chest_xrays.py`); medmnist has pneumonia's step size and was not searched. Such a search reads
-training data and is not paid for in epsilon: it is declared here.
+training data and is not covered by epsilon; it is declared here instead.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""Settings by data set; what is absent has `Config`'s default."""
+"""Settings by data set; anything absent has `Config`'s default."""
 
 # What a linear model on features of norm 1 needs, and what a network needs, where the data set's own recipe is for the other.
 _SCATTERING: Mapping[str, Any] = MappingProxyType({"learning_rate": 4.0, "momentum": 0.9, "nonprivate_rate": 4.0})
@@ -79,7 +79,7 @@ _NETWORK: Mapping[str, Any] = MappingProxyType(
 
 
 def recipe_for(dataset: str, model: str | None = None) -> dict[str, Any]:
-    """The settings of a data set, in the variant of a model where its own recipe is for another kind of model.
+    """The settings of a data set, adapted to the given model if its recipe is for another kind of model.
 
     Args:
       dataset: as in `Config`.

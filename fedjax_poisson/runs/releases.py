@@ -1,4 +1,4 @@
-"""The releases of a run beside its training sums: ranges, levels and moments before, private scores after; and the line that each leaves in rounds.jsonl."""
+"""A run's releases other than training sums: ranges, levels and moments before them, private scores after; and each one's line in rounds.jsonl."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NothingLearned(RuntimeError):
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds: the released standardisation, the server's state, bytes that each site has sent, and released scores where there are some."""
+    """The contents of a checkpoint: the released standardisation, the server's state, the bytes sent by each site, and any released scores."""
 
     scaler: standardize.Scaler
     state: State
@@ -44,7 +44,7 @@ class Progress(NamedTuple):
 def release_table(
     books: Books, out: Path, report: Callable[[dict[str, Any]], None]
 ) -> tuple[data.Sites, dict[str, Any]]:
-    """Release the ranges and levels of open columns, and encode the table by them; what an earlier process released is not released again.
+    """Release the ranges and levels of open columns and encode the table with them; nothing released by an earlier process is released again.
 
     Returns:
       The data, and the released facts as JSON values.
@@ -83,24 +83,24 @@ def release_table(
 
 
 def column_lines(out: Path) -> list[dict[str, Any]]:
-    """The lines of rounds.jsonl about released columns, as they were kept with what was released."""
+    """The lines of rounds.jsonl about released columns, as saved with the released values."""
     saved = out / COLUMNS
     found: list[dict[str, Any]] = json.loads(saved.read_text(encoding="utf-8"))["lines"] if saved.exists() else []
     return found
 
 
 def nothing_learned(books: Books) -> str:
-    """What to say when charges have used the budget up and no round is left."""
+    """The message when charges have used up the budget and no round is left."""
     return (
-        f"The budget was exhausted before the first of {books.prepared.config.rounds} rounds: {len(books.rows())} releases are charged "
-        f"(epsilon {books.epsilon():.4f}), and what they released was lost. There is no model; start a new run, whose epsilon adds to this one's."
+        f"The budget was exhausted before the first of {books.prepared.config.rounds} rounds: {len(books.rows())} releases were charged "
+        f"(epsilon {books.epsilon():.4f}), and their results were lost. There is no model; start a new run, whose epsilon adds to this one's."
     )
 
 
 def release_moments(
     setting: RunSetup, books: Books, before: Progress, charge: Callable[..., Any]
 ) -> tuple[Progress, dict[str, Any]]:
-    """The moments, released."""
+    """Release the moments."""
     plan, by_site = setting.plan, setting.config.standardize == "site"
     assert plan.standardize is not None
     began = time.perf_counter()
@@ -134,7 +134,7 @@ def release_scores(
     bytes_up: int,
     charge: Callable[..., Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores on the held-out records, released."""
+    """Release scores on the held-out records."""
     plan, names = setting.plan, setting.sites.site_names
     assert plan.evaluate is not None
     began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""A finished run read back from its folder: what the figures and the report are made of.
+"""A finished run, read back from its folder: the input of the figures and the report.
 
-Everything here is read from files that somebody may have copied, shortened or edited, so a value is only believed to be
-a number after `number` has looked at it, and a missing value is None, never a guess.
+Everything here is read from files that somebody may have copied, shortened or edited, so a value is only treated as a
+number after `number` has checked it, and a missing value is None, never a guess.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedjax_poisson.federated import checkpoints
 
 
 class RunFolder(NamedTuple):
-    """What a run left behind.
+    """The contents of a run folder.
 
     Attributes:
       path: the folder.
@@ -35,7 +35,7 @@ class RunFolder(NamedTuple):
 
 
 class LedgerCheck(NamedTuple):
-    """The ledger of a run, verified now.
+    """The ledger of a run, freshly verified.
 
     Attributes:
       rows: its releases in the order of spending; empty if it cannot be read.
@@ -43,7 +43,7 @@ class LedgerCheck(NamedTuple):
       epsilon: what the ledger reads, or None.
       delta: the delta that reading is for, or None.
       verified: True when the chain of hashes holds and ends in the head that summary.json pins.
-      pinned: whether summary.json pins a head; without one, rows cut from the end cannot be noticed.
+      pinned: whether summary.json pins a head; without one, the removal of rows at the end cannot be detected.
       problem: why it is not verified, or an empty string.
     """
 
@@ -133,7 +133,7 @@ def _readings(ledger: accounting.Ledger, rows: list[accounting.Release]) -> list
 
 
 def _disagreement(run: RunFolder, ledger: LedgerCheck) -> str:
-    """What the ledger says differently from the rest of the folder, or an empty string."""
+    """Where the ledger contradicts the rest of the folder, or an empty string."""
     stated = number(run.summary.get("epsilon"))
     # The last digit may differ between two builds of NumPy; a claim below the ledger's reading by more is a wrong
     # claim.

@@ -1,4 +1,4 @@
-"""The summary of a finished run: what was released at what cost, how accurate, beside the same recipe without privacy."""
+"""The summary of a finished run: what was released, its cost and accuracy, and the same recipe without privacy for comparison."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from fedjax_poisson.runs.verdict import (
 )
 
 _PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
-_REFERENCE_SEED = 0  # the yardstick is not private: its sampling may as well be the same for everybody
+_REFERENCE_SEED = 0  # the yardstick is not private, so a fixed seed for its sampling does no harm
 
 
 class Finished(NamedTuple):
-    """What a run ends with, beside its settings and its books.
+    """The outcome of a run, apart from its settings and its ledger.
 
     Attributes:
       lines: rows of rounds.jsonl.
-      cohort: training records as the trained part of the model saw them (`build.learned_records`).
+      cohort: training records as seen by the trained part of the model (`build.learned_records`).
       test: test records in the same form.
       state: the final state.
       aggregator: the encryption of the training sums.
-      exhausted: whether the budget ended the run before its releases did.
+      exhausted: whether the budget ran out before all planned releases were made.
       released: scores that were released (`federated.private_scores`), or None.
       columns: released ranges and levels as JSON values, or None.
       earlier: other runs on the same data.
@@ -70,7 +70,7 @@ def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, 
     Args:
       setting: the run.
       books: its ledger.
-      finished: what it ended with.
+      finished: its outcome.
     """
     # The yardstick and the scores take the time; the date below is when they are done.
     public = (finished.cohort, finished.test)
@@ -102,7 +102,7 @@ def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, 
 
 
 def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, Any]:
-    """The verdict, and what was spent in how many releases."""
+    """The verdict, the budget spent and the number of releases."""
     config, plan, releases = setting.config, setting.plan, books.rows()
     judged, rounds = judge(releases, conditions(setting)), int(finished.state.round)
     once = len(plan.columns.releases) + (plan.standardize is not None) + (finished.released is not None)
@@ -126,7 +126,7 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
 
 
 def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
-    """Bytes and seconds, and the encryption they were spent on."""
+    """Bytes and seconds, with the encryption that caused them."""
     lines, trained = finished.lines, [line for line in finished.lines if line["purpose"] == "train"]
     return {
         "bytes_up_per_client_per_round": max((line["bytes_up_per_client"] for line in trained), default=0),
@@ -142,7 +142,7 @@ def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
 
 
 def _recipe(setting: RunSetup) -> dict[str, Any]:
-    """What was trained, on what, through which mechanisms."""
+    """What was trained, on which data, through which mechanisms."""
     config, plan, sites = setting.config, setting.plan, setting.sites
     return {
         "evaluation": config.evaluation,
@@ -165,7 +165,7 @@ def _recipe(setting: RunSetup) -> dict[str, Any]:
 
 
 def _ledger(setting: RunSetup, books: Books) -> dict[str, Any]:
-    """Where the randomness came from, every release, and what a later check holds the ledger against."""
+    """The source of the randomness, every release, and the values against which a later check compares the ledger."""
     releases, pinned = books.rows(), books.pinned()
     seeds = [row.origin["seed"] for row in releases if row.origin.get("seed") is not None]
     return {
@@ -179,7 +179,7 @@ def _ledger(setting: RunSetup, books: Books) -> dict[str, Any]:
 
 
 def _data(setting: RunSetup) -> dict[str, Any]:
-    """The data's sites, source, and what was said about them."""
+    """The sites of the data, its source, and the warnings about it."""
     sites = setting.sites
     return {
         "warnings": [*sites.warnings, *_own_warnings(setting)],
@@ -194,7 +194,7 @@ def _data(setting: RunSetup) -> dict[str, Any]:
 
 
 def _test_scores(setting: RunSetup, params: Any, test: Records, released: dict[str, Any] | None) -> dict[str, Any]:
-    """Scores and the reliability curve on held-out records; None where the settings ask for none, or a release does not tell them."""
+    """Scores and the reliability curve on held-out records; None if the settings ask for none or a private release does not provide them."""
     if setting.config.evaluation != "clear":
         return dict.fromkeys((*evaluation.SCORES, "reliability")) | (released or {})
     mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
@@ -206,7 +206,7 @@ def _test_scores(setting: RunSetup, params: Any, test: Records, released: dict[s
 
 
 def _site_rows(setting: RunSetup) -> list[dict[str, Any]]:
-    """The sites, with how many records each has where that may be shown."""
+    """The sites, with their numbers of records if these may be shown."""
     names, sizes = setting.sites.site_names, data.site_sizes(setting.sites)
     if not site_sizes_public(setting):
         return [{"name": name} for name in names]
@@ -217,7 +217,7 @@ def _site_rows(setting: RunSetup) -> list[dict[str, Any]]:
 
 
 def _shared(books: Books) -> dict[str, Any] | None:
-    """What the data set's ledger says about all runs on it; None for a ledger of the run's own."""
+    """What the shared ledger of the data set says about all runs on it; None if the run has a separate ledger."""
     if not books.shared:
         return None
     ledger = books.ledger
@@ -230,7 +230,7 @@ def _shared(books: Books) -> dict[str, Any] | None:
 
 
 def predictions(setting: RunSetup, params: Any, records: Records) -> np.ndarray:
-    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes; pictures that are padding get zeros.
+    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes; images that are padding get zeros.
 
     Args:
       setting: the run.
@@ -248,13 +248,13 @@ def predictions(setting: RunSetup, params: Any, records: Records) -> np.ndarray:
 
 
 def _needs_border(setting: RunSetup) -> bool:
-    """The COVID task always; other pictures where four pixels are a border and not half of the picture."""
+    """True for the COVID task, and for other images in which four pixels are a border and not half of the image."""
     features = setting.sites.features
     return features.ndim == 4 and (setting.config.dataset == "covid" or min(features.shape[1:3]) >= 16 * WIDTH)
 
 
 def _border_may_be_shown(setting: RunSetup) -> bool:
-    """The border's classifier is trained in the clear: for public records, or where the user asks for a yardstick all the same."""
+    """The border classifier is trained in the clear: for public records, or if the user asks for a yardstick anyway."""
     return records_are_public(setting.config) or yardstick_wanted(setting)
 
 
@@ -279,7 +279,7 @@ def describe_aggregator(aggregator: Aggregator) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides a result."""
+    """Installed versions of the packages that affect results."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -292,12 +292,12 @@ def versions() -> dict[str, str]:
 def without_privacy(
     setting: RunSetup, *, seed: int = _REFERENCE_SEED, public: tuple[Records, Records] | None = None
 ) -> dict[str, Any]:
-    """Test scores (`evaluation.scores`) of the same recipe without clip, noise and encryption; it protects nobody.
+    """Test scores (`evaluation.scores`) of the same recipe without clipping, noise and encryption; it protects nobody.
 
     Args:
       setting: the run.
-      seed: of the samples of its steps.
-      public: training and test records as the run had them, taken where its standardisation is public and so the same here.
+      seed: seed for sampling the records of each step.
+      public: training and test records as the run had them, used if its standardisation is public and therefore the same here.
     """
     config, sites = setting.config, setting.sites
     cohort, test = public if public and config.standardize == "bounds" else _exactly_standardized(setting)
@@ -319,7 +319,7 @@ def without_privacy(
 
 
 def _exactly_standardized(setting: RunSetup) -> tuple[Records, Records]:
-    """Training and test records by exact moments, as whoever protects nobody would have them."""
+    """Training and test records standardised by exact moments, which protect nobody."""
     config, sites = setting.config, setting.sites
     if config.standardize == "bounds":
         scaler = standardize.bounds_scaler(sites.feature_bounds, 1.0)
@@ -341,17 +341,17 @@ def _releases(setting: RunSetup, rows: list[accounting.Release]) -> list[dict[st
 
 
 def _own_warnings(setting: RunSetup) -> list[str]:
-    """What a reader must know beside the verdict."""
+    """What a reader must know in addition to the verdict."""
     found = []
     if _needs_border(setting) and not _border_may_be_shown(setting):
         found.append(
-            "How far the border of the pictures alone tells the classes was not computed, since that trains in the clear: --public-data True does. "
-            "Without it a good score may be about where a picture is from."
+            "How well the border of the images alone predicts the class was not computed, because that requires training in the clear; --public-data "
+            "True enables it. Without this control, a good score may only reflect which source an image comes from."
         )
     units = setting.largest_site * len(setting.sites.site_names)  # public: the bound on a site's units, times the sites
     if setting.config.delta * units > 1:
         found.append(
-            f"delta={setting.config.delta:g} is above 1 in {units}, the most {setting.sites.unit}s that the sites may have: a release of one record in the "
-            "clear would be within it. Choose a smaller --delta."
+            f"delta={setting.config.delta:g} is above 1 in {units}, the largest number of {setting.sites.unit}s that the sites may have: releasing one record "
+            "in the clear would satisfy it. Choose a smaller --delta."
         )
     return found

@@ -1,4 +1,4 @@
-"""What a finished run says on the screen: whether it may be called private before anything else."""
+"""What a finished run prints on the screen: first of all, whether it may be called private."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.console import Console
 
 
 def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None:
-    """Print the verdict, then what was learned and what it cost.
+    """Print the verdict, then the scores and the costs.
 
     Args:
-      console: where to.
+      console: where to print.
       summary: as in summary.json.
-      page: the report.
+      page: path of the report.
     """
 
     def say(text: str) -> None:
@@ -25,7 +25,7 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     _print_verdict(say, summary)
     if summary["mean_client_accuracy"] is None:
         say(
-            f"[bold]{summary['dataset']}[/]: trained for {summary['rounds']} rounds; no scores, as asked (--evaluation none)"
+            f"[bold]{summary['dataset']}[/]: trained for {summary['rounds']} rounds; no scores, as requested (--evaluation none)"
         )
     else:
         plain = summary["nonprivate_mean_client_accuracy"]
@@ -42,12 +42,12 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     if summary["budget_exhausted"]:
         say(
             f"[bold yellow]The budget was exhausted after {summary['rounds']} of {summary['rounds_planned']} rounds:[/] {summary['lost_releases']} "
-            "releases were charged whose result was lost."
+            "releases were charged but their results were lost."
         )
     say(
         f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
-        f"{summary['honest_senders']} of {summary['senders']} sites honest (epsilon {summary['epsilon_one_honest']:.4g} against the server plus all but "
-        f"one); {summary['rounds']} rounds "
+        f"{summary['honest_senders']} of {summary['senders']} sites honest (epsilon {summary['epsilon_one_honest']:.4g} if the server colludes with all "
+        f"but one); {summary['rounds']} rounds "
         + (
             "on the ledger, nothing released to standardise"
             if summary["standardize"] == "bounds"
@@ -56,14 +56,14 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     )
     if shared := summary["shared_ledger"]:
         say(
-            f"data set's ledger: epsilon {shared['epsilon']:.4f} of {shared['budget_epsilon']:g} spent by {shared['runs']} runs ({shared['path']})"
+            f"shared ledger of the data set: epsilon {shared['epsilon']:.4f} of {shared['budget_epsilon']:g} spent by {shared['runs']} runs ({shared['path']})"
         )
     if others := summary["earlier_runs"]["folders"]:
         total = summary["earlier_runs"]["epsilon_together"]
         say(
-            f"[yellow]{len(others)} other runs beside this one used the same data set:[/] together with this one epsilon "
-            + (f"{total:.4f}" if total is not None else "is larger (their claims differ and cannot be added)")
-            + "; --ledger FILE shares one budget"
+            f"[yellow]{len(others)} other runs in neighbouring folders used the same data set:[/] together with this one, epsilon is "
+            + (f"{total:.4f}" if total is not None else "larger (their guarantees differ and cannot be added)")
+            + "; use --ledger FILE to share one budget"
         )
     say(
         f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
@@ -72,7 +72,7 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     if border := summary["border_only"]:
         say(
             f"[bold]border only[/]: a linear classifier that sees the {border['width']}-pixel border and no lung reaches accuracy "
-            f"[bold]{border['accuracy']:.3f}[/] (always the commonest class: {border['majority_accuracy']:.3f}), AUC "
+            f"[bold]{border['accuracy']:.3f}[/] (always predicting the most common class: {border['majority_accuracy']:.3f}), AUC "
             f"{border['auc'] or float('nan'):.3f}; the model {summary['pooled_accuracy']:.3f}, AUC {summary['auc'] or float('nan'):.3f}. {border['why']}"
         )
     for warning in summary["warnings"]:
@@ -81,12 +81,12 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
 
 
 def _print_verdict(say: Callable[[str], None], summary: dict[str, Any]) -> None:
-    """Whether the run may be called private, before anything else."""
+    """Print whether the run may be called private."""
     if summary["verdict"] == "not private":
         say(f"[bold yellow]NOT PRIVATE:[/] {summary['privacy_note']}")
     elif summary["verdict"] == "conditional":
         say(
-            "[bold yellow]PRIVATE ON CONDITIONS:[/] these facts about the records were shown, and epsilon does not cover them:"
+            "[bold yellow]CONDITIONALLY PRIVATE:[/] these facts about the records were disclosed, and epsilon does not cover them:"
         )
         for each in summary["conditions"]:
-            say(f"  - {each['fact']}; closed by {each['remedy']}")
+            say(f"  - {each['fact']}; remedy: {each['remedy']}")

@@ -1,8 +1,8 @@
-"""Whether a run may be called private: from what every release was, and from what was shown beside the releases.
+"""Whether a run may be called private, judged by how every release was made and by what was shown in addition to the releases.
 
 A run is *private* when every release on its ledger was made under encryption with secret randomness and nothing else that depends on the records was
-shown. It is *conditional* when the releases are in order but exact facts about the records were shown too, which no epsilon covers: its epsilon holds
-for whoever does not see these, or if they are declared public. Otherwise it is *not private*.
+shown. It is *conditional* when the releases are in order but exact facts about the records, which no epsilon covers, were shown too: its epsilon then
+holds against anyone who does not see these facts, or if they are declared public. Otherwise it is *not private*.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ PRIVATE, CONDITIONAL, NOT_PRIVATE = "private", "conditional", "not private"
 
 
 class Condition(NamedTuple):
-    """A fact that depends on the records and that epsilon does not cover, and what would close the gap."""
+    """A fact that depends on the records and is not covered by epsilon, with what would close the gap."""
 
     fact: str
     remedy: str
 
 
 class Verdict(NamedTuple):
-    """What may be said.
+    """What may be claimed about a run.
 
     Attributes:
       word: "private", "conditional" or "not private".
       reasons: why it is not private.
-      conditions: what was shown that no epsilon covers.
+      conditions: what was shown that epsilon does not cover.
     """
 
     word: Literal["private", "conditional", "not private"]
@@ -43,8 +43,8 @@ def judge(rows: Sequence[accounting.Release], found: Sequence[Condition]) -> Ver
     """The verdict on a run.
 
     Args:
-      rows: every release of the run, as its ledger has them; their `origin` says how each was made, whatever the settings say now.
-      found: what was shown beside them (`conditions`).
+      rows: every release of the run, as recorded in its ledger; their `origin` says how each was made, whatever the settings say now.
+      found: what was shown in addition to them (`conditions`).
     """
     reasons = []
     if not rows:
@@ -52,14 +52,14 @@ def judge(rows: Sequence[accounting.Release], found: Sequence[Condition]) -> Ver
     seeds = sorted({str(row.origin["seed"]) for row in rows if row.origin.get("seed") is not None})
     if seeds:
         reasons.append(
-            f"all randomness of {_some(rows, lambda row: row.origin.get('seed') is not None)} descends from a seed ({', '.join(seeds)}), so whoever knows it "
-            "can remove the noise and open every ciphertext"
+            f"all randomness of {_some(rows, lambda row: row.origin.get('seed') is not None)} is derived from a seed ({', '.join(seeds)}), so anyone who "
+            "knows it can remove the noise and decrypt every ciphertext"
         )
     if any(row.origin.get("aggregator") == "plain" for row in rows):
         some = _some(rows, lambda row: row.origin.get("aggregator") == "plain")
         reasons.append(f"nothing was encrypted in {some}: the server saw every site's counts")
     if any("aggregator" not in row.origin or "seed" not in row.origin for row in rows):
-        reasons.append("the ledger does not say how every release was made")
+        reasons.append("the ledger does not record how every release was made")
     word = NOT_PRIVATE if reasons else CONDITIONAL if found else PRIVATE
     return Verdict(word, tuple(reasons), tuple(found))  # type: ignore[arg-type]
 
@@ -70,7 +70,7 @@ def _some(rows: Sequence[accounting.Release], which: Callable[[accounting.Releas
 
 
 def conditions(setting: RunSetup) -> tuple[Condition, ...]:
-    """What this run shows about its records that is on no ledger; empty where the records are public."""
+    """What this run shows about its records that is not on any ledger; empty if the records are public."""
     config, sites = setting.config, setting.sites
     if records_are_public(config):
         return ()
@@ -78,21 +78,21 @@ def conditions(setting: RunSetup) -> tuple[Condition, ...]:
     if sites.warnings:
         found.append(
             Condition(
-                "what was noticed about the records is shown as warnings below",
-                "mending what they name, or leaving the columns out",
+                "observations about the records are shown as warnings below",
+                "fixing what they point out, or leaving the columns out",
             )
         )
     if config.largest_site is None:
         found.append(
             Condition(
                 f"the bound on a site's {sites.unit}s ({setting.largest_site}) was rounded up from the largest site",
-                "--largest-site N, a bound that is public whatever the records are",
+                "--largest-site N, a public bound that does not depend on the records",
             )
         )
     if setting.plan.standardize is None and config.training_units is None:
         found.append(
             Condition(
-                f"the number of training {sites.unit}s, which scales the step, was counted",
+                f"the number of training {sites.unit}s, which scales the step, was counted in the data",
                 "--training-units N, a public number",
             )
         )
@@ -107,23 +107,23 @@ def conditions(setting: RunSetup) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 "the same recipe was trained without privacy and its scores are shown",
-                "leaving out --yardstick True (it is off for data that are not public)",
+                "leaving out --yardstick True (it is off by default for data that are not public)",
             )
         )
     return tuple(found)
 
 
 def yardstick_wanted(setting: RunSetup) -> bool:
-    """Whether the recipe is trained without privacy too: as the settings say, else only where the records are public."""
+    """Whether the recipe is also trained without privacy: as set by the user, by default only if the records are public."""
     config = setting.config
     return records_are_public(config) if config.yardstick is None else config.yardstick
 
 
 def notes_may_be_shown(setting: RunSetup) -> bool:
-    """Whether what was done to the data may be told: such notes count records and missing values, but for a table whose columns were open."""
+    """Whether notes on the preparation of the data may be shown: except for tables with open columns, they count records and missing values."""
     return records_are_public(setting.config) or has_open_columns(setting.config)
 
 
 def site_sizes_public(setting: RunSetup) -> bool:
-    """Whether numbers of records may be shown."""
+    """Whether the numbers of records may be shown."""
     return records_are_public(setting.config) or setting.config.publish_site_sizes

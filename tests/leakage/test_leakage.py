@@ -89,11 +89,16 @@ def test_the_command_attacks_again_keeps_what_stands_and_writes_the_report(
         cli.main(["attack", str(finished), "--attack", "audit", "--quick"])
     assert not stop.value.code
     said = " ".join(capsys.readouterr().out.split())
-    assert "Is the noise what the ledger says?" in said and "not a proof of privacy" in said and "hospital" in said
+    assert "Does the noise match the ledger?" in said and "does not prove privacy" in said and "hospital" in said
     stored = json.loads((finished / "leakage.json").read_text())["attacks"]
     assert list(stored) == list(measure.ATTACKS) and stored["audit"]["quick"] and not stored["inversion"]["quick"]
     page = (finished / "report.html").read_text()
-    for part in ("What attacks got out of it", "not a proof of privacy", "which hospital", 'class="leakage_numbers"'):
+    for part in (
+        "What attacks got out of the run",
+        "does not prove privacy",
+        "which hospital",
+        'class="leakage_numbers"',
+    ):
         assert part in page
     assert [path.name for path in (finished / "figures").glob("leakage*")] == ["leakage_numbers.png"]
     copy = tmp_path / "copy"

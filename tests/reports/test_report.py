@@ -115,10 +115,16 @@ def test_pictures_of_several_classes_show_their_control_and_what_was_not_sent(tm
         "model": "cnn",
     }
     page = page_of(tmp_path / "covid", **changes)
-    for value in ("How much of it is not anatomy?", "4-pixel border", "90.4 %", "56.0 %", "A border holds no lungs."):
+    for value in (
+        "How much of the score does not come from anatomy?",
+        "4-pixel border",
+        "90.4 %",
+        "56.0 %",
+        "A border holds no lungs.",
+    ):
         assert value in page.text, value
     assert "mean of each class against the rest" in page.text and "Nothing was sent" in page.text
-    assert "not anatomy" not in page_of(tmp_path / "heart").text
+    assert "not come from anatomy" not in page_of(tmp_path / "heart").text
 
 
 def test_published_scores_are_labelled_and_only_shown_where_they_belong(tmp_path):
@@ -166,14 +172,14 @@ def test_every_text_from_the_run_is_escaped(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"private": False, "reproducible": True, "seed": 7, "privacy_note": "seeded"}, "descends from the seed 7"),
-        ({"reproducible": True, "seed": 7}, "descends from the seed 7"),  # says private, cannot be
-        ({"seed": 11}, "descends from the seed 11"),
+        ({"private": False, "reproducible": True, "seed": 7, "privacy_note": "seeded"}, "is derived from the seed 7"),
+        ({"reproducible": True, "seed": 7}, "is derived from the seed 7"),  # says private, cannot be
+        ({"seed": 11}, "is derived from the seed 11"),
         ({"private": False, "aggregator": "plain"}, "Nothing was encrypted"),
         ({"aggregator": "plain"}, "Nothing was encrypted"),
         ({"private": False, "privacy_note": "an unusual reason"}, "an unusual reason"),
-        ({"private": ...}, "does not say that this run is private"),
-        ({"aggregator": ...}, "does not say whether anything was encrypted"),
+        ({"private": ...}, "does not state that this run is private"),
+        ({"aggregator": ...}, "does not record whether anything was encrypted"),
         ({"epsilon": ...}, "no epsilon and delta"),
         ({"epsilon": float("inf")}, "no epsilon and delta"),
     ],
@@ -183,13 +189,13 @@ def test_a_run_that_is_not_private_gets_a_banner(tmp_path, changes, reason):
     assert page.banners >= 1
     assert "This run is NOT private" in page.text and reason in page.text
     assert "It was not private" in page.text and "These statements do not hold for this run" in page.text
-    assert "Everything that was opened is private with" not in page.text
+    assert "Every opened sum is private with" not in page.text
 
 
 def test_a_plain_run_is_nowhere_called_encrypted(tmp_path):
     page = page_of(tmp_path, aggregator="plain", private=False)
     assert "NOT encrypted" in page.text and "A curious server: without encryption it reads" in page.text
-    assert "never what a single" not in page.text and "in readable form" not in page.text
+    assert "never the content of a single" not in page.text and "in readable form" not in page.text
 
 
 def test_a_private_run_has_no_reason_against_it(tmp_path):
@@ -226,7 +232,7 @@ def test_ledger_is_verified_now_not_believed(tmp_path):
     database.close()
     page = read_page(tmp_path)
     assert "Verification failed" in page.text and "row 5" in page.text and page.banners == 1
-    assert "Verified:" not in page.text and "Unnoticed spending" not in page.text
+    assert "Verified:" not in page.text and "Unrecorded spending" not in page.text
 
 
 def test_rows_cut_from_the_end_are_noticed_through_the_pinned_head(tmp_path):
@@ -268,7 +274,7 @@ def test_absent_or_foreign_ledgers_are_an_outcome(tmp_path, content):
 
 
 def test_lost_releases_are_said(tmp_path):
-    assert "2 more releases stand on the ledger" in page_of(tmp_path, lost_releases=2).text
+    assert "2 more releases remain on the ledger" in page_of(tmp_path, lost_releases=2).text
 
 
 def test_unfinished_or_broken_folders_are_refused_with_the_remedy(tmp_path):
@@ -310,9 +316,9 @@ def test_published_means_agree_with_their_own_sites():
 
 
 def test_element_refuses_what_it_cannot_write():
-    with pytest.raises(ValueError, match="no tag name"):
+    with pytest.raises(ValueError, match="is not a tag name"):
         element("p onclick=1")
-    with pytest.raises(ValueError, match="has no content"):
+    with pytest.raises(ValueError, match="takes no content"):
         element("img", "text")
     assert element("p", "a", title='"<').markup == '<p title="&quot;&lt;">a</p>'
     assert "<thead>" not in table(["", ""], [["a", "b"]]).markup

@@ -208,7 +208,7 @@ def test_what_every_release_was_decides_whether_a_run_is_private(folder: Path) -
     assert judge([*sealed[:2], rows[2]], ()).word == "not private"  # one release in the clear is enough
     assert "1 of 3 releases" in judge([*sealed[:2], rows[2]], ()).reasons[0]
     seeded = [sealed[0]._replace(origin={**sealed[0].origin, "seed": 3}), *sealed[1:]]
-    assert "descends from a seed (3)" in judge(seeded, ()).reasons[0]
+    assert "is derived from a seed (3)" in judge(seeded, ()).reasons[0]
     assert judge([sealed[0]._replace(origin={}), *sealed[1:]], ()).word == "not private"
     assert judge([], ()).word == "not private"
 

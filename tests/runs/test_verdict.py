@@ -142,20 +142,22 @@ def test_the_first_lines_say_it(table: Path, tmp_path: Path, capsys: pytest.Capt
         cli.main([*base, "--categorical", "from_data", "--out", str(tmp_path / "run")])
     assert done.value.code == 0
     lines = [" ".join(part.split()) for part in capsys.readouterr().out.split("\n")]
-    first = next(i for i, line in enumerate(lines) if "PRIVATE ON CONDITIONS" in line)
+    first = next(i for i, line in enumerate(lines) if "CONDITIONALLY PRIVATE" in line)
     score = next(i for i, line in enumerate(lines) if "mean client accuracy" in line)
     assert first < score and "ranges of numbers" in " ".join(lines[first:score])
     text = " ".join(lines)
-    assert "against the server plus all but one" in text
+    assert "if the server colludes with all but one" in text
 
 
 def test_the_report_says_it_first(conditional: Path, private: Path) -> None:
     page = write_report(conditional).read_text()
-    box = page.index("This run is private on conditions")
+    box = page.index("This run is conditionally private")
     assert box < page.index("In short") and "scores on held-out records" in page[box : page.index("In short")]
-    assert "On the conditions in the box above" in page and "against the server together with all other" in page.lower()
+    assert (
+        "Subject to the conditions in the box above" in page and "if the server colludes with all other" in page.lower()
+    )
     page = write_report(private).read_text()
-    assert "private on conditions" not in page and "NOT private" not in page
+    assert "conditionally private" not in page and "NOT private" not in page
     assert not told_conditions(read_run(private))
     (private / "leakage.json").write_text("{}")
     try:
