@@ -208,7 +208,7 @@ def _true_recipe(model: Model, params: Any, shape: tuple[int, ...]) -> Any:
     if model.recipe is None:
         return None
     name, arguments = model.recipe
-    again = getattr(models, name)(**arguments)
+    again = getattr(models, name)(**dict(arguments))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)), jnp.float32)
     same = np.array_equal(jax.jit(again.apply)(params, x), jax.jit(model.apply)(params, x))
     return [name, dict(arguments)] if same else None

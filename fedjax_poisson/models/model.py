@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -25,8 +25,8 @@ class Model(NamedTuple):
             None where there is none. A run computes it once for each record instead of in every round.
         head: the model of those features, with the same parameters: `apply(p, x) = head.apply(p, fixed(x))`; None without `fixed`.
         binary: the loss is for one 0/1 label and takes every other number for 1, so algorithms refuse other labels.
-        recipe: the function of `models` that makes it and its arguments, as JSON values, so that a saved model can be made again; None for a model
-            of one's own.
+        recipe: the function of `models` that makes it and its arguments as (name, value) pairs of JSON values, so that a saved model can be made
+            again; None for your own model. Hashable, as a model is a static argument of compiled programs.
     """
 
     init: Callable[[jax.Array, jax.Array], Params]
@@ -35,7 +35,7 @@ class Model(NamedTuple):
     fixed: Callable[[jax.Array], jax.Array] | None = None
     head: Model | None = None
     binary: bool = False
-    recipe: tuple[str, Mapping[str, Any]] | None = None
+    recipe: tuple[str, tuple[tuple[str, Any], ...]] | None = None
 
 
 Factory = TypeVar("Factory", bound=Callable[..., Model])
@@ -49,17 +49,17 @@ def recorded(factory: Factory) -> Factory:
     def make(*args: Any, **kwargs: Any) -> Model:
         given = signature.bind(*args, **kwargs)
         return factory(*args, **kwargs)._replace(
-            recipe=(factory.__name__, {name: _as_json(value) for name, value in given.arguments.items()})
+            recipe=(factory.__name__, tuple((name, _as_json(value)) for name, value in given.arguments.items()))
         )
 
     return make  # type: ignore[return-value]
 
 
 def _as_json(value: Any) -> Any:
-    """An argument of a factory as JSON: numbers and flags as they are, sizes as lists, a dtype as its name."""
+    """An argument of a factory as JSON: numbers and flags as they are, sizes as a tuple, a dtype as its name."""
     if isinstance(value, bool | int | float | str):
         return value
-    return [int(each) for each in value] if isinstance(value, Sequence) else str(jnp.dtype(value))
+    return tuple(int(each) for each in value) if isinstance(value, Sequence) else str(jnp.dtype(value))
 
 
 def on_fixed_features(fixed: Callable[[jax.Array], jax.Array], head: Model) -> Model:

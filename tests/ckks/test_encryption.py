@@ -128,6 +128,7 @@ def test_exact_sums_at_real_parameters(mode, senders):
     assert int(total.senders) == senders
 
 
+@pytest.mark.long  # half a minute; seeded ones below
 def test_up_to_ten_thousand_senders_are_exact_on_a_real_ring():
     """N = 4096 and three primes, chosen for 10,000 senders of 8 bits: 1, 2, 100 and 10,000 of them, at the ends of the range in most coordinates."""
     senders, size, part = 10_000, 8000, 100

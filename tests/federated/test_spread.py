@@ -48,6 +48,7 @@ def _run(folder: Path, count: int, *, rounds: int, dies_at: int = 0, devices: in
     return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
 
+@pytest.mark.long  # two processes compile everything twice
 def test_a_process_killed_mid_round_ends_clearly_and_the_run_goes_on_to_the_same_bits(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -92,8 +92,8 @@ else:
 )
 def test_a_recipe_makes_the_model_again(model):
     name, arguments = json.loads(json.dumps(model.recipe))
-    again = getattr(models, name)(**arguments)
-    assert again.recipe == model.recipe and again.binary == model.binary
+    again = getattr(models, name)(**dict(arguments))
+    assert again.recipe == model.recipe and hash(again.recipe) == hash(model.recipe) and again.binary == model.binary
     x = jnp.ones((1, 32, 32, 1)) if model.recipe[0] in ("cnn", "small_resnet", "scattering") else jnp.ones((1, 5))
     got, want = (jax.eval_shape(lambda m=m: m.init(jax.random.key(0), x)) for m in (again, model))
     assert got == want

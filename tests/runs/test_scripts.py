@@ -18,6 +18,7 @@ def script(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module
 
 
+@pytest.mark.long  # half a minute; test_run holds the bits
 def test_encryption_changes_no_bit_and_the_price_of_each_layer_is_kept(script, tmp_path: Path) -> None:
     script("layers").main(["--toy", "--out", str(tmp_path), "--machine", "here"])
     result = json.loads((tmp_path / "results" / "layers.json").read_text())
@@ -49,6 +50,7 @@ def result_of(folder: Path, name: str) -> dict[str, object]:
     return json.loads((folder / "results" / f"{name}.json").read_text())
 
 
+@pytest.mark.long  # a minute; chest_xrays takes the same way
 def test_pneumonia_keeps_what_it_searched_and_measured(script, tmp_path: Path) -> None:
     made = {}
     for split, count in (("train", 60), ("val", 12), ("test", 24)):
@@ -88,6 +90,7 @@ def test_chest_xrays_shows_the_border_beside_the_model(script, tmp_path: Path) -
     ]
 
 
+@pytest.mark.long  # most of a minute
 def test_client_level_protects_whole_centres(script, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     lines = ["pid,event,time,fac_center,fac_disease,num_age,num_begin"]
