@@ -47,10 +47,12 @@ def recorded(factory: Factory) -> Factory:
 
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Model:
-        given = signature.bind(*args, **kwargs)
-        return factory(*args, **kwargs)._replace(
-            recipe=(factory.__name__, tuple((name, _as_json(value)) for name, value in given.arguments.items()))
-        )
+        given = dict(signature.bind(*args, **kwargs).arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                given |= given.pop(name, {})
+        pairs = tuple((name, _as_json(value)) for name, value in given.items())
+        return factory(*args, **kwargs)._replace(recipe=(factory.__name__, pairs))
 
     return make  # type: ignore[return-value]
 
