@@ -1,4 +1,4 @@
-"""The links of the privacy ledger: what a row holds, how it is hashed, and the tables they live in.
+"""The links of the privacy ledger: the contents of a row, how it is hashed, and the tables that store it.
 
 A link's hash is SHA-256 over the canonical JSON (sorted keys, no spaces, exact floats) of all its fields, among them
 the hash of its curve and the hash of the link before it.

@@ -1,7 +1,7 @@
-"""What the accountants refuse, in one place: every fact is checked before any search begins.
+"""Input checks of the accountants, in one place: every value is checked before any search begins.
 
-The limits are far outside of any use. Within them no formula of this package overflows where a wrong number could come
-out, and every search ends: a divergence too large for float64 becomes +inf, never a small number.
+The limits are far outside any practical use. Within them no formula of this package overflows in a way that could give a
+wrong number, and every search ends: a divergence too large for float64 becomes +inf, never a small number.
 """
 
 from __future__ import annotations

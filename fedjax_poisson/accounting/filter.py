@@ -1,4 +1,4 @@
-"""Privacy filters: budgets that stay valid when every parameter is chosen from what was released before.
+"""Privacy filters: budgets that remain valid when every parameter is chosen based on earlier releases.
 
 A filter is three pure functions over a small state; nothing is mutated:
 

@@ -1,6 +1,6 @@
 """The Gaussian mechanism beyond its Renyi curve: exact delta, loss-distribution epsilon and calibration.
 
-What the embedding is compared with, and what dominates it (`tight`).
+It is the baseline for the embedding, and the mechanism that dominates it (`tight`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The privacy ledger: every release is paid for, and written down, before it happens.
+"""The privacy ledger: every release is charged, and recorded, before it happens.
 
 A `Ledger` is one SQLite file (rollback journal, ``synchronous=FULL``). `Ledger.spend` opens an IMMEDIATE transaction,
 checks the budget, appends one row and commits; only then may the caller open the sum. A crash between the write and

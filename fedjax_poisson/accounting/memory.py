@@ -1,7 +1,7 @@
-"""A privacy ledger in memory: what an algorithm charges when nobody gave it a ledger of a file.
+"""A privacy ledger in memory, which an algorithm charges if it was not given a ledger file.
 
-The same rows, chain and checks as a ledger on disk, on SQLite's `:memory:`; it is gone with the process, so it protects one program from overlooking what
-it spent, not a data set from two programs. Two kinds:
+It has the same rows, chain and checks as a ledger on disk, on SQLite's `:memory:`. It is lost when the process ends, so it keeps one program from overlooking
+what it spent, but does not protect a data set from two programs. There are two kinds:
 
 * with an `epsilon` it is a budget like any other (`ledger`: the guarantee is the budget, at an order fixed in advance);
 * without one it is a *meter*: nothing is refused, and `Ledger.epsilon` reads what was spent at the best order. Proved for a schedule of curves that was

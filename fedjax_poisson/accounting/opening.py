@@ -1,4 +1,4 @@
-"""Making a privacy ledger with its budget, and opening one that exists; what it guarantees is told in `ledger`."""
+"""Creating a privacy ledger with its budget, and opening an existing one; the guarantee is documented in `ledger`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who takes part in a round, as far as its price depends on it."""
+"""Who takes part in a round, to the extent that its privacy cost depends on it."""
 
 from __future__ import annotations
 

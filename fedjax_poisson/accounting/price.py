@@ -1,4 +1,4 @@
-"""What one release of an algorithm costs, so that any ledger can be charged with it."""
+"""The privacy cost of one release of an algorithm, in a form that can be charged to any ledger."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The part of delta that pays for inexact samplers: one rule for every planner.
+"""The part of delta that covers inexact samplers: one rule for every planner.
 
-A release whose law is within total variation tau of the law that its curve is of is paid for in delta: all of a run's releases together cost
-`(1 + e^epsilon) * sum of tau` (`ledger.reserve_for`, proof in `ledger`). The samplers of `randomness` are within 2**-60 of their laws in each draw, which
+If the law of a release is within total variation tau of the law that its curve describes, delta covers the difference: all of a run's releases together
+cost `(1 + e^epsilon) * sum of tau` (`ledger.reserve_for`, proof in `ledger`). The samplers of `randomness` are within 2**-60 of their laws in each draw, which
 their tables check when they are made; a secret sample that does not fit its slots adds its probability.
 """
 

@@ -1,6 +1,6 @@
 """Amplification by sampling: Poisson sampling under constant noise, and fixed-size cohorts without replacement.
 
-Two situations only may claim amplification. Either every sender always sends its dark noise and embeds zero when it
+Only two situations may claim amplification. Either every sender always sends its dark noise and embeds zero when it
 was not sampled (so the noise says nothing about who took part), or the unit is a record and every site always sends.
 If only sampled clients bring noise, or the server sees who took part, there is none: account the largest number of
 rounds of any one client instead (a participation cap).

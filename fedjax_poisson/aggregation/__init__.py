@@ -1,7 +1,7 @@
 """One encrypted sum per round: roles, keys, messages and backends over the ring of `fedjax_poisson.ckks`.
 
-A sender seals its counts, the server adds what it cannot read, the key holders open the exact integer sum, or refuse with a reason. With a threshold key
-no party, and no object on the server, ever holds the key.
+A sender seals its counts, the server adds ciphertexts it cannot read, and the key holders open the exact integer sum, or refuse with a reason. With a
+threshold key no party, and no object on the server, ever holds the key.
 
 What is not protected. Parties and senders are honest-but-curious: a wrong decryption share is noticed, not attributed. Nothing hides who sends, when and
 how much.

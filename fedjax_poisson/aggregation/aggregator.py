@@ -1,19 +1,18 @@
-"""One face over the encryption backends: a sender seals, the server adds, the key holder opens the sum.
+"""One interface to all encryption backends: a sender seals, the server adds, the key holder opens the sum.
 
     agg = aggregator("tenseal", count_bound=10_000, senders=4, minimum_senders=4)
     sealed = [agg.encrypt(counts, stream) for counts, stream in ...]        # each at its sender
     total = functools.reduce(agg.add, sealed)                                # at the server
     opened = agg.open(total, size)                                           # at the key holder: opened.counts int32[D]
 
-In one process the record `Aggregator` plays all the roles; `.sender`, `.server` and `.holder` are the roles taken
-apart, as they would be handed to separate machines. Nothing reachable from `.sender` or `.server` holds a secret key.
-Between machines a message travels as `agg.sender.to_bytes(sealed)` and is taken in, checked, by
-`agg.server.receive(blob)`.
+In one process the record `Aggregator` plays all the roles; `.sender`, `.server` and `.holder` are the separate roles,
+as they would be given to separate machines. Nothing reachable from `.sender` or `.server` holds a secret key. Between
+machines a message is sent as `agg.sender.to_bytes(sealed)`, then checked and accepted by `agg.server.receive(blob)`.
 
 `open` withholds everything and raises `RoundRefused` when fewer contributions than the announced minimum are in the
 sum, more than the parameters were chosen for, a value is too far from an integer or beyond the count bound,
-the size differs, or a contribution was in an earlier opened sum (the difference of two overlapping sums would show
-single senders).
+the size differs, or a contribution was in an earlier opened sum (the difference of two overlapping sums would reveal
+individual senders).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A party's memory of what it has answered, so that no answer is ever given twice, not even after a crash.
+"""A party's record of the answers it has given, so that no answer is ever given twice, not even after a crash.
 
 Two partial decryptions of one ciphertext differ only in their smudging noise, so their average has less of it, and
 enough of them show the share. An entry is on disk (SQLite, full synchronisation) before the answer exists; a crash in

@@ -1,4 +1,4 @@
-"""What a backend supplies to the aggregation face: three roles that share no object."""
+"""What a backend provides to the aggregation interface: three roles that share no object."""
 
 from __future__ import annotations
 

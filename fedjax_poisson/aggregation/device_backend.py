@@ -1,4 +1,4 @@
-"""Exact integer sums with the package's own lattice arithmetic, on the device that trained: the default backend.
+"""Exact integer sums with this package's lattice arithmetic, on the training device: the default backend.
 
 Three kinds of key. "public_key": senders hold the public key, one key holder the secret. "seeded": senders and key
 holder share the secret key (half the bytes; the server has none). "threshold": senders hold a joint public key, n

@@ -1,4 +1,4 @@
-"""The outside of a message: who is in it, for which round and parameters, and a tag that shows any change.
+"""The envelope of a message: whose contributions it contains, for which round and parameters, and a tag that reveals any change.
 
 Layout, integers little-endian:
 

@@ -1,4 +1,4 @@
-"""Keys, shares and answers as bytes, for files and for the way between parties.
+"""Keys, shares and answers as bytes, for files and for transport between parties.
 
 One layout for all, integers little-endian: magic `FJPM`, u8 version, u8 kind, u16 flag, u32 first and second number,
 u32 rows, u32 length of the subset, 16 bytes parameters, 16 bytes label, 32 bytes nonce or digest, the subset as u32,

@@ -1,4 +1,4 @@
-"""The three roles of a round and the checks that each makes; every role closes over its own backend part only."""
+"""The three roles of a round and the checks that each makes; every role closes over its part of the backend only."""
 
 from __future__ import annotations
 

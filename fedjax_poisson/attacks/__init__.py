@@ -1,6 +1,6 @@
-"""What leaks: attacks on our own runs, and audits of our own claims, each with the source of its method.
+"""Leakage measurements: attacks on our runs, and audits of our claims, each with the source of its method.
 
-A failed attack is not a proof of privacy: every result says what the attacker needs (`needs`) and what would be tried next (`try_next`).
+A failed attack is not a proof of privacy: every result states what the attacker needs (`needs`) and what a stronger one would try (`try_next`).
 """
 
 from fedjax_poisson.attacks.audit import AuditedSystem, MechanismAudit, PrivacyClaim, audit_mechanism

@@ -1,4 +1,4 @@
-"""A direct audit of a mechanism: many draws of the exact worst pair, and a lower bound of what they give away.
+"""A direct audit of a mechanism: many draws of the exact worst-case pair, and a lower bound on what they reveal.
 
 The release of the two neighbouring worlds of the accountant's proof is drawn N times each from the mechanism itself (its clip, its sampler,
 its streams); a threshold on the sum over the moved coordinates is the likelihood-ratio test to first order in the step. For events A chosen

@@ -1,9 +1,9 @@
-"""Which site an update came from, told from what each adversary sees.
+"""Which site an update came from, inferred from what each adversary sees.
 
-Where single updates are visible (views 1 and 3, `views`) the adversary is shown one update without its sender and names the site. Where only sums
-are (views 2 and 4) there is no single update: he is shown the sum of a round in which one site's data were left out (its noise was not)
-and names that site (`leave_one_out`). He has seen earlier rounds with the answer: a linear classifier is fitted to them and later rounds are
-guessed. Property inference in this form: Melis, Song, De Cristofaro and Shmatikov 2019, section 6.
+If individual updates are visible (views 1 and 3, `views`), the adversary is shown one update without its sender and must name the site. If only sums
+are visible (views 2 and 4), the adversary is shown the sum of a round in which one site's data were left out (but not its noise)
+and must name that site (`leave_one_out`). The adversary has seen earlier rounds with the answer: a linear classifier is fitted to them and
+guesses later rounds. Property inference in this form: Melis, Song, De Cristofaro and Shmatikov 2019, section 6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rates with their intervals, and results as plain JSON: what every attack reports.
 
-An attack that fails proves nothing about privacy: it says what this attacker got. So each result carries `needs` (what the attacker must
-have, also where nobody has it) and `try_next` (what a stronger attacker would do).
+A failed attack proves nothing about privacy: it only shows what this attacker achieved. So each result carries `needs` (what the attacker must
+have, even if nobody has it) and `try_next` (what a stronger attacker would do).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How near a reconstruction is to the image: PSNR, SSIM, a distance of edges, the best match of a batch, and what chance would give.
+"""How close a reconstruction is to the image: PSNR, SSIM, a distance of edges, the best match in a batch, and the chance level.
 
 No pretrained network is used: the feature distance compares gradient magnitudes (edges), which is what makes an image recognisable where
 brightness and contrast differ.

@@ -1,7 +1,7 @@
 """Shadow models: the attacked training, repeated on random halves of the records, all in one vmapped program.
 
-A *trainer* is a pure function `(member bool [n], key) -> params`: the attacked training run on the members. LiRA is as strong as its trainer
-resembles the attacked one, so there are two: `plain_trainer` (no privacy) and `private_trainer` (the private sum's own clip, sampling and
+A *trainer* is a pure function `(member bool [n], key) -> params`: the attacked training run on the members. LiRA is only as strong as its trainer's
+resemblance to the attacked one, so there are two: `plain_trainer` (no privacy) and `private_trainer` (the private sum's own clip, sampling and
 counts; encryption changes no number, so it is left out).
 """
 

@@ -1,4 +1,4 @@
-"""The training that is attacked, as far as an attacker must repeat or read it."""
+"""The attacked training, to the extent that an attacker must repeat or read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What four adversaries see of the same training step: the update, the sum, the noisy update, the noisy sum.
+"""What four adversaries see of the same training step: the update, the sum, the noisy update, or the noisy sum.
 
 1. **clear**: updates are sent as they are; the server sees each.
 2. **summed**: updates are encrypted, only the exact sum over the senders is opened.

@@ -1,4 +1,4 @@
-"""The package's own ciphertext bytes: each residue in the bits of its prime.
+"""The package's compact ciphertext format: each residue in the bits of its prime.
 
 The compact format packs each residue into the bits of its prime, so that a message has the bytes that
 `choose_parameters` states, and a head of 64 bytes. Foreign bytes are validated completely before use; anything unsound

@@ -1,4 +1,4 @@
-"""The two refusals of the encryption floor."""
+"""The two errors raised by the encryption layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ring parameters that are chosen, not typed in: the fewest bytes on the wire at a stated security and a stated failure probability.
+"""Automatic choice of ring parameters: the fewest bytes on the wire at a stated security level and failure probability.
 
 `CkksParameters` is a hashable record of Python scalars, fit to be a static argument under jit. `choose_parameters` finds the cheapest one
 for integer sums: k signed fields of w bits share one coefficient of the ring, the sum of the packed integers M is carried as

@@ -1,4 +1,4 @@
-"""Records of several sites: one container, the data sets that ship, loaders for what users bring, partitions."""
+"""Records of several sites: one container, the data sets that ship, loaders for users' data, and partitions."""
 
 from fedjax_poisson.data.images.arrays import from_image_arrays as from_image_arrays
 from fedjax_poisson.data.images.arrays import from_image_npz as from_image_npz

@@ -1,7 +1,7 @@
-"""Made-up sites for data that has none, or a different cut of data that has: Dirichlet label skew and quantity skew.
+"""Simulated sites for data that has none, or a new partition of data that has: Dirichlet label skew and quantity skew.
 
-Whole groups (patients) are dealt to sites, never their single records, so that the privacy unit stays inside one site.
-All draws are from a seeded NumPy generator: who is at which simulated site is a public choice of the experimenter.
+Whole groups (patients) are assigned to sites, never single records, so that the privacy unit stays within one site.
+All draws come from a seeded NumPy generator: the assignment to simulated sites is a public choice of the experimenter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every loader does once it has its records: sites by name, small ones merged, patients numbered, test set held out."""
+"""Steps shared by all loaders once records are read: name sites, merge small ones, number patients, hold out a test set."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The one container of the package's data: records of several sites, with their split, privacy unit and origin.
 
-`Sites` is plain NumPy on the host. It keeps the *raw* features: standardisation is a release of its own (a private,
+`Sites` is plain NumPy on the host. It keeps the *raw* features: standardisation is a separate release (a private,
 encrypted sum over the sites), so it happens in the federated layer and never here. Bounds of the features are public
-facts, declared beforehand; where a loader had to read them from the data, `Sites.warnings` says so, since such bounds
+facts, declared beforehand; if a loader had to read them from the data, `Sites.warnings` reports it, since such bounds
 are not covered by any epsilon.
 """
 

@@ -1,4 +1,4 @@
-"""Training and test split by patient, within each site, stratified by label; and at how many sites a patient may be."""
+"""Training and test split by patient, within each site, stratified by label, and the number of sites at which a patient may have records."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""`fedsgd`: central-quality DP-SGD over sites that trust nobody, the record or the patient as the privacy unit.
+"""`fedsgd`: DP-SGD of central quality over mutually distrusting sites, with the record or the patient as the privacy unit.
 
-Per round every site takes a secret Poisson sample of its units, clips each unit's gradient, adds them, embeds the sum as Poisson counts and
-encrypts the counts; only the encrypted sum over the sites is opened. Every site sends in every round and always sends the full dark noise,
-so who sends says nothing about a unit and the sampling theorem applies with the unit's own rate (`accounting.subsampled_rdp`). Gradients are
-computed for the sampled units only, in a fixed number of slots; that a sample does not fit them has probability at most `records.OVERFLOW` in a
-round and belongs into delta (`records`).
+In each round every site takes a secret Poisson sample of its units, clips each unit's gradient, adds the clipped gradients, embeds the sum as Poisson
+counts and encrypts the counts; only the encrypted sum over the sites is opened. Every site sends in every round and always sends the full dark noise,
+so who sends reveals nothing about a unit, and the sampling theorem applies with the unit's sampling rate (`accounting.subsampled_rdp`). Gradients are
+computed for the sampled units only, in a fixed number of slots. The probability that a sample does not fit is at most `records.OVERFLOW` per round and
+is added to delta (`records`).
 """
 
 from __future__ import annotations

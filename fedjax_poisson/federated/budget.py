@@ -1,4 +1,4 @@
-"""From a budget to a mechanism and its ledger, in one step: how noisy a number of rounds has to be, and where they are charged."""
+"""From a budget to a mechanism and its ledger, in one step: how much noise a given number of rounds needs, and where the rounds are charged."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Who pays for a round: the algorithm's own ledger, the caller's gate, or, by an explicit word, nobody.
+"""Where a round is charged: to the algorithm's ledger, to the caller's gate, or, by explicit request, nowhere.
 
-Every algorithm has a ledger. `apply(state, cohort, stream)` charges it before the sum is opened; a gate of the caller's replaces it (a run with releases of
-other kinds, several processes); `gate="unaccounted"` charges nothing, warns once, and from then on the epsilon of this algorithm is infinite, because a
-release that nobody counted cannot be uncounted by counting the next.
+Every algorithm has a ledger. `apply(state, cohort, stream)` charges it before the sum is opened. A gate passed by the caller replaces it (for runs with
+other kinds of releases, or several processes). `gate="unaccounted"` charges nothing, warns once, and makes the epsilon of this algorithm infinite from then
+on, because counting later releases cannot make up for one that was not counted.
 """
 
 from __future__ import annotations

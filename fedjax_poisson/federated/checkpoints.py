@@ -1,4 +1,4 @@
-"""Files of a run that survive a kill at any moment: written beside, flushed, and renamed into place."""
+"""Files of a run that survive a kill at any moment: written to a temporary file, flushed, and renamed into place."""
 
 from __future__ import annotations
 

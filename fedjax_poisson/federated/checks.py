@@ -1,7 +1,7 @@
-"""What does not fit is named when an algorithm is made or given its input: what was wrong, what was seen, what to do.
+"""Checks when an algorithm is built or given its input; an error states what was wrong, what was seen and what to do.
 
-Nothing here computes: shapes are traced, numbers compared. A mistake that would surface inside a compiled program, as an error about tracers or axes, is
-caught before one is built.
+Nothing is computed here: shapes are traced and numbers compared. A mistake that would otherwise surface inside a compiled program, as an error about tracers
+or axes, is caught before the program is built.
 """
 
 from __future__ import annotations

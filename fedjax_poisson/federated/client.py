@@ -1,12 +1,12 @@
-"""What one client does in a round: a few optimiser steps on its own records, as three pure functions that a researcher replaces.
+"""The work of one client in a round: a few optimiser steps on its records, as three replaceable pure functions.
 
     state = begin(params, shared, client_state)        # from the global parameters
     state = step(state, batch)                # once for each batch
     update, client_state = finish(params, shared, client_state, state)   # what goes to the mechanism, and what the client keeps for its next round
 
-`shared` is broadcast by the server (SCAFFOLD's control variate; `()` where there is none) and is a function of past releases only. `client_state` stays at
-the client and never leaves it. A function from a `Model` to such a record is what `fedavg` takes: `local_sgd(...)`, `local_optimizer(...)` and
-`scaffold(...)` make one, and so does any function of yours.
+`shared` is broadcast by the server (SCAFFOLD's control variate; `()` if there is none) and is a function of past releases only. `client_state` never
+leaves the client. `fedavg` takes a function from a `Model` to such a record: `local_sgd(...)`, `local_optimizer(...)` and `scaffold(...)` return one,
+and you can write your own.
 
 Sources: McMahan et al. 2017 (FedAvg, arXiv:1602.05629, algorithm 1); Li et al. 2020 (FedProx, arXiv:1812.06127, equation 2); Karimireddy et al. 2020
 (SCAFFOLD, arXiv:1910.06378, algorithm 1, option II). FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, arXiv:2003.00295) are server optimisers:

@@ -1,19 +1,20 @@
 """One round of many clients as one compiled program: a scan over chunks of clients, vmap inside, integers as running sums.
 
-Memory is that of one chunk, whatever the cohort. Sums are integers, so their bits depend neither on the order nor on the number of devices (`spread`).
+Memory use is that of one chunk, whatever the cohort size. Sums are integers, so their bits depend neither on the order nor on the number of devices
+(`spread`).
 
 Encryption has three levels, and every output names the one in use:
 
-* "every_client": the opened ciphertext is the sum of one ciphertext for each client, bit for bit, under each client's own randomness. Encryption is
-  linear, so what is added up while the clients pass is their counts and their secret masks (small integers), and the transforms are taken once of the
-  sums (`ckks.encrypt_sum` has the argument, a test has the bits). `transforms="each"` makes every ciphertext by itself: the same bits, at the price that
-  real clients pay together. Seeded ciphertexts are always made one by one.
+* "every_client": the opened ciphertext is, bit for bit, the sum of one ciphertext per client under that client's randomness. Encryption is linear, so the
+  scan accumulates counts and secret masks (small integers), and the NTT runs once on the sums (`ckks.encrypt_sum` gives the argument, a test compares the
+  bits). `transforms="each"` builds every ciphertext separately: the same bits, at the total cost that real clients would incur. Seeded ciphertexts are
+  always built one by one.
 * "sum_only": the counts are added in the clear inside the program and their sum is encrypted once. The arithmetic of the release is the same; a server
-  that saw this program's memory would see single clients.
+  that saw this program's memory would see individual clients.
 * "off": nothing is encrypted.
 
-What a client with a broken update (NaN or infinite) or without records does is what privacy asks of it: it sends the embedding of a zero update, noise and
-all, so that the number of noise shares does not depend on anybody's data; the report names it. A client that was lost (`present` False) sends nothing.
+A client with a broken update (NaN or infinite) or without records does what privacy requires: it sends the embedding of a zero update, including the noise,
+so that the number of noise shares does not depend on anyone's data; the report names it. A client that was lost (`present` False) sends nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From `Sites` on the host to what algorithms train on: records of every site for `fedsgd`, a population of clients for `fedavg`."""
+"""Conversion of `Sites` on the host to the inputs of the algorithms: records of every site for `fedsgd`, a population of clients for `fedavg`."""
 
 from __future__ import annotations
 

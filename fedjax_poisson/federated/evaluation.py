@@ -1,9 +1,9 @@
-"""Scores of a classifier per site and pooled, binary or of several classes, of a risk for times to an event, and how sure they are.
+"""Scores per site and pooled, for binary and multi-class classifiers and for risks of times to an event, with their uncertainty.
 
-In a simulation all of this is computed on test records in the clear: epsilon does not cover it. A score that is not defined for some
-records (an AUC where one class only is present) is None and never a number.
-`interval` says how much a score varies between runs (noise of the mechanism, initial weights); `bootstrap` how much it would vary with
-other test records, one run's model kept. They answer different questions, and neither contains the other.
+In a simulation all of this is computed on test records in the clear; epsilon does not cover it. A score that is undefined for some
+records (such as an AUC when only one class is present) is None and never a number.
+`interval` estimates how much a score varies between runs (noise of the mechanism, initial weights); `bootstrap` estimates how much it would
+vary with other test records for one run's model. They answer different questions, and neither contains the other.
 """
 
 from __future__ import annotations

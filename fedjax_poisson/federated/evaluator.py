@@ -1,4 +1,4 @@
-"""Scores of parameters on records in the clear, as a function that a training loop calls: epsilon does not cover it."""
+"""Scores of parameters on records in the clear, as a function for a training loop to call; epsilon does not cover it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`fedavg`: local training at many clients, the client as the privacy unit, every update embedded and encrypted, one release a round.
+"""`fedavg`: local training at many clients, with the client as the privacy unit, every update embedded and encrypted, and one release per round.
 
 A round is one compiled program over the cohort (`round_programs`), one opening and one server step; its parts are checked once (`federation`). The
 estimated *mean update* is handed to the server optimiser as a negative gradient: `optax.sgd(1.0)` is FedAvg, `optax.adam`, `optax.yogi` and
-`optax.adagrad` are FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, arXiv:2003.00295); the client decides between FedAvg, FedProx and SCAFFOLD
+`optax.adagrad` are FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, arXiv:2003.00295); the choice of client selects FedAvg, FedProx or SCAFFOLD
 (`client`).
 
 Privacy. Without sampling (`sampling_rate=1`) a round costs the clients of its cohort the mechanism's curve, and the others nothing: account the largest

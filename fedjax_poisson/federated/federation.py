@@ -1,4 +1,4 @@
-"""What the rounds of one `fedavg` are made of: the parts, checked to fit one another, and the pure pieces between a sum and the next state."""
+"""The components of one `fedavg`, checked for consistency, and the pure functions between a sum and the next state."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A training loop for people: rounds with a progress bar, scores, callbacks, checkpoints, and an end at the budget.
+"""A convenient training loop: rounds with a progress bar, scores, callbacks, checkpoints, and a stop when the budget is used up.
 
-`training_rounds` is the loop itself, which `runs.run` uses as well; `fit` puts around it what notebooks and scripts want.
+`training_rounds` is the loop itself, which `runs.run` also uses; `fit` adds the conveniences that notebooks and scripts need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder: two would charge the same round twice and overwrite one another's checkpoints."""
+"""A lock that allows one process at a time in a run folder; two would charge the same round twice and overwrite each other's checkpoints."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Several rounds of a simulation in one compiled program: no trip to the host between them.
+"""Several rounds of a simulation in one compiled program, without returning to the host between rounds.
 
-The key holder's part is simulated inside the program, so this is for one machine that plays all the roles. What a round checks before it is opened is
-checked afterwards here, and nothing is returned if a check fails; every release is paid for before the program starts. A round draws the noise that
-`apply` draws for the same stream and the same number of the round.
+The key holder's part is simulated inside the program, so this is only for a single machine that plays all the roles. The checks that normally precede
+opening run afterwards here, and nothing is returned if one fails; every release is charged before the program starts. A round draws the same noise as
+`apply` for the same stream and round number.
 """
 
 from __future__ import annotations

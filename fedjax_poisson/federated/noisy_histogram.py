@@ -1,7 +1,7 @@
-"""What noisy counts say: where a column's mass lies, its middle, and which levels are frequent. Post-processing, so it costs no privacy.
+"""Estimates from noisy counts: where a column's mass lies, its middle, and which levels are frequent. This is post-processing, so it costs no privacy.
 
-Every count carries noise of one known standard deviation. What is not clearly above it is taken for noise, so that an empty bin far out does not stretch
-a range, and the quantile that a range cuts off grows with the noise by itself: bins of few records are lost in it.
+Every count carries noise with the same known standard deviation. Counts not clearly above it are treated as noise, so that an empty outlying bin does not
+stretch a range. The quantile that a range cuts off therefore grows with the noise, because bins with few records are lost in it.
 """
 
 from __future__ import annotations

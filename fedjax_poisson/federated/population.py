@@ -1,7 +1,7 @@
-"""The clients of a simulation: on the device, in host memory or in a memory-mapped file; rounds take a cohort, whole or block by block.
+"""The clients of a simulation: on the device, in host memory or in a memory-mapped file; each round takes a cohort, as a whole or block by block.
 
-Clients are padded to one length so that one compiled program serves all of them. A population that fits stays on the device; one that does not is read
-block by block (`cohort_blocks`), the next block being gathered and sent while the device works on the current one.
+Clients are padded to the same length so that one compiled program serves them all. A population that fits stays on the device; otherwise it is read
+block by block (`cohort_blocks`), and the next block is gathered and sent while the device works on the current one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ranges and levels of a table's open columns from two private histograms: what would otherwise be read from the records.
+"""Ranges and levels of a table's open columns, from two private histograms instead of being read from the records.
 
 The first histogram counts all columns at once: octaves of numbers, hash buckets of text. It gives every number a range from zero to the octave its
 mass ends in, and every text column its frequent levels. The second counts numbers in equal bins of that range, which finds columns that sit at an
@@ -8,8 +8,8 @@ a factor of two in a range costs little.
 The guarantee is that of the two sums (proved, see `histogram`); what is done with them here is post-processing and a function of the opened counts and
 public facts alone. How well it finds ranges is no privacy claim; it is checked numerically.
 
-A number whose every bin is below the noise gets the range (-1, 1) and 0 for its missing values, whatever its records are: its feature then says little
-more than its sign.
+A numeric column whose bins are all below the noise gets the range (-1, 1) and 0 for its missing values, whatever its records are: its feature then reveals
+little more than its sign.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Scores on held-out records from one private, encrypted sum: accuracy of each site, and the AUC, as noisy as the budget makes them.
+"""Scores on held-out records from one private, encrypted sum: the accuracy of each site, and the AUC, with noise set by the budget.
 
 A record contributes one vector: a 1 for its site's count, a 1 for its site's correct decisions where the model is right, and a 1 in the histogram of
 predicted probabilities of its label. So its Euclidean norm is at most sqrt(3) and no entry exceeds 1; a patient with several records contributes the mean
-of their vectors. Whoever is held out trained nothing, and whoever trained is not held out; still the release is charged to the one budget, which needs no
-argument about the split.
+of their vectors. No unit is both held out and trained on, but the release is still charged to the same budget, so that no argument about the split is
+needed.
 
-Everything here is a function of the opened sum: scores are estimates with a standard error that the noise's variance gives.
+Everything here is a function of the opened sum: scores are estimates whose standard error follows from the variance of the noise.
 """
 
 from __future__ import annotations

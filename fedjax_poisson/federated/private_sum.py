@@ -1,9 +1,8 @@
 """One private, encrypted sum over the senders: the only way anything leaves a sender.
 
 Every release of an experiment (standardisation, training, clip bits, private scores) goes through `private_sum`: each sender embeds its
-integers, encrypts the counts, the server adds ciphertexts and the announced conditions are checked, the *gate* is asked (the ledger writes the
-release down or refuses), and only
-then the sum is opened. If the gate raises, nothing is opened.
+integers and encrypts the counts, the server adds the ciphertexts and checks the announced conditions, the *gate* is called (the ledger records the
+release or refuses), and only then is the sum opened. If the gate raises, nothing is opened.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Records of several sites on the device, a secret sample of them, and their clipped, summed contributions.
 
 The privacy unit is a record, or a patient with several records. A unit's contribution (a gradient, or moments of features) is clipped on the
-mechanism's integer grid (`mechanism.clip`); a site adds the contributions of its sampled units as integers; what leaves the site is decided
-elsewhere (`private_sum`).
+mechanism's integer grid (`mechanism.clip`). A site adds the contributions of its sampled units as integers; `private_sum` determines what leaves the
+site.
 
-A gradient is computed for sampled units only. The records of a round's secret sample are moved into a fixed number of slots that they exceed with
-probability at most 2**-64 (`record_slots`), so that shapes, and with them the time, say nothing about the sample's size. Records beyond the last
-slot are left out: the released law is then not the analysed one, and `OVERFLOW` for each round belongs into delta like a sampler's distance
-from its law.
+Gradients are computed for sampled units only. The records of a round's secret sample are moved into a fixed number of slots, which they exceed with
+probability at most 2**-64 (`record_slots`), so that shapes, and with them the running time, reveal nothing about the size of the sample. Records beyond
+the last slot are left out. The released law then differs from the analysed one, so `OVERFLOW` is added to delta for each round, like a sampler's
+distance from its law.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same recipe without privacy and without encryption, as the yardstick: nobody's records are protected by this function."""
+"""The same recipe without privacy and encryption, as a yardstick: this function protects nobody's records."""
 
 from __future__ import annotations
 

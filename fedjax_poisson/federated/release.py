@@ -1,4 +1,4 @@
-"""Before a sum over many clients is opened: what is checked, the gate that is asked, and the sums of backends outside the program."""
+"""Steps before a sum over many clients is opened: the checks, the call to the gate, and the sums of backends outside the program."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """One stream, one round, one release: a second, different release under the same noise is refused.
 
-A round's noise is a function of the stream and of the round's number alone. Two *different* sums that carry the same noise differ by exactly what is
-different in the data, so opening both would show it, whatever the ledger says. The same sum opened again shows nothing new.
+A round's noise is a function of the stream and the round number alone. Two *different* sums with the same noise differ by exactly the difference in the
+data, so opening both would reveal it, whatever the ledger says. Opening the same sum again reveals nothing new.
 
-What pure functions can do about it is to derive the noise from everything that enters a release; that would cost a pass over all records, and a cohort
-that is streamed block by block is not known before its noise is drawn. So an algorithm remembers instead, for every (stream, round) that it opened, a
-fingerprint of what it opened, and refuses another one before anything is charged or opened. The memory is one algorithm's, in one process: across
-algorithms (a sweep, a restart) only a stream for each run helps, which is why `randomness.stream()` takes fresh bits from the operating system.
+Pure functions could prevent this by deriving the noise from everything that enters a release. That would cost a pass over all records, and a cohort
+that is streamed block by block is not known before its noise is drawn. Instead, an algorithm remembers a fingerprint of what it opened for every
+(stream, round), and refuses a different one before anything is charged or opened. This memory belongs to one algorithm in one process. Across
+algorithms (a sweep, a restart) only a separate stream for each run helps, which is why `randomness.stream()` takes fresh bits from the operating system.
 """
 
 from __future__ import annotations

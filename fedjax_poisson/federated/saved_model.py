@@ -1,6 +1,7 @@
-"""A trained model as one file: parameters, standardisation, the encoding of rows, and how the model is made again.
+"""A trained model as one file: parameters, standardisation, the encoding of rows, and how to rebuild the model.
 
-The file is an npz without pickles: arrays, and a JSON text with everything else. It holds what was released and public facts, nothing of the records.
+The file is an npz without pickles: arrays, and a JSON text with everything else. It contains only released values and public facts, and nothing else
+from the records.
 """
 
 from __future__ import annotations

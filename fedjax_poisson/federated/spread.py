@@ -1,12 +1,12 @@
 """A cohort over several devices and several processes: every device sums its own clients, one collective adds the integers.
 
-The clients' part is one program over the mesh (`shard_map`): each device scans its share of the cohort and holds partial sums of its own. A second program
-adds these as integers: no order, no rounding, the same bits on one device and on many. What follows, the transforms of the summed masks and the opening,
-is done by each process on its first device, from the same integers.
+The clients' part is one program over the mesh (`shard_map`): each device scans its share of the cohort and keeps its partial sums. A second program
+adds these as integers, so order and rounding play no role and the bits are the same on one device and on many. The remaining steps, the transforms of the
+summed masks and the opening, are done by each process on its first device, from the same integers.
 
-Several processes: call `jax.distributed.initialize(...)` first, then make the mesh; every process runs the same script. When a process dies, the others cannot
-finish the round's collective: they say what they are waiting for, and end with `RoundLost` or are ended by jax once its heartbeat has timed out
-(`heartbeat_timeout_seconds` of `initialize`). Nothing of that round was opened or charged, and all processes can be started again from the last checkpoint.
+For several processes, call `jax.distributed.initialize(...)` first, then build the mesh; every process runs the same script. If a process dies, the others
+cannot finish the round's collective: they report what they are waiting for, and end with `RoundLost` or are terminated by jax once its heartbeat times out
+(`heartbeat_timeout_seconds` of `initialize`). Nothing of that round was opened or charged, and all processes can be restarted from the last checkpoint.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ A record contributes one vector: a constant (for the count), its clipped feature
 0 or 1, any other as t in [-1, 1] across its range. A patient with several records contributes the mean of their vectors: the moments are over
 patients, and no count of records has to be clipped. One release, clipped, embedded and accounted like any other.
 
-Means and deviations of each site by itself cost the same epsilon: every site writes its moments into a block of its own of one long vector, so a
-unit still contributes one clipped moment vector. They are noisier, since a block's noise is that of all sites and its count that of one. (A site
-that standardised by its own exact moments, and kept them, would void a record-level guarantee: one record would move the features of all.)
-Where public bounds are enough, as for pixels in 0..1, nothing has to be released (`bounds_scaler`).
+Per-site means and deviations cost the same epsilon: every site writes its moments into a separate block of one long vector, so a
+unit still contributes one clipped moment vector. They are noisier, since a block has the noise of all sites but the count of only one. (A site
+that standardised by its exact moments, even without sharing them, would void a record-level guarantee: one record would change the features of all.)
+Where public bounds are enough, as for pixels in 0..1, nothing needs to be released (`bounds_scaler`).
 """
 
 from __future__ import annotations

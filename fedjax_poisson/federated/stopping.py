@@ -1,7 +1,7 @@
-"""Ctrl-C (or a request to end) while a run is under way: the round is finished and saved, then the run stops; a second Ctrl-C stops at once.
+"""Handling of Ctrl-C (or a termination request) during a run: the round is finished and saved, then the run stops; a second Ctrl-C stops at once.
 
-Between the moment a release is charged and its checkpoint, an interruption would lose a paid round; and while a program compiles, Python's own
-KeyboardInterrupt may be swallowed. So the first signal only leaves a note that the run reads between rounds.
+An interruption between the charge of a release and its checkpoint would lose a charged round, and while a program compiles, Python's KeyboardInterrupt
+may be swallowed. The first signal therefore only sets a flag that the run reads between rounds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A finished run read back with everything that its attackers need: setting, standardised records, final parameters, what the ledger claims."""
+"""A finished run, read back with everything its attackers need: setting, standardised records, final parameters, and the ledger's claims."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Attacks on a finished run: what the methods of `attacks` get out of its model, its mechanism and its pipeline, with the run's own settings.
+"""Attacks on a finished run: what the methods of `attacks` extract from its model, mechanism and pipeline, with the settings of the run.
 
-A run folder is read, its setting is built again and its final state is loaded; nothing in it changes except leakage.json. Four of the attacks
-train or sum again on the run's records, with fresh noise that no ledger charges: their results are for those who hold the records.
+The run folder is read, its setting is rebuilt and its final state is loaded; nothing in the folder changes except leakage.json. Four of the attacks
+train or sum again on the run's records, with fresh noise that no ledger charges: their results are only for the holders of the records.
 
-A failed attack is not a proof of privacy: every result says what the attacker needs and what would be tried next.
+A failed attack is not a proof of privacy: every result states what the attacker needs and what a stronger one would try.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reconstruction of single records of a run, from the four views of one step (`attacks.views`), with the run's own mechanism.
 
-The step is the one an attacker hopes for: every site's secret sample holds one record, and the parameters are the first, public ones. Sites whose
-samples are larger hide a record among others on top of what is shown here.
+The step is the best case for an attacker: every site's secret sample holds one record, and the parameters are the initial, public ones. Sites with
+larger samples hide a record among others in addition to what is shown here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Privacy mechanisms: each a record of pure functions with its clip, its sampler, its estimator and its accountant."""
+"""Privacy mechanisms, each a record of pure functions with its clip, sampler, estimator and accountant."""
 
 from fedjax_poisson.mechanisms import experimental
 from fedjax_poisson.mechanisms.adaptive import AdaptiveEmbedding, ClipState, adaptive_embedding

@@ -1,7 +1,7 @@
-"""Adaptive clipping: the clip norm follows a quantile of the clients' update norms, and the bit that tells it is paid for.
+"""Adaptive clipping: the clip norm follows a quantile of the clients' update norms, and the bit that reports it is charged for.
 
 Andrew, Thakkar, McMahan and Ramaswamy (2021, arXiv:1905.03871). Each client adds one coordinate to what it embeds: v = +1 if its update was
-within the clip norm C, -1 if not (0 in the neighbouring world where it is zeroed), with a dark count of its own. The server estimates the
+within the clip norm C, -1 if not (0 in the neighbouring world where it is zeroed), with a separate dark count. The server estimates the
 share b of unclipped updates and moves C by `exp(-rate (b - quantile))`.
 
 The Renyi curve does not depend on C, because the embedded vector is u / C, so the next C may be any function of past releases: the curve of a

@@ -1,7 +1,7 @@
-"""From a budget to an embedding: the dark count that it allows, and bounds that are never lowered to make one fit.
+"""From a budget to an embedding: the dark count that the budget allows, with bounds that are never lowered to make one fit.
 
-The noise does not depend on the modulation r but for a factor 1 / (1 - r**2); the dark count falls with r**2. So unless the settings fix r, it is the
-smallest one from 0.05 to 0.3 whose dark count one draw can serve; beyond that several draws are added up (`mechanisms.poisson.parts_of`).
+Apart from a factor 1 / (1 - r**2) the noise does not depend on the modulation r, while the dark count falls with r**2. Unless the settings fix r, it is
+therefore the smallest value from 0.05 to 0.3 whose dark count one draw can serve; beyond that several draws are added up (`mechanisms.poisson.parts_of`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Poisson ideas that look like privacy and mostly are not, each with its honest guarantee. For experiments that show why.
+"""Poisson ideas that look private but mostly are not, each with its honest guarantee, for experiments that show why.
 
-All are `Mechanism` records, so they can stand where a sound one stands; none belongs in a run on people's data. Where the Renyi divergence is
-infinite, `rdp` says so, and no accountant here will turn it into a finite epsilon; what can be said instead is an (epsilon, delta) with a mass
-that is lost outright (`accounting.centred_poisson_delta`, `accounting.compound_poisson_delta`).
+All are `Mechanism` records, so they can replace a sound mechanism in code, but none belongs in a run on people's data. Where the Renyi divergence is
+infinite, `rdp` returns infinity, and no accountant here turns it into a finite epsilon; the available statement is an (epsilon, delta) that
+includes a probability mass lost outright (`accounting.centred_poisson_delta`, `accounting.compound_poisson_delta`).
 """
 
 from __future__ import annotations

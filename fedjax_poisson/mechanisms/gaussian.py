@@ -1,6 +1,6 @@
-"""The Gaussian mechanism: the plain baseline that everything is compared with. Its output is float32, not integer.
+"""The Gaussian mechanism: the plain baseline with which everything is compared. Its output is float32, not integer.
 
-It refuses to be called integer: no exact encrypted sum of it exists, and `private_sum` refuses it. The noise is drawn in float32 from the
+No exact encrypted sum of its output exists, so `private_sum` refuses it. The noise is drawn in float32 from the
 normal quantile of 24-bit uniforms, so the textbook guarantee holds for the ideal real-valued law only (Mironov 2012 shows what floating
 point can leak); use it to compare accuracy, not to protect people.
 """

@@ -1,7 +1,7 @@
-"""Per-layer groups: a mechanism of its own for each block of coordinates, released together.
+"""Per-layer groups: a separate mechanism for each block of coordinates, released together.
 
 The blocks are disjoint and their noises independent, and one unit may move all of them, so the Renyi curves add (composition of the blocks
-given the data). Each block has its own clip, so the whole vector's L2 bound is the root of the sum of the squared block bounds.
+given the data). Each block is clipped separately, so the whole vector's L2 bound is the root of the sum of the squared block bounds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models as records of pure functions: init, apply and a loss for each record.
 
-What is built with flax (vision models, `from_flax`) loads it when first used.
+Models built with flax (vision models, `from_flax`) load it when first used.
 """
 
 from __future__ import annotations

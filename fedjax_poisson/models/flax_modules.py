@@ -1,4 +1,4 @@
-"""A user's own flax module, linen or nnx, as a `Model`."""
+"""A user's flax module, linen or nnx, as a `Model`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scattering: a fixed, public description of a picture by wavelets, under a linear model. Nothing of it is learned, so nothing of it leaks.
+"""Scattering: a linear model on a fixed, public wavelet transform of an image. The transform is not learned, so it leaks nothing.
 
 Mallat, Group Invariant Scattering, 2012; Bruna and Mallat, Invariant Scattering Convolution Networks, 2013. With little data and a privacy budget,
 a linear model on such features beats networks that must learn theirs through the noise: Tramer and Boneh, Differentially Private Learning Needs

@@ -1,4 +1,4 @@
-"""Where the random bits of a draw lie: several draws share a group of ChaCha20 blocks without wasting words.
+"""Layout of the random bits of a draw: several draws share a group of ChaCha20 blocks without wasting words.
 
 A level of a sampler takes a column number, compares 64 uniform bits with a threshold, and needs the lower 32 of them
 only when the upper 32 tie with the threshold's, with probability 2^-32. So each (draw, level) of a group owns a whole

@@ -1,6 +1,6 @@
-"""The upper half of a 32x32-bit product: by jax's own instruction, or in plain uint32 operations where that cannot be had.
+"""The upper half of a 32x32-bit product: by jax's built-in instruction, or by plain uint32 operations where it is not available.
 
-Plain operations serve the few products that run in a program over several devices, and every product where jax is older than the instruction.
+Plain operations are used for the few products that run in a program over several devices, and for every product if jax is older than the instruction.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""One private, encrypted training run: configuration, data, budget, training, evaluation, and a folder that shows it all."""
+"""One private, encrypted training run: configuration, data, budget, training, evaluation, and a folder that documents it all."""

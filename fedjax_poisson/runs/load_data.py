@@ -1,4 +1,4 @@
-"""The data that a configuration names, as `Sites`: what ships, a table, a MedMNIST file, a file or folder of chest pictures."""
+"""The data that a configuration names, as `Sites`: a data set that ships, a table, a MedMNIST file, or a file or folder of chest X-rays."""
 
 from __future__ import annotations
 

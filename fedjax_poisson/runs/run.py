@@ -1,9 +1,9 @@
-"""The main job: private standardisation, private training, evaluation, and a run folder that shows it all.
+"""The main entry point: private standardisation, private training, evaluation, and a run folder that documents it all.
 
-Order of events in every release: contributions are computed, embedded and encrypted; the server adds ciphertexts; the ledger writes the
-release down or refuses; the sum is opened; the model moves; the checkpoint is renamed into place; then the model is evaluated and a line is
-appended to `rounds.jsonl`. A kill at any moment loses at most the release under way, which stays charged, and leaves a folder that `resume` can
-go on from, or one that says why it cannot (`run_ledger`).
+Order of events in every release: contributions are computed, embedded and encrypted; the server adds ciphertexts; the ledger records the
+release or refuses; the sum is opened; the model is updated; the checkpoint is renamed into place; then the model is evaluated and a line is
+appended to `rounds.jsonl`. A kill at any moment loses at most the release in progress, which stays charged, and leaves a folder from which
+`resume` can continue, or which explains why it cannot (`run_ledger`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The books of a run: its ledger, what its rows say about it, and what must be true of both before a run may go on.
+"""The books of a run: its ledger, what the rows say about the run, and the conditions under which a run may continue.
 
-A run is named by the SHA-256 of its `config.toml`, which is written once and holds a random number: every row of the ledger and the checkpoint carry it,
-so settings that were changed by hand are noticed, and runs that share a ledger are told apart.
+A run is identified by the SHA-256 of its `config.toml`, which is written once and contains a random number. Every row of the ledger and the checkpoint carry
+it, so settings changed by hand are detected, and runs that share a ledger can be told apart.
 """
 
 from __future__ import annotations

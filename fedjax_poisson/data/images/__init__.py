@@ -1,1 +1,1 @@
-"""Pictures as `Sites`: arrays, `.npz` files and folders of PNG, JPEG or DICOM."""
+"""Images as `Sites`: arrays, `.npz` files and folders of PNG, JPEG or DICOM."""

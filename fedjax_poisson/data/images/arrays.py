@@ -1,4 +1,4 @@
-"""Pictures that are already arrays, in memory or in an `.npz` of one's own, as `Sites`."""
+"""Images that are already arrays, in memory or in a user's `.npz` file, as `Sites`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Decoding one picture: PNG, JPEG and DICOM to a square float32 array in 0..1.
+"""Decoding one image: PNG, JPEG and DICOM to a square float32 array in 0..1.
 
-Pillow and pydicom are imported when a file needs them, so that neither is a burden on those who use tables only.
+Pillow and pydicom are imported only when a file needs them, so that users of tables need neither.
 Only the pixels of a DICOM file are used; its header, which names the patient, is neither kept nor passed on.
 """
 

@@ -1,1 +1,1 @@
-"""Named data sets, one module a source: what ships with the package, and what users download themselves."""
+"""Named data sets, one module per source: those that ship with the package, and those that users download themselves."""

@@ -1,8 +1,8 @@
 """Three public COVID-19 chest X-ray collections, read from the folders that their publishers distribute.
 
 The classes of these collections come from different hospitals and machines, so a network can tell them apart without
-looking at a lung: the border of four pixels alone reaches an AUC of 0.95 on such a set. Every loader here says so in
-`Sites.warnings`; `border_only` makes the control data set whose score belongs beside a model's.
+looking at a lung: the border of four pixels alone reaches an AUC of 0.95 on such a set. Every loader here warns about this in
+`Sites.warnings`; `border_only` builds the control data set whose score should accompany a model's.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A user's own delimited text file as `Sites`: reading, typing and encoding of columns, declarations, warnings."""
+"""A user's delimited text file as `Sites`: reading, typing and encoding of columns, declarations, warnings."""

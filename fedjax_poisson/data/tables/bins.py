@@ -1,7 +1,7 @@
 """Public bins that a private histogram counts in: octaves that cover any scale, equal bins of a released range, buckets of hashed text.
 
-Bins are fixed before any record is looked at, so which bin a value falls into is a function of that value alone, and a count over the bins is a
-sum over records: what a private, encrypted sum can release.
+Bins are fixed before any record is read, so the bin of a value is a function of that value alone, and a count over the bins is a
+sum over records, which a private, encrypted sum can release.
 """
 
 from __future__ import annotations

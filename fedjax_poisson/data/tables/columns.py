@@ -1,8 +1,8 @@
-"""From one text column to numeric features: numbers with bounds, yes/no flags, one-hot levels; missing values, openly.
+"""From one text column to numeric features: numbers with bounds, yes/no flags, one-hot levels; missing values are explicit.
 
-What a column may tell the world beforehand is public: its name, its kind (number, flag, category), its bounds and its
-levels. The layout of the features depends on these alone, never on the records, unless a caller asks for `"from_data"`,
-and then every such fact is reported as a warning: it is a release that no epsilon covers.
+Some facts about a column are assumed to be public: its name, its kind (number, flag, category), its bounds and its
+levels. The layout of the features depends on these alone, never on the records, unless a caller asks for `"from_data"`.
+Every such fact is then reported as a warning, because it is a release that no epsilon covers.
 """
 
 from __future__ import annotations

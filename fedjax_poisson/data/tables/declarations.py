@@ -1,4 +1,4 @@
-"""What a caller says about a table, checked before the file is opened: types, ranges and shapes of every argument.
+"""A caller's declarations about a table, checked before the file is opened: types, ranges and shapes of every argument.
 
 The same checks serve Python calls and settings of a run, so that a wrong level list gets the same message in both.
 """

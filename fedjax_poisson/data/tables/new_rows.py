@@ -1,4 +1,4 @@
-"""Rows that come after training: a file, a data frame or dicts, encoded by what the training table fixed."""
+"""New rows after training: a file, a data frame or dicts, encoded the way the training table fixed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """A user's table whose ranges or levels are still to be released: read, typed and split, but not encoded.
 
-`from_csv` needs ranges and levels; where they are not declared it looks them up in the records, which no epsilon covers. Here they stay open: the
-table says which public bin each training record falls into, a private histogram is released over the bins (`federated.private_columns`), and
-the released facts encode the table.
+`from_csv` needs ranges and levels; undeclared ones are read from the records, which no epsilon covers. Here they stay open: the
+table gives the public bin of each training record, a private histogram is released over the bins (`federated.private_columns`), and
+the table is encoded with the released facts.
 
-What is still taken to be public, and said in the notes: names of columns, labels and sites, and the kind of each column (number, yes/no, text), which
-is looked up in the records unless the column is named in `bounds` or `categorical`. No error depends on how often a value occurs.
+The following are still assumed to be public, and the notes say so: names of columns, labels and sites, and the kind of each column (number, yes/no,
+text), which is read from the records unless the column is named in `bounds` or `categorical`. No error depends on how often a value occurs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a message names an option: as the command line, a TOML file and Python spell it, since users of all three read the same messages."""
+"""How messages name an option: in the spelling of the command line, TOML files and Python, since users of all three see the same messages."""
 
 from __future__ import annotations
 

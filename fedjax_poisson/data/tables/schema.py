@@ -1,8 +1,8 @@
-"""What a table's columns become: their kinds and declarations, and what was released about those that declare neither range nor levels.
+"""The schema of a table: the kinds and declarations of its columns, and what was released about columns that declare neither range nor levels.
 
 A column is *open* when its range or its levels are not declared and have to be released privately before it can be encoded. `encode_columns` is a
-function of a schema, of released facts and of rows: training records and rows that come later are encoded by the same function, and nothing else
-about the records decides what the features are.
+function of a schema, released facts and rows: training records and later rows are encoded by the same function, and nothing else
+about the records determines the features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a caller says about a table, as one record: the roles, declarations and rules that every reader of tables takes."""
+"""A caller's description of a table in one record: the roles, declarations and rules that every table reader takes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a column may be by mistake: an identifier, a date, a copy of the label, a number with thousands separators, a code for "missing".
+"""Checks for columns used by mistake: an identifier, a date, a copy of the label, a number with thousands separators, a code for "missing".
 
-None of this is private: it looks at all records, and speaks to their owner. What is certain to spoil a run is refused with
-a remedy; what may be meant is a warning. Messages name columns and lines, never how many records are concerned, since
-warnings go into the report of a run.
+None of this is private: it reads all records, and addresses their owner. Anything certain to spoil a run is refused with
+a remedy; anything that may be intended is a warning. Messages name columns and lines, never how many records are affected,
+since warnings go into the report of a run.
 """
 
 from __future__ import annotations

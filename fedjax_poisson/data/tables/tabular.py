@@ -1,4 +1,4 @@
-"""A user's own table as `Sites`: one delimited text file, one line for each record, one column that names the site."""
+"""A user's table as `Sites`: one delimited text file, one line per record, and one column that names the site."""
 
 from __future__ import annotations
 

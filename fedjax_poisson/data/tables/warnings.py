@@ -1,4 +1,4 @@
-"""What a user must hear about a table that is taken: facts that were read from it, and what its sites and split cannot show."""
+"""Warnings about a table that is accepted: facts that were read from it, and what its sites and split cannot show."""
 
 from __future__ import annotations
 
