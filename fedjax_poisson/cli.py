@@ -158,7 +158,7 @@ def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
 def attack(
     folder: Annotated[Path, tyro.conf.Positional],
     *,
-    attack: Literal["inversion", "membership", "audit", "one_run", "property", "all"] = "all",
+    attack: str = "all",
     quick: bool = False,
 ) -> int:
     """Attack a finished run using its settings, and add what leaked to its folder and report.

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 
 from fedjax_poisson import attacks
 from fedjax_poisson.federated import checkpoints
-from fedjax_poisson.leakage import attack_runs, reconstruction
 from fedjax_poisson.leakage.finished_run import (
     FULL,
     FULL_PICTURES,
@@ -30,14 +28,12 @@ from fedjax_poisson.leakage.finished_run import (
     Unattackable,
     load,
 )
-
-Attack = Literal["membership", "audit", "one_run", "inversion", "property"]
-ATTACKS: tuple[Attack, ...] = get_args(Attack)
+from fedjax_poisson.leakage.registry import ATTACKS
 
 
 def attack_run(
     folder: str | Path,
-    which: Attack | Literal["all"] = "all",
+    which: str = "all",
     *,
     quick: bool = False,
     sizes: Sizes | None = None,
@@ -57,8 +53,10 @@ def attack_run(
 
     Raises:
       FileNotFoundError: as `load`.
-      ValueError: as `load`.
+      ValueError: as `load`, or there is no such attack.
     """
+    if which != "all" and which not in ATTACKS:
+        raise ValueError(f"there is no attack {which!r}; give one of {', '.join(ATTACKS)}, or all.")
     run, told = load(folder), report or (lambda what, done, total: None)
     pictures = run.setting.sites.features.ndim == 4
     used = sizes or (QUICK if quick else FULL_PICTURES if pictures else FULL)
@@ -67,7 +65,7 @@ def attack_run(
     for name in ATTACKS if which == "all" else (which,):
         told(name, 0, 1)
         try:
-            found[name] = {"quick": quick, **attacks.to_json(_RUNNERS[name](run, used, told))}
+            found[name] = {"quick": quick, **attacks.to_json(ATTACKS[name].run(run, used, told))}
         except Unattackable as reason:
             found[name] = {"skipped": str(reason)}
         told(name, 1, 1)
@@ -94,12 +92,3 @@ def _earlier(path: Path, run: Attacked) -> dict[str, Any]:
         return dict(stored["attacks"]) if own else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-_RUNNERS: dict[str, Callable[[Attacked, Sizes, OnProgress], dict[str, Any]]] = {
-    "membership": attack_runs.membership,
-    "audit": attack_runs.audit,
-    "one_run": attack_runs.one_run,
-    "inversion": reconstruction.inversion,
-    "property": attack_runs.site_property,
-}

@@ -16,17 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedjax_poisson.leakage.reconstruction import ORIGINALS
+from fedjax_poisson.leakage.registry import ATTACKS
+from fedjax_poisson.leakage.words import VIEWS
 from fedjax_poisson.reports.formatting import moment, words
 from fedjax_poisson.reports.html import Html, bullets, element, paragraph, pictures, section, table
 from fedjax_poisson.reports.plotting import DPI, FAINT, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
 from fedjax_poisson.runs.run_folder import RunFolder, number
 
-VIEWS = {
-    "clear": "in the clear",
-    "summed": "encrypted, sum only",
-    "noisy": "noise, not encrypted",
-    "noisy_sum": "noise and encrypted",
-}
 NO_PROOF = "A failed attack does not prove privacy; it shows only what this attacker achieved. The guarantee is epsilon, not this list."
 SITES = (
     "The guarantee is for one record or patient. It does not hide which hospital an update came from: a hospital's whole sum may be recognised by "
@@ -40,13 +36,6 @@ _LEFT_OUT = (
     " Images of reconstructed training records were left out of this page. They are in the run folder (figures/leakage_inversion.png and "
     "leakage_inversion.npz); delete them before you share the folder."
 )
-_NAMES = {
-    "membership": "Was this record in the training data?",
-    "audit": "Does the noise match the ledger?",
-    "one_run": "Can planted records be found?",
-    "inversion": "Can a record be reconstructed?",
-    "property": "Which site did an update come from?",
-}
 _CAPTIONS = {
     "leakage_numbers": "What each attack achieved (dots, with 95 % intervals), compared with chance or with the claim (lines).",
     "leakage_inversion": "Training records and their reconstructions from the four views of one step.",
@@ -75,102 +64,12 @@ def rows_in_words(found: dict[str, Any]) -> list[Row]:
     """One or more rows for each attack in leakage.json."""
     rows: list[Row] = []
     for name, own in found["attacks"].items():
+        attack = ATTACKS.get(name)
         if "skipped" in own:
-            rows.append(Row(_NAMES.get(name, name), f"Not attacked: {own['skipped']}", "", ""))
-        elif name in _WORDS:
-            rows += _WORDS[name](own)
+            rows.append(Row(name if attack is None else attack.question, f"Not attacked: {own['skipped']}", "", ""))
+        elif attack is not None:
+            rows += [Row(attack.question, *each) for each in attack.words(own)]
     return rows
-
-
-def _membership(own: dict[str, Any]) -> list[Row]:
-    rows = []
-    for key, attack in (
-        ("lira_online", f"likelihood ratio with {own['shadows']} shadow models (LiRA)"),
-        ("own_model", "loss under this run's model"),
-    ):
-        one = own[key]
-        auc, rate = one["auc"], one["tpr_at_1_percent"]
-        text = (
-            f"{attack}: AUC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] (0.5 is guessing); at 1 % false alarms it finds "
-            f"{100 * rate['value']:.2f} % of the members [{100 * rate['low']:.2f}, {100 * rate['high']:.2f}] (1 % by guessing)"
-        )
-        if key == "own_model":
-            text += (
-                "; it distinguishes training from test records, so any other difference between the two counts as well"
-            )
-        rows.append(Row(_NAMES["membership"], text, one["needs"], one["try_next"]))
-    return rows
-
-
-def _audit(own: dict[str, Any]) -> list[Row]:
-    rows = []
-    for key, what in (("mechanism", "two unsampled sums"), ("sampled_round", "one sampled sum")):
-        if key not in own:
-            continue
-        one = own[key]
-        verdict = "MORE leaks than claimed" if one["violated"] else "no contradiction"
-        text = (
-            f"{what}, {one['draws']:,} draws of the worst-case pair: epsilon is at least {one['epsilon_lower']:.3f}, claimed is "
-            f"{one['epsilon_claimed']:.3f}: {verdict} ({own['honest_senders']} of {own['senders']} senders honest)"
-        )
-        rows.append(Row(_NAMES["audit"], text, one["needs"], one["try_next"]))
-    return rows
-
-
-def _one_run(own: dict[str, Any]) -> list[Row]:
-    rows = []
-    for key, what in (("white_box", "from the opened sums"), ("black_box", "from the final model")):
-        one = own[key]
-        verdict = "MORE leaks than claimed" if one["violated"] else "no contradiction"
-        text = (
-            f"{what}: {one['correct']} of {one['guesses']} guesses about {one['canaries']} canaries correct after {own['rounds']} rounds through "
-            f"the {own['aggregator']} pipeline; epsilon is at least {one['epsilon_lower']:.3f}, claimed is {one['epsilon_claimed']:.3f}: {verdict}"
-        )
-        rows.append(Row(_NAMES["one_run"], text, one["needs"], one["try_next"]))
-    return rows
-
-
-def _inversion(own: dict[str, Any]) -> list[Row]:
-    rows = []
-    for view, name in VIEWS.items():
-        one = own[view]
-        if own["picture"]:
-            text = (
-                f"{name}: SSIM {one['ssim']:.2f} (best of {one['chance_records']} random training images: {one['chance_ssim']:.2f}); "
-                f"{100 * one['recognisable']:.0f} % of {own['targets']} at 20 dB or better"
-            )
-        else:
-            text = (
-                f"{name}: error {one['error']:.2f} standard deviations (best of {one['chance_records']} random training records: "
-                f"{one['chance_error']:.2f}); {100 * one['recognisable']:.0f} % of {own['targets']} read to within a tenth"
-            )
-        if "labels_recovered" in one:
-            text += f"; labels correct in {100 * one['labels_recovered']:.0f} %"
-        rows.append(Row(_NAMES["inversion"], text, one["needs"], one["try_next"]))
-    return rows
-
-
-def _property(own: dict[str, Any]) -> list[Row]:
-    rows = []
-    for view, name in VIEWS.items():
-        one = own[view]
-        right = one["accuracy"]
-        asked = "the site whose data are missing" if view in ("summed", "noisy_sum") else "the site"
-        text = (
-            f"{name}: identifies {asked} in {100 * right['value']:.0f} % [{100 * right['low']:.0f}, {100 * right['high']:.0f}] of cases "
-            f"({100 * one['chance']:.0f} % by guessing)"
-        )
-        rows.append(Row(_NAMES["property"], text, one["needs"], one["try_next"]))
-    return rows
-
-
-_WORDS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
-    "membership": _membership,
-    "audit": _audit,
-    "one_run": _one_run,
-    "inversion": _inversion,
-    "property": _property,
-}
 
 
 def grouped(rows: list[Row]) -> list[Row]:
