@@ -62,7 +62,7 @@ def read_ledger(path: str | Path, *, writable: bool = False) -> Ledger:
 
     Args:
       path: SQLite file.
-      writable: whether releases will be charged; else nothing is written, not even beside the file, so a read-only copy will do.
+      writable: whether releases will be charged; else nothing is written, not even next to the file, so a read-only copy is enough.
 
     Raises:
       FileNotFoundError: there is no such file.

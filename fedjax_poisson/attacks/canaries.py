@@ -45,7 +45,7 @@ BLACK_BOX = "the final parameters and canaries of its own choosing in the traini
 
 
 class CanaryRun(NamedTuple):
-    """What a run with canaries showed.
+    """The result of a run with canaries.
 
     Attributes:
       included: bool `[m]`, the coins.
@@ -112,7 +112,7 @@ def plant(cohort: Records, x: Array, y: Array, included: np.ndarray) -> Records:
     """The cohort with canaries appended, canary i at site i mod S; one that is out is padding: its contribution is zero.
 
     Args:
-      cohort: records `[S, n]`; each canary becomes a unit of its own.
+      cohort: records `[S, n]`; each canary becomes a separate unit.
       x: float32 `[m, ...]`.
       y: `[m]`.
       included: bool `[m]`.

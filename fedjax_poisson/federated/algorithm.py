@@ -40,7 +40,7 @@ class Info(NamedTuple):
     """Diagnostics of one round.
 
     Attributes:
-      sum: what the sum cost.
+      sum: the cost of the sum.
       update_norm: L2 norm of the released mean gradient.
       epsilon: spent so far at the delta of the algorithm's ledger; infinite if a round was released unaccounted, None where a caller's gate paid.
     """
@@ -60,13 +60,13 @@ class Algorithm(NamedTuple):
       rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
       ledger: what rounds without a gate are charged to (`charging`); None without privacy.
       apply_rounds: several rounds in one compiled program (`fedavg`); None where an algorithm has none.
-      price: what one round costs, for a ledger of the caller's (`Ledger.gate`); None without privacy.
+      price: the privacy cost of one round, for a ledger of the caller (`Ledger.gate`); None without privacy.
 
     **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream means other noise in
     every round, and the same (stream, round) the same noise. Two different releases under one (stream, round), such as the same state applied to two
     cohorts, would share their noise and show the difference of the data; an algorithm refuses the second before it is charged or opened
     (`RoundRefused`), while the very same release may be computed again. It remembers this in its own process only: two algorithms, or a program that
-    was restarted, need streams of their own (`randomness.stream()`, or a label such as the attempt's number folded in).
+    was restarted, need separate streams (`randomness.stream()`, or a label such as the attempt's number folded in).
 
     **Payment.** `gate=None` charges `ledger` before the sum is opened; a function without arguments replaces it and forbids the release by raising;
     `gate="unaccounted"` charges nothing, warns once, and makes `info.epsilon` infinite for good.
@@ -107,7 +107,7 @@ def fedsgd(
       features: F, width of one standardised record; or the shape of one, such as (28, 28, 1) of an image.
       records: number of training units over all sites as far as it is public (declared or published) or was privately estimated; it only
         scales the step.
-      sampling_rate: q in (0, 1], each unit's chance to be in a round.
+      sampling_rate: q in (0, 1], each unit's probability of being in a round.
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
       aggregator: encryption backend.
       server_optimizer: optax transformation fed with the estimated mean gradient.

@@ -103,7 +103,7 @@ def fedavg(
       population: the clients.
       senders: K, clients of a round; with sampling the whole population.
       server_optimizer: optax transformation fed with minus the estimated mean update.
-      mechanism: client-level mechanism; None trains without privacy, and says so.
+      mechanism: client-level mechanism; None trains without privacy, with a warning.
       aggregator: encryption backend with room for K senders; None where encryption is "off".
       encryption: "every_client" (default where there is an aggregator), "sum_only" or "off" (`cohort`).
       minimum_senders: fewest clients whose sum is released; below, the round is refused unopened. Default: the aggregator's, else K; with sampling K.
@@ -120,7 +120,7 @@ def fedavg(
     Returns:
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
       `apply_rounds(state, ids [T, K], stream, gates=None)` runs T rounds in one program on one device, with the noise that `apply` would draw. Each release
-      is paid for beforehand, by the algorithm's ledger or by T gates (or the word "unaccounted"); what was paid stays paid if a later round cannot be.
+      is paid for beforehand, by the algorithm's ledger or by T gates (or the word "unaccounted"); charges stand even if a later round cannot be charged.
 
     Raises:
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.

@@ -37,9 +37,9 @@ class Round(NamedTuple):
     Attributes:
       number: 1, 2, ...
       state: the algorithm's state after it.
-      info: what the algorithm says about it.
+      info: the algorithm's info about it.
       seconds: wall clock of `apply`.
-      epsilon: spent so far; None where a gate of the caller's pays.
+      epsilon: spent so far; None if a gate of the caller is charged.
       scores: what `evaluate` returned; empty where it was not due.
     """
 
@@ -94,15 +94,15 @@ def training_rounds(
     """Rounds `first` to `last`, one after another.
 
     Args:
-      algorithm: what makes a round.
+      algorithm: the algorithm that runs a round.
       state: before the first.
       cohort_of: `(number) -> cohort`.
       first: number of the first round.
       last: of the last.
-      terms: `(number) -> (who pays, stream)`.
+      terms: `(number) -> (ledger, gate or "unaccounted", stream)`.
 
     Raises:
-      BudgetExhausted: the ledger refused the next round; those before stand.
+      BudgetExhausted: the ledger refused the next round; earlier rounds remain valid.
     """
     for number in range(first, last + 1):
         began = time.perf_counter()
@@ -128,23 +128,23 @@ def fit(
     """Train for a number of rounds, or until the ledger refuses the next.
 
     Args:
-      algorithm: `fedsgd(...)`, `fedavg(...)`, or your own.
+      algorithm: `fedsgd(...)`, `fedavg(...)`, or a custom one.
       data: `Records`, the same in every round; a `Population`, all of whose clients take part in every round; or `(number) -> cohort`, such as
         `population.sampled_cohorts(population, clients)`.
       rounds: rounds in all, those of a resumed run included.
       key: draws the initial parameters; default `jax.random.key(0)` (initial parameters are public).
       stream: of the noise and the encryption; default 256 bits from the operating system.
-      gate: who pays for round `number`: a function of the number, or "unaccounted"; None charges the algorithm's ledger.
+      gate: where round `number` is charged: a function of the number, or "unaccounted"; None charges the algorithm's ledger.
       evaluate: `(params) -> {name: number}`, such as `evaluator(model, test)`; after every `evaluate_every`-th round and the last. Scores of private
         records in the clear are covered by no epsilon.
       evaluate_every: rounds between evaluations.
       callbacks: each is called with every `Round`; one that returns True ends the training.
       resume: folder of a checkpoint, written after every round and gone on from when it is there. A private algorithm then needs a ledger in a file
-        (`accounting.open_ledger`), since a ledger in memory forgets what was spent.
-      progress: show a bar; None where somebody looks (a terminal or a notebook).
+        (`accounting.open_ledger`), since an in-memory ledger forgets what was spent.
+      progress: show a progress bar; None shows it in a terminal or a notebook only.
 
     Returns:
-      `Fitted`. Ctrl-C finishes the round under way and returns what is there.
+      `Fitted`. Ctrl-C finishes the current round and returns the result so far.
 
     Raises:
       ValueError: a number is impossible, the checkpoint is of another algorithm, or the ledger is one in memory.

@@ -28,7 +28,7 @@ _EMBED, _ENCRYPT = "embed", "encrypt"  # purposes of a sender's two streams
 
 
 class SumInfo(NamedTuple):
-    """What one opened sum cost.
+    """The cost of one opened sum.
 
     Attributes:
       senders: how many ciphertexts are in the sum.
@@ -64,7 +64,7 @@ def private_sum(
       mechanism: an integer mechanism.
       aggregator: the encryption backend; it refuses sums of fewer senders than its announced minimum.
       grids: int32 `[S, D]`, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
-      stream: this release's stream; used for nothing else. Each sender takes its own part of it.
+      stream: this release's stream; used for nothing else. Each sender derives a separate part of it.
       gate: called once right before the sum is opened; None opens without asking (nothing is accounted then).
       senders: indices of those that send in this round; None means all.
 

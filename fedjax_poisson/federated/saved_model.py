@@ -36,10 +36,10 @@ class SavedModel(NamedTuple):
       model: the model.
       params: its parameters.
       scaler: standardises encoded rows, or the rows of each site; None where the model takes them raw.
-      encoder: rows of a table to features; None for pictures.
+      encoder: rows of a table to features; None for images.
       class_names: names of the label values.
       shape: of one record.
-      site_names: S names, where each site is standardised by itself; else empty.
+      site_names: S names if each site is standardised separately, else empty.
     """
 
     model: Model
@@ -72,14 +72,14 @@ def save_model(
 ) -> None:
     """Write a model, whole or not at all.
 
-    A model from `fedjax_poisson.models` is remembered by its name and sizes; one of your own has to be given to `load_model` again.
+    A model from `fedjax_poisson.models` is stored by its name and sizes; a custom model has to be passed to `load_model` again.
 
     Args:
       path: the file, by custom `*.npz`.
       model: the model.
       params: its parameters.
       sites: the data: how rows become features, and the names of the classes.
-      scaler: what standardised the features, where something did. If each site was standardised by itself, `predict` has to be told a row's site.
+      scaler: the standardisation of the features, if there was one. If each site was standardised separately, `predict` needs a row's site.
     """
     shape = sites.features.shape[1:]
     table = len(shape) == 1

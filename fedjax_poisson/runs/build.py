@@ -36,7 +36,7 @@ _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
 
 class RunSetup(NamedTuple):
-    """What a run is made of.
+    """The components of a run.
 
     Attributes:
       config: the settings.
@@ -44,7 +44,7 @@ class RunSetup(NamedTuple):
       train: raw training records on the device.
       test: raw test records on the device.
       model: the model.
-      plan: the releases and what they cost.
+      plan: the releases and their cost.
       optimizer: the server's optimiser.
       average_from: round after which parameters are averaged, or None.
       largest_unit: records of the largest privacy unit.
@@ -68,7 +68,7 @@ class RunSetup(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A run before its first release: what was read, and what will be released at what cost.
+    """A run before its first release: what was read, what will be released, and its cost.
 
     Attributes:
       config: the settings.
@@ -261,7 +261,7 @@ def initial_state(setting: RunSetup) -> State:
 
 
 def learned_model(setting: RunSetup) -> Model:
-    """The part of the model that a run trains: all of it, or what stands on fixed features."""
+    """The part of the model that a run trains: all of it, or the part on top of fixed features."""
     return setting.model.head or setting.model
 
 
@@ -278,7 +278,7 @@ def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Reco
 
 
 def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
-    """The encryption of one kind of release, with fresh keys of its own."""
+    """The encryption of one kind of release, with its own fresh keys."""
     plan = run.plan
     return make_aggregator(
         run.config.aggregator,

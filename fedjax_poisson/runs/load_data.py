@@ -20,7 +20,7 @@ _COVID_CLASSES = ("no_finding", "covid19")
 
 
 def load_sites(config: Config) -> data.Sites:
-    """The data a configuration names, dealt to its clients where it asks for some.
+    """The data a configuration names, split among its clients if it asks for some.
 
     Raises:
       FileNotFoundError: there is no such file or folder; the message says what is expected and where to get it.

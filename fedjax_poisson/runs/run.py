@@ -65,7 +65,7 @@ class RunExists(FileExistsError):
 
 
 class Stopped(RuntimeError):
-    """The run was asked to stop, or interrupted; the message says how to go on."""
+    """The run was asked to stop, or interrupted; the message says how to continue."""
 
     interrupted = True
 
@@ -79,12 +79,12 @@ def run(
     sites: data.Sites | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Run (or go on with) one experiment and leave its folder.
+    """Run (or resume) one experiment and write its folder.
 
     Args:
       config: the settings; with resume they must be those of the folder.
       out: run folder; must not hold a run unless resume.
-      resume: go on with a run that was stopped or killed.
+      resume: continue a run that was stopped or killed.
       report: called with each round's line.
       sites: the data instead of what the settings name, for example a fold.
       stop: asked before every round; True stops the run there.

@@ -34,7 +34,7 @@ _SHARED_RESERVE = 0.05  # of delta, for the samplers of all runs that share a le
 
 
 class CannotResume(RuntimeError):
-    """The folder does not hold what is needed to go on without spending more than is told; the message says what to do."""
+    """The folder lacks what is needed to continue without spending more than is reported; the message says what to do."""
 
 
 class Books(NamedTuple):
@@ -183,7 +183,7 @@ def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]
 
 
 def check_charged(books: Books, labels: Iterable[str], source: str) -> None:
-    """Refuse to go on from results whose releases are not all on the ledger."""
+    """Refuse to continue from results whose releases are not all on the ledger."""
     charged = {row.label for row in books.rows()}
     if missing := [label for label in dict.fromkeys(labels) if label not in charged]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

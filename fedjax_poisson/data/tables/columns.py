@@ -38,7 +38,7 @@ _TAIL = 0.005
 
 
 class Column(NamedTuple):
-    """One text column with what is needed to speak about it; made by `column_of`.
+    """One text column with the information needed for messages about it; made by `column_of`.
 
     Attributes:
         path: File it is from, for messages.

@@ -153,7 +153,7 @@ def table_records(
 
 
 def table_provenance(table: Table, notes: Sequence[str]) -> Provenance:
-    """Where a user's own table is from, and what names it on a ledger."""
+    """The source of a user's table, and its name on a ledger."""
     return Provenance(
         name=os.path.basename(table.path), source=table.path, notes=tuple(notes), identity=table_identity(table)
     )
@@ -226,7 +226,7 @@ def feature_columns(table: Table, spec: TableSpec, label: str, **others: str) ->
 
 
 def declared_for(declared: Mapping[str, _Declaration] | _Word | None, name: str) -> _Declaration | _Word | None:
-    """What a user said about one column: an entry of the mapping, or the word that stands for all columns."""
+    """The user's declaration for one column: an entry of the mapping, or the word that applies to all columns."""
     return declared.get(name) if isinstance(declared, Mapping) else declared
 
 
