@@ -174,7 +174,7 @@ def open_ledger(
                 connection.execute(statement)
             connection.execute("INSERT INTO settings VALUES (0, ?, ?)", (body, digest(body)))
         elif "settings" not in found:
-            raise LedgerCorrupt(f"{path} is a database of something else; pass a path of its own for the ledger")
+            raise LedgerCorrupt(f"{path} is a database of something else; pass a separate path for the ledger")
         connection.execute("COMMIT")
         ledger = _load(path, connection)
     except sqlite3.OperationalError as error:

@@ -239,9 +239,7 @@ def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.nd
         )
     width = dimension // canaries
     if width < 1:
-        raise ValueError(
-            f"{canaries} canary clients need {canaries} coordinates of their own; the update has {dimension}."
-        )
+        raise ValueError(f"{canaries} canary clients need {canaries} separate coordinates; the update has {dimension}.")
     width = min(width, max(int((norm / bound) ** 2 + 1e-9), 1))
     updates = np.zeros((canaries, dimension), np.float32)
     for i in range(canaries):

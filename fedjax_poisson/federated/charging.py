@@ -115,7 +115,7 @@ def make_round_account(
         elif paying == "unaccounted":
             if not uncounted and mechanism is not None:
                 warnings.warn(
-                    f"round {number} is released unaccounted: no ledger knows of it, so nothing can be said about the privacy of this algorithm's rounds.",
+                    f"round {number} is released unaccounted: no ledger records it, so nothing can be said about the privacy of this algorithm's rounds.",
                     UnaccountedWarning,
                     stacklevel=4,
                 )
@@ -221,7 +221,7 @@ def _check_ledger(
     if (ledger.unit, ledger.adjacency) != (unit, adjacency):
         raise ValueError(
             f"the ledger is for unit {ledger.unit!r} under {ledger.adjacency!r}, the algorithm protects a {unit!r} under {adjacency!r}: "
-            "their curves are of different promises; open a ledger for this one."
+            "their curves belong to different guarantees; open a ledger for this one."
         )
     if delta is not None and delta != ledger.delta:
         raise ValueError(f"delta={delta:g}, but the ledger's is {ledger.delta:g}: leave delta out.")

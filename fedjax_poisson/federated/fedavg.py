@@ -103,7 +103,7 @@ def fedavg(
       population: the clients.
       senders: K, clients of a round; with sampling the whole population.
       server_optimizer: optax transformation fed with minus the estimated mean update.
-      mechanism: client-level mechanism; None trains without privacy, with a warning.
+      mechanism: client-level mechanism; None trains without privacy, and the outputs say so.
       aggregator: encryption backend with room for K senders; None where encryption is "off".
       encryption: "every_client" (default where there is an aggregator), "sum_only" or "off" (`cohort`).
       minimum_senders: fewest clients whose sum is released; below, the round is refused unopened. Default: the aggregator's, else K; with sampling K.

@@ -208,7 +208,7 @@ def _check_kept(algorithm: Algorithm, folder: Path) -> None:
     ledger = algorithm.ledger
     if ledger is not None and str(ledger.path) == accounting.MEMORY:
         raise ValueError(
-            f"resume={str(folder)!r} keeps the model, but the algorithm's ledger is in memory and would forget what it cost: make the algorithm with "
+            f"resume={str(folder)!r} keeps the model, but the algorithm's in-memory ledger would forget what it cost: create the algorithm with "
             f"ledger=accounting.open_ledger({str(folder / 'ledger.sqlite')!r}, epsilon=..., delta=...)."
         )
 
@@ -225,7 +225,7 @@ def _picked_up(algorithm: Algorithm, folder: Path, blank: Any) -> tuple[Any, lis
     state, facts = load_tree(folder / CHECKPOINT, blank)
     if algorithm.ledger is not None:
         if facts["pin"] is None:
-            raise ValueError(f"{folder / CHECKPOINT} is of a training without privacy; give another folder.")
+            raise ValueError(f"{folder / CHECKPOINT} is from training without privacy; give another folder.")
         algorithm.ledger.check_pin(accounting.Pin(*facts["pin"]))
     return state, facts["history"]
 

@@ -50,7 +50,7 @@ def openings() -> Openings:
         if found is not None and found != np.asarray(fingerprint).tobytes():
             raise RoundRefused(
                 f"Another sum was already opened in round {number} under this stream: another cohort, other records or another state. Both would carry "
-                "the same noise and their difference would show the data. Nothing was opened; give every run a stream of its own "
+                "the same noise and their difference would reveal the data. Nothing was opened; give every run a separate stream "
                 '(fold_in(stream, "run", i), or a new randomness.stream()).'
             )
 

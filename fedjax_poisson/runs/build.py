@@ -191,7 +191,7 @@ def _check_sites(config: Config, sites: data.Sites) -> None:
     name, pictures = sites.provenance.name, sites.features.ndim == 4
     if sites.labels.ndim != 1:
         raise ValueError(
-            f"{name} has several labels for one record; a run learns one label a record (choose another data set)."
+            f"{name} has several labels for one record; a run learns one label per record (choose another data set)."
         )
     _check_kinds(config, name, pictures=pictures, classes=len(sites.class_names))
 
@@ -200,7 +200,7 @@ def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> 
     if pictures != (config.model in _FOR_PICTURES):
         fitting = ", ".join(_FOR_PICTURES if pictures else _FOR_TABLES)
         raise ValueError(
-            f"model={config.model!r} is not for {name}, which holds {'pictures' if pictures else 'a table'}; choose one of: {fitting}."
+            f"model={config.model!r} is not for {name}, which holds {'images' if pictures else 'a table'}; choose one of: {fitting}."
         )
     if not pictures and classes != 2:
         raise ValueError(f"{name} has {classes} classes; the models of tables take one binary label.")
@@ -208,7 +208,7 @@ def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> 
         raise ValueError(f"evaluation='private' is for two classes; {name} has {classes}: choose 'clear' or 'none'.")
     if pictures and config.standardize != "bounds":
         raise ValueError(
-            f"standardize={config.standardize!r}: pictures are scaled by their public bounds; set standardize='bounds'."
+            f"standardize={config.standardize!r}: images are scaled by their public bounds; set standardize='bounds'."
         )
 
 

@@ -114,8 +114,8 @@ def resume(prepared: Prepared, out: Path) -> Books:
     path, name = ledger_path(config, out), _name((out / CONFIG).read_bytes())
     if not path.is_file():
         raise CannotResume(
-            f"{path} is gone, so nobody can say what this run has spent. Put it back from a backup that is not older than the checkpoint; "
-            "without it this run cannot go on."
+            f"{path} is missing, so it is unknown what this run has spent. Restore it from a backup that is not older than the checkpoint; "
+            "without it this run cannot continue."
         )
     ledger = accounting.read_ledger(path, writable=True)
     try:
@@ -134,8 +134,8 @@ def resume(prepared: Prepared, out: Path) -> Books:
                 ledger.check_pin(pin)
             except accounting.LedgerCorrupt as error:
                 raise CannotResume(
-                    f"{error}. What {source} was paid for is not on it, so nobody can say what this run has spent. Put the newest copy of the ledger "
-                    "back; without it this run cannot go on."
+                    f"{error}. The charges for {source} are not on it, so it is unknown what this run has spent. Restore the newest copy of the "
+                    "ledger; without it this run cannot continue."
                 ) from error
         return books
     except BaseException:
@@ -144,7 +144,7 @@ def resume(prepared: Prepared, out: Path) -> Books:
 
 
 def _changed(out: Path, seen: str) -> str:
-    return f"{out / CONFIG} was changed after the run started: {seen}. Undo the change; other settings are another run."
+    return f"{out / CONFIG} was changed after the run started: {seen}. Undo the change, or start a new run for other settings."
 
 
 def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]]]:
@@ -156,8 +156,8 @@ def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]
         except checkpoints.CheckpointDamaged as error:
             count = len(books.rows())
             raise CannotResume(
-                f"{error}, so the model is lost; the {count} release{'' if count == 1 else 's'} of this run stay charged (epsilon {books.epsilon():.4f} of "
-                f"{books.prepared.config.epsilon:g}). Put the checkpoint back from a backup, or delete it to train anew with what is left."
+                f"{error}, so the model is lost; the {count} release{'' if count == 1 else 's'} of this run remain charged (epsilon {books.epsilon():.4f} of "
+                f"{books.prepared.config.epsilon:g}). Restore the checkpoint from a backup, or delete it to retrain with what is left."
             ) from error
     if (out / COLUMNS).exists():
         try:

@@ -160,7 +160,7 @@ def encode(
 def _refuse_fill(column: Column, fill: float | None) -> None:
     if fill is not None:
         raise ValueError(
-            f"{column.path}: fill names the column {column.name!r}, which is no number; leave it out of fill "
+            f"{column.path}: fill names the column {column.name!r}, which is not numeric; leave it out of fill "
             "(a level 'missing' takes missing values)"
         )
 

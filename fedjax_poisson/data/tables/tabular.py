@@ -209,7 +209,7 @@ def feature_columns(table: Table, spec: TableSpec, label: str, **others: str) ->
     unused = {*role_of, *spec.drop}
     columns = [name for name in table.columns if name not in unused]
     if not columns:
-        raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
+        raise ValueError(f"{table.path}: no column is left to learn from except {', '.join(roles.values())}")
     for role, declared in (("categorical", spec.categorical), ("bounds", spec.bounds), ("fill", spec.fill)):
         for name in declared if isinstance(declared, Mapping) else ():
             table.column(name, role)
