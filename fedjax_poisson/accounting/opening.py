@@ -67,7 +67,7 @@ def read_ledger(path: str | Path, *, writable: bool = False) -> Ledger:
     Raises:
       FileNotFoundError: there is no such file.
       LedgerCorrupt: the file is not a ledger.
-      LedgerUnwritable: it is to be written and cannot be.
+      LedgerUnwritable: the file cannot be written although it should be writable.
     """
     path = Path(path)
     if not path.is_file():

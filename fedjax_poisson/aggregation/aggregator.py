@@ -60,11 +60,11 @@ class Aggregator(NamedTuple):
     """All the roles of a round in one record.
 
     Attributes:
-      encrypt: `(counts int32[D], stream, round=0) -> Sealed`, what one sender does.
-      add: `(Sealed, Sealed) -> Sealed`, what the server does.
-      check: `(Sealed, size) -> None`, whether `open` would refuse for what was announced: raises the same `RoundRefused`
+      encrypt: `(counts int32[D], stream, round=0) -> Sealed`, run by each sender.
+      add: `(Sealed, Sealed) -> Sealed`, run by the server.
+      check: `(Sealed, size) -> None`, whether `open` would refuse because of announced facts: raises the same `RoundRefused`
         and opens nothing. Ask it before a release is charged to a ledger.
-      open: `(Sealed, size) -> Opened`, what the key holder does.
+      open: `(Sealed, size) -> Opened`, run by the key holder.
       bytes_up: `Sealed -> int`, bytes of that message on the wire.
       message_bytes: `size -> int`, bytes of one sender's message: exact for plain and device, a ceiling for TenSEAL (it
         compresses).
@@ -111,7 +111,7 @@ def aggregator(
     threshold: int | None = None,
     guards: Sequence[str] | None = None,
 ) -> Aggregator:
-    """Make keys and wire up the roles.
+    """Generate keys and connect the roles.
 
     Args:
       backend: "device", "tenseal" or "plain".

@@ -63,15 +63,15 @@ class Round(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What `fit` returns.
+    """The result of `fit`.
 
     Attributes:
       params: parameters to evaluate or ship.
-      state: the algorithm's state, for going on.
-      rounds: rounds done in all.
-      epsilon: spent at the delta of the algorithm's ledger; None where a gate of the caller's paid.
+      state: the algorithm's state, for continuing.
+      rounds: total number of rounds done.
+      epsilon: spent at the delta of the algorithm's ledger; None if a gate of the caller was charged.
       ended: "rounds" (all done), "budget" (the ledger refused the next), "callback" (one asked to stop) or "interrupted" (Ctrl-C, after its round).
-      history: one dict a round: round, epsilon, update_norm, seconds, scores.
+      history: one dict per round: round, epsilon, update_norm, seconds, scores.
     """
 
     params: Any
@@ -131,15 +131,15 @@ def fit(
       algorithm: `fedsgd(...)`, `fedavg(...)`, or a custom one.
       data: `Records`, the same in every round; a `Population`, all of whose clients take part in every round; or `(number) -> cohort`, such as
         `population.sampled_cohorts(population, clients)`.
-      rounds: rounds in all, those of a resumed run included.
-      key: draws the initial parameters; default `jax.random.key(0)` (initial parameters are public).
-      stream: of the noise and the encryption; default 256 bits from the operating system.
+      rounds: total number of rounds, including those of a resumed run.
+      key: key for the initial parameters; default: `jax.random.key(0)` (initial parameters are public).
+      stream: stream for the noise and the encryption; default: 256 bits from the operating system.
       gate: where round `number` is charged: a function of the number, or "unaccounted"; None charges the algorithm's ledger.
       evaluate: `(params) -> {name: number}`, such as `evaluator(model, test)`; after every `evaluate_every`-th round and the last. Scores of private
-        records in the clear are covered by no epsilon.
+        records in the clear are not covered by any epsilon.
       evaluate_every: rounds between evaluations.
       callbacks: each is called with every `Round`; one that returns True ends the training.
-      resume: folder of a checkpoint, written after every round and gone on from when it is there. A private algorithm then needs a ledger in a file
+      resume: folder of a checkpoint, written after every round and resumed from if it exists. A private algorithm then needs a ledger in a file
         (`accounting.open_ledger`), since an in-memory ledger forgets what was spent.
       progress: show a progress bar; None shows it in a terminal or a notebook only.
 
@@ -147,9 +147,9 @@ def fit(
       `Fitted`. Ctrl-C finishes the current round and returns the result so far.
 
     Raises:
-      ValueError: a number is impossible, the checkpoint is of another algorithm, or the ledger is one in memory.
+      ValueError: a number is invalid, the checkpoint is of another algorithm, or the ledger is in memory.
       LedgerCorrupt: the ledger does not hold what had been charged when the checkpoint was written.
-      FolderBusy: another process works in the folder.
+      FolderBusy: another process is using the folder.
     """
     if rounds < 1 or evaluate_every < 1:
         raise ValueError(f"rounds={rounds} and evaluate_every={evaluate_every}: give whole numbers of at least 1.")

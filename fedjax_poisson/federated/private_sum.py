@@ -58,7 +58,7 @@ def private_sum(
     gate: Gate | None = None,
     senders: Sequence[int] | None = None,
 ) -> tuple[Array, SumInfo]:
-    """Embed, encrypt, add, ask the gate, open, estimate.
+    """Embed, encrypt, add, call the gate, open, estimate.
 
     Args:
       mechanism: an integer mechanism.
@@ -69,10 +69,10 @@ def private_sum(
       senders: indices of those that send in this round; None means all.
 
     Returns:
-      float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and what it cost.
+      float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and its cost.
 
     Raises:
-      ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats one or names one that is not there.
+      ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats a sender or names one that does not exist.
       RoundRefused: the aggregator refused to open (too few senders, a value that is not near an integer, tampering).
     """
     if not mechanism.facts.integer:
