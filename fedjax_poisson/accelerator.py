@@ -56,7 +56,7 @@ def warn_if_idle() -> None:
     if found is None or jax.default_backend() != "cpu":
         return
     warnings.warn(
-        f"this machine has {found}, but jax computes on the CPU (installed: {_installed()}). An upgrade of jax beside an older plugin does this. "
+        f"this machine has {found}, but jax computes on the CPU (installed: {_installed()}). This happens when jax was upgraded without its plugin. "
         "Reinstall both together (pip install 'fedjax-poisson[cuda12]', [cuda13] or [tpu]), or keep the jax that the machine came with, and start the "
         "process again; set JAX_PLATFORMS=cpu if the CPU is meant",
         IdleAcceleratorWarning,

@@ -467,7 +467,7 @@ def test_predict_writes_what_the_model_says_of_new_rows(
     rows = tmp_path / "rows.csv"
     table = [sites.feature_names, *sites.features[:4].tolist()]
     rows.write_text("\n".join(",".join(map(str, row)) for row in table) + "\n")
-    assert "standardised alike" in refused(capsys, "predict", heart, rows, "--site", "Hungary")
+    assert "standardises all sites in the same way" in refused(capsys, "predict", heart, rows, "--site", "Hungary")
     assert call("predict", heart, rows, "--out", tmp_path / "found.csv") == 0
     found = list(csv.DictReader((tmp_path / "found.csv").open()))
     assert [row["row"] for row in found] == ["1", "2", "3", "4"]

@@ -68,7 +68,7 @@ class AccountedRounds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Account:
-    """What a run costs and how noisy it is.
+    """The privacy cost and the noise of a run.
 
     Attributes:
       setting: the facts it was computed for.
@@ -142,7 +142,7 @@ def make_account(
       orders: every integer 2..max if the setting samples; None for `DEFAULT_ORDERS`.
 
     Returns:
-      `Account`, with the Gaussian beside it at the epsilon that was reached.
+      `Account`, with the Gaussian at the same epsilon for comparison.
 
     Raises:
       ValueError: not exactly one of the three is None, more senders are honest than send, or the target cannot be met.

@@ -216,7 +216,7 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open the file without ever writing to it or beside it.
+    """Open the file without ever writing to it or next to it.
 
     A journal that a killed process left must be rolled back before the file can be read; that is done on a copy.
 
@@ -260,7 +260,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def unwritable(path: Path, error: sqlite3.Error) -> LedgerUnwritable:
-    """What to tell when the database refuses to be written."""
+    """The message if the database refuses to be written."""
     return LedgerUnwritable(
         f"the ledger {path} cannot be written ({error}), so nothing was opened. Check the disk's space and the permissions of its folder, then go on."
     )

@@ -38,7 +38,7 @@ from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS, rdp_budget
 
 
 class FilterState(NamedTuple):
-    """What a filter remembers.
+    """The state of a filter.
 
     Attributes:
       spent: per budget line (one per fixed order; one for events), rounded up, float64[m].

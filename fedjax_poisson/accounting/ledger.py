@@ -87,7 +87,7 @@ class Remaining(NamedTuple):
 
 
 def reserve_for(epsilon: float, distance: float) -> float:
-    """Delta that pays for a total-variation distance: ``(1 + e^epsilon) distance`` (module docstring), inf beyond floats."""
+    """Delta that covers a total-variation distance: ``(1 + e^epsilon) distance`` (module docstring), inf beyond floats."""
     return math.inf if epsilon > 700 else (1 + math.exp(epsilon)) * distance
 
 
@@ -99,7 +99,7 @@ class Ledger:
       path: the SQLite file.
       budget_epsilon: the budget's epsilon, nats; infinite for a meter in memory.
       delta: the budget's delta, all of it.
-      reserve: the part of delta that pays for the distance of samplers from their laws.
+      reserve: the part of delta that covers the distance of samplers from their laws.
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
       orders: Renyi orders of every curve, float64[n].
@@ -121,7 +121,7 @@ class Ledger:
 
     @property
     def accounted_delta(self) -> float:
-        """Delta that the curves are held against: what the reserve leaves."""
+        """Delta available to the curves after subtracting the reserve."""
         return self.delta - self.reserve
 
     @property
@@ -270,7 +270,7 @@ class Ledger:
         return total
 
     def epsilon(self) -> float:
-        """Epsilon of what has been spent, 0 if nothing was.
+        """Epsilon of everything spent so far, 0 if nothing was.
 
         At the best order if the schedule was planned or there is no budget (`memory`), else at the ledger's order a*.
 
@@ -309,7 +309,7 @@ class Ledger:
         """A gate that charges this ledger with one round of an algorithm: `algorithm.apply(state, cohort, stream, ledger.gate(algorithm, "train 7"))`.
 
         Args:
-          algorithm: what has a `price`: `fedsgd(...)`, `fedavg(...)`, or your own.
+          algorithm: anything with a `price`: `fedsgd(...)`, `fedavg(...)`, or a custom algorithm.
           label: the caller's name for the round.
           purpose: what the release is for.
 

@@ -62,12 +62,12 @@ def read_ledger(path: str | Path, *, writable: bool = False) -> Ledger:
 
     Args:
       path: SQLite file.
-      writable: whether releases will be charged; else nothing is written, not even beside the file, so a read-only copy will do.
+      writable: whether releases will be charged; else nothing is written, not even next to the file, so a read-only copy is enough.
 
     Raises:
       FileNotFoundError: there is no such file.
       LedgerCorrupt: the file is not a ledger.
-      LedgerUnwritable: it is to be written and cannot be.
+      LedgerUnwritable: the file cannot be written although it should be writable.
     """
     path = Path(path)
     if not path.is_file():
@@ -174,7 +174,7 @@ def open_ledger(
                 connection.execute(statement)
             connection.execute("INSERT INTO settings VALUES (0, ?, ?)", (body, digest(body)))
         elif "settings" not in found:
-            raise LedgerCorrupt(f"{path} is a database of something else; pass a path of its own for the ledger")
+            raise LedgerCorrupt(f"{path} is a database of something else; pass a separate path for the ledger")
         connection.execute("COMMIT")
         ledger = _load(path, connection)
     except sqlite3.OperationalError as error:

@@ -17,7 +17,7 @@ class Participation:
       senders: n, contributions in a full sum.
       minimum_senders: fewest whose sum is opened, 1 <= minimum_senders <= senders.
       honest_senders: n_h, senders whose noise the price counts, of the fewest that may be opened; the target is one of them.
-      sampling_rate: q in (0, 1], a unit's secret chance to be in a round; below 1 everybody sends in every round all the same.
+      sampling_rate: q in (0, 1], a unit's secret probability of being in a round; even below 1 every sender sends in every round.
       adjacency: "zero_out" or "replace_one".
     """
 

@@ -29,7 +29,7 @@ class Price(NamedTuple):
 
 
 class HasPrice(Protocol):
-    """An algorithm, as far as a ledger is concerned: what one round of it costs; None where nothing it releases is private."""
+    """An algorithm from the point of view of a ledger: the privacy cost of one round; None if nothing it releases is private."""
 
     @property
     def price(self) -> Price | None: ...  # noqa: D102

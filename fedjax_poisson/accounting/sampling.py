@@ -73,7 +73,7 @@ def amplify(orders: FloatArray, rdp: FloatArray, log_weights: FloatArray) -> Flo
 def subsampled_rdp(
     orders: ArrayLike, rdp: ArrayLike, rate: float, *, adjacency: str = "zero_out", fixed_total_noise: bool = True
 ) -> FloatArray:
-    """Renyi curve after secret Poisson sampling of the units, the noise being there whoever is sampled.
+    """Renyi curve after secret Poisson sampling of the units, with the noise always present, whoever is sampled.
 
     For integer a, ``1/(a-1) log( (1-q)^(a-1) (1 + (a-1) q) + sum_{k=2..a} binom(a,k) (1-q)^(a-k) q^k e^{(k-1) rdp(k)}
     )`` (Zhu and Wang 2019 without the factor 3 of their general theorem; Steinke 2022, arXiv:2210.00597).

@@ -60,18 +60,18 @@ class Aggregator(NamedTuple):
     """All the roles of a round in one record.
 
     Attributes:
-      encrypt: `(counts int32[D], stream, round=0) -> Sealed`, what one sender does.
-      add: `(Sealed, Sealed) -> Sealed`, what the server does.
-      check: `(Sealed, size) -> None`, whether `open` would refuse for what was announced: raises the same `RoundRefused`
+      encrypt: `(counts int32[D], stream, round=0) -> Sealed`, run by each sender.
+      add: `(Sealed, Sealed) -> Sealed`, run by the server.
+      check: `(Sealed, size) -> None`, whether `open` would refuse because of announced facts: raises the same `RoundRefused`
         and opens nothing. Ask it before a release is charged to a ledger.
-      open: `(Sealed, size) -> Opened`, what the key holder does.
+      open: `(Sealed, size) -> Opened`, run by the key holder.
       bytes_up: `Sealed -> int`, bytes of that message on the wire.
       message_bytes: `size -> int`, bytes of one sender's message: exact for plain and device, a ceiling for TenSEAL (it
         compresses).
       info: the public facts.
-      sender: the sender's role by itself.
-      server: the server's role by itself.
-      holder: the key holder's role by itself.
+      sender: the sender's role alone.
+      server: the server's role alone.
+      holder: the key holder's role alone.
       device: for programs that encrypt inside `jit`, `vmap` or `scan`; None for the other backends.
       wrap: `(Ciphertext, size, round=0) -> Sealed`, a sum made in such a program, to be opened; None for the other
         backends.
@@ -111,7 +111,7 @@ def aggregator(
     threshold: int | None = None,
     guards: Sequence[str] | None = None,
 ) -> Aggregator:
-    """Make keys and wire up the roles.
+    """Generate keys and connect the roles.
 
     Args:
       backend: "device", "tenseal" or "plain".
@@ -126,7 +126,7 @@ def aggregator(
       mode: "public_key", "seeded" or "threshold" (device, where `params` is None).
       parties: key holders in "threshold" mode.
       threshold: how many of them open a sum; None means all.
-      guards: one file for each party, which remembers across restarts what it answered; None remembers in memory.
+      guards: one file for each party, recording across restarts what it answered; None keeps the record in memory.
 
     Returns:
       The record of roles.
@@ -178,7 +178,7 @@ def _wrap(ciphertext: Ciphertext, size: int, *, round: int = 0) -> Sealed:
 
 
 def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> Aggregator:
-    """The record of roles over a backend's parts; each role closes over its own part only."""
+    """The record of roles over a backend's parts; each role closes over its part only."""
     mark = Mark(parts.code, parts.mark, channel_key)
     sender = sender_role(parts.sender, parts.server.dump, mark, parts.info, size)
     server = server_role(parts.server, mark, parts.info, size)

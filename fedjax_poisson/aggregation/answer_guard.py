@@ -16,7 +16,7 @@ from fedjax_poisson.ckks.errors import RoundRefused
 
 
 class AnswerGuard(NamedTuple):
-    """What has been answered.
+    """The record of answers given.
 
     Attributes:
       claim: takes 1 or more byte strings (ciphertext digest, contribution ids); records them all, or raises

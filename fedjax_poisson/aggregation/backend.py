@@ -54,7 +54,7 @@ class HolderPart(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AggregatorInfo:
-    """What is public about an aggregator.
+    """Public facts about an aggregator.
 
     Attributes:
       backend: "device", "tenseal" or "plain".

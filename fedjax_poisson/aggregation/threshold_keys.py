@@ -227,7 +227,7 @@ def combine_shares(session: Session, party: int, shares: Sequence[SecretShare]) 
             f"{session.parties} is needed."
         )
     if any(share.receiver != party or share.label != session.label for share in shares):
-        raise WireError(f"A share was dealt to another party than {party} or under another label.")
+        raise WireError(f"A share was dealt to a party other than {party} or under another label.")
     q = modular.constants(session.params.moduli).q
     total = functools.reduce(lambda a, b: modular.add(a, b, q), [share.data for share in shares])
     return PartySecret(party, session.label, True, total)

@@ -50,7 +50,7 @@ class CurvePoint(NamedTuple):
 
 
 class MechanismAudit(NamedTuple):
-    """What the draws say.
+    """The result of the draws.
 
     Attributes:
       mechanism: its name and parameters.
@@ -80,11 +80,11 @@ class MechanismAudit(NamedTuple):
 
 
 class AuditedSystem(NamedTuple):
-    """What the code does, whatever was announced about it.
+    """What the code actually does, regardless of what was announced.
 
     Attributes:
-      mechanism: as it is run.
-      senders: whose noise the adversary does not know (a colluder tells him its own, which he subtracts).
+      mechanism: the mechanism as run.
+      senders: whose noise the adversary does not know (a colluder reveals its noise, which the adversary subtracts).
       sampler: `(stream, n) -> bool [n]`: how the target is really sampled; None: `federated.records.sample_units` at the claim's rate.
       round_stream: `(stream, round) -> stream`: how a round's stream is derived.
     """
@@ -96,7 +96,7 @@ class AuditedSystem(NamedTuple):
 
 
 class PrivacyClaim(NamedTuple):
-    """What was announced.
+    """The announced claim.
 
     Attributes:
       mechanism: whose curve is claimed.
@@ -118,11 +118,11 @@ class PrivacyClaim(NamedTuple):
 def audit_mechanism(
     system: AuditedSystem, claim: PrivacyClaim, stream: Stream, *, draws: int = 200_000, confidence: float = 0.95
 ) -> MechanismAudit:
-    """Draw the worst pair from a mechanism as it is run and compare with what was claimed.
+    """Draw the worst pair from a mechanism as run and compare with the claim.
 
     Args:
       system: drawn from.
-      claim: held against the draws.
+      claim: the claim to compare with the draws.
       stream: secret or seeded; used for nothing else.
       draws: N of each world; a fifth more are drawn for the pilot.
       confidence: that no bound is above the truth.

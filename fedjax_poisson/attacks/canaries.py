@@ -45,7 +45,7 @@ BLACK_BOX = "the final parameters and canaries of its own choosing in the traini
 
 
 class CanaryRun(NamedTuple):
-    """What a run with canaries showed.
+    """The result of a run with canaries.
 
     Attributes:
       included: bool `[m]`, the coins.
@@ -112,7 +112,7 @@ def plant(cohort: Records, x: Array, y: Array, included: np.ndarray) -> Records:
     """The cohort with canaries appended, canary i at site i mod S; one that is out is padding: its contribution is zero.
 
     Args:
-      cohort: records `[S, n]`; each canary becomes a unit of its own.
+      cohort: records `[S, n]`; each canary becomes a separate unit.
       x: float32 `[m, ...]`.
       y: `[m]`.
       included: bool `[m]`.
@@ -239,9 +239,7 @@ def canary_updates(mechanism: Mechanism, canaries: int, dimension: int) -> np.nd
         )
     width = dimension // canaries
     if width < 1:
-        raise ValueError(
-            f"{canaries} canary clients need {canaries} coordinates of their own; the update has {dimension}."
-        )
+        raise ValueError(f"{canaries} canary clients need {canaries} separate coordinates; the update has {dimension}.")
     width = min(width, max(int((norm / bound) ** 2 + 1e-9), 1))
     updates = np.zeros((canaries, dimension), np.float32)
     for i in range(canaries):

@@ -19,7 +19,7 @@ from scipy import special
 
 
 class OneRunAudit(NamedTuple):
-    """What one run says about its epsilon.
+    """What one run shows about its epsilon.
 
     Attributes:
       epsilon_lower: with this confidence the training is not (epsilon, delta)-DP for any smaller epsilon; 0 where nothing was shown.

@@ -138,7 +138,7 @@ def best_match(images: np.ndarray, references: np.ndarray) -> np.ndarray:
 def random_baseline(
     references: np.ndarray, pool: np.ndarray, count: int, key: Array, peak: float = 1.0
 ) -> tuple[np.ndarray, ImageScores]:
-    """The best of `count` random training images for each original: what an attacker gets who has seen no update at all.
+    """The best of `count` random training images for each original: the result of an attacker who has not seen any update.
 
     A defended reconstruction that scores no better than this is no reconstruction: X-rays of one view resemble each other.
 

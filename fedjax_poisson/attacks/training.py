@@ -17,11 +17,11 @@ class AttackedTraining:
 
     Attributes:
       model: the trained model.
-      mechanism: what a round releases through.
+      mechanism: the mechanism of a round's release.
       rounds: T.
       records: number of training units that scales the step.
       server_optimizer: fed with the estimated mean gradient.
-      sampling_rate: q, each unit's chance to be in a round.
+      sampling_rate: q, each unit's probability of being in a round.
       unit: "record" or "patient".
       average_from: round after which parameters are averaged; None for no averaging.
     """

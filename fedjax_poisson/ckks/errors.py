@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class WireError(ValueError):
-    """Bytes from outside that are not what they must be: truncated, altered, oversized, or of another format.
+    """Invalid bytes from outside: truncated, altered, oversized, or in another format.
 
-    Only the message is lost; whoever receives it can go on with the messages that are sound.
+    Only the message is lost; the receiver can continue with the messages that are valid.
     """
 
 

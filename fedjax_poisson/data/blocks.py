@@ -37,7 +37,7 @@ class Quantity(NamedTuple):
     Attributes:
         lower: Smallest plausible value.
         upper: Largest plausible value.
-        normal: A value that stands in where nothing was measured.
+        normal: A value that is used if nothing was measured.
     """
 
     lower: float

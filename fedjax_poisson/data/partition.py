@@ -86,7 +86,7 @@ def dirichlet(sites: Sites, count: int, alpha: float, *, seed: int = 0, min_grou
 def quantity_skew(sites: Sites, count: int, alpha: float, *, seed: int = 0, min_groups: int = 2) -> Sites:
     """Deal records to sites of unequal size, without regard to labels: the sizes are one draw of Dirichlet(alpha, ...).
 
-    Every site gets its minimum first; only the rest is dealt by the draw (test records by the same shares).
+    Every site gets its minimum first; only the rest is assigned at random (test records by the same shares).
 
     Args:
         sites: The data; its own sites are forgotten.

@@ -24,7 +24,7 @@ Unit = Literal["record", "patient"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a data set is from and what was done to it on the way.
+    """The source of a data set and how it was processed.
 
     Attributes:
         name: Short name of the data set.
@@ -33,7 +33,7 @@ class Provenance:
         citation: How its authors ask to be cited; empty if they do not.
         notes: One sentence for every decision taken: dropped rows, imputed values, merged sites, coded labels.
         identity: What names the data set on a privacy ledger, whatever is learned from it: public facts only. A fingerprint of the records would be
-            a release of its own, and one changed record would look like another data set. Empty: the name.
+            a separate release, and one changed record would look like another data set. Empty: the name.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Sites:
         binary: bool `[F]`, True for 0/1 columns, which need no standardisation.
         class_names: Names of the label values, in order.
         provenance: Origin and history.
-        warnings: What a user must hear before trusting a privacy claim on this data; empty if nothing.
+        warnings: What a user must know before trusting a privacy claim on this data; empty if nothing.
         uncovered: Facts that were taken from the records and go into what a run shows, so that no epsilon covers them, each with the declaration
             that would replace it.
         sites_per_unit: The most sites that one unit has records at, a public bound: such a unit moves that many sums at once
@@ -101,7 +101,7 @@ class Sites:
             float32 `[m, F]`, raw like `features`.
 
         Raises:
-            ValueError: These are pictures, a column is absent, or a value is not what its column holds; the message names row and column.
+            ValueError: These are images, a column is absent, or a value does not fit its column; the message names row and column.
         """
         if self.features.ndim != 2:
             raise ValueError(

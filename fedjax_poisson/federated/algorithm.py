@@ -40,9 +40,9 @@ class Info(NamedTuple):
     """Diagnostics of one round.
 
     Attributes:
-      sum: what the sum cost.
+      sum: the cost of the sum.
       update_norm: L2 norm of the released mean gradient.
-      epsilon: spent so far at the delta of the algorithm's ledger; infinite if a round was released unaccounted, None where a caller's gate paid.
+      epsilon: spent so far at the delta of the algorithm's ledger; infinite if a round was released unaccounted, None if the caller's gate was charged.
     """
 
     sum: SumInfo
@@ -56,19 +56,19 @@ class Algorithm(NamedTuple):
     Attributes:
       init: `(key) -> state`.
       apply: `(state, cohort, stream, gate=None) -> (state, info)`: one round, one release (below).
-      parameters: `(state) -> params` to evaluate or ship (the average where there is one).
+      parameters: `(state) -> params` to evaluate or ship (the average if there is one).
       rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
-      ledger: what rounds without a gate are charged to (`charging`); None without privacy.
-      apply_rounds: several rounds in one compiled program (`fedavg`); None where an algorithm has none.
-      price: what one round costs, for a ledger of the caller's (`Ledger.gate`); None without privacy.
+      ledger: the ledger charged for rounds without a gate (`charging`); None without privacy.
+      apply_rounds: several rounds in one compiled program (`fedavg`); None if the algorithm does not support it.
+      price: the privacy cost of one round, for a ledger of the caller (`Ledger.gate`); None without privacy.
 
-    **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream means other noise in
+    **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream gives fresh noise in
     every round, and the same (stream, round) the same noise. Two different releases under one (stream, round), such as the same state applied to two
-    cohorts, would share their noise and show the difference of the data; an algorithm refuses the second before it is charged or opened
-    (`RoundRefused`), while the very same release may be computed again. It remembers this in its own process only: two algorithms, or a program that
-    was restarted, need streams of their own (`randomness.stream()`, or a label such as the attempt's number folded in).
+    cohorts, would share their noise and reveal the difference of the data; an algorithm refuses the second before it is charged or opened
+    (`RoundRefused`), while the very same release may be computed again. This is remembered within one process only: two algorithms, or a program that
+    was restarted, need separate streams (`randomness.stream()`, or a label such as the attempt's number folded in).
 
-    **Payment.** `gate=None` charges `ledger` before the sum is opened; a function without arguments replaces it and forbids the release by raising;
+    **Charging.** `gate=None` charges `ledger` before the sum is opened; a function without arguments replaces it and forbids the release by raising;
     `gate="unaccounted"` charges nothing, warns once, and makes `info.epsilon` infinite for good.
     """
 
@@ -104,29 +104,29 @@ def fedsgd(
 
     Args:
       model: `init`, `apply` and per-record `loss`.
-      features: F, width of one standardised record; or the shape of one, such as (28, 28, 1) of an image.
+      features: F, width of one standardised record; or the shape of a record, such as (28, 28, 1) for an image.
       records: number of training units over all sites as far as it is public (declared or published) or was privately estimated; it only
         scales the step.
-      sampling_rate: q in (0, 1], each unit's chance to be in a round.
+      sampling_rate: q in (0, 1], each unit's probability of being in a round.
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
       aggregator: encryption backend.
       server_optimizer: optax transformation fed with the estimated mean gradient.
       senders: number of sites; all of them send in every round.
-      honest_senders: sites that do not collude with the server; default senders - 1 (one may collude).
+      honest_senders: sites that do not collude with the server; default: senders - 1 (one may collude).
       unit: "record" or "patient" (records of a patient are summed before clipping).
       adjacency: "zero_out" or "replace_one"; amplification by sampling is proved for zero_out only.
       largest_unit: records of the largest unit (1 at record level).
       average_from: round after which parameters are averaged; None for no averaging.
       chunk: records vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
-      ledger: what rounds without a gate are charged to; None makes one in memory that counts and refuses nothing (`accounting.memory_ledger`).
-      delta: of the ledger that is made; None for 1e-5.
+      ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
+      delta: delta of the ledger created in that case; None for 1e-5.
 
-    With sampling_rate < 1 every announced site must send in every round: who sends must not depend on the secret sample, and the amplified price counts
+    With sampling_rate < 1 every announced site must send in every round: who sends must not depend on the secret sample, and the amplified privacy cost counts
     the dark noise of all. A cohort of fewer sites, or an aggregator that opens fewer, is refused; a site without a sampled record sends its noise.
 
     Raises:
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
-      TypeError: the model is no `Model`.
+      TypeError: the model is not a `Model`.
     """
     checks.check_model(model)
     participation = _everybody(senders, honest_senders, sampling_rate, adjacency)
@@ -236,7 +236,7 @@ def check_sampling(sampling_rate: float, adjacency: str) -> None:
 
 
 def dimension_of(model: Model, shape: tuple[int, ...]) -> int:
-    """D, parameters of a model for records of a shape; nothing is computed."""
+    """D, the number of parameters of a model for records of a shape; nothing is computed."""
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), example)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -17,11 +17,11 @@ from fedjax_poisson.mechanisms.types import Adjacency, check_bounds, check_hones
 
 
 class Budgeted(NamedTuple):
-    """What `calibrate` returns.
+    """The result of `calibrate`.
 
     Attributes:
-      mechanism: the Poisson embedding whose noise makes the rounds cost the budget.
-      ledger: the ledger with that budget, to be given to the algorithm: it refuses the first round too many.
+      mechanism: the Poisson embedding with enough noise for the rounds to cost at most the budget.
+      ledger: the ledger with that budget, to be passed to the algorithm; it refuses the first round beyond the budget.
     """
 
     mechanism: Mechanism
@@ -45,24 +45,24 @@ def calibrate(
     modulation: float | None = None,
     ledger: str | Path = accounting.MEMORY,
 ) -> Budgeted:
-    """The least noise with which a number of rounds costs at most epsilon at delta, and a ledger that holds to it.
+    """The least noise for which a number of rounds costs at most epsilon at delta, and a ledger that enforces it.
 
-    Delta is split: a part is set aside for the distance of samplers from their laws (`accounting.plan_reserve`), the curves get the rest.
+    Delta is split: a part is reserved for the distance of samplers from their laws (`accounting.plan_reserve`), and the curves get the rest.
 
     Args:
       epsilon: budget in nats of all rounds together.
       delta: its delta.
-      rounds: how many rounds are planned.
+      rounds: number of planned rounds.
       senders: clients or sites in every sum; with fewer honest ones, or losses, the fewest that may be released.
       dimension: D, parameters of the model (`dimension_of`).
-      unit: who is protected: "client" (`fedavg`), "record" or "patient" (`fedsgd`).
+      unit: the privacy unit: "client" (`fedavg`), "record" or "patient" (`fedsgd`).
       clip_norm: L2 bound of one unit's update or gradient.
       coordinate_bound: bound on each of its coordinates; default `clip_norm` (none).
       largest_site: public bound on the units of one site; needed for "record" and "patient", where it sets the clamp on a site's sum.
       sampling_rate: q of secret Poisson sampling.
-      honest_senders: senders that do not collude with the server; default all but one.
+      honest_senders: senders that do not collude with the server; default: all but one.
       adjacency: "zero_out" or "replace_one".
-      modulation: r of the embedding; None for the smallest from 0.05 to 0.3 that the samplers can serve.
+      modulation: r of the embedding; None for the smallest from 0.05 to 0.3 that the samplers support.
       ledger: file of the ledger; in memory if left out.
 
     Returns:

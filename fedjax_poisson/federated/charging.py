@@ -39,10 +39,10 @@ class RoundAccount(NamedTuple):
 
     Attributes:
       ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
-      charge: `(paying, number, senders)`: pay for round `number` (1, 2, ...) with so many senders in the sum; raises what the ledger or the gate raises.
-      epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite where something went unaccounted, None where a caller's gate pays.
+      charge: `(paying, number, senders)`: charge round `number` (1, 2, ...) with this many senders in the sum; raises what the ledger or the gate raises.
+      epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite if anything went unaccounted, None if the caller's gate is charged.
       rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included; infinite without a mechanism.
-      price: of one round with all senders present, for any ledger; None without a mechanism.
+      price: privacy cost of one round with all senders present, for any ledger; None without a mechanism.
     """
 
     ledger: Ledger | None
@@ -65,7 +65,7 @@ def make_round_account(
     """The account of an algorithm.
 
     Args:
-      mechanism: what a round releases through; None for no privacy.
+      mechanism: the mechanism of a round's release; None for no privacy.
       participation: of a round.
       dimension: coordinates of a round's sum; with the mechanism's draws and `overflow` it bounds the total variation between a round's law and the
         curve's (`accounting.release_distance`). The ledger that is made reads it into its epsilon; a caller's ledger is charged with it where it has a
@@ -115,7 +115,7 @@ def make_round_account(
         elif paying == "unaccounted":
             if not uncounted and mechanism is not None:
                 warnings.warn(
-                    f"round {number} is released unaccounted: no ledger knows of it, so nothing can be said about the privacy of this algorithm's rounds.",
+                    f"round {number} is released unaccounted: no ledger records it, so nothing can be said about the privacy of this algorithm's rounds.",
                     UnaccountedWarning,
                     stacklevel=4,
                 )
@@ -154,15 +154,15 @@ def payment(
     paying: Paying,
     senders: int,
 ) -> Gate:
-    """The gate of one round: what it asks is whether this noise opened another sum before, and then for the money.
+    """The gate of one round: it first checks whether this noise opened another sum before, then charges the release.
 
     Args:
       account: pays.
       opened: what this algorithm has opened so far.
       stream: the caller's, the round not folded in.
       number: rounds done before this one.
-      mark: fingerprint of what would be opened (`reuse`); None where there is no noise to use twice.
-      paying: how the caller pays.
+      mark: fingerprint of what would be opened (`reuse`); None if there is no noise that could be reused.
+      paying: the caller's choice of ledger, gate or "unaccounted".
       senders: in the sum.
     """
 
@@ -183,7 +183,7 @@ def _draw_distance(mechanism: Mechanism) -> float:
 
 
 def check_paying(paying: Paying) -> None:
-    """Refuse what is neither a gate, nor None, nor the one word.
+    """Refuse anything other than a gate, None, or "unaccounted".
 
     Raises:
       ValueError: another text.
@@ -221,7 +221,7 @@ def _check_ledger(
     if (ledger.unit, ledger.adjacency) != (unit, adjacency):
         raise ValueError(
             f"the ledger is for unit {ledger.unit!r} under {ledger.adjacency!r}, the algorithm protects a {unit!r} under {adjacency!r}: "
-            "their curves are of different promises; open a ledger for this one."
+            "their curves belong to different guarantees; open a ledger for this one."
         )
     if delta is not None and delta != ledger.delta:
         raise ValueError(f"delta={delta:g}, but the ledger's is {ledger.delta:g}: leave delta out.")

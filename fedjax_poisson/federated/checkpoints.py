@@ -38,7 +38,7 @@ def sync_folder(folder: Path) -> None:
 
 
 class CheckpointDamaged(RuntimeError):
-    """The checkpoint cannot be read; what it held is lost, what was charged stays charged."""
+    """The checkpoint cannot be read: its contents are lost, but the charges stand."""
 
 
 def save_tree(path: Path, tree: Any, **facts: Any) -> None:

@@ -38,7 +38,7 @@ def check_stream(stream: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is no record of `init`, `apply` and `loss`.
+    """Refuse anything that is not a record of `init`, `apply` and `loss`.
 
     Raises:
       TypeError: with how to wrap a module.
@@ -72,7 +72,7 @@ def check_client(client: Any) -> None:
 
 
 def check_made_client(work: Any) -> None:
-    """Refuse what a `client` function returned, if it is no `Client`.
+    """Refuse the return value of a `client` function if it is not a `Client`.
 
     Raises:
       TypeError: with what was returned.

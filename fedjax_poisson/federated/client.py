@@ -48,7 +48,7 @@ class Examples(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """State that the server broadcasts beside the parameters.
+    """State that the server broadcasts in addition to the parameters.
 
     Attributes:
       init: `(params, steps) -> shared`, with the number of local steps of one round.
@@ -225,11 +225,11 @@ def local_sgd(
 def scaffold(
     learning_rate: float, *, batch_size: int | None = None, epochs: int = 1, shuffle: bool = False, unrolled: int = 2
 ) -> ClientOf:
-    """SCAFFOLD's client: SGD corrected by the server's control variate minus the client's own.
+    """SCAFFOLD's client: SGD corrected by the server's control variate minus the client's.
 
     With K steps of size h, w_i the client's result and x the global parameters, option II sets c_i' = c_i - c + (x - w_i) / (K h). The change
     c_i' - c_i = -(w_i - x) / (K h) - c is an affine function of the update that is sent anyway, so the server computes the change of c from the released
-    mean update: c' = c + share (-mean_update / (K h) - c). Nothing beside the update is released, and privacy costs what FedAvg costs.
+    mean update: c' = c + share (-mean_update / (K h) - c). Nothing but the update is released, so the privacy cost is that of FedAvg.
     K is the number of steps of the padded client, the same for all: with ragged clients both sides use it, which keeps the sum of the c_i consistent.
 
     Args:

@@ -94,7 +94,7 @@ class CohortSum(NamedTuple):
         bits above.
       close: `(carry, key, stream) -> Total`; `key` is what senders encrypt under, None without encryption. Transforms of summed masks happen here.
       counts: `(params, shared, client_state, cohort, stream) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
-      one_by_one: whether every client's ciphertext is made by itself.
+      one_by_one: whether every client's ciphertext is built separately.
     """
 
     start: Callable[[], Tree]

@@ -194,13 +194,13 @@ def bootstrap(
     """Percentile bootstrap over the test records of one run (Efron 1979), the model kept as it is.
 
     Records are drawn with replacement: freely (plain) or within strata (stratified, for example within sites or classes, whose sizes are then
-    taken as given). With groups whole patients are drawn, since the pictures of one patient are not independent.
+    taken as given). With groups whole patients are drawn, since the images of one patient are not independent.
 
     Args:
       score: function of the arrays, for example `auc`; draws for which it is None are left out.
       *arrays: what it takes, each with n records first, for example labels and logits.
       strata: `[n]`, or None for the plain bootstrap.
-      groups: `[n]`, or None where every record stands for itself. All records of a group must be in one stratum.
+      groups: `[n]`, or None if every record is a group by itself. All records of a group must be in one stratum.
       draws: number of resamples.
       level: probability of covering.
       seed: of the resampling.

@@ -28,7 +28,7 @@ def evaluator(
     Args:
       model: gives the outputs.
       records: `Records`, standardised as the model sees them, or `(x [n, ...], y [n, ...])`.
-      metric: your own scores of outputs and labels; None for those of a classifier: accuracy, balanced accuracy, AUC, Brier score, calibration error.
+      metric: custom scores of outputs and labels; None for those of a classifier: accuracy, balanced accuracy, AUC, Brier score, calibration error.
 
     Returns:
       `(params) -> {name: number}`; a score that is not defined (an AUC of one class) is None.

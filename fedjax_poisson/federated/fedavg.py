@@ -99,32 +99,32 @@ def fedavg(
 
     Args:
       model: `init`, `apply` and per-record `loss`.
-      client: `local_sgd(...)`, `local_optimizer(...)`, `scaffold(...)` or your own function of the model.
+      client: `local_sgd(...)`, `local_optimizer(...)`, `scaffold(...)` or a custom function of the model.
       population: the clients.
       senders: K, clients of a round; with sampling the whole population.
       server_optimizer: optax transformation fed with minus the estimated mean update.
-      mechanism: client-level mechanism; None trains without privacy, and says so.
-      aggregator: encryption backend with room for K senders; None where encryption is "off".
-      encryption: "every_client" (default where there is an aggregator), "sum_only" or "off" (`cohort`).
-      minimum_senders: fewest clients whose sum is released; below, the round is refused unopened. Default: the aggregator's, else K; with sampling K.
+      mechanism: client-level mechanism; None trains without privacy, and the outputs say so.
+      aggregator: encryption backend with room for K senders; None if encryption is "off".
+      encryption: "every_client" (default if there is an aggregator), "sum_only" or "off" (`cohort`).
+      minimum_senders: fewest clients whose sum is released; with fewer, the round is refused unopened. Default: the aggregator's, else K; with sampling K.
       honest_senders: clients that do not collude with the server, of the fewest that may be released; default minimum_senders - 1.
       sampling_rate: q; below 1, cohorts must be the whole population and nobody may be lost: who sends must not depend on the secret sample, and the
-        amplified price counts the dark noise of all (`release.check_round`). The mean update is then over the K q clients that are expected to train.
+        amplified privacy cost counts the dark noise of all (`release.check_round`). The mean update is then over the K q clients that are expected to train.
       adjacency: "zero_out" or "replace_one".
       average_from: round after which parameters are averaged; None for no averaging.
       layout: chunk of clients vmapped at once, and how ciphertexts are summed.
       mesh: devices (`client_mesh`); None for one.
-      ledger: what rounds without a gate are charged to; None makes one in memory that counts and refuses nothing (`accounting.memory_ledger`).
-      delta: of the ledger that is made; None for 1e-5.
+      ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
+      delta: delta of the ledger created in that case; None for 1e-5.
 
     Returns:
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
       `apply_rounds(state, ids [T, K], stream, gates=None)` runs T rounds in one program on one device, with the noise that `apply` would draw. Each release
-      is paid for beforehand, by the algorithm's ledger or by T gates (or the word "unaccounted"); what was paid stays paid if a later round cannot be.
+      is charged beforehand, to the algorithm's ledger or through T gates (or the word "unaccounted"); charges stand even if a later round cannot be charged.
 
     Raises:
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
-      TypeError: the model, or the client, is something else.
+      TypeError: the model, or the client, has the wrong type.
     """
     level: Encryption = encryption or ("off" if aggregator is None else "every_client")
     fewest = senders if aggregator is None or sampling_rate < 1 else aggregator.info.minimum_senders

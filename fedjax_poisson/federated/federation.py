@@ -27,11 +27,11 @@ from fedjax_poisson.models import Model
 
 
 class FedState(NamedTuple):
-    """What the next round needs.
+    """The state that the next round needs.
 
     Attributes:
       server: parameters, optimiser state, running average and round number.
-      shared: what the server broadcasts beside the parameters (`()` for most clients).
+      shared: state that the server broadcasts in addition to the parameters (`()` for most clients).
       client_state: what every client keeps, with a leading axis N (`()` for most clients); it never leaves a client.
     """
 
@@ -132,7 +132,7 @@ def make_federation(
 
 
 def first_state(federation: Federation, key: Array) -> FedState:
-    """Fresh parameters, and what the server and every client begin with."""
+    """Fresh parameters, and the initial state of the server and every client."""
     population, work = federation.population, federation.client
     params = federation.model.init(key, _blank_record(population))
     shared = () if work.shared is None else work.shared.init(params, work.schedule.steps(population.records))

@@ -37,9 +37,9 @@ class Round(NamedTuple):
     Attributes:
       number: 1, 2, ...
       state: the algorithm's state after it.
-      info: what the algorithm says about it.
+      info: the algorithm's info about it.
       seconds: wall clock of `apply`.
-      epsilon: spent so far; None where a gate of the caller's pays.
+      epsilon: spent so far; None if a gate of the caller is charged.
       scores: what `evaluate` returned; empty where it was not due.
     """
 
@@ -63,15 +63,15 @@ class Round(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What `fit` returns.
+    """The result of `fit`.
 
     Attributes:
       params: parameters to evaluate or ship.
-      state: the algorithm's state, for going on.
-      rounds: rounds done in all.
-      epsilon: spent at the delta of the algorithm's ledger; None where a gate of the caller's paid.
+      state: the algorithm's state, for continuing.
+      rounds: total number of rounds done.
+      epsilon: spent at the delta of the algorithm's ledger; None if a gate of the caller was charged.
       ended: "rounds" (all done), "budget" (the ledger refused the next), "callback" (one asked to stop) or "interrupted" (Ctrl-C, after its round).
-      history: one dict a round: round, epsilon, update_norm, seconds, scores.
+      history: one dict per round: round, epsilon, update_norm, seconds, scores.
     """
 
     params: Any
@@ -94,15 +94,15 @@ def training_rounds(
     """Rounds `first` to `last`, one after another.
 
     Args:
-      algorithm: what makes a round.
+      algorithm: the algorithm that runs a round.
       state: before the first.
       cohort_of: `(number) -> cohort`.
       first: number of the first round.
       last: of the last.
-      terms: `(number) -> (who pays, stream)`.
+      terms: `(number) -> (ledger, gate or "unaccounted", stream)`.
 
     Raises:
-      BudgetExhausted: the ledger refused the next round; those before stand.
+      BudgetExhausted: the ledger refused the next round; earlier rounds remain valid.
     """
     for number in range(first, last + 1):
         began = time.perf_counter()
@@ -128,28 +128,28 @@ def fit(
     """Train for a number of rounds, or until the ledger refuses the next.
 
     Args:
-      algorithm: `fedsgd(...)`, `fedavg(...)`, or your own.
+      algorithm: `fedsgd(...)`, `fedavg(...)`, or a custom one.
       data: `Records`, the same in every round; a `Population`, all of whose clients take part in every round; or `(number) -> cohort`, such as
         `population.sampled_cohorts(population, clients)`.
-      rounds: rounds in all, those of a resumed run included.
-      key: draws the initial parameters; default `jax.random.key(0)` (initial parameters are public).
-      stream: of the noise and the encryption; default 256 bits from the operating system.
-      gate: who pays for round `number`: a function of the number, or "unaccounted"; None charges the algorithm's ledger.
+      rounds: total number of rounds, including those of a resumed run.
+      key: key for the initial parameters; default: `jax.random.key(0)` (initial parameters are public).
+      stream: stream for the noise and the encryption; default: 256 bits from the operating system.
+      gate: where round `number` is charged: a function of the number, or "unaccounted"; None charges the algorithm's ledger.
       evaluate: `(params) -> {name: number}`, such as `evaluator(model, test)`; after every `evaluate_every`-th round and the last. Scores of private
-        records in the clear are covered by no epsilon.
+        records in the clear are not covered by any epsilon.
       evaluate_every: rounds between evaluations.
       callbacks: each is called with every `Round`; one that returns True ends the training.
-      resume: folder of a checkpoint, written after every round and gone on from when it is there. A private algorithm then needs a ledger in a file
-        (`accounting.open_ledger`), since a ledger in memory forgets what was spent.
-      progress: show a bar; None where somebody looks (a terminal or a notebook).
+      resume: folder of a checkpoint, written after every round and resumed from if it exists. A private algorithm then needs a ledger in a file
+        (`accounting.open_ledger`), since an in-memory ledger forgets what was spent.
+      progress: show a progress bar; None shows it in a terminal or a notebook only.
 
     Returns:
-      `Fitted`. Ctrl-C finishes the round under way and returns what is there.
+      `Fitted`. Ctrl-C finishes the current round and returns the result so far.
 
     Raises:
-      ValueError: a number is impossible, the checkpoint is of another algorithm, or the ledger is one in memory.
+      ValueError: a number is invalid, the checkpoint is of another algorithm, or the ledger is in memory.
       LedgerCorrupt: the ledger does not hold what had been charged when the checkpoint was written.
-      FolderBusy: another process works in the folder.
+      FolderBusy: another process is using the folder.
     """
     if rounds < 1 or evaluate_every < 1:
         raise ValueError(f"rounds={rounds} and evaluate_every={evaluate_every}: give whole numbers of at least 1.")
@@ -208,7 +208,7 @@ def _check_kept(algorithm: Algorithm, folder: Path) -> None:
     ledger = algorithm.ledger
     if ledger is not None and str(ledger.path) == accounting.MEMORY:
         raise ValueError(
-            f"resume={str(folder)!r} keeps the model, but the algorithm's ledger is in memory and would forget what it cost: make the algorithm with "
+            f"resume={str(folder)!r} keeps the model, but the algorithm's in-memory ledger would forget what it cost: create the algorithm with "
             f"ledger=accounting.open_ledger({str(folder / 'ledger.sqlite')!r}, epsilon=..., delta=...)."
         )
 
@@ -225,7 +225,7 @@ def _picked_up(algorithm: Algorithm, folder: Path, blank: Any) -> tuple[Any, lis
     state, facts = load_tree(folder / CHECKPOINT, blank)
     if algorithm.ledger is not None:
         if facts["pin"] is None:
-            raise ValueError(f"{folder / CHECKPOINT} is of a training without privacy; give another folder.")
+            raise ValueError(f"{folder / CHECKPOINT} is from training without privacy; give another folder.")
         algorithm.ledger.check_pin(accounting.Pin(*facts["pin"]))
     return state, facts["history"]
 

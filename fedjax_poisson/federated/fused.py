@@ -118,7 +118,7 @@ def fused_rounds(
         for one in paying:
             check_paying(one)
         if len(paying) != len(table):
-            raise ValueError(f"{len(paying)} gates for {len(table)} rounds: every release is paid for by its own.")
+            raise ValueError(f"{len(paying)} gates for {len(table)} rounds: every release needs its own gate.")
         for row in table:
             check_ids(population.size, row)
         here = np.ones(table.shape, bool)

@@ -28,7 +28,7 @@ _EMBED, _ENCRYPT = "embed", "encrypt"  # purposes of a sender's two streams
 
 
 class SumInfo(NamedTuple):
-    """What one opened sum cost.
+    """The cost of one opened sum.
 
     Attributes:
       senders: how many ciphertexts are in the sum.
@@ -58,21 +58,21 @@ def private_sum(
     gate: Gate | None = None,
     senders: Sequence[int] | None = None,
 ) -> tuple[Array, SumInfo]:
-    """Embed, encrypt, add, ask the gate, open, estimate.
+    """Embed, encrypt, add, call the gate, open, estimate.
 
     Args:
       mechanism: an integer mechanism.
       aggregator: the encryption backend; it refuses sums of fewer senders than its announced minimum.
       grids: int32 `[S, D]`, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
-      stream: this release's stream; used for nothing else. Each sender takes its own part of it.
+      stream: this release's stream; used for nothing else. Each sender derives a separate part of it.
       gate: called once right before the sum is opened; None opens without asking (nothing is accounted then).
       senders: indices of those that send in this round; None means all.
 
     Returns:
-      float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and what it cost.
+      float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and its cost.
 
     Raises:
-      ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats one or names one that is not there.
+      ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats a sender or names one that does not exist.
       RoundRefused: the aggregator refused to open (too few senders, a value that is not near an integer, tampering).
     """
     if not mechanism.facts.integer:

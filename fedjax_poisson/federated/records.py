@@ -286,7 +286,7 @@ class Sampling(NamedTuple):
 
     Attributes:
       units: the cohort's units (`units_of`).
-      rate: q, each unit's chance to be in a round.
+      rate: q, each unit's probability of being in a round.
       slots: sampled records that have room (`record_slots`).
       chunk: records vmapped at once.
     """
@@ -307,7 +307,7 @@ def sampled_gradients(
     *,
     among: Array | None = None,
 ) -> Array:
-    """Every site's sum of the clipped gradients of its secret sample: what a round of `fedsgd` embeds.
+    """Every site's sum of the clipped gradients of its secret sample, which a round of `fedsgd` embeds.
 
     Args:
       loss: `(params, x [1, F], y [1]) -> [1]`.

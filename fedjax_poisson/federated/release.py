@@ -150,7 +150,7 @@ def arrays(cohort: Cohort) -> Cohort:
 def reports(seen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Client numbers and report bits of all blocks, padding left out."""
     if not seen:
-        raise ValueError("the cohort has no block: there is nobody to sum over.")
+        raise ValueError("the cohort has no block: there are no clients to sum over.")
     ids = np.concatenate([np.asarray(numbers, np.uint32) for numbers, _ in seen])
     flags = np.concatenate([np.asarray(report)[: len(numbers)] for numbers, report in seen])
     return ids, flags

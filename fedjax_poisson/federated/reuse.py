@@ -27,7 +27,7 @@ _LANES = ((0x9E3779B1, 0x85EBCA77), (0xC2B2AE3D, 0x27D4EB2F))  # odd multipliers
 
 
 class Openings(NamedTuple):
-    """What was opened under which noise.
+    """Record of what was opened under which noise.
 
     Attributes:
       check: `(stream, round, fingerprint)`; raises `RoundRefused` if another sum was opened under this stream in this round.
@@ -50,7 +50,7 @@ def openings() -> Openings:
         if found is not None and found != np.asarray(fingerprint).tobytes():
             raise RoundRefused(
                 f"Another sum was already opened in round {number} under this stream: another cohort, other records or another state. Both would carry "
-                "the same noise and their difference would show the data. Nothing was opened; give every run a stream of its own "
+                "the same noise and their difference would reveal the data. Nothing was opened; give every run a separate stream "
                 '(fold_in(stream, "run", i), or a new randomness.stream()).'
             )
 
@@ -69,7 +69,7 @@ def round_stream(stream: Stream, number: int | Array) -> Stream:
 def fingerprint(values: Array) -> Array:
     """64 bits of any int32 or uint32 array, uint32 `[2]`: a sum of mixed words, so its order does not matter to the device.
 
-    Two arrays that nobody made to collide share it with probability about 2**-64. It tells mistakes apart, not attacks.
+    Two arrays that nobody made to collide share it with probability about 2**-64. It detects mistakes, not attacks.
     """
     words = values.reshape(-1).astype(jnp.uint32)
     place = jnp.arange(words.size, dtype=jnp.uint32)

@@ -36,10 +36,10 @@ class SavedModel(NamedTuple):
       model: the model.
       params: its parameters.
       scaler: standardises encoded rows, or the rows of each site; None where the model takes them raw.
-      encoder: rows of a table to features; None for pictures.
+      encoder: rows of a table to features; None for images.
       class_names: names of the label values.
       shape: of one record.
-      site_names: S names, where each site is standardised by itself; else empty.
+      site_names: S names if each site is standardised separately, else empty.
     """
 
     model: Model
@@ -72,14 +72,14 @@ def save_model(
 ) -> None:
     """Write a model, whole or not at all.
 
-    A model from `fedjax_poisson.models` is remembered by its name and sizes; one of your own has to be given to `load_model` again.
+    A model from `fedjax_poisson.models` is stored by its name and sizes; a custom model has to be passed to `load_model` again.
 
     Args:
       path: the file, by custom `*.npz`.
       model: the model.
       params: its parameters.
       sites: the data: how rows become features, and the names of the classes.
-      scaler: what standardised the features, where something did. If each site was standardised by itself, `predict` has to be told a row's site.
+      scaler: the standardisation of the features, if there was one. If each site was standardised separately, `predict` needs a row's site.
     """
     shape = sites.features.shape[1:]
     table = len(shape) == 1
@@ -119,7 +119,7 @@ def load_model(path: str | os.PathLike[str], model: Model | None = None) -> Save
             arrays = {name: file[name] for name in file.files if name != "facts"}
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
         raise ValueError(
-            f"{path} is no saved model ({type(error).__name__}); give a file that save_model wrote."
+            f"{path} is not a saved model ({type(error).__name__}); give a file that save_model wrote."
         ) from error
     if facts.get("format") != _FORMAT:
         raise ValueError(f"{path} has format {facts.get('format')!r}; this version reads {_FORMAT!r}.")
@@ -170,7 +170,7 @@ def predict(
     if isinstance(rows, np.ndarray | jax.Array):
         x = np.asarray(rows, np.float32)
     elif saved.encoder is None:
-        raise ValueError(f"the model is of pictures: give them as float32 [n, {', '.join(map(str, saved.shape))}].")
+        raise ValueError(f"the model takes images: give them as float32 [n, {', '.join(map(str, saved.shape))}].")
     else:
         x = encode_rows(saved.encoder, rows)
     if x.shape[1:] != saved.shape:
@@ -190,13 +190,13 @@ def _scaler_of(saved: SavedModel, site: str | None) -> Scaler | None:
     if not saved.site_names:
         if site is not None:
             raise ValueError(
-                f"site={site!r} was given, but all sites are standardised alike by this model; leave it out."
+                f"site={site!r} was given, but this model standardises all sites in the same way; leave it out."
             )
         return saved.scaler
     if site not in saved.site_names:
         seen = "no site was given" if site is None else f"there is no site {site!r}"
         raise ValueError(
-            f"{seen}, and this model standardises each site by itself: give one of {', '.join(saved.site_names)}. A model for other sites is trained with "
+            f"{seen}, and this model standardises each site separately: give one of {', '.join(saved.site_names)}. A model for other sites is trained with "
             "standardize='global'."
         )
     assert saved.scaler is not None

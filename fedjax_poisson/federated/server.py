@@ -13,7 +13,7 @@ from fedjax_poisson import trees
 
 
 class State(NamedTuple):
-    """What the next round needs.
+    """The state that the next round needs.
 
     Attributes:
       params: the model's parameters.

@@ -36,7 +36,7 @@ class Scaler(NamedTuple):
     """Standardisation of features, a function of one release and public bounds only.
 
     Attributes:
-      centre: float32 `[F]`, or `[S, 1, F]` for sites that are standardised each by itself; subtracted from the clipped raw feature.
+      centre: float32 `[F]`, or `[S, 1, F]` for sites that are standardised separately; subtracted from the clipped raw feature.
       scale: float32 of the same shape, positive, divides it.
       lower: float32 `[F]` public bound.
       upper: float32 `[F]` public bound.
@@ -55,7 +55,7 @@ def blank_scaler(features: int, sites: int | None = None) -> Scaler:
 
     Args:
       features: F.
-      sites: S where each site is standardised by itself.
+      sites: S if each site is standardised separately.
     """
     zeros, ones = jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32)
     own = (features,) if sites is None else (sites, 1, features)
@@ -119,10 +119,10 @@ def private_scaler(
       stream: this release's stream.
       gate: asked before the sum is opened.
       largest_unit: records of the largest unit.
-      by_site: moments of each site in a block of its own; the aggregator then sums vectors of S times the length.
+      by_site: moments of each site in a separate block; the aggregator then sums vectors of S times the length.
 
     Returns:
-      The scaler and what the release cost.
+      The scaler and the cost of the release.
     """
     bounds32 = jnp.asarray(bounds, jnp.float32)
     flags = np.asarray(binary, bool)

@@ -18,7 +18,7 @@ _SIGNALS = ("SIGINT", "SIGTERM")
 
 @contextlib.contextmanager
 def stop_requested(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Take over the signals while the block runs; yields the function that tells whether to stop.
+    """Take over the signals while the block runs; yields a function that returns whether to stop.
 
     Args:
       say: told once that the run will stop after this round.

@@ -38,7 +38,7 @@ class Shadows(NamedTuple):
 
 
 def shadows(run: Attacked, count: int, trainer: Trainer | None = None, *, seed: int = 0) -> Shadows:
-    """Train on random halves of the units, by the run's own recipe or by another trainer.
+    """Train on random halves of the units, with the run's recipe or another trainer.
 
     Args:
       run: the run.
@@ -124,7 +124,7 @@ def _batches(x: np.ndarray) -> list[np.ndarray]:
 
 
 def membership(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
-    """LiRA on shadows of the run's recipe, and the loss threshold on them and on the run's own final model."""
+    """LiRA on shadows of the run's recipe, and the loss threshold on them and on the run's final model."""
     found = shadows(run, sizes.shadows)
     stacked = jax.tree.map(lambda leaf: leaf[None], run.params)
     own = [unit_confidences(run, stacked, part)[0] for part in (run.cohort, run.held_out)]
@@ -140,7 +140,7 @@ def membership(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any
 
 
 def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
-    """The run's training mechanism as its code draws it, against what the ledger says was announced.
+    """Audit the run's training mechanism as its code draws it, against what the ledger says was announced.
 
     Two audits: two unsampled releases, where an error of the noise shows most, and one sampled release as the run made them.
     """

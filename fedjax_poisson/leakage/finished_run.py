@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
     Attributes:
       shadows: shadow models, even and at least 6.
       draws: draws of each world in the direct audit.
-      canaries: records of the auditor's own in the one-run audit.
+      canaries: the auditor's records in the one-run audit.
       canary_rounds: most rounds of it.
       targets: records to reconstruct.
       steps: optimiser steps of gradient inversion.
@@ -66,7 +66,7 @@ class Attacked(NamedTuple):
       rounds: training releases that it made.
       epsilon: what its ledger reads.
       claim: the last training release on the ledger; None where the ledger cannot be trusted.
-      notes: what a reader of the results must know about the run.
+      notes: facts about the run that a reader of the results must know.
     """
 
     folder: RunFolder
@@ -143,5 +143,5 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
 
 
 def box(run: Attacked) -> tuple[float, float]:
-    """Least and largest standardised value of a feature: -1 and 1 for pictures, the cut of scores for tables."""
+    """Smallest and largest standardised value of a feature: -1 and 1 for images, the cut of scores for tables."""
     return (-1.0, 1.0) if run.setting.sites.features.ndim == 4 else (-3.0, 3.0)

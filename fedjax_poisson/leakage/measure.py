@@ -39,13 +39,13 @@ def attack_run(
     sizes: Sizes | None = None,
     report: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Attack a run and write RUN/leakage.json; results of other attacks that stand there are kept.
+    """Attack a run and write RUN/leakage.json; results of other attacks already in the file are kept.
 
     Args:
       folder: run folder.
       which: one attack, or all.
       quick: small sizes: minutes become seconds, and intervals wide.
-      sizes: sizes of your own; None by `quick` and the kind of records.
+      sizes: custom sizes; None chooses by `quick` and the kind of records.
       report: progress.
 
     Returns:

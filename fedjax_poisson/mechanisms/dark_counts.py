@@ -44,18 +44,18 @@ class Terms(NamedTuple):
 
 
 class Priced(NamedTuple):
-    """A mechanism and what it is charged as.
+    """A mechanism and how it is charged.
 
     Attributes:
-      mechanism: what every site uses.
-      charged: the same noise against contributions `sites_per_unit` times as large; its curve is the price of one release.
+      mechanism: the mechanism that every site uses.
+      charged: the same noise against contributions `sites_per_unit` times as large; its curve is the privacy cost of one release.
     """
 
     mechanism: Mechanism
     charged: Mechanism
 
     def rdp(self, terms: Terms, dimension: int, honest_senders: int | None = None) -> np.ndarray:
-        """float64 `[orders]`, the price of one release; with other honest senders than the terms count on, if given."""
+        """float64 `[orders]`, the privacy cost of one release; with other honest senders than the terms count on, if given."""
         honest = terms.participation.honest_senders if honest_senders is None else honest_senders
         return self.charged.rdp(terms.orders, honest, dimension, terms.participation.adjacency)
 

@@ -40,7 +40,7 @@ class Bounds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a reader, a ledger row or a report must know about a mechanism.
+    """Facts that a reader, a ledger row or a report must know about a mechanism.
 
     Attributes:
       name: short name, e.g. "poisson_embedding".
@@ -48,7 +48,7 @@ class Facts:
         `Mechanism.bounds` and in its functions.
       integer: True when counts are integers that survive an exact encrypted sum.
       status: "proved", "published" (cited theorem), "baseline" or "experimental".
-      guarantee: one sentence: what is proved, for which release, and its source.
+      guarantee: one sentence stating what is proved, for which release, and its source.
       sampler_distance: total-variation distance of one coordinate's draw to the law the proof speaks of; added to delta.
       data_dependent_noise: whether the noise of a count depends on what is embedded; it is then smallest at the lower end of the range, where
         neighbouring inputs are told apart best.

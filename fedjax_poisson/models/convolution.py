@@ -147,7 +147,7 @@ def average_pool(x: Array, window: Size = 2, strides: Size | None = None, paddin
 
 
 def check_images(x: Array, smallest: int = 1) -> None:
-    """Refuse what is not a batch `[B, H, W, C]` of float images with sides of at least `smallest` pixels."""
+    """Refuse anything that is not a batch `[B, H, W, C]` of float images with sides of at least `smallest` pixels."""
     if x.ndim != 4:
         hint = "; add the channels with x[..., None]" if x.ndim == 3 else ""
         raise ValueError(f"images have shape {x.shape}; expected a batch [B, H, W, C]{hint}.")

@@ -26,7 +26,7 @@ def from_flax(
     Args:
         module: A linen module, `x [B, ...]` to outputs `[B, ...]`; or for nnx the function that makes one, `lambda rngs: Net(rngs=rngs)`.
         loss: What its outputs are (`with_loss`): "binary" (`[B]` or `[B, 1]`), "softmax" `[B, classes]`, "sigmoid" `[B, labels]`, "squared" `[B]`, `[B, 1]`
-            or `[B, outputs]`; or your own `(outputs, y) -> losses [B]`.
+            or `[B, outputs]`; or a custom `(outputs, y) -> losses [B]`.
 
     Returns:
         Model whose parameters are the module's, a plain dict of float32 arrays.

@@ -65,7 +65,7 @@ def _as_json(value: Any) -> Any:
 
 
 def on_fixed_features(fixed: Callable[[jax.Array], jax.Array], head: Model) -> Model:
-    """A model of features that nobody trains here: a fixed transform, or a network trained on public data.
+    """A model on features that are not trained here: a fixed transform, or a network trained on public data.
 
     What `fixed` has learned from private records is not covered by any epsilon of this package.
 
@@ -188,7 +188,7 @@ def with_loss(
     *,
     loss: LossName | Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Model:
-    """A model from its functions and the name of its loss, or a loss of your own.
+    """A model from its functions and the name of its loss, or a custom loss.
 
     Args:
         init: as in `Model`.

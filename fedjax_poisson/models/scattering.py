@@ -35,15 +35,15 @@ def scattering(classes: int, *, scales: int = 2, angles: int = 8, binary: bool =
 
     Args:
       classes: number of classes.
-      scales: J; sides of a picture are divided by 2**J.
+      scales: J; the sides of an image are divided by 2**J.
       angles: L.
       binary: one 0/1 label (classes = 2): logits are `[B]`.
 
     Returns:
-      Model of pictures float32 `[B, H, W, C]`; parameters as those of `linear` for `feature_count` features, started at zero.
+      Model of images float32 `[B, H, W, C]`; parameters as those of `linear` for `feature_count` features, started at zero.
 
     Raises:
-      ValueError: no scale or angle, or classes that do not fit `binary`; when used, pictures smaller than 2**J pixels.
+      ValueError: no scale or angle, or classes that do not fit `binary`; when used, images smaller than 2**J pixels.
     """
     if scales < 1 or angles < 1:
         raise ValueError(f"scales={scales}, angles={angles}; expected at least one scale and one angle.")
@@ -53,21 +53,21 @@ def scattering(classes: int, *, scales: int = 2, angles: int = 8, binary: bool =
 
 
 def feature_count(height: int, width: int, channels: int = 1, *, scales: int = 2, angles: int = 8) -> int:
-    """Features of a picture: paths times positions times channels; 81 * 7 * 7 = 3,969 for 28 x 28 gray pixels."""
+    """Features of an image: paths times positions times channels; 81 * 7 * 7 = 3,969 for 28 x 28 gray pixels."""
     paths = 1 + scales * angles + angles**2 * (scales * (scales - 1) // 2)
     return paths * -(-height // 2**scales) * -(-width // 2**scales) * channels
 
 
 def scattering_features(x: Array, *, scales: int = 2, angles: int = 8) -> Array:
-    """Scattering features of pictures, every record of norm 1.
+    """Scattering features of images, with every record of norm 1.
 
     Args:
-      x: float32 `[B, H, W, C]`; each channel is described by itself.
+      x: float32 `[B, H, W, C]`; each channel is transformed separately.
       scales: J.
       angles: L.
 
     Returns:
-      float32 `[B, feature_count]`. A record without any structure in a band (a constant picture) has zeros there.
+      float32 `[B, feature_count]`. A record without any structure in a band (a constant image) has zeros there.
     """
     check_images(x, 2**scales)
     batch, height, width, channels = x.shape

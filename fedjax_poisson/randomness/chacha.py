@@ -47,7 +47,7 @@ Words = tuple[jax.Array, ...]
 
 
 class ReproducibleStreamWarning(UserWarning):
-    """A stream was made from a seed: whoever knows the seed can remove every noise and open every ciphertext."""
+    """A stream was made from a seed: anyone who knows the seed can remove all noise and decrypt every ciphertext."""
 
 
 class Stream(NamedTuple):
@@ -122,7 +122,7 @@ def stream(seed: int | None = None) -> Stream:
 
 
 def is_reproducible(stream: Stream) -> bool:
-    """Whether a (concrete) stream descends from a seed, and so protects nobody."""
+    """Whether a (concrete) stream is derived from a seed and therefore protects nobody."""
     return bool(np.any(np.asarray(stream.reproducible)))
 
 

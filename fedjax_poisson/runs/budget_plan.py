@@ -24,7 +24,7 @@ class BudgetPlan(NamedTuple):
     """The releases of a run.
 
     Attributes:
-      terms: what they have in common.
+      terms: the facts they have in common.
       columns: the histograms that ranges and levels are read from.
       standardize: mechanism of the one moment sum; None where nothing is released for standardisation (public bounds are enough).
       train: mechanism of every training sum.
@@ -36,12 +36,12 @@ class BudgetPlan(NamedTuple):
       rounds: number of training sums.
       epsilon: what all of it costs at `delta`.
       delta: delta stated to the user.
-      sampler_delta: the part of delta that pays for the samplers' distance from the exact law and for samples too large for their slots
+      sampler_delta: the part of delta that covers the samplers' distance from the exact law and samples too large for their slots
         (`accounting.reserve`).
       standardize_distance: bound on the total variation of the moment sum's law.
       train_distance: the same of one training sum.
       evaluate_distance: the same of the sum of scores.
-      epsilon_one_honest: what all of it costs if all sites but the record's own work with the server.
+      epsilon_one_honest: the total cost if all sites except the record's site collude with the server.
     """
 
     terms: Terms
@@ -110,7 +110,7 @@ def make_plan(
       senders: number of sites.
       dimension: D of the model.
       moment_dimension: length of a moment vector; 0 where no moments are released.
-      moment_blocks: how many blocks of it the moment sum has: 1, or the number of sites where each is standardised by itself.
+      moment_blocks: how many blocks of it the moment sum has: 1, or the number of sites if each is standardised separately.
       largest_site: public bound on the training units of one site.
       sites_per_unit: k, the most sites that one unit has records at. Such a unit moves the sum by k clipped contributions, and is in a round with
         probability 1 - (1 - q)**k since every site draws its own coin: both are charged (proof: `data.splitting.check_sites_per_patient`).

@@ -36,7 +36,7 @@ _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
 
 class RunSetup(NamedTuple):
-    """What a run is made of.
+    """The components of a run.
 
     Attributes:
       config: the settings.
@@ -44,7 +44,7 @@ class RunSetup(NamedTuple):
       train: raw training records on the device.
       test: raw test records on the device.
       model: the model.
-      plan: the releases and what they cost.
+      plan: the releases and their cost.
       optimizer: the server's optimiser.
       average_from: round after which parameters are averaged, or None.
       largest_unit: records of the largest privacy unit.
@@ -68,7 +68,7 @@ class RunSetup(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A run before its first release: what was read, and what will be released at what cost.
+    """A run before its first release: what was read, what will be released, and its cost.
 
     Attributes:
       config: the settings.
@@ -191,7 +191,7 @@ def _check_sites(config: Config, sites: data.Sites) -> None:
     name, pictures = sites.provenance.name, sites.features.ndim == 4
     if sites.labels.ndim != 1:
         raise ValueError(
-            f"{name} has several labels for one record; a run learns one label a record (choose another data set)."
+            f"{name} has several labels for one record; a run learns one label per record (choose another data set)."
         )
     _check_kinds(config, name, pictures=pictures, classes=len(sites.class_names))
 
@@ -200,7 +200,7 @@ def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> 
     if pictures != (config.model in _FOR_PICTURES):
         fitting = ", ".join(_FOR_PICTURES if pictures else _FOR_TABLES)
         raise ValueError(
-            f"model={config.model!r} is not for {name}, which holds {'pictures' if pictures else 'a table'}; choose one of: {fitting}."
+            f"model={config.model!r} is not for {name}, which holds {'images' if pictures else 'a table'}; choose one of: {fitting}."
         )
     if not pictures and classes != 2:
         raise ValueError(f"{name} has {classes} classes; the models of tables take one binary label.")
@@ -208,7 +208,7 @@ def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> 
         raise ValueError(f"evaluation='private' is for two classes; {name} has {classes}: choose 'clear' or 'none'.")
     if pictures and config.standardize != "bounds":
         raise ValueError(
-            f"standardize={config.standardize!r}: pictures are scaled by their public bounds; set standardize='bounds'."
+            f"standardize={config.standardize!r}: images are scaled by their public bounds; set standardize='bounds'."
         )
 
 
@@ -261,7 +261,7 @@ def initial_state(setting: RunSetup) -> State:
 
 
 def learned_model(setting: RunSetup) -> Model:
-    """The part of the model that a run trains: all of it, or what stands on fixed features."""
+    """The part of the model that a run trains: all of it, or the part on top of fixed features."""
     return setting.model.head or setting.model
 
 
@@ -278,7 +278,7 @@ def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Reco
 
 
 def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
-    """The encryption of one kind of release, with fresh keys of its own."""
+    """The encryption of one kind of release, with its own fresh keys."""
     plan = run.plan
     return make_aggregator(
         run.config.aggregator,

@@ -35,7 +35,7 @@ class Histogram(NamedTuple):
 
     Attributes:
       purpose: its name on the ledger.
-      priced: what it is released by and charged as.
+      priced: the mechanism of its release, and how it is charged.
       size: D, its length.
     """
 
@@ -114,7 +114,7 @@ def release_columns(
     saved: Released | None = None,
     keep: Callable[[Released, str, SumInfo], None] = lambda released, purpose, info: None,
 ) -> Released:
-    """Release what is open, one histogram after the other; nothing else about the records decides what is returned.
+    """Release the open columns, one histogram after the other; nothing else about the records affects what is returned.
 
     Args:
       opened: the table.
@@ -122,8 +122,8 @@ def release_columns(
       terms: those of the plan.
       charge: puts a release on the ledger; its gate is asked before the sum is opened.
       aggregator: makes the encryption of a release.
-      saved: what an earlier process released and kept; it is not released again.
-      keep: called with the facts after each opened sum, its purpose and what it cost: the place to write a checkpoint.
+      saved: what an earlier process released and saved; it is not released again.
+      keep: called with the facts after each opened sum, its purpose and its cost; the place to write a checkpoint.
 
     Returns:
       The facts, for `data.open_table.encode_sites`.

@@ -20,7 +20,7 @@ _COVID_CLASSES = ("no_finding", "covid19")
 
 
 def load_sites(config: Config) -> data.Sites:
-    """The data a configuration names, dealt to its clients where it asks for some.
+    """The data a configuration names, split among its clients if it asks for some.
 
     Raises:
       FileNotFoundError: there is no such file or folder; the message says what is expected and where to get it.
@@ -31,14 +31,14 @@ def load_sites(config: Config) -> data.Sites:
         return sites
     if len(sites.site_names) > 1:
         raise ValueError(
-            f"--clients {config.clients} would deal the records of {sites.provenance.name} anew, but it has {len(sites.site_names)} sites of "
-            "its own; leave --clients out."
+            f"--clients {config.clients} would split the records of {sites.provenance.name} again, but it already has {len(sites.site_names)} sites; "
+            "leave --clients out."
         )
     return data.dirichlet(sites, config.clients, config.dirichlet_alpha)
 
 
 def _source_by_name(sites: data.Sites, path: str | None) -> data.Sites:
-    """The data with its file's or folder's name as source: where it lies on somebody's machine does not belong into a report."""
+    """The data with its file's or folder's name as source: its location on somebody's machine does not belong in a report."""
     if path is None or path not in sites.provenance.source:
         return sites
     source = sites.provenance.source.replace(path, Path(path).name)
@@ -68,7 +68,7 @@ def _named(config: Config) -> data.Sites:
 
 
 def _covid(path: Path, size: int, sites_per_patient: int) -> data.Sites:
-    """One of the layouts that COVID-19 chest pictures are published in, told apart by what is there."""
+    """One of the layouts in which COVID-19 chest images are published, distinguished by the files present."""
     if path.suffix.lower() == ".npz" or path.is_file():
         return data.from_image_npz(
             path, classes=_COVID_CLASSES, site="source", patient="patient", sites_per_patient=sites_per_patient

@@ -156,7 +156,7 @@ def release_scores(
 
 
 def round_line(number: int, purpose: str, books: Books, info: SumInfo, seconds: float, bytes_up: int) -> dict[str, Any]:
-    """A line of rounds.jsonl: what a release cost, without scores."""
+    """A line of rounds.jsonl: the cost of a release, without scores."""
     crypto = info.embed_seconds + info.encrypt_seconds + info.add_seconds + info.open_seconds
     return {
         "round": number,

@@ -65,7 +65,7 @@ class RunExists(FileExistsError):
 
 
 class Stopped(RuntimeError):
-    """The run was asked to stop, or interrupted; the message says how to go on."""
+    """The run was asked to stop, or interrupted; the message says how to continue."""
 
     interrupted = True
 
@@ -79,12 +79,12 @@ def run(
     sites: data.Sites | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Run (or go on with) one experiment and leave its folder.
+    """Run (or resume) one experiment and write its folder.
 
     Args:
       config: the settings; with resume they must be those of the folder.
       out: run folder; must not hold a run unless resume.
-      resume: go on with a run that was stopped or killed.
+      resume: continue a run that was stopped or killed.
       report: called with each round's line.
       sites: the data instead of what the settings name, for example a fold.
       stop: asked before every round; True stops the run there.
@@ -135,7 +135,7 @@ def _check_settings(config: Config, out: Path) -> None:
 
 def _check_new(out: Path) -> None:
     if (out / CONFIG).exists():
-        raise RunExists(f"{out} already holds a run; choose another --out, or go on with it by --resume {out}.")
+        raise RunExists(f"{out} already holds a run; choose another --out, or continue it with --resume {out}.")
 
 
 def _train_and_tell(
@@ -182,12 +182,12 @@ def _train_and_tell(
         return summary
     except KeyboardInterrupt as interrupted:
         raise Stopped(
-            f"Interrupted after round {done}. A release under way stays charged. Go on with --resume {out}"
+            f"Interrupted after round {done}. A release in progress stays charged. Continue with --resume {out}"
         ) from interrupted
     except OSError as error:
         raise type(error)(
             *error.args[:1],
-            f"{error.strerror or error}; round {done} is saved, a later one that was charged stays charged. Go on with --resume {out}",
+            f"{error.strerror or error}; round {done} is saved, a later one stays charged if it was charged. Continue with --resume {out}",
         ) from error
 
 
@@ -234,7 +234,7 @@ def _release_everything(
 
     def terms(number: int) -> tuple[Paying, Stream]:
         if stop():
-            raise Stopped(f"Stopped after round {number - 1} of {config.rounds}; go on with --resume {out}")
+            raise Stopped(f"Stopped after round {number - 1} of {config.rounds}; continue with --resume {out}")
         return charge("train", number, plan.train, plan.train_rdp, plan.train_distance)
 
     steps = training_rounds(

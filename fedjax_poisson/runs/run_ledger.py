@@ -34,7 +34,7 @@ _SHARED_RESERVE = 0.05  # of delta, for the samplers of all runs that share a le
 
 
 class CannotResume(RuntimeError):
-    """The folder does not hold what is needed to go on without spending more than is told; the message says what to do."""
+    """The folder lacks what is needed to continue without spending more than is reported; the message says what to do."""
 
 
 class Books(NamedTuple):
@@ -114,8 +114,8 @@ def resume(prepared: Prepared, out: Path) -> Books:
     path, name = ledger_path(config, out), _name((out / CONFIG).read_bytes())
     if not path.is_file():
         raise CannotResume(
-            f"{path} is gone, so nobody can say what this run has spent. Put it back from a backup that is not older than the checkpoint; "
-            "without it this run cannot go on."
+            f"{path} is missing, so it is unknown what this run has spent. Restore it from a backup that is not older than the checkpoint; "
+            "without it this run cannot continue."
         )
     ledger = accounting.read_ledger(path, writable=True)
     try:
@@ -134,8 +134,8 @@ def resume(prepared: Prepared, out: Path) -> Books:
                 ledger.check_pin(pin)
             except accounting.LedgerCorrupt as error:
                 raise CannotResume(
-                    f"{error}. What {source} was paid for is not on it, so nobody can say what this run has spent. Put the newest copy of the ledger "
-                    "back; without it this run cannot go on."
+                    f"{error}. The charges for {source} are not on it, so it is unknown what this run has spent. Restore the newest copy of the "
+                    "ledger; without it this run cannot continue."
                 ) from error
         return books
     except BaseException:
@@ -144,7 +144,7 @@ def resume(prepared: Prepared, out: Path) -> Books:
 
 
 def _changed(out: Path, seen: str) -> str:
-    return f"{out / CONFIG} was changed after the run started: {seen}. Undo the change; other settings are another run."
+    return f"{out / CONFIG} was changed after the run started: {seen}. Undo the change, or start a new run for other settings."
 
 
 def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]]]:
@@ -156,8 +156,8 @@ def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]
         except checkpoints.CheckpointDamaged as error:
             count = len(books.rows())
             raise CannotResume(
-                f"{error}, so the model is lost; the {count} release{'' if count == 1 else 's'} of this run stay charged (epsilon {books.epsilon():.4f} of "
-                f"{books.prepared.config.epsilon:g}). Put the checkpoint back from a backup, or delete it to train anew with what is left."
+                f"{error}, so the model is lost; the {count} release{'' if count == 1 else 's'} of this run remain charged (epsilon {books.epsilon():.4f} of "
+                f"{books.prepared.config.epsilon:g}). Restore the checkpoint from a backup, or delete it to retrain with what is left."
             ) from error
     if (out / COLUMNS).exists():
         try:
@@ -183,7 +183,7 @@ def _pins(books: Books, out: Path) -> list[tuple[str, tuple[str, accounting.Pin]
 
 
 def check_charged(books: Books, labels: Iterable[str], source: str) -> None:
-    """Refuse to go on from results whose releases are not all on the ledger."""
+    """Refuse to continue from results whose releases are not all on the ledger."""
     charged = {row.label for row in books.rows()}
     if missing := [label for label in dict.fromkeys(labels) if label not in charged]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

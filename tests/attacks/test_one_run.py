@@ -159,7 +159,7 @@ def test_bad_input_is_refused():
         one_run_p_value(10, 5, 6, 1.0, 0.0)
     with pytest.raises(ValueError, match="even number"):
         one_run_audit(np.zeros(4), np.zeros(4, bool), epsilon_claimed=1.0, delta=0.0, guesses=3, attack="x", needs="y")
-    with pytest.raises(ValueError, match="coordinates of their own"):
+    with pytest.raises(ValueError, match="separate coordinates"):
         canary_updates(mechanism(), 10, 5)
     model = fp.models.logistic()
     algorithm = fp.fedsgd(

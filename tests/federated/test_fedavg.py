@@ -146,7 +146,7 @@ def test_chunks_and_streamed_blocks_give_the_same_bits():
     got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 5)])
     np.testing.assert_array_equal(got, _reference()[0])
     assert info.senders == SENDERS and info.absent == ()
-    with pytest.raises(ValueError, match="there is nobody to sum over"):
+    with pytest.raises(ValueError, match="there are no clients to sum over"):
         _after(algorithm, [iter(())])
 
 

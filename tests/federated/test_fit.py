@@ -139,7 +139,7 @@ def test_a_failing_evaluation_loses_no_round(tmp_path):
 
 
 def test_a_ledger_that_forgot_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="in memory and would forget"):
+    with pytest.raises(ValueError, match="in-memory ledger would forget"):
         federated.fit(_algorithm(), COHORT, rounds=1, resume=tmp_path / "run")
     with _ledger(tmp_path / "ledger.sqlite", 9) as ledger:
         federated.fit(_algorithm(ledger), COHORT, rounds=2, resume=tmp_path / "run")

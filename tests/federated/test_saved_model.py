@@ -81,7 +81,7 @@ def test_several_classes_and_pictures(tmp_path):
     found = federated.predict(tmp_path, sites.features[:5])
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-9)
     assert found.outputs.shape == (5, 3) and found.probabilities.shape == (5, 3)
-    with pytest.raises(ValueError, match="model is of pictures"):
+    with pytest.raises(ValueError, match="model takes images"):
         federated.predict(tmp_path, [{"age": 3}])
     with pytest.raises(ValueError, match=r"has shape \[28, 28, 1\]; the model was trained on \[32, 32, 1\]"):
         federated.predict(tmp_path, np.zeros((1, 28, 28, 1), np.float32))
@@ -109,7 +109,7 @@ def test_each_site_is_standardised_by_its_own_moments(heart, tmp_path):
 
 def test_what_does_not_fit_is_named(heart, tmp_path):
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(ValueError, match=r"torn\.npz is no saved model"):
+    with pytest.raises(ValueError, match=r"torn\.npz is not a saved model"):
         federated.load_model(tmp_path / "torn.npz")
     with pytest.raises(FileNotFoundError):
         federated.load_model(tmp_path / "none.npz")

@@ -55,7 +55,7 @@ def test_ctrl_c_stops_after_the_round_and_resume_goes_on(
     options = ["--rounds", "4", "--aggregator", "plain", "--yardstick", "False"]
     assert _main(["run", "heart", *options, "--out", str(folder)]) == 130
     error = " ".join(capsys.readouterr().err.split())
-    assert f"Stopped after round 2 of 4; go on with --resume {folder}" in error and "Traceback" not in error
+    assert f"Stopped after round 2 of 4; continue with --resume {folder}" in error and "Traceback" not in error
     monkeypatch.setattr(accounting.Ledger, "spend", spend)
     assert _main(["run", "--resume", str(folder), "--quiet"]) == 0
     book = accounting.read_ledger(folder / "ledger.sqlite")

@@ -237,7 +237,7 @@ def test_a_run_that_is_killed_between_columns_and_moments_goes_on_with_what_it_r
     kept = (folder / "checkpoints" / "columns.json").read_text()
     ledger = (folder / "ledger.sqlite").read_bytes()
     (folder / "ledger.sqlite").unlink()
-    with pytest.raises(CannotResume, match="is gone"):
+    with pytest.raises(CannotResume, match="is missing"):
         run(config, folder, resume=True)
     (folder / "ledger.sqlite").write_bytes(ledger)
     summary = run(config, folder, resume=True)

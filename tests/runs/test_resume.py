@@ -90,7 +90,7 @@ def _another_ledger(folder: Path) -> None:
 LEDGERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "deleted": (
         lambda folder: (folder / "ledger.sqlite").unlink(),
-        "is gone, so nobody can say what this run has spent",
+        "is missing, so it is unknown what this run has spent",
     ),
     "cut to one release": (lambda folder: _cut(folder, 1), "holds 1 releases, but 3 had been charged"),
     "cut to none": (lambda folder: _cut(folder, 0), "holds 0 releases, but 3 had been charged"),
@@ -124,7 +124,7 @@ def test_an_older_copy_of_the_ledger_is_refused(tmp_path: Path) -> None:
         run(CONFIG, folder, report=copy_then_stop)
     newest = (folder / "ledger.sqlite").read_bytes()
     shutil.copy(older, folder / "ledger.sqlite")
-    with pytest.raises(CannotResume, match="Put the newest copy of the ledger back"):
+    with pytest.raises(CannotResume, match="Restore the newest copy of the ledger"):
         run(CONFIG, folder, resume=True)
     (folder / "ledger.sqlite").write_bytes(newest)
     summary = run(CONFIG, folder, resume=True)
@@ -256,7 +256,7 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
 def test_a_damaged_checkpoint_says_what_stays_charged(folder: Path, accident: str) -> None:
     CHECKPOINTS[accident](folder / "checkpoints" / "latest.npz")
     with pytest.raises(
-        CannotResume, match=r"is damaged .*3 releases of this run stay charged \(epsilon 0\.\d+ of 1\)"
+        CannotResume, match=r"is damaged .*3 releases of this run remain charged \(epsilon 0\.\d+ of 1\)"
     ) as found:
         run(CONFIG, folder, resume=True)
     assert "allow_pickle" not in str(found.value)
@@ -294,7 +294,7 @@ def test_a_damaged_line_of_rounds_is_told_and_costs_nothing(folder: Path) -> Non
 
 def test_a_run_that_is_asked_to_stop_finishes_its_round(tmp_path: Path) -> None:
     asked = iter([False, False, True])
-    with pytest.raises(Stopped, match=r"Stopped after round 2 of 4; go on with --resume"):
+    with pytest.raises(Stopped, match=r"Stopped after round 2 of 4; continue with --resume"):
         run(CONFIG, tmp_path / "run", stop=lambda: next(asked))
     assert _labels(tmp_path / "run") == ["standardise 0", "train 1", "train 2"]
     summary = run(CONFIG, tmp_path / "run", resume=True)
@@ -311,7 +311,7 @@ def test_an_interrupt_inside_a_round_says_what_is_saved(tmp_path: Path, monkeypa
         return release
 
     monkeypatch.setattr(accounting.Ledger, "spend", interrupted)
-    with pytest.raises(Stopped, match=r"Interrupted after round 1\. A release under way stays charged"):
+    with pytest.raises(Stopped, match=r"Interrupted after round 1\. A release in progress stays charged"):
         run(CONFIG, tmp_path / "run")
     monkeypatch.undo()
     summary = run(CONFIG, tmp_path / "run", resume=True)

@@ -33,7 +33,7 @@ def from_image_arrays(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> Sites:
-    """Pictures that are already arrays, for example out of an `.npz` of one's own.
+    """Images that are already arrays, for example from your own `.npz` file.
 
     Args:
         images: uint8 (divided by 255) or float32 in 0..1, `[n, height, width]` or `[n, height, width, channels]`
@@ -100,17 +100,17 @@ def from_image_npz(
     test_fraction: float = 0.2,
     split_seed: int = 0,
 ) -> Sites:
-    """Read pictures from an `.npz` file whose arrays have one entry for each picture.
+    """Read images from an `.npz` file whose arrays have one entry per image.
 
     Args:
         path: The file.
-        images: Key of the pictures, as `from_image_arrays` takes them.
+        images: Key of the images, in the form that `from_image_arrays` takes.
         labels: Key of the labels: class names `[n]`, or integers `[n]` that number the file's array "classes" (or, where
             there is none, the argument).
-        classes: Which classes to take, in label order; pictures of the others are left out. All of the file's if None.
-        site: Key of the array that says where a picture is from; one site called "all" if None.
-        patient: Key of the array that says whose picture it is; the image is the privacy unit if None.
-        only: Values that other arrays must have, such as `{"source": "nih"}`; other pictures are left out.
+        classes: Classes to use, in label order; images of other classes are left out. All classes of the file if None.
+        site: Key of the array with the source of each image; a single site called "all" if None.
+        patient: Key of the array with the patient of each image; the image is the privacy unit if None.
+        only: Values that other arrays must have, such as `{"source": "nih"}`; other images are left out.
         sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
             (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer pictures are merged into "other".

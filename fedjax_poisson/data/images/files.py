@@ -18,7 +18,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".dcm"})
 
 
 def decode_image(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
-    """Read a picture, scale its full range to 0..1, and resize it to a square (the aspect ratio is not kept).
+    """Read an image, scale its full range to 0..1, and resize it to a square (the aspect ratio is not kept).
 
     Args:
         path: A .png, .jpg, .jpeg or .dcm file.

@@ -20,7 +20,7 @@ from fedjax_poisson.data.splitting import SplitRules
 
 
 class Entry(NamedTuple):
-    """One picture: where it is, what it shows, where it is from, whose it is, and its official side of the split."""
+    """One image: its path, class, source, patient, and official side of the split."""
 
     path: pathlib.Path
     label: str
@@ -46,7 +46,7 @@ def from_image_folder(
 
     Args:
         root: The folder.
-        size: Side in pixels that every picture is resized to.
+        size: Side in pixels to which every image is resized.
         channels: 1 for gray, 3 for RGB.
         classes: Class names in label order; the sorted folder names if None.
         patient: Regular expression whose first group, found in the file name, is the patient, for example
@@ -54,7 +54,7 @@ def from_image_folder(
             record of one group.
         sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
             (`splitting.check_sites_per_patient` says what each costs).
-        min_site_records: Sites with fewer pictures are merged into "other".
+        min_site_records: Sites with fewer images are merged into "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
 
@@ -62,8 +62,8 @@ def from_image_folder(
         Images float32 `[n, size, size, channels]` in 0..1.
 
     Raises:
-        FileNotFoundError: The folder does not exist or holds no picture in either layout.
-        ValueError: A picture does not decode, a class folder is not declared, or a file name has no patient.
+        FileNotFoundError: The folder does not exist or contains no image in either layout.
+        ValueError: An image does not decode, a class folder is not declared, or a file name has no patient.
     """
     folder = pathlib.Path(os.fspath(root))
     require_folder(folder, "a folder of images", "class/*.png or site/class/*.png")
@@ -95,7 +95,7 @@ def from_image_folder(
 
 
 def border_only(sites: Sites, width: int = 4) -> Sites:
-    """Only the border of each picture, as a table: the control that shows how much of a score is not anatomy.
+    """Only the border of each image, as a table: the control that shows how much of a score does not come from anatomy.
 
     Args:
         sites: Images `[n, height, width, channels]`.
@@ -105,7 +105,7 @@ def border_only(sites: Sites, width: int = 4) -> Sites:
         The same records with features float32 `[n, border pixels]`.
 
     Raises:
-        ValueError: The features are not images, or the border would be the whole picture.
+        ValueError: The features are not images, or the border would be the whole image.
     """
     if sites.features.ndim != 4:
         raise ValueError(
@@ -142,11 +142,11 @@ def assemble(
     rules: SplitRules,
     warnings: tuple[str, ...] = (),
 ) -> Sites:
-    """Decode and split pictures that were found (see `from_image_folder` for the arguments).
+    """Decode and split the images that were found (see `from_image_folder` for the arguments).
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: A class is not declared, a patient is on both sides, or a picture does not decode.
+        ValueError: A class is not declared, a patient is on both sides, or an image does not decode.
     """
     if not entries:
         raise FileNotFoundError(f"{source}: no picture found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
@@ -201,7 +201,7 @@ def _without_straddlers(entries: Sequence[Entry], unit_is_patient: bool) -> list
 
 
 def pictures(folder: pathlib.Path, deep: bool = True) -> list[pathlib.Path]:
-    """All picture files in a folder, and below it if `deep`, in the order of their names."""
+    """All image files in a folder, and below it if `deep`, in the order of their names."""
     files = folder.rglob("*") if deep else folder.glob("*")
     return sorted(path for path in files if path.suffix.lower() in EXTENSIONS and path.is_file())
 

@@ -126,7 +126,7 @@ def from_covidx(
     sites_per_patient: int = 1,
     min_site_records: int = 20,
 ) -> Sites:
-    """Read COVIDx with its official split; the source of a picture is its site.
+    """Read COVIDx with its official split; the source of an image is its site.
 
     The layout is train/ and test/ with a list each, of lines `patient_id filename class source`.
 
@@ -139,13 +139,13 @@ def from_covidx(
         size: Side in pixels.
         sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
             (`splitting.check_sites_per_patient` says what each costs).
-        min_site_records: Sources with fewer pictures are merged into "other".
+        min_site_records: Sources with fewer images are merged into "other".
 
     Returns:
         Gray images with the official split, the patient being the privacy unit.
 
     Raises:
-        FileNotFoundError: The folder, a list or a listed picture is not there.
+        FileNotFoundError: The folder, a list or a listed image is missing.
         ValueError: A line is malformed, a class is not declared, a patient is in both lists, or a picture does not
             decode.
     """

@@ -38,7 +38,7 @@ _TAIL = 0.005
 
 
 class Column(NamedTuple):
-    """One text column with what is needed to speak about it; made by `column_of`.
+    """One text column with the information needed for messages about it; made by `column_of`.
 
     Attributes:
         path: File it is from, for messages.
@@ -160,7 +160,7 @@ def encode(
 def _refuse_fill(column: Column, fill: float | None) -> None:
     if fill is not None:
         raise ValueError(
-            f"{column.path}: fill names the column {column.name!r}, which is no number; leave it out of fill "
+            f"{column.path}: fill names the column {column.name!r}, which is not numeric; leave it out of fill "
             "(a level 'missing' takes missing values)"
         )
 

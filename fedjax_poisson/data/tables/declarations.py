@@ -41,7 +41,7 @@ def check_column_name(role: str, name: Any, *, optional: bool = False) -> None:
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """Refuse what is not a whole number in a range."""
+    """Refuse anything that is not a whole number in a range."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         upper = "" if most is None else f" and at most {most}"
@@ -112,7 +112,7 @@ def check_bounds(bounds: Any, words: Sequence[str] = (FROM_DATA,)) -> None:
 
 
 def check_fill(fill: Any, bounds: Any = None) -> None:
-    """Refuse stand-in values that are not finite numbers by column, or that a column's declared range would clip."""
+    """Refuse fill values that are not finite numbers by column, or that a column's declared range would clip."""
     if fill is None:
         return
     if not isinstance(fill, Mapping):
@@ -141,7 +141,7 @@ def checked_drop(drop: Any) -> tuple[str, ...]:
 
 
 def check_missing(missing: Any) -> None:
-    """Refuse what is no policy for missing values."""
+    """Refuse anything that is not a policy for missing values."""
     if missing not in MISSING:
         raise ValueError(f"missing is {missing!r}; expected one of {', '.join(MISSING)}")
 

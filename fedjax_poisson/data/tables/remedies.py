@@ -42,7 +42,7 @@ def declare_bounds(column: str, low: float = 0, high: float = 100) -> str:
 
 
 def declare_levels(column: str, levels: Sequence[str]) -> str:
-    """How the public levels of a category are declared; "..." stands for levels that were left out.
+    """How to declare the public levels of a category; "..." marks levels that were left out.
 
     >>> print(declare_levels("sex", ["F", "M"]))
     [categorical] sex = ["F", "M"] in a TOML file (categorical={'sex': ['F', 'M']} in Python)

@@ -90,7 +90,7 @@ def refuse_dates(column: Column, values: np.ndarray | None = None) -> None:
 
 
 def refuse_identifier(column: Column, values: np.ndarray | None) -> None:
-    """Refuse a column whose values tell records apart instead of saying something about them.
+    """Refuse a column whose values identify records instead of describing them.
 
     Whole numbers that all differ in 30 records or more, or nearly all (97 %) in 100 or more; text that differs in more than half of the
     records; a column called like an identifier with more than 20 different values.

@@ -51,15 +51,15 @@ def from_csv(
     """Read a table with a binary label and a site column.
 
     Columns that are neither label, site nor patient become features: numbers as they are, yes/no columns as 0/1, other
-    text one-hot over its levels. What is not declared and had to be looked up in the records (ranges of numbers by
+    text one-hot over its levels. Anything not declared that had to be read from the records (ranges of numbers by
     default, levels only on request) is listed in `Sites.uncovered`: no epsilon covers such facts. The kind of
-    each column (number, yes/no, text) is taken to be public, as its name is.
+    each column (number, yes/no, text) is assumed to be public, like its name.
 
     Args:
         path: The file: comma, semicolon, tab or bar separated, UTF-8, header line first; `.gz` is unpacked.
         label: Column of the label.
-        site: Column that says where a record is from.
-        patient: Column that says whose record it is. With it the patient is the privacy unit and is never split between
+        site: Column that gives the site of a record.
+        patient: Column that identifies the patient of a record. With it the patient is the privacy unit and is never split between
             training and test; without it the record is.
         positive: The label value (or values) that count as 1; needed unless the label is 0/1, true/false or yes/no.
         categorical: Levels of text columns, `{"sex": ["F", "M"]}`; the level "other" collects undeclared values, the
@@ -73,16 +73,16 @@ def from_csv(
             "refuse" stops at the first.
         fill: Values for missing numbers by column.
         drop: Columns to leave out.
-        sites_per_patient: The most sites that a patient may have records at; a patient at more is refused
+        sites_per_patient: The largest number of sites at which a patient may have records; more are refused
             (`splitting.check_sites_per_patient` says what each costs).
         min_site_records: Sites with fewer records are merged into the site "other".
         test_fraction: Fraction of each site's patients held out.
         split_seed: Seed of that split.
-        delimiter: Field separator, found from the header if None.
+        delimiter: Field separator, detected from the header if None.
         encoding: Text encoding of the file.
 
     Returns:
-        The records, sites in the order of their names.
+        The records, with sites in the order of their names.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -153,7 +153,7 @@ def table_records(
 
 
 def table_provenance(table: Table, notes: Sequence[str]) -> Provenance:
-    """Where a user's own table is from, and what names it on a ledger."""
+    """The source of a user's table, and its name on a ledger."""
     return Provenance(
         name=os.path.basename(table.path), source=table.path, notes=tuple(notes), identity=table_identity(table)
     )
@@ -209,7 +209,7 @@ def feature_columns(table: Table, spec: TableSpec, label: str, **others: str) ->
     unused = {*role_of, *spec.drop}
     columns = [name for name in table.columns if name not in unused]
     if not columns:
-        raise ValueError(f"{table.path}: no column is left to learn from beside {', '.join(roles.values())}")
+        raise ValueError(f"{table.path}: no column is left to learn from except {', '.join(roles.values())}")
     for role, declared in (("categorical", spec.categorical), ("bounds", spec.bounds), ("fill", spec.fill)):
         for name in declared if isinstance(declared, Mapping) else ():
             table.column(name, role)
@@ -226,7 +226,7 @@ def feature_columns(table: Table, spec: TableSpec, label: str, **others: str) ->
 
 
 def declared_for(declared: Mapping[str, _Declaration] | _Word | None, name: str) -> _Declaration | _Word | None:
-    """What a user said about one column: an entry of the mapping, or the word that stands for all columns."""
+    """The user's declaration for one column: an entry of the mapping, or the word that applies to all columns."""
     return declared.get(name) if isinstance(declared, Mapping) else declared
 
 

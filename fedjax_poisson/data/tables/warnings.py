@@ -26,14 +26,14 @@ def learned_facts(learned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
             found.append(
                 (
                     f"{words} were taken from the records: {', '.join(facts[:40])}{more}",
-                    f"values that are public whatever the records are, such as {example}",
+                    f"public values that do not depend on the records, such as {example}",
                 )
             )
     return found
 
 
 def split_warnings(path: str, labels: np.ndarray, placement: Placement) -> list[str]:
-    """Refuse a training set of one label, and say what no test record can show.
+    """Refuse a training set with a single label, and warn about what no test record can show.
 
     Args:
         path: The file, for messages.
@@ -50,11 +50,11 @@ def split_warnings(path: str, labels: np.ndarray, placement: Placement) -> list[
             + option("test_fraction", 0.2)
         )
     if len(held_out) == 0:
-        return ["no record is held out for testing, so nothing says how good the model is"]
+        return ["no record is held out for testing, so the quality of the model is unknown"]
     found = ["all test records have the same label, so an AUC is not defined"] * bool(held_out.min() == held_out.max())
     for side, what in (
-        (placement.train, "training record, so it sends noise alone"),
-        (~placement.train, "test record, so nothing says how good the model is there"),
+        (placement.train, "training record, so it sends only noise"),
+        (~placement.train, "test record, so the quality of the model there is unknown"),
     ):
         counts = np.bincount(placement.site[side], minlength=len(placement.site_names))
         found += [f"the site {placement.site_names[s]} has no {what}" for s in np.flatnonzero(counts == 0)]
