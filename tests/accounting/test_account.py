@@ -114,7 +114,7 @@ def test_more_honest_senders_than_senders_are_refused():
 @pytest.mark.slow
 def test_without_dp_accounting_the_table_tells_all_but_the_sampled_comparison(monkeypatch):
     """The twin: installed, the same table has every number."""
-    setting = acc.Setting(delta=1e-5, senders=10, dimension=10, sampling_rate=0.1)
+    setting = acc.AccountedRounds(delta=1e-5, senders=10, dimension=10, sampling_rate=0.1)
     whole = acc.make_account(setting, epsilon=3.0, rounds=5)
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     left = acc.make_account(setting, epsilon=3.0, rounds=5)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import cli
-from fedjax_poisson.leakage import finished_run, measure
+from fedjax_poisson.leakage import attack_runs, finished_run, measure
 from fedjax_poisson.reports import leakage
 from fedjax_poisson.runs import build
 from fedjax_poisson.runs.config import Config
@@ -116,11 +116,11 @@ def test_the_ledger_is_what_the_mechanism_is_held_against(target: finished_run.A
     louder = {**target.claim.parameters, "dark_count": target.claim.parameters["dark_count"] / 4}
     false = target._replace(claim=target.claim._replace(parameters=louder))
     sizes = SIZES._replace(draws=20_000)
-    found = measure.attack_runs.audit(false, sizes, lambda *what: None)
+    found = attack_runs.audit(false, sizes, lambda *what: None)
     assert found["mechanism"].violated
     other = target._replace(claim=target.claim._replace(mechanism="gaussian"))
     with pytest.raises(finished_run.Unattackable, match="knows poisson_embedding"):
-        measure.attack_runs.audit(other, sizes, lambda *what: None)
+        attack_runs.audit(other, sizes, lambda *what: None)
 
 
 def test_what_cannot_be_attacked_is_told_so(finished: Path, tmp_path: Path) -> None:
