@@ -156,13 +156,14 @@ def fit(
     state = algorithm.init(jax.random.key(0) if key is None else key)
     stream = new_stream() if stream is None else stream
     folder = None if resume is None else Path(resume)
+    ledger = algorithm.ledger if gate is None else None  # a gate's own ledger is its caller's to keep
     history: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         if folder is not None:
-            _check_kept(algorithm, folder)
+            _check_kept(ledger, folder)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folder_lock(folder))
-            state, history = _picked_up(algorithm, folder, state)
+            state, history = _picked_up(ledger, folder, state)
         show, say = stack.enter_context(_bar(progress, rounds, len(history)))
         stop = stack.enter_context(stop_requested(say))
         ended: Ended = "rounds"
@@ -178,11 +179,11 @@ def fit(
             for step in steps:
                 state = step.state
                 history.append(step.row())
-                _save(algorithm, folder, state, history)  # before anything else can fail: the round is paid for
+                _save(ledger, folder, state, history)  # before anything else can fail: the round is paid for
                 if evaluate is not None and (step.number % evaluate_every == 0 or step.number == rounds):
                     step = step._replace(scores=evaluate(algorithm.parameters(state)))
                     history[-1] = step.row()
-                    _save(algorithm, folder, state, history)
+                    _save(ledger, folder, state, history)
                 show(history[-1])
                 if any([callback(step) is True for callback in callbacks]):  # every callback sees every round
                     ended = "callback"
@@ -204,8 +205,7 @@ def _cohorts(data: Any) -> Callable[[int], Any]:
     return data if callable(data) else lambda number: data
 
 
-def _check_kept(algorithm: Algorithm, folder: Path) -> None:
-    ledger = algorithm.ledger
+def _check_kept(ledger: accounting.Ledger | None, folder: Path) -> None:
     if ledger is not None and str(ledger.path) == accounting.MEMORY:
         raise ValueError(
             f"resume={str(folder)!r} keeps the model, but the algorithm's in-memory ledger would forget what it cost: create the algorithm with "
@@ -213,20 +213,20 @@ def _check_kept(algorithm: Algorithm, folder: Path) -> None:
         )
 
 
-def _save(algorithm: Algorithm, folder: Path | None, state: Any, history: list[dict[str, Any]]) -> None:
+def _save(ledger: accounting.Ledger | None, folder: Path | None, state: Any, history: list[dict[str, Any]]) -> None:
     if folder is not None:
-        pin = None if algorithm.ledger is None else list(algorithm.ledger.pin())
+        pin = None if ledger is None else list(ledger.pin())
         save_tree(folder / CHECKPOINT, state, history=history, pin=pin)
 
 
-def _picked_up(algorithm: Algorithm, folder: Path, blank: Any) -> tuple[Any, list[dict[str, Any]]]:
+def _picked_up(ledger: accounting.Ledger | None, folder: Path, blank: Any) -> tuple[Any, list[dict[str, Any]]]:
     if not (folder / CHECKPOINT).exists():
         return blank, []
     state, facts = load_tree(folder / CHECKPOINT, blank)
-    if algorithm.ledger is not None:
+    if ledger is not None:
         if facts["pin"] is None:
-            raise ValueError(f"{folder / CHECKPOINT} is from training without privacy; give another folder.")
-        algorithm.ledger.check_pin(accounting.Pin(*facts["pin"]))
+            raise ValueError(f"{folder / CHECKPOINT} was written by a training that did not charge the algorithm's own ledger; give another folder.")
+        ledger.check_pin(accounting.Pin(*facts["pin"]))
     return state, facts["history"]
 
 

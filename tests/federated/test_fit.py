@@ -177,3 +177,21 @@ def test_cohorts_of_a_population_and_all_of_it():
         )
         fitted = federated.fit(algorithm, data, rounds=2)
         assert fitted.rounds == 2 and fitted.epsilon > 0
+
+
+def test_a_gate_of_the_callers_keeps_its_own_books(tmp_path):
+    with _ledger(tmp_path / "ledger.sqlite", 9) as ledger:
+        algorithm = _algorithm()
+
+        def gate(number):
+            return ledger.gate(algorithm, f"train {number}")
+
+        for rounds in (1, 3):
+            fitted = federated.fit(algorithm, COHORT, rounds=rounds, gate=gate, resume=tmp_path / "run")
+        assert fitted.rounds == 3 and [row.label for row in ledger.rows()] == ["train 1", "train 2", "train 3"]
+        cost = MECHANISM.rdp(np.array([ledger.order]), 2, SIZE)[0]
+        assert [row.spent for row in ledger.rows()] == pytest.approx([cost, 2 * cost, 3 * cost])
+        with pytest.raises(ValueError, match="no mechanism"):
+            ledger.gate(algorithm._replace(price=None), "train 4")
+    with _ledger(tmp_path / "other.sqlite", 9) as ledger, pytest.raises(ValueError, match="did not charge the algorithm"):
+        federated.fit(_algorithm(ledger), COHORT, rounds=4, resume=tmp_path / "run")
