@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import optax
-
+from fedjax_poisson.federated.server import ServerOptimizer
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 
@@ -30,7 +29,7 @@ class AttackedTraining:
     mechanism: Mechanism
     rounds: int
     records: float
-    server_optimizer: optax.GradientTransformation
+    server_optimizer: ServerOptimizer
     sampling_rate: float = 1.0
     unit: Literal["record", "patient"] = "record"
     average_from: int | None = None

@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from fedjax_poisson import accounting
@@ -30,7 +29,7 @@ from fedjax_poisson.federated.charging import Paying, check_paying, make_round_a
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
-from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
+from fedjax_poisson.federated.server import ServerOptimizer, State, final_parameters, init_state, server_step
 from fedjax_poisson.mechanisms.types import Mechanism, check_honest
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
@@ -89,7 +88,7 @@ def fedsgd(
     sampling_rate: float,
     mechanism: Mechanism,
     aggregator: Aggregator,
-    server_optimizer: optax.GradientTransformation,
+    server_optimizer: ServerOptimizer,
     senders: int,
     honest_senders: int | None = None,
     unit: Literal["record", "patient"] = "record",
@@ -110,7 +109,7 @@ def fedsgd(
       sampling_rate: q in (0, 1], each unit's probability of being in a round.
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
       aggregator: encryption backend.
-      server_optimizer: optax transformation fed with the estimated mean gradient.
+      server_optimizer: optax transformation, or a `Server` of your own, fed with the estimated mean gradient.
       senders: number of sites; all of them send in every round.
       honest_senders: sites that do not collude with the server; default: senders - 1 (one may collude).
       unit: "record" or "patient" (records of a patient are summed before clipping).

@@ -17,7 +17,6 @@ import time
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from fedjax_poisson import accounting
@@ -34,7 +33,7 @@ from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
-from fedjax_poisson.federated.server import final_parameters
+from fedjax_poisson.federated.server import ServerOptimizer, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
@@ -81,7 +80,7 @@ def fedavg(
     client: ClientOf,
     population: Population,
     senders: int,
-    server_optimizer: optax.GradientTransformation,
+    server_optimizer: ServerOptimizer,
     mechanism: Mechanism | None = None,
     aggregator: Aggregator | None = None,
     encryption: Encryption | None = None,
@@ -102,7 +101,7 @@ def fedavg(
       client: `local_sgd(...)`, `local_optimizer(...)`, `scaffold(...)` or a custom function of the model.
       population: the clients.
       senders: K, clients of a round; with sampling the whole population.
-      server_optimizer: optax transformation fed with minus the estimated mean update.
+      server_optimizer: optax transformation, or a `Server` of your own, fed with minus the estimated mean update.
       mechanism: client-level mechanism; None trains without privacy, and the outputs say so.
       aggregator: encryption backend with room for K senders; None if encryption is "off".
       encryption: "every_client" (default if there is an aggregator), "sum_only" or "off" (`cohort`).

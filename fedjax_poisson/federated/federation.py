@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from jax.sharding import Mesh
 
@@ -21,7 +20,7 @@ from fedjax_poisson.federated.client import Client, ClientOf
 from fedjax_poisson.federated.cohort import Encryption
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_parts
-from fedjax_poisson.federated.server import State, init_state, server_step
+from fedjax_poisson.federated.server import ServerOptimizer, State, init_state, server_step
 from fedjax_poisson.mechanisms.types import Mechanism, check_honest
 from fedjax_poisson.models import Model
 
@@ -43,7 +42,7 @@ class FedState(NamedTuple):
 class ServerRule(NamedTuple):
     """How the server moves: its optimiser, fed with minus the estimated mean update, and the round after which it averages (None for never)."""
 
-    optimizer: optax.GradientTransformation
+    optimizer: ServerOptimizer
     average_from: int | None
 
 

@@ -225,7 +225,9 @@ def _picked_up(ledger: accounting.Ledger | None, folder: Path, blank: Any) -> tu
     state, facts = load_tree(folder / CHECKPOINT, blank)
     if ledger is not None:
         if facts["pin"] is None:
-            raise ValueError(f"{folder / CHECKPOINT} was written by a training that did not charge the algorithm's own ledger; give another folder.")
+            raise ValueError(
+                f"{folder / CHECKPOINT} was written by a training that did not charge the algorithm's own ledger; give another folder."
+            )
         ledger.check_pin(accounting.Pin(*facts["pin"]))
     return state, facts["history"]
 

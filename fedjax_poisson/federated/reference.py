@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from fedjax_poisson import trees
@@ -43,7 +42,7 @@ def train_without_privacy(
     *,
     rounds: int,
     sampling_rate: float,
-    server_optimizer: optax.GradientTransformation,
+    server_optimizer: server.ServerOptimizer,
     stream: Stream,
     average_from: int | None = None,
 ) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,25 @@ import optax
 from jax import Array
 
 from fedjax_poisson import trees
+
+
+class Server(NamedTuple):
+    """A custom rule for the server, where an optax transformation is not enough: it sees the parameters and may set them.
+
+    FedDyn (Acar et al. 2021, arXiv:2111.04263), for example, keeps a drift `h` and moves the parameters by the mean update and by `h`.
+
+    Attributes:
+      init: `(params) -> memory`, what the server keeps between rounds.
+      step: `(params, gradient, memory) -> (params, memory)`; the gradient is the estimated mean gradient of `fedsgd`, or minus the mean update of
+        `fedavg`, a tree like params. A function of the release only, so it costs no privacy.
+    """
+
+    init: Callable[[Any], Any]
+    step: Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+ServerOptimizer: TypeAlias = optax.GradientTransformation | Server
+"""What algorithms take: an optax transformation, or a rule of your own."""
 
 
 class State(NamedTuple):
@@ -28,25 +48,26 @@ class State(NamedTuple):
     round: Array
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
+def init_state(params: Any, optimizer: ServerOptimizer) -> State:
     """State before the first round."""
     return State(params, optimizer.init(params), jax.tree.map(jnp.zeros_like, params), jnp.int32(0))
 
 
-def server_step(
-    state: State, gradient: Array, optimizer: optax.GradientTransformation, average_from: int | None
-) -> State:
+def server_step(state: State, gradient: Array, optimizer: ServerOptimizer, average_from: int | None) -> State:
     """One optimiser step.
 
     Args:
       state: current state.
       gradient: float32 `[D]`, estimated mean gradient (or minus a mean update), flat.
-      optimizer: optax transformation.
+      optimizer: optax transformation, or a `Server`.
       average_from: parameters after rounds > average_from enter the average with equal weights; None for no averaging.
     """
     tree = trees.layout(state.params).unflatten(gradient)
-    updates, inner = optimizer.update(tree, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
+    if isinstance(optimizer, Server):
+        params, inner = optimizer.step(state.params, tree, state.optimizer)
+    else:
+        updates, inner = optimizer.update(tree, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
     done = state.round + jnp.int32(1)
     average = state.average
     if average_from is not None:

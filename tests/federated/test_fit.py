@@ -193,5 +193,8 @@ def test_a_gate_of_the_callers_keeps_its_own_books(tmp_path):
         assert [row.spent for row in ledger.rows()] == pytest.approx([cost, 2 * cost, 3 * cost])
         with pytest.raises(ValueError, match="no mechanism"):
             ledger.gate(algorithm._replace(price=None), "train 4")
-    with _ledger(tmp_path / "other.sqlite", 9) as ledger, pytest.raises(ValueError, match="did not charge the algorithm"):
+    with (
+        _ledger(tmp_path / "other.sqlite", 9) as ledger,
+        pytest.raises(ValueError, match="did not charge the algorithm"),
+    ):
         federated.fit(_algorithm(ledger), COHORT, rounds=4, resume=tmp_path / "run")

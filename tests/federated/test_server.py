@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fedjax_poisson import trees
-from fedjax_poisson.federated.server import final_parameters, init_state, server_step
+from fedjax_poisson.federated.server import Server, final_parameters, init_state, server_step
 
 PARAMS = {"bias": jnp.float32(0.5), "weight": jnp.asarray([[1.0, -2.0], [0.0, 3.0]], jnp.float32)}
 
@@ -63,3 +63,39 @@ def test_any_optax_transformation_sees_the_tree_in_its_own_shape() -> None:
         state = server_step(init_state(PARAMS, optimizer), jnp.ones(5, jnp.float32), optimizer, None)
     assert state.params["weight"].shape == (2, 2)
     np.testing.assert_allclose(trees.flatten(state.params), trees.flatten(PARAMS) - jnp.float32(0.1), atol=1e-5)
+
+
+def test_a_rule_of_ones_own_sees_and_sets_the_parameters() -> None:
+    """FedDyn's server on full participation: h <- h - alpha * update, params <- params + update - h / alpha, against NumPy."""
+    alpha = 0.5
+
+    def feddyn(params, gradient, drift):
+        drift = jax.tree.map(
+            lambda h, g: h + jnp.float32(alpha) * g, drift, gradient
+        )  # the gradient is minus the update
+        moved = jax.tree.map(lambda p, g, h: p - g - h / jnp.float32(alpha), params, gradient, drift)
+        return moved, drift
+
+    rule = Server(lambda params: jax.tree.map(jnp.zeros_like, params), feddyn)
+    state = init_state(PARAMS, rule)
+    x, drift = np.asarray(trees.flatten(PARAMS), np.float64), np.zeros(5)
+    for gradient in _gradients(4):
+        state = jax.jit(lambda state, g: server_step(state, g, rule, 1))(state, jnp.asarray(gradient))
+        drift = drift + alpha * gradient
+        x = x - gradient - drift / alpha
+        np.testing.assert_allclose(trees.flatten(state.params), x, rtol=1e-5, atol=1e-5)
+    assert int(state.round) == 4 and np.any(
+        np.asarray(trees.flatten(state.average)) != np.asarray(trees.flatten(PARAMS))
+    )
+
+
+def test_sgd_written_as_a_rule_is_sgd() -> None:
+    rule = Server(
+        lambda params: (),
+        lambda params, g, memory: (jax.tree.map(lambda p, d: p - jnp.float32(0.3) * d, params, g), memory),
+    )
+    mine, theirs = init_state(PARAMS, rule), init_state(PARAMS, optax.sgd(0.3))
+    for gradient in _gradients(3):
+        mine = server_step(mine, jnp.asarray(gradient), rule, None)
+        theirs = server_step(theirs, jnp.asarray(gradient), optax.sgd(0.3), None)
+    np.testing.assert_allclose(trees.flatten(mine.params), trees.flatten(theirs.params), rtol=1e-6)
