@@ -6,7 +6,7 @@ brightness and contrast differ.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def ssim(image: Array, reference: Array, peak: float = 1.0) -> Array:
     taps = jnp.asarray(kernel / kernel.sum(), jnp.float32)
 
     def blurred(x: Array) -> Array:
-        rows = jax.vmap(lambda a: jnp.convolve(a, taps, mode="valid"), in_axes=1, out_axes=1)
+        rows: Any = jax.vmap(lambda a: jnp.convolve(a, taps, mode="valid"), in_axes=1, out_axes=1)
         return rows(rows(x).T).T
 
     def one_channel(x: Array, y: Array) -> Array:

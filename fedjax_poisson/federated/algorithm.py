@@ -21,7 +21,7 @@ from jax import Array
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
-from fedjax_poisson.accounting.renyi import check_adjacency
+from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib

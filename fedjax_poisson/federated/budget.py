@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
+from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding
-from fedjax_poisson.mechanisms.types import Adjacency, check_bounds, check_honest
+from fedjax_poisson.mechanisms.types import check_bounds, check_honest
 
 
 class Budgeted(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson.accounting import Adjacency
-from fedjax_poisson.accounting.renyi import check_adjacency
+from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness.wide import upper_product
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from fedjax_poisson.accounting.renyi import check_adjacency
+from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.data.tables import declarations
 
 DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")

@@ -7,7 +7,7 @@ Only the pixels of a DICOM file are used; its header, which names the patient, i
 from __future__ import annotations
 
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def _resize(plane: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), image_module.Resampling.BILINEAR))
 
 
-def _pillow():  # type: ignore[no-untyped-def]
+def _pillow() -> Any:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
