@@ -103,7 +103,7 @@ def test_a_gate_replaces_the_ledger_and_nothing_is_charged_twice():
 def test_only_the_word_does_without_and_it_is_said_once_and_remembered():
     algorithm = _fedavg()
     state = algorithm.init(jax.random.key(0))
-    with pytest.warns(UnaccountedWarning, match="no ledger knows") as caught:
+    with pytest.warns(UnaccountedWarning, match="no ledger records") as caught:
         state, info = algorithm.apply(state, IDS, ROOT, "unaccounted")
         state, _ = algorithm.apply(state, IDS, ROOT, gate="unaccounted")
     assert len(caught) == 1 and info.epsilon == math.inf and algorithm.ledger.rows() == []
