@@ -50,7 +50,7 @@ def result_of(folder: Path, name: str) -> dict[str, object]:
     return json.loads((folder / "results" / f"{name}.json").read_text())
 
 
-@pytest.mark.long  # a minute; chest_xrays takes the same way
+@pytest.mark.long  # a minute; heart and thyroid take the same way
 def test_pneumonia_keeps_what_it_searched_and_measured(script, tmp_path: Path) -> None:
     made = {}
     for split, count in (("train", 60), ("val", 12), ("test", 24)):
@@ -68,6 +68,7 @@ def test_pneumonia_keeps_what_it_searched_and_measured(script, tmp_path: Path) -
     assert result["rows"][0]["bytes_up_total_per_client"] > 0  # encrypted, while the search was not
 
 
+@pytest.mark.long  # over a minute; heart and thyroid take the same way
 def test_chest_xrays_shows_the_border_beside_the_model(script, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     count, classes = 240, ("no_finding", "pneumonia", "covid19")
@@ -128,6 +129,7 @@ def test_a_fold_holds_out_patients_and_leaves_every_site_a_training_record(scrip
     assert len(seen) == len(set(seen)) and len(seen) > 0.8 * len(set(sites.group[sites.train].tolist()))
 
 
+@pytest.mark.long  # a minute; test_column_release holds what it shows
 @pytest.mark.slow
 def test_private_columns_costs_the_same_epsilon_as_columns_that_are_read(script, tmp_path: Path) -> None:
     script("private_columns").main(["--toy", "--out", str(tmp_path)])
