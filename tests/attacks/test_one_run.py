@@ -94,7 +94,6 @@ def clients():
     return mechanism, aggregator, claimed
 
 
-@pytest.mark.long  # encryption changes no bit; the plain one stays
 def test_encrypted_canary_clients_never_accuse_the_right_mechanism(clients):
     mechanism, aggregator, claimed = clients
     updates, guesses, bounds = canary_updates(mechanism, 32, 64), choose_guesses(32, 1.57, DELTA), []
