@@ -236,6 +236,6 @@ def curve(
     axes.set_ylim(low - margin, min(high + margin, 1.005))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.legend(frameon=False, fontsize=9.5, loc="lower right")
+    axes.legend(frameon=False, fontsize=9.5, loc="best")
     title(axes, heading)
     figure.savefig(path)
