@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.federated.algorithm import check_sampling
+from fedjax_poisson.federated.charging import round_rdp
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding
+from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, settle_distance
 from fedjax_poisson.mechanisms.types import check_bounds, check_honest
 
 
@@ -93,8 +91,8 @@ def calibrate(
     total = coordinate if largest_site is None else coordinate * max(1.0, largest_site * sampling_rate)
     overflow = OVERFLOW if sampling_rate < 1 and unit != "client" else 0.0
     orders = accounting.integer_orders(256) if sampling_rate < 1 else accounting.DEFAULT_ORDERS
-    draw = accounting.DRAW_DISTANCE
-    for _ in range(3):  # a count that is the sum of several draws is farther from its law than one draw
+
+    def planned(draw: float) -> tuple[Mechanism, float]:
         distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
         reserve = accounting.plan_reserve(epsilon, delta, rounds * distance)
         terms = Terms(
@@ -104,10 +102,10 @@ def calibrate(
             largest_site=largest_site or 1,
             sites_per_unit=1,
             modulation=modulation,
-            orders=np.asarray(orders),
+            orders=orders,
         )
 
-        def dark(modulation: float, terms: Terms = terms) -> float:
+        def dark(modulation: float) -> float:
             return accounting.calibrate_dark_count(
                 rounds=rounds,
                 sampling_rate=sampling_rate,
@@ -118,14 +116,9 @@ def calibrate(
                 **budget(terms),
             )
 
-        mechanism = embedding(terms, dark, clip_norm, coordinate, total, dimension).mechanism
-        if mechanism.facts.sampler_distance <= draw:
-            break
-        draw = 1.01 * mechanism.facts.sampler_distance
-    curve = mechanism.rdp(np.asarray(orders), honest, dimension, adjacency)
-    if sampling_rate < 1:
-        curve = accounting.subsampled_rdp(np.asarray(orders), curve, sampling_rate)
-    assert math.isfinite(float(curve.min()))
+        return embedding(terms, dark, clip_norm, coordinate, total, dimension).mechanism, reserve
+
+    mechanism, reserve = settle_distance(planned, lambda found: found[:1])
     book = accounting.open_ledger(
         ledger,
         epsilon=epsilon,
@@ -134,6 +127,6 @@ def calibrate(
         unit=unit,
         adjacency=adjacency,
         orders=orders,
-        planned_rdp=rounds * curve,
+        planned_rdp=rounds * round_rdp(mechanism, participation, dimension, orders),
     )
     return Budgeted(mechanism, book)

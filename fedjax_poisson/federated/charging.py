@@ -52,6 +52,13 @@ class RoundAccount(NamedTuple):
     price: accounting.Price | None
 
 
+def round_rdp(mechanism: Mechanism, participation: Participation, dimension: int, orders: np.ndarray) -> np.ndarray:
+    """float64 `[orders]`, the Renyi curve of one round's release, sampling included."""
+    full = mechanism.rdp(orders, participation.honest_senders, dimension, participation.adjacency)
+    rate = participation.sampling_rate
+    return full if rate == 1 else accounting.subsampled_rdp(orders, full, rate)
+
+
 def make_round_account(
     *,
     mechanism: Mechanism | None,
@@ -83,8 +90,7 @@ def make_round_account(
     def rdp(orders: np.ndarray) -> np.ndarray:
         if mechanism is None:
             return np.full(len(orders), np.inf)
-        full = mechanism.rdp(orders, participation.honest_senders, dimension, adjacency)
-        return full if rate == 1 else accounting.subsampled_rdp(orders, full, rate)
+        return round_rdp(mechanism, participation, dimension, orders)
 
     def price_with(senders: int) -> accounting.Price:
         assert mechanism is not None

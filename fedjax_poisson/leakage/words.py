@@ -54,10 +54,9 @@ def audit(own: dict[str, Any]) -> list[Said]:
         if key not in own:
             continue
         one = own[key]
-        verdict = "MORE leaks than claimed" if one["violated"] else "no contradiction"
         text = (
             f"{what}, {one['draws']:,} draws of the worst-case pair: epsilon is at least {one['epsilon_lower']:.3f}, claimed is "
-            f"{one['epsilon_claimed']:.3f}: {verdict} ({own['honest_senders']} of {own['senders']} senders honest)"
+            f"{one['epsilon_claimed']:.3f}: {_verdict(one)} ({own['honest_senders']} of {own['senders']} senders honest)"
         )
         rows.append(Said(text, one["needs"], one["try_next"]))
     return rows
@@ -68,10 +67,9 @@ def one_run(own: dict[str, Any]) -> list[Said]:
     rows = []
     for key, what in (("white_box", "from the opened sums"), ("black_box", "from the final model")):
         one = own[key]
-        verdict = "MORE leaks than claimed" if one["violated"] else "no contradiction"
         text = (
             f"{what}: {one['correct']} of {one['guesses']} guesses about {one['canaries']} canaries correct after {own['rounds']} rounds through "
-            f"the {own['aggregator']} pipeline; epsilon is at least {one['epsilon_lower']:.3f}, claimed is {one['epsilon_claimed']:.3f}: {verdict}"
+            f"the {own['aggregator']} pipeline; epsilon is at least {one['epsilon_lower']:.3f}, claimed is {one['epsilon_claimed']:.3f}: {_verdict(one)}"
         )
         rows.append(Said(text, one["needs"], one["try_next"]))
     return rows
@@ -111,3 +109,7 @@ def site_property(own: dict[str, Any]) -> list[Said]:
         )
         rows.append(Said(text, one["needs"], one["try_next"]))
     return rows
+
+
+def _verdict(audit: dict[str, Any]) -> str:
+    return "MORE leaks than claimed" if audit["violated"] else "no contradiction"

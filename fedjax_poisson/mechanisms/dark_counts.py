@@ -7,8 +7,8 @@ therefore the smallest value from 0.05 to 0.3 whose dark count one draw can serv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -58,6 +58,34 @@ class Priced(NamedTuple):
         """float64 `[orders]`, the privacy cost of one release; with other honest senders than the terms count on, if given."""
         honest = terms.participation.honest_senders if honest_senders is None else honest_senders
         return self.charged.rdp(terms.orders, honest, dimension, terms.participation.adjacency)
+
+
+Planned = TypeVar("Planned")
+
+
+def settle_distance(plan: Callable[[float], Planned], mechanisms: Callable[[Planned], Iterable[Mechanism]]) -> Planned:
+    """A plan whose draws are as near to their laws as delta was charged for.
+
+    A count that is the sum of several draws is farther from its law than one draw, which is known only once there are dark counts: the plan is made again
+    for the distance that it turned out to have.
+
+    Args:
+      plan: `(draw) -> plan`, where every draw of one coordinate is within `draw` of its law in total variation.
+      mechanisms: those that a plan uses.
+
+    Raises:
+      ValueError: the distance does not settle.
+    """
+    draw = accounting.DRAW_DISTANCE
+    for _ in range(3):
+        planned = plan(draw)
+        worst = max(each.facts.sampler_distance for each in mechanisms(planned))
+        if worst <= draw:
+            return planned
+        draw = 1.01 * worst
+    raise ValueError(
+        f"A sampler is {worst:.3g} from its law, above the {draw:.3g} that delta was charged for; lower largest_site."
+    )
 
 
 def once(terms: Terms, share: float, norm: float, dimension: int) -> Priced:

@@ -14,7 +14,7 @@ from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, once
+from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, once, settle_distance
 from fedjax_poisson.mechanisms.types import check_honest
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
@@ -132,18 +132,12 @@ def make_plan(
         open_numbers=open_numbers,
         open_texts=open_texts,
     )
-    draw = accounting.DRAW_DISTANCE
-    # A count that is the sum of several draws is farther from its law than one draw, which is known only once there are dark counts.
-    for _ in range(3):
-        plan = _calibrated(config, sizes, draw)
-        used = (plan.standardize, plan.train, plan.evaluate, *(each.priced.mechanism for each in plan.columns.releases))
-        worst = max(m.facts.sampler_distance for m in used if m is not None)
-        if worst <= draw:
-            return plan
-        draw = 1.01 * worst
-    raise ValueError(
-        f"A sampler is {worst:.3g} from its law, above the {draw:.3g} that delta was charged for; lower largest_site."
-    )
+
+    def used(plan: BudgetPlan) -> list[Mechanism]:
+        columns = (each.priced.mechanism for each in plan.columns.releases)
+        return [each for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
+
+    return settle_distance(lambda draw: _calibrated(config, sizes, draw), used)
 
 
 class _Sizes(NamedTuple):
