@@ -330,9 +330,8 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
 }
 FORMS["tiled"] = kernels.tiled_block(FORMS["loop"])
 _CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
-# Unrolled, a GPU keeps the state in registers; "loop2" moves it through memory five times, some 16 us a million words on an H100. But XLA takes minutes
-# over straight-line code. By its compiler for an H100 (jax 0.10.2, two busy cores, 2026-11-25), processor seconds of "loop2" and unrolled: the public key
-# of a round of 100 encrypted clients 14 and 361, a million words 2.3 and 52; all programs of that round 43. Idle, they take 14 s, unrolled 226 s.
+# Unrolled, a GPU keeps the state in registers, while "loop2" moves it through memory five times. But XLA takes minutes over straight-line code, and seconds
+# over the loop; which is faster to run has not been measured on a GPU (`fedjax-poisson bench sampling` does it).
 _ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "loop2", "loop2"
 _FEW = 256  # blocks of one stream up to which starting kernels costs more than running them
 
