@@ -25,7 +25,6 @@ from fedjax_poisson.accounting.filter import (
     event_budget_filter,
     renyi_filter,
 )
-from fedjax_poisson.accounting.fixed_plan import fixed_plan_epsilon
 from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld, gaussian_delta, gaussian_pld_epsilon
 from fedjax_poisson.accounting.law import Charge, Law, RenyiLaw, TightLaw, scheduled_epsilon
 from fedjax_poisson.accounting.ledger import (
@@ -47,6 +46,7 @@ from fedjax_poisson.accounting.remaining_variance import (
     cost_from_json,
     cost_to_json,
     embedded_cost,
+    fixed_plan_epsilon,
     spend_all,
     spend_variance,
     variance_budget,

@@ -20,16 +20,9 @@ import numpy as np
 from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.checks import FloatArray, check_curve
 from fedjax_poisson.accounting.fixed_plan import fixed_plan_epsilon
-from fedjax_poisson.accounting.remaining_variance import (
-    Cost,
-    Embedded,
-    Normal,
-    VarianceBudget,
-    cost_from_json,
-    cost_to_json,
-    spend_variance,
-)
+from fedjax_poisson.accounting.remaining_variance import VarianceBudget, spend_variance
 from fedjax_poisson.accounting.renyi import epsilon_per_order, rdp_budget
+from fedjax_poisson.accounting.variance_cost import Cost, Embedded, Normal, cost_from_json, cost_to_json
 
 Charge: TypeAlias = FloatArray | Cost
 """What a release is charged with: its Renyi curve float64 `[orders]`, or what it takes of the remaining variance."""

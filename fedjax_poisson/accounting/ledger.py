@@ -82,7 +82,7 @@ from fedjax_poisson.accounting.law import (
     what_is_missing,
 )
 from fedjax_poisson.accounting.price import HasPrice
-from fedjax_poisson.accounting.remaining_variance import Cost
+from fedjax_poisson.accounting.variance_cost import Cost
 
 
 class BudgetExhausted(RuntimeError):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fedjax_poisson.accounting.checks import FloatArray
 from fedjax_poisson.accounting.law import Charge, Law, TightLaw, checked
-from fedjax_poisson.accounting.remaining_variance import Cost
+from fedjax_poisson.accounting.variance_cost import Cost
 
 
 class Price(NamedTuple):
