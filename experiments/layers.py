@@ -42,6 +42,7 @@ def without_noise(mechanism: Mechanism) -> Mechanism:
     assert mechanism.bounds.grid_step is not None
     step, top = mechanism.bounds.grid_step, 2**GRID_BITS
     return mechanism._replace(
+        portions=None,
         embed=lambda stream, grid: jnp.clip(grid, jnp.int32(-top), jnp.int32(top)),
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32) * jnp.float32(step),
         count_bound=lambda senders, dimension, failure=0.0: senders * top,
@@ -51,8 +52,11 @@ def without_noise(mechanism: Mechanism) -> Mechanism:
 def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     """Train with some of the components; returns the row and the flattened final parameters."""
     config, sites = setting.config, setting.sites
-    mechanism = setting.plan.train if embed else without_noise(setting.plan.train)
-    setting = setting._replace(plan=setting.plan._replace(train=mechanism))
+    plan = setting.plan
+    if not embed:
+        priced = plan.train.priced._replace(mechanism=without_noise(plan.train.mechanism))
+        plan = plan._replace(train=plan.train._replace(priced=priced), portions=None)
+    mechanism, setting = plan.train.mechanism, setting._replace(plan=plan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)
         root = stream(seed)
@@ -72,7 +76,7 @@ def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     state = algorithm.init(jax.random.key(0))
     phases, info = {phase: list[float]() for phase in ("whole", "embed", "encrypt", "add", "open")}, None
-    for number in range(config.rounds + 1):  # round 0 compiles and is not counted
+    for number in range(setting.recipe.rounds + 1):  # round 0 compiles and is not counted
         if number == 1:
             state = algorithm.init(jax.random.key(0))
         started = time.perf_counter()
@@ -105,7 +109,7 @@ def measure(configs: dict[str, Config], seed: int = 1) -> list[dict[str, Any]]:
         setting, found = build(config), {}
         for layer, encrypt, embed in LAYERS:
             row, found[layer] = one(setting, encrypt, embed, seed)
-            facts = {"layer": layer, "rounds": config.rounds, "epsilon": config.epsilon if embed else None}
+            facts = {"layer": layer, "rounds": setting.recipe.rounds, "epsilon": config.epsilon if embed else None}
             rows.append({"task": task, **facts, **row})
             print(rows[-1], flush=True)
         for clear, sealed in (("plain", "+ encryption"), ("+ embedding", "+ both")):

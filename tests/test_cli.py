@@ -203,7 +203,7 @@ def test_ledger_shows_and_verifies_every_release(ledger_copy: Path, capsys: pyte
         ("UPDATE releases SET honest_senders = 4 WHERE id = 3", "row 3"),
         ("DELETE FROM releases WHERE id = 2", "row 2 is missing"),
         ("DELETE FROM releases WHERE id = 3", "holds 2 releases, but 3"),  # only the head in summary.json shows it
-        ("UPDATE curves SET rdp = zeroblob(length(rdp))", "curve"),
+        ("UPDATE charges SET body = zeroblob(length(body))", "charge"),
     ],
 )
 def test_verify_finds_what_was_changed_by_hand(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.charging import round_rdp
+from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, settle_distance
-from fedjax_poisson.mechanisms.types import check_bounds, check_honest
+from fedjax_poisson.mechanisms.dark_counts import Shape, Terms, cheapest, repeated, settle_distance
+from fedjax_poisson.mechanisms.types import at_portions, check_bounds, check_honest
 
 
 class Budgeted(NamedTuple):
@@ -21,10 +26,12 @@ class Budgeted(NamedTuple):
     Attributes:
       mechanism: the Poisson embedding with enough noise for the rounds to cost at most the budget.
       ledger: the ledger with that budget, to be passed to the algorithm; it refuses the first round beyond the budget.
+      portions: the schedule of the noise, for `fedsgd(portions=...)`; None for the same noise in every round.
     """
 
     mechanism: Mechanism
     ledger: accounting.Ledger
+    portions: tuple[int, ...] | None = None
 
 
 def calibrate(
@@ -42,11 +49,13 @@ def calibrate(
     honest_senders: int | None = None,
     adjacency: Adjacency = "zero_out",
     modulation: float | None = None,
+    average_from: int | None = None,
     ledger: str | Path = accounting.MEMORY,
 ) -> Budgeted:
     """The least noise for which a number of rounds costs at most epsilon at delta, and a ledger that enforces it.
 
-    Delta is split: a part is reserved for the distance of samplers from their laws (`accounting.plan_reserve`), and the curves get the rest.
+    Delta is split: a part is reserved for the distance of samplers from their laws (`accounting.plan_reserve`), and the mechanism gets the rest. Without
+    sampling the ledger accounts by remaining variance or by Renyi curves, whichever needs less noise for these rounds; with sampling by Renyi curves.
 
     Args:
       epsilon: budget in nats of all rounds together.
@@ -62,10 +71,12 @@ def calibrate(
       honest_senders: senders that do not collude with the server; default: all but one.
       adjacency: "zero_out" or "replace_one".
       modulation: r of the embedding; None for the smallest from 0.05 to 0.3 that the samplers support.
+      average_from: round after which parameters are averaged, as in `fedsgd`: rounds that weigh more in the average then get less noise
+        (`noise_schedule`). None for the same noise in every round.
       ledger: file of the ledger; in memory if left out.
 
     Returns:
-      `Budgeted(mechanism, ledger)`, for `fedavg(..., mechanism=mechanism, ledger=ledger)` or `fedsgd`.
+      `Budgeted(mechanism, ledger, portions)`, for `fedavg(..., mechanism=mechanism, ledger=ledger)` or `fedsgd`.
 
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
@@ -90,11 +101,15 @@ def calibrate(
     # A site's expected sum of sampled contributions, all of one sign, is the clamp: as `run` sets it.
     total = coordinate if largest_site is None else coordinate * max(1.0, largest_site * sampling_rate)
     overflow = OVERFLOW if sampling_rate < 1 and unit != "client" else 0.0
-    orders = accounting.integer_orders(256) if sampling_rate < 1 else accounting.DEFAULT_ORDERS
+    if average_from is not None and (sampling_rate < 1 or unit == "client"):
+        raise ValueError("average_from: a schedule of the noise is for fedsgd with sampling_rate=1; leave it out.")
+    portions = None if average_from is None else tail_average_portions(rounds, average_from)
+    shape = Shape(clip_norm, coordinate, total, dimension)
 
-    def planned(draw: float) -> tuple[Mechanism, float]:
+    def planned(law: str, draw: float) -> tuple[Mechanism, Terms, float]:
         distance = accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
         reserve = accounting.plan_reserve(epsilon, delta, rounds * distance)
+        variance = accounting.variance_budget(epsilon, delta - reserve) if law == "tight" else None
         terms = Terms(
             epsilon=epsilon,
             delta=delta - reserve,
@@ -102,31 +117,47 @@ def calibrate(
             largest_site=largest_site or 1,
             sites_per_unit=1,
             modulation=modulation,
-            orders=orders,
+            orders=accounting.integer_orders(256) if sampling_rate < 1 else accounting.DEFAULT_ORDERS,
+            variance=variance,
         )
+        between = (0.0 if variance is None else variance.total, 0.0)
+        priced = repeated(terms, shape, rounds=rounds, portions=portions, sampling_rate=sampling_rate, between=between)
+        return priced.mechanism, terms, reserve
 
-        def dark(modulation: float) -> float:
-            return accounting.calibrate_dark_count(
-                rounds=rounds,
-                sampling_rate=sampling_rate,
-                norm_ratio=clip_norm / coordinate,
-                dimension=dimension,
-                step_ratio=coordinate / total,
-                modulation=modulation,
-                **budget(terms),
-            )
+    def settled(law: str) -> tuple[Mechanism, Terms, float]:
+        return settle_distance(functools.partial(planned, law), lambda found: found[:1])
 
-        return embedding(terms, dark, clip_norm, coordinate, total, dimension).mechanism, reserve
+    laws = ("tight", "renyi") if sampling_rate == 1 else ("renyi",)
+    plans = {law: functools.partial(settled, law) for law in laws}
+    (mechanism, terms, reserve), _ = cheapest(plans, lambda plan: plan[0].variance(senders))
+    return Budgeted(
+        mechanism, _ledger(ledger, unit, mechanism, terms, reserve, delta, (rounds, portions), dimension), portions
+    )
 
-    mechanism, reserve = settle_distance(planned, lambda found: found[:1])
-    book = accounting.open_ledger(
-        ledger,
-        epsilon=epsilon,
+
+def _ledger(
+    path: str | Path,
+    unit: str,
+    mechanism: Mechanism,
+    terms: Terms,
+    reserve: float,
+    delta: float,
+    schedule: tuple[int, Sequence[int] | None],
+    dimension: int,
+) -> accounting.Ledger:
+    """The ledger that accounts as the plan does."""
+    participation, (rounds, portions) = terms.participation, schedule
+    law: dict[str, Any] = {"law": "tight"}
+    if terms.variance is None:
+        used = [mechanism] * rounds if portions is None else [at_portions(mechanism, each) for each in portions]
+        curves = {each: round_rdp(each, participation, dimension, terms.orders) for each in dict.fromkeys(used)}
+        law = {"law": "renyi", "orders": terms.orders, "planned_rdp": np.sum([curves[each] for each in used], axis=0)}
+    return accounting.open_ledger(
+        path,
+        epsilon=terms.epsilon,
         delta=delta,
         reserve=reserve,
         unit=unit,
-        adjacency=adjacency,
-        orders=orders,
-        planned_rdp=rounds * round_rdp(mechanism, participation, dimension, orders),
+        adjacency=participation.adjacency,
+        **law,
     )
-    return Budgeted(mechanism, book)

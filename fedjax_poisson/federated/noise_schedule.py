@@ -8,8 +8,7 @@ combination of rounds does better where every unit takes part in every round: th
 
 from __future__ import annotations
 
-NOISE_PORTIONS = 8
-"""Steps of the schedule: 0.4 % of variance above the continuous one."""
+from fedjax_poisson.mechanisms.dark_counts import NOISE_PORTIONS
 
 
 def tail_average_portions(rounds: int, average_from: int) -> tuple[int, ...]:

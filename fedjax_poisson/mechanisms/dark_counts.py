@@ -7,8 +7,9 @@ nothing; beyond that further draws are added up (`mechanisms.poisson.parts_of`).
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ _EASY_DRAWS, _EASY_COORDINATES = (
     4096,
 )  # so many draws of a coordinate, and so many draws in all, before the modulation is raised
 _LEAST_DARK = 0.01
+NOISE_PORTIONS = 8
+"""Portions of a schedule's noise (`federated.noise_schedule`): 0.4 % of variance above a continuous schedule."""
 _MOST_COUNT = 2**31 - 1  # counts and their sums are int32
 
 
@@ -140,6 +143,116 @@ def once(terms: Terms, share: float, norm: float, dimension: int, left: float = 
         return share * accounting.calibrate_dark_count(rounds=1, modulation=modulation, **ratios, **budget(terms))
 
     return embedding(terms, dark, norm, coordinate, bound, dimension)
+
+
+def cheapest(
+    plans: Mapping[str, Callable[[], Planned]], noise: Callable[[Planned], float]
+) -> tuple[Planned, dict[str, float]]:
+    """The plan with the least noise, and the noise of every plan that can be made, by name.
+
+    Args:
+      plans: functions that make a plan or raise ValueError; not every law serves every budget.
+      noise: of a plan.
+
+    Raises:
+      ValueError: none can be made; what the last one said.
+    """
+    made: dict[str, Planned] = {}
+    for name, make in plans.items():
+        try:
+            made[name] = make()
+        except ValueError as error:
+            refused = error
+    if not made:
+        raise refused
+    found = {name: noise(plan) for name, plan in made.items()}
+    return made[min(found, key=found.__getitem__)], found
+
+
+class Shape(NamedTuple):
+    """The bounds of a release, and its length.
+
+    Attributes:
+      clip_norm: L2 bound of one unit's contribution at one site.
+      coordinate_bound: bound on each of its coordinates.
+      total_bound: clamp on a site's sum, at least `sites_per_unit` coordinate bounds.
+      dimension: coordinates of the release.
+    """
+
+    clip_norm: float
+    coordinate_bound: float
+    total_bound: float
+    dimension: int
+
+
+def repeated(
+    terms: Terms,
+    shape: Shape,
+    *,
+    rounds: int,
+    portions: Sequence[int] | None = None,
+    sampling_rate: float = 1.0,
+    other_rdp: np.ndarray | None = None,
+    between: tuple[float, float] = (0.0, 0.0),
+) -> Priced:
+    """The mechanism of a vector that is released in every round, with the largest dark count that fits.
+
+    Args:
+      terms: of the run.
+      shape: of a round's release.
+      rounds: T.
+      portions: of `NOISE_PORTIONS`, that each round uses; None for all of the noise in every round.
+      sampling_rate: probability that a unit is in a round; below 1 only with Renyi curves.
+      other_rdp: curve of everything else that is released, float64 `[orders]`; None for nothing. Not used with a budget of variance.
+      between: variance left before the first and after the last round. Not used with Renyi curves.
+
+    Raises:
+      ValueError: the budget cannot be met.
+    """
+    ratios: dict[str, Any] = {
+        "norm_ratio": shape.clip_norm / shape.coordinate_bound,
+        "dimension": shape.dimension,
+        "step_ratio": terms.sites_per_unit * shape.coordinate_bound / shape.total_bound,
+    }
+    # In units of the noise's portion, which the whole noise has `most` of.
+    most, spent = (1, rounds) if portions is None else (NOISE_PORTIONS, sum(portions))
+    variance, (high, low) = terms.variance, between
+
+    def dark(modulation: float) -> float:
+        if variance is not None:
+            return most * affordable_dark_count(terms, high, low, modulation, **ratios) / spent
+        one = accounting.calibrate_dark_count(
+            rounds=spent,
+            sampling_rate=sampling_rate,
+            other_rdp=other_rdp,
+            modulation=modulation,
+            **ratios,
+            **budget(terms),
+        )
+        return most * one
+
+    for doubt in (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):  # one release after another is rounded more often than all in one
+        priced = embedding(
+            terms,
+            functools.partial(_shrunk, dark, doubt),
+            shape.clip_norm,
+            shape.coordinate_bound,
+            shape.total_bound,
+            shape.dimension,
+            None if portions is None else NOISE_PORTIONS,
+        )
+        if variance is None:
+            return priced
+        used = [priced] * rounds if portions is None else [priced.used(each) for each in portions]
+        costs = [each.cost(terms, shape.dimension) for each in used]
+        after = accounting.spend_all(variance, high, costs)
+        if after is not None and after >= low:
+            return priced
+    raise AssertionError("the variance that is affordable as a whole is not affordable in parts")
+
+
+def _shrunk(dark: Callable[[float], float], doubt: float, modulation: float) -> float:
+    return (1 - doubt) * dark(modulation)
 
 
 def affordable_dark_count(terms: Terms, high: float, low: float, modulation: float, **ratios: Any) -> float:

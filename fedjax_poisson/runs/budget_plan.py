@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated.algorithm import check_sampling
-from fedjax_poisson.federated.noise_schedule import NOISE_PORTIONS, tail_average_portions
+from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import (
-    Terms,
-    affordable_dark_count,
-    budget,
-    embedding,
-    once,
-    settle_distance,
-)
+from fedjax_poisson.mechanisms.dark_counts import Shape, Terms, cheapest, once, repeated, settle_distance
 from fedjax_poisson.mechanisms.types import check_honest
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
@@ -199,11 +192,9 @@ def _cheaper(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: float,
             )
         law = "renyi"
     laws: tuple[Law, ...] = (law,) if law else ("tight", "renyi")
-    plans = [_calibrated(config, recipe, sizes, draw, each) for each in laws]
-    best = min(plans, key=lambda plan: plan.train.mechanism.variance(plan.senders))
-    return best._replace(
-        renyi_variance=plans[-1].train.mechanism.variance(best.senders) / best.train.mechanism.variance(best.senders)
-    )
+    plans = {each: functools.partial(_calibrated, config, recipe, sizes, draw, each) for each in laws}
+    best, noise = cheapest(plans, lambda plan: plan.train.mechanism.variance(plan.senders))
+    return best._replace(renyi_variance=noise.get("renyi", noise[best.law]) / noise[best.law])
 
 
 def _calibrated(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: float, law: Law) -> BudgetPlan:
@@ -330,44 +321,16 @@ def _train(
             f"total_bound={bound:g} is below what one unit may contribute, {units * coordinate:g}: raise it, or leave it out."
         )
     rate = 1 - (1 - recipe.sampling_rate) ** units if units > 1 else recipe.sampling_rate
-    ratios: dict[str, Any] = {
-        "norm_ratio": recipe.clip_norm / coordinate,
-        "dimension": dimension,
-        "step_ratio": units * coordinate / bound,
-    }
-    # In units of the noise's portion, which the whole noise has `most` of.
-    most, spent = (1, recipe.rounds) if portions is None else (NOISE_PORTIONS, sum(portions))
-    variance, (high, low) = terms.variance, between
     other = np.zeros(len(terms.orders))
-    if variance is None:
+    if terms.variance is None:
         other = sum((each.rdp(terms) for each in beside), other)
-
-    def dark(modulation: float) -> float:
-        if terms.variance is not None:
-            return most * affordable_dark_count(terms, high, low, modulation, **ratios) / spent
-        return most * accounting.calibrate_dark_count(
-            rounds=spent, sampling_rate=rate, other_rdp=other, modulation=modulation, **ratios, **budget(terms)
-        )
-
-    for doubt in (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):  # one release after another is rounded more often than all in one
-        priced = embedding(
-            terms,
-            functools.partial(_shrunk, dark, doubt),
-            recipe.clip_norm,
-            coordinate,
-            bound,
-            dimension,
-            None if portions is None else NOISE_PORTIONS,
-        )
-        train = planned_of(terms, priced, dimension, distance, rate)
-        if variance is None:
-            return train
-        rounds = [train if portions is None else train.used(k) for k in (portions or [1] * recipe.rounds)]
-        after = accounting.spend_all(variance, high, [cast(accounting.Cost, each.charge) for each in rounds])
-        if after is not None and after >= low:
-            return train
-    raise AssertionError("the variance that was affordable as a whole is not in parts")
-
-
-def _shrunk(dark: Callable[[float], float], doubt: float, modulation: float) -> float:
-    return (1 - doubt) * dark(modulation)
+    priced = repeated(
+        terms,
+        Shape(recipe.clip_norm, coordinate, bound, dimension),
+        rounds=recipe.rounds,
+        portions=portions,
+        sampling_rate=rate,
+        other_rdp=other,
+        between=between,
+    )
+    return planned_of(terms, priced, dimension, distance, rate)

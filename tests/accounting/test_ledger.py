@@ -55,8 +55,8 @@ def test_a_release_is_written_as_it_was_paid(path):
     ledger.close()
     again = acc.read_ledger(path)
     for written, read in zip((first, second), again.rows(), strict=True):
-        np.testing.assert_array_equal(written.rdp, read.rdp)
-        assert written._replace(rdp=0) == read._replace(rdp=0)
+        np.testing.assert_array_equal(written.charge, read.charge)
+        assert written._replace(charge=0) == read._replace(charge=0)
     assert again.verify(expected_head=second.hash) == 2
     np.testing.assert_allclose(again.rdp(), 1.1 * CURVE, rtol=1e-15)
     again.close()
@@ -99,7 +99,7 @@ def test_a_journal_left_by_a_crash_is_rolled_back_on_a_copy(path):
         ledger.connection.execute("PRAGMA cache_size = 1")
         ledger.connection.execute("BEGIN IMMEDIATE")
         for i in range(200):  # spills into the file before the commit
-            ledger.connection.execute("INSERT INTO curves VALUES (?, zeroblob(5000))", (f"x{i}",))
+            ledger.connection.execute("INSERT INTO charges VALUES (?, zeroblob(5000))", (f"x{i}",))
         os._exit(7)
     """
     crashed = _run(code, path)
@@ -109,7 +109,7 @@ def test_a_journal_left_by_a_crash_is_rolled_back_on_a_copy(path):
     assert journal.stat().st_size > 0, "no hot journal: the test shows nothing"
     before = _files(path.parent)
     book = acc.read_ledger(path)
-    assert book.verify() == 3 and book.connection.execute("SELECT COUNT(*) FROM curves").fetchone()[0] == 1
+    assert book.verify() == 3 and book.connection.execute("SELECT COUNT(*) FROM charges").fetchone()[0] == 1
     book.close()
     assert _files(path.parent) == before
     again = acc.read_ledger(path, writable=True)
@@ -227,7 +227,7 @@ def test_adversarial_sizes_never_overspend(tmp_path_factory, sizes):
                 break
             except acc.BudgetExhausted:
                 size /= 4
-    assert acc.epsilon_per_order(ORDERS, ledger.rdp(), 1e-5)[int(np.searchsorted(ORDERS, ledger.order))] <= 2.0
+    assert acc.epsilon_per_order(ORDERS, ledger.rdp(), 1e-5)[int(np.searchsorted(ORDERS, ledger.law.order))] <= 2.0
     ledger.verify()
     ledger.close()
 
@@ -340,10 +340,10 @@ EDITS = {
     "time": ("UPDATE releases SET time = '2020-01-01T00:00:00+00:00' WHERE id = 5", "row 5"),
     "middle removed": ("DELETE FROM releases WHERE id = 3", "row 3 is missing"),
     "first removed": ("DELETE FROM releases WHERE id = 1", "row 1 is missing"),
-    "curve": ("UPDATE curves SET rdp = zeroblob(length(rdp))", "curve of row 1"),
-    "curve cut": ("UPDATE curves SET rdp = substr(rdp, 1, 13)", "curve of row 1"),
-    "curve removed": ("DELETE FROM curves", "curve of row 1"),
-    "spent": ("UPDATE releases SET spent = '0x0.0p+0' WHERE id = 5", "row 5"),
+    "curve": ("UPDATE charges SET body = zeroblob(length(body))", "charge of row 1"),
+    "curve cut": ("UPDATE charges SET body = substr(body, 1, 13)", "charge of row 1"),
+    "curve removed": ("DELETE FROM charges", "charge of row 1"),
+    "meter": ("UPDATE releases SET meter = '0x0.0p+0' WHERE id = 5", "row 5"),
     "settings": ("UPDATE settings SET body = replace(body, '\"epsilon\":2.0', '\"epsilon\":9.0')", "settings"),
 }
 
@@ -409,7 +409,7 @@ def test_ten_thousand_rounds_are_verified_quickly(path):
     ledger = acc.open_ledger(path, **BUDGET)
     for _ in range(300):
         _spend(ledger, curve=1e-3 * CURVE)
-    assert ledger.connection.execute("SELECT COUNT(*) FROM curves").fetchone()[0] == 1
+    assert ledger.connection.execute("SELECT COUNT(*) FROM charges").fetchone()[0] == 1
     assert ledger.verify() == 300
     assert os.path.getsize(path) < 10**6
     ledger.close()

@@ -17,18 +17,17 @@ CURVE = acc.gaussian_rdp(ORDERS, noise_multiplier=8.0)
 def test_every_release_is_in_the_reading_the_first_one_too(tmp_path, planned):
     how = {"planned_rdp": 6 * CURVE} if planned else {"filter_order": 20.0}
     ledger = acc.open_ledger(tmp_path / "ledger.sqlite", **BUDGET, **how)
-    index = int(np.searchsorted(ORDERS, ledger.order))
-    budget = acc.rdp_budget(ledger.order, 2.0, 1e-5)
+    index = int(np.searchsorted(ORDERS, ledger.law.order))
+    budget = acc.rdp_budget(ledger.law.order, 2.0, 1e-5)
     assert ledger.epsilon() == 0.0
-    assert ledger.remaining().rdp == pytest.approx(budget) and ledger.remaining().epsilon == 2.0
+    assert ledger.remaining().share == 1 and ledger.remaining().epsilon == 2.0
     for count in (1, 2, 3):
         ledger.spend("update", f"round {count}", "gaussian", {}, CURVE, 9, 10)
         each = acc.epsilon_per_order(ORDERS, count * CURVE, 1e-5)
         wanted = float(each.min()) if planned else float(each[index])
         assert ledger.epsilon() == pytest.approx(wanted, rel=1e-12) and ledger.epsilon() > 0
         left = ledger.remaining()
-        assert left.order == ledger.order
-        assert left.rdp == pytest.approx(budget - count * CURVE[index], rel=1e-9)
+        assert left.share == pytest.approx(1 - count * CURVE[index] / budget, rel=1e-9)
         assert left.epsilon == pytest.approx(2.0 - wanted, rel=1e-9)
     ledger.close()
 
@@ -38,7 +37,7 @@ def test_nothing_remains_of_a_spent_budget_and_never_less_than_nothing(tmp_path)
     budget = acc.rdp_budget(20.0, 2.0, 1e-5)
     whole = np.where(ORDERS == 20.0, budget * (1 - 1e-15), 5.0)
     ledger.spend("update", "all of it", "gaussian", {}, whole, 1, 1)
-    assert 0.0 <= ledger.remaining().rdp < 1e-12 and 0.0 <= ledger.remaining().epsilon < 1e-9
+    assert 0.0 <= ledger.remaining().share < 1e-12 and 0.0 <= ledger.remaining().epsilon < 1e-9
     with pytest.raises(acc.BudgetExhausted):
         ledger.spend("update", "more", "gaussian", {}, 1e-6 * CURVE, 1, 1)
     ledger.close()
@@ -49,7 +48,7 @@ def test_a_small_budget_is_a_budget(tmp_path):
     for epsilon in (0.5, 0.31):
         assert 0 < acc.rdp_budget(40.0, epsilon, 1e-5) < 0.4
         ledger = acc.open_ledger(tmp_path / f"{epsilon}.sqlite", **{**BUDGET, "epsilon": epsilon}, filter_order=40.0)
-        assert ledger.remaining().rdp == pytest.approx(acc.rdp_budget(40.0, epsilon, 1e-5))
+        assert ledger.remaining().share == 1 and ledger.law.budget == pytest.approx(acc.rdp_budget(40.0, epsilon, 1e-5))
         ledger.close()
     with pytest.raises(ValueError, match="cannot certify"):
         acc.open_ledger(tmp_path / "none.sqlite", **{**BUDGET, "epsilon": 0.1}, filter_order=40.0)

@@ -64,8 +64,8 @@ def test_without_a_gate_the_own_ledger_is_charged_before_the_sum_is_opened():
         assert row.parameters == dict(MECHANISM.facts.parameters)
         assert (row.senders, row.honest_senders, row.unit, row.adjacency) == (5, 3, "client", "zero_out")
         orders = np.asarray(algorithm.ledger.orders)
-        np.testing.assert_array_equal(row.rdp, MECHANISM.rdp(orders, 3, FEATURES + 1))
-        bare = accounting.epsilon(orders, number * row.rdp, 1e-5)
+        np.testing.assert_array_equal(row.charge, MECHANISM.rdp(orders, 3, FEATURES + 1))
+        bare = accounting.epsilon(orders, number * row.charge, 1e-5)
         assert bare <= info.epsilon <= bare * (1 + 1e-6) and row.distance > 0  # what samplers may add is in it
     assert algorithm.ledger.verify() == 3 and algorithm.ledger.budget_epsilon == math.inf
 
@@ -75,9 +75,9 @@ def test_fedsgd_charges_its_own_curve(rate):
     algorithm = _fedsgd(rate, delta=1e-6)
     _, info = algorithm.apply(algorithm.init(jax.random.key(0)), COHORT, ROOT)
     (row,), orders = algorithm.ledger.rows(), np.asarray(algorithm.ledger.orders)
-    np.testing.assert_array_equal(row.rdp, algorithm.rdp(orders))
+    np.testing.assert_array_equal(row.charge, algorithm.rdp(orders))
     assert (row.unit, row.senders, row.honest_senders) == ("record", 3, 2)
-    bare = accounting.epsilon(orders, row.rdp, 1e-6)
+    bare = accounting.epsilon(orders, row.charge, 1e-6)
     assert 0 < bare <= info.epsilon <= bare * (1 + 1e-6)
 
 
@@ -218,7 +218,7 @@ def test_the_meter_is_a_ledger_of_infinite_budget_and_only_in_memory(tmp_path):
     for _ in range(5):
         ledger.spend("train", "x", "poisson_embedding", {}, curve, 4, 5)
     assert ledger.epsilon() == pytest.approx(accounting.epsilon(ledger.orders, 5 * curve, 1e-5))
-    assert ledger.remaining().rdp == math.inf and ledger.verify(ledger.head()) == 5
+    assert ledger.remaining().share == 1 and ledger.verify(ledger.head()) == 5
     with pytest.raises(ValueError, match="epsilon must be finite"):
         accounting.open_ledger(tmp_path / "x.sqlite", epsilon=math.inf, delta=1e-5, unit="record", adjacency="zero_out")
     other = accounting.memory_ledger(delta=1e-5, unit="record", adjacency="zero_out", epsilon=1.0)

@@ -189,8 +189,8 @@ def test_a_gate_of_the_callers_keeps_its_own_books(tmp_path):
         for rounds in (1, 3):
             fitted = federated.fit(algorithm, COHORT, rounds=rounds, gate=gate, resume=tmp_path / "run")
         assert fitted.rounds == 3 and [row.label for row in ledger.rows()] == ["train 1", "train 2", "train 3"]
-        cost = MECHANISM.rdp(np.array([ledger.order]), 2, SIZE)[0]
-        assert [row.spent for row in ledger.rows()] == pytest.approx([cost, 2 * cost, 3 * cost])
+        cost = MECHANISM.rdp(np.array([ledger.law.order]), 2, SIZE)[0]
+        assert [row.meter for row in ledger.rows()] == pytest.approx([cost, 2 * cost, 3 * cost])
         with pytest.raises(ValueError, match="no mechanism"):
             ledger.gate(algorithm._replace(price=None), "train 4")
     with (

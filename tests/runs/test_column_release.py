@@ -255,7 +255,9 @@ def test_the_plan_covers_whatever_levels_are_released(opened: OpenTable) -> None
     assert plan.columns.first is not None and plan.epsilon <= 8.0
     for features in (2, 5, 40):
         moments = 1 + 2 * features
-        own = plan.standardize.rdp(plan.orders, plan.honest_senders, moments)
-        assert np.all(own <= plan.standardize_rdp * (1 + 1e-12))
-        curve = plan.train.rdp(plan.orders, plan.honest_senders, features + 1)
-        assert np.all(accounting.subsampled_rdp(plan.orders, curve, 0.5) <= plan.train_rdp * (1 + 1e-12))
+        spent = plan.terms.variance.total
+        for release, size in ((plan.standardize, moments), (plan.train, features + 1)):
+            smaller = release.priced.cost(plan.terms, size)
+            assert accounting.spend_variance(plan.terms.variance, spent, smaller) >= accounting.spend_variance(
+                plan.terms.variance, spent, release.charge
+            )

@@ -68,17 +68,17 @@ def _another_ledger(folder: Path) -> None:
     """A fresh ledger under the same budget, as the old code made where one was missing."""
     old = accounting.read_ledger(folder / "ledger.sqlite")
     facts = {"epsilon": old.budget_epsilon, "delta": old.delta, "unit": old.unit, "adjacency": old.adjacency}
-    rows, orders, reserve = old.rows(), old.orders, old.reserve
+    rows, reserve = old.rows(), old.reserve
     old.close()
     (folder / "ledger.sqlite").unlink()
-    new = accounting.open_ledger(folder / "ledger.sqlite", **facts, orders=orders, reserve=reserve)
+    new = accounting.open_ledger(folder / "ledger.sqlite", **facts, law="tight", reserve=reserve)
     for row in rows:
         new.spend(
             row.purpose,
             row.label,
             row.mechanism,
             row.parameters,
-            1e-9 * row.rdp,
+            row.charge._replace(events=1e-9 * row.charge.events),
             3,
             4,
             data=row.data,
@@ -144,7 +144,7 @@ def test_a_ledger_of_which_a_middle_release_was_never_charged_is_refused(folder:
     new = accounting.open_ledger(folder / "new.sqlite", **facts, orders=old.orders, reserve=old.reserve)
     for row in [rows[0], rows[1], rows[1]]:
         new.spend(
-            row.purpose, row.label, row.mechanism, row.parameters, row.rdp, 3, 4, data=row.data, origin=row.origin
+            row.purpose, row.label, row.mechanism, row.parameters, row.charge, 3, 4, data=row.data, origin=row.origin
         )
     pin = new.pin()
     old.close(), new.close()

@@ -71,8 +71,8 @@ def test_summary_holds_what_is_promised_and_stays_in_the_budget(plain: Path) -> 
 def test_accountant_gets_honest_senders_not_senders() -> None:
     from fedjax_poisson.runs.build import build
 
-    with_three = build(Config(rounds=4)).plan.train.variance(4)
-    with_four = build(Config(rounds=4, honest_senders=4)).plan.train.variance(4)
+    with_three = build(Config(rounds=4)).plan.train.mechanism.variance(4)
+    with_four = build(Config(rounds=4, honest_senders=4)).plan.train.mechanism.variance(4)
     assert with_three / with_four == pytest.approx(4 / 3, rel=0.02)
 
 
@@ -196,7 +196,7 @@ def test_moments_of_each_site_are_one_release_of_the_same_budget(tmp_path: Path)
     own = build(config).plan.standardize
     assert alone is not None and own is not None
     # A record has one block, so its norm and with it the noise of a coordinate stay.
-    assert own.variance(4) == pytest.approx(alone.variance(4), rel=1e-6)
+    assert own.mechanism.variance(4) == pytest.approx(alone.mechanism.variance(4), rel=1e-6)
     scaler = _leaves(tmp_path / "run")[:2]
     assert all(leaf.shape == (4, 1, 13) for leaf in scaler) and len(np.unique(scaler[0][:, 0, 0])) == 4
 
