@@ -224,7 +224,7 @@ MANY = [
 @pytest.mark.long
 @pytest.mark.parametrize(("epsilon", "delta", "tau", "shapes", "gaussian", "dx"), MANY)
 def test_the_best_adversary_stays_below_delta_in_many_settings(epsilon, delta, tau, shapes, gaussian, dx):
-    """Steps up to 2r, positions up to 0.99, tails up to 0.3, three times as many levels; a minute each."""
+    """Steps up to 2r, positions up to 0.99, tails up to 0.3, three times as many levels; ten seconds each."""
     budget = budget_with(epsilon, delta, tau)
     levels = [*np.linspace(1, 0.04, 20).tolist(), 0.01, 1e-3]
     reached = supremum(budget, shapes, levels=levels, jumps=(1, 2, 5, 99), dx=dx, gaussian=gaussian, spreads=(1, 3, 20))

@@ -279,15 +279,17 @@ def test_reading_grows_with_every_release_and_counts_neighbours_together():
             acc.fixed_plan_epsilon(costs, DELTA, tau=tau)
 
 
-@given(budgets, shapes, st.floats(0.01, 1.0), st.floats(0.0, 1.0))
-def test_affordable_events(epsilon, shape, high, low):
-    """They are affordable, and a hundred-thousandth more are not."""
+@given(budgets, shapes, st.booleans(), st.floats(0.01, 1.0), st.floats(0.0, 1.0))
+def test_affordable_events(epsilon, shape, steep, high, low):
+    """They are affordable, and a hundred-thousandth more are not; steep: most of w can only be spent by huge rates."""
     budget = BUDGETS[epsilon]
     high, low = high * budget.total, high * low * budget.total
-    cost = cost_that_takes(budget, high, 0.1, shape)
-    events = acc.affordable_events(budget, high, low, cost._replace(events=-1.0))
+    k, r, turn = shape
+    cost = Embedded(k, -1.0, r, turn * r if steep else min(turn * r, 0.2 * math.sqrt(high)))
+    events = acc.affordable_events(budget, high, low, cost)
     if events == 0.0:
-        assert high - low <= 1e-9 * high
+        after = acc.spend_variance(budget, high, cost._replace(events=1e-100))
+        assert high - low <= 3e-14 * high or after is None
         return
     after = acc.spend_variance(budget, high, cost._replace(events=events))
     assert after is not None and after >= low
