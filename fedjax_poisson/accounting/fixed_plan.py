@@ -118,7 +118,7 @@ def _climb(costs: Sequence[Cost], grid: FloatArray, tau: float) -> float | None:
 
 @functools.lru_cache(maxsize=1024)
 def fixed_plan_width(costs: tuple[Cost, ...], tau: float) -> float:
-    """W of these releases in this order, rounded up by 1e-4 of it (1 % if kappa > log(1/tau)); one at least, all checked."""
+    """W of these releases in this order, rounded up by 1e-4 of it (2 % if kappa > log(1/tau)); one at least, all checked."""
     if all(isinstance(cost, Normal) for cost in costs):
         return max(math.fsum(cost.variance for cost in costs if isinstance(cost, Normal)) * _UP, 1 / _LARGEST)
     limit, kappa = 0.0, 0.0  # the variance of the small-step limit, below W

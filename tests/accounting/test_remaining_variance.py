@@ -147,6 +147,14 @@ def test_width_of_a_fixed_plan(honest, r, k, ratio, dark, tau, width, slack):
     assert exact * (1 - 1e-9) <= found <= exact * (1.01 if r == 0.9 else 1 + 1e-4)
 
 
+def test_width_where_the_rate_is_not_convex():
+    """kappa above log(1/tau): the rate has a kink with a concave side, on which a chord would be too small."""
+    for width in np.geomspace(0.3, 3.0, 24).tolist():
+        cost = Embedded(1.0, 1.0, 0.5, 0.5)
+        cost = cost._replace(events=events_between(1e-12 * width, width, cost, 0.9))
+        assert width * (1 - 2e-6) <= fixed_plan.fixed_plan_width((cost,), 0.9) <= width * 1.02
+
+
 def test_one_round_exactly():
     """r = h = 0.05, 200 events: exact hockey-sticks, and the bound's epsilon at the delta that it claims there."""
     cost = acc.embedded_cost(dark_count=200.0, modulation=0.05, honest_senders=1, norm_ratio=1.0, dimension=1)
