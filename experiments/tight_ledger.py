@@ -58,10 +58,10 @@ def admitted(budget: acc.VarianceBudget, cost: acc.Embedded, events: float) -> i
 
 
 def equal_rounds(budget: acc.VarianceBudget, cost: acc.Embedded, rounds: int) -> float:
-    """The most events in total that the filter admits in so many equal releases, to 1e-7."""
-    low, high = 0.5, 1.0
+    """The most events in total that the filter admits in so many equal releases, to 1e-6 of all."""
+    low, high = 0.9, 1.0
     whole = acc.affordable_events(budget, budget.total, 0.0, cost)
-    while high - low > 1e-7:
+    while high - low > 1e-6:
         middle = (low + high) / 2
         plan = [cost._replace(events=middle * whole / rounds)] * rounds
         low, high = (middle, high) if acc.spend_all(budget, budget.total, plan) is not None else (low, middle)

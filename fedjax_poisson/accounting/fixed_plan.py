@@ -116,7 +116,7 @@ def _climb(costs: Sequence[Cost], grid: FloatArray, tau: float) -> float | None:
     return reached
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=64)
 def fixed_plan_width(costs: tuple[Cost, ...], tau: float) -> float:
     """W of these releases in this order, rounded up by 1e-4 of it (2 % if kappa > log(1/tau)); one at least, all checked."""
     if all(isinstance(cost, Normal) for cost in costs):

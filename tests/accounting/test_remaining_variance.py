@@ -16,6 +16,7 @@ from scipy import optimize
 
 from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting import Embedded, Normal, VarianceBudget, fixed_plan, gaussian
+from fedjax_poisson.accounting.variance_cost import rates
 from tests.accounting import reference
 
 DELTA, TAU = 1e-4, 1e-8
@@ -111,6 +112,26 @@ def test_other_tails_and_orders_by_value(tau, total, left, cost):
     budget = VarianceBudget(1.0, 0.5, tau, total, 1e-6 * total)
     after, exact = acc.spend_variance(budget, left, cost), left_after(left, cost, tau)
     assert exact - 2e-3 * (left - exact) <= after <= exact
+
+
+@given(
+    st.floats(1e-9, 200.0), st.floats(1e-3, 0.999999), st.floats(1e-8, 1.0), st.floats(1e-12, 0.5), st.floats(0.1, 50.0)
+)
+def test_rate_is_rounded_up_by_no_more_than_it_says(left, r, turn, tau, k):
+    """Against 50 digits: above the rate of the theorem, by at most 2e-9 of it; infinite only where exp(700) is passed."""
+    cost = Embedded(k, 1.0, r, 2 * r * turn)
+    found = float(rates(np.array([left]), cost, tau)[0])
+    with mp.workdps(50):
+        w, h = mp.mpf(left), mp.mpf(cost.step)
+        kappa = mp.log1p(h / (1 - mp.mpf(r)))
+        root = mp.sqrt(max(kappa**2 + 2 * w * (-mp.log(tau) - kappa), 0))
+        a = max(mp.mpf(2), 1 + (kappa + root) / w)
+        inward = (1 - mp.mpf(r)) * ((1 + h / (1 - mp.mpf(r))) ** a - 1)
+        exact = 2 * k * (inward + (1 + mp.mpf(r)) * ((1 - h / (1 + mp.mpf(r))) ** a - 1)) / (a - 1) / a
+        if found == math.inf:
+            assert a * kappa >= 699
+        else:
+            assert 1 <= found / exact <= 1 + 2e-9
 
 
 def test_order_of_releases():
