@@ -62,8 +62,8 @@ def _below_chord(width: FloatArray, lower: FloatArray, upper: FloatArray) -> Flo
     fall = (lower - upper) / lower
     near = np.minimum(fall, 0.5)
     logarithm = np.where(fall > 0.5, np.log(lower) - np.log(upper), -np.log1p(-near))
-    # below 1e-7 the rate at the lower end is as good
-    return width / lower * np.where(fall > 1e-7, logarithm / np.maximum(fall, 1e-7), 1.0)
+    # For tiny x, -log(1 - x)/x is 1 + x/2: cells and parts of cells have to agree.
+    return width / lower * np.where(fall > 1e-7, logarithm / np.maximum(fall, 1e-7), 1 + fall / 2)
 
 
 def merged(costs: Sequence[Cost]) -> Iterator[Cost]:

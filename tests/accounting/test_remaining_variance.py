@@ -134,6 +134,21 @@ def test_rate_is_rounded_up_by_no_more_than_it_says(left, r, turn, tau, k):
             assert 1 <= found / exact <= 1 + 2e-9
 
 
+@given(
+    st.floats(1e-3, 0.9999), st.floats(1e-3, 1.0), st.floats(1e-12, 0.9), st.floats(1e-4, 50.0), st.floats(1.001, 3.0)
+)
+def test_rate_falls_and_is_convex(r, turn, tau, low, ratio):
+    """What the numerics rest on: falling always, convex where kappa <= log(1/tau)."""
+    cost = Embedded(1.0, 1.0, r, 2 * r * turn)
+    left = low * np.linspace(1.0, ratio, 9)
+    found = rates(left, cost, tau)
+    found = found[np.isfinite(found)]
+    assert np.all(np.diff(found) <= 1e-12 * found[1:])
+    if math.log1p(cost.step / (1 - r)) <= -math.log(tau):
+        chord = (found[2:] + found[:-2]) / 2
+        assert np.all(found[1:-1] <= chord * (1 + 1e-12))
+
+
 def test_order_of_releases():
     """Gaussian .2 W, then FINE, then HEART, and the same reversed: a coarse release costs less while more is left."""
     budget = BUDGETS[1.0]
@@ -166,6 +181,18 @@ def test_width_of_a_fixed_plan(honest, r, k, ratio, dark, tau, width, slack):
     found = fixed_plan.fixed_plan_width((cost,), tau)
     exact = reference.domination_width(k * honest * dark, r, r * ratio / honest, tau)
     assert exact * (1 - 1e-9) <= found <= exact * (1.01 if r == 0.9 else 1 + 1e-4)
+
+
+def test_width_of_many_small_parts():
+    """The same plan in 400 parts that cannot be merged, each much smaller than a cell: never below the solution."""
+    for cost in (FINE, HEART, Embedded(1.0, 1.0, 1e-3, 1e-7)):
+        other = cost._replace(coordinates=math.nextafter(cost.coordinates, 2 * cost.coordinates))
+        for width in (0.01, 1.0):
+            events = events_between(1e-12 * width, width, cost, TAU) if cost.step > 1e-6 else width * (1 - 1e-6) / 2e-14
+            plan = [part._replace(events=events / 400) for part in (cost, other)] * 200
+            assert len(list(fixed_plan.merged(plan))) == 400
+            found = fixed_plan.fixed_plan_width(tuple(plan), TAU)
+            assert width * (1 - 1e-10) <= found <= width * (1 + 2e-4)
 
 
 def test_width_where_the_rate_is_not_convex():
