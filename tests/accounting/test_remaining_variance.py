@@ -195,6 +195,21 @@ def test_width_of_many_small_parts():
             assert width * (1 - 1e-10) <= found <= width * (1 + 2e-4)
 
 
+@pytest.mark.parametrize("fall", [1e-9, 0.9e-7, 1.1e-7, 1e-5, 0.3, 0.6, 1 - 1e-12])
+def test_the_integral_below_a_chord(fall):
+    """By mpmath, never above; and the parts of a cell add up to it, wherever the formula changes."""
+    lower, upper = np.array(3.0), np.array(3.0 * (1 - fall))
+    whole = float(fixed_plan._below_chord(np.array(2.0), lower, upper))
+    with mp.workdps(40):
+        x = 1 - mp.mpf(float(upper)) / 3
+        exact = float(-mp.log(1 - x) / x * 2 / 3)
+    assert exact * (1 - 1e-12) <= whole <= exact * (1 + 1e-14)
+    for part in (1e-6, 0.1, 0.9):
+        here = lower * (1 - part) + upper * part
+        parts = [fixed_plan._below_chord(2 * part, lower, here), fixed_plan._below_chord(2 * (1 - part), here, upper)]
+        assert float(sum(parts)) == pytest.approx(whole, rel=1e-14)
+
+
 def test_width_where_the_rate_is_not_convex():
     """kappa above log(1/tau): the rate has a kink with a concave side, on which a chord would be too small."""
     for width in np.geomspace(0.3, 3.0, 24).tolist():
