@@ -62,8 +62,8 @@ def _below_chord(width: FloatArray, lower: FloatArray, upper: FloatArray) -> Flo
     fall = (lower - upper) / lower
     near = np.minimum(fall, 0.5)
     logarithm = np.where(fall > 0.5, np.log(lower) - np.log(upper), -np.log1p(-near))
-    # below 1e-7 the rate at the lower end is as good
-    return width / lower * np.where(fall > 1e-7, logarithm / np.maximum(fall, 1e-7), 1.0)
+    # For tiny x, -log(1 - x)/x is 1 + x/2: cells and parts of cells have to agree.
+    return width / lower * np.where(fall > 1e-7, logarithm / np.maximum(fall, 1e-7), 1 + fall / 2)
 
 
 def merged(costs: Sequence[Cost]) -> Iterator[Cost]:
@@ -116,9 +116,9 @@ def _climb(costs: Sequence[Cost], grid: FloatArray, tau: float) -> float | None:
     return reached
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=64)
 def fixed_plan_width(costs: tuple[Cost, ...], tau: float) -> float:
-    """W of these releases in this order, rounded up by 1e-4 of it (1 % if kappa > log(1/tau)); one at least, all checked."""
+    """W of these releases in this order, rounded up by 1e-4 of it (2 % if kappa > log(1/tau)); one at least, all checked."""
     if all(isinstance(cost, Normal) for cost in costs):
         return max(math.fsum(cost.variance for cost in costs if isinstance(cost, Normal)) * _UP, 1 / _LARGEST)
     limit, kappa = 0.0, 0.0  # the variance of the small-step limit, below W

@@ -40,7 +40,7 @@ class Normal(NamedTuple):
     """What a Gaussian release takes.
 
     Attributes:
-      variance: (L2 sensitivity / standard deviation of the noise)^2.
+      variance: (L2 sensitivity / standard deviation of the noise)^2; under replace-one the sensitivity is that of a replacement.
     """
 
     variance: float

@@ -205,6 +205,19 @@ def test_the_best_adversary_stays_below_delta(epsilon, delta, tau, shapes, gauss
         assert supremum(budget, shapes, **actions) > delta, name
 
 
+@pytest.mark.parametrize("other", [0.0, 0.5, 1.6])
+def test_it_holds_at_every_epsilon(other):
+    """The budget is for (1, 0.01); what is spent is private at other epsilons too, with the Gaussian's delta there."""
+    budget = budget_with(1.0, 1e-2, 1e-3)
+    slack = budget.tau * math.sqrt(budget.total / (2 * math.pi))
+    gaussian = reference.gaussian_delta(other, budget.total)
+    asked = budget._replace(epsilon=other)
+    reached = supremum(
+        asked, ((0.3, 0.1), (0.6, 0.6)), levels=LEVELS[::2] + LEVELS[-1:], jumps=(1, 99), dx=0.01, gaussian=True
+    )
+    assert 0.95 * gaussian <= reached <= gaussian + slack
+
+
 # epsilon, delta, tau, shapes, with Gaussian releases, spacing of the grid
 MANY = [
     (1.0, 1e-4, 1e-8, ((0.05, 0.05), (0.05, 0.0125), (0.3, 0.1)), False, 0.01),
@@ -224,7 +237,7 @@ MANY = [
 @pytest.mark.long
 @pytest.mark.parametrize(("epsilon", "delta", "tau", "shapes", "gaussian", "dx"), MANY)
 def test_the_best_adversary_stays_below_delta_in_many_settings(epsilon, delta, tau, shapes, gaussian, dx):
-    """Steps up to 2r, positions up to 0.99, tails up to 0.3, three times as many levels; a minute each."""
+    """Steps up to 2r, positions up to 0.99, tails up to 0.3, three times as many levels; ten seconds each."""
     budget = budget_with(epsilon, delta, tau)
     levels = [*np.linspace(1, 0.04, 20).tolist(), 0.01, 1e-3]
     reached = supremum(budget, shapes, levels=levels, jumps=(1, 2, 5, 99), dx=dx, gaussian=gaussian, spreads=(1, 3, 20))

@@ -16,6 +16,7 @@ from scipy import optimize
 
 from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting import Embedded, Normal, VarianceBudget, fixed_plan, gaussian
+from fedjax_poisson.accounting.variance_cost import rates
 from tests.accounting import reference
 
 DELTA, TAU = 1e-4, 1e-8
@@ -113,6 +114,41 @@ def test_other_tails_and_orders_by_value(tau, total, left, cost):
     assert exact - 2e-3 * (left - exact) <= after <= exact
 
 
+@given(
+    st.floats(1e-9, 200.0), st.floats(1e-3, 0.999999), st.floats(1e-8, 1.0), st.floats(1e-12, 0.5), st.floats(0.1, 50.0)
+)
+def test_rate_is_rounded_up_by_no_more_than_it_says(left, r, turn, tau, k):
+    """Against 50 digits: above the rate of the theorem, by at most 2e-9 of it; infinite only where exp(700) is passed."""
+    cost = Embedded(k, 1.0, r, 2 * r * turn)
+    found = float(rates(np.array([left]), cost, tau)[0])
+    with mp.workdps(50):
+        w, h = mp.mpf(left), mp.mpf(cost.step)
+        kappa = mp.log1p(h / (1 - mp.mpf(r)))
+        root = mp.sqrt(max(kappa**2 + 2 * w * (-mp.log(tau) - kappa), 0))
+        a = max(mp.mpf(2), 1 + (kappa + root) / w)
+        inward = (1 - mp.mpf(r)) * ((1 + h / (1 - mp.mpf(r))) ** a - 1)
+        exact = 2 * k * (inward + (1 + mp.mpf(r)) * ((1 - h / (1 + mp.mpf(r))) ** a - 1)) / (a - 1) / a
+        if found == math.inf:
+            assert a * kappa >= 699
+        else:
+            assert 1 <= found / exact <= 1 + 2e-9
+
+
+@given(
+    st.floats(1e-3, 0.9999), st.floats(1e-3, 1.0), st.floats(1e-12, 0.9), st.floats(1e-4, 50.0), st.floats(1.001, 3.0)
+)
+def test_rate_falls_and_is_convex(r, turn, tau, low, ratio):
+    """What the numerics rest on: falling always, convex where kappa <= log(1/tau)."""
+    cost = Embedded(1.0, 1.0, r, 2 * r * turn)
+    left = low * np.linspace(1.0, ratio, 9)
+    found = rates(left, cost, tau)
+    found = found[np.isfinite(found)]
+    assert np.all(np.diff(found) <= 1e-12 * found[1:])
+    if math.log1p(cost.step / (1 - r)) <= -math.log(tau):
+        chord = (found[2:] + found[:-2]) / 2
+        assert np.all(found[1:-1] <= chord * (1 + 1e-12))
+
+
 def test_order_of_releases():
     """Gaussian .2 W, then FINE, then HEART, and the same reversed: a coarse release costs less while more is left."""
     budget = BUDGETS[1.0]
@@ -145,6 +181,41 @@ def test_width_of_a_fixed_plan(honest, r, k, ratio, dark, tau, width, slack):
     found = fixed_plan.fixed_plan_width((cost,), tau)
     exact = reference.domination_width(k * honest * dark, r, r * ratio / honest, tau)
     assert exact * (1 - 1e-9) <= found <= exact * (1.01 if r == 0.9 else 1 + 1e-4)
+
+
+def test_width_of_many_small_parts():
+    """The same plan in 400 parts that cannot be merged, each much smaller than a cell: never below the solution."""
+    for cost in (FINE, HEART, Embedded(1.0, 1.0, 1e-3, 1e-7)):
+        other = cost._replace(coordinates=math.nextafter(cost.coordinates, 2 * cost.coordinates))
+        for width in (0.01, 1.0):
+            events = events_between(1e-12 * width, width, cost, TAU) if cost.step > 1e-6 else width * (1 - 1e-6) / 2e-14
+            plan = [part._replace(events=events / 400) for part in (cost, other)] * 200
+            assert len(list(fixed_plan.merged(plan))) == 400
+            found = fixed_plan.fixed_plan_width(tuple(plan), TAU)
+            assert width * (1 - 1e-10) <= found <= width * (1 + 2e-4)
+
+
+@pytest.mark.parametrize("fall", [1e-9, 0.9e-7, 1.1e-7, 1e-5, 0.3, 0.6, 1 - 1e-12])
+def test_the_integral_below_a_chord(fall):
+    """By mpmath, never above; and the parts of a cell add up to it, wherever the formula changes."""
+    lower, upper = np.array(3.0), np.array(3.0 * (1 - fall))
+    whole = float(fixed_plan._below_chord(np.array(2.0), lower, upper))
+    with mp.workdps(40):
+        x = 1 - mp.mpf(float(upper)) / 3
+        exact = float(-mp.log(1 - x) / x * 2 / 3)
+    assert exact * (1 - 1e-12) <= whole <= exact * (1 + 1e-14)
+    for part in (1e-6, 0.1, 0.9):
+        here = lower * (1 - part) + upper * part
+        parts = [fixed_plan._below_chord(2 * part, lower, here), fixed_plan._below_chord(2 * (1 - part), here, upper)]
+        assert float(sum(parts)) == pytest.approx(whole, rel=1e-14)
+
+
+def test_width_where_the_rate_is_not_convex():
+    """kappa above log(1/tau): the rate has a kink with a concave side, on which a chord would be too small."""
+    for width in np.geomspace(0.3, 3.0, 24).tolist():
+        cost = Embedded(1.0, 1.0, 0.5, 0.5)
+        cost = cost._replace(events=events_between(1e-12 * width, width, cost, 0.9))
+        assert width * (1 - 2e-6) <= fixed_plan.fixed_plan_width((cost,), 0.9) <= width * 1.02
 
 
 def test_one_round_exactly():
@@ -279,15 +350,17 @@ def test_reading_grows_with_every_release_and_counts_neighbours_together():
             acc.fixed_plan_epsilon(costs, DELTA, tau=tau)
 
 
-@given(budgets, shapes, st.floats(0.01, 1.0), st.floats(0.0, 1.0))
-def test_affordable_events(epsilon, shape, high, low):
-    """They are affordable, and a hundred-thousandth more are not."""
+@given(budgets, shapes, st.booleans(), st.floats(0.01, 1.0), st.floats(0.0, 1.0))
+def test_affordable_events(epsilon, shape, steep, high, low):
+    """They are affordable, and a hundred-thousandth more are not; steep: most of w can only be spent by huge rates."""
     budget = BUDGETS[epsilon]
     high, low = high * budget.total, high * low * budget.total
-    cost = cost_that_takes(budget, high, 0.1, shape)
-    events = acc.affordable_events(budget, high, low, cost._replace(events=-1.0))
+    k, r, turn = shape
+    cost = Embedded(k, -1.0, r, turn * r if steep else min(turn * r, 0.2 * math.sqrt(high)))
+    events = acc.affordable_events(budget, high, low, cost)
     if events == 0.0:
-        assert high - low <= 1e-9 * high
+        after = acc.spend_variance(budget, high, cost._replace(events=1e-100))
+        assert high - low <= 3e-14 * high or after is None
         return
     after = acc.spend_variance(budget, high, cost._replace(events=events))
     assert after is not None and after >= low
