@@ -140,6 +140,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
         largest_site=bound,
         units=_public_units(config, placement),
+        sites_per_unit=placement.sites_per_unit,
     )
     recipe = recipe_of(config, sizes)
     plan = make_plan(
