@@ -23,11 +23,10 @@ import numpy as np
 import optax
 from common import NONPRIVATE, best, curve, kept, load, parser, save, say, table, training_fold
 
-from fedjax_poisson import accounting, aggregation, data, federated, models, randomness
+from fedjax_poisson import aggregation, data, federated, models, randomness
 from fedjax_poisson.federated import evaluation, standardize
-from fedjax_poisson.mechanisms import poisson_embedding
 
-DELTA, MODULATION, SEARCH_EPSILON, FOLDS = 1e-3, 0.05, 3.0, 4
+DELTA, SEARCH_EPSILON, FOLDS = 1e-3, 3.0, 4
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
     "private": [
         {"rounds": 5, "learning_rate": 0.3, "clip_norm": 0.5},
@@ -85,31 +84,15 @@ def one(
     mechanism = aggregator = None
     ledger = None
     if epsilon is not None and clip_norm is not None:
-        # The samplers' share of delta is set aside first, by the rule that every run uses.
-        distance = accounting.release_distance(senders=clients, dimension=size)
-        reserve = accounting.plan_reserve(epsilon, DELTA, rounds * distance)
-        dark = accounting.calibrate_dark_count(
-            epsilon=epsilon,
-            delta=DELTA - reserve,
-            rounds=rounds,
-            modulation=MODULATION,
-            honest_senders=clients - 1,
-            norm_ratio=2.0,
-            dimension=size,
-        )
-        mechanism = poisson_embedding(
-            clip_norm=clip_norm, coordinate_bound=clip_norm / 2, dark_count=dark, modulation=MODULATION
-        )
-        orders = accounting.DEFAULT_ORDERS
-        ledger = accounting.open_ledger(
-            accounting.MEMORY,
+        mechanism, ledger, _ = federated.calibrate(
             epsilon=epsilon,
             delta=DELTA,
-            reserve=reserve,
+            rounds=rounds,
+            senders=clients,
+            dimension=size,
             unit="client",
-            adjacency="zero_out",
-            orders=orders,
-            planned_rdp=rounds * mechanism.rdp(np.asarray(orders), clients - 1, size),
+            clip_norm=clip_norm,
+            coordinate_bound=clip_norm / 2,
         )
         bound = mechanism.count_bound(clients, size)
         stream = randomness.stream()
@@ -201,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
             for task in dict.fromkeys(row["task"] for row in rows)
         }
         result = {
-            "config": {"delta": DELTA, "modulation": MODULATION, "unit": "client"},
+            "config": {"delta": DELTA, "unit": "client"},
             "tuning": "settings chosen on folds of the training records (results/client_level_search.json), not paid for in epsilon",
             "rows": rows,
             "tables": tables,

@@ -143,7 +143,7 @@ def test_wrong_names_get_one_line(heart: Path, tmp_path: Path, capsys: pytest.Ca
     [
         (["--epsilon", "-1"], "epsilon=-1"),
         (["--delta", "2"], "delta=2"),
-        (["--adjacency", "replace_one"], "zero_out"),
+        (["--adjacency", "replace_one", "--sampling-rate", "0.5"], "zero_out"),
         (["--honest-senders", "9"], "honest_senders=9"),
         (["--sampling-rate", "1.5"], "sampling_rate=1.5"),
     ],

@@ -257,12 +257,19 @@ class Ledger:
 
     def _charges(self) -> dict[str, Charge]:
         found = self.connection.execute("SELECT hash, body FROM charges").fetchall()
-        return {key: unpack(self.law, blob) for key, blob in found}
+        try:
+            return {key: unpack(self.law, blob) for key, blob in found}
+        except (ValueError, TypeError) as error:
+            raise LedgerCorrupt(
+                f"a charge on the ledger {self.path} cannot be read ({error}): it was changed"
+            ) from error
 
     def rows(self) -> list[Release]:
         """All releases in the order of spending."""
         charges = self._charges()
         found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
+        if missing := [row[0] for row in found if row[PLACE["charge"]] not in charges]:
+            raise LedgerCorrupt(f"the charge of row {missing[0]} of the ledger {self.path} was removed")
         return [as_release(row, charges[row[PLACE["charge"]]]) for row in found]
 
     def charges(self) -> list[tuple[Charge, int]]:

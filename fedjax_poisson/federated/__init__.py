@@ -18,6 +18,7 @@ from fedjax_poisson.federated.evaluator import evaluator
 from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
 from fedjax_poisson.federated.federation import FedState
 from fedjax_poisson.federated.fit import Fitted, Round, fit
+from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.population import (
     Cohort,
     Population,
@@ -81,4 +82,5 @@ __all__ = [
     "save_model",
     "scaffold",
     "shared_stream",
+    "tail_average_portions",
 ]

@@ -16,7 +16,7 @@ from fedjax_poisson.federated.charging import round_rdp
 from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Shape, Terms, cheapest, repeated, settle_distance
+from fedjax_poisson.mechanisms.dark_counts import NOISE_PORTIONS, Shape, Terms, cheapest, repeated, settle_distance
 from fedjax_poisson.mechanisms.types import at_portions, check_bounds, check_honest
 
 
@@ -125,7 +125,9 @@ def calibrate(
         return priced.mechanism, terms, reserve
 
     def settled(law: str) -> tuple[Mechanism, Terms, float]:
-        return settle_distance(functools.partial(planned, law), lambda found: found[:1])
+        return settle_distance(
+            functools.partial(planned, law), lambda found: found[:1], 1 if portions is None else NOISE_PORTIONS
+        )
 
     laws = ("tight", "renyi") if sampling_rate == 1 else ("renyi",)
     plans = {law: functools.partial(settled, law) for law in laws}

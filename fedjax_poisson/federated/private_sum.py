@@ -18,7 +18,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism, Tabled
 from fedjax_poisson.randomness import Stream, fold_in
 
 Gate = Callable[[], None]
@@ -126,9 +126,8 @@ def _check_senders(present: list[int], count: int) -> None:
 
 
 def _embed_all(mechanism: Mechanism, grids: Array, stream: Stream) -> Array:
-    # Where the sampler's tables are leaves of the function, mechanisms that differ only in them share one program.
     embed = mechanism.embed
-    return _embed_rows(embed if isinstance(embed, Partial) else Partial(embed), grids, stream)
+    return _embed_rows(embed.sampler() if isinstance(embed, Tabled) else Partial(embed), grids, stream)
 
 
 @jax.jit

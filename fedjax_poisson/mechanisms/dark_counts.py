@@ -89,7 +89,9 @@ class Priced(NamedTuple):
 Planned = TypeVar("Planned")
 
 
-def settle_distance(plan: Callable[[float], Planned], mechanisms: Callable[[Planned], Iterable[Mechanism]]) -> Planned:
+def settle_distance(
+    plan: Callable[[float], Planned], mechanisms: Callable[[Planned], Iterable[Mechanism]], draws: int = 1
+) -> Planned:
     """A plan whose draws are as near to their laws as delta was charged for.
 
     A count that is the sum of several draws is farther from its law than one draw, which is known only once there are dark counts: the plan is made again
@@ -98,11 +100,12 @@ def settle_distance(plan: Callable[[float], Planned], mechanisms: Callable[[Plan
     Args:
       plan: `(draw) -> plan`, where every draw of one coordinate is within `draw` of its law in total variation.
       mechanisms: those that a plan uses.
+      draws: how many draws a count is known to be the sum of.
 
     Raises:
       ValueError: the distance does not settle.
     """
-    draw = accounting.DRAW_DISTANCE
+    draw = draws * accounting.DRAW_DISTANCE
     for _ in range(3):
         planned = plan(draw)
         worst = max(each.facts.sampler_distance for each in mechanisms(planned))
@@ -146,7 +149,7 @@ def once(terms: Terms, share: float, norm: float, dimension: int, left: float = 
 
 
 def cheapest(
-    plans: Mapping[str, Callable[[], Planned]], noise: Callable[[Planned], float]
+    plans: Mapping[Any, Callable[[], Planned]], noise: Callable[[Planned], float]
 ) -> tuple[Planned, dict[str, float]]:
     """The plan with the least noise, and the noise of every plan that can be made, by name.
 

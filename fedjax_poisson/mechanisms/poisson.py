@@ -34,6 +34,7 @@ from fedjax_poisson.mechanisms.types import (
     Facts,
     Mechanism,
     Portions,
+    Tabled,
     bernstein_deviation,
     check_bounds,
     check_positive,
@@ -124,14 +125,16 @@ def poisson_embedding(
     pieces = 1 if portions is None else _checked_portions(portions, dark_count)
     each = parts_of(dark_count / pieces)  # draws of one portion
     parts = pieces * each
-    tables = randomness.push_pull_tables(dark_count=dark_count / parts, modulation=modulation)
+    randomness.check_push_pull(dark_count=dark_count / parts, modulation=modulation)
     scale = bound / (2.0 * dark_count * modulation)
-    # Tables and number of draws are arguments of a program that embeds, so that all rounds of a schedule share one.
-    embed = (
-        Partial(_embed_once, tables)
-        if portions is None and parts == 1
-        else Partial(_embed_sum, tables, jnp.int32(parts))
-    )
+
+    def tables() -> SamplingTables:
+        return randomness.push_pull_tables(dark_count=dark_count / parts, modulation=modulation)
+
+    def sampler() -> Partial:
+        if portions is None and parts == 1:
+            return Partial(_embed_once, tables())
+        return Partial(_embed_sum, tables(), jnp.int32(parts))
 
     def estimate(total: Array, senders: int | Array) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
@@ -174,7 +177,7 @@ def poisson_embedding(
         )
 
     def embed_some(stream: Stream, grid: Array, used: int | Array) -> Array:
-        return _embed_sum(tables, jnp.asarray(used, jnp.int32) * jnp.int32(each), stream, grid)
+        return _embed_sum(tables(), jnp.asarray(used, jnp.int32) * jnp.int32(each), stream, grid)
 
     def estimate_some(total: Array, senders: int | Array, used: int | Array) -> Array:
         return estimate(total, senders) * (jnp.float32(pieces) / jnp.asarray(used).astype(jnp.float32))
@@ -193,12 +196,12 @@ def poisson_embedding(
             integer=True,
             status="proved",
             guarantee="Renyi divergence of the opened sum is at most K h mu g(r, step), an exact supremum (proof: accounting.renyi).",
-            sampler_distance=parts * tables.distance,
+            sampler_distance=parts * randomness.MAX_DISTANCE,
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, bound, limits.grid_step),
         clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=embed,
+        embed=Tabled(sampler),
         estimate=estimate,
         rdp=rdp,
         variance=variance,

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson.accounting import Adjacency, Cost
 from fedjax_poisson.accounting.checks import check_adjacency
@@ -61,6 +62,23 @@ class Facts:
     guarantee: str
     sampler_distance: float
     data_dependent_noise: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tabled:
+    """A mechanism's `embed` whose sampler has tables: called like any other, it can also be an argument of a compiled program.
+
+    Attributes:
+      sampler: makes the function, with the tables as its leaves, so that mechanisms that differ in tables alone share a program. The tables are made at first
+        use: a planner tries many mechanisms and draws nothing.
+    """
+
+    sampler: Callable[[], Partial]
+
+    def __call__(self, stream: Stream, grid: Array) -> Array:
+        """int32 `[D]` counts for an int32 `[D]` grid."""
+        counts: Array = self.sampler()(stream, grid)
+        return counts
 
 
 class Portions(NamedTuple):

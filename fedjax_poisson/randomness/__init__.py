@@ -22,15 +22,18 @@ from fedjax_poisson.randomness.samplers import (
     skellam,
     skellam_tables,
 )
+from fedjax_poisson.randomness.tables import MAX_DISTANCE, check_push_pull
 
 __all__ = [
     "GRID_BITS",
+    "MAX_DISTANCE",
     "ReproducibleStreamWarning",
     "SamplingTables",
     "Stream",
     "bits",
     "block_words",
     "chacha20_block",
+    "check_push_pull",
     "fold_in",
     "is_reproducible",
     "poisson",

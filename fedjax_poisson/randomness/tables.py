@@ -28,6 +28,7 @@ from fedjax_poisson.randomness.layout import Layout, choose_layout
 GRID_BITS = 20
 LEAST_RATE, LARGEST_RATE = 0.01, 1e8
 MAX_DISTANCE = 2.0**-60
+"""Tables whose law is farther from the true one, in total variation, are refused."""
 _SPAN_BITS = GRID_BITS + 1
 _ENTRY_BUDGET = 1 << 17  # table entries (12 bytes each) before another level is preferred
 _PACKED_SPAN = 1 << 16
@@ -104,6 +105,16 @@ def push_pull_tables(*, dark_count: float, modulation: float) -> SamplingTables:
         ValueError: outside these ranges.
     """
     return _on_device("push_pull", _rate("dark_count", dark_count), _modulation(modulation))
+
+
+def check_push_pull(*, dark_count: float, modulation: float) -> None:
+    """Refuse what `push_pull_tables` would refuse, without making tables.
+
+    Raises:
+        ValueError: outside its ranges.
+    """
+    _rate("dark_count", dark_count)
+    _modulation(modulation)
 
 
 def single_channel_tables(*, dark_count: float, modulation: float) -> SamplingTables:

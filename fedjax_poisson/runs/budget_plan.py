@@ -16,7 +16,15 @@ from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Shape, Terms, cheapest, once, repeated, settle_distance
+from fedjax_poisson.mechanisms.dark_counts import (
+    NOISE_PORTIONS,
+    Shape,
+    Terms,
+    cheapest,
+    once,
+    repeated,
+    settle_distance,
+)
 from fedjax_poisson.mechanisms.types import check_honest
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
@@ -151,7 +159,37 @@ def make_plan(
         columns = (each.planned for each in plan.columns.releases)
         return [each.mechanism for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
 
-    return settle_distance(lambda draw: _cheaper(config, recipe, sizes, draw, law), used)
+    draws = 1 if _portions(recipe) is None else NOISE_PORTIONS
+    return settle_distance(lambda draw: _cheaper(config, recipe, sizes, draw, law), used, draws)
+
+
+def narrowed(
+    plan: BudgetPlan, config: Config, recipe: TrainingRecipe, *, dimension: int, moment_dimension: int
+) -> BudgetPlan:
+    """The plan for the features that the released levels gave, where `make_plan` had a bound on their number.
+
+    Fewer features need less noise. What is left of a variance may be spent as earlier releases suggest; a plan of Renyi curves stays as it was announced.
+
+    Args:
+      plan: from `make_plan`, with open columns.
+      config: the run's settings.
+      recipe: those of its training, for this number of features.
+      dimension: D of the model.
+      moment_dimension: length of the moment vector.
+    """
+    terms = plan.terms
+    if terms.variance is None:
+        return plan
+    left, moments = _left(terms, terms.variance.total, plan.columns.charges), plan.standardize
+    if moments is not None:
+        blocks = plan.senders if config.standardize == "site" else 1
+        norm = min(recipe.standardize_norm, math.sqrt(moment_dimension))
+        moments = _once(terms, recipe.standardize_share, norm, blocks * moment_dimension, moments.distance, left)
+        assert moments is not None
+        left = _left(terms, left, [moments.charge])
+    last = 0.0 if plan.evaluate is None else config.evaluation_share * terms.variance.total
+    train = _train(recipe, terms, dimension, [], plan.train.distance, (left, last), plan.portions)
+    return plan._replace(standardize=moments, train=train)
 
 
 class _Sizes(NamedTuple):

@@ -29,7 +29,7 @@ from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
-from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan
+from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe, recipe_of, step_size
@@ -80,6 +80,7 @@ class Prepared(NamedTuple):
       config: the settings.
       sites: the data; None where ranges or levels are still to be released.
       opened: the table then; else None.
+      sizes: the public numbers that the training's settings follow from; a bound on the features where columns are open.
       recipe: the settings of its training.
       plan: the releases.
       unit: "record" or "patient".
@@ -92,6 +93,7 @@ class Prepared(NamedTuple):
     config: Config
     sites: data.Sites | None
     opened: OpenTable | None
+    sizes: PublicSizes
     recipe: TrainingRecipe
     plan: BudgetPlan
     unit: str
@@ -132,16 +134,15 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
     bound = site_bound(config, _most_units(placement))
-    recipe = recipe_of(
-        config,
-        PublicSizes(
-            features=math.prod(shape),
-            senders=senders,
-            honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
-            largest_site=bound,
-            units=_public_units(config, placement),
-        ),
+    sizes = PublicSizes(
+        features=math.prod(shape),
+        senders=senders,
+        honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
+        largest_site=bound,
+        units=_public_units(config, placement),
+        sites_per_unit=placement.sites_per_unit,
     )
+    recipe = recipe_of(config, sizes)
     plan = make_plan(
         config,
         recipe,
@@ -158,7 +159,9 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
-    return Prepared(config, sites, opened, recipe, plan, placement.unit, identity, placement.site_names, bound, root)
+    return Prepared(
+        config, sites, opened, sizes, recipe, plan, placement.unit, identity, placement.site_names, bound, root
+    )
 
 
 def build(config: Config, sites: data.Sites | None = None) -> RunSetup:
@@ -185,17 +188,23 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
     config = prepared.config
     train, test = records_of(sites, True), records_of(sites, False)
     model = model_for(config, sites)
+    recipe, plan = prepared.recipe, prepared.plan
+    dimension = dimension_of(model, sites.features.shape[1:])
+    if prepared.sites is None:
+        recipe = recipe_of(config, prepared.sizes._replace(features=sites.features.shape[1]))
+        moments = standardize.moment_dimension(sites.binary)
+        plan = narrowed(plan, config, recipe, dimension=dimension, moment_dimension=moments)
     return RunSetup(
         config=config,
         sites=sites,
         train=train,
         test=test,
         model=model,
-        recipe=prepared.recipe,
-        plan=prepared.plan,
+        recipe=recipe,
+        plan=plan,
         largest_unit=largest_unit(np.asarray(train.unit)),
         largest_site=prepared.largest_site,
-        dimension=dimension_of(model, sites.features.shape[1:]),
+        dimension=dimension,
         root=prepared.root,
     )
 

@@ -67,8 +67,14 @@ class Books(NamedTuple):
 
     def epsilon(self) -> float:
         """Epsilon of what this run has released, at the delta that its plan accounts for: its curves were fixed before the first."""
-        read = self.epsilon_of(self.rows())
-        return read if self.shared else min(read, self.ledger.budget_epsilon)
+        rows = self.rows()
+        read = self.epsilon_of(rows)
+        if not self.shared:
+            read = min(read, self.ledger.budget_epsilon)
+        as_planned = all(
+            row.origin["attempt"] == 0 for row in rows
+        )  # what was not lost and made again is part of the plan
+        return min(read, self.prepared.config.epsilon) if as_planned else read
 
     def epsilon_of(self, rows: list[accounting.Release]) -> float:
         """Epsilon of some releases by themselves, at the delta that the plan accounts for."""

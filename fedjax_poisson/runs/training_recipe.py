@@ -4,7 +4,7 @@
 C h / (mu n) whatever their number, far below what sampling the records did to it; what costs accuracy is to stop before the parameters have arrived. So a run
 takes long steps: a direction of curvature lambda is learnt when lambda tau >> 1, tau = T eta / (1 - m), while all directions together bring logit noise up to
 sqrt(d) sigma tau. With n units, d = F + 1 parameters, h = sqrt(sites / honest sites) and mu the parameter of the Gaussian whose trade-off meets
-(epsilon, delta), everything depends on the signal s = n mu / (d h):
+(epsilon, delta), everything depends on the signal s = n mu / (d h) (over k where a unit may have records at k sites):
 
 * every unit in every round, T = 60 rounds, momentum m = 0.8, step eta = tau (1 - m) / T with tau = min(300, 2.67 s), the last half of the iterates averaged,
   and less noise in rounds that weigh more in that average (`federated.noise_schedule`);
@@ -59,6 +59,7 @@ class PublicSizes(NamedTuple):
       honest_senders: sites that do not collude.
       largest_site: bound on the training units of one site.
       units: training units of all sites, if declared or if the records are public; None if not known.
+      sites_per_unit: the most sites that one unit has records at.
     """
 
     features: int
@@ -66,6 +67,7 @@ class PublicSizes(NamedTuple):
     honest_senders: int
     largest_site: int
     units: int | None
+    sites_per_unit: int = 1
 
 
 class TrainingRecipe(NamedTuple):
@@ -83,7 +85,7 @@ class TrainingRecipe(NamedTuple):
       standardize_share: share of the budget for means and deviations.
       standardize_norm: clip of a moment vector.
       noise_schedule: "tail" or "constant".
-      scale: mu / (d h), the signal per unit; None where the rule does not apply.
+      scale: mu / (d h k), the signal per unit; None where the rule does not apply.
       signal: s, or None if the number of units is not known.
       reasons: how the settings came about, one sentence each.
     """
@@ -147,7 +149,7 @@ def _auto(config: Config, sizes: PublicSizes) -> TrainingRecipe:
     parameters = sizes.features + 1
     spread = math.sqrt(sizes.senders / sizes.honest_senders)
     mu = math.sqrt(accounting.variance_budget(config.epsilon, config.delta).total)
-    scale = mu / (parameters * spread)
+    scale = mu / (parameters * spread * sizes.sites_per_unit)
     signal = None if sizes.units is None else sizes.units * scale
 
     def chosen(name: str, value: float) -> float:
@@ -162,9 +164,7 @@ def _auto(config: Config, sizes: PublicSizes) -> TrainingRecipe:
         sampling_rate=rate,
         clip_norm=clip,
         coordinate_bound=coordinate,
-        total_bound=chosen(
-            "total_bound", max(_CLAMP * sizes.largest_site * rate, config.sites_per_patient * coordinate)
-        ),
+        total_bound=chosen("total_bound", max(_CLAMP * sizes.largest_site * rate, sizes.sites_per_unit * coordinate)),
         learning_rate=config.learning_rate,
         momentum=chosen("momentum", MOMENTUM),
         average_share=chosen("average_share", AVERAGE_SHARE),

@@ -46,6 +46,8 @@ def noise_free(mechanism: Mechanism) -> Mechanism:
         embed=lambda stream, grid: jnp.clip(grid, -top, top),
         estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32) * step,
         count_bound=lambda senders, dimension, failure=0.0: senders * 2**GRID_BITS,
+        variance=lambda senders: 0.0,
+        portions=None,
     )
 
 

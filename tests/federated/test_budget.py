@@ -43,10 +43,47 @@ def test_the_planned_rounds_fit_and_one_more_does_not(tmp_path):
 def test_noise_just_below_the_calibrated_would_not_do():
     # The twin: a dark count one per cent smaller spends more than the budget in the planned rounds.
     asked = {"epsilon": 2.0, "delta": 1e-5, "rounds": 3, "senders": 8, "dimension": SIZE, "unit": "client"}
-    mechanism = federated.calibrate(**asked, clip_norm=1.0).mechanism
-    orders = np.asarray(accounting.DEFAULT_ORDERS)
-    curve = 3 * mechanism.rdp(orders, 7, SIZE)
-    assert accounting.epsilon(orders, curve, 1e-5) <= 2.0 < accounting.epsilon(orders, 1.01 * curve, 1e-5)
+    budgeted = federated.calibrate(**asked, clip_norm=1.0)
+    assert isinstance(budgeted.ledger.law, accounting.TightLaw)
+    cost = budgeted.mechanism.cost(7, SIZE)
+    more = cost._replace(events=1.01 * cost.events)
+    assert budgeted.ledger.fits([cost] * 3) and not budgeted.ledger.fits([more] * 3)
+
+
+def test_the_law_with_less_noise_is_taken_and_kept():
+    """With one honest sender and wide steps a Renyi curve needs less noise; a sampled round knows no other law."""
+    asked = {"epsilon": 1.0, "delta": 1e-4, "rounds": 2, "senders": 2, "dimension": SIZE, "unit": "client"}
+    wide = federated.calibrate(**asked, clip_norm=1.0, modulation=0.1)
+    assert isinstance(wide.ledger.law, accounting.RenyiLaw) and wide.ledger.law.planned
+    narrow = federated.calibrate(**asked | {"unit": "record"}, clip_norm=1.0, modulation=0.1, largest_site=64)
+    assert isinstance(narrow.ledger.law, accounting.TightLaw)
+
+
+def test_a_schedule_is_charged_round_by_round():
+    asked = {"epsilon": 2.0, "delta": 1e-5, "rounds": 6, "senders": 3, "dimension": SIZE, "unit": "record"}
+    budgeted = federated.calibrate(**asked, clip_norm=1.0, largest_site=32, average_from=2)
+    assert budgeted.portions == federated.tail_average_portions(6, 2)
+    algorithm = federated.fedsgd(
+        LOGISTIC,
+        features=4,
+        records=90,
+        sampling_rate=1.0,
+        mechanism=budgeted.mechanism,
+        portions=budgeted.portions,
+        aggregator=helpers.plain_aggregator(budgeted.mechanism, 3, SIZE),
+        server_optimizer=optax.sgd(0.5),
+        senders=3,
+        average_from=2,
+        ledger=budgeted.ledger,
+    )
+    fitted = federated.fit(algorithm, helpers.cohort((30, 30, 30), 4), rounds=6)
+    assert (fitted.rounds, fitted.ended) == (6, "rounds") and 1.99 < fitted.epsilon <= 2.0
+    events = [row.charge.events for row in budgeted.ledger.rows()]
+    assert [round(8 * each / max(events)) for each in events] == list(budgeted.portions)
+    with pytest.raises(ValueError, match="portions gives the noise of 6 rounds"):
+        algorithm.apply(fitted.state, helpers.cohort((30, 30, 30), 4), helpers.seeded(1))
+    with pytest.raises(ValueError, match="sampling_rate=1"):
+        federated.calibrate(**asked, clip_norm=1.0, largest_site=32, average_from=2, sampling_rate=0.5)
 
 
 def test_records_of_sites_under_sampling():

@@ -63,8 +63,9 @@ class Diary:
     def release(self, opened: OpenTable, plan: ColumnPlan, saved: Released | None = None, backend: str = "plain"):
         root = helpers.seeded(3)
 
-        def charge(purpose, number, mechanism, rdp, distance):
-            assert rdp.shape == ORDERS.shape and distance > 0 and mechanism.facts.name == "poisson_embedding"
+        def charge(purpose, number, planned):
+            assert planned.charge.shape == ORDERS.shape and planned.distance > 0
+            assert planned.mechanism.facts.name == "poisson_embedding"
             return lambda: self.events.append(f"charge {purpose}"), fold_in(root, purpose, number)
 
         def aggregator(mechanism, size, purpose):
@@ -79,7 +80,7 @@ class Diary:
             self.files.append(json.dumps(released_to_json(released)))
             assert info.senders == 3
 
-        return release_columns(opened, plan, TERMS, charge=charge, aggregator=aggregator, saved=saved, keep=keep)
+        return release_columns(opened, plan, charge=charge, aggregator=aggregator, saved=saved, keep=keep)
 
 
 def test_a_table_with_nothing_declared_is_encoded_without_a_warning(opened: OpenTable, plan: ColumnPlan) -> None:
@@ -121,7 +122,7 @@ def test_a_refused_charge_opens_nothing(opened: OpenTable, plan: ColumnPlan) -> 
     class Spent(RuntimeError):
         pass
 
-    def charge(purpose, number, mechanism, rdp, distance):
+    def charge(purpose, number, planned):
         def gate() -> None:
             raise Spent(purpose)
 
@@ -132,7 +133,6 @@ def test_a_refused_charge_opens_nothing(opened: OpenTable, plan: ColumnPlan) -> 
         release_columns(
             opened,
             plan,
-            TERMS,
             charge=charge,
             aggregator=lambda m, size, purpose: helpers.plain_aggregator(m, 3, size),
             keep=lambda released, purpose, info: kept.append(purpose),
@@ -145,27 +145,27 @@ def test_a_share_of_the_budget_is_that_share_of_its_curve(adjacency: str) -> Non
     terms = TERMS._replace(epsilon=2.0, participation=dataclasses.replace(TERMS.participation, adjacency=adjacency))
     small = plan_columns(terms, numbers=4, texts=2)
     assert small.first is not None and small.second is not None
-    first, second = (each.priced.rdp(terms, each.size) for each in small.releases)
+    first, second = (each.planned.rdp(terms) for each in small.releases)
     assert accounting.epsilon(ORDERS, first / 0.06, 1e-4) == pytest.approx(2.0, rel=1e-6)
     assert accounting.epsilon(ORDERS, second / 0.03, 1e-4) == pytest.approx(2.0, rel=1e-6)
-    np.testing.assert_allclose(small.rdp(terms), first + second)
-    bounds = small.first.priced.mechanism.bounds
+    np.testing.assert_allclose(np.sum(small.charges, axis=0), first + second)
+    bounds = small.first.planned.mechanism.bounds
     assert bounds.clip_norm == pytest.approx(6**0.5) and bounds.coordinate_bound == 1.0
-    assert small.second.priced.mechanism.bounds.clip_norm == 2.0
+    assert small.second.planned.mechanism.bounds.clip_norm == 2.0
 
 
 def test_the_cost_does_not_depend_on_the_number_of_bins_nor_the_noise_on_the_clamp() -> None:
     terms = [TERMS._replace(epsilon=1.0, largest_site=size) for size in (256, 4096)]
     plans = [plan_columns(own, numbers=3, texts=0) for own in terms]
-    noise = [each.first.priced.mechanism.variance(3) for each in plans]
+    noise = [each.first.planned.mechanism.variance(3) for each in plans]
     assert noise[0] == pytest.approx(noise[1], rel=2e-3)
-    mechanism = plans[0].first.priced.mechanism
+    mechanism = plans[0].first.planned.mechanism
     np.testing.assert_array_equal(mechanism.rdp(ORDERS, 2, 10), mechanism.rdp(ORDERS, 2, 10**6))
 
 
 def test_what_is_not_open_costs_nothing_and_wrong_plans_are_refused(opened: OpenTable) -> None:
     none = plan_columns(TERMS, numbers=0, texts=0)
-    assert none.releases == () and column_coordinates(0, 0) == 0 and not none.rdp(TERMS).any()
+    assert none.releases == () and column_coordinates(0, 0) == 0 and none.charges == []
     assert plan_columns(TERMS, numbers=0, texts=2).second is None
     assert plan_columns(TERMS, numbers=2, texts=2, refine_share=0.0).second is None
     with pytest.raises(ValueError, match="together below 1"):
@@ -177,7 +177,7 @@ def test_what_is_not_open_costs_nothing_and_wrong_plans_are_refused(opened: Open
 def test_a_person_at_two_sites_is_charged_twice_the_step() -> None:
     one, two = (plan_columns(TERMS._replace(sites_per_unit=k), numbers=3, texts=0) for k in (1, 2))
     assert one.first is not None and two.first is not None
-    ratio = two.first.priced.mechanism.variance(3) / one.first.priced.mechanism.variance(3)
+    ratio = two.first.planned.mechanism.variance(3) / one.first.planned.mechanism.variance(3)
     assert ratio == pytest.approx(4, rel=0.02)
 
 

@@ -91,7 +91,7 @@ KILLED = """
             os._exit(17)  # after the ledger's transaction, before the sum is opened
         return release
     accounting.Ledger.spend = spend_then_die
-    run(Config(rounds=5, seed={seed}, aggregator="plain", yardstick=False), Path(sys.argv[1]))
+    run(Config(rounds=5, seed={seed}, aggregator="plain", yardstick=False, noise_schedule="constant"), Path(sys.argv[1]))
 """
 
 
@@ -105,7 +105,9 @@ def test_killed_between_ledger_and_release_then_resumed(tmp_path: Path, seed: in
     book = accounting.read_ledger(folder / "ledger.sqlite")
     assert [row.label for row in book.rows()] == ["standardise 0", "train 1", "train 2", "train 3"]
     book.close()
-    summary = run(Config(rounds=5, seed=seed, aggregator="plain", yardstick=False), folder, resume=True)
+    summary = run(
+        Config(rounds=5, seed=seed, aggregator="plain", yardstick=False, noise_schedule="constant"), folder, resume=True
+    )
     book = accounting.read_ledger(folder / "ledger.sqlite")
     labels = [row.label for row in book.rows()]
     book.close()
@@ -147,7 +149,7 @@ def test_a_run_folder_is_not_overwritten_and_settings_do_not_change(plain: Path)
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"adjacency": "replace_one"}, "Amplification by Poisson sampling is proved"),
+        ({"adjacency": "replace_one", "sampling_rate": 0.5}, "Amplification by Poisson sampling is proved"),
         ({"adjacency": "add_remove"}, "refused"),
         ({"honest_senders": 5}, "exceeds senders"),
         ({"honest_senders": 0}, "honest_senders=0"),
