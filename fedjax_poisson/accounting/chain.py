@@ -148,7 +148,7 @@ def as_release(row: tuple[Any, ...], curve: FloatArray) -> Release:
 def add_upward(spent: float, amount: float) -> float:
     """Spent + amount, never below the exact sum."""
     total = spent + amount
-    return total if total == spent == 0 or amount == 0 else math.nextafter(total, math.inf)
+    return total if amount == 0 else math.nextafter(total, math.inf)
 
 
 def verify_chain(
