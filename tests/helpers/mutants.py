@@ -20,6 +20,7 @@ import importlib.machinery
 import os
 import pathlib
 import random
+import resource
 import shlex
 import signal
 import sys
@@ -39,13 +40,13 @@ TESTS = {
     "mechanisms/adaptive.py": "tests/mechanisms/test_adaptive.py",
     "mechanisms/clipping.py": "tests/mechanisms/test_clipping.py",
     "mechanisms/dark_counts.py": "tests/mechanisms/test_dark_counts.py tests/runs/test_budget_plan.py tests/federated/test_budget.py",
-    "mechanisms/experimental.py": f"{_CONTRACT} 'centred or compound or data_embedding'",
-    "mechanisms/gaussian.py": f"{_CONTRACT} 'gaussian'",
-    "mechanisms/grouped.py": f"{_CONTRACT} 'grouped'",
-    "mechanisms/poisson.py": f"{_CONTRACT} 'push_pull or wrong_parameters'",
-    "mechanisms/single_channel.py": f"{_CONTRACT} 'single_channel'",
-    "mechanisms/skellam.py": f"{_CONTRACT} 'skellam'",
-    "mechanisms/types.py": f"{_CONTRACT} 'subtracted or single_channel or wrong_parameters'",
+    "mechanisms/experimental.py": f"{_CONTRACT} '(centred or compound or data_embedding) and not vmap_and_scan'",
+    "mechanisms/gaussian.py": f"{_CONTRACT} 'gaussian and not vmap_and_scan'",
+    "mechanisms/grouped.py": f"tests/mechanisms/test_grouped.py {_CONTRACT} 'grouped and not vmap_and_scan'",
+    "mechanisms/poisson.py": f"{_CONTRACT} '(push_pull or wrong_parameters) and not vmap_and_scan'",
+    "mechanisms/single_channel.py": f"{_CONTRACT} 'single_channel and not vmap_and_scan'",
+    "mechanisms/skellam.py": f"{_CONTRACT} 'skellam and not vmap_and_scan'",
+    "mechanisms/types.py": f"{_CONTRACT} '(subtracted or single_channel or wrong_parameters) and not vmap_and_scan'",
     "randomness/chacha.py": "tests/randomness/test_chacha.py",
     "randomness/kernels.py": "tests/randomness/test_chacha.py",
     "randomness/laws.py": "tests/randomness/test_distances.py tests/randomness/test_laws.py",
@@ -99,7 +100,9 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
         yield copy.deepcopy(node.operand)
     elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
         numbers = [not node.value] if isinstance(node.value, bool) else [node.value + 1, node.value - 1]
-        yield from (ast.Constant(value) for value in ([2 * node.value] if isinstance(node.value, float) else numbers))
+        yield from (
+            ast.Constant(value) for value in ([2 * node.value or 1.0] if isinstance(node.value, float) else numbers)
+        )
     elif isinstance(node, (ast.Name, ast.Attribute)):
         name = node.id if isinstance(node, ast.Name) else node.attr
         if name in _NAMES:
@@ -186,24 +189,29 @@ class Tests:
         return failed
 
 
-def run(path: pathlib.Path, code: CodeType, tests: Tests, limit: float) -> tuple[str, float, str]:
-    """(verdict, seconds, the test that failed) with one compiled module in the place of that on disk."""
-    start = time.monotonic()
+def run(path: pathlib.Path, code: CodeType, tests: Tests, limit: int) -> tuple[str, float, str]:
+    """(verdict, seconds of processor time, the test that failed) with one compiled module in the place of that on disk.
+
+    The limit, too, is in processor time, which other programs on the machine change little; a mutant that waits for something gets twenty times as long.
+    """
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         sys.meta_path.insert(0, _Mutated(".".join(path.with_suffix("").parts), str(path), code))
         os._exit(int(pytest.main(tests.arguments, plugins=[tests])))
-    while (status := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < start + limit:
+    last = time.monotonic() + 20 * limit
+    while (ended := os.wait4(child, os.WNOHANG))[0] == 0 and time.monotonic() < last:
         time.sleep(0.05)
-    if status[0] == 0:
+    if ended[0] == 0:
         os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    verdict = "timeout" if status[0] == 0 else "survived" if status[1] == 0 else "killed"
-    return verdict, time.monotonic() - start, tests.learn()
+        ended = os.wait4(child, 0)
+    overtime = os.WIFSIGNALED(ended[1]) and os.WTERMSIG(ended[1]) in (signal.SIGKILL, signal.SIGXCPU)
+    verdict = "timeout" if overtime else "survived" if ended[1] == 0 else "killed"
+    return verdict, ended[2].ru_utime + ended[2].ru_stime, tests.learn()
 
 
 def main() -> None:
@@ -240,12 +248,12 @@ def main() -> None:
         "sqlite3",
     ):
         importlib.import_module(module)
-    tests, limit = Tests(arguments), 600.0
+    tests, limit = Tests(arguments), 3600
     if not options.list:
         verdict, seconds, failed = run(path, compile(text, str(path), "exec"), tests, limit)
         if verdict != "survived":
             sys.exit(f"the tests do not pass on the module as it is: {verdict} {failed}")
-        limit = 20 + 3 * seconds
+        limit = 20 + 3 * int(seconds)
         print(
             f"{path}: {count} mutants, {len(chosen)} tried; the tests take {seconds:.0f} s: {' '.join(arguments)}",
             flush=True,
