@@ -103,6 +103,7 @@ def test_the_clip_norm_moves_by_what_the_bits_say_and_stays_in_its_range(before,
 def test_each_count_gets_half_of_the_failures_and_the_curve_takes_both_relations() -> None:
     unit, bit = CLIPPER.unit_mechanism, CLIPPER.bit_mechanism
     assert CLIPPER.count_bound(10, 100, 1e-6) == max(unit.count_bound(10, 100, 5e-7), bit.count_bound(10, 1, 5e-7))
+    assert CLIPPER.count_bound(10, 100) == CLIPPER.count_bound(10, 100, 2.0**-64)
     orders = np.arange(2.0, 9.0)
     for adjacency in ("zero_out", "replace_one"):
         parts = unit.rdp(orders, 9, 100, adjacency) + bit.rdp(orders, 9, 1, adjacency)
