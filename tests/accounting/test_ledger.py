@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import os
 import sqlite3
 import subprocess
@@ -182,6 +183,14 @@ def test_samplers_are_paid_from_the_reserve(path):
     with pytest.raises(acc.BudgetExhausted, match="set aside"):
         bare.spend(*facts, distance=1e-18)
     bare.close()
+
+
+def test_the_reserve_is_one_plus_the_odds_times_the_distance():
+    """By value, and infinite where the odds leave float64 rather than an error."""
+    assert acc.reserve_for(2.0, 1e-9) == pytest.approx((1 + math.exp(2.0)) * 1e-9, rel=1e-15)
+    assert acc.reserve_for(0.0, 1e-9) == 2e-9
+    assert acc.reserve_for(700.0, 1e-9) == pytest.approx(math.exp(700.0) * 1e-9)
+    assert acc.reserve_for(math.nextafter(700.0, 701), 1e-9) == math.inf
 
 
 def test_a_full_disk_is_told_and_leaves_no_row(path):
@@ -528,6 +537,23 @@ def test_foreign_files_are_refused(tmp_path):
             acc.open_ledger(path, **BUDGET)
     with pytest.raises(acc.LedgerUnwritable, match="cannot be written"):
         acc.open_ledger(tmp_path, **BUDGET)  # a folder
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("{}", "cannot be read: KeyError"),
+        ("[", "cannot be read: JSONDecodeError"),
+        ('{"format":"privacy-ledger-1"}', "has the format 'privacy-ledger-1'"),
+        (f'{{"format":"{chain.FORMAT}"}}', "cannot be read: KeyError"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_told(path, body, named):
+    acc.open_ledger(path, **BUDGET).close()
+    _tamper(path, f"UPDATE settings SET body = '{body}'")
+    for how in (lambda: acc.read_ledger(path), lambda: acc.open_ledger(path, **BUDGET)):
+        with pytest.raises(acc.LedgerCorrupt, match=named):
+            how()
 
 
 def test_a_meter_reads_what_samplers_may_add_into_its_epsilon():

@@ -104,6 +104,10 @@ def test_each_count_gets_half_of_the_failures_and_the_curve_takes_both_relations
     unit, bit = CLIPPER.unit_mechanism, CLIPPER.bit_mechanism
     assert CLIPPER.count_bound(10, 100, 1e-6) == max(unit.count_bound(10, 100, 5e-7), bit.count_bound(10, 1, 5e-7))
     assert CLIPPER.count_bound(10, 100) == CLIPPER.count_bound(10, 100, 2.0**-64)
+    loud = adaptive_embedding(
+        initial_clip_norm=1.0, coordinate_ratio=0.5, dark_count=1.0, modulation=0.1, bit_dark_count=50.0
+    )
+    assert loud.count_bound(10, 5, 1e-6) == loud.bit_mechanism.count_bound(10, 1, 5e-7)
     orders = np.arange(2.0, 9.0)
     for adjacency in ("zero_out", "replace_one"):
         parts = unit.rdp(orders, 9, 100, adjacency) + bit.rdp(orders, 9, 1, adjacency)
