@@ -491,6 +491,8 @@ def test_ten_thousand_rounds_are_verified_quickly(path):
         ({"unit": "hospital"}, "name who is protected"),
         ({"adjacency": "add_remove"}, "dark noise stays"),
         ({"epsilon": 0.0}, "above 0"),
+        ({"epsilon": math.inf, "filter_order": 20.0}, "must be finite"),
+        ({"epsilon": 2e4, "planned_rdp": CURVE}, "protects nobody"),
         ({"delta": 1.0}, "delta"),
         ({"reserve": 1e-5}, "reserve"),
         ({"reserve": -1e-9}, "reserve"),

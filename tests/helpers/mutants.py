@@ -34,19 +34,26 @@ import pytest
 
 # What is run for a module unless --tests says otherwise: cheap tests that kill much come first. Else all tests of its folder are run.
 _SAMPLERS = "tests/randomness/test_sampling_benchmark.py tests/randomness/test_samplers.py"
-_CONTRACT = "tests/mechanisms/test_contract.py -k"
 _REFUSALS = "tests/accounting/test_refusals.py"
+
+
+def _mechanism(names: str) -> str:
+    files = " ".join(f"tests/mechanisms/test_{name}.py" for name in ("values", "rounding", "grouped", "contract"))
+    quick = f"({names}) and not vmap_and_scan and not 0.05-False"
+    return f"{files} -k 'test_values or test_rounding or test_grouped or ({quick})'"
+
+
 TESTS = {
     "mechanisms/adaptive.py": "tests/mechanisms/test_adaptive.py",
     "mechanisms/clipping.py": "tests/mechanisms/test_clipping.py",
     "mechanisms/dark_counts.py": "tests/mechanisms/test_dark_counts.py tests/runs/test_budget_plan.py tests/federated/test_budget.py",
-    "mechanisms/experimental.py": f"{_CONTRACT} '(centred or compound or data_embedding) and not vmap_and_scan'",
-    "mechanisms/gaussian.py": f"{_CONTRACT} 'gaussian and not vmap_and_scan'",
-    "mechanisms/grouped.py": f"tests/mechanisms/test_grouped.py {_CONTRACT} 'grouped and not vmap_and_scan'",
-    "mechanisms/poisson.py": f"{_CONTRACT} '(push_pull or wrong_parameters) and not vmap_and_scan'",
-    "mechanisms/single_channel.py": f"{_CONTRACT} 'single_channel and not vmap_and_scan'",
-    "mechanisms/skellam.py": f"{_CONTRACT} 'skellam and not vmap_and_scan'",
-    "mechanisms/types.py": f"{_CONTRACT} '(subtracted or single_channel or wrong_parameters) and not vmap_and_scan'",
+    "mechanisms/experimental.py": _mechanism("centred or compound or data_embedding"),
+    "mechanisms/gaussian.py": _mechanism("gaussian"),
+    "mechanisms/grouped.py": _mechanism("grouped"),
+    "mechanisms/poisson.py": _mechanism("push_pull or wrong_parameters"),
+    "mechanisms/single_channel.py": _mechanism("single_channel"),
+    "mechanisms/skellam.py": _mechanism("skellam"),
+    "mechanisms/types.py": _mechanism("subtracted or single_channel or wrong_parameters"),
     "randomness/chacha.py": "tests/randomness/test_chacha.py",
     "randomness/kernels.py": "tests/randomness/test_chacha.py",
     "randomness/laws.py": "tests/randomness/test_distances.py tests/randomness/test_laws.py",
