@@ -189,4 +189,4 @@ def unpack(law: Law, blob: bytes) -> Charge:
 def add_upward(spent: float, amount: float) -> float:
     """Spent + amount, never below the exact sum."""
     total = spent + amount
-    return total if total == spent == 0 or amount == 0 else math.nextafter(total, math.inf)
+    return total if amount == 0 else math.nextafter(total, math.inf)

@@ -337,6 +337,8 @@ class Ledger:
     def gate(self, algorithm: HasPrice, label: str, purpose: str = "train") -> Callable[[], None]:
         """A gate that charges this ledger with one round of an algorithm: `algorithm.apply(state, cohort, stream, ledger.gate(algorithm, "train 7"))`.
 
+        The distance of the samplers is charged where the ledger has a reserve for it or is a meter; else it comes on top of the stated delta.
+
         Args:
           algorithm: anything with a `price`: `fedsgd(...)`, `fedavg(...)`, or a custom algorithm.
           label: the caller's name for the round.

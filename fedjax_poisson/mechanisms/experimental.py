@@ -2,7 +2,7 @@
 
 All are `Mechanism` records, so they can replace a sound mechanism in code, but none belongs in a run on people's data. Where the Renyi divergence is
 infinite, `rdp` returns infinity, and no accountant here turns it into a finite epsilon; the available statement is an (epsilon, delta) that
-includes a probability mass lost outright (`accounting.centred_poisson_delta`, `accounting.compound_poisson_delta`).
+includes a probability mass lost outright (`accounting.experimental.centred_poisson_delta`, `accounting.experimental.compound_poisson_delta`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
     """Integer updates plus Poisson noise, the mean subtracted at the decoder: `x + Poisson(mu)`, x = scale * u rounded to nearest.
 
     Useless wherever a finite Renyi curve is needed: in the downward direction some outcomes have no counterpart, so the divergence is infinite
-    at every order and delta never falls below `accounting.centred_poisson_infinity_mass`. Usable, if at all, in one dimension with
+    at every order and delta never falls below `accounting.experimental.centred_poisson_infinity_mass`. Usable, if at all, in one dimension with
     `honest_senders * dark_count` of 26 or more. Use `poisson_embedding`.
 
     Args:
@@ -87,7 +87,7 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
     """A compound Poisson process as noise: per coordinate `sum of N normal jumps`, N ~ Poisson(events); real-valued.
 
     Useless in high dimension: with probability exp(-events) a coordinate gets no jump and its true value is released, so the Renyi
-    divergence is infinite and delta is at least `accounting.compound_poisson_infinity_mass`. Only the integral of an intensity over time
+    divergence is infinite and delta is at least `accounting.experimental.compound_poisson_infinity_mass`. Only the integral of an intensity over time
     matters, so an inhomogeneous process is the same mechanism. With +-1 jumps on integer data it is `skellam`, which has no such atom problem.
 
     Args:

@@ -71,6 +71,7 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
             status="proved" if statuses == {"proved"} else sorted(statuses - {"proved"})[0],
             guarantee="Sum of the groups' Renyi curves: " + "; ".join(sorted({m.facts.guarantee for m in mechanisms})),
             sampler_distance=max(m.facts.sampler_distance for m in mechanisms),
+            data_dependent_noise=any(m.facts.data_dependent_noise for m in mechanisms),
         ),
         bounds=Bounds(),
         clip=lambda update: over(lambda _, m, part: m.clip(part), update),

@@ -123,6 +123,10 @@ def test_wrong_requests_are_refused():
         acc.renyi_filter(epsilon=1.0, delta=1e-5, fixed=2.5)
     with pytest.raises(ValueError, match="fix larger orders"):
         acc.renyi_filter(epsilon=1.0, delta=1e-5, fixed=2.0)
+    assert -1 < acc.rdp_budget(40.0, 0.1, 1e-5) < 0 < acc.rdp_budget(40.0, 0.31, 1e-5)
+    with pytest.raises(ValueError, match="fix larger orders"):
+        acc.renyi_filter(epsilon=0.1, delta=1e-5, fixed=40.0)
+    acc.renyi_filter(epsilon=0.31, delta=1e-5, fixed=40.0)
     with pytest.raises(ValueError, match="finite and above 0"):
         acc.renyi_filter(epsilon=-1.0, delta=1e-5)
     with pytest.raises(ValueError, match="nothing to budget"):
@@ -167,3 +171,13 @@ def test_nothing_costs_nothing_and_every_sum_is_rounded_up():
     # A release below the last digit of what was spent still counts.
     grown, _ = filter_.spend(state, 1e-30)
     assert grown.spent[0] > state.spent[0]
+
+
+def test_a_budget_may_be_spent_to_its_last_digit():
+    """The sum is rounded up: one digit below the budget reaches it, and is admitted; the budget itself passes it."""
+    filter_ = acc.event_budget_filter(epsilon=EPSILON, delta=DELTA, unit_rdp=UNIT, orders=ORDERS)
+    budget = float(filter_.budget[0])
+    assert filter_.spend(filter_.init(), budget)[1] is False
+    state, admitted = filter_.spend(filter_.init(), math.nextafter(budget, 0))
+    assert admitted and state.spent[0] == budget and filter_.remaining(state)[0] == 0
+    assert filter_.spend(state, 0.0)[1] is True and filter_.spend(state, 1e-300)[1] is False

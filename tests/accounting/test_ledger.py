@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import math
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjax_poisson import accounting as acc
+from fedjax_poisson.accounting import chain
 
 ORDERS = acc.integer_orders(64)
 BUDGET = {"epsilon": 2.0, "delta": 1e-5, "unit": "record", "adjacency": "zero_out", "orders": ORDERS}
@@ -98,6 +102,7 @@ def test_a_journal_left_by_a_crash_is_rolled_back_on_a_copy(path):
     code = """
         ledger.connection.execute("PRAGMA cache_size = 1")
         ledger.connection.execute("BEGIN IMMEDIATE")
+        ledger.connection.execute("UPDATE settings SET body = 'half written'")
         for i in range(200):  # spills into the file before the commit
             ledger.connection.execute("INSERT INTO charges VALUES (?, zeroblob(5000))", (f"x{i}",))
         os._exit(7)
@@ -110,6 +115,8 @@ def test_a_journal_left_by_a_crash_is_rolled_back_on_a_copy(path):
     before = _files(path.parent)
     book = acc.read_ledger(path)
     assert book.verify() == 3 and book.connection.execute("SELECT COUNT(*) FROM charges").fetchone()[0] == 1
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(book.verify).result() == 3
     book.close()
     assert _files(path.parent) == before
     again = acc.read_ledger(path, writable=True)
@@ -176,6 +183,14 @@ def test_samplers_are_paid_from_the_reserve(path):
     with pytest.raises(acc.BudgetExhausted, match="set aside"):
         bare.spend(*facts, distance=1e-18)
     bare.close()
+
+
+def test_the_reserve_is_one_plus_the_odds_times_the_distance():
+    """By value, and infinite where the odds leave float64 rather than an error."""
+    assert acc.reserve_for(2.0, 1e-9) == pytest.approx((1 + math.exp(2.0)) * 1e-9, rel=1e-15)
+    assert acc.reserve_for(0.0, 1e-9) == 2e-9
+    assert acc.reserve_for(700.0, 1e-9) == pytest.approx(math.exp(700.0) * 1e-9)
+    assert acc.reserve_for(math.nextafter(700.0, 701), 1e-9) == math.inf
 
 
 def test_a_full_disk_is_told_and_leaves_no_row(path):
@@ -260,6 +275,7 @@ def _run(code: str, *arguments: object) -> subprocess.Popen:
 PRELUDE = """
 import os, sys, time
 from fedjax_poisson import accounting as acc
+from fedjax_poisson.accounting import chain
 orders = acc.integer_orders(64)
 curve = acc.gaussian_rdp(orders, noise_multiplier=8.0)
 budget = dict(epsilon=2.0, delta=1e-5, unit="record", adjacency="zero_out", orders=orders)
@@ -363,6 +379,60 @@ def test_rows_changed_by_hand_are_found(path, edit):
     ledger.close()
 
 
+FORGED = {
+    "total": ({"spent": (0.0).hex()}, "the total, unit or adjacency of row 3"),
+    "unit": ({"unit": "client"}, "the total, unit or adjacency of row 3"),
+    "adjacency": ({"adjacency": "replace_one"}, "the total, unit or adjacency of row 3"),
+    "distance": ({"distance": (1e-20).hex()}, "distance falls in row 3"),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_row_with_a_right_hash_must_still_add_up(path, forged):
+    """Somebody who can hash rewrites the last link: what it says must follow from the rows before it."""
+    ledger = acc.open_ledger(path, **BUDGET, reserve=1e-6)
+    for i in range(3):
+        ledger.spend("update", f"round {i}", "gaussian", {}, CURVE, 1, 1, distance=1e-12)
+    ledger.close()
+    changes, named = FORGED[forged]
+    with sqlite3.connect(path) as raw:
+        row = dict(
+            zip(chain.FIELDS, raw.execute(f"SELECT {chain.COLUMNS} FROM releases WHERE id = 3").fetchone(), strict=True)
+        )
+    raw.close()
+    row |= changes
+    row["hash"] = chain.link_hash(tuple(row.values()))
+    edits = ", ".join(f"{name} = '{row[name]}'" for name in [*changes, "hash"])
+    _tamper(path, f"UPDATE releases SET {edits} WHERE id = 3")
+    ledger = acc.read_ledger(path)
+    with pytest.raises(acc.LedgerCorrupt, match=named):
+        ledger.verify()
+    ledger.close()
+
+
+def test_what_is_added_is_never_less_than_the_exact_sum():
+    for spent, amount in ((0.1, 0.2), (1.0, 1e-30), (0.0, 0.3), (1e-300, 1e300), (3.0, 5e-324)):
+        total = chain.add_upward(spent, amount)
+        assert Fraction(spent) + Fraction(amount) < Fraction(total) <= Fraction((spent + amount) * (1 + 2.0**-51))
+    assert chain.add_upward(0.7, 0.0) == 0.7 and chain.add_upward(0.0, 0.0) == 0.0
+
+
+def test_curves_that_were_read_cannot_be_changed(path):
+    ledger = acc.open_ledger(path, **BUDGET)
+    _spend(ledger)
+    with pytest.raises(ValueError, match="read-only"):
+        ledger.rows()[0].rdp[0] = 0.0
+    ledger.close()
+
+
+def test_a_ledger_may_be_used_from_another_thread(path):
+    """A program may train in a thread of its own; the connection is not tied to the one that opened it."""
+    for book in (acc.open_ledger(path, **BUDGET), acc.read_ledger(path)):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert pool.submit(book.verify).result() == 0
+        book.close()
+
+
 def test_reordered_rows_are_found(path):
     ledger = acc.open_ledger(path, **BUDGET)
     for i in range(4):
@@ -421,6 +491,8 @@ def test_ten_thousand_rounds_are_verified_quickly(path):
         ({"unit": "hospital"}, "name who is protected"),
         ({"adjacency": "add_remove"}, "dark noise stays"),
         ({"epsilon": 0.0}, "above 0"),
+        ({"epsilon": math.inf, "filter_order": 20.0}, "must be finite"),
+        ({"epsilon": 2e4, "planned_rdp": CURVE}, "protects nobody"),
         ({"delta": 1.0}, "delta"),
         ({"reserve": 1e-5}, "reserve"),
         ({"reserve": -1e-9}, "reserve"),
@@ -465,6 +537,25 @@ def test_foreign_files_are_refused(tmp_path):
             acc.read_ledger(path)
         with pytest.raises(acc.LedgerCorrupt):
             acc.open_ledger(path, **BUDGET)
+    with pytest.raises(acc.LedgerUnwritable, match="cannot be written"):
+        acc.open_ledger(tmp_path, **BUDGET)  # a folder
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("{}", "cannot be read: KeyError"),
+        ("[", "cannot be read: JSONDecodeError"),
+        ('{"format":"privacy-ledger-1"}', "has the format 'privacy-ledger-1'"),
+        (f'{{"format":"{chain.FORMAT}"}}', "cannot be read: KeyError"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_told(path, body, named):
+    acc.open_ledger(path, **BUDGET).close()
+    _tamper(path, f"UPDATE settings SET body = '{body}'")
+    for how in (lambda: acc.read_ledger(path), lambda: acc.open_ledger(path, **BUDGET)):
+        with pytest.raises(acc.LedgerCorrupt, match=named):
+            how()
 
 
 def test_a_meter_reads_what_samplers_may_add_into_its_epsilon():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting import chain
+from fedjax_poisson.accounting.price import Price
 
 ORDERS = acc.integer_orders(64)
 BUDGET = {"epsilon": 2.0, "delta": 1e-5, "unit": "record", "adjacency": "zero_out", "orders": ORDERS}
@@ -59,3 +62,25 @@ def test_the_text_that_is_hashed_is_one_text():
     assert chain.canonical({"b": [1, 0.5], "a": "Zürich"}) == '{"a":"Z\\u00fcrich","b":[1,0.5]}'
     with pytest.raises(ValueError):
         chain.canonical({"a": float("nan")})
+
+
+@pytest.mark.parametrize("reserve", [0.0, 1e-6, None])
+def test_a_gate_charges_the_price_and_the_distance_where_there_is_a_reserve_for_it(tmp_path, reserve):
+    """None: a meter, which reads the distance into its epsilon. Nothing is written before the gate is called."""
+    price = Price("gaussian", {"noise_std": 2.0}, lambda orders: orders / 128, 9, 10, 1e-9)
+    if reserve is None:
+        ledger = acc.memory_ledger(delta=1e-5, unit="record", adjacency="zero_out", orders=ORDERS)
+    else:
+        ledger = acc.open_ledger(tmp_path / "ledger.sqlite", **BUDGET, reserve=reserve)
+    pays = ledger.gate(SimpleNamespace(price=price), "round 7"), ledger.gate(SimpleNamespace(price=price), "8", "clip")
+    assert ledger.rows() == []
+    for pay in pays:
+        pay()
+    first, second = ledger.rows()
+    assert (first.purpose, first.label, second.purpose, second.label) == ("train", "round 7", "clip", "8")
+    assert (first.mechanism, first.parameters, first.honest_senders, first.senders) == (*price[:2], 9, 10)
+    np.testing.assert_array_equal(first.rdp, ORDERS / 128)
+    assert first.distance == (0.0 if reserve == 0 else pytest.approx(1e-9, rel=1e-12))
+    with pytest.raises(ValueError, match="no mechanism"):
+        ledger.gate(SimpleNamespace(price=None), "round 9")
+    ledger.close()

@@ -58,8 +58,57 @@ def test_the_bit_is_paid_for_and_the_bounds_hold() -> None:
     assert clipper.count_bound(10, 100) >= clipper.unit_mechanism.count_bound(10, 100)
     for wrong, words in [
         ({"quantile": 1.0}, "quantile"),
+        ({"quantile": 0.0}, "quantile"),
         ({"coordinate_ratio": 1.5}, "coordinate_ratio"),
+        ({"coordinate_ratio": 0.0}, "coordinate_ratio"),
         ({"largest_clip_norm": 0.1}, "outside"),
+        ({"least_clip_norm": 1.1}, "outside"),
+        ({"rate": 0.0}, "rate"),
     ]:
         with pytest.raises(ValueError, match=words):
             adaptive_embedding(**{**usual, **wrong}, bit_dark_count=3.0)
+    adaptive_embedding(**usual, bit_dark_count=3.0, least_clip_norm=1.0, largest_clip_norm=1.0)
+
+
+CLIPPER = adaptive_embedding(
+    initial_clip_norm=2.0,
+    coordinate_ratio=0.5,
+    dark_count=200.0,
+    modulation=0.1,
+    bit_dark_count=50.0,
+    quantile=0.7,
+    rate=0.3,
+    least_clip_norm=0.5,
+    largest_clip_norm=4.0,
+)
+
+
+@pytest.mark.parametrize(
+    "before, bit_total, after", [(2.0, 30, None), (2.0, -300, None), (0.51, 3000, 0.5), (3.9, -3000, 4.0)]
+)
+def test_the_clip_norm_moves_by_what_the_bits_say_and_stays_in_its_range(before, bit_total, after) -> None:
+    """By hand: a bit counts 2 mu r = 10 events, a coordinate 2 mu r / c_inf = 80 in units of the clip norm."""
+    senders, first = 10, CLIPPER.init()
+    assert float(first.clip_norm) == 2.0
+    state = first._replace(clip_norm=jnp.float32(before))
+    total = jnp.asarray([160, -40, 0, bit_total], jnp.int32)
+    for count in (senders, jnp.uint32(senders)):
+        moved, estimate, share = jax.jit(CLIPPER.finish)(state, total, count)
+        assert float(share) == pytest.approx((1 + bit_total / 10 / senders) / 2, rel=1e-6)
+        np.testing.assert_allclose(estimate, [2.0 * before, -0.5 * before, 0.0], rtol=1e-6)
+        wanted = before * np.exp(-0.3 * (float(share) - 0.7)) if after is None else after
+        assert float(moved.clip_norm) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_each_count_gets_half_of_the_failures_and_the_curve_takes_both_relations() -> None:
+    unit, bit = CLIPPER.unit_mechanism, CLIPPER.bit_mechanism
+    assert CLIPPER.count_bound(10, 100, 1e-6) == max(unit.count_bound(10, 100, 5e-7), bit.count_bound(10, 1, 5e-7))
+    assert CLIPPER.count_bound(10, 100) == CLIPPER.count_bound(10, 100, 2.0**-64)
+    loud = adaptive_embedding(
+        initial_clip_norm=1.0, coordinate_ratio=0.5, dark_count=1.0, modulation=0.1, bit_dark_count=50.0
+    )
+    assert loud.count_bound(10, 5, 1e-6) == loud.bit_mechanism.count_bound(10, 1, 5e-7)
+    orders = np.arange(2.0, 9.0)
+    for adjacency in ("zero_out", "replace_one"):
+        parts = unit.rdp(orders, 9, 100, adjacency) + bit.rdp(orders, 9, 1, adjacency)
+        np.testing.assert_array_equal(CLIPPER.rdp(orders, 9, 100, adjacency), parts)

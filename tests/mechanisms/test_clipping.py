@@ -182,3 +182,56 @@ def test_vmap_equals_loop() -> None:
 def test_a_bound_below_one_step_is_refused() -> None:
     with pytest.raises(ValueError, match="below one grid step"):
         clipping.clip_limits(clip_norm=1.0, coordinate_bound=1e-7, total_bound=1.0)
+
+
+@pytest.mark.parametrize(
+    "norm, scale, point", [(3.0, 1000.0, 8), (0.5, 60.0, 15), (64.0, 1.0, 14), (0.25, 1.0, 20), (2.0, 2.0**15, 4)]
+)
+def test_integer_steps_leave_the_grid_as_many_places_as_the_norm_leaves_room(
+    norm: float, scale: float, point: int
+) -> None:
+    """2**point grid steps to an integer, and the clip norm, in grid steps, still at most 2**20."""
+    limits, found = clipping.integer_steps(clip_norm=norm, scale=scale)
+    assert found == point
+    assert limits.grid_step * scale * 2**point == pytest.approx(1.0, rel=1e-15)
+    length = Fraction(norm) * Fraction(scale) * 2**point
+    assert abs(Fraction(limits.squared_norm_limit) / length**2 - 1) < Fraction(1, 10**10)
+    assert limits.coordinate_limit <= 2**20
+
+
+def test_more_than_two_to_the_sixteen_integer_steps_are_refused() -> None:
+    assert clipping.integer_steps(clip_norm=2.0, scale=2.0**15)[1] == 4
+    with pytest.raises(ValueError, match="lower scale"):
+        clipping.integer_steps(clip_norm=2.0, scale=math.nextafter(2.0**15, math.inf))
+
+
+@pytest.mark.parametrize("norm", [1.5 * 2.0**-60, 0.75 * 2.0**60])
+def test_extreme_norms_clip_like_others_and_those_beyond_are_refused(norm: float) -> None:
+    u = (np.random.default_rng(9).standard_normal(30)).astype(np.float32)
+    limits, usual = (
+        clipping.clip_limits(clip_norm=n, coordinate_bound=n / 4, total_bound=n)
+        for n in (norm, norm * 2.0 ** -math.frexp(norm)[1])
+    )
+    grid = np.asarray(clip_jit(u * np.float32(norm), limits))
+    np.testing.assert_array_equal(grid, clip_jit(u * np.float32(norm * 2.0 ** -math.frexp(norm)[1]), usual))
+    for beyond in (2.0**-60, 2.0**60):
+        with pytest.raises(ValueError, match="outside"):
+            clipping.clip_limits(clip_norm=beyond, coordinate_bound=beyond, total_bound=beyond)
+
+
+def test_updates_below_the_last_octave_are_short_at_any_length() -> None:
+    """2**40 coordinates, each just below the last octave, for the clip norm that is lowest against its power of two."""
+    norm = math.nextafter(0.5, 1)
+    top = clipping.clip_limits(clip_norm=norm, coordinate_bound=norm, total_bound=norm).top_exponent
+    assert 2**40 * Fraction(2) ** (2 * (top + 1 - clipping._OCTAVES)) < Fraction(norm) ** 2
+
+
+@pytest.mark.parametrize("ratio, refused", [(2.0**28 - 1, False), (2.0**28, True)])
+def test_a_norm_too_far_above_the_coordinate_bound_is_refused(ratio: float, refused: bool) -> None:
+    limits = clipping.clip_limits(clip_norm=ratio, coordinate_bound=1.0, total_bound=1.0)
+    update = jnp.asarray([1.5 * ratio, 0.25, -ratio], jnp.float32)
+    if refused:
+        with pytest.raises(ValueError, match="raise coordinate_bound"):
+            jax.eval_shape(lambda u: clipping.clip_to_grid(u, limits), update)
+        return
+    np.testing.assert_array_equal(clip_jit(update, limits), [2**20, 0, -(2**20)])

@@ -182,6 +182,7 @@ def test_counts_stay_below_the_count_bound(mechanism, stream) -> None:
             mechanism.count_bound(senders, SIZE)
         return
     bound = mechanism.count_bound(senders, SIZE)
+    assert bound == mechanism.count_bound(senders, SIZE, 2.0**-64)
     assert bound < mechanism.count_bound(senders, SIZE, 2.0**-128) < 2**31
     streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "bound", i))(jnp.arange(300, dtype=jnp.uint32))
     counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, jnp.full(SIZE, 3e38, jnp.float32))))(streams)

@@ -1,7 +1,9 @@
 import functools
+import math
 from fractions import Fraction
 
 import mpmath
+import numpy as np
 import pytest
 
 from fedjax_poisson.randomness import laws
@@ -19,6 +21,7 @@ RATES = [
     (300.0, 290.0),
     pytest.param(2000.0, 1990.0, marks=pytest.mark.slow),
     (10_000.0, 0.0),
+    (0.5, 1e-30),  # of outcomes below 0 only -1 is within Chernoff's reach
     pytest.param(40_000.0, 40_000.0, marks=pytest.mark.slow),
 ]
 
@@ -76,6 +79,33 @@ def test_chernoff_reach_bounds_the_tail_and_is_not_wasteful(a, b, bits):
         or a == 0
         or sum(w for i, w in enumerate(pmf.weights) if pmf.low + i >= nearer) > pmf.total * 2.0 ** -(bits + 12)
     )
+
+
+@pytest.mark.parametrize(("a", "b"), [(8.0, 8.0), (2.0, 400.0), (400.0, 2.0), (0.01, 30.0), (1e6, 1e6)])
+@pytest.mark.parametrize("bits", [20.0, 90.0])
+def test_chernoff_reach_is_the_least_that_the_best_tilt_allows(a, b, bits):
+    """The best of a fine grid of tilts in the place of the formula, on both sides of 0."""
+    tilts = np.geomspace(1e-7, 12.0, 100_000)
+
+    def exponent(k: float) -> float:
+        return float(np.max(tilts * k - a * np.expm1(tilts) - b * np.expm1(-tilts)))
+
+    reach, nats = laws.chernoff_reach(a, b, bits), bits * math.log(2)
+    assert exponent(reach - 2) < nats < exponent(reach) + 1e-3
+
+
+@pytest.mark.parametrize(("plus", "minus"), [(8.0, 7.9), (300.0, 290.0), (40_000.0, 40_000.0), (1e8, 1e8)])
+def test_ratios_are_as_exact_as_the_defect_assumes_in_the_far_tail(plus, minus):
+    """There the enclosure begins; a ratio nearer to the mean is the more exact the farther it was carried."""
+    plus, minus = Fraction(plus), Fraction(minus)
+    high = laws.chernoff_reach(float(plus), float(minus), laws._FAR_TAIL_BITS)
+    found = laws._ratios(laws._fixed(plus), laws._fixed(minus), high, high - 9)
+    assert len(found) == 10
+    with mpmath.workprec(400):
+        argument, root = 2 * mpmath.sqrt(mpmath.mpf(plus) * mpmath.mpf(minus)), mpmath.sqrt(mpmath.mpf(plus) / minus)
+        for k, ratio in ((high, found[-1]), (high - 9, found[0])):
+            true = root * mpmath.besseli(k, argument) / mpmath.besseli(k - 1, argument)
+            assert abs(mpmath.mpf(ratio) / (true * (1 << laws._FRACTION_BITS)) - 1) < mpmath.mpf(2) ** -119
 
 
 @pytest.mark.parametrize(("plus", "minus"), RATES)

@@ -7,7 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from fedjax_poisson import randomness
+from fedjax_poisson import accounting, randomness
 from fedjax_poisson.randomness import layout, tables
 from tests.randomness.reference import row_law, skellam_probability
 
@@ -131,6 +131,20 @@ def test_fixed_rates_have_one_level():
         assert len(built.levels) == 1 and built.distance <= 2.0**-61
 
 
+@pytest.mark.parametrize(("build", "minus"), [(randomness.poisson_tables, 0.0), (randomness.skellam_tables, 3.5)])
+def test_tables_of_a_fixed_rate_hold_its_law(build, minus):
+    built = build(3.5)
+    law, scale = row_law(built, 0, 0), 1 << (built.levels[0].column_bits + 64)
+    with mpmath.workprec(300):
+        true = {k: skellam_probability(k, Fraction(3.5), Fraction(minus)) for k in law}
+        gap = mpmath.fsum(abs(true[k] - mpmath.mpf(m) / scale) for k, m in law.items()) + 1 - mpmath.fsum(true.values())
+        assert gap / 2 <= built.distance
+
+
+def test_the_largest_distance_is_the_one_that_plans_reserve_delta_for():
+    assert tables.MAX_DISTANCE == accounting.DRAW_DISTANCE == 2.0**-60
+
+
 @pytest.mark.parametrize("bad", [0.0, 0.009, 1.1e8, math.nan, math.inf, -3.0, "8"])
 def test_rates_outside_the_range_are_refused(bad):
     for build in (randomness.poisson_tables, randomness.skellam_tables):
@@ -176,6 +190,7 @@ def test_a_layout_gives_each_level_its_own_bits_and_pairwise_independent_lower_h
             subsets.append(frozenset(found.low[draw][level]))
     for word in shared:
         taken[word] += 1
+        assert len(found.high[draw]) == len(found.column[draw]) == len(found.low[draw]) == len(column_bits)
     assert taken.max() == 1, "a bit serves two purposes"
     assert all(subsets)
     same = sum(subsets[i] == subsets[j] for i in range(len(subsets)) for j in range(i))
@@ -183,6 +198,10 @@ def test_a_layout_gives_each_level_its_own_bits_and_pairwise_independent_lower_h
     assert pairs_and_triples <= found.draws * found.distance <= found.draws * 2.0**-61
 
 
-def test_a_layout_that_cannot_fit_is_refused():
+def test_the_most_levels_that_fit_four_blocks_get_them_and_one_more_is_refused():
+    """38 words of upper halves, 19 of columns, and six whose XORs give each level its own lower half; 39 leave five words, 31 XORs."""
+    found = layout.choose_layout((12,) * 38)
+    assert (found.draws, found.blocks) == (1, 4)
+    assert len({level for draw in found.low for level in draw}) == 38
     with pytest.raises(ValueError, match="do not fit"):
-        layout.choose_layout((12,) * 60)
+        layout.choose_layout((12,) * 39)
