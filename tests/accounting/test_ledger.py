@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjax_poisson import accounting as acc
-from fedjax_poisson.accounting import chain
+from fedjax_poisson.accounting import chain, law
 
 ORDERS = acc.integer_orders(64)
 BUDGET = {"epsilon": 2.0, "delta": 1e-5, "unit": "record", "adjacency": "zero_out", "orders": ORDERS}
@@ -275,7 +275,7 @@ def _run(code: str, *arguments: object) -> subprocess.Popen:
 PRELUDE = """
 import os, sys, time
 from fedjax_poisson import accounting as acc
-from fedjax_poisson.accounting import chain
+from fedjax_poisson.accounting import chain, law
 orders = acc.integer_orders(64)
 curve = acc.gaussian_rdp(orders, noise_multiplier=8.0)
 budget = dict(epsilon=2.0, delta=1e-5, unit="record", adjacency="zero_out", orders=orders)
@@ -380,7 +380,7 @@ def test_rows_changed_by_hand_are_found(path, edit):
 
 
 FORGED = {
-    "total": ({"spent": (0.0).hex()}, "the total, unit or adjacency of row 3"),
+    "total": ({"meter": (0.0).hex()}, "the total, unit or adjacency of row 3"),
     "unit": ({"unit": "client"}, "the total, unit or adjacency of row 3"),
     "adjacency": ({"adjacency": "replace_one"}, "the total, unit or adjacency of row 3"),
     "distance": ({"distance": (1e-20).hex()}, "distance falls in row 3"),
@@ -412,16 +412,16 @@ def test_a_row_with_a_right_hash_must_still_add_up(path, forged):
 
 def test_what_is_added_is_never_less_than_the_exact_sum():
     for spent, amount in ((0.1, 0.2), (1.0, 1e-30), (0.0, 0.3), (1e-300, 1e300), (3.0, 5e-324)):
-        total = chain.add_upward(spent, amount)
+        total = law.add_upward(spent, amount)
         assert Fraction(spent) + Fraction(amount) < Fraction(total) <= Fraction((spent + amount) * (1 + 2.0**-51))
-    assert chain.add_upward(0.7, 0.0) == 0.7 and chain.add_upward(0.0, 0.0) == 0.0
+    assert law.add_upward(0.7, 0.0) == 0.7 and law.add_upward(0.0, 0.0) == 0.0
 
 
 def test_curves_that_were_read_cannot_be_changed(path):
     ledger = acc.open_ledger(path, **BUDGET)
     _spend(ledger)
     with pytest.raises(ValueError, match="read-only"):
-        ledger.rows()[0].rdp[0] = 0.0
+        ledger.rows()[0].charge[0] = 0.0
     ledger.close()
 
 

@@ -79,7 +79,7 @@ def test_a_gate_charges_the_price_and_the_distance_where_there_is_a_reserve_for_
     first, second = ledger.rows()
     assert (first.purpose, first.label, second.purpose, second.label) == ("train", "round 7", "clip", "8")
     assert (first.mechanism, first.parameters, first.honest_senders, first.senders) == (*price[:2], 9, 10)
-    np.testing.assert_array_equal(first.rdp, ORDERS / 128)
+    np.testing.assert_array_equal(first.charge, ORDERS / 128)
     assert first.distance == (0.0 if reserve == 0 else pytest.approx(1e-9, rel=1e-12))
     with pytest.raises(ValueError, match="no mechanism"):
         ledger.gate(SimpleNamespace(price=None), "round 9")
