@@ -84,7 +84,7 @@ def one(
     mechanism = aggregator = None
     ledger = None
     if epsilon is not None and clip_norm is not None:
-        mechanism, ledger, _ = federated.calibrate(
+        mechanism, ledger = federated.calibrate(
             epsilon=epsilon,
             delta=DELTA,
             rounds=rounds,

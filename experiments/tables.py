@@ -24,7 +24,7 @@ from common import COLOURS, kept, load, parser, private_row, save, say, subset, 
 from fedjax_poisson import data
 from fedjax_poisson.federated import evaluation, reference, standardize
 from fedjax_poisson.federated.device_records import records_of
-from fedjax_poisson.reports.plotting import PLAIN, grid, title
+from fedjax_poisson.reports.plotting import PLAIN, grid
 from fedjax_poisson.runs.config import Config
 
 LEAKY = ("num_surv2m", "num_surv6m", "fac_dnr", "fac_sfdm2", "num_sps")
@@ -146,7 +146,7 @@ def measure(name: str, sites: data.Sites, epsilons: list[float], runs: int, aggr
 def draw(path: Path, result: dict[str, Any]) -> None:
     """AUC against epsilon, one panel a table: the model in the clear as a line, chance as a line."""
     names = list(result["tables"])
-    columns = min(4, len(names))
+    columns = min(3, len(names))
     figure, axes = grid(3.2 * -(-len(names) // columns), -(-len(names) // columns), columns)
     for panel in axes[len(names) :]:
         panel.set_visible(False)
@@ -159,13 +159,20 @@ def draw(path: Path, result: dict[str, Any]) -> None:
         )
         panel.axhline(result["clear"][name], color=PLAIN, linestyle="--", linewidth=1.4)
         panel.axhline(0.5, color=PLAIN, linestyle=":", linewidth=1.2)
-        panel.annotate("in the clear", (x[0], result["clear"][name]), (0, 3), textcoords="offset points", color=PLAIN)
+        panel.annotate(
+            "in the clear",
+            (x[-1], result["clear"][name]),
+            (0, -12),
+            textcoords="offset points",
+            color=PLAIN,
+            ha="right",
+        )
         panel.annotate("chance", (x[0], 0.5), (0, 3), textcoords="offset points", color=PLAIN)
         panel.set_xscale("log")
         panel.set_xticks(x, [f"{each:g}" for each in x])
         panel.minorticks_off()
         panel.set_ylim(0.46, 1.0)
-        title(panel, f"{name} ({result['units'][name]:,})")
+        panel.set_title(f"{name}\n{result['units'][name]:,} training records", fontsize=11, loc="left")
     figure.supxlabel("epsilon for everything released, delta 1e-4, unit: one record or patient", fontsize=10)
     figure.supylabel("AUC, test records pooled", fontsize=10)
     figure.savefig(path)

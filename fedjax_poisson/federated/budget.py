@@ -26,12 +26,10 @@ class Budgeted(NamedTuple):
     Attributes:
       mechanism: the Poisson embedding with enough noise for the rounds to cost at most the budget.
       ledger: the ledger with that budget, to be passed to the algorithm; it refuses the first round beyond the budget.
-      portions: the schedule of the noise, for `fedsgd(portions=...)`; None for the same noise in every round.
     """
 
     mechanism: Mechanism
     ledger: accounting.Ledger
-    portions: tuple[int, ...] | None = None
 
 
 def calibrate(
@@ -72,11 +70,12 @@ def calibrate(
       adjacency: "zero_out" or "replace_one".
       modulation: r of the embedding; None for the smallest from 0.05 to 0.3 that the samplers support.
       average_from: round after which parameters are averaged, as in `fedsgd`: rounds that weigh more in the average then get less noise
-        (`noise_schedule`). None for the same noise in every round.
+        (`noise_schedule`), and the algorithm must be made with `portions=tail_average_portions(rounds, average_from)`. None for the same noise in every
+        round.
       ledger: file of the ledger; in memory if left out.
 
     Returns:
-      `Budgeted(mechanism, ledger, portions)`, for `fedavg(..., mechanism=mechanism, ledger=ledger)` or `fedsgd`.
+      `Budgeted(mechanism, ledger)`, for `fedavg(..., mechanism=mechanism, ledger=ledger)` or `fedsgd`.
 
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
@@ -132,9 +131,8 @@ def calibrate(
     laws = ("tight", "renyi") if sampling_rate == 1 else ("renyi",)
     plans = {law: functools.partial(settled, law) for law in laws}
     (mechanism, terms, reserve), _ = cheapest(plans, lambda plan: plan[0].variance(senders))
-    return Budgeted(
-        mechanism, _ledger(ledger, unit, mechanism, terms, reserve, delta, (rounds, portions), dimension), portions
-    )
+    schedule = (rounds, portions)
+    return Budgeted(mechanism, _ledger(ledger, unit, mechanism, terms, reserve, delta, schedule, dimension))
 
 
 def _ledger(

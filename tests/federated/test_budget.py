@@ -62,14 +62,14 @@ def test_the_law_with_less_noise_is_taken_and_kept():
 def test_a_schedule_is_charged_round_by_round():
     asked = {"epsilon": 2.0, "delta": 1e-5, "rounds": 6, "senders": 3, "dimension": SIZE, "unit": "record"}
     budgeted = federated.calibrate(**asked, clip_norm=1.0, largest_site=32, average_from=2)
-    assert budgeted.portions == federated.tail_average_portions(6, 2)
+    portions = federated.tail_average_portions(6, 2)
     algorithm = federated.fedsgd(
         LOGISTIC,
         features=4,
         records=90,
         sampling_rate=1.0,
         mechanism=budgeted.mechanism,
-        portions=budgeted.portions,
+        portions=portions,
         aggregator=helpers.plain_aggregator(budgeted.mechanism, 3, SIZE),
         server_optimizer=optax.sgd(0.5),
         senders=3,
@@ -79,7 +79,7 @@ def test_a_schedule_is_charged_round_by_round():
     fitted = federated.fit(algorithm, helpers.cohort((30, 30, 30), 4), rounds=6)
     assert (fitted.rounds, fitted.ended) == (6, "rounds") and 1.99 < fitted.epsilon <= 2.0
     events = [row.charge.events for row in budgeted.ledger.rows()]
-    assert [round(8 * each / max(events)) for each in events] == list(budgeted.portions)
+    assert [round(8 * each / max(events)) for each in events] == list(portions)
     with pytest.raises(ValueError, match="portions gives the noise of 6 rounds"):
         algorithm.apply(fitted.state, helpers.cohort((30, 30, 30), 4), helpers.seeded(1))
     with pytest.raises(ValueError, match="sampling_rate=1"):
