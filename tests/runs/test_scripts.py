@@ -50,7 +50,7 @@ def result_of(folder: Path, name: str) -> dict[str, object]:
     return json.loads((folder / "results" / f"{name}.json").read_text())
 
 
-@pytest.mark.long  # a minute; heart and thyroid take the same way
+@pytest.mark.long  # a minute; heart and the tables take the same way
 def test_pneumonia_keeps_what_it_searched_and_measured(script, tmp_path: Path) -> None:
     made = {}
     for split, count in (("train", 60), ("val", 12), ("test", 24)):
@@ -68,7 +68,7 @@ def test_pneumonia_keeps_what_it_searched_and_measured(script, tmp_path: Path) -
     assert result["rows"][0]["bytes_up_total_per_client"] > 0  # encrypted, while the search was not
 
 
-@pytest.mark.long  # over a minute; heart and thyroid take the same way
+@pytest.mark.long  # over a minute; heart and the tables take the same way
 def test_chest_xrays_shows_the_border_beside_the_model(script, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     count, classes = 240, ("no_finding", "pneumonia", "covid19")
@@ -105,13 +105,16 @@ def test_client_level_protects_whole_centres(script, tmp_path: Path) -> None:
     assert {row["clients"] for row in result["rows"]} == {6} and {row["dimension"] for row in result["rows"]} == {7}
 
 
-def test_heart_and_thyroid_run_on_what_ships(script, tmp_path: Path) -> None:
+def test_heart_and_tables_run_on_what_ships(script, tmp_path: Path) -> None:
     script("heart").main(["--toy", "--standardize", "global", "--out", str(tmp_path)])
     (row,) = result_of(tmp_path, "heart")["rows"]
     assert 0.5 < row["epsilon"] <= 1.0 and len(row["accuracy_by_site"]) == 4
-    script("thyroid").main(["--toy", "--out", str(tmp_path)])
-    private, plain = result_of(tmp_path, "thyroid")["rows"]
-    assert private["epsilon"] <= 3.0 and plain["epsilon"] is None and 0 < private["auc"] <= 1
+    script("tables").main(["--toy", "--out", str(tmp_path)])
+    found = result_of(tmp_path, "tables")
+    assert list(found["tables"]) == ["heart"] and 0.8 < found["clear"]["heart"] < 0.95
+    (row,) = found["rows"]
+    assert row["epsilon"] <= row["epsilon_target"] == 3.0 and row["units"] < 200
+    script("tables").main(["--draw", "--out", str(tmp_path)])
 
 
 def test_a_fold_holds_out_patients_and_leaves_every_site_a_training_record(script) -> None:
