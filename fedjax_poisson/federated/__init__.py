@@ -1,6 +1,8 @@
 """Federated algorithms as pure functions: many clients in one program, sites with record- or patient-level privacy, private sums."""
 
 from fedjax_poisson.federated.algorithm import Algorithm, Info, dimension_of, fedsgd
+from fedjax_poisson.federated.banded import BandedState
+from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.budget import Budgeted, calibrate
 from fedjax_poisson.federated.client import (
     Client,
@@ -32,9 +34,12 @@ from fedjax_poisson.federated.saved_model import Predictions, SavedModel, load_m
 from fedjax_poisson.federated.server import Server, State
 from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
 from fedjax_poisson.federated.standardize import Scaler, bounds_scaler, private_scaler
+from fedjax_poisson.federated.turns import FixedCohorts, fixed_cohorts
 
 __all__ = [
     "Algorithm",
+    "BandedState",
+    "Banding",
     "Budgeted",
     "Chunking",
     "Client",
@@ -42,6 +47,7 @@ __all__ = [
     "Examples",
     "FedState",
     "Fitted",
+    "FixedCohorts",
     "Info",
     "Population",
     "Predictions",
@@ -56,6 +62,7 @@ __all__ = [
     "Shared",
     "State",
     "SumInfo",
+    "banding",
     "bounds_scaler",
     "calibrate",
     "client_mesh",
@@ -66,6 +73,7 @@ __all__ = [
     "fedsgd",
     "first_process_gate",
     "fit",
+    "fixed_cohorts",
     "load_model",
     "local_optimizer",
     "local_sgd",

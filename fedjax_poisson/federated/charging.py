@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -52,9 +52,22 @@ class RoundAccount(NamedTuple):
     price: accounting.Price | None
 
 
-def round_rdp(mechanism: Mechanism, participation: Participation, dimension: int, orders: np.ndarray) -> np.ndarray:
-    """float64 `[orders]`, the Renyi curve of one round's release, sampling included."""
-    full = mechanism.rdp(orders, participation.honest_senders, dimension, participation.adjacency)
+def round_rdp(
+    mechanism: Mechanism,
+    participation: Participation,
+    dimension: int,
+    orders: np.ndarray,
+    factors: Sequence[float] = (1.0,),
+) -> np.ndarray:
+    """float64 `[orders]`, the Renyi curve of one charge, sampling included: of as many releases as there are `factors` (`make_round_account`)."""
+    honest, adjacency = participation.honest_senders, participation.adjacency
+    if tuple(factors) == (1.0,):
+        full = mechanism.rdp(orders, honest, dimension, adjacency)
+    elif mechanism.scaled_rdp is None:
+        raise ValueError(no_scaled_price(mechanism))
+    else:
+        curves = [mechanism.scaled_rdp(factor, orders, honest, dimension, adjacency) for factor in factors]
+        full = accounting.compose(*curves)
     rate = participation.sampling_rate
     return full if rate == 1 else accounting.subsampled_rdp(orders, full, rate)
 
@@ -68,6 +81,7 @@ def make_round_account(
     ledger: Ledger | None,
     delta: float | None,
     overflow: float = 0.0,
+    factors: Sequence[float] = (1.0,),
 ) -> RoundAccount:
     """The account of an algorithm.
 
@@ -81,6 +95,7 @@ def make_round_account(
       ledger: the caller's; None makes one in memory, a meter without a budget.
       delta: of the ledger that is made; None for 1e-5.
       overflow: probability that a round's secret sample does not fit its slots.
+      factors: one charge covers so many releases, to which a unit contributes within these shares of its bounds (`banded`); one, in full.
 
     Raises:
       ValueError: the ledger is for another unit or adjacency, the round's curve has no value at its order, or ledger and delta contradict each other.
@@ -90,14 +105,16 @@ def make_round_account(
     def rdp(orders: np.ndarray) -> np.ndarray:
         if mechanism is None:
             return np.full(len(orders), np.inf)
-        return round_rdp(mechanism, participation, dimension, orders)
+        return round_rdp(mechanism, participation, dimension, orders, factors)
 
     def price_with(senders: int) -> accounting.Price:
         assert mechanism is not None
-        distance = accounting.release_distance(
+        distance = len(factors) * accounting.release_distance(
             senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(mechanism)
         )
-        name, parameters = mechanism.facts.name, dict(mechanism.facts.parameters)
+        name, parameters = mechanism.facts.name, dict[str, Any](mechanism.facts.parameters)
+        if tuple(factors) != (1.0,):
+            parameters["factors"] = list(factors)
         return accounting.Price(name, parameters, rdp, participation.honest_senders, senders, distance)
 
     made = ledger is None
@@ -201,6 +218,14 @@ def check_paying(paying: Paying) -> None:
     raise kind(
         f"gate={paying!r}: give None (the algorithm's ledger is charged), a function without arguments that raises to forbid the release, "
         'or the word "unaccounted".'
+    )
+
+
+def no_scaled_price(mechanism: Mechanism) -> str:
+    """What to do about a mechanism whose price for scaled updates is not stated."""
+    return (
+        f"{mechanism.facts.name} states no price for updates that are scaled before they are embedded, so banded messages of it could not be charged; "
+        "use poisson_embedding, or band=1."
     )
 
 

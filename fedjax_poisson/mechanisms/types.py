@@ -80,6 +80,9 @@ class Mechanism(NamedTuple):
       count_bound: `(senders, dimension, failure=2**-64)` to an int that no coordinate of the sum exceeds, except with that probability.
       tight_delta: `(epsilon, rounds, honest_senders, dimension)` to the delta of so many opened sums under zero_out by an argument tighter than the
         Renyi conversion; None where there is none.
+      scaled_rdp: `(factor, orders, honest_senders, dimension, adjacency="zero_out")` to float64 `[orders]`: the divergence of one opened sum where
+        a unit's bounds are `factor` in (0, 1] times those of `clip`, as they are where grids are scaled before they are embedded (`federated.banding`);
+        None where no such price is stated.
     """
 
     facts: Facts
@@ -92,6 +95,7 @@ class Mechanism(NamedTuple):
     variance: Callable[[int], float]
     count_bound: Callable[..., int]
     tight_delta: Callable[[float, int, int, int], float] | None = None
+    scaled_rdp: Callable[..., np.ndarray] | None = None
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
@@ -109,6 +113,7 @@ def make_mechanism(
     variance: Callable[[int], float],
     count_bound: Callable[..., int],
     tight_delta: Callable[[float, int, int, int], float] | None = None,
+    scaled_rdp: Callable[[float, np.ndarray, int, int, Adjacency], np.ndarray] | None = None,
 ) -> Mechanism:
     """Assemble a mechanism: `privatize` follows from clip and embed, and no curve is computed for an unsound claim.
 
@@ -122,6 +127,7 @@ def make_mechanism(
       variance: as in `Mechanism`.
       count_bound: as in `Mechanism`.
       tight_delta: as in `Mechanism`.
+      scaled_rdp: the curve at scaled bounds, given what `rdp` is given, or None.
     """
 
     def checked_rdp(
@@ -130,6 +136,16 @@ def make_mechanism(
         check_adjacency(adjacency)
         check_honest(honest_senders)
         return rdp(orders, honest_senders, dimension, adjacency)
+
+    def checked_scaled_rdp(
+        factor: float, orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out"
+    ) -> np.ndarray:
+        assert scaled_rdp is not None
+        check_adjacency(adjacency)
+        check_honest(honest_senders)
+        if not 0 < factor <= 1:
+            raise ValueError(f"factor={factor} must be in (0, 1]: a unit's bounds may be scaled down, not up.")
+        return scaled_rdp(factor, orders, honest_senders, dimension, adjacency)
 
     return Mechanism(
         facts=facts,
@@ -142,6 +158,7 @@ def make_mechanism(
         variance=variance,
         count_bound=count_bound,
         tight_delta=tight_delta,
+        scaled_rdp=None if scaled_rdp is None else checked_scaled_rdp,
     )
 
 
