@@ -15,6 +15,7 @@ from fedjax_poisson.federated.client import (
     scaffold,
 )
 from fedjax_poisson.federated.cohort import Chunking
+from fedjax_poisson.federated.cohort_plan import CohortPlan, open_budget, parameter_weights, plan_cohorts
 from fedjax_poisson.federated.device_records import population_of, records_of
 from fedjax_poisson.federated.evaluator import evaluator
 from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
@@ -44,6 +45,7 @@ __all__ = [
     "Chunking",
     "Client",
     "Cohort",
+    "CohortPlan",
     "Examples",
     "FedState",
     "Fitted",
@@ -80,6 +82,9 @@ __all__ = [
     "make_cohort",
     "make_population",
     "mean_loss",
+    "open_budget",
+    "parameter_weights",
+    "plan_cohorts",
     "population_of",
     "predict",
     "private_scaler",
