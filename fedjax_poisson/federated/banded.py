@@ -29,12 +29,11 @@ charge precedes what it covers. QED
 
 Three consequences. Rounds of an epoch after the first cost nothing more, so a run that stops early has paid for the rest of its epoch. A round that is
 opened again, from a copy of the state or after a restart, needs a charge that covers it again: the memory of what is covered is this process's own, and a
-new one begins with none. And the state belongs to its cohorts, coefficients and clip: with others its kept updates could pass their bounds, so it carries
-a mark of them and is refused elsewhere.
+new one begins with none (resume a run at the end of an epoch, or plan one charge more). And the state belongs to its cohorts, coefficients and clip: with
+others its kept updates could pass their bounds, so it carries a mark of them, and of its round, and is refused elsewhere.
 
-In the limit of small steps P = (sum_j c_j**2) p_0, since g(r, c h) <= c**2 g(r, h) at orders a >= 2 (`accounting.renyi`: convex in the squared step). By
-the same inequality the dominating Gaussian of `accounting.tight` holds for these releases with (sum_j c_j**2) mu dark counts a participation at the full
-step, in any order of the rounds: its clock runs at c_j**2 times the rate in a round with offset j, and its kappa is largest at the full step.
+At orders a >= 2 P is at most (sum_j c_j**2) p_0, and in the limit of small steps equal to it: g(r, c h) <= c**2 g(r, h), as the cost of a step is convex in
+its square (`accounting.renyi`). Tight accounting of a participation rests on the same inequality (`cohort_plan.participation_cost`).
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class BandedState(NamedTuple):
       client_state: as in `FedState`.
       kept: int32 `[band - 1, m, D]`, the clipped updates of the cohorts that still send, newest first; they never leave their clients.
       history: float32 `[band - 1, D]`, the sums decoded before, newest first.
-      mark: uint32 `[2]`, of the cohorts, the coefficients and the clip.
+      mark: uint32 `[3]`, of the cohorts, the coefficients and the clip, and the rounds done.
     """
 
     server: State
@@ -100,7 +99,7 @@ class Banded:
       pick: `(new, kept, rows, numerators) -> (scaled, kept)`: what each sender embeds, int32 `[n, D]`, and what is kept.
       finish: `(state, client_state, kept, total, senders, size, trained) -> (state, norm)`.
       covers: charges' coverage of rounds (`coverage`).
-      mark: of a state that belongs here.
+      mark: uint32 `[2]`, of a state that belongs here.
     """
 
     federation: Federation
@@ -130,13 +129,18 @@ class Coverage(NamedTuple):
     opened: Callable[[Paying, int], None]
 
 
+def last_of_epoch(number: int, cohorts: int) -> int:
+    """The last round (1, 2, ...) of the epoch that the round after `number` rounds belongs to."""
+    return (number // cohorts + 1) * cohorts
+
+
 def coverage(cohorts: int) -> Coverage:
     """No round is covered yet."""
     covered: set[tuple[bool, int]] = set()
 
     def charged(paying: Paying, number: int) -> None:
         if paying != "unaccounted":
-            covered.update((callable(paying), each) for each in range(number, (number // cohorts + 1) * cohorts))
+            covered.update((callable(paying), each) for each in range(number, last_of_epoch(number, cohorts)))
 
     return Coverage(
         due=lambda paying, number: (callable(paying), number) not in covered,
@@ -217,7 +221,8 @@ def first_banded_state(banded: Banded, key: Array) -> BandedState:
     """Fresh parameters, nothing kept, nothing decoded."""
     first, size, older = first_state(banded.federation, key), banded.federation.size, banded.encoding.band - 1
     kept = jnp.zeros((older, banded.cohorts.largest, size), jnp.int32)
-    return BandedState(*first, kept, first_history(banded.encoding, size), jnp.asarray(banded.mark))
+    mark = jnp.asarray(np.append(banded.mark, np.uint32(0)))
+    return BandedState(*first, kept, first_history(banded.encoding, size), mark)
 
 
 class BandedRound(NamedTuple):
@@ -302,10 +307,13 @@ def banded_round(
 
 
 def _check_state(banded: Banded, state: Any) -> None:
-    if not isinstance(state, BandedState) or not np.array_equal(np.asarray(state.mark), banded.mark):
+    belongs = isinstance(state, BandedState) and np.array_equal(
+        np.asarray(state.mark), np.append(banded.mark, np.uint32(state.server.round))
+    )
+    if not belongs:
         raise ValueError(
-            "the state is of an algorithm with other cohorts, coefficients or bounds: the updates that its clients still send were clipped for those, and were "
-            "not made in these turns. Continue it with the algorithm that made it, or begin with init."
+            "the state is of an algorithm with other cohorts, coefficients or bounds, or its round was changed: the updates that its clients still send were "
+            "clipped for those, and were not made in these turns. Continue it with the algorithm that made it, or begin with init."
         )
 
 
@@ -371,7 +379,7 @@ def _payment(
         if mark is not None:
             opened.check(stream, number, mark)
         if covers.due(paying, number):
-            account.charge(paying, number + 1, senders)
+            account.charge(paying, number + 1, senders, last_of_epoch(number, banded.cohorts.cohorts))
             covers.charged(paying, number)
         covers.opened(paying, number)
         if mark is not None:
@@ -401,4 +409,5 @@ def _finish(
         there = jnp.maximum(trained, jnp.float32(1))
         tree = trees.layout(state.server.params).unflatten(decoded / there)
         shared = advance.advance(shared, tree, trained / jnp.float32(federation.population.size))
-    return BandedState(server, shared, client_state, kept, history, state.mark), jnp.linalg.norm(update)
+    mark = state.mark.at[2].set(server.round.astype(jnp.uint32))
+    return BandedState(server, shared, client_state, kept, history, mark), jnp.linalg.norm(update)

@@ -39,14 +39,15 @@ class RoundAccount(NamedTuple):
 
     Attributes:
       ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
-      charge: `(paying, number, senders)`: charge round `number` (1, 2, ...) with this many senders in the sum; raises what the ledger or the gate raises.
+      charge: `(paying, number, senders, last=None)`: charge round `number` (1, 2, ...) with this many senders in the sum, and what it covers of the
+        rounds up to `last`; raises what the ledger or the gate raises.
       epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite if anything went unaccounted, None if the caller's gate is charged.
       rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included; infinite without a mechanism.
       price: privacy cost of one round with all senders present, for any ledger; None without a mechanism.
     """
 
     ledger: Ledger | None
-    charge: Callable[[Paying, int, int], None]
+    charge: Callable[..., None]
     epsilon: Callable[[Paying], float | None]
     rdp: Callable[[np.ndarray], np.ndarray]
     price: accounting.Price | None
@@ -132,7 +133,7 @@ def make_round_account(
         assert ledger is not None
         return rdp(np.asarray(ledger.orders))
 
-    def charge(paying: Paying, number: int, senders: int) -> None:
+    def charge(paying: Paying, number: int, senders: int, last: int | None = None) -> None:
         if callable(paying):
             paying()
         elif paying == "unaccounted":
@@ -150,7 +151,7 @@ def make_round_account(
             paid = price_with(senders)
             ledger.spend(
                 "train",
-                f"train {number}",
+                f"train {number}" if last in (None, number) else f"train {number} to {last}",
                 paid.mechanism,
                 paid.parameters,
                 curve(),
