@@ -1,7 +1,8 @@
 """From a budget to an embedding: the dark count that the budget allows, with bounds that are never lowered to make one fit.
 
 Apart from a factor 1 / (1 - r**2) the noise does not depend on the modulation r, while the dark count falls with r**2. Unless the settings fix r, it is
-therefore the smallest value from 0.05 to 0.3 whose dark count one draw can serve; beyond that several draws are added up (`mechanisms.poisson.parts_of`).
+therefore the smallest value from 0.05 to 0.3 whose dark count one draw can serve and whose sums fit 32 bits; beyond that several draws are added up
+(`mechanisms.poisson.parts_of`).
 """
 
 from __future__ import annotations
@@ -150,8 +151,13 @@ def embedding(
     """
     fixed, modulation = terms.modulation is not None, terms.modulation or _LEAST_MODULATION
     dark = calibrate(modulation)
-    while not fixed and dark > _EASY_DARK and modulation < _MOST_MODULATION:
-        wanted = math.ceil(100 * modulation * math.sqrt(dark / _EASY_DARK)) / 100
+    while not fixed and modulation < _MOST_MODULATION:
+        too_many = 2.0 * terms.participation.senders * dark * modulation / (_MOST_COUNT / 2)
+        if dark <= _EASY_DARK and too_many <= 1:
+            break
+        # The dark count falls with the square of the modulation, counts of the sum with itself.
+        factor = max(math.sqrt(dark / _EASY_DARK), too_many)
+        wanted = math.ceil(100 * modulation * factor) / 100
         modulation = min(max(wanted, modulation + 0.01), _MOST_MODULATION)
         dark = calibrate(modulation)
     largest = 2.0 * terms.participation.senders * dark * modulation
