@@ -8,12 +8,16 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from fedjax_poisson.runs.config import Config, read_config, recipe
 from fedjax_poisson.runs.config_checks import check_ranges
+
+if TYPE_CHECKING:
+    from fedjax_poisson.accounting import Ledger
+    from fedjax_poisson.runs.build import Prepared
 
 _FAILED = 2
 _INTERRUPTED = 130  # as shells report a Ctrl-C
@@ -89,9 +93,17 @@ def run(
         console.print("[bold yellow]aggregator plain: NOTHING is encrypted.[/]")
     with (
         stop_requested(lambda text: console.print(f"[yellow]{text}[/]")) as stop,
-        progress.progress(console, config.rounds) as report,
+        progress.progress(console) as bar,
     ):
-        summary = run_experiment(config, folder, resume=resume is not None, report=report, stop=stop)
+
+        def planned(prepared: Prepared) -> None:
+            bar.plan(prepared.recipe.rounds)
+            for reason in prepared.recipe.reasons:
+                console.print(reason, highlight=False)
+
+        summary = run_experiment(
+            config, folder, resume=resume is not None, report=bar.report, stop=stop, planned=planned
+        )
     page = write_report(folder)
     print_summary(console, summary, page)
     return 0
@@ -218,13 +230,13 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     book = accounting.read_ledger(path)
     try:
         print(
-            f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  spent at order {book.order:g}"
+            f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  {_meter(book)}"
         )
         rows = book.rows()
         for row in rows:
             print(
                 f"{row.id:>4}  {row.time[:26]:<26}  {row.purpose:<12} {row.label:<16} {row.mechanism:<18} "
-                f"{row.honest_senders:>6}/{row.senders:<7} {row.spent:.6g}"
+                f"{row.honest_senders:>6}/{row.senders:<7} {row.meter:.6g}"
             )
         print(
             f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}"
@@ -243,6 +255,15 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     finally:
         book.close()
     return 0
+
+
+def _meter(book: Ledger) -> str:
+    """What the last column of a ledger holds."""
+    from fedjax_poisson import accounting
+
+    if isinstance(book.law, accounting.TightLaw):
+        return f"variance left of {book.law.budget.total:.6g}"
+    return f"nats spent at order {book.law.order:g}"
 
 
 def account(

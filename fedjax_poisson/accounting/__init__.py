@@ -26,6 +26,7 @@ from fedjax_poisson.accounting.filter import (
     renyi_filter,
 )
 from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld, gaussian_delta, gaussian_pld_epsilon
+from fedjax_poisson.accounting.law import Charge, Law, RenyiLaw, TightLaw, scheduled_epsilon
 from fedjax_poisson.accounting.ledger import (
     BudgetExhausted,
     Ledger,
@@ -73,6 +74,7 @@ from fedjax_poisson.accounting.tight import (
     tight_delta,
     tight_epsilon,
 )
+from fedjax_poisson.accounting.variance_cost import scaled_cost
 
 __all__ = [
     "ATTEMPTS",
@@ -83,11 +85,13 @@ __all__ = [
     "AccountedRounds",
     "Adjacency",
     "BudgetExhausted",
+    "Charge",
     "Cost",
     "Domination",
     "Embedded",
     "FilterState",
     "HasPrice",
+    "Law",
     "Ledger",
     "LedgerCorrupt",
     "LedgerUnwritable",
@@ -98,8 +102,10 @@ __all__ = [
     "PrivacyFilter",
     "Release",
     "Remaining",
+    "RenyiLaw",
     "RoundRow",
     "Sensitivity",
+    "TightLaw",
     "VarianceBudget",
     "account_table",
     "affordable_events",
@@ -139,6 +145,8 @@ __all__ = [
     "round_curve",
     "round_table",
     "rounded_sensitivity",
+    "scaled_cost",
+    "scheduled_epsilon",
     "single_channel_rdp",
     "skellam_exact_rdp",
     "skellam_rdp",

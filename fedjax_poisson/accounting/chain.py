@@ -1,7 +1,7 @@
 """The links of the privacy ledger: the contents of a row, how it is hashed, and the tables that store it.
 
 A link's hash is SHA-256 over the canonical JSON (sorted keys, no spaces, exact floats) of all its fields, among them
-the hash of its curve and the hash of the link before it.
+the hash of its charge (`law.Charge`) and the hash of the link before it.
 """
 
 from __future__ import annotations
@@ -9,24 +9,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+from fedjax_poisson.accounting.law import Charge, Law, charged, checked, first_meter, follows, unpack
 
-from fedjax_poisson.accounting.checks import FloatArray
-
-FORMAT = "privacy-ledger-2"
+FORMAT = "privacy-ledger-3"
 MEMORY = ":memory:"
 """The path of a ledger that is gone with its process."""
 
 FIELDS = (
     *("id", "time", "purpose", "label", "unit", "adjacency", "mechanism", "parameters"),
-    *("honest_senders", "senders", "data", "origin", "curve", "spent", "distance", "previous", "hash"),
+    *("honest_senders", "senders", "data", "origin", "charge", "meter", "distance", "previous", "hash"),
 )
 COLUMNS = ", ".join(FIELDS)
 PLACE = {name: place for place, name in enumerate(FIELDS)}
@@ -35,7 +32,7 @@ _BUSY_SECONDS = 60.0
 _FINAL = "BEGIN SELECT RAISE(ABORT, 'a release on the ledger is final'); END"
 SCHEMA = (
     "CREATE TABLE settings (id INTEGER PRIMARY KEY CHECK (id = 0), body TEXT NOT NULL, hash TEXT NOT NULL)",
-    "CREATE TABLE curves (hash TEXT PRIMARY KEY, rdp BLOB NOT NULL)",
+    "CREATE TABLE charges (hash TEXT PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE releases (id INTEGER PRIMARY KEY, "
     + ", ".join(f"{name} {'INTEGER' if name.endswith('senders') else 'TEXT'} NOT NULL" for name in FIELDS[1:])
     + ", UNIQUE (hash))",
@@ -80,8 +77,8 @@ class Release(NamedTuple):
       senders: senders in the sum.
       data: what names the data set, whatever is learned from it (`data.Sites`' provenance); empty if not said.
       origin: JSON values about where the release was made: the run, its aggregator, where its randomness was from.
-      rdp: curve on the ledger's orders, float64[n].
-      spent: divergence at the ledger's order a* after this release, rounded up.
+      charge: its Renyi curve on the ledger's orders, float64[n], or its cost in remaining variance (`law`).
+      meter: the ledger's number after this release (`law`): divergence spent at its order a*, or variance left.
       distance: total-variation distance of everything released so far from the laws that the curves are of, rounded up.
       previous: hash of the link before.
       hash: hash of this link.
@@ -99,8 +96,8 @@ class Release(NamedTuple):
     senders: int
     data: str
     origin: dict[str, Any]
-    rdp: FloatArray
-    spent: float
+    charge: Charge
+    meter: float
     distance: float
     previous: str
     hash: str
@@ -116,52 +113,32 @@ def digest(content: str | bytes) -> str:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
-def pack_curve(rdp: FloatArray) -> bytes:
-    """Exact little-endian float64 bytes of a curve."""
-    return rdp.astype("<f8").tobytes()
-
-
-def unpack_curve(blob: bytes) -> FloatArray:
-    """The curve of `pack_curve`, read-only."""
-    curve = np.frombuffer(blob, "<f8").astype(np.float64)
-    curve.setflags(write=False)
-    return curve
-
-
 def link_hash(row: tuple[Any, ...]) -> str:
     """Hash of a row of `FIELDS`, its last field (the hash itself) left out."""
     return digest(canonical(dict(zip(FIELDS[:-1], row[: len(FIELDS) - 1], strict=True))))
 
 
-def as_release(row: tuple[Any, ...], curve: FloatArray) -> Release:
-    """A stored row and its curve as a `Release`."""
+def as_release(row: tuple[Any, ...], charge: Charge) -> Release:
+    """A stored row and its charge as a `Release`."""
     found = dict(zip(FIELDS, row, strict=True))
-    found["rdp"] = curve
-    del found["curve"]
+    found["charge"] = charge
     for name in ("parameters", "origin"):
         found[name] = json.loads(found[name])
-    for name in ("spent", "distance"):
+    for name in ("meter", "distance"):
         found[name] = float.fromhex(found[name])
     return Release(**found)
-
-
-def add_upward(spent: float, amount: float) -> float:
-    """Spent + amount, never below the exact sum."""
-    total = spent + amount
-    return total if total == spent == 0 or amount == 0 else math.nextafter(total, math.inf)
 
 
 def verify_chain(
     connection: sqlite3.Connection,
     *,
     genesis: str,
-    orders: int,
-    admitting: int,
+    law: Law,
     unit: str,
     adjacency: str,
     expected_head: str | None,
 ) -> int:
-    """Recompute every link; the number of releases. The facts are those of the `Ledger`, `admitting` the place of a*.
+    """Recompute every link; the number of releases. The facts are those of the `Ledger`.
 
     Raises:
       LedgerCorrupt: naming the first bad row.
@@ -169,20 +146,21 @@ def verify_chain(
     body, first = connection.execute("SELECT body, hash FROM settings").fetchone()
     if digest(body) != first or first != genesis or canonical(json.loads(body)) != body:
         raise LedgerCorrupt("the settings of the ledger (budget, unit, adjacency, orders) were changed")
-    blobs = dict(connection.execute("SELECT hash, rdp FROM curves"))
-    previous, spent, apart, count = genesis, 0.0, 0.0, 0
+    blobs = dict(connection.execute("SELECT hash, body FROM charges"))
+    previous, meter, apart, count = genesis, first_meter(law), 0.0, 0
     for row in connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id"):
         count += 1
         found = dict(zip(FIELDS, row, strict=True))
-        blob, name = blobs.get(found["curve"], b""), f"row {count} ({found['label']!r})"
+        blob, name = blobs.get(found["charge"], b""), f"row {count} ({found['label']!r})"
         if found["id"] != count:
             raise LedgerCorrupt(f"row {count} is missing, the next one is {found['id']}: a release was removed")
         if found["previous"] != previous or link_hash(row) != found["hash"]:
             raise LedgerCorrupt(f"{name} does not follow from the row before it: it was changed, inserted or moved")
-        if digest(blob) != found["curve"] or len(blob) != 8 * orders:
-            raise LedgerCorrupt(f"the curve of {name} was changed or removed")
-        spent = add_upward(spent, float(unpack_curve(blob)[admitting]))
-        if float.fromhex(found["spent"]) != spent or (found["unit"], found["adjacency"]) != (unit, adjacency):
+        after = _after(law, meter, blob) if digest(blob) == found["charge"] else None
+        if after is None:
+            raise LedgerCorrupt(f"the charge of {name} was changed or removed")
+        meter = float.fromhex(found["meter"])
+        if not follows(law, meter, after) or (found["unit"], found["adjacency"]) != (unit, adjacency):
             raise LedgerCorrupt(f"the total, unit or adjacency of {name} is not the ledger's")
         apart, before = float.fromhex(found["distance"]), apart
         if apart < before:
@@ -193,6 +171,14 @@ def verify_chain(
             f"the chain of {count} rows ends in {previous[:12]}, expected {expected_head[:12]}: rows were cut from or added at the end"
         )
     return count
+
+
+def _after(law: Law, meter: float, blob: bytes) -> float | None:
+    """The meter after a stored charge; None where it is not a charge of the law, or more than was left."""
+    try:
+        return charged(law, meter, checked(law, unpack(law, blob), "a release"))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:

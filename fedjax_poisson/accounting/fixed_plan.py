@@ -29,6 +29,7 @@ from fedjax_poisson.accounting.gaussian import gaussian_pld_epsilon
 from fedjax_poisson.accounting.variance_cost import TAIL, Cost, Embedded, Normal, check_cost, rates, skew, slack
 
 _POINTS = 96  # of the grid below the small-step limit of W, and above it
+_LARGEST = 1e150  # of W, whose epsilon is reported as infinite above it; and its reciprocal is the least
 _UP = 1 + 1e-12  # after every release, against the rounding of a cumulative sum over the grid
 
 
@@ -117,9 +118,9 @@ def _climb(costs: Sequence[Cost], grid: FloatArray, tau: float) -> float | None:
 
 @functools.lru_cache(maxsize=1024)
 def fixed_plan_width(costs: tuple[Cost, ...], tau: float) -> float:
-    """W of these releases in this order, rounded up by about 1e-5 of it; at least one of them, all checked."""
+    """W of these releases in this order, rounded up by 1e-4 of it (1 % if kappa > log(1/tau)); one at least, all checked."""
     if all(isinstance(cost, Normal) for cost in costs):
-        return math.fsum(cost.variance for cost in costs if isinstance(cost, Normal)) * _UP
+        return max(math.fsum(cost.variance for cost in costs if isinstance(cost, Normal)) * _UP, 1 / _LARGEST)
     limit, kappa = 0.0, 0.0  # the variance of the small-step limit, below W
     for cost in costs:
         if isinstance(cost, Normal):
@@ -127,6 +128,9 @@ def fixed_plan_width(costs: tuple[Cost, ...], tau: float) -> float:
         else:
             limit += 2 * cost.coordinates * cost.events * cost.step**2 / (1 - cost.modulation**2)
             kappa = max(kappa, skew(cost))
+    if not limit < _LARGEST:
+        return math.inf
+    limit = max(limit, 1 / _LARGEST)
     parts = np.arange(1.0, _POINTS + 1) / _POINTS
     high = 2 * limit + 100 * kappa**2 * max(-math.log(tau), 1.0)
     while True:
@@ -134,10 +138,11 @@ def fixed_plan_width(costs: tuple[Cost, ...], tau: float) -> float:
         if (width := _climb(costs, grid, tau)) is not None:
             break
         high *= 64
-    if high <= 20 * limit:
-        return width
-    finer = _climb(costs, 1.01 * width * parts**3, tau)  # the steps are so large that W is far above the limit
-    return width if finer is None else min(width, finer)
+    if high > 20 * limit:  # the steps are so large that W may be far above the limit, where the cells are wide
+        while (finer := _climb(costs, 1.01 * width * parts**3, tau)) is not None and finer < 0.9 * width:
+            width = finer
+        width = width if finer is None else min(width, finer)
+    return width
 
 
 def fixed_plan_epsilon(costs: Sequence[Cost], delta: float, tau: float | None = None) -> float:

@@ -5,9 +5,10 @@ checks the budget, appends one row and commits; only then may the caller open th
 the release therefore counts as spent, and two processes that race for the last budget are serialised by the database:
 the second one sees the first one's row.
 
-**What is guaranteed.** Let a* be the order that the ledger fixed when it was created, rho_t(a*) the divergence of
-release t given everything released before, and B = epsilon - log(1 - 1/a*) + (log delta + log a*) / (a* - 1). A
-release is admitted only while sum_t rho_t(a*) <= B. Then the sequence of all admitted releases is (a*, B)-Renyi
+**What is guaranteed** under the Renyi law (`law`; the tight law's theorem is in `remaining_variance`). Let a* be the
+order that the ledger fixed when it was created, rho_t(a*) the divergence of release t given everything released
+before, and B = epsilon - log(1 - 1/a*) + (log delta + log a*) / (a* - 1). A release is admitted only while
+sum_t rho_t(a*) <= B. Then the sequence of all admitted releases is (a*, B)-Renyi
 private even if every mechanism, its parameters and the moment of stopping were chosen from earlier releases (Feldman
 and Zrnic 2021, arXiv:2008.11193, the Renyi filter: a bound that holds almost surely on the sum of adaptively chosen
 divergences of one order), hence (epsilon, delta)-private by the Canonne-Kamath-Steinke conversion at that order. The
@@ -39,12 +40,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
+import operator
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,22 +59,30 @@ from fedjax_poisson.accounting.chain import (
     LedgerCorrupt,
     Pin,
     Release,
-    add_upward,
     as_release,
     canonical,
     digest,
     link_hash,
-    pack_curve,
-    unpack_curve,
     unwritable,
     verify_chain,
 )
-from fedjax_poisson.accounting.checks import FloatArray, check_curve
-from fedjax_poisson.accounting.price import HasPrice
-from fedjax_poisson.accounting.renyi import (
-    epsilon_per_order,
-    rdp_budget,
+from fedjax_poisson.accounting.checks import FloatArray
+from fedjax_poisson.accounting.law import (
+    Charge,
+    Law,
+    TightLaw,
+    add_upward,
+    charged,
+    checked,
+    first_meter,
+    pack,
+    reading,
+    share_left,
+    unpack,
+    what_is_missing,
 )
+from fedjax_poisson.accounting.price import HasPrice
+from fedjax_poisson.accounting.variance_cost import Cost
 
 
 class BudgetExhausted(RuntimeError):
@@ -79,10 +90,9 @@ class BudgetExhausted(RuntimeError):
 
 
 class Remaining(NamedTuple):
-    """What is left: ``rdp`` nats at the ledger's ``order``, and the budget's epsilon minus the epsilon read now."""
+    """What is left: a share of the budget in the law's own number (nats at its order, or variance), and the budget's epsilon minus the epsilon read now."""
 
-    order: float
-    rdp: float
+    share: float
     epsilon: float
 
 
@@ -97,25 +107,21 @@ class Ledger:
 
     Attributes:
       path: the SQLite file.
+      law: how releases are charged, fixed when the ledger was made.
       budget_epsilon: the budget's epsilon, nats; infinite for a meter in memory.
       delta: the budget's delta, all of it.
       reserve: the part of delta that covers the distance of samplers from their laws.
       unit: "record", "patient" or "client".
       adjacency: "zero_out" or "replace_one".
-      orders: Renyi orders of every curve, float64[n].
-      order: a*, the order fixed in advance that admits.
-      planned: whether the schedule of curves was announced when the ledger was created.
     """
 
     path: Path
+    law: Law
     budget_epsilon: float
     delta: float
     reserve: float
     unit: str
     adjacency: str
-    orders: FloatArray
-    order: float
-    planned: bool
     genesis: str
     connection: sqlite3.Connection = dataclasses.field(repr=False)
 
@@ -125,8 +131,15 @@ class Ledger:
         return self.delta - self.reserve
 
     @property
-    def _index(self) -> int:
-        return int(np.searchsorted(self.orders, self.order))
+    def orders(self) -> FloatArray:
+        """Renyi orders of every curve, float64[n].
+
+        Raises:
+          ValueError: the ledger is charged in remaining variance.
+        """
+        if isinstance(self.law, TightLaw):
+            raise ValueError(f"the ledger {self.path} accounts by remaining variance: there are no Renyi orders.")
+        return self.law.orders
 
     @contextlib.contextmanager
     def _immediate(self) -> Iterator[None]:
@@ -143,10 +156,10 @@ class Ledger:
 
     def _last(self) -> tuple[int, float, float, str]:
         row = self.connection.execute(
-            "SELECT id, spent, distance, hash FROM releases ORDER BY id DESC LIMIT 1"
+            "SELECT id, meter, distance, hash FROM releases ORDER BY id DESC LIMIT 1"
         ).fetchone()
         if row is None:
-            return 0, 0.0, 0.0, self.genesis
+            return 0, first_meter(self.law), 0.0, self.genesis
         return row[0], float.fromhex(row[1]), float.fromhex(row[2]), row[3]
 
     def spend(
@@ -155,7 +168,7 @@ class Ledger:
         label: str,
         mechanism: str,
         parameters: Mapping[str, Any],
-        rdp: ArrayLike,
+        charge: ArrayLike | Cost,
         honest_senders: int,
         senders: int,
         *,
@@ -170,7 +183,8 @@ class Ledger:
           label: the caller's name for it; may repeat.
           mechanism: name of the mechanism.
           parameters: JSON values (no NaN or infinity).
-          rdp: curve of this release on the ledger's orders, float64[n], for the ledger's unit and adjacency.
+          charge: what the ledger's law is charged with, for its unit and adjacency: under "renyi" the curve of this release on the ledger's orders,
+            float64[n]; under "tight" its cost (`Mechanism.cost`).
           honest_senders: senders whose noise was counted, 1 <= honest_senders <= senders.
           senders: senders in the sum.
           data: what names the data set (`Release`).
@@ -183,38 +197,31 @@ class Ledger:
         Raises:
           BudgetExhausted: the budget does not allow it; nothing was written.
           LedgerUnwritable: it could not be written down (full disk, read-only file); nothing may be opened.
-          ValueError: the curve does not fit the ledger's orders or is infinite at a*, or the counts are impossible.
+          ValueError: the charge is not one of the ledger's law, a curve does not fit its orders or is infinite at a*, or the counts are impossible.
         """
-        _, curve = check_curve(self.orders, rdp)
+        own = checked(self.law, charge, mechanism)
         if not 1 <= honest_senders <= senders:
             raise ValueError(
                 f"honest_senders {honest_senders} of {senders} senders: 1 <= honest_senders <= senders is needed"
             )
-        cost = float(curve[self._index])
-        if not math.isfinite(cost):
-            raise ValueError(
-                f"the release of {mechanism!r} is infinite at the ledger's order {self.order:g}: it has no Renyi guarantee "
-                "there; use a mechanism with finite divergence or open the ledger at a lower filter_order"
-            )
         if not 0 <= distance < 1:
             raise ValueError(f"distance is {distance}; a total variation lies in [0, 1)")
-        blob, body, place = pack_curve(curve), canonical(dict(parameters)), canonical(dict(origin or {}))
-        curve_hash = digest(blob)
-        budget = rdp_budget(self.order, self.budget_epsilon, self.accounted_delta)
+        blob, body, place = pack(own), canonical(dict(parameters)), canonical(dict(origin or {}))
+        charge_hash = digest(blob)
         with self._immediate():
             self._check_data(data)
-            last, spent, apart, previous = self._last()
-            total, far = add_upward(spent, cost), add_upward(apart, distance)
+            last, meter, apart, previous = self._last()
+            far = add_upward(apart, distance)
             metered = self.budget_epsilon == math.inf  # reads the distance into its epsilon instead of refusing
             if far and not metered and not reserve_for(self.budget_epsilon, far) <= self.reserve:
                 raise BudgetExhausted(
                     f"release {label!r} ({purpose}) brings what samplers may add to delta to {reserve_for(self.budget_epsilon, far):.3g}; "
                     f"{self.reserve:.3g} of delta was set aside for that; nothing was written: plan for a smaller epsilon or fewer releases"
                 )
-            if total > budget:
+            after = charged(self.law, meter, own)
+            if after is None:
                 raise BudgetExhausted(
-                    f"release {label!r} ({purpose}) costs {cost:.6g} nats at order {self.order:g}, "
-                    f"{max(budget - spent, 0):.6g} of {budget:.6g} remain (epsilon budget {self.budget_epsilon:g} at "
+                    f"release {label!r} ({purpose}) {what_is_missing(self.law, meter, own)} (epsilon budget {self.budget_epsilon:g} at "
                     f"delta {self.delta:g}); nothing was written: stop here, or plan the run for a larger epsilon or "
                     "fewer releases"
                 )
@@ -226,17 +233,17 @@ class Ledger:
                     int(senders),
                     str(data),
                     place,
-                    curve_hash,
-                    total.hex(),
+                    charge_hash,
+                    after.hex(),
                     far.hex(),
                     previous,
                     "",
                 ),
             )
             row = (*row[:-1], link_hash(row))
-            self.connection.execute("INSERT OR IGNORE INTO curves VALUES (?, ?)", (curve_hash, blob))
+            self.connection.execute("INSERT OR IGNORE INTO charges VALUES (?, ?)", (charge_hash, blob))
             self.connection.execute(f"INSERT INTO releases ({COLUMNS}) VALUES ({','.join('?' * len(row))})", row)
-        return as_release(row, curve)
+        return as_release(row, own)
 
     def _check_data(self, data: str) -> None:
         other = self.connection.execute(
@@ -248,58 +255,73 @@ class Ledger:
                 "use another file"
             )
 
-    def _curves(self) -> dict[str, FloatArray]:
-        found = self.connection.execute("SELECT hash, rdp FROM curves").fetchall()
-        return {key: unpack_curve(blob) for key, blob in found}
+    def _charges(self) -> dict[str, Charge]:
+        found = self.connection.execute("SELECT hash, body FROM charges").fetchall()
+        return {key: unpack(self.law, blob) for key, blob in found}
 
     def rows(self) -> list[Release]:
         """All releases in the order of spending."""
-        curves = self._curves()
+        charges = self._charges()
         found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
-        return [as_release(row, curves[row[PLACE["curve"]]]) for row in found]
+        return [as_release(row, charges[row[PLACE["charge"]]]) for row in found]
 
-    def rdp(self, run: str | None = None) -> FloatArray:
-        """Composed curve of everything spent, float64[n]; with `run`, of the releases whose origin names that run."""
-        curves, total = self._curves(), np.zeros_like(self.orders)
-        for key, count in self.connection.execute(
-            "SELECT curve, COUNT(*) FROM releases WHERE ? IS NULL OR json_extract(origin, '$.run') = ? "
-            "GROUP BY curve ORDER BY MIN(id)",
-            (run, run),
-        ):
-            total += count * curves[key]
+    def charges(self) -> list[tuple[Charge, int]]:
+        """`(charge, times)` in the order of spending, equal neighbours counted together."""
+        charges = self._charges()
+        found = self.connection.execute("SELECT charge FROM releases ORDER BY id")
+        return [(charges[key], len(list(same))) for key, same in itertools.groupby(found, key=operator.itemgetter(0))]
+
+    def rdp(self) -> FloatArray:
+        """Composed curve of everything spent on a Renyi ledger, float64[n]."""
+        total = np.zeros_like(self.orders)
+        for charge, times in self.charges():
+            total += times * cast(FloatArray, charge)
         return total
 
     def epsilon(self) -> float:
-        """Epsilon of everything spent so far, 0 if nothing was.
+        """Epsilon of everything spent so far, 0 if nothing was, for a schedule that was fixed beforehand (`law.reading`); never above the budget.
 
-        At the best order if the schedule was planned or there is no budget (`memory`), else at the ledger's order a*.
-
-        In filter mode the guarantee to publish is the budget (module docstring).
+        At the best order if the schedule was planned or there is no budget (`memory`), at the ledger's order a* of a Renyi filter. Where releases were
+        chosen from earlier ones the guarantee to publish is the budget (module docstring).
         """
-        if self._last()[0] == 0:
-            return 0.0
         if self.budget_epsilon == math.inf:
-            return self._metered()
-        if self.planned:
-            return renyi.epsilon(self.orders, self.rdp(), self.accounted_delta)
-        return float(epsilon_per_order([self.order], [self._last()[1]], self.accounted_delta)[0])
+            return 0.0 if self._last()[0] == 0 else self._metered()
+        return min(reading(self.law, self.charges(), self._last()[1]), self.budget_epsilon)
+
+    def readings(self) -> list[float]:
+        """`epsilon` after each release."""
+        found: list[float] = []
+        rows = self.rows()
+        for last in range(1, len(rows) + 1):
+            spent = [(row.charge, 1) for row in rows[:last]]
+            found.append(min(reading(self.law, spent, rows[last - 1].meter), self.budget_epsilon))
+        return found
 
     def _metered(self) -> float:
         """The smallest epsilon, up to 1e-9 of it, whose delta also pays for the samplers: epsilon(delta - (1 + e^epsilon) tau) <= epsilon."""
         apart, spent = self._last()[2], self.rdp()
-        reading = renyi.epsilon(self.orders, spent, self.delta)
-        while math.isfinite(reading):
-            left = self.delta - (reserve_for(reading, apart) if apart else 0.0)
+        found = renyi.epsilon(self.orders, spent, self.delta)
+        while math.isfinite(found):
+            left = self.delta - (reserve_for(found, apart) if apart else 0.0)
             needed = renyi.epsilon(self.orders, spent, left) if left > 0 else math.inf
-            if needed <= reading:
-                return reading
-            reading = needed * (1 + 1e-9)
+            if needed <= found:
+                return found
+            found = needed * (1 + 1e-9)
         return math.inf
 
     def remaining(self) -> Remaining:
         """What is left of the budget."""
-        budget = rdp_budget(self.order, self.budget_epsilon, self.accounted_delta)
-        return Remaining(self.order, max(budget - self._last()[1], 0.0), max(self.budget_epsilon - self.epsilon(), 0.0))
+        return Remaining(share_left(self.law, self._last()[1]), max(self.budget_epsilon - self.epsilon(), 0.0))
+
+    def fits(self, charges: Iterable[Charge]) -> bool:
+        """Whether the budget allows these releases, one after the other; nothing is written."""
+        meter: float | None = self._last()[1]
+        for charge in charges:
+            assert meter is not None
+            meter = charged(self.law, meter, charge)
+            if meter is None:
+                return False
+        return True
 
     def head(self) -> str:
         """Hash of the newest link: keep it elsewhere, it pins the whole ledger up to here."""
@@ -321,7 +343,7 @@ class Ledger:
             raise ValueError(
                 "the algorithm has no mechanism, so a round of it has no price that a ledger could be charged with."
             )
-        curve = price.rdp(self.orders)
+        charge = price.charge(self.law)
         distance = price.distance if self.reserve > 0 or math.isinf(self.budget_epsilon) else 0.0
 
         def pay() -> None:
@@ -330,7 +352,7 @@ class Ledger:
                 label,
                 price.mechanism,
                 price.parameters,
-                curve,
+                charge,
                 price.honest_senders,
                 price.senders,
                 distance=distance,
@@ -376,8 +398,7 @@ class Ledger:
         return verify_chain(
             self.connection,
             genesis=self.genesis,
-            orders=self.orders.size,
-            admitting=self._index,
+            law=self.law,
             unit=self.unit,
             adjacency=self.adjacency,
             expected_head=expected_head,

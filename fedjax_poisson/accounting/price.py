@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from fedjax_poisson.accounting.checks import FloatArray
+from fedjax_poisson.accounting.law import Charge, Law, TightLaw, checked
+from fedjax_poisson.accounting.variance_cost import Cost
 
 
 class Price(NamedTuple):
@@ -18,6 +20,7 @@ class Price(NamedTuple):
       honest_senders: senders whose noise the curve counts.
       senders: senders in the sum.
       distance: total variation between the release's law and the curve's.
+      cost: what one release takes of a remaining variance; None where that is not proved (secret sampling, other mechanisms).
     """
 
     mechanism: str
@@ -26,6 +29,15 @@ class Price(NamedTuple):
     honest_senders: int
     senders: int
     distance: float
+    cost: Cost | None = None
+
+    def charge(self, law: Law) -> Charge:
+        """What a ledger of this law is charged with.
+
+        Raises:
+          ValueError: the law has no charge for this release.
+        """
+        return checked(law, self.cost if isinstance(law, TightLaw) else self.rdp(law.orders), self.mechanism)
 
 
 class HasPrice(Protocol):

@@ -268,7 +268,7 @@ def affordable_events(budget: VarianceBudget, high: float, low: float, cost: Emb
         if lower <= goal:
             break
     for doubt in (1e-13, 1e-11, 1e-9, 1e-7, 1e-5):
-        found = events * (1 - doubt)
+        found = min(events * (1 - doubt), 1e100)  # the largest number that a cost may have
         if found < 1e-100:
             break
         after = spend_variance(budget, high, cost._replace(events=found))

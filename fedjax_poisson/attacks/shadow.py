@@ -98,6 +98,7 @@ def private_trainer(
     """
     model, mechanism, rate = training.model, training.mechanism, training.sampling_rate
     rule = (training.server_optimizer, training.average_from)
+    embed, estimate, used = _noise_of_rounds(training)
     sites, count = cohort.labels.shape[:2]
     units = records_lib.units_of(np.asarray(cohort.unit), training.unit)
     sampling = records_lib.Sampling(units, rate, records_lib.record_slots(units, rate), chunk)
@@ -108,23 +109,41 @@ def private_trainer(
         kept = member.reshape(sites, count)
         params = model.init(jax.random.fold_in(key, 0), cohort.features[0, :1]) if start is None else start
 
-        def step(state: State, number: Array) -> tuple[State, None]:
+        def step(state: State, here: tuple[Array, Array]) -> tuple[State, None]:
+            number, noise = here
             of_round = fold_in(root, number)
             grids = records_lib.sampled_gradients(
                 model.loss, state.params, mechanism, cohort, sampling, of_round, among=kept
             )
-            counts = jax.vmap(lambda site, grid: mechanism.embed(fold_in(of_round, site, "embed"), grid))(
+            counts = jax.vmap(lambda site, grid: embed(fold_in(of_round, site, "embed"), grid, noise))(
                 jnp.arange(sites, dtype=jnp.uint32), grids
             )
-            total = mechanism.estimate(jnp.sum(counts, axis=0, dtype=counts.dtype), sites)
+            total = estimate(jnp.sum(counts, axis=0, dtype=counts.dtype), sites, noise)
             return server_step(state, total / jnp.float32(rate * training.records), *rule), None
 
         first = init_state(params, training.server_optimizer)
-        last = jax.lax.scan(step, first, jnp.arange(training.rounds, dtype=jnp.uint32))[0]
+        last = jax.lax.scan(step, first, (jnp.arange(training.rounds, dtype=jnp.uint32), used))[0]
         unaveraged = training.average_from is None or training.rounds <= training.average_from
         return last.params if unaveraged else last.average
 
     return train
+
+
+def _noise_of_rounds(training: AttackedTraining) -> tuple[Callable[..., Array], Callable[..., Array], Array]:
+    """`(embed, estimate, used)`: the mechanism's functions with the portions of a round as their last argument, and those of each round, int32 `[T]`."""
+    mechanism, rounds = training.mechanism, training.rounds
+    if training.portions is None:
+        whole = jnp.zeros(rounds, jnp.int32)
+        return (
+            lambda stream, grid, used: mechanism.embed(stream, grid),
+            lambda total, senders, used: mechanism.estimate(total, senders),
+            whole,
+        )
+    if mechanism.portions is None or len(training.portions) < rounds:
+        raise ValueError(
+            f"portions={training.portions}: give one number for each of {rounds} rounds, of a mechanism made with portions."
+        )
+    return mechanism.portions.embed, mechanism.portions.estimate, jnp.asarray(training.portions[:rounds], jnp.int32)
 
 
 def train_shadows(trainer: Trainer, member: np.ndarray, key: Array, *, at_once: int = 64) -> Any:

@@ -17,6 +17,7 @@ class AttackedTraining:
     Attributes:
       model: the trained model.
       mechanism: the mechanism of a round's release.
+      portions: of the mechanism, that each round uses; None for all of it.
       rounds: T.
       records: number of training units that scales the step.
       server_optimizer: fed with the estimated mean gradient.
@@ -33,3 +34,4 @@ class AttackedTraining:
     sampling_rate: float = 1.0
     unit: Literal["record", "patient"] = "record"
     average_from: int | None = None
+    portions: tuple[int, ...] | None = None

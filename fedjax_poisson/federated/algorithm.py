@@ -30,7 +30,7 @@ from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
 from fedjax_poisson.federated.server import ServerOptimizer, State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Mechanism, check_honest
+from fedjax_poisson.mechanisms.types import Mechanism, at_portions, check_honest
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 
@@ -87,6 +87,7 @@ def fedsgd(
     records: float,
     sampling_rate: float,
     mechanism: Mechanism,
+    portions: Sequence[int] | None = None,
     aggregator: Aggregator,
     server_optimizer: ServerOptimizer,
     senders: int,
@@ -108,6 +109,8 @@ def fedsgd(
         scales the step.
       sampling_rate: q in (0, 1], each unit's probability of being in a round.
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
+      portions: how many of the mechanism's portions (`poisson_embedding(..., portions=...)`) round 1, 2, ... uses, for less noise in some rounds than in
+        others, such as `tail_average_portions`; the ledger is charged with each round's own cost. None uses all of it in every round.
       aggregator: encryption backend.
       server_optimizer: optax transformation, or a `Server` of your own, fed with the estimated mean gradient.
       senders: number of sites; all of them send in every round.
@@ -134,8 +137,10 @@ def fedsgd(
     checks.check_loss(model, shape)
     size = dimension_of(model, shape)
     checks.check_aggregator(aggregator, mechanism, size, senders, senders)
+    mechanism_of = _schedule(mechanism, portions)
     account = make_round_account(
         mechanism=mechanism,
+        of_round=mechanism_of,
         participation=participation,
         dimension=size,
         unit=unit,
@@ -165,14 +170,14 @@ def fedsgd(
         _check_cohort(cohort, senders, shape)
         checks.check_labels(model, cohort.labels, cohort.mask)
         number = int(state.round)
-        of_round = round_stream(stream, number)
+        own_stream = round_stream(stream, number)
         # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
         slots = records_lib.record_slots(units, rate)
         # Waited for, so that the seconds of the embedding are its own.
-        grids = jax.block_until_ready(contributions(state.params, cohort, units, of_round, slots=slots))
+        grids = jax.block_until_ready(contributions(state.params, cohort, units, own_stream, slots=slots))
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders)
-        estimate, sum_info = private_sum(mechanism, aggregator, grids, of_round, gate=pay)
+        estimate, sum_info = private_sum(mechanism_of(number + 1), aggregator, grids, own_stream, gate=pay)
         state, norm = finish(state, estimate)
         return state, Info(sum_info, float(norm), account.epsilon(gate))
 
@@ -200,6 +205,22 @@ def _everybody(
         sampling_rate=sampling_rate,
         adjacency=adjacency,
     )
+
+
+def _schedule(mechanism: Mechanism, portions: Sequence[int] | None) -> Callable[[int], Mechanism]:
+    """`(number) -> mechanism` of round 1, 2, ..., built here so that a wrong schedule is refused before anything is released."""
+    if portions is None:
+        return lambda number: mechanism
+    each = tuple(at_portions(mechanism, used) for used in portions)
+
+    def of_round(number: int) -> Mechanism:
+        if not 1 <= number <= len(each):
+            raise ValueError(
+                f"round {number}, but portions gives the noise of {len(each)} rounds: give one number a round."
+            )
+        return each[number - 1]
+
+    return of_round
 
 
 def _check_unit(unit: str, largest_unit: int) -> None:

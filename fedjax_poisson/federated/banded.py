@@ -32,8 +32,14 @@ opened again, from a copy of the state or after a restart, needs a charge that c
 new one begins with none (resume a run at the end of an epoch, or plan one charge more). And the state belongs to its cohorts, coefficients and clip: with
 others its kept updates could pass their bounds, so it carries a mark of them, and of its round, and is refused elsewhere.
 
+A tight ledger is charged with sum_j c_j**2 times the events of one message at the full step (`accounting.scaled_cost`, with the proof that this covers the
+messages in any order); this replaces (3), with the releases of client i in the order in which they happen. It needs that nothing of another shape is charged
+between the rounds of an epoch, for which the order would matter, by 1e-4 of what is spent: if something was charged to the ledger since, the cover is void
+and a charge is due. (A charge of another kind then stands before it in the same order for every client, and the part of the earlier charge that was used is
+no more than the whole.) A gate's ledger cannot be looked at: charge other releases to it at the ends of epochs, or with a Renyi law at any time.
+
 At orders a >= 2 P is at most (sum_j c_j**2) p_0, and in the limit of small steps equal to it: g(r, c h) <= c**2 g(r, h), as the cost of a step is convex in
-its square (`accounting.renyi`). Tight accounting of a participation rests on the same inequality (`cohort_plan.participation_cost`).
+its square (`accounting.renyi`).
 """
 
 from __future__ import annotations
@@ -50,7 +56,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson import trees
+from fedjax_poisson import accounting, trees
+from fedjax_poisson.accounting.law import TightLaw
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated.banding import Banding, decode, first_history, scale_grid
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, no_scaled_price
@@ -116,7 +123,8 @@ class Banded:
 class Coverage(NamedTuple):
     """Which rounds were paid for and not opened since (module docstring); `number` is the rounds done before one.
 
-    What the algorithm's ledger paid for and what a gate paid for are kept apart; a round that is released unaccounted covers nothing.
+    What the algorithm's ledger paid for and what a gate paid for are kept apart; a round that is released unaccounted covers nothing, nor does a charge to a
+    tight ledger after something else was charged to it.
 
     Attributes:
       due: `(paying, number) -> bool`: a charge is due before this round is opened.
@@ -134,22 +142,36 @@ def last_of_epoch(number: int, cohorts: int) -> int:
     return (number // cohorts + 1) * cohorts
 
 
-def coverage(cohorts: int) -> Coverage:
+def coverage(cohorts: int, ledger: accounting.Ledger | None = None) -> Coverage:
     """No round is covered yet."""
     covered: set[tuple[bool, int]] = set()
+    pins: list[accounting.Pin] = []
+
+    def due(paying: Paying, number: int) -> bool:
+        if paying is None and ledger is not None and isinstance(ledger.law, TightLaw) and pins != [ledger.pin()]:
+            return True
+        return (callable(paying), number) not in covered
 
     def charged(paying: Paying, number: int) -> None:
         if paying != "unaccounted":
             covered.update((callable(paying), each) for each in range(number, last_of_epoch(number, cohorts)))
+        if paying is None and ledger is not None:
+            pins[:] = [ledger.pin()]
 
     return Coverage(
-        due=lambda paying, number: (callable(paying), number) not in covered,
+        due=due,
         charged=charged,
         opened=lambda paying, number: covered.discard((callable(paying), number)),
     )
 
 
-def make_banded(federation: Federation, cohorts: FixedCohorts, encoding: Banding, layout: Chunking | None) -> Banded:
+def make_banded(
+    federation: Federation,
+    cohorts: FixedCohorts,
+    encoding: Banding,
+    layout: Chunking | None,
+    ledger: accounting.Ledger | None,
+) -> Banded:
     """The parts of the algorithm, if they fit.
 
     Raises:
@@ -171,7 +193,7 @@ def make_banded(federation: Federation, cohorts: FixedCohorts, encoding: Banding
         send=compile_programs(federation, layout, trains=False),
         pick=pick,
         finish=jax.jit(functools.partial(_finish, federation, encoding)),
-        covers=coverage(cohorts.cohorts),
+        covers=coverage(cohorts.cohorts, ledger),
         mark=_mark_of(federation, cohorts, encoding),
     )
 

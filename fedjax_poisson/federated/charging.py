@@ -42,8 +42,8 @@ class RoundAccount(NamedTuple):
       charge: `(paying, number, senders, last=None)`: charge round `number` (1, 2, ...) with this many senders in the sum, and what it covers of the
         rounds up to `last`; raises what the ledger or the gate raises.
       epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite if anything went unaccounted, None if the caller's gate is charged.
-      rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included; infinite without a mechanism.
-      price: privacy cost of one round with all senders present, for any ledger; None without a mechanism.
+      rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included, of the dearest under a schedule; infinite without a mechanism.
+      price: privacy cost of one round with all senders present, for any ledger, of the dearest round under a schedule; None without a mechanism.
     """
 
     ledger: Ledger | None
@@ -73,9 +73,20 @@ def round_rdp(
     return full if rate == 1 else accounting.subsampled_rdp(orders, full, rate)
 
 
+def round_cost(
+    mechanism: Mechanism, participation: Participation, dimension: int, factors: Sequence[float] = (1.0,)
+) -> accounting.Cost | None:
+    """What one charge takes of a remaining variance (`round_rdp`); None with secret sampling, or where the mechanism has no such cost."""
+    if mechanism.cost is None or participation.sampling_rate < 1:
+        return None
+    whole = mechanism.cost(participation.honest_senders, dimension, participation.adjacency)
+    return accounting.scaled_cost(whole, factors)
+
+
 def make_round_account(
     *,
     mechanism: Mechanism | None,
+    of_round: Callable[[int], Mechanism] | None = None,
     participation: Participation,
     dimension: int,
     unit: str,
@@ -87,7 +98,8 @@ def make_round_account(
     """The account of an algorithm.
 
     Args:
-      mechanism: the mechanism of a round's release; None for no privacy.
+      mechanism: the mechanism of a round's release, of the dearest round under a schedule; None for no privacy.
+      of_round: `(number) -> mechanism` of round 1, 2, ...; None for the same in every round.
       participation: of a round.
       dimension: coordinates of a round's sum; with the mechanism's draws and `overflow` it bounds the total variation between a round's law and the
         curve's (`accounting.release_distance`). The ledger that is made reads it into its epsilon; a caller's ledger is charged with it where it has a
@@ -108,19 +120,33 @@ def make_round_account(
             return np.full(len(orders), np.inf)
         return round_rdp(mechanism, participation, dimension, orders, factors)
 
-    def price_with(senders: int) -> accounting.Price:
-        assert mechanism is not None
+    def price_with(senders: int, own: Mechanism) -> accounting.Price:
         distance = len(factors) * accounting.release_distance(
-            senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(mechanism)
+            senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(own)
         )
-        name, parameters = mechanism.facts.name, dict[str, Any](mechanism.facts.parameters)
+        parameters = dict[str, Any](own.facts.parameters)
         if tuple(factors) != (1.0,):
             parameters["factors"] = list(factors)
-        return accounting.Price(name, parameters, rdp, participation.honest_senders, senders, distance)
+        return accounting.Price(
+            own.facts.name,
+            parameters,
+            functools.partial(round_rdp, own, participation, dimension, factors=factors),
+            participation.honest_senders,
+            senders,
+            distance,
+            round_cost(own, participation, dimension, factors),
+        )
 
     made = ledger is None
     if ledger is not None:
-        _check_ledger(ledger, mechanism, rdp, unit, adjacency, delta)
+        _check_ledger(
+            ledger,
+            mechanism,
+            None if mechanism is None else price_with(participation.senders, mechanism),
+            unit,
+            adjacency,
+            delta,
+        )
     elif mechanism is not None:
         orders = accounting.integer_orders(256) if rate < 1 else accounting.DEFAULT_ORDERS
         ledger = accounting.memory_ledger(
@@ -129,9 +155,9 @@ def make_round_account(
     uncounted: list[int] = []
 
     @functools.cache
-    def curve() -> np.ndarray:
+    def charge_of(own: Mechanism) -> accounting.Charge:
         assert ledger is not None
-        return rdp(np.asarray(ledger.orders))
+        return price_with(participation.senders, own).charge(ledger.law)
 
     def charge(paying: Paying, number: int, senders: int, last: int | None = None) -> None:
         if callable(paying):
@@ -146,15 +172,16 @@ def make_round_account(
             uncounted.append(number)
         elif mechanism is not None:
             assert ledger is not None
-            if made and not np.isfinite(curve()).any():
+            own = mechanism if of_round is None else of_round(number)
+            if made and not np.isfinite(rdp(np.asarray(ledger.orders))).any():
                 raise ValueError(no_guarantee(mechanism))
-            paid = price_with(senders)
+            paid = price_with(senders, own)
             ledger.spend(
                 "train",
                 f"train {number}" if last in (None, number) else f"train {number} to {last}",
                 paid.mechanism,
                 paid.parameters,
-                curve(),
+                charge_of(own),
                 paid.honest_senders,
                 senders,
                 distance=paid.distance if made or ledger.reserve > 0 else 0.0,
@@ -165,7 +192,7 @@ def make_round_account(
             return math.inf
         return None if callable(paying) else ledger.epsilon()
 
-    price = None if mechanism is None else price_with(participation.senders)
+    price = None if mechanism is None else price_with(participation.senders, mechanism)
     return RoundAccount(ledger if mechanism is not None else None, charge, epsilon, rdp, price)
 
 
@@ -241,12 +268,12 @@ def no_guarantee(mechanism: Mechanism) -> str:
 def _check_ledger(
     ledger: Ledger,
     mechanism: Mechanism | None,
-    rdp: Callable[[np.ndarray], np.ndarray],
+    price: accounting.Price | None,
     unit: str,
     adjacency: str,
     delta: float | None,
 ) -> None:
-    if mechanism is None:
+    if mechanism is None or price is None:
         raise ValueError(
             "a ledger was given and no mechanism: nothing of this algorithm is private, so nothing can be charged; leave the ledger out."
         )
@@ -257,9 +284,4 @@ def _check_ledger(
         )
     if delta is not None and delta != ledger.delta:
         raise ValueError(f"delta={delta:g}, but the ledger's is {ledger.delta:g}: leave delta out.")
-    cost = rdp(np.asarray(ledger.orders))[np.searchsorted(ledger.orders, ledger.order)]
-    if not np.isfinite(cost):
-        raise ValueError(
-            f"one round of {mechanism.facts.name} costs {cost} at the ledger's order {ledger.order:g}: it could never be charged. "
-            "Open the ledger at a lower filter_order, or use another mechanism."
-        )
+    price.charge(ledger.law)  # refuses what could never be charged

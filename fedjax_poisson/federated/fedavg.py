@@ -166,7 +166,7 @@ def fedavg(
         factors=encoding.factors,
     )
     if cohorts is not None:
-        banded = make_banded(federation, cohorts, encoding, layout)
+        banded = make_banded(federation, cohorts, encoding, layout, account.ledger)
         return Algorithm(
             init=functools.partial(first_banded_state, banded),
             apply=functools.partial(_apply_banded, banded, account, opened),

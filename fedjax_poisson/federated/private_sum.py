@@ -7,7 +7,6 @@ release or refuses), and only then is the sum opened. If the gate raises, nothin
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.mechanisms.types import Mechanism
@@ -125,10 +125,16 @@ def _check_senders(present: list[int], count: int) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _embed_all(mechanism: Mechanism, grids: Array, stream: Stream) -> Array:
+    # Where the sampler's tables are leaves of the function, mechanisms that differ only in them share one program.
+    embed = mechanism.embed
+    return _embed_rows(embed if isinstance(embed, Partial) else Partial(embed), grids, stream)
+
+
+@jax.jit
+def _embed_rows(embed: Partial, grids: Array, stream: Stream) -> Array:
     indices = jnp.arange(grids.shape[0], dtype=jnp.uint32)
-    return jax.vmap(lambda i, grid: mechanism.embed(fold_in(stream, i, _EMBED), grid))(indices, grids)
+    return jax.vmap(lambda i, grid: embed(fold_in(stream, i, _EMBED), grid))(indices, grids)
 
 
 class _Clock:

@@ -1,7 +1,8 @@
 """Global feature means and standard deviations from one private, encrypted sum over the sites.
 
-A record contributes one vector: a constant (for the count), its clipped features, and the squares of the features that are not binary
-(for a binary feature x**2 = x, so its variance follows from its mean). Features enter relative to public bounds: a binary feature as
+A record contributes one vector: a constant (for the count), its clipped features, and the squares, less 0.15, of the features that are not binary
+(for a binary feature x**2 = x, so its variance follows from its mean; less a typical square, squares are shorter, and more records stay within the clip).
+Features enter relative to public bounds: a binary feature as
 0 or 1, any other as t in [-1, 1] across its range. A patient with several records contributes the mean of their vectors: the moments are over
 patients, and no count of records has to be clipped. One release, clipped, embedded and accounted like any other.
 
@@ -14,6 +15,7 @@ Where public bounds are enough, as for pixels in 0..1, nothing needs to be relea
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -28,7 +30,11 @@ from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream
 
-_LEAST_DEVIATION = 0.05  # of half a feature's public range: noise must not blow a feature up
+_LEAST_DEVIATION, _LEAST_OF_NOISE = 0.05, 0.35
+"""Bounds on the least deviation, in halves of a feature's public range: it grows with the noise of a mean, so that no column whose deviation is not known is
+blown up."""
+
+_SQUARE = 0.15  # a typical square of t in [-1, 1]
 _LARGEST_SCORE = 3.0  # standardised values are cut at +-3: bounds every record's leverage
 
 
@@ -83,7 +89,7 @@ def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
     """Moment vector float32 `[1 + F + F_continuous]` of one raw record float32 `[F]`, every entry in [-1, 1]."""
     t = relative(x, bounds, binary)
     continuous = np.flatnonzero(~binary)
-    return jnp.concatenate([jnp.ones(1, jnp.float32), t, t[continuous] ** 2])
+    return jnp.concatenate([jnp.ones(1, jnp.float32), t, t[continuous] ** 2 - jnp.float32(_SQUARE)])
 
 
 def relative(x: Array, bounds: Array, binary: np.ndarray) -> Array:
@@ -127,19 +133,20 @@ def private_scaler(
     bounds32 = jnp.asarray(bounds, jnp.float32)
     flags = np.asarray(binary, bool)
 
+    noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
     grids = _moment_grids(mechanism, tuple(flags.tolist()), largest_unit, cohort, bounds32)
     if by_site:
         sites, width = grids.shape
         blocks = jnp.eye(sites, dtype=jnp.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
         total, info = private_sum(mechanism, aggregator, blocks.reshape(sites, sites * width), stream, gate=gate)
-        return scaler_of_sites(total.reshape(sites, width), bounds32, flags), info
+        return scaler_of_sites(total.reshape(sites, width), bounds32, flags, noise), info
     total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
-    return scaler_from_moments(total, bounds32, flags), info
+    return scaler_from_moments(total, bounds32, flags, noise), info
 
 
-def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray) -> Scaler:
+def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray, noise: float = 0.0) -> Scaler:
     """`scaler_from_moments` of each row of float32 `[S, 1 + F + F_continuous]`; their records are added."""
-    own = [scaler_from_moments(total, bounds, binary) for total in totals]
+    own = [scaler_from_moments(total, bounds, binary, noise) for total in totals]
     centre, scale = (jnp.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
     return Scaler(centre, scale, own[0].lower, own[0].upper, jnp.sum(jnp.stack([o.records for o in own])))
 
@@ -168,16 +175,27 @@ def _moment_grids(
     return jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit)
 
 
-def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray) -> Scaler:
-    """Post-process an (estimated or exact) moment sum float32 `[1 + F + F_continuous]` into a scaler; never divides by noise alone."""
+def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray, noise: float = 0.0) -> Scaler:
+    """Post-process an (estimated or exact) moment sum into a scaler; never divides by noise alone.
+
+    A variance is taken to be at least 0.05**2 and at least the standard deviation of the noise in a mean, up to 0.35**2.
+
+    Args:
+      total: float32 `[1 + F + F_continuous]`, as `moments` summed over units.
+      bounds: float32 `[F, 2]`.
+      binary: bool `[F]`.
+      noise: standard deviation of the noise in each entry of `total`.
+    """
     width = binary.size
     continuous = np.flatnonzero(~binary)
     count = jnp.maximum(total[0], jnp.float32(1))
     low = jnp.where(jnp.asarray(binary), jnp.float32(0), jnp.float32(-1))
     mean = jnp.clip(total[1 : 1 + width] / count, low, jnp.float32(1))
     variance = mean * (jnp.float32(1) - mean)
-    variance = variance.at[continuous].set(total[1 + width :] / count - mean[continuous] ** 2)
-    deviation = jnp.sqrt(jnp.clip(variance, jnp.float32(_LEAST_DEVIATION**2), jnp.float32(1)))
+    squares = total[1 + width :] / count + jnp.float32(_SQUARE)
+    variance = variance.at[continuous].set(squares - mean[continuous] ** 2)
+    least = jnp.clip(jnp.float32(noise) / count, jnp.float32(_LEAST_DEVIATION**2), jnp.float32(_LEAST_OF_NOISE**2))
+    deviation = jnp.sqrt(jnp.clip(variance, least, jnp.float32(1)))
     lower, upper = bounds[:, 0], bounds[:, 1]
     span = jnp.where(jnp.asarray(binary), upper - lower, (upper - lower) / jnp.float32(2))
     start = jnp.where(jnp.asarray(binary), lower, (upper + lower) / jnp.float32(2))

@@ -17,7 +17,16 @@ from fedjax_poisson.leakage.finished_run import Attacked, OnProgress, Sizes, Una
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.types import one_grid_step
 from fedjax_poisson.randomness import Stream, fold_in, stream
-from fedjax_poisson.runs.build import RunSetup, aggregator_for, algorithm_for, initial_state, learned_model
+from fedjax_poisson.runs.build import (
+    RunSetup,
+    aggregator_for,
+    algorithm_for,
+    initial_state,
+    learned_model,
+    optimizer_for,
+    optimizer_of,
+)
+from fedjax_poisson.runs.training_recipe import step_size
 
 _BATCH = 256  # pictures evaluated at once
 _FLOATS = 2**25  # floats of gradients that shadows hold at once: 128 MB
@@ -70,11 +79,12 @@ def _training(run: Attacked, rounds: int, records: float) -> attacks.AttackedTra
     setting = run.setting
     return attacks.AttackedTraining(
         model=learned_model(setting),
-        mechanism=setting.plan.train,
+        mechanism=setting.plan.train.mechanism,
+        portions=setting.plan.portions,
         rounds=rounds,
         records=records,
-        server_optimizer=setting.optimizer,
-        sampling_rate=setting.config.sampling_rate,
+        server_optimizer=optimizer_for(setting, step_size(setting.recipe, records)),
+        sampling_rate=setting.recipe.sampling_rate,
         unit=setting.sites.unit,
         average_from=setting.average_from,
     )
@@ -145,14 +155,14 @@ def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     Two audits: two unsampled releases, where an error of the noise shows most, and one sampled release as the run made them.
     """
     setting, plan = run.setting, run.setting.plan
-    claim, honest = plan.train, plan.honest_senders
+    claim, honest = plan.train.mechanism, plan.honest_senders
     if run.claim is not None:
         claim, honest = _announced(run.claim), run.claim.honest_senders
-    system = attacks.AuditedSystem(plan.train, plan.honest_senders)
+    system = attacks.AuditedSystem(plan.train.mechanism, plan.honest_senders)
     twice = attacks.PrivacyClaim(claim, setting.dimension, honest, rounds=2, delta=setting.config.delta)
     result: dict[str, Any] = {"honest_senders": honest, "senders": plan.senders, "from_ledger": run.claim is not None}
     result["mechanism"] = attacks.audit_mechanism(system, twice, stream(), draws=sizes.draws)
-    if (rate := setting.config.sampling_rate) < 1:
+    if (rate := setting.recipe.sampling_rate) < 1:
         report("audit", 1, 2)
         once = twice._replace(rounds=1, sampling_rate=rate)
         result["sampled_round"] = attacks.audit_mechanism(system, once, stream(), draws=sizes.draws)
@@ -180,9 +190,10 @@ def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
         x = jax.jit(setting.model.fixed)(x)
     included = attacks.coins(sizes.canaries, int(np.random.default_rng().integers(2**31)))
     algorithm = algorithm_for(
-        setting._replace(optimizer=attacks.recording(setting.optimizer)),
+        setting,
         run.scaler,
-        aggregator_for(setting, plan.train, setting.dimension, "canaries"),
+        aggregator_for(setting, plan.train.mechanism, setting.dimension, "canaries"),
+        attacks.recording(optimizer_of(setting, run.scaler)),
     )
     played = attacks.run_with_canary_records(
         algorithm,
@@ -193,8 +204,16 @@ def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
         stream(),
         report=lambda done: report("one_run", done, rounds),
     )
-    claimed = accounting.epsilon(plan.orders, rounds * plan.train_rdp, plan.accounted_delta)
-    signal = config.sampling_rate * config.clip_norm * math.sqrt(rounds / plan.train.variance(plan.senders))
+    trained = [plan.of_round(number) for number in range(1, rounds + 1)]
+    law = accounting.TightLaw(budget=plan.terms.variance) if plan.terms.variance else None
+    curve = sum((each.rdp(plan.terms) for each in trained), np.zeros(len(plan.terms.orders)))
+    claimed = accounting.epsilon(plan.terms.orders, curve, plan.accounted_delta)
+    if law is not None:
+        claimed = min(
+            claimed, accounting.scheduled_epsilon(law, [(each.charge, 1) for each in trained], plan.accounted_delta)
+        )
+    weights = sum(1 / each.mechanism.variance(plan.senders) for each in trained)
+    signal = setting.recipe.sampling_rate * setting.recipe.clip_norm * math.sqrt(weights)
     guesses = attacks.choose_guesses(sizes.canaries, signal, config.delta)
     result: dict[str, Any] = {"rounds": rounds, "aggregator": config.aggregator}
     for name, scores, needs in (
@@ -210,9 +229,9 @@ def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
 
 def site_property(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """Which site an update came from, in each of the four views, over rounds of secret samples at the final parameters."""
-    setting, mechanism = run.setting, run.setting.plan.train
+    setting, mechanism = run.setting, run.setting.plan.train.mechanism
     sites = run.cohort.labels.shape[0]
-    rate, root = setting.config.sampling_rate, stream()
+    rate, root = setting.recipe.sampling_rate, stream()
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
     sampling = records.Sampling(units, rate, records.record_slots(units, rate), chunk)

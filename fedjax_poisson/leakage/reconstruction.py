@@ -37,7 +37,7 @@ def inversion(
       reconstructions (1 for a single update, S for a sum). Pictures: ssim, psnr (dB) and the share of at least 20 dB; tables: error, the root
       mean square over features in standard deviations, and the share below 0.1.
     """
-    setting, mechanism = run.setting, run.setting.plan.train
+    setting, mechanism = run.setting, run.setting.plan.train.mechanism
     mask = np.asarray(run.pictured.mask)
     x, y = np.asarray(run.pictured.features)[mask], np.asarray(run.pictured.labels)[mask]
     if setting.sites.features.ndim == 4 and min(x.shape[1:3]) < 11:

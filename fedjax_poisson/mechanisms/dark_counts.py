@@ -1,8 +1,8 @@
 """From a budget to an embedding: the dark count that the budget allows, with bounds that are never lowered to make one fit.
 
 Apart from a factor 1 / (1 - r**2) the noise does not depend on the modulation r, while the dark count falls with r**2. Unless the settings fix r, it is
-therefore the smallest value from 0.05 to 0.3 whose dark count one draw can serve and whose sums fit 32 bits; beyond that several draws are added up
-(`mechanisms.poisson.parts_of`).
+therefore the smallest value from 0.05 to 0.3 whose sums fit 32 bits and whose dark count a few draws can serve: one for a long vector, more where vectors are
+short and draws cost nothing; beyond that further draws are added up (`mechanisms.poisson.parts_of`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
+from fedjax_poisson.mechanisms.poisson import in_portions
+from fedjax_poisson.mechanisms.types import at_portions
 
 _LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
-_EASY_DARK = 5e7  # one draw a channel; above, the modulation is raised first, then draws are added up
+_EASY_DARK = 5e7  # of one draw
+_EASY_DRAWS, _EASY_COORDINATES = (
+    16,
+    4096,
+)  # so many draws of a coordinate, and so many draws in all, before the modulation is raised
 _LEAST_DARK = 0.01
 _MOST_COUNT = 2**31 - 1  # counts and their sums are int32
 
@@ -33,6 +39,7 @@ class Terms(NamedTuple):
       sites_per_unit: the most sites that one unit has records at.
       modulation: r of the embedding; None for the smallest that the samplers serve.
       orders: Renyi orders of every curve.
+      variance: the budget of remaining variance that releases are charged to; None where they are charged with Renyi curves.
     """
 
     epsilon: float
@@ -42,6 +49,7 @@ class Terms(NamedTuple):
     sites_per_unit: int
     modulation: float | None
     orders: np.ndarray
+    variance: accounting.VarianceBudget | None = None
 
 
 class Priced(NamedTuple):
@@ -59,6 +67,20 @@ class Priced(NamedTuple):
         """float64 `[orders]`, the privacy cost of one release; with other honest senders than the terms count on, if given."""
         honest = terms.participation.honest_senders if honest_senders is None else honest_senders
         return self.charged.rdp(terms.orders, honest, dimension, terms.participation.adjacency)
+
+    def cost(self, terms: Terms, dimension: int, honest_senders: int | None = None) -> accounting.Cost:
+        """What one release takes of a remaining variance; with other honest senders than the terms count on, if given."""
+        honest = terms.participation.honest_senders if honest_senders is None else honest_senders
+        assert self.charged.cost is not None
+        return self.charged.cost(honest, dimension, terms.participation.adjacency)
+
+    def charge(self, terms: Terms, dimension: int) -> accounting.Charge:
+        """What the ledger of these terms is charged with for one release."""
+        return self.rdp(terms, dimension) if terms.variance is None else self.cost(terms, dimension)
+
+    def used(self, portions: int) -> Priced:
+        """The same with so many portions of the noise (`Mechanism.portions`)."""
+        return Priced(at_portions(self.mechanism, portions), at_portions(self.charged, portions))
 
 
 Planned = TypeVar("Planned")
@@ -89,32 +111,60 @@ def settle_distance(plan: Callable[[float], Planned], mechanisms: Callable[[Plan
     )
 
 
-def once(terms: Terms, share: float, norm: float, dimension: int) -> Priced:
-    """A vector that is released once, entries of one unit within 1, for a share of the dark count that would spend the whole budget.
+def once(terms: Terms, share: float, norm: float, dimension: int, left: float = 0.0) -> Priced:
+    """A vector that is released once, entries of one unit within 1, for a share of the budget.
 
-    The curve is linear in the dark count, so the share is one of the budget's curve.
+    Of a remaining variance it is a share of the whole. Of a Renyi budget it is the share of the dark count that would spend all of it: the curve is
+    linear in the dark count, so it is one of the budget's curve.
 
     Args:
       terms: of the run.
       share: in (0, 1).
       norm: L2 bound of one unit's vector.
       dimension: its length.
+      left: of the variance before this release; without one it is not used.
     """
     coordinate = min(1.0, norm)
     bound = coordinate * max(terms.largest_site, terms.sites_per_unit)
+    ratios: dict[str, Any] = {
+        "norm_ratio": norm / coordinate,
+        "dimension": dimension,
+        "step_ratio": terms.sites_per_unit * coordinate / bound,
+    }
 
     def dark(modulation: float) -> float:
-        whole = accounting.calibrate_dark_count(
-            rounds=1,
-            norm_ratio=norm / coordinate,
-            dimension=dimension,
-            step_ratio=terms.sites_per_unit * coordinate / bound,
-            modulation=modulation,
-            **budget(terms),
-        )
-        return share * whole
+        if terms.variance is not None:
+            return affordable_dark_count(
+                terms, left, max(left - share * terms.variance.total, 0.0), modulation, **ratios
+            )
+        return share * accounting.calibrate_dark_count(rounds=1, modulation=modulation, **ratios, **budget(terms))
 
     return embedding(terms, dark, norm, coordinate, bound, dimension)
+
+
+def affordable_dark_count(terms: Terms, high: float, low: float, modulation: float, **ratios: Any) -> float:
+    """The largest total dark count of releases after which so little variance is left.
+
+    Args:
+      terms: of the run, with a budget of variance.
+      high: left before.
+      low: left afterwards.
+      modulation: r.
+      **ratios: norm_ratio, dimension and step_ratio as in `poisson_embedding_rdp`.
+
+    Raises:
+      ValueError: nothing is affordable.
+    """
+    participation = terms.participation
+    cost = accounting.embedded_cost(
+        dark_count=1.0,
+        modulation=modulation,
+        honest_senders=participation.honest_senders,
+        adjacency=participation.adjacency,
+        **ratios,
+    )
+    assert terms.variance is not None
+    return accounting.affordable_events(terms.variance, high, low, cost) / participation.honest_senders
 
 
 def budget(terms: Terms) -> dict[str, Any]:
@@ -135,6 +185,7 @@ def embedding(
     coordinate_bound: float,
     total_bound: float,
     dimension: int,
+    portions: int | None = None,
 ) -> Priced:
     """The embedding with the dark count that `calibrate(modulation)` allows.
 
@@ -145,18 +196,19 @@ def embedding(
       coordinate_bound: bound on each of its coordinates.
       total_bound: clamp on a site's sum, at least `sites_per_unit` coordinate bounds.
       dimension: coordinates of the release.
+      portions: equal portions that the noise comes in, for a schedule.
 
     Raises:
       ValueError: counts would not fit 32 bits, or the budget leaves next to no events, with the remedy.
     """
     fixed, modulation = terms.modulation is not None, terms.modulation or _LEAST_MODULATION
-    dark = calibrate(modulation)
+    dark, easy = calibrate(modulation), _EASY_DARK * min(max(_EASY_COORDINATES // dimension, 1), _EASY_DRAWS)
     while not fixed and modulation < _MOST_MODULATION:
         too_many = 2.0 * terms.participation.senders * dark * modulation / (_MOST_COUNT / 2)
-        if dark <= _EASY_DARK and too_many <= 1:
+        if dark <= easy and too_many <= 1:
             break
         # The dark count falls with the square of the modulation, counts of the sum with itself.
-        factor = max(math.sqrt(dark / _EASY_DARK), too_many)
+        factor = max(math.sqrt(dark / easy), too_many)
         wanted = math.ceil(100 * modulation * factor) / 100
         modulation = min(max(wanted, modulation + 0.01), _MOST_MODULATION)
         dark = calibrate(modulation)
@@ -167,11 +219,13 @@ def embedding(
             f"site's sum: the counts of {terms.participation.senders} sites, up to {largest:.3g}, would not fit 32-bit integers. Lower largest_site (it "
             f"is the clamp's factor), {'raise modulation, ' if fixed else ''}or ask for a smaller epsilon."
         )
-    if dark < _LEAST_DARK:
+    if dark < _LEAST_DARK * (portions or 1):
         raise ValueError(
             f"epsilon={terms.epsilon:g} leaves a dark count of {dark:.2g} for one release, below the {_LEAST_DARK:g} that the samplers serve: the noise "
             "would be far above any signal. Ask for a larger epsilon, fewer rounds, or a smaller modulation."
         )
+    if portions is not None:
+        dark = in_portions(dark, portions)
 
     def with_steps(k: int) -> Mechanism:
         return poisson_embedding(
@@ -180,6 +234,7 @@ def embedding(
             dark_count=dark,
             modulation=modulation,
             total_bound=total_bound,
+            portions=portions,
         )
 
     mechanism = with_steps(1)

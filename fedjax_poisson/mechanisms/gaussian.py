@@ -55,6 +55,11 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         multiplier = noise_std * honest_senders**0.5 / (factor * clip_norm)
         return accounting.gaussian_rdp(orders, noise_multiplier=multiplier, adjacency=adjacency)
 
+    def cost(honest_senders: int, dimension: int, adjacency: Adjacency) -> accounting.Normal:
+        del dimension
+        sensitivity = clip_norm * (2.0 if adjacency == "replace_one" else 1.0)
+        return accounting.Normal(sensitivity**2 / (honest_senders * noise_std**2))
+
     def variance(senders: int) -> float:
         return senders * noise_std**2
 
@@ -86,4 +91,5 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         count_bound=count_bound,
         tight_delta=tight_delta,
         scaled_rdp=scaled_rdp,
+        cost=cost,
     )

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import functools
 import math
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
@@ -31,12 +33,13 @@ from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
     Mechanism,
+    Portions,
     bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
 )
-from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import SamplingTables, Stream
 
 _TAILS = (1e-4, 1e-7, 1e-10)  # every one gives a valid bound (`accounting.tight_delta`); the smallest is taken
 _LARGEST_TABLE = 5e7  # a sampler's tables grow with the square root of its rate
@@ -48,6 +51,26 @@ def parts_of(dark_count: float) -> int:
     A power of two, so that mu / k and the sum's rate are exact in binary.
     """
     return 1 << max(0, math.ceil(math.log2(dark_count / _LARGEST_TABLE)))
+
+
+def in_portions(dark_count: float, portions: int) -> float:
+    """The largest dark count up to the given one that is `portions` times a number of 40 bits: every multiple of the portion is then exact."""
+    mantissa, exponent = math.frexp(dark_count / portions)
+    one = math.ldexp(math.floor(math.ldexp(mantissa, 40)), exponent - 40)
+    while one * portions > dark_count:
+        one = math.ldexp(math.ldexp(one, 40 - exponent) - 1, exponent - 40)
+    return one * portions
+
+
+def _checked_portions(portions: int, dark_count: float) -> int:
+    if portions < 1 or int(portions) != portions or portions > 2**12:
+        raise ValueError(f"portions={portions} must be a whole number from 1 to {2**12}.")
+    if Fraction(dark_count / portions) * portions != Fraction(dark_count):
+        raise ValueError(
+            f"dark_count={dark_count!r} is not {portions} times a float: the law of a sum of {portions} draws would not be the accounted one. "
+            "Take in_portions(dark_count, portions)."
+        )
+    return int(portions)
 
 
 def _check_modulation(modulation: float) -> None:
@@ -72,6 +95,7 @@ def poisson_embedding(
     dark_count: float,
     modulation: float,
     total_bound: float | None = None,
+    portions: int | None = None,
 ) -> Mechanism:
     """Push-pull Poisson embedding of clipped updates (module docstring).
 
@@ -82,6 +106,8 @@ def poisson_embedding(
         of several draws (`parts_of`).
       modulation: r in (0, 1), the largest relative change of a rate; variance exceeds the Gaussian's by about r**2.
       total_bound: A >= c_inf, the clamp on a sender's summed contributions; None means client level, A = c_inf.
+      portions: if given, a count is the sum of so many draws of dark count mu / portions, of which a round may use fewer (`Mechanism.portions`); the
+        quotient must be exact in binary, so take mu as a multiple of it (`in_portions`).
 
     Returns:
       A `Mechanism` whose counts are int32 and whose sum is exact.
@@ -95,21 +121,17 @@ def poisson_embedding(
     bound = coordinate_bound if total_bound is None else total_bound
     _check_total_bound(bound, coordinate_bound)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=bound)
-    parts = parts_of(dark_count)
+    pieces = 1 if portions is None else _checked_portions(portions, dark_count)
+    each = parts_of(dark_count / pieces)  # draws of one portion
+    parts = pieces * each
     tables = randomness.push_pull_tables(dark_count=dark_count / parts, modulation=modulation)
     scale = bound / (2.0 * dark_count * modulation)
-
-    def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**randomness.GRID_BITS)
-        clamped = jnp.clip(grid, -top, top)
-        if parts == 1:
-            return randomness.push_pull(stream, clamped, tables)
-        streams = jax.vmap(lambda part: randomness.fold_in(stream, part, "part"))(jnp.arange(parts, dtype=jnp.uint32))
-
-        def add(total: Array, part: Stream) -> tuple[Array, None]:
-            return total + randomness.push_pull(part, clamped, tables), None
-
-        return jax.lax.scan(add, jnp.zeros(clamped.shape, jnp.int32), streams)[0]
+    # Tables and number of draws are arguments of a program that embeds, so that all rounds of a schedule share one.
+    embed = (
+        Partial(_embed_once, tables)
+        if portions is None and parts == 1
+        else Partial(_embed_sum, tables, jnp.int32(parts))
+    )
 
     def estimate(total: Array, senders: int | Array) -> Array:
         del senders  # the dark counts of the two channels cancel in the mean
@@ -128,6 +150,10 @@ def poisson_embedding(
         scaled = channel | {"step_ratio": factor * channel["step_ratio"]}  # both bounds shrink: their ratio stays
         return accounting.poisson_embedding_rdp(orders, dark_count=dark_count, **scaled, **facts)
 
+    def cost(honest_senders: int, dimension: int, adjacency: Adjacency) -> accounting.Embedded:
+        facts: dict[str, Any] = {"honest_senders": honest_senders, "dimension": dimension, "adjacency": adjacency}
+        return accounting.embedded_cost(dark_count=dark_count, **channel, **facts)
+
     def variance(senders: int) -> float:
         return senders * bound**2 / (2.0 * dark_count * modulation**2)
 
@@ -140,6 +166,22 @@ def poisson_embedding(
         spent = rounds * dark_count
         return min(accounting.tight_delta(epsilon, tau=tau, total_dark_count=spent, **facts) for tau in _TAILS)
 
+    def with_portions(used: int) -> Mechanism:
+        return poisson_embedding(
+            clip_norm=clip_norm,
+            coordinate_bound=coordinate_bound,
+            dark_count=used * (dark_count / pieces),
+            modulation=modulation,
+            total_bound=total_bound,
+            portions=used,
+        )
+
+    def embed_some(stream: Stream, grid: Array, used: int | Array) -> Array:
+        return _embed_sum(tables, jnp.asarray(used, jnp.int32) * jnp.int32(each), stream, grid)
+
+    def estimate_some(total: Array, senders: int | Array, used: int | Array) -> Array:
+        return estimate(total, senders) * (jnp.float32(pieces) / jnp.asarray(used).astype(jnp.float32))
+
     return make_mechanism(
         facts=Facts(
             name="poisson_embedding",
@@ -149,6 +191,7 @@ def poisson_embedding(
                 ("dark_count", dark_count),
                 ("modulation", modulation),
                 ("total_bound", total_bound),
+                *((("portions", portions),) if portions is not None else ()),
             ),
             integer=True,
             status="proved",
@@ -165,4 +208,25 @@ def poisson_embedding(
         count_bound=count_bound,
         tight_delta=tight_delta,
         scaled_rdp=scaled_rdp,
+        cost=cost,
+        portions=None
+        if portions is None
+        else Portions(pieces, embed_some, estimate_some, functools.cache(with_portions)),
     )
+
+
+def _embed_once(tables: SamplingTables, stream: Stream, grid: Array) -> Array:
+    top = jnp.int32(2**randomness.GRID_BITS)
+    return randomness.push_pull(stream, jnp.clip(grid, -top, top), tables)
+
+
+def _embed_sum(tables: SamplingTables, draws: Array, stream: Stream, grid: Array) -> Array:
+    """The sum of so many independent draws, each with its own stream."""
+    top = jnp.int32(2**randomness.GRID_BITS)
+    clamped = jnp.clip(grid, -top, top)
+
+    def add(part: Array, total: Array) -> Array:
+        own = randomness.fold_in(stream, part.astype(jnp.uint32), "part")
+        return total + randomness.push_pull(own, clamped, tables)
+
+    return jax.lax.fori_loop(jnp.int32(0), draws, add, jnp.zeros(clamped.shape, jnp.int32))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.accounting import Adjacency
+from fedjax_poisson.accounting import Adjacency, Cost
 from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness.wide import upper_product
@@ -63,6 +63,22 @@ class Facts:
     data_dependent_noise: bool = False
 
 
+class Portions(NamedTuple):
+    """A mechanism whose noise is a number of equal portions, of which a round may use fewer: one program for a schedule of noise levels.
+
+    Attributes:
+      whole: portions of the whole mechanism.
+      embed: `(stream, int32[D], used)` to int32 `[D]`: `Mechanism.embed` with this many portions, which may be a traced integer.
+      estimate: `(int[D], senders, used)` to float32 `[D]`: `Mechanism.estimate` of such a sum.
+      mechanism: `(used)` to the mechanism with so many portions, 1 <= used <= whole; its facts are what such a round costs.
+    """
+
+    whole: int
+    embed: Callable[[Stream, Array, int | Array], Array]
+    estimate: Callable[[Array, int | Array, int | Array], Array]
+    mechanism: Callable[[int], Mechanism]
+
+
 class Mechanism(NamedTuple):
     """Pure functions of one privacy mechanism. D coordinates, n senders, h honest senders (the target included).
 
@@ -83,6 +99,9 @@ class Mechanism(NamedTuple):
       scaled_rdp: `(factor, orders, honest_senders, dimension, adjacency="zero_out")` to float64 `[orders]`: the divergence of one opened sum where
         a unit's bounds are `factor` in (0, 1] times those of `clip`, as they are where grids are scaled before they are embedded (`federated.banding`);
         None where no such price is stated.
+      cost: `(honest_senders, dimension, adjacency="zero_out")` to what one opened sum takes from a tight ledger (`accounting.remaining_variance`); None
+        where no such bound is proved.
+      portions: the noise in equal portions, for a schedule; None where it comes in one piece.
     """
 
     facts: Facts
@@ -96,6 +115,8 @@ class Mechanism(NamedTuple):
     count_bound: Callable[..., int]
     tight_delta: Callable[[float, int, int, int], float] | None = None
     scaled_rdp: Callable[..., np.ndarray] | None = None
+    cost: Callable[..., Cost] | None = None
+    portions: Portions | None = None
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
@@ -114,6 +135,8 @@ def make_mechanism(
     count_bound: Callable[..., int],
     tight_delta: Callable[[float, int, int, int], float] | None = None,
     scaled_rdp: Callable[[float, np.ndarray, int, int, Adjacency], np.ndarray] | None = None,
+    cost: Callable[[int, int, Adjacency], Cost] | None = None,
+    portions: Portions | None = None,
 ) -> Mechanism:
     """Assemble a mechanism: `privatize` follows from clip and embed, and no curve is computed for an unsound claim.
 
@@ -128,7 +151,15 @@ def make_mechanism(
       count_bound: as in `Mechanism`.
       tight_delta: as in `Mechanism`.
       scaled_rdp: the curve at scaled bounds, given what `rdp` is given, or None.
+      cost: what one release takes from a tight ledger, under the same conditions.
+      portions: as in `Mechanism`.
     """
+
+    def checked_cost(honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> Cost:
+        check_adjacency(adjacency)
+        check_honest(honest_senders)
+        assert cost is not None
+        return cost(honest_senders, dimension, adjacency)
 
     def checked_rdp(
         orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out"
@@ -159,7 +190,26 @@ def make_mechanism(
         count_bound=count_bound,
         tight_delta=tight_delta,
         scaled_rdp=None if scaled_rdp is None else checked_scaled_rdp,
+        cost=None if cost is None else checked_cost,
+        portions=portions,
     )
+
+
+def at_portions(mechanism: Mechanism, used: int) -> Mechanism:
+    """The mechanism with so many of its portions.
+
+    Raises:
+      ValueError: the mechanism has no portions, or not so many.
+    """
+    if mechanism.portions is None:
+        raise ValueError(
+            f"{mechanism.facts.name} was made in one piece: a schedule needs `poisson_embedding(..., portions=...)`."
+        )
+    if not 1 <= used <= mechanism.portions.whole or int(used) != used:
+        raise ValueError(
+            f"{used} portions of {mechanism.portions.whole}: a round uses a whole number from 1 to all of them."
+        )
+    return mechanism.portions.mechanism(int(used))
 
 
 def one_grid_step(mechanism: Mechanism) -> float:

@@ -37,6 +37,15 @@ def panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
     return figure, every
 
 
+def grid(height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure of the standard width with clean pairs of axes in rows and columns, listed row by row."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
+    every = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in every:
+        clean(axes)
+    return figure, every
+
+
 def clean(axes: Axes) -> None:
     """Keep only the frame and grid lines that help to read a value."""
     for side in ("top", "right"):

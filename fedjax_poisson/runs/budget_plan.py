@@ -2,70 +2,73 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated.algorithm import check_sampling
+from fedjax_poisson.federated.noise_schedule import NOISE_PORTIONS, tail_average_portions
 from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, once, settle_distance
+from fedjax_poisson.mechanisms.dark_counts import (
+    Terms,
+    affordable_dark_count,
+    budget,
+    embedding,
+    once,
+    settle_distance,
+)
 from fedjax_poisson.mechanisms.types import check_honest
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.planned import Planned, planned_of
+from fedjax_poisson.runs.training_recipe import TrainingRecipe
+
+Law: TypeAlias = Literal["tight", "renyi"]
 
 
 class BudgetPlan(NamedTuple):
     """The releases of a run.
 
     Attributes:
-      terms: the facts they have in common.
+      terms: the facts they have in common, with the law that they are charged by.
       columns: the histograms that ranges and levels are read from.
-      standardize: mechanism of the one moment sum; None where nothing is released for standardisation (public bounds are enough).
-      train: mechanism of every training sum.
-      evaluate: mechanism of the sum of scores; None where scores are no release.
-      columns_rdp: float64 `[orders]`, curve of the histograms together.
-      standardize_rdp: float64 `[orders]`, curve of the moment sum; zero without one.
-      train_rdp: float64 `[orders]`, curve of one training sum, sampling included.
-      evaluate_rdp: float64 `[orders]`, curve of the sum of scores; zero without one.
+      standardize: the one moment sum; None where nothing is released for standardisation (public bounds are enough).
+      train: a training sum with all of its noise; `of_round` has a round's own.
+      portions: portions of the noise that round 1, 2, ... uses; None for all of it in every round.
+      evaluate: the sum of scores; None where scores are no release.
       rounds: number of training sums.
       epsilon: what all of it costs at `delta`.
       delta: delta stated to the user.
       sampler_delta: the part of delta that covers the samplers' distance from the exact law and samples too large for their slots
         (`accounting.reserve`).
-      standardize_distance: bound on the total variation of the moment sum's law.
-      train_distance: the same of one training sum.
-      evaluate_distance: the same of the sum of scores.
       epsilon_one_honest: the total cost if all sites except the record's site collude with the server.
+      renyi_variance: variance of a training sum's noise under Renyi accounting over that of the plan; 1 where the plan is charged so.
     """
 
     terms: Terms
     columns: ColumnPlan
-    standardize: Mechanism | None
-    train: Mechanism
-    evaluate: Mechanism | None
-    columns_rdp: np.ndarray
-    standardize_rdp: np.ndarray
-    train_rdp: np.ndarray
-    evaluate_rdp: np.ndarray
+    standardize: Planned | None
+    train: Planned
+    portions: tuple[int, ...] | None
+    evaluate: Planned | None
     rounds: int
     epsilon: float
     delta: float
     sampler_delta: float
-    standardize_distance: float
-    train_distance: float
-    evaluate_distance: float
     epsilon_one_honest: float
+    renyi_variance: float
 
     @property
-    def orders(self) -> np.ndarray:
-        """Renyi orders of the curves."""
-        return self.terms.orders
+    def law(self) -> Law:
+        """What the ledger of the plan must account by."""
+        return "renyi" if self.terms.variance is None else "tight"
 
     @property
     def honest_senders(self) -> int:
@@ -77,10 +80,24 @@ class BudgetPlan(NamedTuple):
         """Sites that send in every round."""
         return self.terms.participation.senders
 
+    def of_round(self, number: int) -> Planned:
+        """The training sum of round 1, 2, ..."""
+        if self.portions is None:
+            return self.train
+        return self.train.used(self.portions[number - 1])
+
+    @property
+    def charges(self) -> list[accounting.Charge]:
+        """What the ledger is charged with, in the order of the releases."""
+        once = [each.planned.charge for each in self.columns.releases]
+        once += [] if self.standardize is None else [self.standardize.charge]
+        after = [] if self.evaluate is None else [self.evaluate.charge]
+        return [*once, *(self.of_round(number).charge for number in range(1, self.rounds + 1)), *after]
+
     @property
     def planned_rdp(self) -> np.ndarray:
-        """The curve of all planned releases together."""
-        return self.columns_rdp + self.standardize_rdp + self.rounds * self.train_rdp + self.evaluate_rdp
+        """The curve of all planned releases together, float64 `[orders]`, of a plan that is charged with curves."""
+        return cast(np.ndarray, np.sum(cast(list[np.ndarray], self.charges), axis=0))
 
     @property
     def accounted_delta(self) -> float:
@@ -90,6 +107,7 @@ class BudgetPlan(NamedTuple):
 
 def make_plan(
     config: Config,
+    recipe: TrainingRecipe,
     *,
     senders: int,
     dimension: int,
@@ -99,14 +117,16 @@ def make_plan(
     sites_per_unit: int = 1,
     open_numbers: int = 0,
     open_texts: int = 0,
+    law: Law | None = None,
 ) -> BudgetPlan:
-    """Calibrate both mechanisms so that everything released costs at most `config.epsilon` at `config.delta`.
+    """Calibrate all mechanisms so that everything released costs at most `config.epsilon` at `config.delta`.
 
-    The moment sum gets `standardize_share` of the dark count that would spend the whole budget alone (the curve is linear in the dark
-    count), the training sums the largest dark count that fits beside it.
+    The releases that are made once get their shares of the budget, the training sums the largest dark count that fits beside them. Without secret sampling
+    the plan is made by remaining variance and by Renyi curves, and the one with less noise in the training sums is taken, before anything is released.
 
     Args:
       config: the run's settings.
+      recipe: those of its training.
       senders: number of sites.
       dimension: D of the model.
       moment_dimension: length of a moment vector; 0 where no moments are released.
@@ -117,6 +137,7 @@ def make_plan(
       open_numbers: numeric columns whose ranges are released.
       open_texts: text columns whose levels are released. Where there are open columns, the dimensions are public upper bounds: the curve of an
         embedding grows with its dimension, so the plan's curves, which are charged, cover whatever number of features will be released.
+      law: what the releases are charged by, where a shared ledger says it; None for what costs less.
 
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
@@ -134,10 +155,10 @@ def make_plan(
     )
 
     def used(plan: BudgetPlan) -> list[Mechanism]:
-        columns = (each.priced.mechanism for each in plan.columns.releases)
-        return [each for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
+        columns = (each.planned for each in plan.columns.releases)
+        return [each.mechanism for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
 
-    return settle_distance(lambda draw: _calibrated(config, sizes, draw), used)
+    return settle_distance(lambda draw: _cheaper(config, recipe, sizes, draw, law), used)
 
 
 class _Sizes(NamedTuple):
@@ -168,70 +189,109 @@ class _Distances(NamedTuple):
     evaluate: float
 
 
-class _Once(NamedTuple):
-    """A release that is made once, or not at all: its mechanism (None for no release), and its curve with all honest senders and with one."""
+def _cheaper(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: float, law: Law | None) -> BudgetPlan:
+    """The plan where one draw of one coordinate is within `draw` of its law, by the given law or by the one with less noise."""
+    if recipe.sampling_rate < 1:
+        if law == "tight":
+            raise ValueError(
+                f"sampling_rate={recipe.sampling_rate:g} needs a ledger of Renyi curves, and the shared ledger accounts by remaining variance: set "
+                "sampling_rate=1, or use another ledger."
+            )
+        law = "renyi"
+    laws: tuple[Law, ...] = (law,) if law else ("tight", "renyi")
+    plans = [_calibrated(config, recipe, sizes, draw, each) for each in laws]
+    best = min(plans, key=lambda plan: plan.train.mechanism.variance(plan.senders))
+    return best._replace(
+        renyi_variance=plans[-1].train.mechanism.variance(best.senders) / best.train.mechanism.variance(best.senders)
+    )
 
-    mechanism: Mechanism | None
-    rdp: np.ndarray
-    alone: np.ndarray
 
-
-def _calibrated(config: Config, sizes: _Sizes, draw: float) -> BudgetPlan:
-    """The plan where one draw of one coordinate is within `draw` of its law."""
+def _calibrated(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: float, law: Law) -> BudgetPlan:
+    """The plan by one law."""
     participation = accounting.Participation(
         senders=sizes.senders,
         minimum_senders=sizes.senders,
         honest_senders=sizes.senders - 1 if config.honest_senders is None else config.honest_senders,
-        sampling_rate=config.sampling_rate,
+        sampling_rate=recipe.sampling_rate,
         adjacency=config.adjacency,
     )
     check_honest(participation.honest_senders, sizes.senders)
-    check_sampling(config.sampling_rate, config.adjacency)
+    check_sampling(recipe.sampling_rate, config.adjacency)
     distances = _distances(participation, sizes, draw)
     sampler_delta = accounting.plan_reserve(
         config.epsilon,
         config.delta,
-        distances.columns + distances.standardize + config.rounds * distances.train + distances.evaluate,
+        distances.columns + distances.standardize + recipe.rounds * distances.train + distances.evaluate,
     )
+    delta = config.delta - sampler_delta
     terms = Terms(
         epsilon=config.epsilon,
-        delta=config.delta - sampler_delta,
+        delta=delta,
         participation=participation,
         largest_site=sizes.largest_site,
         sites_per_unit=sizes.sites_per_unit,
         modulation=config.modulation,
         orders=accounting.integer_orders(256),  # one set for every run, so that runs can share a ledger
+        variance=accounting.variance_budget(config.epsilon, delta) if law == "tight" else None,
     )
     columns = plan_columns(terms, numbers=sizes.open_numbers, texts=sizes.open_texts)
-    columns_rdp = columns.rdp(terms)
+    left = _left(terms, 0.0 if terms.variance is None else terms.variance.total, columns.charges)
     # A unit's vector of moments lies in one block.
-    norm = min(config.standardize_norm, math.sqrt(sizes.moment_dimension))
-    standardize = _release_once(terms, config.standardize_share, norm, sizes.moments)
-    evaluate = _release_once(terms, config.evaluation_share, SCORE_NORM, sizes.scores)
-    train, train_curve = _train(config, terms, sizes.dimension, columns_rdp + standardize.rdp + evaluate.rdp)
-    train_rdp = train_curve(participation.honest_senders)
-    planned = columns_rdp + standardize.rdp + config.rounds * train_rdp + evaluate.rdp
-    alone = columns.rdp(terms, honest_senders=1) + standardize.alone + evaluate.alone
-    alone = alone + config.rounds * train_curve(1)
-    return BudgetPlan(
+    norm = min(recipe.standardize_norm, math.sqrt(sizes.moment_dimension))
+    moments = _once(terms, recipe.standardize_share, norm, sizes.moments, distances.standardize, left)
+    left = _left(terms, left, [] if moments is None else [moments.charge])
+    # The scores are released last: what they need is what training must leave.
+    last = config.evaluation_share * terms.variance.total if terms.variance is not None and sizes.scores else 0.0
+    evaluate = _once(terms, config.evaluation_share, SCORE_NORM, sizes.scores, distances.evaluate, last)
+    beside = [*(each.planned for each in columns.releases), *(each for each in (moments, evaluate) if each is not None)]
+    portions = _portions(recipe)
+    train = _train(recipe, terms, sizes.dimension, beside, distances.train, (left, last), portions)
+    plan = BudgetPlan(
         terms=terms,
         columns=columns,
-        standardize=standardize.mechanism,
+        standardize=moments,
         train=train,
-        evaluate=evaluate.mechanism,
-        columns_rdp=columns_rdp,
-        standardize_rdp=standardize.rdp,
-        train_rdp=train_rdp,
-        evaluate_rdp=evaluate.rdp,
-        rounds=config.rounds,
-        epsilon=accounting.epsilon(terms.orders, planned, terms.delta),
+        portions=portions,
+        evaluate=evaluate,
+        rounds=recipe.rounds,
+        epsilon=math.nan,
         delta=config.delta,
         sampler_delta=sampler_delta,
-        standardize_distance=distances.standardize,
-        train_distance=distances.train,
-        evaluate_distance=distances.evaluate,
-        epsilon_one_honest=accounting.epsilon(terms.orders, alone, terms.delta),
+        epsilon_one_honest=math.nan,
+        renyi_variance=1.0,
     )
+    return plan._replace(
+        epsilon=min(_epsilon(plan, participation.honest_senders, law), config.epsilon),
+        epsilon_one_honest=min(_epsilon(plan, 1, each) for each in {law, "renyi"}),
+    )
+
+
+def _epsilon(plan: BudgetPlan, honest_senders: int, by: str) -> float:
+    """Epsilon of all planned releases by a law, with so many honest senders."""
+    terms, rounds = plan.terms, [plan.of_round(number) for number in range(1, plan.rounds + 1)]
+    before = [each.planned for each in plan.columns.releases] + ([plan.standardize] if plan.standardize else [])
+    releases = [*before, *rounds, *([plan.evaluate] if plan.evaluate else [])]
+    if by == "tight":
+        costs = [each.priced.cost(terms, each.dimension, honest_senders) for each in releases]
+        return accounting.fixed_plan_epsilon(costs, terms.delta)
+    curves = {id(each): each.rdp(terms, honest_senders) for each in releases}
+    return accounting.epsilon(terms.orders, np.sum([curves[id(each)] for each in releases], axis=0), terms.delta)
+
+
+def _left(terms: Terms, left: float, charges: Iterable[accounting.Charge]) -> float:
+    """Variance left after some releases; 0 where it is not what is charged."""
+    if terms.variance is None:
+        return 0.0
+    after = accounting.spend_all(terms.variance, left, cast(list[accounting.Cost], list(charges)))
+    assert after is not None  # each was calibrated to fit
+    return after
+
+
+def _portions(recipe: TrainingRecipe) -> tuple[int, ...] | None:
+    """The schedule of the noise: less of it in rounds that weigh more in the averaged parameters."""
+    if recipe.sampling_rate < 1 or recipe.average_from is None or recipe.noise_schedule == "constant":
+        return None
+    return tail_average_portions(recipe.rounds, recipe.average_from)
 
 
 def _distances(participation: accounting.Participation, sizes: _Sizes, draw: float) -> _Distances:
@@ -246,39 +306,68 @@ def _distances(participation: accounting.Participation, sizes: _Sizes, draw: flo
     )
 
 
-def _release_once(terms: Terms, share: float, norm: float, dimension: int) -> _Once:
-    """A vector that is released once for a share of the budget; nothing where it has no coordinates."""
+def _once(terms: Terms, share: float, norm: float, dimension: int, distance: float, left: float) -> Planned | None:
+    """A vector that is released once for a share of the budget; None where it has no coordinates."""
     if not dimension:
-        nothing = np.zeros(len(terms.orders))
-        return _Once(None, nothing, nothing)
-    priced = once(terms, share, norm, dimension)
-    return _Once(priced.mechanism, priced.rdp(terms, dimension), priced.rdp(terms, dimension, 1))
+        return None
+    return planned_of(terms, once(terms, share, norm, dimension, left), dimension, distance)
 
 
 def _train(
-    config: Config, terms: Terms, dimension: int, other_rdp: np.ndarray
-) -> tuple[Mechanism, Callable[[int], np.ndarray]]:
-    """The mechanism of the training sums with the largest dark count that fits beside all else, and its curve by the number of honest senders."""
-    units, coordinate = terms.sites_per_unit, config.coordinate_bound  # at most clip_norm: the settings are checked
-    bound = coordinate * max(float(units), terms.largest_site * config.sampling_rate)
-    rate = 1 - (1 - config.sampling_rate) ** units if units > 1 else config.sampling_rate
+    recipe: TrainingRecipe,
+    terms: Terms,
+    dimension: int,
+    beside: Sequence[Planned],
+    distance: float,
+    between: tuple[float, float],
+    portions: tuple[int, ...] | None,
+) -> Planned:
+    """The training sums with the largest dark count that fits beside all else; of a variance, between what is left before and after them."""
+    units, coordinate = terms.sites_per_unit, recipe.coordinate_bound  # at most clip_norm: the recipe is checked
+    bound = recipe.total_bound or coordinate * max(float(units), terms.largest_site * recipe.sampling_rate)
+    if bound < units * coordinate:
+        raise ValueError(
+            f"total_bound={bound:g} is below what one unit may contribute, {units * coordinate:g}: raise it, or leave it out."
+        )
+    rate = 1 - (1 - recipe.sampling_rate) ** units if units > 1 else recipe.sampling_rate
+    ratios: dict[str, Any] = {
+        "norm_ratio": recipe.clip_norm / coordinate,
+        "dimension": dimension,
+        "step_ratio": units * coordinate / bound,
+    }
+    # In units of the noise's portion, which the whole noise has `most` of.
+    most, spent = (1, recipe.rounds) if portions is None else (NOISE_PORTIONS, sum(portions))
+    variance, (high, low) = terms.variance, between
+    other = np.zeros(len(terms.orders))
+    if variance is None:
+        other = sum((each.rdp(terms) for each in beside), other)
 
     def dark(modulation: float) -> float:
-        return accounting.calibrate_dark_count(
-            rounds=config.rounds,
-            sampling_rate=rate,
-            norm_ratio=config.clip_norm / coordinate,
-            dimension=dimension,
-            step_ratio=units * coordinate / bound,
-            other_rdp=other_rdp,
-            modulation=modulation,
-            **budget(terms),
+        if terms.variance is not None:
+            return most * affordable_dark_count(terms, high, low, modulation, **ratios) / spent
+        return most * accounting.calibrate_dark_count(
+            rounds=spent, sampling_rate=rate, other_rdp=other, modulation=modulation, **ratios, **budget(terms)
         )
 
-    priced = embedding(terms, dark, config.clip_norm, coordinate, bound, dimension)
+    for doubt in (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):  # one release after another is rounded more often than all in one
+        priced = embedding(
+            terms,
+            functools.partial(_shrunk, dark, doubt),
+            recipe.clip_norm,
+            coordinate,
+            bound,
+            dimension,
+            None if portions is None else NOISE_PORTIONS,
+        )
+        train = planned_of(terms, priced, dimension, distance, rate)
+        if variance is None:
+            return train
+        rounds = [train if portions is None else train.used(k) for k in (portions or [1] * recipe.rounds)]
+        after = accounting.spend_all(variance, high, [cast(accounting.Cost, each.charge) for each in rounds])
+        if after is not None and after >= low:
+            return train
+    raise AssertionError("the variance that was affordable as a whole is not in parts")
 
-    def curve(honest_senders: int) -> np.ndarray:
-        full = priced.rdp(terms, dimension, honest_senders)
-        return full if rate == 1 else accounting.subsampled_rdp(terms.orders, full, rate)
 
-    return priced.mechanism, curve
+def _shrunk(dark: Callable[[float], float], doubt: float, modulation: float) -> float:
+    return (1 - doubt) * dark(modulation)

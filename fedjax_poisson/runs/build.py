@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_poisson import data, models
+from fedjax_poisson import accounting, data, models
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.data.placement import Placement
@@ -27,9 +29,10 @@ from fedjax_poisson.federated.server import State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
-from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan
-from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan
+from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
+from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe, recipe_of, step_size
 
 _FOR_TABLES = ("logistic", "mlp")
 _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
@@ -44,9 +47,8 @@ class RunSetup(NamedTuple):
       train: raw training records on the device.
       test: raw test records on the device.
       model: the model.
+      recipe: the settings of the training.
       plan: the releases and their cost.
-      optimizer: the server's optimiser.
-      average_from: round after which parameters are averaged, or None.
       largest_unit: records of the largest privacy unit.
       largest_site: the bound on a site's training units that sets the clamps.
       dimension: D, parameters of the model.
@@ -58,13 +60,17 @@ class RunSetup(NamedTuple):
     train: Records
     test: Records
     model: Model
+    recipe: TrainingRecipe
     plan: BudgetPlan
-    optimizer: optax.GradientTransformation
-    average_from: int | None
     largest_unit: int
     largest_site: int
     dimension: int
     root: Stream
+
+    @property
+    def average_from(self) -> int | None:
+        """Round after which parameters are averaged; None for no averaging."""
+        return self.recipe.average_from
 
 
 class Prepared(NamedTuple):
@@ -74,6 +80,7 @@ class Prepared(NamedTuple):
       config: the settings.
       sites: the data; None where ranges or levels are still to be released.
       opened: the table then; else None.
+      recipe: the settings of its training.
       plan: the releases.
       unit: "record" or "patient".
       identity: what names the data set on a ledger.
@@ -85,6 +92,7 @@ class Prepared(NamedTuple):
     config: Config
     sites: data.Sites | None
     opened: OpenTable | None
+    recipe: TrainingRecipe
     plan: BudgetPlan
     unit: str
     identity: str
@@ -124,8 +132,19 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
     bound = site_bound(config, _most_units(placement))
+    recipe = recipe_of(
+        config,
+        PublicSizes(
+            features=math.prod(shape),
+            senders=senders,
+            honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
+            largest_site=bound,
+            units=_public_units(config, placement),
+        ),
+    )
     plan = make_plan(
         config,
+        recipe,
         senders=senders,
         dimension=dimension_of(model_for(config, sites), shape),
         moment_dimension=0 if config.standardize == "bounds" else moments,
@@ -134,11 +153,12 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         sites_per_unit=placement.sites_per_unit,
         open_numbers=numbers,
         open_texts=texts,
+        law=_law_of_shared(config),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
-    return Prepared(config, sites, opened, plan, placement.unit, identity, placement.site_names, bound, root)
+    return Prepared(config, sites, opened, recipe, plan, placement.unit, identity, placement.site_names, bound, root)
 
 
 def build(config: Config, sites: data.Sites | None = None) -> RunSetup:
@@ -171,14 +191,31 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
         train=train,
         test=test,
         model=model,
+        recipe=prepared.recipe,
         plan=prepared.plan,
-        optimizer=optimizer_for(config, config.learning_rate),
-        average_from=math.floor(config.rounds * (1 - config.average_share)) if config.average_share else None,
         largest_unit=largest_unit(np.asarray(train.unit)),
         largest_site=prepared.largest_site,
         dimension=dimension_of(model, sites.features.shape[1:]),
         root=prepared.root,
     )
+
+
+def _public_units(config: Config, placement: Placement | data.Sites) -> int | None:
+    """The number of training units, if it is declared or the records are public."""
+    if config.training_units is not None:
+        return config.training_units
+    if not records_are_public(config):
+        return None
+    fit = placement.train
+    return len(np.unique(np.stack([placement.site[fit], placement.group[fit]]), axis=1).T)
+
+
+def _law_of_shared(config: Config) -> Law | None:
+    """What a shared ledger that exists already accounts by."""
+    if config.ledger is None or not Path(config.ledger).is_file():
+        return None
+    with contextlib.closing(accounting.read_ledger(config.ledger)) as ledger:
+        return "tight" if isinstance(ledger.law, accounting.TightLaw) else "renyi"
 
 
 def _most_units(placement: Placement | data.Sites) -> int:
@@ -238,9 +275,16 @@ def _is_small(sites: data.Sites | None) -> bool:
     return sites is not None and sites.features.shape[1] <= 64
 
 
-def optimizer_for(config: Config, rate: float) -> optax.GradientTransformation:
+def optimizer_for(setting: RunSetup, rate: float) -> optax.GradientTransformation:
     """The server's optimiser at a step size."""
-    return optax.adam(rate) if config.optimizer == "adam" else optax.sgd(rate, momentum=config.momentum or None)
+    if setting.config.optimizer == "adam":
+        return optax.adam(rate)
+    return optax.sgd(rate, momentum=setting.recipe.momentum or None)
+
+
+def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> optax.GradientTransformation:
+    """The server's optimiser of the run, whose step may follow from the released number of units."""
+    return optimizer_for(setting, step_size(setting.recipe, float(scaler.records)))
 
 
 def training_units(config: Config, train: Records) -> int:
@@ -257,7 +301,7 @@ def initial_state(setting: RunSetup) -> State:
     """The state before the first round. Initial weights are public: nothing private is drawn here."""
     example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
     params = setting.model.init(jax.random.key(0), example)
-    return init_state(params, setting.optimizer)
+    return init_state(params, optimizer_for(setting, 1.0))  # the step size is not in the state
 
 
 def learned_model(setting: RunSetup) -> Model:
@@ -290,18 +334,24 @@ def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, pu
     )
 
 
-def algorithm_for(setting: RunSetup, scaler: standardize.Scaler, aggregator: Aggregator) -> Algorithm:
-    """The training algorithm; the count of records that the scaler holds (private, or public) scales its step."""
+def algorithm_for(
+    setting: RunSetup,
+    scaler: standardize.Scaler,
+    aggregator: Aggregator,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Algorithm:
+    """The training algorithm; the count of records that the scaler holds (private, or public) scales its step; another optimiser, if given."""
     config, plan, model = setting.config, setting.plan, learned_model(setting)
     example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
     return fedsgd(
         model,
         features=jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:],
         records=float(scaler.records),
-        sampling_rate=config.sampling_rate,
-        mechanism=plan.train,
+        sampling_rate=setting.recipe.sampling_rate,
+        mechanism=plan.train.mechanism,
+        portions=plan.portions,
         aggregator=aggregator,
-        server_optimizer=setting.optimizer,
+        server_optimizer=optimizer or optimizer_of(setting, scaler),
         senders=plan.senders,
         honest_senders=plan.honest_senders,
         unit=setting.sites.unit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -17,14 +17,15 @@ from fedjax_poisson.federated.histogram import private_histogram
 from fedjax_poisson.federated.private_columns import refine, released_from_counts
 from fedjax_poisson.federated.private_sum import Gate, SumInfo
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import Priced, Terms, once
+from fedjax_poisson.mechanisms.dark_counts import Terms, once
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.runs.planned import Planned, planned_of
 
 RANGES_SHARE, REFINE_SHARE = 0.06, 0.03
 """Shares of the budget's Renyi curve spent on the two histograms (`experiments/private_columns.py` explains how they were chosen and what they cost)."""
 
-Charge = Callable[[str, int, Mechanism, np.ndarray, float], tuple[Gate, Stream]]
-"""`(purpose, number, mechanism, rdp, distance)` to the gate of a release, which puts it on the ledger, and its stream."""
+ChargeRelease = Callable[[str, int, Planned], tuple[Gate, Stream]]
+"""`(purpose, number, planned)` to the gate of a release, which puts it on the ledger, and its stream."""
 
 MakeAggregator = Callable[[Mechanism, int, str], Aggregator]
 """`(mechanism, size, purpose)` to the encryption of that release, with keys of its own."""
@@ -35,13 +36,16 @@ class Histogram(NamedTuple):
 
     Attributes:
       purpose: its name on the ledger.
-      priced: the mechanism of its release, and how it is charged.
-      size: D, its length.
+      planned: its release.
     """
 
     purpose: str
-    priced: Priced
-    size: int
+    planned: Planned
+
+    @property
+    def size(self) -> int:
+        """D, its length."""
+        return self.planned.dimension
 
 
 class ColumnPlan(NamedTuple):
@@ -60,10 +64,10 @@ class ColumnPlan(NamedTuple):
         """The releases that take place."""
         return tuple(each for each in (self.first, self.second) if each is not None)
 
-    def rdp(self, terms: Terms, honest_senders: int | None = None) -> np.ndarray:
-        """float64 `[orders]`, what all of it costs; zero without open columns."""
-        costs = (each.priced.rdp(terms, each.size, honest_senders) for each in self.releases)
-        return np.sum([np.zeros(len(terms.orders)), *costs], axis=0)
+    @property
+    def charges(self) -> list[accounting.Charge]:
+        """What the ledger is charged with."""
+        return [each.planned.charge for each in self.releases]
 
 
 def column_coordinates(numbers: int, texts: int) -> int:
@@ -76,8 +80,8 @@ def plan_columns(
 ) -> ColumnPlan:
     """Mechanisms of the two histograms, from public numbers only.
 
-    A histogram gets its share of the dark count that would spend the whole budget alone (the Renyi curve is linear in the dark count). Its curve depends
-    on the number m of columns, through K = min(D, m) = m, and not on that of bins. A person at several sites is a unit at each, and charged for it.
+    Each histogram gets its share of the budget (`dark_counts.once`). Its cost depends on the number m of columns, through K = min(D, m) = m, and not on
+    that of bins. A person at several sites is a unit at each, and charged for it.
 
     Args:
       terms: of the run.
@@ -94,22 +98,32 @@ def plan_columns(
             f"ranges_share={ranges_share} and refine_share={refine_share} must be shares of one budget: above 0 (the second may be 0), "
             "together below 1."
         )
+    left = 0.0 if terms.variance is None else terms.variance.total
+
+    def histogram(purpose: str, share: float, columns: int, size: int) -> Histogram:
+        priced = once(terms, share, math.sqrt(columns), size, left)
+        distance = accounting.release_distance(
+            senders=terms.participation.senders, dimension=size, draw=priced.mechanism.facts.sampler_distance
+        )
+        return Histogram(purpose, planned_of(terms, priced, size, distance))
+
     first = second = None
     if numbers + texts:
-        size = numbers * OCTAVES + texts * BUCKETS
-        first = Histogram("columns", once(terms, ranges_share, math.sqrt(numbers + texts), size), size)
+        first = histogram("columns", ranges_share, numbers + texts, numbers * OCTAVES + texts * BUCKETS)
+        if terms.variance is not None:
+            after = accounting.spend_variance(terms.variance, left, cast(accounting.Cost, first.planned.charge))
+            assert after is not None  # it was calibrated to fit
+            left = after
     if numbers and refine_share:
-        size = numbers * LINEAR
-        second = Histogram("ranges", once(terms, refine_share, math.sqrt(numbers), size), size)
+        second = histogram("ranges", refine_share, numbers, numbers * LINEAR)
     return ColumnPlan(first, second)
 
 
 def release_columns(
     opened: OpenTable,
     plan: ColumnPlan,
-    terms: Terms,
     *,
-    charge: Charge,
+    charge: ChargeRelease,
     aggregator: MakeAggregator,
     saved: Released | None = None,
     keep: Callable[[Released, str, SumInfo], None] = lambda released, purpose, info: None,
@@ -119,7 +133,6 @@ def release_columns(
     Args:
       opened: the table.
       plan: from `plan_columns`, for this number of open columns.
-      terms: those of the plan.
       charge: puts a release on the ledger; its gate is asked before the sum is opened.
       aggregator: makes the encryption of a release.
       saved: what an earlier process released and saved; it is not released again.
@@ -135,9 +148,8 @@ def release_columns(
             raise ValueError(
                 f"the plan has a histogram of {own.size} bins, the table one of {binned.size}: plan with its open columns."
             )
-        mechanism = own.priced.mechanism
-        distance = accounting.release_distance(senders=sites, dimension=own.size, draw=mechanism.facts.sampler_distance)
-        gate, stream = charge(own.purpose, 0, mechanism, own.priced.rdp(terms, own.size), distance)
+        mechanism = own.planned.mechanism
+        gate, stream = charge(own.purpose, 0, own.planned)
         counts, info = private_histogram(
             binned.bins,
             binned.site,

@@ -45,25 +45,30 @@ class Config:
       min_site_records: sites with fewer records are merged into the site "other".
       epsilon: privacy budget for everything released, including standardisation.
       delta: delta of the budget.
+      recipe: what decides the settings of the training that are not given: "auto" derives them from public quantities where the model is linear and the
+        data a table (`runs.training_recipe`), "fixed" takes constants, as for all other models.
       rounds: number of training releases.
-      sampling_rate: probability that a privacy unit takes part in a round.
+      sampling_rate: probability that a privacy unit takes part in a round; below 1 accounted by Renyi curves.
       adjacency: "zero_out" or "replace_one".
       honest_senders: number of sites that do not collude with the server; default: all but one.
       clip_norm: L2 bound of one unit's gradient.
       coordinate_bound: bound on each coordinate of one unit's gradient.
+      total_bound: clamp on each coordinate of one site's summed gradients.
       modulation: modulation depth r of the Poisson embedding; default: the smallest from 0.05 to 0.3 that the samplers support.
       standardize: "global" or per-"site" means and standard deviations from one private sum, or public "bounds" only, without a release (images).
-      standardize_share: share of the budget (of its Renyi curve) spent on means and standard deviations.
+      standardize_share: share of the budget spent on means and standard deviations.
       standardize_norm: L2 bound of one unit's moment vector.
       largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: inferred from the data, with a warning.
-      training_units: public number of training units of all sites, which scales the step if no moments are released. Default: inferred
-        from the data, with a warning.
+      training_units: public number of training units of all sites: it says what accuracy to expect, and scales the step if no moments are released, for
+        which it is otherwise inferred from the data, with a warning.
       model: logistic or mlp for tables; for images scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
         resnet50 (group normalisation).
       width: width of the model: hidden layers of 2 width and width, channels width and 2 width, or channels of a residual network's stem;
         unused by scattering.
       optimizer: server optimiser, "sgd" or "adam".
       learning_rate: server step size on the estimated mean gradient.
+      noise_schedule: "tail" gives rounds that weigh more in the averaged parameters less noise, at the same privacy (every unit in every round only);
+        "constant" gives all the same.
       momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
       aggregator: encryption backend, "device", "tenseal" or "plain".
@@ -77,7 +82,7 @@ class Config:
       publish_site_sizes: whether the number of records at each site may be shown although the records are not public.
       evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "private" by one release
         after training (two classes; on the ledger, with evaluation_share of the budget), "none" shows no score.
-      evaluation_share: share of the budget (of its Renyi curve) spent on private scores.
+      evaluation_share: share of the budget spent on private scores.
       seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
     """
 
@@ -105,24 +110,27 @@ class Config:
     min_site_records: int = 20
     epsilon: float = 1.0
     delta: float = 1e-4
-    rounds: int = 20
-    sampling_rate: float = 0.5
+    recipe: Literal["auto", "fixed"] = "auto"
+    rounds: int | None = None
+    sampling_rate: float | None = None
     adjacency: Literal["zero_out", "replace_one"] = "zero_out"
     honest_senders: int | None = None
-    clip_norm: float = 1.0
-    coordinate_bound: float = 0.6
+    clip_norm: float | None = None
+    coordinate_bound: float | None = None
+    total_bound: float | None = None
     modulation: float | None = None
     standardize: Literal["global", "site", "bounds"] = "global"
-    standardize_share: float = 0.25
-    standardize_norm: float = 3.0
+    standardize_share: float | None = None
+    standardize_norm: float | None = None
     largest_site: int | None = None
     training_units: int | None = None
     model: Literal["logistic", "mlp", "scattering", "cnn", "small_resnet", "resnet18", "resnet50"] = "logistic"
     width: int = 16
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.3
-    momentum: float = 0.8
-    average_share: float = 0.5
+    learning_rate: float | None = None
+    momentum: float | None = None
+    average_share: float | None = None
+    noise_schedule: Literal["tail", "constant"] | None = None
     aggregator: Literal["device", "tenseal", "plain"] = "device"
     yardstick: bool | None = None
     nonprivate_rate: float | None = None

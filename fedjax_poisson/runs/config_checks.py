@@ -49,6 +49,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "rounds": Range(1, 100_000, "every round is a release, a line and a checkpoint"),
         "clip_norm": _SIZE,
         "coordinate_bound": _SIZE,
+        "total_bound": Range(1e-6, 1e12, "it bounds a sum over the units of a site"),
         "standardize_norm": _SIZE,
         "modulation": Range(1e-4, 0.99, "at 1 a rate can fall to 0 and no privacy is left; near 0 the counts are too large to sample"),
         "standardize_share": Range(1e-3, 0.999, "both the moments and the training need a part of the budget"),
@@ -115,11 +116,6 @@ def check(config: Any) -> None:
       ValueError: for the first setting that is wrong, with the value and the remedy.
     """
     check_ranges({name: getattr(config, name) for name in RANGES})
-    if config.coordinate_bound > config.clip_norm:
-        raise ValueError(
-            f"coordinate_bound={config.coordinate_bound:g} exceeds clip_norm={config.clip_norm:g}, so it would bound nothing; set both, such "
-            f"as --clip-norm {config.clip_norm:g} --coordinate-bound {0.6 * config.clip_norm:g}."
-        )
     words = (declarations.FROM_DATA, declarations.PRIVATE)
     declarations.checked_levels(config.categorical, words)
     if config.bounds is not None:

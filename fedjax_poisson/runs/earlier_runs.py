@@ -27,36 +27,36 @@ class EarlierRuns(NamedTuple):
 def earlier_runs(books: Books, out: Path) -> EarlierRuns:
     """Runs on the same data set according to the ledgers in neighbouring folders; none for a run on a shared ledger, which does the counting.
 
-    Curves of the same orders add up (sequential composition of Renyi divergences), each run's releases given those of the runs before it. Samplers'
+    Charges of one law add up (sequential composition), each run's releases given those of the runs before it. Samplers'
     distances and different deltas add up to at most twice the delta of this run, which the statement leaves out: it is for orientation only; the
     guarantee comes from the shared ledger.
     """
     if books.shared:
         return EarlierRuns((), None)
-    names, total = [], books.ledger.rdp()
-    addable = True
-    for path in sorted(out.resolve().parent.glob(f"*/{LEDGER}")):
-        if path.parent == out.resolve():
-            continue
-        with (
-            contextlib.suppress(accounting.LedgerCorrupt, OSError),
-            contextlib.closing(accounting.read_ledger(path)) as other,
-        ):
-            if not _of(other, books.prepared.identity):
+    names, ledgers = [], [books.ledger]
+    with contextlib.ExitStack() as stack:
+        for path in sorted(out.resolve().parent.glob(f"*/{LEDGER}")):
+            if path.parent == out.resolve():
                 continue
-            names.append(path.parent.name)
-            if (other.unit, other.adjacency) == (books.ledger.unit, books.ledger.adjacency) and np.array_equal(
-                other.orders, books.ledger.orders
-            ):
-                total = total + other.rdp()
-            else:
-                addable = False
-    if not names:
-        return EarlierRuns((), None)
-    return EarlierRuns(
-        tuple(names),
-        accounting.epsilon(books.ledger.orders, total, books.prepared.plan.accounted_delta) if addable else None,
-    )
+            with contextlib.suppress(accounting.LedgerCorrupt, OSError):
+                other = stack.enter_context(contextlib.closing(accounting.read_ledger(path)))
+                if _of(other, books.prepared.identity):
+                    names.append(path.parent.name)
+                    ledgers.append(other)
+        if not names:
+            return EarlierRuns((), None)
+        return EarlierRuns(tuple(names), _together(ledgers, books.prepared.plan.accounted_delta))
+
+
+def _together(ledgers: list[accounting.Ledger], delta: float) -> float | None:
+    """Epsilon of everything on the ledgers, the first of which is this run's; None where their charges cannot be added."""
+    first = ledgers[0]
+    facts = {(each.unit, each.adjacency, type(each.law)) for each in ledgers}
+    if len(facts) > 1 or any(
+        isinstance(each.law, accounting.RenyiLaw) and not np.array_equal(each.orders, first.orders) for each in ledgers
+    ):
+        return None
+    return accounting.scheduled_epsilon(first.law, [each for ledger in ledgers for each in ledger.charges()], delta)
 
 
 def _of(ledger: accounting.Ledger, identity: str) -> bool:

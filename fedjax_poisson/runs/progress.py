@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
+class Bar(NamedTuple):
+    """Functions of a progress bar.
+
+    Attributes:
+      plan: called with the number of training rounds once it is known.
+      report: called with each line of rounds.jsonl.
+    """
+
+    plan: Callable[[int], None]
+    report: Callable[[dict[str, Any]], None]
+
+
 @contextlib.contextmanager
-def progress(console: Console, rounds: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show a bar while the block runs; yields the function that takes each line of rounds.jsonl.
+def progress(console: Console) -> Iterator[Bar]:
+    """Show a bar while the block runs.
 
     Args:
       console: where to draw; if it is not a terminal, a plain line is printed every tenth of the run instead.
-      rounds: planned training rounds.
     """
+    planned = [1]
+
+    def plan(rounds: int) -> None:
+        planned[0] = rounds
+
     if not console.is_terminal:
-        yield lambda line: _plain(console, line, rounds)
+        yield Bar(plan, lambda line: _plain(console, line, planned[0]))
         return
     bar = Progress(
         SpinnerColumn(),
@@ -31,12 +47,15 @@ def progress(console: Console, rounds: int) -> Iterator[Callable[[dict[str, Any]
         console=console,
     )
     with bar:
-        task = bar.add_task("compiling", total=rounds + 1, facts="")
+        task = bar.add_task("planning", total=None, facts="")
+
+        def show_plan(rounds: int) -> None:
+            bar.update(task, total=rounds + 1, description="compiling")
 
         def update(line: dict[str, Any]) -> None:
             bar.update(task, completed=line["round"] + 1, description=line["purpose"], facts=_facts(line))
 
-        yield update
+        yield Bar(show_plan, update)
 
 
 def _facts(line: dict[str, Any]) -> str:

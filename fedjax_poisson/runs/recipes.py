@@ -23,7 +23,7 @@ _PICTURES: Mapping[str, Any] = MappingProxyType(
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "heart": {},
-        "thyroid": {"rounds": 60, "sampling_rate": 0.2, "learning_rate": 3.0},
+        "thyroid": {},
         "xray": {
             **_PICTURES,
             "model": "cnn",

@@ -69,7 +69,6 @@ def release_table(
         released = release_columns(
             opened,
             prepared.plan.columns,
-            prepared.plan.terms,
             charge=charging(books),
             aggregator=functools.partial(aggregator_for, prepared),
             saved=known,
@@ -92,7 +91,7 @@ def column_lines(out: Path) -> list[dict[str, Any]]:
 def nothing_learned(books: Books) -> str:
     """The message when charges have used up the budget and no round is left."""
     return (
-        f"The budget was exhausted before the first of {books.prepared.config.rounds} rounds: {len(books.rows())} releases were charged "
+        f"The budget was exhausted before the first of {books.prepared.recipe.rounds} rounds: {len(books.rows())} releases were charged "
         f"(epsilon {books.epsilon():.4f}), and their results were lost. There is no model; start a new run, whose epsilon adds to this one's."
     )
 
@@ -104,15 +103,16 @@ def release_moments(
     plan, by_site = setting.plan, setting.config.standardize == "site"
     assert plan.standardize is not None
     began = time.perf_counter()
-    gate, own = charge("standardise", 0, plan.standardize, plan.standardize_rdp, plan.standardize_distance)
+    mechanism = plan.standardize.mechanism
+    gate, own = charge("standardise", 0, plan.standardize)
     size = standardize.moment_dimension(setting.sites.binary) * (plan.senders if by_site else 1)
     try:
         scaler, info = standardize.private_scaler(
             setting.train,
             setting.sites.feature_bounds,
             setting.sites.binary,
-            mechanism=plan.standardize,
-            aggregator=aggregator_for(setting, plan.standardize, size, "standardise"),
+            mechanism=mechanism,
+            aggregator=aggregator_for(setting, mechanism, size, "standardise"),
             stream=own,
             gate=gate,
             largest_unit=setting.largest_unit,
@@ -138,18 +138,19 @@ def release_scores(
     plan, names = setting.plan, setting.sites.site_names
     assert plan.evaluate is not None
     began = time.perf_counter()
-    gate, own = charge("evaluate", number, plan.evaluate, plan.evaluate_rdp, plan.evaluate_distance)
+    mechanism = plan.evaluate.mechanism
+    gate, own = charge("evaluate", number, plan.evaluate)
     chances = evaluation.probabilities(predictions(setting, params, test))
     total, info = private_scores(
         jnp.asarray(chances, jnp.float32),
         test,
-        mechanism=plan.evaluate,
-        aggregator=aggregator_for(setting, plan.evaluate, score_dimension(len(names)), "evaluate"),
+        mechanism=mechanism,
+        aggregator=aggregator_for(setting, mechanism, score_dimension(len(names)), "evaluate"),
         stream=own,
         gate=gate,
         largest_unit=largest_unit(np.asarray(test.unit)),
     )
-    found = scores_of(total, math.sqrt(plan.evaluate.variance(plan.senders)), names)
+    found = scores_of(total, math.sqrt(mechanism.variance(plan.senders)), names)
     bytes_up += info.bytes_up_per_sender
     line = round_line(number, "evaluate", books, info, time.perf_counter() - began, bytes_up)
     return found, line | {"test": found}

@@ -28,6 +28,7 @@ from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.runs import run_ledger as books_lib
 from fedjax_poisson.runs.build import (
+    Prepared,
     RunSetup,
     aggregator_for,
     algorithm_for,
@@ -78,6 +79,7 @@ def run(
     report: OnRound | None = None,
     sites: data.Sites | None = None,
     stop: Callable[[], bool] = lambda: False,
+    planned: Callable[[Prepared], None] = lambda prepared: None,
 ) -> dict[str, Any]:
     """Run (or resume) one experiment and write its folder.
 
@@ -88,6 +90,7 @@ def run(
       report: called with each round's line.
       sites: the data instead of what the settings name, for example a fold.
       stop: asked before every round; True stops the run there.
+      planned: called with the plan before anything is released; raising there stops the run.
 
     Returns:
       The summary, as in summary.json.
@@ -107,10 +110,12 @@ def run(
     else:
         _check_new(out)
         prepared = prepare(config, sites)  # refuses what is wrong before anything is written
+        planned(prepared)
         out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         if resume:
             prepared = prepare(config, sites)
+            planned(prepared)
             books = books_lib.resume(prepared, out)
         else:
             _check_new(out)  # another process may have been faster
@@ -153,7 +158,7 @@ def _train_and_tell(
         if sites is None:
             sites, columns = release_table(books, out, note)
         setting = complete(books.prepared, sites)
-        aggregator = aggregator_for(setting, setting.plan.train, setting.dimension, "train")
+        aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
         save_model(
             out / MODEL, setting.model, final_parameters(progress.state, setting.average_from), sites, progress.scaler
@@ -201,7 +206,7 @@ def _release_everything(
     resumed: bool,
 ) -> tuple[Records, Records, Progress, bool]:
     """Standardise, then train until the rounds or the budget are used up; picks up where a checkpoint stands."""
-    config, plan = setting.config, setting.plan
+    config, recipe, plan = setting.config, setting.recipe, setting.plan
     charge = books_lib.charging(books)
     lines, saved = out / LINES, out / CHECKPOINT
 
@@ -230,22 +235,22 @@ def _release_everything(
     exhausted = False
     algorithm = algorithm_for(setting, scaler, train_aggregator)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
-    every = max(1, config.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
+    every = max(1, recipe.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
 
     def terms(number: int) -> tuple[Paying, Stream]:
         if stop():
-            raise Stopped(f"Stopped after round {number - 1} of {config.rounds}; continue with --resume {out}")
-        return charge("train", number, plan.train, plan.train_rdp, plan.train_distance)
+            raise Stopped(f"Stopped after round {number - 1} of {recipe.rounds}; continue with --resume {out}")
+        return charge("train", number, plan.of_round(number))
 
     steps = training_rounds(
-        algorithm, state, lambda number: cohort, first=int(state.round) + 1, last=config.rounds, terms=terms
+        algorithm, state, lambda number: cohort, first=int(state.round) + 1, last=recipe.rounds, terms=terms
     )
     try:
         for number, state, info, seconds, *_ in steps:
             bytes_up += info.sum.bytes_up_per_sender
             line = round_line(number, "train", books, info.sum, seconds, bytes_up)
             save(Progress(scaler, state, bytes_up), line)
-            due = number % every == 0 or number == config.rounds
+            due = number % every == 0 or number == recipe.rounds
             if due and config.evaluation == "clear":
                 line["test"] = _scores(setting, algorithm.parameters(state), test)
             tell(line)

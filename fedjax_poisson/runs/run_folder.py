@@ -12,8 +12,6 @@ import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import checkpoints
 
@@ -110,26 +108,13 @@ def check_ledger(run: RunFolder) -> LedgerCheck:
     try:
         ledger.verify(head if pinned else None)
         rows = ledger.rows()
-        found = nothing._replace(
-            rows=rows, readings=_readings(ledger, rows), epsilon=ledger.epsilon(), delta=ledger.delta
-        )
+        found = nothing._replace(rows=rows, readings=ledger.readings(), epsilon=ledger.epsilon(), delta=ledger.delta)
     except (accounting.LedgerCorrupt, sqlite3.Error) as error:
         return nothing._replace(problem=f"Verification failed: {error}.")
     finally:
         ledger.close()
     problem = _disagreement(run, found)
     return found._replace(verified=not problem, problem=problem)
-
-
-def _readings(ledger: accounting.Ledger, rows: list[accounting.Release]) -> list[float]:
-    """Epsilon after each release, read the way `Ledger.epsilon` reads it."""
-    if not ledger.planned:
-        return [float(accounting.epsilon_per_order([ledger.order], [row.spent], ledger.delta)[0]) for row in rows]
-    total, found = np.zeros_like(ledger.orders), []
-    for row in rows:
-        total = total + row.rdp
-        found.append(float(accounting.epsilon(ledger.orders, total, ledger.delta)))
-    return found
 
 
 def _disagreement(run: RunFolder, ledger: LedgerCheck) -> str:

@@ -20,10 +20,11 @@ import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import checkpoints
-from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.runs.budget_plan import BudgetPlan
 from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.runs.config import Config, config_text
+from fedjax_poisson.runs.planned import Planned
 
 CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
 MODEL = "model.npz"
@@ -66,8 +67,13 @@ class Books(NamedTuple):
 
     def epsilon(self) -> float:
         """Epsilon of what this run has released, at the delta that its plan accounts for: its curves were fixed before the first."""
-        spent = self.ledger.rdp(self.run)
-        return accounting.epsilon(self.ledger.orders, spent, self.prepared.plan.accounted_delta) if spent.any() else 0.0
+        read = self.epsilon_of(self.rows())
+        return read if self.shared else min(read, self.ledger.budget_epsilon)
+
+    def epsilon_of(self, rows: list[accounting.Release]) -> float:
+        """Epsilon of some releases by themselves, at the delta that the plan accounts for."""
+        charges = [(row.charge, 1) for row in rows]
+        return accounting.scheduled_epsilon(self.ledger.law, charges, self.prepared.plan.accounted_delta)
 
 
 def ledger_path(config: Config, out: Path) -> Path:
@@ -193,8 +199,8 @@ def check_charged(books: Books, labels: Iterable[str], source: str) -> None:
         )
 
 
-def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float], tuple[Callable[[], None], Stream]]:
-    """`charge(purpose, number, mechanism, rdp, distance) -> (gate, stream)` for the releases of this process.
+def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], None], Stream]]:
+    """`charge(purpose, number, planned) -> (gate, stream)` for the releases of this process.
 
     A release that was charged before and lost is charged again, and its stream is another one: the number of attempts is folded in, so that noise of a
     release that somebody may have seen is never used for a second one.
@@ -207,9 +213,7 @@ def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float],
         "seed": prepared.config.seed,
     }
 
-    def charge(
-        purpose: str, number: int, mechanism: Mechanism, rdp: np.ndarray, distance: float
-    ) -> tuple[Callable[[], None], Stream]:
+    def charge(purpose: str, number: int, release: Planned) -> tuple[Callable[[], None], Stream]:
         label = f"{purpose} {number}"
         attempt = earlier[label]  # in this process every label is tried once
 
@@ -217,14 +221,14 @@ def charging(books: Books) -> Callable[[str, int, Mechanism, np.ndarray, float],
             books.ledger.spend(
                 purpose,
                 label,
-                mechanism.facts.name,
-                dict(mechanism.facts.parameters),
-                rdp,
+                release.mechanism.facts.name,
+                dict(release.mechanism.facts.parameters),
+                release.charge,
                 prepared.plan.honest_senders,
                 prepared.plan.senders,
                 data=prepared.identity,
                 origin={**origin, "attempt": attempt},
-                distance=distance,
+                distance=release.distance,
             )
 
         return gate, fold_in(prepared.root, purpose, number, attempt)
@@ -245,9 +249,14 @@ def _make_own(prepared: Prepared, path: Path) -> accounting.Ledger:
         reserve=plan.sampler_delta,
         unit=prepared.unit,
         adjacency=config.adjacency,
-        orders=plan.orders,
-        planned_rdp=plan.planned_rdp,
+        **_law_facts(plan),
+        planned_rdp=None if plan.law == "tight" else plan.planned_rdp,
     )
+
+
+def _law_facts(plan: BudgetPlan) -> dict[str, Any]:
+    """What a ledger is opened with so that it accounts as the plan does."""
+    return {"law": "tight"} if plan.law == "tight" else {"law": "renyi", "orders": plan.terms.orders}
 
 
 def _open_shared(prepared: Prepared) -> accounting.Ledger:
@@ -269,7 +278,7 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
             reserve=_SHARED_RESERVE * config.delta,
             unit=prepared.unit,
             adjacency=config.adjacency,
-            orders=plan.orders,
+            **_law_facts(plan),
         )
     try:
         ledger.verify()
@@ -278,11 +287,11 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
             raise ValueError(
                 f"the ledger {path} was made for epsilon {ledger.budget_epsilon:g}; --ledger-epsilon {config.ledger_epsilon:g} cannot change it."
             )
-        cost, left = float(plan.planned_rdp[np.searchsorted(plan.orders, ledger.order)]), ledger.remaining()
-        if cost > left.rdp:
+        if not ledger.fits(plan.charges):
+            left = ledger.remaining()
             raise ValueError(
-                f"this run would spend {cost:.4g} nats at order {left.order:g}, and {left.rdp:.4g} are left on {path} (epsilon {ledger.epsilon():.3g} of "
-                f"{ledger.budget_epsilon:g} spent). Ask for a smaller --epsilon; about {config.epsilon * min(left.rdp / cost, 1.0) ** 0.5:.2g} would fit."
+                f"this run would spend more than is left on {path}: epsilon {ledger.epsilon():.3g} of {ledger.budget_epsilon:g} is spent, {left.share:.3g} of "
+                f"the budget remain. Ask for a smaller --epsilon; about {_affordable(ledger, config):.2g} would fit."
             )
     except BaseException:
         ledger.close()
@@ -303,9 +312,24 @@ def _check_budget(ledger: accounting.Ledger, prepared: Prepared) -> None:
         "epsilon": ledger.budget_epsilon,
     }
     differ = [f"{name} {found[name]} (this run: {value})" for name, value in wanted.items() if found[name] != value]
-    if not np.array_equal(ledger.orders, plan.orders):
+    own = ledger.law
+    if isinstance(own, accounting.TightLaw) != (plan.law == "tight"):
         differ.append(
-            f"Renyi orders {ledger.orders[0]:g}..{ledger.orders[-1]:g} (this run: {plan.orders[0]:g}..{plan.orders[-1]:g})"
+            f"it accounts by {'remaining variance' if plan.law != 'tight' else 'Renyi curves'} (this run: {plan.law})"
         )
+    elif isinstance(own, accounting.RenyiLaw) and not np.array_equal(own.orders, plan.terms.orders):
+        differ.append("other Renyi orders")
     if differ:
         raise ValueError(f"the ledger {ledger.path} was made for other facts: {', '.join(differ)}.")
+
+
+def _affordable(ledger: accounting.Ledger, config: Config) -> float:
+    """About which epsilon of a run, a tenth at a time, what is left of a shared ledger allows."""
+    share = ledger.remaining().share
+    if isinstance(ledger.law, accounting.TightLaw):
+        left = share * ledger.law.budget.total
+        found = config.epsilon
+        while found > 0.01 and accounting.variance_budget(found, config.delta).total > left:
+            found *= 0.9
+        return found
+    return config.epsilon * min(share, 1.0) ** 0.5

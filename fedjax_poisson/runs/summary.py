@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import platform
 import warnings
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, 
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
 from fedjax_poisson.runs.run_ledger import Books
+from fedjax_poisson.runs.training_recipe import step_size
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
     conditions,
@@ -120,7 +122,7 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
         "epsilon_target": config.epsilon,
         "sampler_delta": plan.sampler_delta,
         "rounds": rounds,
-        "rounds_planned": config.rounds,
+        "rounds_planned": setting.recipe.rounds,
         "lost_releases": len(releases) - rounds - once,
     }
 
@@ -147,10 +149,10 @@ def _recipe(setting: RunSetup) -> dict[str, Any]:
     return {
         "evaluation": config.evaluation,
         "mechanism": {
-            **{each.purpose: describe(each.priced.mechanism) for each in plan.columns.releases},
-            **({} if plan.standardize is None else {"standardise": describe(plan.standardize)}),
-            "train": describe(plan.train),
-            **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate)}),
+            **{each.purpose: describe(each.planned.mechanism) for each in plan.columns.releases},
+            **({} if plan.standardize is None else {"standardise": describe(plan.standardize.mechanism)}),
+            "train": describe(plan.train.mechanism),
+            **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate.mechanism)}),
         },
         "standardize": config.standardize,
         "model": config.model,
@@ -159,7 +161,11 @@ def _recipe(setting: RunSetup) -> dict[str, Any]:
         "border_only": border_scores(sites) if _needs_border(setting) and _border_may_be_shown(setting) else None,
         "senders": plan.senders,
         "honest_senders": plan.honest_senders,
-        "sampling_rate": config.sampling_rate,
+        "training": setting.recipe._asdict(),
+        "portions": plan.portions,
+        "law": plan.law,
+        "renyi_variance": plan.renyi_variance,
+        "sampling_rate": setting.recipe.sampling_rate,
         "dimension": setting.dimension,
     }
 
@@ -171,7 +177,7 @@ def _ledger(setting: RunSetup, books: Books) -> dict[str, Any]:
     return {
         "reproducible": bool(seeds),
         "seed": seeds[0] if seeds else None,
-        "releases": _releases(setting, releases),
+        "releases": _releases(books, releases),
         **pinned,
         "ledger_verified": books.ledger.verify(pinned["ledger_head"]) == pinned["ledger_rows"],
         "shared_ledger": _shared(books),
@@ -307,9 +313,9 @@ def without_privacy(
     params = reference.train_without_privacy(
         learned_model(setting),
         cohort,
-        rounds=config.rounds,
-        sampling_rate=config.sampling_rate,
-        server_optimizer=optimizer_for(config, config.nonprivate_rate or config.learning_rate),
+        rounds=setting.recipe.rounds,
+        sampling_rate=setting.recipe.sampling_rate,
+        server_optimizer=optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf)),
         stream=own,
         average_from=setting.average_from,
     )
@@ -330,12 +336,11 @@ def _exactly_standardized(setting: RunSetup) -> tuple[Records, Records]:
     return learned_records(setting, scaler, setting.train), learned_records(setting, scaler, setting.test)
 
 
-def _releases(setting: RunSetup, rows: list[accounting.Release]) -> list[dict[str, Any]]:
-    plan = setting.plan
+def _releases(books: Books, rows: list[accounting.Release]) -> list[dict[str, Any]]:
     found = []
     for purpose in dict.fromkeys(row.purpose for row in rows):
         own = [row for row in rows if row.purpose == purpose]
-        alone = accounting.epsilon(plan.orders, sum(row.rdp for row in own), plan.accounted_delta)
+        alone = books.epsilon_of(own)
         found.append({"purpose": purpose, "count": len(own), "epsilon_alone": alone})
     return found
 

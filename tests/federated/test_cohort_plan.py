@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 
 import jax
@@ -14,7 +13,7 @@ import pytest
 
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.federated.banding import banding
-from fedjax_poisson.federated.cohort_plan import open_budget, parameter_weights, participation_cost, plan_cohorts
+from fedjax_poisson.federated.cohort_plan import open_budget, parameter_weights, plan_cohorts
 from fedjax_poisson.federated.turns import fixed_cohorts
 
 ROUNDS, COHORTS, CLIENTS = 200, 50, 6056
@@ -23,7 +22,7 @@ ROOT = (banding(1), banding(4, 0.5), banding(50, 0.5))
 
 
 @functools.cache
-def _plan(epsilon, accountant="renyi", bands=ROOT):
+def _plan(epsilon, law="renyi", bands=ROOT):
     return plan_cohorts(
         FIXED,
         epsilon=epsilon,
@@ -34,7 +33,7 @@ def _plan(epsilon, accountant="renyi", bands=ROOT):
         coordinate_bound=1.0,
         weights=parameter_weights(ROUNDS, 0.9, 100),
         bands=bands,
-        accountant=accountant,
+        law=law,
     )
 
 
@@ -117,10 +116,11 @@ def test_the_choice_stays_within_the_uploads_allowed():
     ]
 
 
+@pytest.mark.parametrize("law", ["tight", "renyi"])
 @pytest.mark.parametrize("name", ["participation cap", "band 4", "secret sampling", "everybody"])
-def test_a_budget_pays_for_the_planned_rounds_and_not_for_one_charge_more(name):
+def test_a_budget_pays_for_the_planned_rounds_and_not_for_one_charge_more(name, law):
     fixed = fixed_cohorts(60, 6)
-    plan = plan_cohorts(fixed, epsilon=2.0, delta=1e-5, rounds=18, dimension=7, clip_norm=1.0, bands=(1, 4))
+    plan = plan_cohorts(fixed, epsilon=2.0, delta=1e-5, rounds=18, dimension=7, clip_norm=1.0, bands=(1, 4), law=law)
     option = plan.option(name)
     budgeted = open_budget(plan, option)
     x = np.zeros((60, 1, 6), np.float32)
@@ -163,50 +163,32 @@ def test_the_options_run():
 
 # --- tight accounting -------------------------------------------------------------------------------------------------
 
-FACTS = {"dark_count": 300.0, "modulation": 0.2, "honest_senders": 3, "norm_ratio": 2.0, "dimension": 9}
-
-
-def test_the_tight_cost_of_a_participation_is_never_below_its_messages_in_any_order():
-    """The filter charged message by message, at each one's own step, ends no lower than charged once for the participation."""
-    encoding = banding(5)
-    costs = [accounting.embedded_cost(step_ratio=c, **FACTS) for c in encoding.factors]
-    whole = participation_cost(encoding, **FACTS)
-    assert whole == accounting.embedded_cost(**FACTS)._replace(events=900.0 * encoding.energy)
-    budget = accounting.variance_budget(3.0, 1e-5)
-    once = accounting.affordable_events(budget, budget.total, 0.3 * budget.total, whole)
-    share = once / whole.events
-    whole, costs = (whole._replace(events=share * whole.events)), [c._replace(events=share * c.events) for c in costs]
-    charged = accounting.spend_all(budget, budget.total, [whole])
-    assert charged is not None
-    for order in itertools.islice(itertools.permutations(costs), 0, 120, 7):
-        left = accounting.spend_all(budget, budget.total, list(order))
-        assert left is not None and left >= charged
-    # With these coarse steps the difference shows; half of one message less and the charge would be too small.
-    left = accounting.spend_all(budget, budget.total, costs)
-    short = accounting.spend_all(
-        budget, budget.total, [whole._replace(events=whole.events * (1 - 0.5 / encoding.energy))]
-    )
-    assert left is not None and short is not None and charged < left < short
-
 
 def test_tight_plans_spend_the_budget_and_no_more():
     plan, renyi = _plan(3.0, "tight", (1, 4)), _plan(3.0, bands=(1, 4))
     for option, looser in zip(plan.options, renyi.options, strict=True):
-        facts = dict(option.mechanism.facts.parameters)
-        assert 0.85 < option.rmse / looser.rmse < 0.98
         if option.kind == "sampled":
+            assert option.law == "renyi" and option.rmse == looser.rmse
             continue
-        cost = participation_cost(
-            option.encoding, dark_count=facts["dark_count"], modulation=facts["modulation"],
-            honest_senders=option.participation.honest_senders, norm_ratio=2.0, dimension=42,
-        )  # fmt: skip
+        assert option.law == "tight" and 0.85 < option.rmse / looser.rmse < 0.98
+        whole = option.mechanism.cost(option.participation.honest_senders, 42)
+        cost = accounting.scaled_cost(whole, option.encoding.factors)
         budget = accounting.variance_budget(3.0, 1e-4 - option.reserve)
         left = accounting.spend_all(budget, budget.total, [cost] * option.charges)
         assert left is not None and left < 1e-4 * budget.total
         # The other calculation of the same theorem, which rounds W up by 1e-5.
         assert 2.995 < accounting.fixed_plan_epsilon([cost] * option.charges, 1e-4 - option.reserve) <= 3.0001
-    with pytest.raises(ValueError, match="plan with accountant='renyi'"):
-        open_budget(plan)
+
+
+def test_sampling_by_loss_distributions_is_a_comparison_and_no_budget():
+    pytest.importorskip("dp_accounting", reason="pip install 'fedjax-poisson[compare]'")
+    given = {"epsilon": 3.0, "delta": 1e-5, "rounds": 20, "dimension": 5, "clip_norm": 1.0, "bands": (1,)}
+    fixed = fixed_cohorts(400, 10)
+    plan, looser = (plan_cohorts(fixed, sampled_law=law, **given) for law in ("pld", "renyi"))
+    sampled = plan.option("secret sampling")
+    assert sampled.law == "pld" and 0.8 < sampled.rmse / looser.option("secret sampling").rmse < 0.97
+    with pytest.raises(ValueError, match="plan with sampled_law='renyi'"):
+        open_budget(plan, sampled)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
