@@ -433,5 +433,11 @@ def _tight_dark_count(target: _Target, terms: Terms, encoding: Banding, charges:
     one = accounting.scaled_cost(accounting.embedded_cost(dark_count=1.0, **facts), encoding.factors)
     assert isinstance(one, accounting.Embedded)
     budget = accounting.variance_budget(target.epsilon, terms.delta)
-    affordable = accounting.affordable_events(budget, budget.total, 0.0, one) * (1 - 1e-9)  # charged in parts
-    return affordable / (charges * one.events)
+    guess = accounting.affordable_events(budget, budget.total, 0.0, one) / charges
+    unit = one.events
+
+    def refused(dark: float) -> float:  # charged in parts, each rounded up by itself: a little less than at once
+        costs = [one._replace(events=dark * unit)] * charges
+        return 0.0 if accounting.spend_all(budget, budget.total, costs) is not None else math.inf
+
+    return largest_scale(refused, 0.0, guess / unit)
