@@ -36,7 +36,6 @@ OPTIONS: dict[str, federated.Banding] = {
     "participation cap": banding(1),
     "band 4": banding(4),
     "band 50": banding(50),
-    "band 4, square root": banding(4, 0.5),
     "band 50, square root": banding(50, 0.5),
 }
 OTHERS = ("secret sampling", "everybody")
@@ -107,6 +106,7 @@ def train(
         population=population,
         server_optimizer=optax.sgd(STEP, momentum=MOMENTUM),
         average_from=rounds // 2,
+        layout=federated.Chunking(chunk=2000),
         **option.arguments(plan.cohorts),
     )
     cohorts = plan.cohorts if option.kind == "fixed" else population
