@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,10 +35,11 @@ from fedjax_poisson.federated.banding import banding, decoded_weights
 ROUNDS, COHORTS, DELTA, MOMENTUM, STEP = 200, 50, 1e-4, 0.9, 0.15
 OPTIONS: dict[str, federated.Banding] = {
     "participation cap": banding(1),
-    "band 4": banding(4),
-    "band 50": banding(50),
+    "band 4": banding(4, 0.75),
+    "band 50": banding(50, 0.75),
     "band 50, square root": banding(50, 0.5),
 }
+POWERS = (0.5, 0.6, 0.75, 0.9, 1.0)
 OTHERS = ("secret sampling", "everybody")
 
 
@@ -191,7 +193,10 @@ def _auc(x: np.ndarray, y: np.ndarray, params: np.ndarray) -> float:
 
 
 def coefficients() -> list[dict[str, Any]]:
-    """Noise of the tail average and of the last iterate by the power of the coefficients, over the square root's; arithmetic, nothing is drawn."""
+    """Noise by the power of the coefficients, over the square root's: of the tail average, of the last iterate, and of all iterates without momentum.
+
+    Arithmetic, nothing is drawn.
+    """
     rows = []
     for rounds, cohorts in ((200, 50), (100, 20), (100, 5), (1000, 50)):
         for band in (4, cohorts):
@@ -203,10 +208,20 @@ def coefficients() -> list[dict[str, Any]]:
                     encoding = banding(band, power)
                     return float(np.linalg.norm(decoded_weights(encoding, weights)) * np.sqrt(encoding.energy))
 
-                entry[what] = {f"{power:g}": error(power) / error(0.5) for power in (0.5, 0.6, 0.75, 0.9, 1.0)}
+                entry[what] = {f"{power:g}": error(power) / error(0.5) for power in POWERS}
+            least = _iterates(banding(band), rounds)
+            entry["iterates without momentum"] = {
+                f"{power:g}": _iterates(banding(band, power), rounds) / least for power in POWERS
+            }
             rows.append(entry)
             print(entry)
     return rows
+
+
+def _iterates(encoding: federated.Banding, rounds: int) -> float:
+    """RMSE over all prefix sums for a given price, in units that cancel."""
+    sums = np.cumsum(np.linalg.inv(_matrix(encoding.factors, rounds)), axis=0)
+    return float(np.linalg.norm(sums) * np.sqrt(encoding.energy))
 
 
 def beside_jax_privacy(epsilons: list[float], rounds: int, cohorts: int) -> dict[str, Any]:
@@ -236,14 +251,30 @@ def beside_jax_privacy(epsilons: list[float], rounds: int, cohorts: int) -> dict
             while hasattr(event, "event"):
                 event = event.event
             factors = np.asarray(config.strategy, np.float64)
-            matrix = sum(np.diag(np.full(rounds - j, each), -j) for j, each in enumerate(factors))
+            matrix = _matrix(factors, rounds)
             deviation = event.noise_multiplier * np.linalg.norm(factors)
             theirs = float(np.linalg.norm(weights @ np.linalg.inv(matrix)) * deviation * cohorts / fixed.clients)
             row = {"epsilon": epsilon, "bands": bands, "sampling": bands / cohorts, "rmse": theirs}
             row |= {f"over our {each.name}": theirs / each.rmse for each in plan.options}
+            if bands == cohorts:  # the same participation: what its coefficients and what its noise make
+                same = federated.Banding(tuple(int(2**30 * each / factors[0]) for each in factors))
+                again = federated.plan_cohorts(
+                    fixed, epsilon=epsilon, delta=DELTA, rounds=rounds, dimension=42, clip_norm=1.0, weights=weights,
+                    bands=[same],
+                )  # fmt: skip
+                row["over ours with its coefficients"] = theirs / again.options[0].rmse
+                ours = plan.option(f"band {bands}").encoding
+                row["its iterates without momentum over ours"] = _iterates(same, rounds) / _iterates(ours, rounds)
+                row["its iterates without momentum over the square root's"] = _iterates(same, rounds) / _iterates(
+                    banding(bands), rounds
+                )
             rows.append(row)
             print(row, flush=True)
     return {"version": version("jax-privacy"), "rows": rows}
+
+
+def _matrix(factors: Sequence[float], rounds: int) -> np.ndarray:
+    return sum((np.diag(np.full(rounds - j, each), -j) for j, each in enumerate(factors)), np.zeros((rounds, rounds)))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -80,7 +80,8 @@ class BandedState(NamedTuple):
       server: as in `FedState`.
       shared: as in `FedState`.
       client_state: as in `FedState`.
-      kept: int32 `[band - 1, m, D]`, the clipped updates of the cohorts that still send, newest first; they never leave their clients.
+      kept: int32 `[band - 1, m, D]`, the clipped updates of the cohorts that still send, newest first. They never leave their clients: a checkpoint of a
+        simulation, which holds them, is as confidential as the records.
       history: float32 `[band - 1, D]`, the sums decoded before, newest first.
       mark: uint32 `[3]`, of the cohorts, the coefficients and the clip, and the rounds done.
     """

@@ -160,6 +160,14 @@ def parameter_weights(rounds: int, momentum: float = 0.0, average_from: int | No
     return found / (rounds - first)
 
 
+def best_banding(band: int, weights: np.ndarray) -> Banding:
+    """The coefficients of `banding`, with the power of 1/2, 3/5, 3/4 that leaves the least noise in sum_t a_t g_t for a given price; a are the weights."""
+    return min(
+        (banding(band, power) for power in (0.5, 0.6, 0.75)),
+        key=lambda each: np.linalg.norm(decoded_weights(each, weights)) * math.sqrt(each.energy),
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Target:
     """What all options have in common."""
@@ -206,7 +214,7 @@ def plan_cohorts(
       coordinate_bound: c_inf of an update; default C.
       weights: of the rounds' mean updates in the parameters that count (`parameter_weights`), float64 `[T]`; default: the mean of the parameters after
         the second half of the rounds, without momentum.
-      bands: those to look at; default 1, 2, 4, ... and b.
+      bands: those to look at, each with its `best_banding` or coefficients of your own; default 1, 2, 4, ... and b.
       colluding: clients that may work with the server.
       modulation: r of the embedding; None for the smallest that the samplers serve.
       law: by which fixed cohorts and everybody are accounted (`accounting.open_ledger`): "tight", by remaining variance, or "renyi".
@@ -243,7 +251,7 @@ def plan_cohorts(
     b = cohorts.cohorts
     if bands is None:
         bands = sorted({1, b, *(2**i for i in range(b.bit_length()) if 2**i < b)})
-    encodings = [each if isinstance(each, Banding) else banding(each) for each in bands]
+    encodings = [each if isinstance(each, Banding) else best_banding(each, target.weights) for each in bands]
     fixed = [_fixed(target, cohorts, each) for each in encodings]
     sampled, everybody = _sampled(target, cohorts), _everybody(target, cohorts)
     allowed = [each for each in (*fixed, sampled) if each.uploads <= most_uploads]

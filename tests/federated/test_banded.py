@@ -222,11 +222,11 @@ def _p_value(values, variance):
 @pytest.mark.filterwarnings("ignore::fedjax_poisson.federated.charging.UnaccountedWarning")
 def test_noise_of_the_averaged_parameters_has_the_predicted_variance():
     values = _pure_noise(4, 0.75)
-    assert _p_value(values, _predicted(banding(4), 4)) > 1e-3
+    assert _p_value(values, _predicted(banding(4, 0.75), 4)) > 1e-3
     # Twins with slightly wrong laws: other coefficients, noise that nobody cancels, a sender of thirteen too few.
-    assert _p_value(values, _predicted(banding(4, 0.5), 4)) < 1e-6
+    assert _p_value(values, _predicted(banding(4), 4)) < 1e-6
     assert _p_value(values, _predicted(banding(1), 4)) < 1e-6
-    assert _p_value(values, _predicted(banding(4), 4) * 0.75) < 1e-6
+    assert _p_value(values, _predicted(banding(4, 0.75), 4) * 0.75) < 1e-6
 
 
 # --- the price --------------------------------------------------------------------------------------------------------
@@ -311,6 +311,33 @@ def test_the_budget_ends_after_the_planned_participations():
     fitted = federated.fit(_algorithm(ledger=ledger), FIXED, rounds=20, stream=ROOT, progress=False)
     assert (fitted.rounds, fitted.ended) == (8, "budget") and len(ledger.rows()) == 2
     assert ledger.rows()[0].honest_senders == honest
+
+
+def _tight_ledger(epsilon=8.0):
+    return accounting.open_ledger(
+        accounting.MEMORY, epsilon=epsilon, delta=1e-5, unit="client", adjacency="zero_out", law="tight"
+    )
+
+
+def test_a_tight_ledger_is_charged_with_the_squares_of_the_coefficients():
+    ledger = _tight_ledger()
+    algorithm = _algorithm(ledger=ledger)
+    _run(algorithm, 5)
+    assert [row.label for row in ledger.rows()] == ["train 1 to 4", "train 5 to 8"]
+    whole = MECHANISM.cost(FIXED.senders(3)[0] - 1, SIZE)
+    want = whole._replace(events=whole.events * (1 + 1 / 4 + 9 / 64))
+    for charge in (ledger.rows()[0].charge, algorithm.price.cost):
+        assert charge == want._replace(events=pytest.approx(want.events, rel=1e-8))
+
+
+def test_what_else_is_charged_to_a_tight_ledger_ends_a_cover_and_to_a_renyi_ledger_does_not():
+    for ledger, expected in ((_tight_ledger(), 2), (None, 1)):
+        algorithm = _algorithm(ledger=ledger)
+        state, _ = _run(algorithm, 2)
+        book, one = algorithm.ledger, algorithm.price
+        book.spend("evaluate", "other", one.mechanism, {}, one.charge(book.law), 2, 3)
+        state, _ = _run(algorithm, 2, state=state)
+        assert sum(row.purpose == "train" for row in book.rows()) == expected
 
 
 def test_a_round_that_is_opened_again_is_paid_again():
@@ -462,7 +489,7 @@ def test_a_state_of_other_cohorts_coefficients_bounds_or_rounds_is_refused():
     state, _ = _run(_shared(), 2)
     others = (
         _algorithm(cohorts=fixed_cohorts(CLIENTS, 4, seed=4)),
-        _algorithm(banding(3, 0.5)),
+        _algorithm(banding(3, 0.75)),
         _algorithm(mechanism=poisson_embedding(clip_norm=1.0, coordinate_bound=0.25, dark_count=50.0, modulation=0.05)),
     )
     for other in others:

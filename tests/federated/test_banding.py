@@ -76,7 +76,7 @@ def test_scaling_is_exact_and_never_longer_than_its_share():
 
 def test_rounding_to_nearest_would_pass_the_bounds():
     """The twin of the test above: why scaling rounds toward zero."""
-    numerator = banding(2).numerators[1]
+    numerator = banding(2, 0.75).numerators[1]
     grid = np.array([1] * 64)
     nearest = np.rint(grid * (numerator / 2**30)).astype(int)
     assert int((nearest**2).sum()) << 60 > int((grid**2).sum()) * numerator**2

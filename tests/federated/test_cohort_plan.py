@@ -12,13 +12,13 @@ import optax
 import pytest
 
 from fedjax_poisson import accounting, federated, models
-from fedjax_poisson.federated.banding import banding
-from fedjax_poisson.federated.cohort_plan import open_budget, parameter_weights, plan_cohorts
+from fedjax_poisson.federated.banding import banding, decoded_weights
+from fedjax_poisson.federated.cohort_plan import best_banding, open_budget, parameter_weights, plan_cohorts
 from fedjax_poisson.federated.turns import fixed_cohorts
 
 ROUNDS, COHORTS, CLIENTS = 200, 50, 6056
 FIXED = fixed_cohorts(CLIENTS, COHORTS)
-ROOT = (banding(1), banding(4, 0.5), banding(50, 0.5))
+ROOT = (banding(1), banding(4), banding(50))
 
 
 @functools.cache
@@ -191,6 +191,38 @@ def test_sampling_by_loss_distributions_is_a_comparison_and_no_budget():
         open_budget(plan, sampled)
 
 
+# --- beside another implementation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("band", [4, 50])
+def test_sensitivity_error_and_noise_beside_jax_privacy(band):
+    reason = "pip install 'fedjax-poisson[compare]'"
+    toeplitz = pytest.importorskip("jax_privacy.matrix_factorization.toeplitz", reason=reason)
+    plans = pytest.importorskip("jax_privacy.experimental.execution_plan", reason=reason)
+    encoding = banding(band)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        theirs = np.asarray(toeplitz.optimal_max_error_strategy_coefs(band))
+        np.testing.assert_allclose(encoding.factors, theirs, atol=1e-6)
+        squared = float(toeplitz.minsep_sensitivity_squared(jnp.asarray(theirs), min_sep=COHORTS, n=ROUNDS))
+        assert squared == pytest.approx(FIXED.participations(ROUNDS) * encoding.energy, rel=1e-5)
+        errors = np.asarray(toeplitz.per_query_error(strategy_coef=jnp.asarray(theirs), n=ROUNDS))
+        last = float(np.linalg.norm(decoded_weights(encoding, np.ones(ROUNDS))) ** 2)
+        assert last == pytest.approx(float(errors[-1]), rel=1e-4)
+        # Its noise for the whole budget: with as many groups as bands and nobody left out, participations are those of `band` fixed cohorts.
+        config = plans.BandMFExecutionPlanConfig(
+            iterations=ROUNDS, strategy=theirs / np.linalg.norm(theirs), epsilon=3.0, delta=1e-4, sampling_prob=1.0
+        )
+        event = config.plan.dp_event
+    while hasattr(event, "event"):
+        event = event.event
+    fixed = fixed_cohorts(6000, band)
+    plan = plan_cohorts(
+        fixed, epsilon=3.0, delta=1e-4, rounds=ROUNDS, dimension=9, clip_norm=1.0, weights=np.ones(ROUNDS), bands=[encoding]
+    )  # fmt: skip
+    ours = math.sqrt(plan.options[0].mechanism.variance(fixed.senders(band)[1])) / math.sqrt(encoding.energy)
+    assert 1 <= ours / event.noise_multiplier < 1.01
+
+
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +239,14 @@ def test_weights_are_what_the_optimiser_does(momentum, average_from):
             state = server_step(state, -jnp.full(1, float(t == number)), optimizer, average_from)
         found.append(float(jax.device_get(final_parameters(state, average_from)["w"])[0]))
     np.testing.assert_allclose(found, parameter_weights(rounds, momentum, average_from), rtol=1e-5)
+
+
+def test_the_power_is_the_best_for_the_parameters_that_count():
+    smooth, rough = parameter_weights(ROUNDS, 0.9, 100), np.ones(ROUNDS)
+    for band in (4, 50):
+        assert best_banding(band, smooth) == banding(band, 0.75)
+    assert best_banding(50, rough) == banding(50, 0.5)  # the last iterate without momentum
+    assert best_banding(1, rough) == banding(1)
 
 
 def test_impossible_plans_are_refused():
