@@ -74,6 +74,7 @@ from fedjax_poisson.accounting.tight import (
     tight_delta,
     tight_epsilon,
 )
+from fedjax_poisson.accounting.variance_cost import scaled_cost
 
 __all__ = [
     "ATTEMPTS",
@@ -144,6 +145,7 @@ __all__ = [
     "round_curve",
     "round_table",
     "rounded_sensitivity",
+    "scaled_cost",
     "scheduled_epsilon",
     "single_channel_rdp",
     "skellam_exact_rdp",

@@ -1,6 +1,8 @@
 """Federated algorithms as pure functions: many clients in one program, sites with record- or patient-level privacy, private sums."""
 
 from fedjax_poisson.federated.algorithm import Algorithm, Info, dimension_of, fedsgd
+from fedjax_poisson.federated.banded import BandedState
+from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.budget import Budgeted, calibrate
 from fedjax_poisson.federated.client import (
     Client,
@@ -13,6 +15,7 @@ from fedjax_poisson.federated.client import (
     scaffold,
 )
 from fedjax_poisson.federated.cohort import Chunking
+from fedjax_poisson.federated.cohort_plan import CohortPlan, open_budget, parameter_weights, plan_cohorts
 from fedjax_poisson.federated.device_records import population_of, records_of
 from fedjax_poisson.federated.evaluator import evaluator
 from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
@@ -33,16 +36,21 @@ from fedjax_poisson.federated.saved_model import Predictions, SavedModel, load_m
 from fedjax_poisson.federated.server import Server, State
 from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
 from fedjax_poisson.federated.standardize import Scaler, bounds_scaler, private_scaler
+from fedjax_poisson.federated.turns import FixedCohorts, fixed_cohorts
 
 __all__ = [
     "Algorithm",
+    "BandedState",
+    "Banding",
     "Budgeted",
     "Chunking",
     "Client",
     "Cohort",
+    "CohortPlan",
     "Examples",
     "FedState",
     "Fitted",
+    "FixedCohorts",
     "Info",
     "Population",
     "Predictions",
@@ -57,6 +65,7 @@ __all__ = [
     "Shared",
     "State",
     "SumInfo",
+    "banding",
     "bounds_scaler",
     "calibrate",
     "client_mesh",
@@ -67,12 +76,16 @@ __all__ = [
     "fedsgd",
     "first_process_gate",
     "fit",
+    "fixed_cohorts",
     "load_model",
     "local_optimizer",
     "local_sgd",
     "make_cohort",
     "make_population",
     "mean_loss",
+    "open_budget",
+    "parameter_weights",
+    "plan_cohorts",
     "population_of",
     "predict",
     "private_scaler",

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -39,31 +39,48 @@ class RoundAccount(NamedTuple):
 
     Attributes:
       ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
-      charge: `(paying, number, senders)`: charge round `number` (1, 2, ...) with this many senders in the sum; raises what the ledger or the gate raises.
+      charge: `(paying, number, senders, last=None)`: charge round `number` (1, 2, ...) with this many senders in the sum, and what it covers of the
+        rounds up to `last`; raises what the ledger or the gate raises.
       epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite if anything went unaccounted, None if the caller's gate is charged.
       rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included, of the dearest under a schedule; infinite without a mechanism.
       price: privacy cost of one round with all senders present, for any ledger, of the dearest round under a schedule; None without a mechanism.
     """
 
     ledger: Ledger | None
-    charge: Callable[[Paying, int, int], None]
+    charge: Callable[..., None]
     epsilon: Callable[[Paying], float | None]
     rdp: Callable[[np.ndarray], np.ndarray]
     price: accounting.Price | None
 
 
-def round_rdp(mechanism: Mechanism, participation: Participation, dimension: int, orders: np.ndarray) -> np.ndarray:
-    """float64 `[orders]`, the Renyi curve of one round's release, sampling included."""
-    full = mechanism.rdp(orders, participation.honest_senders, dimension, participation.adjacency)
+def round_rdp(
+    mechanism: Mechanism,
+    participation: Participation,
+    dimension: int,
+    orders: np.ndarray,
+    factors: Sequence[float] = (1.0,),
+) -> np.ndarray:
+    """float64 `[orders]`, the Renyi curve of one charge, sampling included: of as many releases as there are `factors` (`make_round_account`)."""
+    honest, adjacency = participation.honest_senders, participation.adjacency
+    if tuple(factors) == (1.0,):
+        full = mechanism.rdp(orders, honest, dimension, adjacency)
+    elif mechanism.scaled_rdp is None:
+        raise ValueError(no_scaled_price(mechanism))
+    else:
+        curves = [mechanism.scaled_rdp(factor, orders, honest, dimension, adjacency) for factor in factors]
+        full = accounting.compose(*curves)
     rate = participation.sampling_rate
     return full if rate == 1 else accounting.subsampled_rdp(orders, full, rate)
 
 
-def round_cost(mechanism: Mechanism, participation: Participation, dimension: int) -> accounting.Cost | None:
-    """What one round's release takes of a remaining variance; None with secret sampling, or where the mechanism has no such cost."""
+def round_cost(
+    mechanism: Mechanism, participation: Participation, dimension: int, factors: Sequence[float] = (1.0,)
+) -> accounting.Cost | None:
+    """What one charge takes of a remaining variance (`round_rdp`); None with secret sampling, or where the mechanism has no such cost."""
     if mechanism.cost is None or participation.sampling_rate < 1:
         return None
-    return mechanism.cost(participation.honest_senders, dimension, participation.adjacency)
+    whole = mechanism.cost(participation.honest_senders, dimension, participation.adjacency)
+    return accounting.scaled_cost(whole, factors)
 
 
 def make_round_account(
@@ -76,6 +93,7 @@ def make_round_account(
     ledger: Ledger | None,
     delta: float | None,
     overflow: float = 0.0,
+    factors: Sequence[float] = (1.0,),
 ) -> RoundAccount:
     """The account of an algorithm.
 
@@ -90,6 +108,7 @@ def make_round_account(
       ledger: the caller's; None makes one in memory, a meter without a budget.
       delta: of the ledger that is made; None for 1e-5.
       overflow: probability that a round's secret sample does not fit its slots.
+      factors: one charge covers so many releases, to which a unit contributes within these shares of its bounds (`banded`); one, in full.
 
     Raises:
       ValueError: the ledger is for another unit or adjacency, the round's curve has no value at its order, or ledger and delta contradict each other.
@@ -99,20 +118,23 @@ def make_round_account(
     def rdp(orders: np.ndarray) -> np.ndarray:
         if mechanism is None:
             return np.full(len(orders), np.inf)
-        return round_rdp(mechanism, participation, dimension, orders)
+        return round_rdp(mechanism, participation, dimension, orders, factors)
 
     def price_with(senders: int, own: Mechanism) -> accounting.Price:
-        distance = accounting.release_distance(
+        distance = len(factors) * accounting.release_distance(
             senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(own)
         )
+        parameters = dict[str, Any](own.facts.parameters)
+        if tuple(factors) != (1.0,):
+            parameters["factors"] = list(factors)
         return accounting.Price(
             own.facts.name,
-            dict(own.facts.parameters),
-            functools.partial(round_rdp, own, participation, dimension),
+            parameters,
+            functools.partial(round_rdp, own, participation, dimension, factors=factors),
             participation.honest_senders,
             senders,
             distance,
-            round_cost(own, participation, dimension),
+            round_cost(own, participation, dimension, factors),
         )
 
     made = ledger is None
@@ -137,7 +159,7 @@ def make_round_account(
         assert ledger is not None
         return price_with(participation.senders, own).charge(ledger.law)
 
-    def charge(paying: Paying, number: int, senders: int) -> None:
+    def charge(paying: Paying, number: int, senders: int, last: int | None = None) -> None:
         if callable(paying):
             paying()
         elif paying == "unaccounted":
@@ -156,7 +178,7 @@ def make_round_account(
             paid = price_with(senders, own)
             ledger.spend(
                 "train",
-                f"train {number}",
+                f"train {number}" if last in (None, number) else f"train {number} to {last}",
                 paid.mechanism,
                 paid.parameters,
                 charge_of(own),
@@ -224,6 +246,14 @@ def check_paying(paying: Paying) -> None:
     raise kind(
         f"gate={paying!r}: give None (the algorithm's ledger is charged), a function without arguments that raises to forbid the release, "
         'or the word "unaccounted".'
+    )
+
+
+def no_scaled_price(mechanism: Mechanism) -> str:
+    """What to do about a mechanism whose price for scaled updates is not stated."""
+    return (
+        f"{mechanism.facts.name} states no price for updates that are scaled before they are embedded, so banded messages of it could not be charged; "
+        "use poisson_embedding, or band=1."
     )
 
 

@@ -31,7 +31,7 @@ from jax import Array
 
 from fedjax_poisson import trees
 from fedjax_poisson.ckks import Ciphertext, CkksParameters, PublicKey, SecretKey, encryption
-from fedjax_poisson.federated.client import Client, Examples, run_steps
+from fedjax_poisson.federated.client import Client, run_steps
 from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.reuse import fingerprint
@@ -94,6 +94,7 @@ class CohortSum(NamedTuple):
         bits above.
       close: `(carry, key, stream) -> Total`; `key` is what senders encrypt under, None without encryption. Transforms of summed masks happen here.
       counts: `(params, shared, client_state, cohort, stream) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
+      grids: the same with every client's clipped update in place of its counts, which no client sends as it is.
       one_by_one: whether every client's ciphertext is built separately.
     """
 
@@ -101,6 +102,7 @@ class CohortSum(NamedTuple):
     add: Callable[..., tuple[Tree, Tree, Array]]
     close: Callable[..., Total]
     counts: Callable[..., tuple[Array, Tree, Array]]
+    grids: Callable[..., tuple[Array, Tree, Array]]
     one_by_one: bool
 
 
@@ -117,7 +119,7 @@ def default_chunk(dimension: int, clients: int) -> int:
 
 
 def cohort_sum(
-    client: Client,
+    client: Client | None,
     shapes: Tree,
     mechanism: Mechanism | None,
     *,
@@ -131,7 +133,7 @@ def cohort_sum(
     """The programs of a round.
 
     Args:
-      client: one client's work.
+      client: one client's work; None for clients that only send: the cohort's `examples` are then clipped updates on the mechanism's grid, int32 `[K, D]`.
       shapes: the parameters' shapes (arrays or `jax.ShapeDtypeStruct`), D values in all.
       mechanism: what turns updates into counts; None adds float32 updates as they are (no privacy, no encryption, and no promise about the last bit).
       clients: K of a usual cohort or block, for the default chunk.
@@ -175,6 +177,7 @@ def cohort_sum(
         add=functools.partial(_add, work),
         close=functools.partial(_close, work),
         counts=functools.partial(_counts, work),
+        grids=functools.partial(_grids, work),
         one_by_one=each,
     )
 
@@ -183,7 +186,7 @@ class _Work(NamedTuple):
     """What the programs of a round are made for: the arguments of `cohort_sum`, and what follows from them.
 
     Attributes:
-      client: one client's work.
+      client: one client's work; None where clients only send.
       shapes: the parameters' shapes.
       mechanism: as in `cohort_sum`.
       params: the ring.
@@ -197,7 +200,7 @@ class _Work(NamedTuple):
       isolate: look at each client's update.
     """
 
-    client: Client
+    client: Client | None
     shapes: Tree
     mechanism: Mechanism | None
     params: CkksParameters | None
@@ -216,14 +219,14 @@ class _Part(NamedTuple):
 
     client_state: Tree
     ids: Array
-    examples: Examples
+    examples: Any
     present: Array
 
 
-def _one_client(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
-    """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
+def _one_update(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+    """The update of one client (`part` without the leading axis), whether it counts, what the client keeps and its report; `stream` is the client's."""
+    assert work.client is not None
     mechanism, present = work.mechanism, part.present
-    stream = fold_in(stream, part.ids)
     tree, kept = run_steps(work.client, weights, shared, part.client_state, part.examples, stream)
     update = tree if mechanism is None else trees.flatten(tree)
     finite = jnp.bool_(True)
@@ -237,20 +240,39 @@ def _one_client(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: S
     if mechanism is not None:
         update = jnp.where(works, update, jnp.float32(0))
     kept = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), kept, part.client_state)
-    sent = update if mechanism is None else mechanism.privatize(fold_in(stream, "embed"), update)
-    counted = present if mechanism is not None else present & works
-    sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
     report = sum(
         (jnp.where(bit, jnp.uint8(flag), jnp.uint8(0)) for bit, flag in
          ((~finite & sampled, NOT_FINITE), (~some, EMPTY), (~sampled, NOT_SAMPLED), (~present, ABSENT))),
         jnp.uint8(0),
     )  # fmt: skip
+    return update, works, kept, report
+
+
+def _one_client(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+    """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
+    mechanism, present = work.mechanism, part.present
+    stream = fold_in(stream, part.ids)
+    update, works, kept, report = _one_update(work, weights, shared, part, stream)
+    sent = update if mechanism is None else mechanism.privatize(fold_in(stream, "embed"), update)
+    counted = present if mechanism is not None else present & works
+    sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
     return sent, kept, report, fold_in(stream, "encrypt")
 
 
+def _one_sender(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+    """The same for a client that sends a clipped update of its own, without training: of a presence, it reports whether it is there."""
+    del weights, shared
+    assert work.mechanism is not None
+    stream = fold_in(stream, part.ids)
+    counts = work.mechanism.embed(fold_in(stream, "embed"), part.examples)
+    sent = jnp.where(part.present, counts, jnp.zeros((), counts.dtype))
+    report = jnp.where(part.present, jnp.uint8(0), jnp.uint8(ABSENT))
+    return sent, part.client_state, report, fold_in(stream, "encrypt")
+
+
 def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
-    """`_one_client` for all clients of a part."""
-    one = functools.partial(_one_client, work)
+    """What all clients of a part send."""
+    one = functools.partial(_one_sender if work.client is None else _one_client, work)
     return jax.vmap(one, in_axes=(None, None, 0, None))(weights, shared, part, stream)
 
 
@@ -305,9 +327,21 @@ def _add(
     key: Any = None,
 ) -> tuple[Tree, Tree, Array]:
     """The running sums with a cohort added, chunk by chunk."""
-    part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    size = cohort.ids.shape[0]
-    parts = -(-size // work.chunk)
+    carry, (kept, report) = _by_chunks(
+        work.chunk,
+        lambda c, part: _one_chunk(work, c, weights, shared, part, stream, key),
+        carry,
+        _Part(client_state, cohort.ids, cohort.examples, cohort.present),
+    )
+    return carry, kept, report
+
+
+def _by_chunks(
+    chunk: int, step: Callable[[Tree, Any], tuple[Tree, Tree]], carry: Tree, part: _Part
+) -> tuple[Tree, Tree]:
+    """`step` over a part chunk by chunk, `(carry, part) -> (carry, rows)`; the rows of all clients together."""
+    size = part.ids.shape[0]
+    parts = -(-size // chunk)
     width = -(-size // parts)
 
     def split(leaf: Array) -> Array:  # what is missing in the last chunk is absent: zeros, `present` False
@@ -315,13 +349,9 @@ def _add(
         return padded.reshape(parts, width, *leaf.shape[1:])
 
     if parts == 1:
-        carry, (kept, report) = _one_chunk(work, carry, weights, shared, part, stream, key)
-        return carry, kept, report
-    carry, done = jax.lax.scan(
-        lambda c, xs: _one_chunk(work, c, weights, shared, xs, stream, key), carry, jax.tree.map(split, part)
-    )
-    kept, report = jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], done)
-    return carry, kept, report
+        return step(carry, part)
+    carry, rows = jax.lax.scan(step, carry, jax.tree.map(split, part))
+    return carry, jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], rows)
 
 
 def _close(work: _Work, carry: Tree, key: PublicKey | SecretKey | None, stream: Stream) -> Total:
@@ -349,6 +379,24 @@ def _counts(
     part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
     sent, kept, report, _ = _clients(work, weights, shared, part, stream)
     return sent, kept, report
+
+
+def _grids(
+    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream
+) -> tuple[Array, Tree, Array]:
+    """Every client's clipped update on the mechanism's grid, zeros for one that is lost, chunk by chunk."""
+    assert work.mechanism is not None
+    clip = work.mechanism.clip
+
+    def one(part: _Part) -> Any:
+        own = fold_in(stream, part.ids)
+        update, _, kept, report = _one_update(work, weights, shared, part, own)
+        return jnp.where(part.present, clip(update), jnp.int32(0)), kept, report
+
+    part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
+    _, rows = _by_chunks(work.chunk, lambda carry, some: (carry, jax.vmap(one)(some)), (), part)
+    grids, kept, report = rows
+    return grids, kept, report
 
 
 def _add_each(params: Any, key: Any, total: Ciphertext, sent: Array, streams: Stream, present: Array) -> Ciphertext:

@@ -5,8 +5,10 @@ estimated *mean update* is handed to the server optimiser as a negative gradient
 `optax.adagrad` are FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, arXiv:2003.00295); the choice of client selects FedAvg, FedProx or SCAFFOLD
 (`client`).
 
-Privacy. Without sampling (`sampling_rate=1`) a round costs the clients of its cohort the mechanism's curve, and the others nothing: account the largest
-number of rounds that one client takes part in (a participation cap). Amplification is claimed in one way only: every client of the population sends
+Privacy. Without sampling (`sampling_rate=1`) a round costs the clients of its cohort the mechanism's curve, and the others nothing. Rounds that the caller
+chooses are all charged, as if one client took part in all of them. With fixed `cohorts` (`turns`) the algorithm chooses: every client takes part in every
+b-th round, a participation is charged once in b rounds, and `band` adds correlated noise that cancels over rounds (`banded` has the proof, `cohort_plan`
+says which band is worth its uploads). Amplification is claimed in one way only: every client of the population sends
 in every round and always sends the full dark noise, and takes part with a secret chance q (`sampling_rate=q`, cohorts are then the whole population).
 """
 
@@ -24,6 +26,8 @@ from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated.algorithm import Algorithm
+from fedjax_poisson.federated.banded import Banded, BandedState, banded_round, first_banded_state, make_banded
+from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, make_round_account, payment
 from fedjax_poisson.federated.client import ClientOf
 from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking, Encryption
@@ -34,6 +38,7 @@ from fedjax_poisson.federated.release import check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
 from fedjax_poisson.federated.server import ServerOptimizer, final_parameters
+from fedjax_poisson.federated.turns import FixedCohorts
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
@@ -91,6 +96,8 @@ def fedavg(
     average_from: int | None = None,
     layout: Chunking | None = None,
     mesh: Mesh | None = None,
+    cohorts: FixedCohorts | None = None,
+    band: int | Banding = 1,
     ledger: accounting.Ledger | None = None,
     delta: float | None = None,
 ) -> Algorithm:
@@ -100,12 +107,13 @@ def fedavg(
       model: `init`, `apply` and per-record `loss`.
       client: `local_sgd(...)`, `local_optimizer(...)`, `scaffold(...)` or a custom function of the model.
       population: the clients.
-      senders: K, clients of a round; with sampling the whole population.
+      senders: K, clients of a round; with sampling the whole population; with fixed cohorts the most that send in a round, `cohorts.senders(band)[1]`.
       server_optimizer: optax transformation, or a `Server` of your own, fed with minus the estimated mean update.
       mechanism: client-level mechanism; None trains without privacy, and the outputs say so.
       aggregator: encryption backend with room for K senders; None if encryption is "off".
       encryption: "every_client" (default if there is an aggregator), "sum_only" or "off" (`cohort`).
-      minimum_senders: fewest clients whose sum is released; with fewer, the round is refused unopened. Default: the aggregator's, else K; with sampling K.
+      minimum_senders: fewest clients whose sum is released; with fewer, the round is refused unopened. Default: the aggregator's, else K; with sampling K;
+        with fixed cohorts the fewest that send in a round.
       honest_senders: clients that do not collude with the server, of the fewest that may be released; default minimum_senders - 1.
       sampling_rate: q; below 1, cohorts must be the whole population and nobody may be lost: who sends must not depend on the secret sample, and the
         amplified privacy cost counts the dark noise of all (`release.check_round`). The mean update is then over the K q clients that are expected to train.
@@ -113,6 +121,9 @@ def fedavg(
       average_from: round after which parameters are averaged; None for no averaging.
       layout: chunk of clients vmapped at once, and how ciphertexts are summed.
       mesh: devices (`client_mesh`); None for one.
+      cohorts: fixed cohorts that take turns (`fixed_cohorts`); None leaves the choice of clients to the caller.
+      band: rounds that a client sends in from its turn on, at most as many as there are cohorts; or coefficients of your own (`banding`). Beyond 1 it
+        needs a mechanism whose price for scaled updates is stated (the Poisson embedding; the Gaussian baseline).
       ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
       delta: delta of the ledger created in that case; None for 1e-5.
 
@@ -120,13 +131,20 @@ def fedavg(
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
       `apply_rounds(state, ids [T, K], stream, gates=None)` runs T rounds in one program on one device, with the noise that `apply` would draw. Each release
       is charged beforehand, to the algorithm's ledger or through T gates (or the word "unaccounted"); charges stand even if a later round cannot be charged.
+      With fixed cohorts `apply` takes None, or the numbers of the round's senders that are there; `price` and `rdp` are those of one participation,
+      charged where a round is not covered by an earlier charge (`banded`), usually once in b rounds, and only then is a gate asked; `apply_rounds` is None.
 
     Raises:
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
       TypeError: the model, or the client, has the wrong type.
     """
     level: Encryption = encryption or ("off" if aggregator is None else "every_client")
+    encoding = band if isinstance(band, Banding) else banding(band)
+    if cohorts is None and encoding.band > 1:
+        raise ValueError(f"band={encoding.band} needs fixed cohorts: give cohorts=fixed_cohorts(clients, ...).")
     fewest = senders if aggregator is None or sampling_rate < 1 else aggregator.info.minimum_senders
+    if cohorts is not None:
+        fewest = min(fewest, cohorts.senders(encoding.band)[0])
     minimum = minimum_senders or fewest
     participation = accounting.Participation(
         senders=senders,
@@ -137,7 +155,7 @@ def fedavg(
     )
     rule = ServerRule(server_optimizer, average_from)
     federation = make_federation(model, client, population, participation, rule, mechanism, aggregator, level, mesh)
-    programs, opened = compile_programs(federation, layout), openings()
+    opened = openings()
     account = make_round_account(
         mechanism=mechanism,
         participation=participation,
@@ -145,7 +163,19 @@ def fedavg(
         unit="client",
         ledger=ledger,
         delta=delta,
+        factors=encoding.factors,
     )
+    if cohorts is not None:
+        banded = make_banded(federation, cohorts, encoding, layout, account.ledger)
+        return Algorithm(
+            init=functools.partial(first_banded_state, banded),
+            apply=functools.partial(_apply_banded, banded, account, opened),
+            parameters=lambda state: final_parameters(state.server, average_from),
+            rdp=account.rdp,
+            ledger=account.ledger,
+            price=account.price,
+        )
+    programs = compile_programs(federation, layout)
     apply_rounds = None
     if mesh is None:
         apply_rounds = fused_rounds(programs.parts, population, aggregator, level, senders, account, opened)
@@ -200,6 +230,31 @@ def _apply(
             "open": opened_at - sealed_at,
             "step": time.perf_counter() - opened_at,
         },
+    )
+
+
+def _apply_banded(
+    banded: Banded,
+    account: RoundAccount,
+    opened: Openings,
+    state: BandedState,
+    cohort: Any,
+    stream: Stream,
+    gate: Paying = None,
+) -> tuple[BandedState, RoundInfo]:
+    """`_apply` with fixed cohorts."""
+    state, done = banded_round(banded, account, opened, state, cohort, stream, gate)
+    return state, RoundInfo(
+        senders=done.present,
+        bytes_up_per_sender=_message_bytes(banded.federation),
+        encryption=ENCRYPTION_IN_WORDS[banded.federation.level],
+        exact=done.exact,
+        epsilon=account.epsilon(gate),
+        update_norm=done.norm,
+        not_finite=done.who("not_finite"),
+        empty=done.who("empty"),
+        absent=done.who("absent"),
+        seconds=done.seconds,
     )
 
 

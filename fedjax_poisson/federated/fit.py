@@ -23,6 +23,7 @@ from fedjax_poisson.federated.folder_lock import folder_lock
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.stopping import stop_requested
+from fedjax_poisson.federated.turns import FixedCohorts
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness import stream as new_stream
 
@@ -113,7 +114,7 @@ def training_rounds(
 
 def fit(
     algorithm: Algorithm,
-    data: Records | Population | Callable[[int], Any],
+    data: Records | Population | FixedCohorts | Callable[[int], Any],
     *,
     rounds: int,
     key: jax.Array | None = None,
@@ -129,8 +130,8 @@ def fit(
 
     Args:
       algorithm: `fedsgd(...)`, `fedavg(...)`, or a custom one.
-      data: `Records`, the same in every round; a `Population`, all of whose clients take part in every round; or `(number) -> cohort`, such as
-        `population.sampled_cohorts(population, clients)`.
+      data: `Records`, the same in every round; a `Population`, all of whose clients take part in every round; the `FixedCohorts` of the algorithm, which
+        then chooses; or `(number) -> cohort`, such as `population.sampled_cohorts(population, clients)`.
       rounds: total number of rounds, including those of a resumed run.
       key: key for the initial parameters; default: `jax.random.key(0)` (initial parameters are public).
       stream: stream for the noise and the encryption; default: 256 bits from the operating system.
@@ -202,6 +203,8 @@ def _cohorts(data: Any) -> Callable[[int], Any]:
     if isinstance(data, Population):
         everyone = np.arange(data.size)
         return lambda number: everyone
+    if isinstance(data, FixedCohorts):
+        return lambda number: None
     return data if callable(data) else lambda number: data
 
 

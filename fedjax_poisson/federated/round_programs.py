@@ -50,6 +50,7 @@ class Programs(NamedTuple):
       start: `() -> carry`.
       block: `(carry, state, client_state, cohort, stream, key) -> (carry, client_state, report)`.
       counts: `(state, client_state, cohort, stream) -> (counts, client_state, report)`, for encryption on the host.
+      grids: the same with clipped updates in place of counts.
       close: `(carry, key, stream) -> total`.
       finish: `(state, client_state, total, present) -> (state, norm)`: estimate, mean, step.
       mesh: programs of several devices; None for one.
@@ -61,6 +62,7 @@ class Programs(NamedTuple):
     start: Callable[[], Any]
     block: Callable[..., tuple[Any, Any, Array]]
     counts: Callable[..., tuple[Array, Any, Array]]
+    grids: Callable[..., tuple[Array, Any, Array]]
     close: Callable[..., Total]
     finish: Callable[..., tuple[FedState, Array]]
     mesh: MeshPrograms | None
@@ -84,13 +86,13 @@ class Summed(NamedTuple):
     mark: Array | None
 
 
-def compile_programs(federation: Federation, chunking: Chunking | None) -> Programs:
-    """The programs of a federation's rounds, compiled at their first use."""
+def compile_programs(federation: Federation, chunking: Chunking | None, *, trains: bool = True) -> Programs:
+    """The programs of a federation's rounds, compiled at their first use; without `trains`, of clients that only send (`cohort.cohort_sum`)."""
     aggregator = federation.aggregator
     device = aggregator.device if aggregator is not None and federation.encrypts_on_device else None
     make = functools.partial(
         cohort_sum,
-        federation.client,
+        federation.client if trains else None,
         federation.shapes,
         federation.mechanism,
         clients=federation.participation.senders,
@@ -115,7 +117,8 @@ def compile_programs(federation: Federation, chunking: Chunking | None) -> Progr
         hopeful=hopeful,
         start=jax.jit(sums.start),
         block=jax.jit(add_block),
-        counts=jax.jit(functools.partial(_count_block, sums)),
+        counts=jax.jit(functools.partial(_rows_of_block, sums.counts)),
+        grids=jax.jit(functools.partial(_rows_of_block, sums.grids)),
         close=jax.jit(sums.close),
         finish=jax.jit(finish),
         mesh=None if federation.mesh is None else _mesh_programs(sums, federation.mesh),
@@ -216,11 +219,11 @@ def _add_block(
     return carry, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
 
 
-def _count_block(
-    sums: CohortSum, state: FedState, client_state: Any, cohort: Cohort, stream: Stream
+def _rows_of_block(
+    rows_of: Callable[..., tuple[Array, Any, Array]], state: FedState, client_state: Any, cohort: Cohort, stream: Stream
 ) -> tuple[Array, Any, Array]:
     rows = _gather_clients(client_state, cohort.ids)
-    counts, rows, report = sums.counts(state.server.params, state.shared, rows, cohort, stream)
+    counts, rows, report = rows_of(state.server.params, state.shared, rows, cohort, stream)
     return counts, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
 
 

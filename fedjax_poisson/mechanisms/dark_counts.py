@@ -1,8 +1,8 @@
 """From a budget to an embedding: the dark count that the budget allows, with bounds that are never lowered to make one fit.
 
 Apart from a factor 1 / (1 - r**2) the noise does not depend on the modulation r, while the dark count falls with r**2. Unless the settings fix r, it is
-therefore the smallest value from 0.05 to 0.3 whose dark count a few draws can serve: one for a long vector, more where vectors are short and draws cost
-nothing; beyond that further draws are added up (`mechanisms.poisson.parts_of`).
+therefore the smallest value from 0.05 to 0.3 whose sums fit 32 bits and whose dark count a few draws can serve: one for a long vector, more where vectors are
+short and draws cost nothing; beyond that further draws are added up (`mechanisms.poisson.parts_of`).
 """
 
 from __future__ import annotations
@@ -319,8 +319,13 @@ def embedding(
     """
     fixed, modulation = terms.modulation is not None, terms.modulation or _LEAST_MODULATION
     dark, easy = calibrate(modulation), _EASY_DARK * min(max(_EASY_COORDINATES // dimension, 1), _EASY_DRAWS)
-    while not fixed and dark > easy and modulation < _MOST_MODULATION:
-        wanted = math.ceil(100 * modulation * math.sqrt(dark / easy)) / 100
+    while not fixed and modulation < _MOST_MODULATION:
+        too_many = 2.0 * terms.participation.senders * dark * modulation / (_MOST_COUNT / 2)
+        if dark <= easy and too_many <= 1:
+            break
+        # The dark count falls with the square of the modulation, counts of the sum with itself.
+        factor = max(math.sqrt(dark / easy), too_many)
+        wanted = math.ceil(100 * modulation * factor) / 100
         modulation = min(max(wanted, modulation + 0.01), _MOST_MODULATION)
         dark = calibrate(modulation)
     largest = 2.0 * terms.participation.senders * dark * modulation

@@ -48,9 +48,11 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         del senders
         return jnp.asarray(total).astype(jnp.float32)
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
+    def scaled_rdp(
+        factor: float, orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency
+    ) -> np.ndarray:
         del dimension
-        multiplier = noise_std * honest_senders**0.5 / clip_norm
+        multiplier = noise_std * honest_senders**0.5 / (factor * clip_norm)
         return accounting.gaussian_rdp(orders, noise_multiplier=multiplier, adjacency=adjacency)
 
     def cost(honest_senders: int, dimension: int, adjacency: Adjacency) -> accounting.Normal:
@@ -84,9 +86,10 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
-        rdp=rdp,
+        rdp=functools.partial(scaled_rdp, 1.0),
         variance=variance,
         count_bound=count_bound,
         tight_delta=tight_delta,
+        scaled_rdp=scaled_rdp,
         cost=cost,
     )

@@ -146,9 +146,12 @@ def poisson_embedding(
         "step_ratio": coordinate_bound / bound,
     }
 
-    def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
+    def scaled_rdp(
+        factor: float, orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency
+    ) -> np.ndarray:
         facts: dict[str, Any] = {"honest_senders": honest_senders, "dimension": dimension, "adjacency": adjacency}
-        return accounting.poisson_embedding_rdp(orders, dark_count=dark_count, **channel, **facts)
+        scaled = channel | {"step_ratio": factor * channel["step_ratio"]}  # both bounds shrink: their ratio stays
+        return accounting.poisson_embedding_rdp(orders, dark_count=dark_count, **scaled, **facts)
 
     def cost(honest_senders: int, dimension: int, adjacency: Adjacency) -> accounting.Embedded:
         facts: dict[str, Any] = {"honest_senders": honest_senders, "dimension": dimension, "adjacency": adjacency}
@@ -203,10 +206,11 @@ def poisson_embedding(
         clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=Tabled(sampler),
         estimate=estimate,
-        rdp=rdp,
+        rdp=functools.partial(scaled_rdp, 1.0),
         variance=variance,
         count_bound=count_bound,
         tight_delta=tight_delta,
+        scaled_rdp=scaled_rdp,
         cost=cost,
         portions=None
         if portions is None

@@ -114,6 +114,9 @@ class Mechanism(NamedTuple):
       count_bound: `(senders, dimension, failure=2**-64)` to an int that no coordinate of the sum exceeds, except with that probability.
       tight_delta: `(epsilon, rounds, honest_senders, dimension)` to the delta of so many opened sums under zero_out by an argument tighter than the
         Renyi conversion; None where there is none.
+      scaled_rdp: `(factor, orders, honest_senders, dimension, adjacency="zero_out")` to float64 `[orders]`: the divergence of one opened sum where
+        a unit's bounds are `factor` in (0, 1] times those of `clip`, as they are where grids are scaled before they are embedded (`federated.banding`);
+        None where no such price is stated.
       cost: `(honest_senders, dimension, adjacency="zero_out")` to what one opened sum takes from a tight ledger (`accounting.remaining_variance`); None
         where no such bound is proved.
       portions: the noise in equal portions, for a schedule; None where it comes in one piece.
@@ -129,6 +132,7 @@ class Mechanism(NamedTuple):
     variance: Callable[[int], float]
     count_bound: Callable[..., int]
     tight_delta: Callable[[float, int, int, int], float] | None = None
+    scaled_rdp: Callable[..., np.ndarray] | None = None
     cost: Callable[..., Cost] | None = None
     portions: Portions | None = None
 
@@ -148,6 +152,7 @@ def make_mechanism(
     variance: Callable[[int], float],
     count_bound: Callable[..., int],
     tight_delta: Callable[[float, int, int, int], float] | None = None,
+    scaled_rdp: Callable[[float, np.ndarray, int, int, Adjacency], np.ndarray] | None = None,
     cost: Callable[[int, int, Adjacency], Cost] | None = None,
     portions: Portions | None = None,
 ) -> Mechanism:
@@ -163,6 +168,7 @@ def make_mechanism(
       variance: as in `Mechanism`.
       count_bound: as in `Mechanism`.
       tight_delta: as in `Mechanism`.
+      scaled_rdp: the curve at scaled bounds, given what `rdp` is given, or None.
       cost: what one release takes from a tight ledger, under the same conditions.
       portions: as in `Mechanism`.
     """
@@ -180,6 +186,16 @@ def make_mechanism(
         check_honest(honest_senders)
         return rdp(orders, honest_senders, dimension, adjacency)
 
+    def checked_scaled_rdp(
+        factor: float, orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out"
+    ) -> np.ndarray:
+        assert scaled_rdp is not None
+        check_adjacency(adjacency)
+        check_honest(honest_senders)
+        if not 0 < factor <= 1:
+            raise ValueError(f"factor={factor} must be in (0, 1]: a unit's bounds may be scaled down, not up.")
+        return scaled_rdp(factor, orders, honest_senders, dimension, adjacency)
+
     return Mechanism(
         facts=facts,
         bounds=bounds,
@@ -191,6 +207,7 @@ def make_mechanism(
         variance=variance,
         count_bound=count_bound,
         tight_delta=tight_delta,
+        scaled_rdp=None if scaled_rdp is None else checked_scaled_rdp,
         cost=None if cost is None else checked_cost,
         portions=portions,
     )

@@ -479,3 +479,37 @@ def test_extreme_budgets():
 
             assert excess(mp.mpf(budget.total)) <= 0
             assert excess(mp.mpf(budget.total) * (1 + mp.mpf(10) ** -7)) > 0
+
+
+# --- releases whose steps are shares of one ---------------------------------------------------------------------------
+
+
+def test_releases_at_shares_of_a_step_cost_no_more_than_one_charge_in_any_order():
+    """Charged one by one, each at its own step, the filter ends no lower than charged once for all of them."""
+    factors = (1.0, 0.75, 0.65625, 0.6015625, 0.5639)
+    facts = {"dark_count": 300.0, "modulation": 0.2, "honest_senders": 3, "norm_ratio": 2.0, "dimension": 9}
+    whole = acc.scaled_cost(acc.embedded_cost(**facts), factors)
+    energy = sum(c * c for c in factors)
+    assert whole == acc.embedded_cost(**facts)._replace(events=pytest.approx(900.0 * energy))
+    budget = acc.variance_budget(3.0, 1e-5)
+    share = acc.affordable_events(budget, budget.total, 0.3 * budget.total, whole) / whole.events
+    whole = whole._replace(events=share * whole.events)
+    parts = [acc.embedded_cost(step_ratio=c, **facts) for c in factors]
+    parts = [part._replace(events=share * part.events) for part in parts]
+    charged = acc.spend_all(budget, budget.total, [whole])
+    assert charged is not None
+    for order in itertools.islice(itertools.permutations(parts), 0, 120, 7):
+        left = acc.spend_all(budget, budget.total, list(order))
+        assert left is not None and left >= charged
+    # With these coarse steps it shows what a charge for one release less would miss.
+    short = acc.spend_all(budget, budget.total, [whole._replace(events=whole.events * (1 - factors[-1] ** 2 / energy))])
+    last = acc.spend_all(budget, budget.total, parts)
+    assert short is not None and last is not None and charged < last < short
+
+
+def test_shares_of_gaussian_releases_add_their_variances():
+    assert acc.scaled_cost(acc.Normal(2.0), (1.0, 0.5)) == acc.Normal(2.5)
+    assert acc.scaled_cost(acc.Normal(2.0), (1.0,)) == acc.Normal(2.0)
+    for wrong in ((), (1.0, 0.0), (1.5,)):
+        with pytest.raises(ValueError, match=r"each in \(0, 1\]"):
+            acc.scaled_cost(acc.Normal(2.0), wrong)
