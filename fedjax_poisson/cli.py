@@ -16,7 +16,6 @@ from fedjax_poisson.runs.config import Config, read_config, recipe
 from fedjax_poisson.runs.config_checks import check_ranges
 
 if TYPE_CHECKING:
-    from fedjax_poisson.accounting import Ledger
     from fedjax_poisson.runs.build import Prepared
 
 _FAILED = 2
@@ -98,8 +97,7 @@ def run(
 
         def planned(prepared: Prepared) -> None:
             bar.plan(prepared.recipe.rounds)
-            for reason in prepared.recipe.reasons:
-                console.print(reason, highlight=False)
+            console.print("\n".join(prepared.recipe.reasons), highlight=False)
 
         summary = run_experiment(
             config, folder, resume=resume is not None, report=bar.report, stop=stop, planned=planned
@@ -230,7 +228,7 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     book = accounting.read_ledger(path)
     try:
         print(
-            f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  {_meter(book)}"
+            f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  {accounting.meter_in_words(book.law)}"
         )
         rows = book.rows()
         for row in rows:
@@ -255,15 +253,6 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     finally:
         book.close()
     return 0
-
-
-def _meter(book: Ledger) -> str:
-    """What the last column of a ledger holds."""
-    from fedjax_poisson import accounting
-
-    if isinstance(book.law, accounting.TightLaw):
-        return f"variance left of {book.law.budget.total:.6g}"
-    return f"nats spent at order {book.law.order:g}"
 
 
 def account(

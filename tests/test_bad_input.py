@@ -75,7 +75,7 @@ def cli_table(path, *options):
         (["--rounds", "0"], "rounds=0"),
         (["--rounds", "1000000000"], "rounds=1000000000 must lie between 1 and 100000"),
         (["--clip-norm", "0"], "clip_norm=0"),
-        (["--clip-norm", "0.1"], "--clip-norm 0.1 --coordinate-bound 0.06"),
+        (["--clip-norm", "0.1", "--coordinate-bound", "0.6"], "--clip-norm 0.1 --coordinate-bound 0.06"),
         (["--clip-norm", "inf"], "clip_norm=inf"),
         (["--coordinate-bound", "0"], "coordinate_bound=0"),
         (["--standardize-norm", "0"], "standardize_norm=0"),

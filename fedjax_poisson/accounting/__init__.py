@@ -26,12 +26,11 @@ from fedjax_poisson.accounting.filter import (
     renyi_filter,
 )
 from fedjax_poisson.accounting.gaussian import calibrate_gaussian_pld, gaussian_delta, gaussian_pld_epsilon
-from fedjax_poisson.accounting.law import Charge, Law, RenyiLaw, TightLaw, scheduled_epsilon
+from fedjax_poisson.accounting.law import Charge, Law, RenyiLaw, TightLaw, meter_in_words, scheduled_epsilon
 from fedjax_poisson.accounting.ledger import (
     BudgetExhausted,
     Ledger,
     Remaining,
-    reserve_for,
 )
 from fedjax_poisson.accounting.memory import memory_ledger
 from fedjax_poisson.accounting.opening import open_ledger, read_ledger
@@ -64,7 +63,7 @@ from fedjax_poisson.accounting.renyi import (
     rdp_budget,
     single_channel_rdp,
 )
-from fedjax_poisson.accounting.reserve import ATTEMPTS, DRAW_DISTANCE, plan_reserve, release_distance
+from fedjax_poisson.accounting.reserve import ATTEMPTS, DRAW_DISTANCE, plan_reserve, release_distance, reserve_for
 from fedjax_poisson.accounting.sampling import subsampled_rdp, without_replacement_rdp
 from fedjax_poisson.accounting.skellam import Sensitivity, rounded_sensitivity, skellam_exact_rdp, skellam_rdp
 from fedjax_poisson.accounting.tight import (
@@ -134,6 +133,7 @@ __all__ = [
     "integer_orders",
     "make_account",
     "memory_ledger",
+    "meter_in_words",
     "open_ledger",
     "plan_reserve",
     "poisson_embedding_rdp",

@@ -1,10 +1,27 @@
 """The two laws by which a ledger admits releases: a Renyi filter, or the remaining variance of a dominating Gaussian.
 
 A law has one number, its *meter*. Under the Renyi law a release is charged with its curve and the meter is the divergence at the ledger's order a*, which
-rises to a budget (proof: `ledger`). Under the tight law a release is charged with a `Cost` and the meter is the variance that is left, which falls to zero
+rises to a budget. Under the tight law a release is charged with a `Cost` and the meter is the variance that is left, which falls to zero
 (proof: `remaining_variance`); it admits 11-15 % more than Renyi accounting of the same embedding, but knows no law for secret sampling and for mechanisms
 other than the Poisson embedding and the Gaussian. A ledger keeps the law that it was made with: which one admits more must be decided before the first
 release.
+
+**The Renyi law.** Let a* be the order that the ledger fixed when it was created, rho_t(a*) the divergence of release t given everything released
+before, and B = epsilon - log(1 - 1/a*) + (log delta + log a*) / (a* - 1). A release is admitted only while
+sum_t rho_t(a*) <= B. Then the sequence of all admitted releases is (a*, B)-Renyi
+private even if every mechanism, its parameters and the moment of stopping were chosen from earlier releases (Feldman
+and Zrnic 2021, arXiv:2008.11193, the Renyi filter: a bound that holds almost surely on the sum of adaptively chosen
+divergences of one order), hence (epsilon, delta)-private by the Canonne-Kamath-Steinke conversion at that order. The
+order may not be chosen afterwards from what was spent; it is part of the first link of the chain and cannot be
+changed. So there are two ways to open a ledger:
+
+* *planned*: pass ``planned_rdp``, the composed curve of the releases that are planned. a* is its best order, which
+  makes the admission exactly as generous as the accountant that calibrated the plan. If the schedule of curves really
+  was fixed in advance, the curves compose at all orders at once and `Ledger.epsilon` reports the best order for what
+  has been spent so far.
+* *filter*: no plan. a* is ``filter_order`` or the best order for a Gaussian-like curve
+  (`filter.default_filter_order`), and `Ledger.epsilon` reads the meter at a* only. For an adaptively chosen schedule
+  the statement to publish is the budget, not the reading.
 """
 
 from __future__ import annotations
@@ -95,6 +112,13 @@ def checked(law: Law, charge: Any, mechanism: str) -> Charge:
             "there; use a mechanism with finite divergence or open the ledger at a lower filter_order"
         )
     return curve
+
+
+def meter_in_words(law: Law) -> str:
+    """What the meter of a row says."""
+    if isinstance(law, TightLaw):
+        return f"variance left of {law.budget.total:.6g}"
+    return f"nats spent at order {law.order:g}"
 
 
 def first_meter(law: Law) -> float:

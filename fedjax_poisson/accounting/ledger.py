@@ -5,29 +5,9 @@ checks the budget, appends one row and commits; only then may the caller open th
 the release therefore counts as spent, and two processes that race for the last budget are serialised by the database:
 the second one sees the first one's row.
 
-**What is guaranteed** under the Renyi law (`law`; the tight law's theorem is in `remaining_variance`). Let a* be the
-order that the ledger fixed when it was created, rho_t(a*) the divergence of release t given everything released
-before, and B = epsilon - log(1 - 1/a*) + (log delta + log a*) / (a* - 1). A release is admitted only while
-sum_t rho_t(a*) <= B. Then the sequence of all admitted releases is (a*, B)-Renyi
-private even if every mechanism, its parameters and the moment of stopping were chosen from earlier releases (Feldman
-and Zrnic 2021, arXiv:2008.11193, the Renyi filter: a bound that holds almost surely on the sum of adaptively chosen
-divergences of one order), hence (epsilon, delta)-private by the Canonne-Kamath-Steinke conversion at that order. The
-order may not be chosen afterwards from what was spent; it is part of the first link of the chain and cannot be
-changed. So there are two ways to open a ledger:
+**What is guaranteed**: that all admitted releases together are (epsilon, delta)-private, by the ledger's law (`law`, `remaining_variance`).
 
-* *planned*: pass ``planned_rdp``, the composed curve of the releases that are planned. a* is its best order, which
-  makes the admission exactly as generous as the accountant that calibrated the plan. If the schedule of curves really
-  was fixed in advance, the curves compose at all orders at once and `Ledger.epsilon` reports the best order for what
-  has been spent so far.
-* *filter*: no plan. a* is ``filter_order`` or the best order for a Gaussian-like curve
-  (`filter.default_filter_order`), and `Ledger.epsilon` reads the meter at a* only. For an adaptively chosen schedule
-  the statement to publish is the budget, not the reading.
-
-**Samplers.** A release whose law is within total variation tau of the one that its curve is of costs delta, not
-epsilon: if all releases together are within tau = sum of their distances (each given the past), then
-P'(S) <= P(S) + tau <= e^epsilon Q(S) + delta + tau <= e^epsilon Q'(S) + delta + (1 + e^epsilon) tau. The budget's
-``reserve`` is the part of delta that is set aside for this: `spend` refuses when (1 + e^epsilon) tau would pass it, and
-the curves are held against delta - reserve.
+**Samplers** whose law is not quite that of a charge cost delta, which the budget's ``reserve`` sets aside (`reserve`).
 
 **What verification finds.** Each row's hash covers its canonical JSON, the hash of its curve and the hash before it;
 the first link covers budget, unit, adjacency, orders and a*. `Ledger.verify` finds a row that was changed, removed
@@ -82,6 +62,7 @@ from fedjax_poisson.accounting.law import (
     what_is_missing,
 )
 from fedjax_poisson.accounting.price import HasPrice
+from fedjax_poisson.accounting.reserve import reserve_for
 from fedjax_poisson.accounting.variance_cost import Cost
 
 
@@ -94,11 +75,6 @@ class Remaining(NamedTuple):
 
     share: float
     epsilon: float
-
-
-def reserve_for(epsilon: float, distance: float) -> float:
-    """Delta that covers a total-variation distance: ``(1 + e^epsilon) distance`` (module docstring), inf beyond floats."""
-    return math.inf if epsilon > 700 else (1 + math.exp(epsilon)) * distance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -280,10 +256,8 @@ class Ledger:
 
     def rdp(self) -> FloatArray:
         """Composed curve of everything spent on a Renyi ledger, float64[n]."""
-        total = np.zeros_like(self.orders)
-        for charge, times in self.charges():
-            total += times * cast(FloatArray, charge)
-        return total
+        curves = [times * cast(FloatArray, charge) for charge, times in self.charges()]
+        return cast(FloatArray, np.sum([np.zeros_like(self.orders), *curves], axis=0))
 
     def epsilon(self) -> float:
         """Epsilon of everything spent so far, 0 if nothing was, for a schedule that was fixed beforehand (`law.reading`); never above the budget.
@@ -297,12 +271,10 @@ class Ledger:
 
     def readings(self) -> list[float]:
         """`epsilon` after each release."""
-        found: list[float] = []
         rows = self.rows()
-        for last in range(1, len(rows) + 1):
-            spent = [(row.charge, 1) for row in rows[:last]]
-            found.append(min(reading(self.law, spent, rows[last - 1].meter), self.budget_epsilon))
-        return found
+        spent = [(row.charge, 1) for row in rows]
+        found = (reading(self.law, spent[: i + 1], row.meter) for i, row in enumerate(rows))
+        return [min(each, self.budget_epsilon) for each in found]
 
     def _metered(self) -> float:
         """The smallest epsilon, up to 1e-9 of it, whose delta also pays for the samplers: epsilon(delta - (1 + e^epsilon) tau) <= epsilon."""
@@ -322,12 +294,12 @@ class Ledger:
 
     def fits(self, charges: Iterable[Charge]) -> bool:
         """Whether the budget allows these releases, one after the other; nothing is written."""
-        meter: float | None = self._last()[1]
+        meter = self._last()[1]
         for charge in charges:
-            assert meter is not None
-            meter = charged(self.law, meter, charge)
-            if meter is None:
+            after = charged(self.law, meter, charge)
+            if after is None:
                 return False
+            meter = after
         return True
 
     def head(self) -> str:

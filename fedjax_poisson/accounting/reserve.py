@@ -1,19 +1,30 @@
 """The part of delta that covers inexact samplers: one rule for every planner.
 
 If the law of a release is within total variation tau of the law that its curve describes, delta covers the difference: all of a run's releases together
-cost `(1 + e^epsilon) * sum of tau` (`ledger.reserve_for`, proof in `ledger`). The samplers of `randomness` are within 2**-60 of their laws in each draw, which
+cost `(1 + e^epsilon) * sum of tau` (`reserve_for`). The samplers of `randomness` are within 2**-60 of their laws in each draw, which
 their tables check when they are made; a secret sample that does not fit its slots adds its probability.
+
+A release whose law is within total variation tau of the one that its curve is of costs delta, not
+epsilon: if all releases together are within tau = sum of their distances (each given the past), then
+P'(S) <= P(S) + tau <= e^epsilon Q(S) + delta + tau <= e^epsilon Q'(S) + delta + (1 + e^epsilon) tau. The budget's
+``reserve`` is the part of delta that is set aside for this: `Ledger.spend` refuses when (1 + e^epsilon) tau would pass it, and
+the charges are held against delta - reserve.
 """
 
 from __future__ import annotations
 
-from fedjax_poisson.accounting.ledger import reserve_for
+import math
 
 DRAW_DISTANCE = 2.0**-60
 """Largest total variation between one draw and its law; every table of `randomness` is refused above it."""
 
 ATTEMPTS = 2
 """How often over the releases of a plan may be drawn: one that is lost in a crash is drawn again, and both count."""
+
+
+def reserve_for(epsilon: float, distance: float) -> float:
+    """Delta that covers a total-variation distance: ``(1 + e^epsilon) distance`` (module docstring), inf beyond floats."""
+    return math.inf if epsilon > 700 else (1 + math.exp(epsilon)) * distance
 
 
 def release_distance(*, senders: int, dimension: int, overflow: float = 0.0, draw: float = DRAW_DISTANCE) -> float:

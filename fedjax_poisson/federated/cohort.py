@@ -32,6 +32,7 @@ from jax import Array
 from fedjax_poisson import trees
 from fedjax_poisson.ckks import Ciphertext, CkksParameters, PublicKey, SecretKey, encryption
 from fedjax_poisson.federated.client import Client, run_steps
+from fedjax_poisson.federated.each_ciphertext import add_each
 from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.reuse import fingerprint
@@ -285,7 +286,7 @@ def _one_chunk(
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
     carry = dict(carry)
     if work.each:
-        carry["ciphertext"] = _add_each(work.params, key, carry["ciphertext"], sent, streams, part.present)
+        carry["ciphertext"] = add_each(work.params, key, carry["ciphertext"], sent, streams, part.present)
     else:
         carry["values"] = jax.tree.map(
             lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=leaf.dtype), carry["values"], sent
@@ -397,14 +398,3 @@ def _grids(
     _, rows = _by_chunks(work.chunk, lambda carry, some: (carry, jax.vmap(one)(some)), (), part)
     grids, kept, report = rows
     return grids, kept, report
-
-
-def _add_each(params: Any, key: Any, total: Ciphertext, sent: Array, streams: Stream, present: Array) -> Ciphertext:
-    """The ciphertexts of a chunk's clients, each made by itself and added."""
-
-    def one(total: Ciphertext, xs: tuple[Array, Stream, Array]) -> tuple[Ciphertext, None]:
-        counts, stream, here = xs
-        added = encryption.add(params, total, encryption.encrypt(params, key, counts, stream))
-        return jax.tree.map(lambda new, old: jnp.where(here, new, old), added, total), None
-
-    return jax.lax.scan(one, total, (sent, streams, present))[0]

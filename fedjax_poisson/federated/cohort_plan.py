@@ -17,8 +17,6 @@ adds its own spread to sampling and cohorts alike, it knows nothing. Variances a
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,17 +25,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.accounting.calibration import largest_scale
 from fedjax_poisson.federated.banding import Banding, banding, decoded_weights
 from fedjax_poisson.federated.budget import Budgeted
 from fedjax_poisson.federated.charging import round_rdp
+from fedjax_poisson.federated.cohort_noise import OptionLaw, Target, law_of, least_noise, participation_of
 from fedjax_poisson.federated.turns import FixedCohorts
-from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.mechanisms.dark_counts import Terms, budget, embedding, settle_distance
+from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.mechanisms.types import check_bounds
 
 Kind = Literal["fixed", "sampled", "everybody"]
-OptionLaw = Literal["tight", "renyi", "pld"]
 
 
 class Option(NamedTuple):
@@ -168,23 +164,6 @@ def best_banding(band: int, weights: np.ndarray) -> Banding:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Target:
-    """What all options have in common."""
-
-    epsilon: float
-    delta: float
-    rounds: int
-    dimension: int
-    clip_norm: float
-    coordinate_bound: float
-    colluding: int
-    modulation: float | None
-    law: Literal["tight", "renyi"]
-    sampled_law: Literal["renyi", "pld"]
-    weights: np.ndarray
-
-
 def plan_cohorts(
     cohorts: FixedCohorts,
     *,
@@ -235,7 +214,7 @@ def plan_cohorts(
         weights = parameter_weights(rounds, average_from=rounds // 2)
     if np.shape(weights) != (rounds,):
         raise ValueError(f"weights has shape {np.shape(weights)}, expected [{rounds}]: one for each round.")
-    target = _Target(
+    target = Target(
         epsilon=epsilon,
         delta=delta,
         rounds=rounds,
@@ -293,11 +272,11 @@ def open_budget(plan: CohortPlan, option: Option | None = None, ledger: str | Pa
     return Budgeted(chosen.mechanism, book)
 
 
-def _fixed(target: _Target, cohorts: FixedCohorts, encoding: Banding) -> Option:
+def _fixed(target: Target, cohorts: FixedCohorts, encoding: Banding) -> Option:
     fewest, most = cohorts.senders(encoding.band)
-    who = _participation(target, fewest, most)
+    who = participation_of(target, fewest, most)
     charges, size = cohorts.participations(target.rounds), cohorts.clients / cohorts.cohorts
-    mechanism, reserve, orders = _least_noise(target, who, encoding, charges)
+    mechanism, reserve, orders = least_noise(target, who, encoding, charges)
     spread = float(np.linalg.norm(decoded_weights(encoding, target.weights)))
     return Option(
         name="participation cap" if encoding.band == 1 else f"band {encoding.band}",
@@ -310,15 +289,15 @@ def _fixed(target: _Target, cohorts: FixedCohorts, encoding: Banding) -> Option:
         uploads=target.rounds * encoding.band / cohorts.cohorts,
         trainings=target.rounds / cohorts.cohorts,
         reserve=reserve,
-        law=_law(target, who),
+        law=law_of(target, who),
         orders=orders,
     )
 
 
-def _sampled(target: _Target, cohorts: FixedCohorts) -> Option:
+def _sampled(target: Target, cohorts: FixedCohorts) -> Option:
     clients, rate = cohorts.clients, 1 / cohorts.cohorts
-    who = _participation(target, clients, clients, rate)
-    mechanism, reserve, orders = _least_noise(target, who, banding(1), target.rounds)
+    who = participation_of(target, clients, clients, rate)
+    mechanism, reserve, orders = least_noise(target, who, banding(1), target.rounds)
     spread = float(np.linalg.norm(target.weights))
     return Option(
         name="secret sampling",
@@ -331,15 +310,15 @@ def _sampled(target: _Target, cohorts: FixedCohorts) -> Option:
         uploads=target.rounds,
         trainings=target.rounds * rate,
         reserve=reserve,
-        law=_law(target, who),
+        law=law_of(target, who),
         orders=orders,
     )
 
 
-def _everybody(target: _Target, cohorts: FixedCohorts) -> Option:
+def _everybody(target: Target, cohorts: FixedCohorts) -> Option:
     clients = cohorts.clients
-    who = _participation(target, clients, clients)
-    mechanism, reserve, orders = _least_noise(target, who, banding(1), target.rounds)
+    who = participation_of(target, clients, clients)
+    mechanism, reserve, orders = least_noise(target, who, banding(1), target.rounds)
     spread = float(np.linalg.norm(target.weights))
     return Option(
         name="everybody",
@@ -352,100 +331,6 @@ def _everybody(target: _Target, cohorts: FixedCohorts) -> Option:
         uploads=target.rounds,
         trainings=target.rounds,
         reserve=reserve,
-        law=_law(target, who),
+        law=law_of(target, who),
         orders=orders,
     )
-
-
-def _law(target: _Target, who: accounting.Participation) -> OptionLaw:
-    return target.sampled_law if who.sampling_rate < 1 else target.law
-
-
-def _participation(target: _Target, fewest: int, most: int, rate: float = 1.0) -> accounting.Participation:
-    if not 0 <= target.colluding < fewest:
-        raise ValueError(
-            f"colluding={target.colluding} of {fewest} senders: somebody besides them must send, or nothing is hidden."
-        )
-    return accounting.Participation(
-        senders=most,
-        minimum_senders=fewest,
-        honest_senders=fewest - target.colluding,
-        sampling_rate=rate,
-        adjacency="zero_out",  # sampling, with which bands are compared, is proved for no other
-    )
-
-
-def _least_noise(
-    target: _Target, who: accounting.Participation, encoding: Banding, charges: int
-) -> tuple[Mechanism, float, np.ndarray]:
-    """The mechanism, the delta set aside for its samplers, and the orders of its price."""
-    orders = accounting.integer_orders(256) if who.sampling_rate < 1 else accounting.DEFAULT_ORDERS
-    coordinate, size = target.coordinate_bound, target.dimension
-
-    def planned(draw: float) -> tuple[Mechanism, float]:
-        distance = accounting.release_distance(senders=who.senders, dimension=size, draw=draw)
-        reserve = accounting.plan_reserve(target.epsilon, target.delta, charges * encoding.band * distance)
-        terms = Terms(target.epsilon, target.delta - reserve, who, 1, 1, target.modulation, orders)
-        find = _renyi_dark_count if _law(target, who) == "renyi" else _tight_dark_count
-        dark = functools.partial(find, target, terms, encoding, charges)
-        return embedding(terms, dark, target.clip_norm, coordinate, coordinate, size).mechanism, reserve
-
-    mechanism, reserve = settle_distance(planned, lambda found: found[:1])
-    return mechanism, reserve, orders
-
-
-def _renyi_dark_count(target: _Target, terms: Terms, encoding: Banding, charges: int, modulation: float) -> float:
-    """The largest dark count whose charges, by their Renyi curves, cost at most epsilon."""
-    if encoding.band == 1:
-        return accounting.calibrate_dark_count(
-            rounds=charges,
-            sampling_rate=terms.participation.sampling_rate,
-            norm_ratio=target.clip_norm / target.coordinate_bound,
-            dimension=target.dimension,
-            modulation=modulation,
-            **budget(terms),
-        )
-    one = poisson_embedding(
-        clip_norm=target.clip_norm,
-        coordinate_bound=target.coordinate_bound,
-        dark_count=1.0,
-        modulation=modulation,
-    )
-    unit = round_rdp(one, terms.participation, target.dimension, terms.orders, encoding.factors)
-
-    def cost(dark: float) -> float:  # the curve of a release is linear in the dark count
-        return accounting.epsilon(terms.orders, charges * dark * unit, terms.delta)
-
-    return largest_scale(cost, target.epsilon * (1 - 1e-10), target.epsilon / (charges * float(unit[0])))
-
-
-def _tight_dark_count(target: _Target, terms: Terms, encoding: Banding, charges: int, modulation: float) -> float:
-    """The same with the remaining variance; with sampling, by the privacy loss distribution of the dominating Gaussian."""
-    who = terms.participation
-    facts: dict[str, Any] = {
-        "modulation": modulation,
-        "honest_senders": who.honest_senders,
-        "norm_ratio": target.clip_norm / target.coordinate_bound,
-        "dimension": target.dimension,
-        "adjacency": who.adjacency,
-    }
-    if who.sampling_rate < 1:
-        return accounting.calibrate_dark_count_tight(
-            epsilon=target.epsilon,
-            delta=terms.delta,
-            rounds=charges,
-            sampling_rate=who.sampling_rate,
-            orders=terms.orders,
-            **facts,
-        )
-    one = accounting.scaled_cost(accounting.embedded_cost(dark_count=1.0, **facts), encoding.factors)
-    assert isinstance(one, accounting.Embedded)
-    budget = accounting.variance_budget(target.epsilon, terms.delta)
-    guess = accounting.affordable_events(budget, budget.total, 0.0, one) / charges
-    unit = one.events
-
-    def refused(dark: float) -> float:  # charged in parts, each rounded up by itself: a little less than at once
-        costs = [one._replace(events=dark * unit)] * charges
-        return 0.0 if accounting.spend_all(budget, budget.total, costs) is not None else math.inf
-
-    return largest_scale(refused, 0.0, guess / unit)
