@@ -72,21 +72,29 @@ def made(monkeypatch):
     return calls
 
 
-def _embedded(terms: Terms, dark_at_5_percent: float):
-    return embedding(terms, lambda r: dark_at_5_percent * (0.05 / r) ** 2, 1.0, 0.5, 10.0, 7)
+def _embedded(terms: Terms, dark_at_5_percent: float, dimension: int = 7):
+    return embedding(terms, lambda r: dark_at_5_percent * (0.05 / r) ** 2, 1.0, 0.5, 10.0, dimension)
 
 
 @pytest.mark.parametrize(
     "dark, modulation", [(1.0, 0.05), (5e7, 0.05), (5.001e7, 0.06), (2e8, 0.1), (1.7e9, 0.3), (1e10, 0.3)]
 )
 def test_the_modulation_is_raised_until_one_draw_serves_the_dark_count(made, dark, modulation) -> None:
-    _embedded(TERMS, dark)
+    _embedded(TERMS, dark, dimension=4096)
     assert made[0]["modulation"] == pytest.approx(modulation, rel=1e-12)
     assert made[0]["dark_count"] == pytest.approx(dark * (0.05 / modulation) ** 2)
     assert made[0]["dark_count"] <= 5e7 * (1 + 1e-9) or modulation == 0.3
     made.clear()
     _embedded(TERMS._replace(modulation=0.07), 3e8)
     assert made[0]["modulation"] == 0.07, "a modulation that was set is kept"
+
+
+@pytest.mark.parametrize("dimension, draws", [(7, 16), (1000, 4), (2048, 2), (4096, 1), (10**6, 1)])
+def test_short_vectors_take_several_draws_before_the_modulation_is_raised(made, dimension, draws) -> None:
+    for dark, modulation in ((draws * 5e7, 0.05), (draws * 5.001e7, 0.06)):
+        made.clear()
+        _embedded(TERMS, dark, dimension)
+        assert made[0]["modulation"] == pytest.approx(modulation, rel=1e-12)
 
 
 @pytest.mark.parametrize("modulation", [0.2, None])
