@@ -54,6 +54,10 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
             else "and the standardisation on the ledger"
         )
     )
+    if summary.get("law") == "tight":
+        say(
+            f"accounting: remaining variance; Renyi curves would have needed {summary['renyi_variance']:.3f} times the noise variance for this plan"
+        )
     if shared := summary["shared_ledger"]:
         say(
             f"shared ledger of the data set: epsilon {shared['epsilon']:.4f} of {shared['budget_epsilon']:g} spent by {shared['runs']} runs ({shared['path']})"
