@@ -139,7 +139,8 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
     """A record (an image in [0, 1]^p) replaced by counts `Poisson(gain (x + offset))`: obfuscation or regularisation.
 
     The guarantee is local and for replacing the whole record: real images cost an epsilon of hundreds (p = 784, gain = offset = 1: about 790),
-    and photon noise of a detector is no privacy mechanism (offset near 0, signal-dependent). Never subtract it from another budget.
+    and photon noise of a detector is no privacy mechanism (offset near 0, signal-dependent). Never subtract it from another budget. What rows of
+    a few columns are worth at an honest epsilon, beside sums and gradients: `experiments/noised_table.py`.
 
     Args:
       gain: events per unit of intensity, > 0.
