@@ -89,7 +89,10 @@ def stated_epsilon(mechanism: Mechanism, target: float, dimension: int, *, sende
     draw = mechanism.facts.sampler_distance
     distance = accounting.release_distance(senders=senders, dimension=dimension, draw=draw)
     reserve = accounting.plan_reserve(target, DELTA, distance)
-    return accounting.epsilon(ORDERS, mechanism.rdp(ORDERS, honest, dimension, "replace_one"), DELTA - reserve)
+    read = accounting.epsilon(ORDERS, mechanism.rdp(ORDERS, honest, dimension, "replace_one"), DELTA - reserve)
+    if mechanism.cost is None:
+        return read
+    return min(read, accounting.fixed_plan_epsilon([mechanism.cost(honest, dimension, "replace_one")], DELTA - reserve))
 
 
 def row_mechanism(epsilon: float, dimension: int) -> Mechanism:

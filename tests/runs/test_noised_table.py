@@ -57,7 +57,7 @@ def test_the_epsilon_of_sums_is_the_accountants_and_half_of_the_noise_costs_more
     size = SIZE * (SIZE + 1) // 2
     mechanism = script.sum_mechanism(1.0, size, senders, honest)
     stated = script.stated_epsilon(mechanism, 1.0, size, senders=senders, honest=honest)
-    assert 0.999 < stated <= 1.0
+    assert 0.999 < stated <= 1.0 + 2e-5  # a reading is rounded up, the filter of the ledger is not
     facts = dict(mechanism.facts.parameters)
     twin = script.fp.poisson_embedding(**{**facts, "dark_count": 4 * facts["dark_count"]})
     assert script.stated_epsilon(twin, 1.0, size, senders=senders, honest=honest) > 1.8
