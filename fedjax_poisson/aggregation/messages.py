@@ -1,164 +1,270 @@
-"""Keys, shares and answers as bytes, for files and for transport between parties.
+"""Messages: a label, the terms they belong to, a sender, a body and a signature; sizes and senders are checked before anything is believed.
 
-One layout for all, integers little-endian: magic `FJPM`, u8 version, u8 kind, u16 flag, u32 first and second number,
-u32 rows, u32 length of the subset, 16 bytes parameters, 16 bytes label, 32 bytes nonce or digest, the subset as u32,
-the residues packed into the bits of their primes, and BLAKE2b-256 over everything before, which shows accidents, not
-forgers.
-
-What this module writes for a `SecretKey`, a `PartySecret` or a `SecretShare` is the secret itself. Keep it as you keep
-a password: a file that only its owner reads, a channel that is encrypted and authenticated.
+Members and clients sign everything they say. What the server says is not signed, since nothing rests on it: a `Notice` carries only what others
+signed, or proposals that members check.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
+from fedjax_poisson.aggregation import keys
+from fedjax_poisson.aggregation.parameters import HINTS
+from fedjax_poisson.aggregation.refusals import (
+    BadSignature,
+    DuplicateClient,
+    Malformed,
+    NoQuorum,
+    Oversize,
+    UnknownMessage,
+    UnknownSender,
+    WrongTerms,
+)
+from fedjax_poisson.aggregation.terms import Terms, parameters_of
+from fedjax_poisson.aggregation.wire import Reader, prefixed, residues_size, u32
 
-from fedjax_poisson.aggregation.opening import PartialDecryption
-from fedjax_poisson.aggregation.threshold_keys import KeyShare, PartySecret, SecretShare
-from fedjax_poisson.ckks.ciphertext_bytes import pack_bits, parameters_fingerprint, unpack_bits
-from fedjax_poisson.ckks.encryption import PublicKey, SecretKey
-from fedjax_poisson.ckks.errors import WireError
-from fedjax_poisson.ckks.parameters import CkksParameters
+__all__ = [
+    "CLIENT_LABELS",
+    "MEMBER_LABELS",
+    "NO_TERMS",
+    "Message",
+    "Notice",
+    "Quorum",
+    "check_quorum",
+    "decode",
+    "decode_notice",
+    "decode_quorum",
+    "encode",
+    "encode_notice",
+    "encode_quorum",
+    "make",
+    "most_bytes",
+    "quorum_of",
+]
 
-Record = PublicKey | SecretKey | PartySecret | KeyShare | SecretShare | PartialDecryption
-
-_HEAD = struct.Struct("<4sBBHIIII16s16s32s")
-_MAGIC = b"FJPM"
-_CHECK_BYTES = 32
-_MAX_ROWS, _MAX_PARTIES = 1 << 20, 1 << 16
-_KINDS: dict[type, int] = {
-    PublicKey: 1,
-    SecretKey: 2,
-    PartySecret: 3,
-    KeyShare: 4,
-    SecretShare: 5,
-    PartialDecryption: 6,
-}
-
-
-class _Fields(NamedTuple):
-    residues: Any
-    flag: int = 0
-    first: int = 0
-    second: int = 0
-    subset: tuple[int, ...] = ()
-    label: bytes = bytes(16)
-    extra: bytes = bytes(32)
+NO_TERMS = bytes(32)
+"""What stands for the terms in a `round-key`, which is older than they are."""
+MEMBER_LABELS = ("round-key", "certify", "held", "commit", "beacon-open", "seed", "projections", "include", "answer", "dead")
+CLIENT_LABELS = ("contribution",)
+_HEAD = 4 + 32 + 32 + 32 + 4 + 4 + 64
+ROUND_KEY_BYTES = 16 + 8 + keys.BOX_KEY_BYTES + 32
+ENTRY_BYTES = 64
 
 
-def record_to_bytes(params: CkksParameters, record: Record) -> bytes:
-    """A key, share or answer as bytes; `record_from_bytes` reads them.
+class Message(NamedTuple):
+    """One signed message.
+
+    Attributes:
+      label: which.
+      terms: hash of the terms.
+      sender: Ed25519 key, 32 bytes.
+      body: what is signed.
+      signature: 64 bytes.
+      attached: what the body names by its hash and what follows it unsigned (a contribution's rows, boxes and corrections).
+    """
+
+    label: str
+    terms: bytes
+    sender: bytes
+    body: bytes
+    signature: bytes
+    attached: bytes = b""
+
+
+class Notice(NamedTuple):
+    """What the server says: a label and a body."""
+
+    label: str
+    body: bytes
+
+
+class Quorum(NamedTuple):
+    """Signatures of several members under the same body.
+
+    Attributes:
+      body: what they signed.
+      signatures: (member key, signature), increasing by key.
+    """
+
+    body: bytes
+    signatures: tuple[tuple[bytes, bytes], ...]
+
+
+def make(key: keys.Hidden, label: str, terms_hash: bytes, body: bytes, attached: bytes = b"") -> Message:
+    """A signed message."""
+    return Message(label, terms_hash, keys.public_of(key), body, keys.sign(key, label, terms_hash, body), attached)
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    return b"".join(
+        [
+            prefixed(message.label.encode()),
+            message.terms,
+            message.sender,
+            prefixed(message.body),
+            message.signature,
+            prefixed(message.attached),
+        ]
+    )
+
+
+def most_bytes(label: str, terms: Terms | None) -> int:
+    """The largest message of a label under some terms; None before there are any.
 
     Raises:
-      TypeError: a record of another type.
-      ValueError: residues of another shape than the parameters'.
+      UnknownMessage: no such label.
     """
-    if type(record) not in _KINDS:
-        raise TypeError(
-            f"There are no bytes for a {type(record).__name__}; ciphertexts have ckks.ciphertext_bytes.to_bytes."
-        )
-    fields = _taken_apart(record)
-    residues = np.asarray(fields.residues)
-    rows = residues.reshape(-1, *residues.shape[-2:])
-    if rows.shape[1:] != (params.limbs, params.degree):
-        raise ValueError(
-            f"The record has shape {residues.shape}; these parameters need [..., {params.limbs}, {params.degree}]."
-        )
-    head = _HEAD.pack(
-        _MAGIC,
-        1,
-        _KINDS[type(record)],
-        fields.flag,
-        fields.first,
-        fields.second,
-        rows.shape[0],
-        len(fields.subset),
-        parameters_fingerprint(params),
-        fields.label,
-        fields.extra,
-    )
-    body = [pack_bits(rows[:, limb], bits) for limb, bits in enumerate(params.residue_bits)]
-    content = b"".join([head, struct.pack(f"<{len(fields.subset)}I", *fields.subset), *body])
-    return content + _check(content)
+    if label == "round-key":
+        return _HEAD + len(label) + ROUND_KEY_BYTES
+    if label not in MEMBER_LABELS + CLIENT_LABELS or terms is None:
+        raise UnknownMessage(f'A message "{label[:32]}" is not expected here.')
+    params = parameters_of(terms)
+    polynomial = residues_size(params.ring.degree, params.ring.moduli)
+    clients, members = terms.senders, len(terms.members)
+    bodies = {
+        "certify": 32,
+        "held": 4 + 32 * clients,
+        "commit": 4 + ENTRY_BYTES * clients,
+        "beacon-open": 64,
+        "seed": 32,
+        "projections": 32 + 32 + residues_size(clients * HINTS, params.ring.moduli) + 8,
+        "include": 4 + ENTRY_BYTES * clients + 4 + members + 4 + 33 * clients,
+        "answer": 32 + polynomial,
+        "dead": 8,
+        "contribution": 64 + 32 * members + 32 * params.corrections,
+    }
+    attached = 0
+    if label == "contribution":
+        attached = residues_size(params.rows * params.ring.degree, params.ring.moduli)
+        attached += members * (4 + keys.BOX_BYTES) + params.corrections * (4 + polynomial) + 4
+    return _HEAD + len(label) + bodies[label] + attached
 
 
-def record_from_bytes(params: CkksParameters, blob: bytes, kind: type) -> Any:
-    """Read a record of the named type.
+def decode(blob: bytes, terms: Terms | None, terms_hash: bytes, senders: Callable[[str], Iterable[bytes]], labels: Sequence[str]) -> Message:
+    """A message whose size, label, terms, sender and signature hold, checked in this order.
 
     Args:
-      params: the parameters it belongs to.
-      blob: the bytes.
-      kind: `PublicKey`, `SecretKey`, `PartySecret`, `KeyShare`, `SecretShare` or `PartialDecryption`.
+      blob: foreign bytes.
+      terms: of the round; None before there are any.
+      terms_hash: their hash, `NO_TERMS` before.
+      senders: label to the keys that may send it.
+      labels: what is expected.
 
     Raises:
-      WireError: truncated, altered, of another kind or other parameters.
+      Oversize, Malformed, UnknownMessage, WrongTerms, UnknownSender, BadSignature: the first that applies.
     """
-    if len(blob) < _HEAD.size + _CHECK_BYTES:
-        raise WireError(
-            f"The record has {len(blob)} bytes, fewer than its head of {_HEAD.size + _CHECK_BYTES}: truncated."
-        )
-    content = blob[:-_CHECK_BYTES]
-    magic, version, number, flag, first, second, rows, parties, mark, label, extra = _HEAD.unpack_from(content)
-    if magic != _MAGIC or version != 1:
-        raise WireError("The bytes are not a record of version 1 (FJPM).")
-    if _check(content) != blob[-_CHECK_BYTES:]:
-        raise WireError("The checksum does not fit: the record was truncated or altered.")
-    if number != _KINDS[kind]:
-        raise WireError(f"The record is of kind {number}, a {kind.__name__} is {_KINDS[kind]}.")
-    if mark != parameters_fingerprint(params):
-        raise WireError("The record belongs to other parameters.")
-    lengths = [-(-rows * params.degree * bits // 8) for bits in params.residue_bits]
-    if not 1 <= rows <= _MAX_ROWS or parties > _MAX_PARTIES or len(content) != _HEAD.size + 4 * parties + sum(lengths):
-        raise WireError(
-            f"The record states {rows} rows and a subset of {parties}, which do not fit its {len(blob)} bytes."
-        )
-    subset = struct.unpack_from(f"<{parties}I", content, _HEAD.size)
-    at = _HEAD.size + 4 * parties
-    residues = np.empty((rows, params.limbs, params.degree), np.uint32)
-    for limb, (bits, q, length) in enumerate(zip(params.residue_bits, params.moduli, lengths, strict=True)):
-        values = unpack_bits(content[at : at + length], rows * params.degree, bits)
-        if np.any(values >= q):
-            raise WireError(f"A residue is not below its prime {q}: altered.")
-        residues[:, limb] = values.reshape(rows, params.degree)
-        at += length
-    return _put_together(kind, _Fields(residues, flag, first, second, subset, label, extra))
+    limit = max(most_bytes(label, terms) for label in labels)
+    if len(blob) > limit:
+        raise Oversize(f"A message of {len(blob)} bytes; the terms allow {limit}.")
+    reader = Reader(blob)
+    raw = reader.prefixed()
+    label = raw.decode("ascii", "replace")
+    if label not in labels:
+        raise UnknownMessage(f'A message "{label[:32]}" is not expected here, only {", ".join(labels)}.')
+    if len(blob) > most_bytes(label, terms):
+        raise Oversize(f'A "{label}" of {len(blob)} bytes; the terms allow {most_bytes(label, terms)}.')
+    found, sender, body, signature = reader.take(32), reader.take(32), reader.prefixed(), reader.take(64)
+    attached = reader.prefixed()
+    reader.done()
+    if found != (NO_TERMS if label == "round-key" else terms_hash):
+        raise WrongTerms(f'A "{label}" of other terms: of another round, or of terms that the server showed to others.')
+    if sender not in senders(label):
+        raise UnknownSender(f'A "{label}" of key {sender.hex()[:16]}, which may not send it.')
+    if attached and label not in CLIENT_LABELS:
+        raise Malformed(f'A "{label}" has nothing attached.')
+    keys.verify(sender, label, found, body, signature)
+    return Message(label, found, sender, body, signature, attached)
 
 
-def _taken_apart(record: Record) -> _Fields:
-    match record:
-        case PublicKey() | SecretKey():
-            return _Fields(record.data)
-        case PartySecret():
-            return _Fields(record.data, flag=int(record.shared), first=record.party, label=record.label)
-        case KeyShare():
-            return _Fields(record.first, first=record.party, label=record.label, extra=record.nonce)
-        case SecretShare():
-            return _Fields(record.data, first=record.sender, second=record.receiver, label=record.label)
-        case PartialDecryption():
-            return _Fields(record.data, first=record.party, subset=record.subset, extra=record.digest)
+def encode_notice(notice: Notice) -> bytes:
+    """The bytes of a notice."""
+    return prefixed(notice.label.encode()) + prefixed(notice.body)
 
 
-def _put_together(kind: type, f: _Fields) -> Record:
-    rows = {PublicKey: 2, PartialDecryption: f.residues.shape[0]}.get(kind, 1)
-    if f.residues.shape[0] != rows or (f.subset and kind is not PartialDecryption) or f.flag > (kind is PartySecret):
-        raise WireError(f"The head of the record does not fit a {kind.__name__}.")
-    data = f.residues if kind in (PublicKey, PartialDecryption) else f.residues[0]
-    if kind is KeyShare:
-        return KeyShare(f.first, f.label, data, f.extra)
-    residues = jnp.asarray(data)
-    if kind is PartySecret:
-        return PartySecret(f.first, f.label, bool(f.flag), residues)
-    if kind is SecretShare:
-        return SecretShare(f.first, f.second, f.label, residues)
-    if kind is PartialDecryption:
-        return PartialDecryption(f.first, f.subset, f.extra, residues)
-    return PublicKey(residues) if kind is PublicKey else SecretKey(residues)
+def decode_notice(blob: bytes, limit: int, labels: Sequence[str]) -> Notice:
+    """A notice of an expected label.
+
+    Raises:
+      Oversize, Malformed, UnknownMessage: the first that applies.
+    """
+    if len(blob) > limit:
+        raise Oversize(f"A notice of {len(blob)} bytes; at most {limit} are expected here.")
+    reader = Reader(blob)
+    label = reader.prefixed().decode("ascii", "replace")
+    if label not in labels:
+        raise UnknownMessage(f'A notice "{label[:32]}" is not expected here.')
+    body = reader.prefixed()
+    reader.done()
+    return Notice(label, body)
 
 
-def _check(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_CHECK_BYTES, person=b"fjp record").digest()
+def quorum_of(messages: Iterable[Message], body: bytes) -> Quorum:
+    """The signatures under one body among messages."""
+    return Quorum(body, tuple(sorted((m.sender, m.signature) for m in messages if m.body == body)))
+
+
+def encode_quorum(quorum: Quorum) -> bytes:
+    """The bytes of a quorum."""
+    return prefixed(quorum.body) + u32(len(quorum.signatures)) + b"".join(a + b for a, b in quorum.signatures)
+
+
+def decode_quorum(blob: bytes) -> Quorum:
+    """A quorum from bytes; its signatures are not checked here."""
+    reader = Reader(blob)
+    body, count = reader.prefixed(), reader.u32()
+    if count > 20:
+        raise Oversize(f"{count} signatures; a round has at most 20 members.")
+    entries = reader.increasing(count, 96)
+    reader.done()
+    return Quorum(body, tuple((entry[:32], entry[32:]) for entry in entries))
+
+
+def check_quorum(quorum: Quorum, label: str, terms_hash: bytes, members: Sequence[bytes], threshold: int) -> None:
+    """Refuse a quorum of fewer than t members.
+
+    Raises:
+      NoQuorum: fewer than t of the members signed this body.
+    """
+    good = set()
+    for member, signature in quorum.signatures:
+        if member not in members:
+            continue
+        try:
+            keys.verify(member, label, terms_hash, quorum.body, signature)
+        except BadSignature:
+            continue
+        good.add(member)
+    if len(good) < threshold:
+        raise NoQuorum(f'{len(good)} of {len(members)} members signed this "{label}", {threshold} are needed.')
+
+
+def entries_of(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A list of (client key, manifest hash), increasing by key, as bytes.
+
+    Raises:
+      DuplicateClient: a client twice.
+    """
+    ordered = sorted(pairs)
+    if len({key for key, _ in ordered}) != len(ordered):
+        raise DuplicateClient("A client stands twice in a list.")
+    return u32(len(ordered)) + b"".join(key + digest for key, digest in ordered)
+
+
+def read_entries(reader: Reader, most: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The inverse of `entries_of`.
+
+    Raises:
+      Oversize, Malformed: too many, or not increasing.
+    """
+    count = reader.u32()
+    if count > most:
+        raise Oversize(f"A list of {count} clients; the terms have {most}.")
+    return tuple((entry[:32], entry[32:]) for entry in reader.increasing(count, ENTRY_BYTES))
+
+
+def manifest_hash(message: Message) -> bytes:
+    """The name of a contribution: over its sender and its signed body."""
+    return hashlib.sha256(b"fedjax-poisson/1/manifest\0" + message.sender + message.body).digest()

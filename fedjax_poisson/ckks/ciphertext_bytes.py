@@ -49,8 +49,6 @@ def parameters_fingerprint(params: CkksParameters) -> bytes:
         params.values_per_coefficient,
         params.field_bits,
         params.scale,
-        params.parties,
-        params.smudging_bound,
     )
     return fingerprint(b"ckks", repr(facts).encode())
 

@@ -6,7 +6,7 @@ All polynomials are in NTT form (`ntt`). With the secret s, the public key is a 
     seeded:      c0 = -a s + e0 + m,    c1 = a = expand(seed)    only the seed travels
 
 Sums of ciphertexts are sums of residues. The public functions are compiled with the parameters (and sizes) as static arguments, and are inlined
-where they are called under jit, vmap or scan. Opening is left to the key holder's side (`decrypt`, or `aggregation.threshold_keys`).
+where they are called under jit, vmap or scan. Opening is left to the key holder's side (`decrypt`).
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from typing import Literal
 
 from fedjax_poisson.ckks import noise_bound, ntt
 
-__all__ = ["MARGIN", "CkksParameters", "choose_parameters", "sum_bound"]
+__all__ = ["LIMITS", "MARGIN", "CkksParameters", "candidate", "choose_parameters", "sum_bound"]
 
-Mode = Literal["public_key", "seeded", "threshold"]
-MODES = ("public_key", "seeded", "threshold")
+Mode = Literal["public_key", "seeded", "round"]
+MODES = ("public_key", "seeded", "round")
 
 LIMITS = {
     "2024": {1024: 26, 2048: 53, 4096: 106, 8192: 214},
@@ -48,7 +48,8 @@ class CkksParameters:
         degree: Ring degree N, a power of two.
         moduli: The data primes q_0 .. q_{L-1}, distinct, below 2^31, each 1 modulo 2N. Q is their product.
         special_modulus: Last prime of a SEAL or TenSEAL key chain (interchange only); None for parameters chosen here.
-        mode: "public_key", "seeded" (symmetric; half of each ciphertext is a 32-byte seed) or "threshold" (a joint public key).
+        mode: "public_key", "seeded" (symmetric; half of each ciphertext is a 32-byte seed) or "round" (fresh secrets of every sender under a public `a`,
+            for `fedjax_poisson.aggregation`, whose `choose` makes these; one polynomial a row).
         count_bound: Bound on |any coordinate of the sum over all senders|, below 2^31. 0: no integer packing (interchange of real vectors).
         senders: Most ciphertexts that may be added.
         values: Longest vector for which `failure` holds; longer ones are refused.
@@ -57,9 +58,6 @@ class CkksParameters:
         field_bits: Bits w of a field.
         scale: Factor of real values in slots before they are rounded (interchange, `slots`); 0 for parameters that pack integers, whose
             factor is `step`.
-        parties: Key holders of a threshold key, else 1.
-        smudging_bits: Statistical hiding of a partial decryption: distance at most 2^-smudging_bits a coefficient ("threshold").
-        smudging_bound: S; each party adds noise uniform on the integers of [-S, S] ("threshold"; else 0).
         security_bits: Classical security level of the guideline.
         bytes_per_value: Bytes on the wire for each packed value (bit-packed residues).
         guideline: "2024" or "seal", or "none" for foreign parameters outside both.
@@ -77,9 +75,6 @@ class CkksParameters:
     values_per_coefficient: int = 0
     field_bits: int = 0
     scale: float = 0.0
-    parties: int = 1
-    smudging_bits: int = 0
-    smudging_bound: int = 0
     security_bits: int = 128
     bytes_per_value: float = 0.0
     guideline: str = "2024"
@@ -187,7 +182,7 @@ def _cheapest_chain(degree: int, least: int, limit_bits: int) -> tuple[int, ...]
     return None
 
 
-def _candidate(
+def candidate(
     degree: int,
     fields: int,
     *,
@@ -197,31 +192,24 @@ def _candidate(
     senders: int,
     failure: float,
     values: int,
-    parties: int,
-    smudging_bits: int,
 ) -> CkksParameters | tuple[int, int]:
     """The cheapest parameters with `fields` values a coefficient, or (bits needed, limit) where they exceed the limit."""
     rows = -(-values // (degree * fields))
-    bound = functools.partial(
-        noise_bound.noise_bound,
+    bound = noise_bound.noise_bound(
         degree=degree,
         senders=senders,
         mode=mode,
         coefficients=rows * degree,
         failure=failure,
-        parties=parties,
     )
-    smudging = 0
-    if mode == "threshold":
-        smudging = math.ceil(bound() * 2.0**smudging_bits)
     # Each sender rounds Q M / 2^(k w) to an integer, half a unit at most; decoding is off by less than 2^-27 of a step.
-    step = math.ceil((bound(smudging=smudging) + senders / 2) / (MARGIN - 2.0**-20)) + 1
+    step = math.ceil((bound + senders / 2) / (MARGIN - 2.0**-20)) + 1
     least = step << (fields * field_bits)
     chain = _cheapest_chain(degree, least, limit)
     if chain is None:
         return least.bit_length(), limit
     bits = sum((q - 1).bit_length() for q in chain)
-    polynomials = 1 if mode == "seeded" else 2
+    polynomials = 2 if mode == "public_key" else 1
     return CkksParameters(
         degree=degree,
         moduli=chain,
@@ -231,9 +219,6 @@ def _candidate(
         failure=failure,
         values_per_coefficient=fields,
         field_bits=field_bits,
-        parties=parties,
-        smudging_bits=smudging_bits if mode == "threshold" else 0,
-        smudging_bound=smudging,
         bytes_per_value=(rows * degree * polynomials * bits / 8 + (SEED_BYTES if mode == "seeded" else 0)) / values,
     )
 
@@ -245,8 +230,6 @@ def choose_parameters(
     mode: Mode = "public_key",
     failure: float = 2.0**-128,
     values: int | None = None,
-    parties: int = 1,
-    smudging_bits: int = 40,
     guideline: str = "2024",
 ) -> CkksParameters:
     """The parameters with the fewest bytes on the wire that are exact and secure; among equals those with the least work.
@@ -255,12 +238,10 @@ def choose_parameters(
         count_bound: Bound on |any coordinate of the sum over all senders| (what a mechanism's `count_bound` returns), 1 to 2^31 - 1. For
             signed counts of b bits from each sender it is `sum_bound(b, senders)`. A single sender's coordinates must keep to it as well.
         senders: Most ciphertexts that are added before opening, at least 1.
-        mode: "public_key", "seeded" (senders share the secret key) or "threshold" (`parties` key holders).
+        mode: "public_key" or "seeded" (senders share the secret key).
         failure: Probability that any coordinate of the whole vector is opened wrongly or refused, in (0, 1).
         values: Length of the vector, if known: short vectors then get a small ring. Default: cost is that of long vectors, failure is
             stated for up to 2^30 values.
-        parties: Key holders in "threshold" mode.
-        smudging_bits: Statistical level of a partial decryption in "threshold" mode.
         guideline: "2024" (log2 Q <= 26/53/106/214 for N = 1024/2048/4096/8192) or "seal" (27/54/109/218).
 
     Returns:
@@ -273,12 +254,10 @@ def choose_parameters(
         raise ValueError(
             f"count_bound must be in [1, 2^31), not {count_bound}: sums are opened as int32; lower the rate, or split the senders"
         )
-    if senders < 1 or parties < 1:
-        raise ValueError(f"senders and parties must be at least 1, not {senders} and {parties}")
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
-    if parties > 1 and mode != "threshold":
-        raise ValueError(f"{parties} key holders need mode='threshold', not {mode!r}")
+    if senders < 1:
+        raise ValueError(f"senders must be at least 1, not {senders}")
+    if mode not in ("public_key", "seeded"):
+        raise ValueError(f"mode must be 'public_key' or 'seeded', not {mode!r}; aggregation.choose makes parameters of rounds")
     if not 0 < failure < 1:
         raise ValueError(f"failure must be a probability in (0, 1), not {failure}; the default is 2**-128")
     if guideline not in LIMITS:
@@ -290,7 +269,7 @@ def choose_parameters(
     missed: list[tuple[int, int]] = []
     for degree, limit in LIMITS[guideline].items():
         for fields in range(1, limit // field_bits + 1):
-            candidate = _candidate(
+            tried = candidate(
                 degree,
                 fields,
                 field_bits=field_bits,
@@ -299,19 +278,17 @@ def choose_parameters(
                 senders=senders,
                 failure=failure,
                 values=DEFAULT_VALUES if values is None else values,
-                parties=parties,
-                smudging_bits=smudging_bits,
             )
-            if isinstance(candidate, tuple):
-                missed.append(candidate)
+            if isinstance(tried, tuple):
+                missed.append(tried)
                 break
-            found.append(candidate)
+            found.append(tried)
     if not found:
         needed, limit = missed[-1] if missed else (field_bits + 1, max(LIMITS[guideline].values()))
         raise ValueError(
             f"one field of {field_bits} bits (|sum| <= {count_bound}) with room for the noise of {senders} senders needs a modulus of {needed} bits, "
             f"the {guideline} guideline allows {limit} at N = {max(LIMITS[guideline])}; fewer senders, a smaller count_bound, a larger failure "
-            f"probability{', fewer smudging bits' if mode == 'threshold' else ''} would help"
+            "probability would help"
         )
 
     def cost(p: CkksParameters) -> tuple[float, int]:
@@ -323,7 +300,6 @@ def choose_parameters(
         f"N = {best.degree}, {best.limbs} primes of {min(best.residue_bits)} to {max(best.residue_bits)} bits, log2 Q = {math.log2(best.modulus):.1f} "
         f"(limit {LIMITS[guideline][best.degree]}, {'2024 guideline' if guideline == '2024' else 'SEAL (HE standard 2018)'}, 128 bits classical): "
         f"{best.values_per_coefficient} values of {field_bits} bits in a coefficient above {spare} bits for the noise of {senders} senders"
-        + (f" and {parties} parties with {smudging_bits}-bit smudging" if mode == "threshold" else "")
         + f"; failure 2^{math.log2(failure):.0f} over {best.values} values; {best.bytes_per_value:.3f} bytes a value ({mode})"
     )
     return dataclasses.replace(best, count_bound=count_bound, guideline=guideline, explanation=explanation)

@@ -1,0 +1,122 @@
+"""A client's rows: c_j = a_j s + e_j + encode(y)_j mod Q, in uint32 JAX; jit- and vmap-clean, no call to the host.
+
+`a` is public and common to a round: uniform residues of ChaCha20 under a hash of the terms. s and e are fresh centred binomials of 42 pairs. Everything is linear,
+so a program that simulates many clients may add up counts, errors and secrets, and transform once: the bits are those of the sum of their rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.ckks import device_layout, modular, ntt, packing, rlwe_samplers
+from fedjax_poisson.randomness import Stream, fold_in
+
+__all__ = ["Secrets", "common", "draw", "encrypt", "hash_words", "multiply_rows", "padded", "small_form", "sum_residues", "words_stream"]
+
+
+class Secrets(NamedTuple):
+    """What hides one client's counts, or sums of it over clients.
+
+    Attributes:
+      secret: int32 `[N]`, s.
+      errors: int32 `[N, R]`, e.
+    """
+
+    secret: Array
+    errors: Array
+
+    def __repr__(self) -> str:
+        """Nothing of the values."""
+        return "Secrets(...)"
+
+
+def hash_words(label: str, *parts: bytes) -> np.ndarray:
+    """uint32 `[8]`: SHA-256 over a label and parts, as the key of a public stream."""
+    digest = hashlib.sha256(f"fedjax-poisson/1/{label}".encode() + b"\0" + b"".join(parts)).digest()
+    return np.frombuffer(digest, "<u4").astype(np.uint32)
+
+
+def words_stream(words: Array | np.ndarray) -> Stream:
+    """The stream whose key is uint32 `[8]` words."""
+    return Stream(jnp.asarray(words, jnp.uint32), jnp.uint32(0))
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def common(params: RoundParameters, words: Array) -> Array:
+    """The common `a`, uint32 `[R, L, N]` in NTT form, from the eight words of `hash_words("a", terms_hash)`."""
+    return rlwe_samplers.uniform_residues(
+        words_stream(words), (params.rows, params.ring.degree), params.ring.moduli
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def draw(params: RoundParameters, stream: Stream) -> Secrets:
+    """A client's secret and errors from its stream."""
+    degree = params.ring.degree
+    return Secrets(
+        rlwe_samplers.wide_binomial(fold_in(stream, "secret"), (degree,)),
+        rlwe_samplers.wide_binomial(fold_in(stream, "error"), (degree, params.rows)),
+    )
+
+
+def padded(params: RoundParameters, counts: Array) -> Array:
+    """int32 `[..., D]` with zeros behind, as many as the rows hold."""
+    missing = params.padded - counts.shape[-1]
+    return jnp.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(0, missing)]) if missing else counts
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def small_form(params: RoundParameters, small: Array) -> Array:
+    """The NTT form uint32 `[..., L, N]` of small polynomials int32 `[..., N]`, |x| below half the smallest prime."""
+    q = modular.constants(params.ring.moduli).q
+    return ntt.forward(modular.from_signed(small[..., None, :], q), params.ring.moduli)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def multiply_rows(params: RoundParameters, a: Array, polynomial: Array) -> Array:
+    """Products uint32 `[R, L, N]` of rows by one polynomial `[L, N]`, all in NTT form."""
+    c = modular.constants(params.ring.moduli)
+    form = modular.montgomery(polynomial, jnp.asarray(c.r2), c.q, c.inverse)
+    return modular.montgomery(a, form, c.q, c.inverse)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) -> Array:
+    """Rows of one client, or of a sum of clients.
+
+    Args:
+      params: of the round.
+      a: uint32 `[R, L, N]` (`common`).
+      counts: int32 `[D]`.
+      secrets: of `draw`, or a sum of such.
+
+    Returns:
+      uint32 `[R, L, N]` in NTT form.
+    """
+    words = packing.pack_words(params.ring, padded(params, counts))
+    (message,) = device_layout.transformed(params.ring, None, words, secrets.errors[None], carrier=0)
+    product = multiply_rows(params, a, small_form(params, secrets.secret))
+    return modular.add(message, product, modular.constants(params.ring.moduli).q)
+
+
+def sum_residues(residues: Array, moduli: tuple[int, ...]) -> Array:
+    """The sum over the first axis of uint32 `[n, ..., L, N]` modulo each prime, n at most 2^16.
+
+    Halves of 16 bits are added up and joined once: (high 2^16 + low) mod q.
+    """
+    c = modular.constants(moduli)
+    q = c.q.astype(np.uint64)
+    low = jnp.sum(residues & jnp.uint32(0xFFFF), axis=0, dtype=jnp.uint32)
+    high = jnp.sum(residues >> jnp.uint32(16), axis=0, dtype=jnp.uint32)
+    weight = ((1 << 16) % q).astype(np.uint32)
+    lifted = modular.reduce_once(modular.multiply_shoup(high, weight, modular.shoup_quotient(weight, c.q), c.q), c.q)
+    reduced = modular.reduce_once(modular.barrett(low, c.q, c.ratio), c.q)
+    return modular.add(lifted, reduced, c.q)

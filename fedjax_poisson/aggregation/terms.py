@@ -1,0 +1,222 @@
+"""What a round is: one record that everybody signs by its hash, and the checks against what each party has pinned.
+
+The common `a`, the points of the shares and every signature hang on the hash of these bytes, so a change of any field is another round. Nothing in the terms
+is trusted: a client or a member compares them with what it was given outside the server's reach (`Pinned`) and computes the parameters again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import NamedTuple
+
+from fedjax_poisson.aggregation.parameters import RoundParameters, choose, least_threshold
+from fedjax_poisson.aggregation.refusals import BadTerms, Oversize
+from fedjax_poisson.aggregation.wire import Reader, prefixed, u8, u32, u64
+
+__all__ = ["MOST_CLIENTS", "MOST_MEMBERS", "Pinned", "Terms", "check_terms", "decode_terms", "encode_terms", "parameters_of", "roster_hash", "terms_hash"]
+
+VERSION = 1
+MOST_MEMBERS = 20
+MOST_CLIENTS = 1 << 20
+MOST_VALUES = 1 << 28
+_MOST_TEXT = 1 << 14
+_ROUND_KEY_BYTES = 1 << 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The terms of one round.
+
+    Attributes:
+      run: 16 bytes that name the run.
+      round: number of the round, larger than any before it in the run.
+      model: SHA-256 of what the clients contribute to.
+      mechanism: facts of the mechanism as canonical JSON, integers and decimals as text.
+      charge: what the release costs, in words; for people.
+      size: D.
+      count_bound: bound on |any coordinate of the sum|.
+      count_rms: root mean square that the counts of an honest sum keep to, in thousandths; 0 if not stated.
+      senders: most clients.
+      minimum: fewest clients whose sum is opened.
+      corrupt: clients assumed corrupt; the ledger counts minimum - corrupt honest senders.
+      threshold: t.
+      malicious: f.
+      members: the members' keys, in the order of their numbers 1..m.
+      round_keys: each member's signed `round-key` message for this round.
+      roster: hash of the enrolled clients' keys.
+      screening: "light".
+    """
+
+    run: bytes
+    round: int
+    model: bytes
+    mechanism: str
+    charge: str
+    size: int
+    count_bound: int
+    count_rms: int = 0
+    senders: int
+    minimum: int
+    corrupt: int
+    threshold: int
+    malicious: int
+    members: tuple[bytes, ...]
+    round_keys: tuple[bytes, ...]
+    roster: bytes
+    screening: str = "light"
+
+
+class Pinned(NamedTuple):
+    """What a party knows from outside the server's reach.
+
+    Attributes:
+      members: the complete list of member keys, in the order of their numbers.
+      threshold: t.
+      malicious: f.
+      roster: hash of the enrolled clients' keys.
+      least_honest: fewest honest senders that the party accepts, minimum - corrupt.
+    """
+
+    members: tuple[bytes, ...]
+    threshold: int
+    malicious: int
+    roster: bytes
+    least_honest: int = 1
+
+
+def roster_hash(clients: list[bytes] | tuple[bytes, ...]) -> bytes:
+    """One hash for a set of client keys."""
+    return hashlib.sha256(b"fedjax-poisson/1/roster\0" + b"".join(sorted(clients))).digest()
+
+
+def encode_terms(terms: Terms) -> bytes:
+    """The one encoding of terms."""
+    return b"".join(
+        [
+            u8(VERSION),
+            terms.run,
+            u64(terms.round),
+            terms.model,
+            prefixed(terms.mechanism.encode()),
+            prefixed(terms.charge.encode()),
+            *(u32(v) for v in (terms.size, terms.count_bound, terms.count_rms, terms.senders, terms.minimum, terms.corrupt)),
+            *(u8(v) for v in (terms.threshold, terms.malicious, len(terms.members))),
+            *terms.members,
+            *(prefixed(key) for key in terms.round_keys),
+            terms.roster,
+            prefixed(terms.screening.encode()),
+        ]
+    )
+
+
+def decode_terms(blob: bytes) -> Terms:
+    """Terms from bytes.
+
+    Raises:
+      Oversize, Malformed, BadTerms: they are not terms.
+    """
+    if len(blob) > MOST_MEMBERS * (_ROUND_KEY_BYTES + 36) + 3 * _MOST_TEXT:
+        raise Oversize(f"Terms of {len(blob)} bytes; no round of {MOST_MEMBERS} members has as many.")
+    reader = Reader(blob)
+    version = reader.u8()
+    if version != VERSION:
+        raise BadTerms(f"Terms of version {version}; this package speaks version {VERSION}.")
+    run, number, model = reader.take(16), reader.u64(), reader.take(32)
+    try:
+        mechanism, charge = reader.prefixed().decode(), reader.prefixed().decode()
+        size, bound, rms, senders, minimum, corrupt = (reader.u32() for _ in range(6))
+        threshold, malicious, count = (reader.u8() for _ in range(3))
+        if not 1 <= count <= MOST_MEMBERS:
+            raise BadTerms(f"{count} members; a round has 1 to {MOST_MEMBERS}.")
+        members = tuple(reader.take(32) for _ in range(count))
+        keys = tuple(reader.prefixed() for _ in range(count))
+        roster, screening = reader.take(32), reader.prefixed().decode()
+    except UnicodeDecodeError:
+        raise BadTerms("A text in the terms is not UTF-8.") from None
+    reader.done()
+    return Terms(
+        run=run,
+        round=number,
+        model=model,
+        mechanism=mechanism,
+        charge=charge,
+        size=size,
+        count_bound=bound,
+        count_rms=rms,
+        senders=senders,
+        minimum=minimum,
+        corrupt=corrupt,
+        threshold=threshold,
+        malicious=malicious,
+        members=members,
+        round_keys=keys,
+        roster=roster,
+        screening=screening,
+    )
+
+
+def terms_hash(terms: Terms) -> bytes:
+    """32 bytes that name the round."""
+    return hashlib.sha256(b"fedjax-poisson/1/terms\0" + encode_terms(terms)).digest()
+
+
+def parameters_of(terms: Terms) -> RoundParameters:
+    """Ring, packing and rows; everybody computes them, nobody sends them.
+
+    Raises:
+      BadTerms: there are none.
+    """
+    try:
+        return choose(
+            terms.size,
+            terms.count_bound,
+            terms.senders,
+            len(terms.members),
+            terms.threshold,
+            corrupt=terms.corrupt,
+            count_rms=terms.count_rms / 1000 if terms.count_rms else None,
+        )
+    except ValueError as error:
+        raise BadTerms(f"No parameters for these terms: {error}") from None
+
+
+def check_terms(terms: Terms, pinned: Pinned) -> None:
+    """Compare terms with what is pinned, and with themselves; sizes first, so that nothing large is computed for absurd ones.
+
+    Raises:
+      BadTerms: with what differs.
+    """
+    members = len(terms.members)
+    if terms.members != pinned.members:
+        raise BadTerms("The members are not the pinned ones: with members of its own choice the server could certify anything.")
+    if len(set(terms.members)) != members or len(terms.round_keys) != members:
+        raise BadTerms("A member stands twice, or has no round key.")
+    if (terms.threshold, terms.malicious) != (pinned.threshold, pinned.malicious):
+        raise BadTerms(
+            f"t = {terms.threshold}, f = {terms.malicious}; pinned are t = {pinned.threshold}, f = {pinned.malicious}."
+        )
+    if not least_threshold(members, terms.malicious) <= terms.threshold <= members:
+        raise BadTerms(
+            f"t = {terms.threshold} of m = {members} with f = {terms.malicious}: 2 t > m + f is needed, else two sets could be opened."
+        )
+    if terms.roster != pinned.roster:
+        raise BadTerms("The roster of clients is not the pinned one: clients that the server enrols hide nobody.")
+    if terms.screening != "light":
+        raise BadTerms(f'screening = "{terms.screening}"; this package makes "light" rounds.')
+    if not 1 <= terms.size <= MOST_VALUES or not 1 <= terms.senders <= MOST_CLIENTS:
+        raise BadTerms(f"{terms.size} values of {terms.senders} clients; at most {MOST_VALUES} and {MOST_CLIENTS}.")
+    if not 1 <= terms.minimum <= terms.senders:
+        raise BadTerms(f"minimum = {terms.minimum} of {terms.senders} clients.")
+    if terms.minimum - terms.corrupt < pinned.least_honest:
+        raise BadTerms(
+            f"minimum = {terms.minimum} with {terms.corrupt} assumed corrupt leaves fewer honest senders than the {pinned.least_honest} asked for."
+        )
+    if not 1 <= terms.count_bound < 1 << 31:
+        raise BadTerms(f"count_bound = {terms.count_bound} must be in [1, 2^31).")
+    try:
+        json.loads(terms.mechanism)
+    except ValueError:
+        raise BadTerms("The mechanism's facts are not JSON.") from None
+    parameters_of(terms)
