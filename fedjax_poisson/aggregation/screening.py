@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -143,22 +143,15 @@ def judge(params: RoundParameters, signs: np.ndarray, values: np.ndarray) -> np.
     return good
 
 
-def best_members(numbers: Sequence[int], least: int, fits: Mapping[tuple[int, ...], np.ndarray] | None, score: object) -> tuple[int, ...]:
+def best_members(numbers: Sequence[int], least: int, score: Callable[[tuple[int, ...]], int]) -> tuple[int, ...]:
     """The subset of at least `least` members with the best score, the larger one among equals.
-
-    Args:
-      numbers: the members to choose from.
-      least: fewest members.
-      fits: unused scores that are known already, or None.
-      score: `(subset) -> int`.
 
     At most three members are left out: more subsets than that are not tried, which costs clients and never safety.
     """
-    assert callable(score)
     best, found = -1, tuple(numbers)
-    for left_out in range(min(_MOST_LEFT_OUT, len(numbers) - least) + 1):
+    for left_out in range(min(_MOST_LEFT_OUT, max(0, len(numbers) - least)) + 1):
         for subset in itertools.combinations(numbers, len(numbers) - left_out):
-            value = fits[subset].sum() if fits is not None and subset in fits else score(subset)
+            value = score(subset)
             if value > best:
                 best, found = value, subset
     return found

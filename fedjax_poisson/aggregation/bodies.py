@@ -1,0 +1,264 @@
+"""What stands in the bodies of messages and notices, and the checks of it that members, the server and any reader share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson.aggregation import messages, screening
+from fedjax_poisson.aggregation.client import RoundKey
+from fedjax_poisson.aggregation.keys import Hidden
+from fedjax_poisson.aggregation.messages import entries_of, read_entries
+from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
+from fedjax_poisson.aggregation.refusals import NoQuorum, Oversize, WrongTerms
+from fedjax_poisson.aggregation.terms import Terms
+from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes, u8, u32
+
+__all__ = [
+    "Handed",
+    "Include",
+    "check_include",
+    "commit_body",
+    "commit_hash",
+    "commitment",
+    "functionals_of",
+    "handed_body",
+    "include_body",
+    "key_list",
+    "many",
+    "new_beacon",
+    "projections_body",
+    "read_commit",
+    "read_handed",
+    "read_include",
+    "read_key_list",
+    "read_many",
+    "read_scalars",
+    "seed_of",
+]
+
+Entries = tuple[tuple[bytes, bytes], ...]
+"""Clients in order: (key, manifest hash)."""
+
+REASONS = {1: "shares do not agree", 2: "the secret is not small", 3: "not taken in"}
+"""Why a client of D is not in U."""
+
+
+class Handed(NamedTuple):
+    """What the server hands a member of one contribution: the signed manifest, the member's box and its correction (empty below t)."""
+
+    signed: bytes
+    box: bytes
+    correction: bytes
+
+
+class Include(NamedTuple):
+    """The set that is opened.
+
+    Attributes:
+      clients: U.
+      members: M, numbers in order: whose scalars decided, and who answers.
+      left_out: clients of D that are not in U, with a number of `REASONS`.
+    """
+
+    clients: Entries
+    members: tuple[int, ...]
+    left_out: tuple[tuple[bytes, int], ...]
+
+
+def new_beacon() -> Hidden:
+    """A member's part of the beacon: 32 random bytes and a salt of 32."""
+    return Hidden(os.urandom(64))
+
+
+def commitment(beacon: Hidden | bytes) -> bytes:
+    """The hash that a round key commits to a beacon with."""
+    raw = beacon.value if isinstance(beacon, Hidden) else beacon
+    return hashlib.sha256(b"fedjax-poisson/1/beacon\0" + raw).digest()
+
+
+def seed_of(terms: Terms, round_keys: Sequence[RoundKey | None], committed: Entries, parts: Mapping[bytes, bytes]) -> bytes:
+    """The seed of the functionals: a hash of D and of every member's part; zero for one that is missing or unlike its commitment.
+
+    A member that aborts chooses among two drawings, f of them among 2^f: that costs f bits of soundness and no privacy.
+    """
+    state = hashlib.sha256(b"fedjax-poisson/1/seed\0" + commit_hash(committed))
+    for member, key in zip(terms.members, round_keys, strict=True):
+        part = parts.get(member, b"")
+        good = key is not None and len(part) == 64 and commitment(part) == key.commitment
+        state.update(part[:32] if good else bytes(32))
+    return state.digest()
+
+
+def commit_body(entries: Entries) -> bytes:
+    """D as bytes."""
+    return entries_of(entries)
+
+
+def commit_hash(entries: Entries) -> bytes:
+    """The name of D."""
+    return hashlib.sha256(commit_body(entries)).digest()
+
+
+def read_commit(body: bytes, most: int) -> Entries:
+    """D from bytes.
+
+    Raises:
+      RoundRefused: too many, a client twice, or bytes left over.
+    """
+    reader = Reader(body)
+    found = read_entries(reader, most)
+    reader.done()
+    return found
+
+
+def key_list(found: Iterable[bytes]) -> bytes:
+    """Client keys in order."""
+    ordered = sorted(found)
+    return u32(len(ordered)) + b"".join(ordered)
+
+
+def read_key_list(body: bytes, most: int) -> tuple[bytes, ...]:
+    """The inverse of `key_list`."""
+    reader = Reader(body)
+    count = reader.u32()
+    if count > most:
+        raise Oversize(f"A list of {count} clients; the terms have {most}.")
+    found = reader.increasing(count, 32)
+    reader.done()
+    return tuple(found)
+
+
+def many(blobs: Iterable[bytes]) -> bytes:
+    """Several messages behind one another."""
+    listed = list(blobs)
+    return u32(len(listed)) + b"".join(prefixed(blob) for blob in listed)
+
+
+def read_many(body: bytes, most: int) -> list[bytes]:
+    """The inverse of `many`."""
+    reader = Reader(body)
+    count = reader.u32()
+    if count > most:
+        raise Oversize(f"{count} messages; at most {most} are expected.")
+    found = [reader.prefixed() for _ in range(count)]
+    reader.done()
+    return found
+
+
+def handed_body(handed: Iterable[Handed]) -> bytes:
+    """What a member gets of all contributions."""
+    listed = list(handed)
+    return u32(len(listed)) + b"".join(prefixed(part) for one in listed for part in one)
+
+
+def read_handed(body: bytes, terms: Terms) -> list[Handed]:
+    """The inverse of `handed_body`."""
+    reader = Reader(body)
+    count = reader.u32()
+    if count > terms.senders:
+        raise Oversize(f"{count} contributions; the terms have {terms.senders} clients.")
+    found = [Handed(reader.prefixed(), reader.prefixed(), reader.prefixed()) for _ in range(count)]
+    reader.done()
+    return found
+
+
+def include_body(include: Include) -> bytes:
+    """U, M and who is left out, as bytes."""
+    left = sorted(include.left_out)
+    return b"".join(
+        [
+            entries_of(include.clients),
+            u8(len(include.members)),
+            bytes(include.members),
+            u32(len(left)),
+            *(key + u8(reason) for key, reason in left),
+        ]
+    )
+
+
+def read_include(body: bytes, terms: Terms) -> Include:
+    """The inverse of `include_body`.
+
+    Raises:
+      RoundRefused: by its name.
+    """
+    reader = Reader(body)
+    clients = read_entries(reader, terms.senders)
+    members = tuple(reader.take(reader.u8()))
+    if list(members) != sorted(set(members)) or not all(1 <= k <= len(terms.members) for k in members):
+        raise WrongTerms("The members of a set are not distinct numbers in order.")
+    count = reader.u32()
+    if count > terms.senders:
+        raise Oversize(f"A list of {count} clients; the terms have {terms.senders}.")
+    left = tuple((entry[:32], entry[32]) for entry in reader.increasing(count, 33))
+    reader.done()
+    if {key for key, _ in left} & {key for key, _ in clients}:
+        raise WrongTerms("A client is both in the set and left out.")
+    return Include(clients, members, left)
+
+
+def projections_body(seed: bytes, committed: Entries, scalars: np.ndarray, params: RoundParameters) -> bytes:
+    """A member's scalars uint32 `[clients, 15, L]`, in the order of D."""
+    flat = np.moveaxis(scalars, -1, 0).reshape(params.ring.limbs, -1)
+    return seed + commit_hash(committed) + residue_bytes(flat, params.ring.moduli)
+
+
+def read_scalars(
+    blobs: Iterable[bytes], terms: Terms, digest: bytes, params: RoundParameters, seed: bytes, committed: Entries
+) -> dict[int, np.ndarray]:
+    """Member number to scalars uint32 `[clients, 15, L]` of signed `projections` for this seed and D.
+
+    Raises:
+      RoundRefused: one is not signed by a member, or is for another seed or set.
+    """
+    found: dict[int, np.ndarray] = {}
+    count = len(committed)
+    for blob in blobs:
+        message = messages.decode(blob, terms, digest, lambda label: terms.members, ["projections"])
+        if message.body[:32] != seed or message.body[32:64] != commit_hash(committed):
+            raise WrongTerms("Projections for another seed or another set.")
+        flat = read_residues(message.body[64:], (), count * HINTS, params.ring.moduli)
+        found[terms.members.index(message.sender) + 1] = np.moveaxis(flat.reshape(-1, count, HINTS), 0, -1)
+    return found
+
+
+def functionals_of(params: RoundParameters, seed: bytes) -> screening.Functionals:
+    """The functionals that a seed of 32 bytes draws."""
+    return screening.functionals(params, jnp.asarray(np.frombuffer(seed, "<u4").astype(np.uint32)))
+
+
+def check_include(
+    include: Include,
+    shown: Mapping[int, np.ndarray],
+    terms: Terms,
+    digest: bytes,
+    params: RoundParameters,
+    seed: bytes,
+    committed: Entries,
+) -> None:
+    """Refuse a set whose clients do not pass screening by the scalars of its members.
+
+    M is either all members that showed scalars, or at least t + f of them: it then holds t honest ones, so what it agrees on is the truth.
+
+    Raises:
+      NoQuorum: a member of M showed nothing, M is too small, or a client of U does not pass.
+    """
+    if not set(include.members) <= set(shown) or len(include.members) < params.threshold:
+        raise NoQuorum(f"{len(include.members)} members decide, {params.threshold} with scalars are needed.")
+    if set(include.members) != set(shown) and len(include.members) < params.threshold + terms.malicious:
+        raise NoQuorum(
+            f"Only {len(include.members)} of the members that sent scalars decide: {params.threshold + terms.malicious} are needed."
+        )
+    place = {entry: i for i, entry in enumerate(committed)}
+    chosen = [place[entry] for entry in include.clients]
+    scalars = np.stack([shown[k][chosen] for k in include.members])
+    agree, values = screening.agreeing(params, digest, include.members, scalars)
+    small = screening.judge(params, np.asarray(functionals_of(params, seed).signs), values)
+    if not (agree & small).all():
+        raise NoQuorum(f"{int((~(agree & small)).sum())} clients of the set do not pass screening.")

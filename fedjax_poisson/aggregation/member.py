@@ -1,0 +1,463 @@
+"""A member of the committee: it holds shares, agrees on one set of clients, and gives one answer.
+
+`step(state, notice) -> (state, reply)` is a pure state machine apart from its store, which makes what it says durable before it is returned (`store`).
+A member keeps, of one round at a time, the shares of the clients' secrets in memory and its box key in the store; both are erased with the answer, with `dead`, or
+when later terms are signed. It never says a kappa or a share.
+
+Order, each step once a round (the rows are those of `docs/aggregation.md`): begin, terms -> certify, shares -> held, propose -> commit, committed -> beacon-open,
+beacons -> seed, seeded -> projections, judged -> include, included -> answer; abandon -> dead, before the include step only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson.aggregation import bodies, client, keys, messages, screening, sharing
+from fedjax_poisson.aggregation.keys import Hidden
+from fedjax_poisson.aggregation.messages import Message, Notice, check_quorum
+from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
+from fedjax_poisson.aggregation.refusals import (
+    AlreadyDone,
+    BadBox,
+    BadTerms,
+    DuplicateClient,
+    NoQuorum,
+    OutOfOrder,
+    RoundRefused,
+    RoundUsed,
+    TinySet,
+    WrongTerms,
+)
+from fedjax_poisson.aggregation.store import Store
+from fedjax_poisson.aggregation.terms import Pinned, Terms, check_terms, decode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.wire import Reader, read_residues, residue_bytes, u64
+
+__all__ = ["LABELS", "Member", "State", "restore", "step"]
+
+LABELS = ("begin", "terms", "shares", "propose", "committed", "beacons", "seeded", "judged", "included", "abandon")
+"""What a member listens to."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """Who a member is, and what it has pinned.
+
+    Attributes:
+      number: 1..m.
+      key: its Ed25519 key.
+      pinned: members, t, f, the hash of the roster, its own floor of honest senders.
+      roster: the enrolled clients' keys.
+      run: 16 bytes.
+      store: what it said.
+    """
+
+    number: int
+    key: Hidden
+    pinned: Pinned
+    roster: frozenset[bytes]
+    run: bytes
+    store: Store
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """Of one round, apart from what the store holds.
+
+    Attributes:
+      round: its number; -1 before the first.
+      terms: once they were signed.
+      digest: their hash.
+      params: their parameters.
+      shares: client key to (manifest hash, hidden share uint32 `[L, N]`).
+      committed: D, once t members signed it.
+      seed: of the functionals, once t members signed it.
+      scalars: this member's own, in the order of D.
+      included: the include body that this member signed.
+      over: the round is over for this member, answered or dead.
+    """
+
+    round: int = -1
+    terms: Terms | None = None
+    digest: bytes = b""
+    params: RoundParameters | None = None
+    shares: Mapping[bytes, tuple[bytes, Hidden]] = dataclasses.field(default_factory=dict)
+    committed: tuple[tuple[bytes, bytes], ...] | None = None
+    seed: bytes | None = None
+    included: bytes | None = None
+    over: bool = False
+
+    def __repr__(self) -> str:
+        """How far the round is."""
+        return f"State(round={self.round}, shares={len(self.shares)}, over={self.over})"
+
+
+def step(member: Member, state: State, blob: bytes) -> tuple[State, bytes]:
+    """One notice of the server to one signed reply.
+
+    Args:
+      member: who.
+      state: before.
+      blob: an encoded `Notice`.
+
+    Returns:
+      The state after, and the encoded reply; the same bytes if the step was taken for the same content before.
+
+    Raises:
+      RoundRefused: by its name; the state stays as it was.
+    """
+    notice = messages.decode_notice(blob, _most_bytes(state), LABELS)
+    return _STEPS[notice.label](member, state, notice)
+
+
+def _most_bytes(state: State) -> int:
+    if state.params is None or state.terms is None:
+        return 1 << 17
+    n, m, params = state.terms.senders, state.params.members, state.params
+    share = 512 + 64 * m + keys.BOX_BYTES + params.polynomial_bytes
+    scalars = m * (256 + params.ring.limbs * (8 + 4 * HINTS * n))
+    return (1 << 17) + n * share + scalars + 200 * n
+
+
+def _say(member: Member, state: State, label: str, body: bytes) -> bytes:
+    """Sign, make durable, return: the reply of a step that is taken once."""
+    message = messages.encode(messages.make(member.key, label, state.digest, body))
+    return member.store.put(member.run, state.round, label, message)
+
+
+def _said(member: Member, state: State, label: str) -> bytes | None:
+    """The reply that was given, if the step was taken."""
+    return member.store.get(member.run, state.round, label) or None
+
+
+def _open_round(state: State, *, needs: str = "terms") -> tuple[Terms, RoundParameters]:
+    """The terms of a round that is under way.
+
+    Raises:
+      OutOfOrder: there is none, or it is over.
+    """
+    if state.over:
+        raise OutOfOrder(f"Round {state.round} is over for this member.")
+    if state.terms is None or state.params is None:
+        raise OutOfOrder(f"This step needs {needs} first.")
+    return state.terms, state.params
+
+
+def _begin(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """A fresh box key and a commitment to the beacon, for a round larger than any before."""
+    reader = Reader(notice.body)
+    run, number = reader.take(16), reader.u64()
+    reader.done()
+    if run != member.run:
+        raise WrongTerms("Another run.")
+    said = member.store.get(run, number, "round-key")
+    last = max(state.round, member.store.last(run, "round-key"))
+    if said and number == last:
+        return (state if state.round == number else dataclasses.replace(State(), round=number)), said
+    if number <= last or number >= 1 << 62:
+        raise RoundUsed(f"Round {number} is not larger than the last one.")
+    member.store.erase(run, last, "secrets")  # what was not answered will not be
+    seed, beacon = keys.new_box_seed(), bodies.new_beacon()
+    body = run + u64(number) + keys.box_public(seed) + bodies.commitment(beacon)
+    member.store.put(run, number, "secrets", seed.value + beacon.value)
+    message = messages.encode(messages.make(member.key, "round-key", messages.NO_TERMS, body))
+    return State(round=number), member.store.put(run, number, "round-key", message)
+
+
+def _terms(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    terms = decode_terms(notice.body)
+    if state.terms is not None and terms != state.terms:
+        raise AlreadyDone("Other terms were signed for this round; one set of terms a round.")
+    if (terms.run, terms.round) != (member.run, state.round):
+        raise RoundUsed(f"Terms of round {terms.round}; this member's round is {state.round}.")
+    check_terms(terms, member.pinned)
+    client.check_round_keys(terms)
+    own = member.store.get(member.run, state.round, "round-key")
+    if own is None or terms.round_keys[member.number - 1] != own:
+        raise BadTerms("The round key in this member's place is not the one that it announced.")
+    digest = terms_hash(terms)
+    after = dataclasses.replace(state, terms=terms, digest=digest, params=parameters_of(terms))
+    member.store.put(member.run, state.round, "terms", notice.body)
+    return after, _say(member, after, "certify", digest)
+
+
+def _shares(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Open the boxes. What is not as the client signed it is left out, and said to be; no share and no kappa is ever said."""
+    terms, params = _open_round(state)
+    if state.committed is not None or _said(member, state, "commit"):
+        return _shares_again(member, state, notice)
+    held, refused = _opened_boxes(member, state, terms, params, notice.body)
+    after = dataclasses.replace(state, shares={**state.shares, **held})
+    body = bodies.key_list(refused)
+    return after, messages.encode(messages.make(member.key, "held", state.digest, body))
+
+
+def _shares_again(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """After a restart the server may send the shares of D once more; only those of D are taken, and nothing else changes."""
+    terms, params = _open_round(state)
+    said = _said(member, state, "commit")
+    assert said is not None
+    entries = dict(bodies.read_commit(_body(said), terms.senders))
+    held, refused = _opened_boxes(member, state, terms, params, notice.body)
+    kept = {key: found for key, found in held.items() if entries.get(key) == found[0]}
+    after = dataclasses.replace(state, shares={**kept, **state.shares})
+    return after, messages.encode(messages.make(member.key, "held", state.digest, bodies.key_list(refused)))
+
+
+def _body(blob: bytes) -> bytes:
+    """The body of a message of one's own."""
+    reader = Reader(blob)
+    reader.prefixed()
+    reader.take(64)
+    return reader.prefixed()
+
+
+def _opened_boxes(
+    member: Member, state: State, terms: Terms, params: RoundParameters, body: bytes
+) -> tuple[dict[bytes, tuple[bytes, Hidden]], list[bytes]]:
+    secrets = member.store.get(member.run, state.round, "secrets")
+    if not secrets:
+        raise OutOfOrder("The keys of this round are gone; nothing of it can be opened.")
+    seed = Hidden(secrets[: keys.BOX_SEED_BYTES])
+    held: dict[bytes, tuple[bytes, Hidden]] = {}
+    refused: list[bytes] = []
+    for handed in bodies.read_handed(body, terms):
+        message = messages.decode(handed.signed, terms, state.digest, lambda label: member.roster, ["contribution"])
+        if message.sender in held:
+            raise DuplicateClient("A client stands twice in a list.")
+        digest = messages.manifest_hash(message)
+        known = state.shares.get(message.sender)
+        if known is not None:
+            if known[0] != digest:
+                raise DuplicateClient("A client's second contribution: the first one counts.")
+            continue
+        try:
+            share = _one_share(member, state, params, message, handed, seed)
+        except RoundRefused:
+            refused.append(message.sender)
+            continue
+        held[message.sender] = (digest, Hidden(share))
+    return held, refused
+
+
+def _one_share(
+    member: Member, state: State, params: RoundParameters, message: Message, handed: bodies.Handed, seed: Hidden
+) -> Any:
+    manifest = client.read_manifest(message.body, params)
+    place = member.number - params.threshold
+    if hashlib.sha256(handed.box).digest() != manifest.boxes[member.number - 1]:
+        raise BadBox("The box is not the one that the client signed.")
+    correction = None
+    if place >= 0:
+        if hashlib.sha256(handed.correction).digest() != manifest.corrections[place]:
+            raise BadBox("The correction is not the one that the client signed.")
+        correction = jnp.asarray(read_residues(handed.correction, (), params.ring.degree, params.ring.moduli))
+    elif handed.correction:
+        raise BadBox("A member below t has no correction.")
+    kappa = keys.open_box(seed, handed.box, client.box_info(state.digest, message.sender, member.number))
+    words = jnp.asarray(np.frombuffer(kappa.value, "<u4").astype(np.uint32))
+    return sharing.share_of(params, words, correction)
+
+
+def _propose(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Sign D, byte for byte as proposed, if all of it is held."""
+    terms, _ = _open_round(state)
+    said = _said(member, state, "commit")
+    if said:
+        if _body(said) != notice.body:
+            raise AlreadyDone("Another set of clients was signed for this round.")
+        return state, said
+    entries = bodies.read_commit(notice.body, terms.senders)
+    if len(entries) < terms.minimum:
+        raise TinySet(f"{len(entries)} clients, the minimum is {terms.minimum}.")
+    for key, digest in entries:
+        if key not in state.shares or state.shares[key][0] != digest:
+            raise OutOfOrder("The set names a client whose share this member does not hold.")
+    return state, _say(member, state, "commit", notice.body)
+
+
+def _committed(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Open the beacon's own part, once t members have signed one D."""
+    terms, _ = _open_round(state)
+    found = messages.decode_quorum(notice.body)
+    check_quorum(found, "commit", state.digest, terms.members, terms.threshold)
+    entries = bodies.read_commit(found.body, terms.senders)
+    own = _said(member, state, "commit")
+    if own is None or _body(own) != found.body:
+        raise NoQuorum("This member did not sign this set; it takes no part in it.")
+    if state.committed not in (None, entries):
+        raise AlreadyDone("Another set has a quorum: members' signatures under two sets prove a fault.")
+    secrets = member.store.get(member.run, state.round, "secrets")
+    if not secrets:
+        raise OutOfOrder("The keys of this round are gone.")
+    after = dataclasses.replace(state, committed=entries)
+    return after, _say(member, after, "beacon-open", secrets[keys.BOX_SEED_BYTES :])
+
+
+def _beacons(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Sign the seed that follows from D and from the beacons that were opened."""
+    terms, _ = _open_round(state)
+    if state.committed is None:
+        raise OutOfOrder("There is no committed set yet.")
+    said = _said(member, state, "seed")
+    if said:
+        return dataclasses.replace(state), said
+    opened = bodies.read_many(notice.body, len(terms.members))
+    parts: dict[bytes, bytes] = {}
+    for blob in opened:
+        message = messages.decode(blob, terms, state.digest, lambda label: terms.members, ["beacon-open"])
+        parts[message.sender] = message.body
+    own = _said(member, state, "beacon-open")
+    assert own is not None
+    parts[terms.members[member.number - 1]] = _body(own)
+    seed = bodies.seed_of(terms, client.check_round_keys(terms), state.committed, parts)
+    return state, _say(member, state, "seed", seed)
+
+
+def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Project the shares of the clients of D, once t members have signed one seed."""
+    terms, params = _open_round(state)
+    if state.committed is None:
+        raise OutOfOrder("There is no committed set yet.")
+    said = _said(member, state, "projections")
+    found = messages.decode_quorum(notice.body)
+    if said:
+        if _body(said)[:32] != found.body:
+            raise AlreadyDone("Projections were given for another seed.")
+        return dataclasses.replace(state, seed=found.body), said
+    check_quorum(found, "seed", state.digest, terms.members, terms.threshold)
+    if len(found.body) != 32:
+        raise WrongTerms("A seed has 32 bytes.")
+    missing = [key for key, _ in state.committed if key not in state.shares]
+    if missing:
+        raise OutOfOrder(f"{len(missing)} shares of the set are not here (after a restart the server sends them again).")
+    drawn = bodies.functionals_of(params, found.body)
+    scalars = np.stack(
+        [np.asarray(screening.project(params, drawn.weights, state.shares[key][1].value)) for key, _ in state.committed]
+    )
+    body = bodies.projections_body(found.body, state.committed, scalars, params)
+    after = dataclasses.replace(state, seed=found.body)
+    return after, _say(member, after, "projections", body)
+
+
+def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Sign the set U: every client of it consistent and small by the scalars of the members M, and no smaller than the minimum."""
+    terms, params = _open_round(state)
+    if state.committed is None or state.seed is None:
+        raise OutOfOrder("There are no projections yet.")
+    said = _said(member, state, "include")
+    reader = Reader(notice.body)
+    body = reader.prefixed()
+    if said:
+        if _body(said) != body:
+            raise AlreadyDone("Another set was included in this round.")
+        return dataclasses.replace(state, included=body), said
+    include = bodies.read_include(body, terms)
+    if not set(include.clients) <= set(state.committed):
+        raise NoQuorum("The set names a client that is not in the committed set.")
+    if len(include.clients) < terms.minimum:
+        raise TinySet(f"{len(include.clients)} clients are left, the minimum is {terms.minimum}.")
+    blobs = bodies.read_many(reader.rest(), len(terms.members))
+    shown = bodies.read_scalars(blobs, terms, state.digest, params, state.seed, state.committed)
+    bodies.check_include(include, shown, terms, state.digest, params, state.seed, state.committed)
+    after = dataclasses.replace(state, included=body)
+    return after, _say(member, after, "include", body)
+
+
+def _included(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """The one answer: the sum of this member's shares over U. Then everything of the round is erased."""
+    said = _said(member, state, "answer")
+    found = messages.decode_quorum(notice.body)
+    if said:
+        if _body(said)[:32] != hashlib.sha256(found.body).digest():
+            raise AlreadyDone("An answer was given for another set; there is one a round.")
+        return dataclasses.replace(state, shares={}, over=True), said
+    terms, params = _open_round(state)
+    if state.committed is None:
+        raise OutOfOrder("There is no committed set yet.")
+    check_quorum(found, "include", state.digest, terms.members, terms.threshold)
+    include = bodies.read_include(found.body, terms)
+    if member.number not in include.members:
+        raise NoQuorum("This member is not among those whose scalars were used; it does not answer.")
+    if _said(member, state, "dead"):
+        raise OutOfOrder("This member signed that the round is dead.")
+    if not set(include.clients) <= set(state.committed) or len(include.clients) < terms.minimum:
+        raise TinySet("The set is not part of the committed one, or below the minimum.")
+    if any(key not in state.shares for key, _ in include.clients):
+        raise OutOfOrder("Shares of the set are not here (after a restart the server sends them again).")
+    total = sum_of_shares([state.shares[key][1].value for key, _ in include.clients], params)
+    body = hashlib.sha256(found.body).digest() + residue_bytes(total, params.ring.moduli)
+    reply = _say(member, state, "answer", body)
+    member.store.erase(member.run, state.round, "secrets")
+    return dataclasses.replace(state, shares={}, included=found.body, over=True), reply
+
+
+def sum_of_shares(shares: list[Any], params: RoundParameters) -> np.ndarray:
+    """uint32 `[L, N]`: the sum of a member's shares."""
+    q = np.asarray(params.ring.moduli, np.uint64)[:, None]
+    total = np.zeros((params.ring.limbs, params.ring.degree), np.uint64)
+    for share in shares:
+        total += np.asarray(share, np.uint64)  # below 2^31 each: 2^32 of them fit
+    return (total % q).astype(np.uint32)
+
+
+def _abandon(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Sign that the round is dead, and never include anything in it; possible only before the include step."""
+    if Reader(notice.body).u64() != state.round or len(notice.body) != 8:
+        raise WrongTerms("Another round.")
+    said = _said(member, state, "dead")
+    if said:
+        return dataclasses.replace(state, shares={}, over=True), said
+    if state.terms is None:
+        raise OutOfOrder("There are no terms yet: nobody can have contributed.")
+    if _said(member, state, "include") or _said(member, state, "answer"):
+        raise AlreadyDone("A set was included: from here on the round may have been opened, and stays charged.")
+    reply = _say(member, state, "dead", notice.body)
+    member.store.erase(member.run, state.round, "secrets")
+    return dataclasses.replace(state, shares={}, over=True), reply
+
+
+_STEPS: dict[str, Callable[[Member, State, Notice], tuple[State, bytes]]] = {
+    "begin": _begin,
+    "terms": _terms,
+    "shares": _shares,
+    "propose": _propose,
+    "committed": _committed,
+    "beacons": _beacons,
+    "seeded": _seeded,
+    "judged": _judged,
+    "included": _included,
+    "abandon": _abandon,
+}
+
+
+def restore(member: Member) -> State:
+    """The state of the last round after a restart: what was said stays said; shares come again from the server, if the round goes on."""
+    number = member.store.last(member.run, "round-key")
+    if number < 0:
+        return State()
+    blob = member.store.get(member.run, number, "terms")
+    if not blob:
+        return State(round=number)
+    terms = decode_terms(blob)
+    state = State(round=number, terms=terms, digest=terms_hash(terms), params=parameters_of(terms))
+    if member.store.get(member.run, number, "answer") or member.store.get(member.run, number, "dead"):
+        return dataclasses.replace(state, over=True)
+    if member.store.get(member.run, number, "beacon-open"):
+        said = member.store.get(member.run, number, "commit")
+        assert said is not None
+        state = dataclasses.replace(state, committed=bodies.read_commit(_body(said), terms.senders))
+    said = member.store.get(member.run, number, "projections")
+    if said:
+        state = dataclasses.replace(state, seed=_body(said)[:32])
+    said = member.store.get(member.run, number, "include")
+    if said:
+        state = dataclasses.replace(state, included=_body(said))
+    return state
+
+

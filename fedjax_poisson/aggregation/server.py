@@ -1,0 +1,434 @@
+"""The server of a round: it relays and adds, holds no secret, and is trusted for going on only.
+
+`receive(state, blob)` takes one message, `advance(state)` ends a phase with what has come in (all of it, or the time is up) and says what is sent next. Nothing is
+believed of a message that its signature does not carry; a bad one is refused by its name and the round goes on without it. Clients whose boxes or corrections
+some members refuse, and whose scalars disagree, are weighed so that the most clients stay, with t + f members or more where there are as many.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fedjax_poisson.aggregation import bodies, client, messages, opening, screening
+from fedjax_poisson.aggregation.bodies import Entries, Handed, Include
+from fedjax_poisson.aggregation.client import Contribution
+from fedjax_poisson.aggregation.messages import NO_TERMS, Message, Notice, Quorum
+from fedjax_poisson.aggregation.opening import Expected, OpenedSum
+from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.refusals import (
+    AlreadyDone,
+    BadTerms,
+    DuplicateClient,
+    NoQuorum,
+    OutOfOrder,
+    RoundRefused,
+    TinySet,
+    WrongTerms,
+)
+from fedjax_poisson.aggregation.terms import Terms, encode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
+
+__all__ = ["PHASES", "Outgoing", "State", "Taken", "advance", "complete", "receive", "start"]
+
+PHASES = (
+    "round-key",
+    "certify",
+    "contribution",
+    "held",
+    "commit",
+    "beacon-open",
+    "seed",
+    "projections",
+    "include",
+    "answer",
+    "opened",
+)
+"""What the server waits for, in order."""
+
+
+class Taken(NamedTuple):
+    """A contribution that was taken in: its signed manifest, what each member gets, and its rows uint32 `[R, L, N]`."""
+
+    message: Message
+    digest: bytes
+    boxes: tuple[bytes, ...]
+    corrections: tuple[bytes, ...]
+    rows: np.ndarray
+
+
+class Outgoing(NamedTuple):
+    """What is to be sent: to a member's number, or 0 for every client."""
+
+    to: int
+    blob: bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """One round.
+
+    Attributes:
+      draft: the terms, without round keys until they are there.
+      roster: the enrolled clients' keys.
+      phase: what is waited for.
+      digest: hash of the terms.
+      params: their parameters.
+      heard: phase to member number to message, of what members said.
+      clients: client key to contribution.
+      deciding: the members that go on.
+      committed: D.
+      seed: of the functionals.
+      included: the include body.
+      certificate: the bytes that clients and readers check the terms by.
+      opened: the result.
+    """
+
+    draft: Terms
+    roster: frozenset[bytes]
+    phase: str = "round-key"
+    digest: bytes = b""
+    params: RoundParameters | None = None
+    heard: Mapping[str, Mapping[int, Message]] = dataclasses.field(default_factory=dict)
+    clients: Mapping[bytes, Taken] = dataclasses.field(default_factory=dict)
+    deciding: tuple[int, ...] = ()
+    committed: Entries = ()
+    seed: bytes = b""
+    included: bytes = b""
+    certificate: bytes = b""
+    opened: OpenedSum | None = None
+
+
+def start(draft: Terms, roster: frozenset[bytes]) -> tuple[State, list[Outgoing]]:
+    """Ask the members for their round keys; `draft.round_keys` is filled in from their answers."""
+    body = draft.run + u64(draft.round)
+    state = State(draft=draft, roster=roster)
+    return state, [_notice(k, "begin", body) for k in range(1, len(draft.members) + 1)]
+
+
+def _notice(to: int, label: str, body: bytes) -> Outgoing:
+    return Outgoing(to, messages.encode_notice(Notice(label, body)))
+
+
+def complete(state: State) -> bool:
+    """Whether everybody that the phase waits for has spoken."""
+    if state.phase == "contribution":
+        return len(state.clients) == state.draft.senders
+    expected = state.deciding or tuple(range(1, len(state.draft.members) + 1))
+    return set(expected) <= set(state.heard.get(state.phase, {}))
+
+
+def receive(state: State, blob: bytes) -> State:
+    """Take in one message of the phase.
+
+    Raises:
+      RoundRefused: by its name; the state stays as it was.
+    """
+    if state.phase == "opened":
+        raise OutOfOrder("The round is over.")
+    if state.phase == "contribution":
+        return _contribution(state, blob)
+    terms = None if state.phase == "round-key" else state.draft
+    digest = NO_TERMS if terms is None else state.digest
+    message = messages.decode(blob, terms, digest, lambda label: state.draft.members, [state.phase])
+    number = state.draft.members.index(message.sender) + 1
+    heard = state.heard.get(state.phase, {})
+    if number in heard:
+        if heard[number].body == message.body:
+            return state
+        raise AlreadyDone(f'Member {number} said "{state.phase}" twice, and differently: both are signed, which proves its fault.')
+    _CHECKS.get(state.phase, lambda state, message, number: None)(state, message, number)
+    return dataclasses.replace(
+        state, heard={**state.heard, state.phase: {**heard, number: message}}
+    )
+
+
+def _contribution(state: State, blob: bytes) -> State:
+    params = state.params
+    assert params is not None
+    message = messages.decode(blob, state.draft, state.digest, lambda label: state.roster, ["contribution"])
+    digest = messages.manifest_hash(message)
+    if message.sender in state.clients:
+        if state.clients[message.sender].digest == digest:
+            return state
+        raise DuplicateClient("A client's second contribution: the first one counts.")
+    found: Contribution = client.read_contribution(message, params)
+    if found.manifest.certificate != hashlib.sha256(state.certificate).digest():
+        raise WrongTerms("The client was shown another certificate.")
+    ring = params.ring
+    made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
+    taken = Taken(message._replace(attached=b""), digest, found.boxes, found.corrections, made)
+    return dataclasses.replace(state, clients={**state.clients, message.sender: taken})
+
+
+def _check_round_key(state: State, message: Message, number: int) -> None:
+    _, key = client.round_key_of(messages.encode(message), state.draft.members)
+    if (key.run, key.round) != (state.draft.run, state.draft.round):
+        raise WrongTerms(f"A round key for round {key.round}, not {state.draft.round}.")
+
+
+def _check_digest(state: State, message: Message, number: int) -> None:
+    if message.body != state.digest:
+        raise WrongTerms("A certificate for other terms.")
+
+
+def _check_held(state: State, message: Message, number: int) -> None:
+    bodies.read_key_list(message.body, state.draft.senders)
+
+
+def _check_commit(state: State, message: Message, number: int) -> None:
+    if message.body != bodies.commit_body(state.committed):
+        raise WrongTerms("Another set of clients than the one that was proposed.")
+
+
+def _check_projections(state: State, message: Message, number: int) -> None:
+    assert state.params is not None
+    bodies.read_scalars(
+        [messages.encode(message)], state.draft, state.digest, state.params, state.seed, state.committed
+    )
+
+
+def _check_include(state: State, message: Message, number: int) -> None:
+    if message.body != state.included:
+        raise WrongTerms("Another set than the one that was proposed.")
+
+
+def _check_answer(state: State, message: Message, number: int) -> None:
+    assert state.params is not None
+    if message.body[:32] != hashlib.sha256(state.included).digest():
+        raise WrongTerms("An answer for another set.")
+    ring = state.params.ring
+    read_residues(message.body[32:], (), ring.degree, ring.moduli)
+
+
+_CHECKS: dict[str, Callable[[State, Message, int], None]] = {
+    "round-key": _check_round_key,
+    "certify": _check_digest,
+    "held": _check_held,
+    "commit": _check_commit,
+    "projections": _check_projections,
+    "include": _check_include,
+    "answer": _check_answer,
+}
+
+
+def advance(state: State) -> tuple[State, list[Outgoing]]:
+    """End the phase with what has come in.
+
+    Raises:
+      RoundRefused: too little has; the round is over, unopened.
+    """
+    return _ADVANCE[state.phase](state)
+
+
+def _said(state: State) -> Mapping[int, Message]:
+    return state.heard.get(state.phase, {})
+
+
+def _need(state: State, found: int) -> None:
+    if found < state.draft.threshold:
+        raise NoQuorum(
+            f'{found} of {len(state.draft.members)} members said "{state.phase}", {state.draft.threshold} are needed. Nothing was opened.'
+        )
+
+
+def _after_round_keys(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    _need(state, len(said))
+    numbers = range(1, len(state.draft.members) + 1)
+    blobs = tuple(messages.encode(said[k]) if k in said else b"" for k in numbers)
+    terms = dataclasses.replace(state.draft, round_keys=blobs)
+    after = dataclasses.replace(
+        state,
+        draft=terms,
+        digest=terms_hash(terms),
+        params=parameters_of(terms),
+        phase="certify",
+        deciding=tuple(sorted(said)),
+    )
+    blob = encode_terms(terms)
+    return after, [_notice(k, "terms", blob) for k in after.deciding]
+
+
+def _after_certify(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    _need(state, len(said))
+    certificate = messages.encode_quorum(messages.quorum_of(said.values(), state.digest))
+    after = dataclasses.replace(state, certificate=certificate, phase="contribution", deciding=tuple(sorted(said)))
+    invite = prefixed(encode_terms(state.draft)) + prefixed(certificate)
+    return after, [_notice(0, "invite", invite)]
+
+
+def _after_contributions(state: State) -> tuple[State, list[Outgoing]]:
+    if len(state.clients) < state.draft.minimum:
+        raise TinySet(
+            f"{len(state.clients)} clients sent, at least {state.draft.minimum} were announced. Nothing was opened and nothing was charged."
+        )
+    after = dataclasses.replace(state, phase="held")
+    return after, [_notice(k, "shares", handed_to(state, k, state.clients)) for k in state.deciding]
+
+
+def handed_to(state: State, number: int, which: Mapping[bytes, Taken] | set[bytes]) -> bytes:
+    """What a member gets of the contributions of some clients."""
+    place = number - state.draft.threshold
+    handed = []
+    for key in sorted(which):
+        taken = state.clients[key]
+        correction = taken.corrections[place] if place >= 0 else b""
+        handed.append(Handed(messages.encode(taken.message), taken.boxes[number - 1], correction))
+    return bodies.handed_body(handed)
+
+
+def _least(state: State, available: int) -> int:
+    """Members that must decide: t + f where there are as many, else all that there are."""
+    return min(available, state.draft.threshold + state.draft.malicious)
+
+
+def _after_held(state: State) -> tuple[State, list[Outgoing]]:
+    refused = {
+        k: set(bodies.read_key_list(message.body, state.draft.senders)) for k, message in _said(state).items()
+    }
+    _need(state, len(refused))
+
+    def stay(members: tuple[int, ...]) -> set[bytes]:
+        return set(state.clients) - set().union(*(refused[k] for k in members))
+
+    deciding = screening.best_members(sorted(refused), _least(state, len(refused)), lambda m: len(stay(m)))
+    kept = stay(deciding)
+    if len(kept) < state.draft.minimum:
+        raise TinySet(
+            f"Members hold the shares of {len(kept)} clients, at least {state.draft.minimum} were announced. Nothing was opened."
+        )
+    entries = tuple(sorted((key, state.clients[key].digest) for key in kept))
+    after = dataclasses.replace(state, committed=entries, deciding=deciding, phase="commit")
+    body = bodies.commit_body(entries)
+    return after, [_notice(k, "propose", body) for k in deciding]
+
+
+def _quorum(state: State, body: bytes) -> Quorum:
+    return messages.quorum_of(_said(state).values(), body)
+
+
+def _after_commit(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    _need(state, len(said))
+    after = dataclasses.replace(state, deciding=tuple(sorted(said)), phase="beacon-open")
+    body = messages.encode_quorum(_quorum(state, bodies.commit_body(state.committed)))
+    return after, [_notice(k, "committed", body) for k in after.deciding]
+
+
+def _after_beacons(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    _need(state, len(said))
+    after = dataclasses.replace(state, deciding=tuple(sorted(said)), phase="seed")
+    body = bodies.many(messages.encode(message) for message in said.values())
+    return after, [_notice(k, "beacons", body) for k in after.deciding]
+
+
+def _after_seeds(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    parts = {message.sender: message.body for message in state.heard["beacon-open"].values()}
+    seed = bodies.seed_of(state.draft, client.check_round_keys(state.draft), state.committed, parts)
+    agreed = tuple(sorted(k for k, message in said.items() if message.body == seed))
+    _need(state, len(agreed))
+    after = dataclasses.replace(state, seed=seed, deciding=agreed, phase="projections")
+    body = messages.encode_quorum(_quorum(state, seed))
+    return after, [_notice(k, "seeded", body) for k in agreed]
+
+
+def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
+    params, said = state.params, _said(state)
+    assert params is not None
+    _need(state, len(said))
+    blobs = [messages.encode(message) for message in said.values()]
+    shown = bodies.read_scalars(blobs, state.draft, state.digest, params, state.seed, state.committed)
+    signs = np.asarray(bodies.functionals_of(params, state.seed).signs)
+
+    def verdicts(members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        agree, values = screening.agreeing(params, state.digest, members, np.stack([shown[k] for k in members]))
+        return agree, agree & screening.judge(params, signs, values)
+
+    numbers = tuple(sorted(shown))
+    agree, good = verdicts(numbers)
+    members, least = numbers, state.draft.threshold + state.draft.malicious
+    if not agree.all() and len(numbers) > least:
+        members = screening.best_members(numbers, least, lambda m: int(verdicts(m)[1].sum()))
+        agree, good = verdicts(members)
+    clients = tuple(entry for entry, ok in zip(state.committed, good, strict=True) if ok)
+    if len(clients) < state.draft.minimum:
+        raise TinySet(
+            f"{len(clients)} clients passed screening, at least {state.draft.minimum} were announced. Nothing was opened."
+        )
+    left = tuple(
+        (key, 2 if a else 1) for (key, _), ok, a in zip(state.committed, good, agree, strict=True) if not ok
+    )
+    body = bodies.include_body(Include(clients, members, left))
+    after = dataclasses.replace(state, included=body, deciding=tuple(sorted(said)), phase="include")
+    return after, [_notice(k, "judged", prefixed(body) + bodies.many(blobs)) for k in after.deciding]
+
+
+def _after_include(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    _need(state, len(said))
+    include = bodies.read_include(state.included, state.draft)
+    after = dataclasses.replace(state, deciding=include.members, phase="answer")
+    body = messages.encode_quorum(_quorum(state, state.included))
+    return after, [_notice(k, "included", body) for k in include.members]
+
+
+def _after_answers(state: State) -> tuple[State, list[Outgoing]]:
+    params = state.params
+    assert params is not None
+    include = bodies.read_include(state.included, state.draft)
+    ring = params.ring
+    answers = {
+        k: read_residues(message.body[32:], (), ring.degree, ring.moduli)
+        for k, message in _said(state).items()
+        if k in include.members
+    }
+    found = opening.open_sum(
+        params, state.digest, sum_of_rows(state, include), answers, expected_of(state.draft, len(include.clients))
+    )
+    return dataclasses.replace(state, opened=found, phase="opened"), []
+
+
+def sum_of_rows(state: State, include: Include) -> np.ndarray:
+    """uint32 `[R, L, N]`: the rows of U, added."""
+    params = state.params
+    if params is None:
+        raise BadTerms("The round has no terms yet.")
+    q = np.asarray(params.ring.moduli, np.uint64)[:, None]
+    total = np.zeros((params.rows, params.ring.limbs, params.ring.degree), np.uint64)
+    for key, _ in include.clients:
+        total += state.clients[key].rows
+    return (total % q).astype(np.uint32)
+
+
+def expected_of(terms: Terms, clients: int) -> Expected:
+    """What the sum of so many clients keeps to under these terms."""
+    return Expected(clients, terms.corrupt, terms.count_bound, terms.count_rms / 1000 if terms.count_rms else None)
+
+
+def _over(state: State) -> tuple[State, list[Outgoing]]:
+    raise OutOfOrder("The round is over.")
+
+
+_ADVANCE: dict[str, Callable[[State], tuple[State, list[Outgoing]]]] = {
+    "round-key": _after_round_keys,
+    "certify": _after_certify,
+    "contribution": _after_contributions,
+    "held": _after_held,
+    "commit": _after_commit,
+    "beacon-open": _after_beacons,
+    "seed": _after_seeds,
+    "projections": _after_projections,
+    "include": _after_include,
+    "answer": _after_answers,
+    "opened": _over,
+}
+
+

@@ -1,0 +1,99 @@
+"""Write-ahead: what a party is about to send is on disk before its first byte leaves; after a restart the same bytes or none.
+
+A store keeps records under (run, round, step), each written once. `put` returns only when the record is durable, and refuses other bytes for a step
+that was taken. Secrets of a round (box key, shares' seeds) are kept under steps of their own and erased with `erase`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fedjax_poisson.aggregation.refusals import AlreadyDone
+
+__all__ = ["Store", "memory_store", "sqlite_store"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS taken (
+  run BLOB NOT NULL, round INTEGER NOT NULL, step TEXT NOT NULL, bytes BLOB NOT NULL, UNIQUE (run, round, step)
+)
+"""
+
+
+class Store(NamedTuple):
+    """Records of steps taken.
+
+    Attributes:
+      put: `(run, round, step, bytes) -> bytes`: durable when it returns; the same bytes again are no error, others raise `AlreadyDone`.
+      get: `(run, round, step) -> bytes | None`.
+      last: `(run, step) -> int`: the largest round with such a step, -1 if there is none.
+      erase: `(run, round, step) -> None`: the record is overwritten and gone, and the step stays taken.
+    """
+
+    put: Callable[[bytes, int, str, bytes], bytes]
+    get: Callable[[bytes, int, str], bytes | None]
+    last: Callable[[bytes, str], int]
+    erase: Callable[[bytes, int, str], None]
+
+
+def _refuse(step: str) -> AlreadyDone:
+    return AlreadyDone(f'The step "{step}" of this round was taken for other bytes; nothing is said twice.')
+
+
+def memory_store() -> Store:
+    """A store without a disk, for simulations and tests."""
+    taken: dict[tuple[bytes, int, str], bytes] = {}
+
+    def put(run: bytes, number: int, step: str, blob: bytes) -> bytes:
+        if taken.setdefault((run, number, step), blob) != blob:
+            raise _refuse(step)
+        return blob
+
+    def last(run: bytes, step: str) -> int:
+        return max((n for r, n, s in taken if r == run and s == step), default=-1)
+
+    def erase(run: bytes, number: int, step: str) -> None:
+        if (run, number, step) in taken:
+            taken[run, number, step] = b""
+
+    return Store(put, lambda run, number, step: taken.get((run, number, step)), last, erase)
+
+
+def sqlite_store(path: str | Path) -> Store:
+    """A store in one SQLite file: every record is synchronised before `put` returns, erased bytes are overwritten.
+
+    Args:
+      path: the file; made if it is missing. One process at a time writes it.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA synchronous=EXTRA")
+    connection.execute("PRAGMA secure_delete=ON")
+    connection.execute(_SCHEMA)
+
+    def get(run: bytes, number: int, step: str) -> bytes | None:
+        row = connection.execute(
+            "SELECT bytes FROM taken WHERE run = ? AND round = ? AND step = ?", (run, number, step)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put(run: bytes, number: int, step: str, blob: bytes) -> bytes:
+        try:
+            connection.execute("INSERT INTO taken VALUES (?, ?, ?, ?)", (run, number, step, blob))
+        except sqlite3.IntegrityError:
+            if get(run, number, step) != blob:
+                raise _refuse(step) from None
+        return blob
+
+    def last(run: bytes, step: str) -> int:
+        row = connection.execute("SELECT MAX(round) FROM taken WHERE run = ? AND step = ?", (run, step)).fetchone()
+        return -1 if row[0] is None else int(row[0])
+
+    def erase(run: bytes, number: int, step: str) -> None:
+        connection.execute(
+            "UPDATE taken SET bytes = zeroblob(0) WHERE run = ? AND round = ? AND step = ?", (run, number, step)
+        )
+
+    return Store(put, get, last, erase)
