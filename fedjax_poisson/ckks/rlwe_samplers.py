@@ -1,7 +1,7 @@
-"""The three laws of RLWE encryption drawn from ChaCha20 streams: ternary, centred binomial, uniform residues.
+"""The laws of RLWE encryption drawn from ChaCha20 streams: ternary, centred binomial of two widths, uniform residues.
 
 Each sampler has a fixed number of random words and no branch, so it runs under jit, vmap and scan and gives the same numbers on every device.
-Centred binomials are exact. The other two reduce a random integer of b bits modulo m: of the 2^b integers r = 2^b mod m classes get one more than the other
+Centred binomials are exact. The others reduce a random integer of b bits modulo m: of the 2^b integers r = 2^b mod m classes get one more than the other
 m - r, so the law of the result is within total variation r (m - r) / (m 2^b) <= m / 2^(b + 2) of uniform. The bounds are stated with each function, for one
 draw and for a whole vector.
 """
@@ -34,6 +34,7 @@ __all__ = [
     "uniform_combination",
     "uniform_residues",
     "uniform_words",
+    "wide_binomial",
 ]
 
 TRITS = 16
@@ -145,6 +146,31 @@ def error_pair(words: jax.Array) -> tuple[jax.Array, jax.Array]:
         ((b >> shift) << jnp.uint32(rest)) | ((c >> jnp.uint32(rest)) & mask)
     )
     return jax.lax.bitcast_convert_type(first, jnp.int32), jax.lax.bitcast_convert_type(second, jnp.int32)
+
+
+def wide_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
+    """Centred binomial draws of twice the variance: the difference of two sums of 42 fair bits (variance 21, |x| <= 42), exact.
+
+    The second sum subtracted from 42 has the law of a third one, so the difference has the law of a sum of 84 fair bits less 42: the set bits of 84 out
+    of 96 random bits are counted. As a law it is the sum of two errors of `centred_binomial`, at the same number of random words.
+
+    Args:
+        stream: Consumed by this call.
+        shape: Shape of the answer; three random words a draw.
+
+    Returns:
+        int32 of that shape.
+    """
+    return count_bits(random_words(stream, (3, *shape)))
+
+
+def count_bits(words: jax.Array) -> jax.Array:
+    """One wide draw out of 84 of 96 random bits: uint32 [3, ...] to int32 [...], the bits set among them less 42."""
+    pairs = 2 * noise_bound.ERROR_PAIRS
+    spare = jnp.uint32(96 - 2 * pairs)
+    count = jax.lax.population_count
+    total = count(words[0]) + count(words[1]) + count(words[2] >> spare)
+    return jax.lax.bitcast_convert_type(total, jnp.int32) - jnp.int32(pairs)
 
 
 def uniform_words(modulus_bits: int) -> int:

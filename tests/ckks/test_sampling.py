@@ -92,6 +92,47 @@ def test_an_error_pair_uses_every_bit_once():
 
 
 @pytest.mark.statistical
+def test_wide_errors_are_centred_binomial_of_twice_the_pairs():
+    samples = draw(rlwe_samplers.wide_binomial, "wide", shape=(2, SIZE // 2))
+    assert samples.dtype == np.int32 and samples.shape == (2, SIZE // 2) and np.abs(samples).max() <= 42
+    assert_moments(samples, 0.0, 21.0, kurtosis=-2 / 84)
+    counts = np.bincount(samples.ravel() + 42, minlength=85)
+    assert chi_square_pvalue(counts, binomial_law(42)) > 1e-6
+    # The twins: 43 pairs; and a pair of errors of which one has 21 pairs and the other a bit too few, so a mean of half a bit.
+    wider = binomial_law(43)[1:-1]
+    assert chi_square_pvalue(counts, wider / wider.sum()) < 1e-6
+    lopsided = np.asarray([math.comb(83, k) / 2**83 for k in range(84)])
+    assert chi_square_pvalue(counts[:84], lopsided) < 1e-6
+    sums = sum(np.asarray(e) for e in rlwe_samplers.error_pair(rlwe_samplers.random_words(seeded_stream(5), (3, SIZE))))
+    assert chi_square_pvalue(np.bincount(sums + 42, minlength=85), binomial_law(42)) > 1e-6  # the law it stands for
+    with pytest.raises(AssertionError):
+        assert_moments(samples, 0.0, 21.0 * 1.02)
+    correlation = np.corrcoef(samples[0], samples[1])[0, 1]
+    assert abs(correlation) < 6 / math.sqrt(SIZE / 2)
+
+
+def test_a_wide_error_counts_84_bits_once_each():
+    """One bit of the three words at a time: 84 of them raise the draw by one, 12 do nothing; and the ends of the range are reached."""
+    words = np.zeros((3, 98), np.uint32)
+    for bit in range(96):
+        words[bit // 32, bit] = np.uint32(1) << np.uint32(bit % 32)
+    words[:, 97] = 0xFFFFFFFF
+    found = np.asarray(rlwe_samplers.count_bits(jnp.asarray(words)))
+    assert sorted(found[:96]) == [-42] * 12 + [-41] * 84
+    assert list(found[96:]) == [-42, 42]
+
+
+def test_wide_errors_do_not_depend_on_how_they_are_compiled():
+    streams = [rlwe_samplers.fold_in(seeded_stream(), "wide", i) for i in range(2)]
+    for shape in ((7,), (1, 64, 37)):
+        one_by_one = [np.asarray(rlwe_samplers.wide_binomial(stream, shape)) for stream in streams]
+        batch = jax.tree.map(lambda *x: jnp.stack(x), *streams)
+        batched = jax.jit(jax.vmap(lambda s, shape=shape: rlwe_samplers.wide_binomial(s, shape)))(batch)
+        assert np.array_equal(np.asarray(batched), np.stack(one_by_one))
+        assert not np.array_equal(one_by_one[0], one_by_one[1])
+
+
+@pytest.mark.statistical
 def test_residues_are_uniform_and_independent_over_the_limbs():
     moduli = ntt.primes_below(1 << 30, 64, 3)
     residues = np.asarray(
