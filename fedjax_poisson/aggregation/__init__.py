@@ -1,14 +1,14 @@
-"""One encrypted sum per round: roles, keys, messages and backends over the ring of `fedjax_poisson.ckks`.
+"""One round, one key: an exact sum of counts that only a committee opens, once, and that anyone can check.
 
-A sender seals its counts, the server adds ciphertexts it cannot read, and the key holders open the exact integer sum, or refuse with a reason. With a
-threshold key no party, and no object on the server, ever holds the key.
+Each sender hides its counts under a fresh secret of its own, shared to m members; the members agree on one set of senders, give one answer each, and t answers
+open the one sum. It holds against malicious parties: the server, any senders and up to f members together. `docs/aggregation.md` has the model, the messages,
+the theorem with its assumptions, and what is not proved.
 
-What is not protected. Parties and senders are honest-but-curious: a wrong decryption share is noticed, not attributed. Nothing hides who sends, when and
-how much.
-
-    agg = aggregator("device", count_bound=..., senders=4, size=14)      # or "tenseal" (SEAL), "plain" (no encryption)
+    agg = aggregator("round", count_bound=..., senders=4, size=14, members=5)      # all roles in one process; or "tenseal" (SEAL), "plain" (no encryption)
     total = functools.reduce(agg.add, [agg.encrypt(counts, stream) for counts, stream in ...])
     opened = agg.open(total, size)
+
+The parties as they run apart: `terms`, `client`, `member`, `server`, `opening`, `store`; pure state machines (state, message) -> (state, replies).
 """
 
 from fedjax_poisson.aggregation.aggregator import Aggregator, aggregator

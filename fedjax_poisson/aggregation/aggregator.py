@@ -1,34 +1,33 @@
-"""One interface to all encryption backends: a sender seals, the server adds, the key holder opens the sum.
+"""One interface to all ways of summing: a sender seals, the server adds, the sum is opened.
 
-    agg = aggregator("tenseal", count_bound=10_000, senders=4, minimum_senders=4)
+    agg = aggregator("round", count_bound=10_000, senders=4, members=5)
     sealed = [agg.encrypt(counts, stream) for counts, stream in ...]        # each at its sender
     total = functools.reduce(agg.add, sealed)                                # at the server
-    opened = agg.open(total, size)                                           # at the key holder: opened.counts int32[D]
+    opened = agg.open(total, size)                                           # opened.counts int32[D]
 
-In one process the record `Aggregator` plays all the roles; `.sender`, `.server` and `.holder` are the separate roles,
-as they would be given to separate machines. Nothing reachable from `.sender` or `.server` holds a secret key. Between
-machines a message is sent as `agg.sender.to_bytes(sealed)`, then checked and accepted by `agg.server.receive(blob)`.
+"round" plays all parties of the protocol in one process, each with keys of its own (`client`, `member`, `server` are the parties as they run apart). "tenseal" is
+the reference backend, with one key holder, for interchange. "plain" encrypts nothing.
 
-`open` withholds everything and raises `RoundRefused` when fewer contributions than the announced minimum are in the
-sum, more than the parameters were chosen for, a value is too far from an integer or beyond the count bound,
-the size differs, or a contribution was in an earlier opened sum (the difference of two overlapping sums would reveal
+`open` withholds everything and raises `RoundRefused` when fewer contributions than the announced minimum are in the sum, more than the parameters were chosen
+for, a check of the opening fails, the size differs, or a contribution was in an earlier opened sum (the difference of two overlapping sums would reveal
 individual senders).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from fedjax_poisson.aggregation import device_backend, envelope, plain_backend, tenseal_backend
+from fedjax_poisson.aggregation import envelope, keys, local, plain_backend, tenseal_backend
 from fedjax_poisson.aggregation.backend import AggregatorInfo, Parts
-from fedjax_poisson.aggregation.device_backend import DeviceFunctions
+from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
+from fedjax_poisson.aggregation.local import Setting
+from fedjax_poisson.aggregation.parameters import default_malicious, default_threshold, least_threshold
 from fedjax_poisson.aggregation.roles import (
-    Collected,
     Holder,
     Mark,
     Opened,
-    Refusal,
     Sealed,
     Sender,
     Server,
@@ -36,24 +35,17 @@ from fedjax_poisson.aggregation.roles import (
     sender_role,
     server_role,
 )
-from fedjax_poisson.ckks.encryption import Ciphertext
-from fedjax_poisson.ckks.parameters import CkksParameters, Mode, choose_parameters
-from fedjax_poisson.ckks.rlwe_samplers import Stream
-from fedjax_poisson.randomness.chacha import stream as new_stream
+from fedjax_poisson.aggregation.terms import MOST_MEMBERS
+from fedjax_poisson.randomness import Stream
 
-__all__ = [
-    "Aggregator",
-    "AggregatorInfo",
-    "Collected",
-    "Holder",
-    "Opened",
-    "Refusal",
-    "Sealed",
-    "Sender",
-    "Server",
-    "aggregator",
-    "wire_roles",
-]
+__all__ = ["Aggregator", "AggregatorInfo", "Opened", "Sealed", "aggregator", "wire_roles"]
+
+_ROUND = (
+    "No key outlives a round. Each sender's fresh secret is shared to {m} members; {t} of them open one sum of at least {minimum} senders, once; up to {f} "
+    "malicious members, the server and any senders cannot open another ({t} members that pool their shares could open every sender)."
+)
+_ONE_PROCESS = " All roles run in this one process: whoever reads its memory sees everything."
+_BARE = " Messages are NOT signed, boxed or screened here: {why}"
 
 
 class Aggregator(NamedTuple):
@@ -62,19 +54,19 @@ class Aggregator(NamedTuple):
     Attributes:
       encrypt: `(counts int32[D], stream, round=0) -> Sealed`, run by each sender.
       add: `(Sealed, Sealed) -> Sealed`, run by the server.
-      check: `(Sealed, size) -> None`, whether `open` would refuse because of announced facts: raises the same `RoundRefused`
-        and opens nothing. Ask it before a release is charged to a ledger.
-      open: `(Sealed, size) -> Opened`, run by the key holder.
-      bytes_up: `Sealed -> int`, bytes of that message on the wire.
-      message_bytes: `size -> int`, bytes of one sender's message: exact for plain and device, a ceiling for TenSEAL (it
+      check: `(Sealed, size) -> None`, whether `open` would refuse: raises the same `RoundRefused` and opens nothing. A round is taken to its include step.
+        Ask it before a release is charged to a ledger.
+      open: `(Sealed, size) -> Opened`.
+      begin: `() -> None`: what was sent and not opened is dropped; the next `encrypt` is of a new round.
+      bytes_up: `Sealed -> int`, bytes of one sender's message on the wire.
+      message_bytes: `size -> int`, bytes of one sender's message: exact for plain and rounds, a ceiling for TenSEAL (it
         compresses).
       info: the public facts.
-      sender: the sender's role alone.
-      server: the server's role alone.
-      holder: the key holder's role alone.
-      device: for programs that encrypt inside `jit`, `vmap` or `scan`; None for the other backends.
-      wrap: `(Ciphertext, size, round=0) -> Sealed`, a sum made in such a program, to be opened; None for the other
-        backends.
+      sender: the sender's role alone; None for rounds, whose parties are in modules of their own.
+      server: the server's role alone; None for rounds.
+      holder: the key holder's role alone; None for rounds.
+      device: for programs that simulate clients inside `jit`, `vmap` or `scan`; None for the other backends, and where no size was announced.
+      wrap: `(RoundSum, size, round=0) -> Sealed`, a sum made in such a program, to be opened; None for the other backends.
       size: D of every message, where it was announced; None takes any.
     """
 
@@ -82,12 +74,13 @@ class Aggregator(NamedTuple):
     add: Callable[[Sealed, Sealed], Sealed]
     check: Callable[[Sealed, int], None]
     open: Callable[[Sealed, int], Opened]
+    begin: Callable[[], None]
     bytes_up: Callable[[Sealed], int]
     message_bytes: Callable[[int], int]
     info: AggregatorInfo
-    sender: Sender
-    server: Server
-    holder: Holder
+    sender: Sender | None = None
+    server: Server | None = None
+    holder: Holder | None = None
     device: DeviceFunctions | None = None
     wrap: Callable[..., Sealed] | None = None
     size: int | None = None
@@ -98,35 +91,37 @@ class Aggregator(NamedTuple):
 
 
 def aggregator(
-    backend: str,
-    params: CkksParameters | None = None,
+    backend: str = "round",
     *,
-    count_bound: int | None = None,
-    senders: int | None = None,
+    count_bound: int,
+    senders: int,
     minimum_senders: int | None = None,
     size: int | None = None,
-    stream: Stream | None = None,
-    mode: Mode = "public_key",
-    parties: int = 1,
+    members: int = 5,
     threshold: int | None = None,
-    guards: Sequence[str] | None = None,
+    malicious: int | None = None,
+    corrupt: int | None = None,
+    count_rms: float | None = None,
+    authenticate: bool | None = None,
+    mechanism: Mapping[str, Any] | None = None,
+    stream: Stream | None = None,
 ) -> Aggregator:
-    """Generate keys and connect the roles.
+    """Make keys and connect the roles.
 
     Args:
-      backend: "device", "tenseal" or "plain".
-      params: for "device"; None chooses from the bound, the senders, the size and the mode.
-      count_bound: largest |coordinate of the sum| that a round may open, below 2^31 (`Mechanism.count_bound`); None
-        takes that of `params`.
-      senders: most contributions in one sum; None takes those of `params`.
+      backend: "round", "tenseal" or "plain".
+      count_bound: largest |coordinate of the sum| that a round may open, below 2^31 (`Mechanism.count_bound`).
+      senders: most contributions in one sum.
       minimum_senders: fewest contributions that may be opened; None means all `senders`.
-      size: D of every message; None accepts any.
-      stream: secret randomness for the keys of the device backend; None takes 256 bits from the operating system.
-        TenSEAL always takes its own.
-      mode: "public_key", "seeded" or "threshold" (device, where `params` is None).
-      parties: key holders in "threshold" mode.
-      threshold: how many of them open a sum; None means all.
-      guards: one file for each party, recording across restarts what it answered; None keeps the record in memory.
+      size: D of every message; None accepts any (rounds then choose parameters for each size that they see).
+      members: m, 1 to 20 ("round"). One member is a simulation without a committee, and is named so.
+      threshold: t, members that open a sum; 2 t > m + f. None takes the least.
+      malicious: f, members that may be malicious; None takes (m - 1) // 3.
+      corrupt: senders assumed corrupt; None takes one where the minimum leaves others.
+      count_rms: root mean square that the counts of an honest sum keep to, if known: sums beyond it are refused.
+      authenticate: make signatures and boxes, agree and screen ("round"); None does where the `cryptography` package can, and `info` says if not.
+      mechanism: facts that the terms of a round state.
+      stream: names the run, so that several processes of one simulation agree; no secret comes from it.
 
     Returns:
       The record of roles.
@@ -134,47 +129,99 @@ def aggregator(
     Raises:
       ValueError: an argument out of range, or parameters that cannot be met.
     """
-    bound = params.count_bound if count_bound is None and params is not None else count_bound
-    most = params.senders if senders is None and params is not None else senders
-    if bound is None or most is None:
-        raise ValueError("count_bound and senders are needed where params is not given.")
-    minimum = most if minimum_senders is None else minimum_senders
-    if not 1 <= bound < 2**31:
+    minimum = senders if minimum_senders is None else minimum_senders
+    if not 1 <= count_bound < 2**31:
         raise ValueError(
-            f"count_bound = {bound}; give 1 <= count_bound < 2^31, the bound on |any coordinate of the sum|."
+            f"count_bound = {count_bound}; give 1 <= count_bound < 2^31, the bound on |any coordinate of the sum|."
         )
-    if not 1 <= minimum <= most:
-        raise ValueError(f"minimum_senders = {minimum} of senders = {most}; give 1 <= minimum_senders <= senders.")
-    channel_key = envelope.new_channel_key()
-    if backend == "device":
-        ring = params or choose_parameters(count_bound=bound, senders=most, mode=mode, values=size, parties=parties)
-        if ring.count_bound != bound or ring.senders < most:
-            raise ValueError(
-                f"params are for count_bound = {ring.count_bound} and {ring.senders} senders; count_bound = {bound} "
-                f"and senders = {most} were given. Leave the two out, or choose parameters for them."
-            )
-        made, functions = device_backend.parts(
-            ring,
-            new_stream() if stream is None else stream,
-            minimum_senders=minimum,
-            threshold=threshold,
-            guards=guards,
+    if not 1 <= minimum <= senders:
+        raise ValueError(f"minimum_senders = {minimum} of senders = {senders}; give 1 <= minimum_senders <= senders.")
+    if backend in ("tenseal", "plain"):
+        choose = tenseal_backend.parts if backend == "tenseal" else plain_backend.parts
+        return wire_roles(
+            choose(count_bound=count_bound, senders=senders, minimum_senders=minimum),
+            channel_key=envelope.new_channel_key(),
+            size=size,
         )
-        return wire_roles(made, channel_key=channel_key, size=size)._replace(device=functions, wrap=_wrap)
-    if backend not in ("tenseal", "plain"):
-        raise ValueError(f'backend = "{backend}"; there are "device", "tenseal" and "plain".')
-    if params is not None or mode != "public_key" or parties != 1 or threshold is not None or guards is not None:
+    if backend != "round":
+        raise ValueError(f'backend = "{backend}"; there are "round", "tenseal" and "plain".')
+    if not 1 <= members <= MOST_MEMBERS:
+        raise ValueError(f"members = {members}; a round has 1 to {MOST_MEMBERS}.")
+    f = default_malicious(members) if malicious is None else malicious
+    t = default_threshold(members, f) if threshold is None else threshold
+    if not 0 <= f < members or not least_threshold(members, f) <= t <= members:
         raise ValueError(
-            f'params, mode, parties, threshold and guards are for the "device" backend; "{backend}" has none of them.'
+            f"threshold = {t} of members = {members} with malicious = {f}: 2 t > m + f and t <= m are needed, so {least_threshold(members, f)} or more."
         )
-    choose = tenseal_backend.parts if backend == "tenseal" else plain_backend.parts
-    return wire_roles(
-        choose(count_bound=bound, senders=most, minimum_senders=minimum), channel_key=channel_key, size=size
+    c = min(1, minimum - 1) if corrupt is None else corrupt
+    if not 0 <= c < minimum:
+        raise ValueError(f"corrupt = {c} of minimum_senders = {minimum}: at least one sender must be honest.")
+    setting = Setting(
+        run=local.run_name(stream),
+        count_bound=count_bound,
+        count_rms=count_rms,
+        senders=senders,
+        minimum=minimum,
+        corrupt=c,
+        members=members,
+        threshold=t,
+        malicious=f,
+        mechanism=json.dumps(dict(mechanism or {}), sort_keys=True, default=str),
+        size=size,
+    )
+    return _of_rounds(setting, authenticate)
+
+
+def _of_rounds(setting: Setting, authenticate: bool | None) -> Aggregator:
+    missing = keys.available()
+    if authenticate and missing is not None:
+        raise ValueError(f"authenticate=True, but {missing}.")
+    messages = missing is None if authenticate is None else authenticate
+    why = "" if messages else missing or "authenticate=False."
+    rounds = local.local_rounds(setting, authenticate=messages)
+    params = rounds.parameters(setting.size or 1 << 16)
+    who = _ROUND.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum)
+    info = AggregatorInfo(
+        backend="round",
+        mode="round" if messages else "bare",
+        degree=params.ring.degree,
+        moduli_bits=params.ring.residue_bits,
+        security_bits=params.ring.security_bits,
+        scale_bits=params.ring.step.bit_length() - 1,
+        count_bound=setting.count_bound,
+        senders=setting.senders,
+        minimum_senders=setting.minimum,
+        key_holder=who + _ONE_PROCESS,
+        protects=(
+            "The server, any senders and up to "
+            f"{setting.malicious} of {setting.members} members, all malicious, learn the one sum and nothing of single senders (ring-LWE; functionals of "
+            "secrets are opened, of counts none). A wrong answer is named, and a sum that does not open exactly is refused. Not bounded: what a malicious "
+            "sender adds to the sum (light rounds)." + ("" if messages else _BARE.format(why=why))
+        ),
+        error_bound=0.0,
+        members=setting.members,
+        threshold=setting.threshold,
+        malicious=setting.malicious,
+        corrupt=setting.corrupt,
+    )
+    device = None if setting.size is None else rounds.functions(setting.size)
+    return Aggregator(
+        encrypt=rounds.encrypt,
+        add=rounds.add,
+        check=rounds.check,
+        open=rounds.open,
+        begin=rounds.begin,
+        bytes_up=lambda sealed: rounds.message_bytes(sealed.size),
+        message_bytes=rounds.message_bytes,
+        info=info,
+        device=device,
+        wrap=_wrap,
+        size=setting.size,
     )
 
 
-def _wrap(ciphertext: Ciphertext, size: int, *, round: int = 0) -> Sealed:
-    return Sealed(ciphertext, size, int(ciphertext.senders), frozenset([envelope.new_id()]), round)
+def _wrap(total: RoundSum, size: int, *, round: int = 0) -> Sealed:
+    return Sealed(total, size, int(total.senders), frozenset([envelope.new_id()]), round)
 
 
 def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> Aggregator:
@@ -190,6 +237,7 @@ def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> 
         add=server.add,
         check=holder.check,
         open=holder.open,
+        begin=lambda: None,
         bytes_up=lambda sealed: envelope.overhead(len(sealed.ids)) + measure(sealed.payload, sealed.size),
         message_bytes=lambda values: envelope.overhead(1) + body_bytes(values),
         info=parts.info,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Payload = Any
-"""What a backend sums: a `Ciphertext` pytree on the device, TenSEAL vectors, or plain integers."""
+"""What a backend sums: TenSEAL vectors, or plain integers."""
 
 
 class SenderPart(NamedTuple):
@@ -44,12 +44,9 @@ class HolderPart(NamedTuple):
     Attributes:
       read: `(payload, D, senders, ids) -> (integer values int64[D], whether every raw value was within the backend's margin of its integer)`. How far it
         was is the ciphertexts' noise, which depends on secrets: the number stays inside.
-      in_program: `(payload, D) -> (int32[D], bool[])`, the same and pure; a pytree, to be passed as an argument to programs that simulate the holder's
-        part of several rounds; None where the backend cannot be traced or parties must be asked.
     """
 
     read: Callable[[Payload, int, int, frozenset[bytes]], tuple[np.ndarray, bool]]
-    in_program: Callable[[Payload, int], tuple[Any, Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +54,8 @@ class AggregatorInfo:
     """Public facts about an aggregator.
 
     Attributes:
-      backend: "device", "tenseal" or "plain".
-      mode: "public_key", "seeded", "threshold" or "none" (nothing is encrypted).
+      backend: "round", "tenseal" or "plain".
+      mode: "round", "bare" (a round without messages), "public_key" (TenSEAL) or "none" (nothing is encrypted).
       degree: ring degree N; 0 without encryption.
       moduli_bits: bits of each prime of the ciphertext modulus.
       security_bits: classical security that the lattice parameters are chosen for; 0 without encryption.
@@ -70,6 +67,10 @@ class AggregatorInfo:
       protects: what the encryption protects against, in words.
       error_bound: largest distance of an opened value from its integer, except with probability 2^-128; 0 where exact
         by construction.
+      members: m; 0 where there is no committee.
+      threshold: t, members that open a sum.
+      malicious: f, members that may be malicious.
+      corrupt: senders assumed corrupt: honest_senders is minimum_senders less these.
     """
 
     backend: str
@@ -84,6 +85,10 @@ class AggregatorInfo:
     key_holder: str
     protects: str
     error_bound: float
+    members: int = 0
+    threshold: int = 0
+    malicious: int = 0
+    corrupt: int = 0
 
 
 class Parts(NamedTuple):

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import messages, screening
@@ -26,7 +25,6 @@ __all__ = [
     "commit_body",
     "commit_hash",
     "commitment",
-    "functionals_of",
     "handed_body",
     "include_body",
     "key_list",
@@ -228,11 +226,6 @@ def read_scalars(
     return found
 
 
-def functionals_of(params: RoundParameters, seed: bytes) -> screening.Functionals:
-    """The functionals that a seed of 32 bytes draws."""
-    return screening.functionals(params, jnp.asarray(np.frombuffer(seed, "<u4").astype(np.uint32)))
-
-
 def check_include(
     include: Include,
     shown: Mapping[int, np.ndarray],
@@ -259,6 +252,6 @@ def check_include(
     chosen = [place[entry] for entry in include.clients]
     scalars = np.stack([shown[k][chosen] for k in include.members])
     agree, values = screening.agreeing(params, digest, include.members, scalars)
-    small = screening.judge(params, np.asarray(functionals_of(params, seed).signs), values)
+    small = screening.judge(params, screening.functionals(params, seed).signs, values)
     if not (agree & small).all():
         raise NoQuorum(f"{int((~(agree & small)).sum())} clients of the set do not pass screening.")

@@ -183,75 +183,43 @@ def contribute(
     if charge is not None:
         charge(terms)
     client.store.put(terms.run, terms.round, "terms", digest)
-    made = _seal_alone(
-        params,
-        jnp.asarray(rows.hash_words("a", digest)),
-        jnp.asarray(sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)),
-        jnp.asarray(values),
-        stream,
-    )
+    made, secret, kappas = _seal(params, rows.common_of(params, digest), jnp.asarray(values), stream)
+    words = np.asarray(kappas).astype("<u4")
     public = keys.public_of(client.key)
     moduli = params.ring.moduli
     boxes = tuple(
         b""
         if key is None
-        else keys.seal_box(key.box_key, np.asarray(made.kappas[k]).astype("<u4").tobytes(), box_info(digest, public, k + 1))
+        else keys.seal_box(key.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
         for k, key in enumerate(round_keys)
     )
-    parts = [residue_bytes(one, moduli) for one in np.asarray(made.corrections)]
-    row_bytes = residue_bytes(np.asarray(made.rows), moduli)
+    parts = [residue_bytes(one, moduli) for one in _dealt(params, digest, secret, kappas)]
+    row_bytes = residue_bytes(np.asarray(made), moduli)
     hashes = [hashlib.sha256(part).digest() for part in (row_bytes, certificate, *boxes, *parts)]
     attached = prefixed(row_bytes) + b"".join(prefixed(part) for part in (*boxes, *parts))
     message = messages.make(client.key, "contribution", digest, b"".join(hashes), attached)
     return client.store.put(terms.run, terms.round, "contribution", messages.encode(message))
 
 
-class Sealed(NamedTuple):
-    """What one client makes.
-
-    Attributes:
-      rows: uint32 `[R, L, N]`.
-      shares: uint32 `[m, L, N]`, for simulations; a client sends none of them.
-      kappas: uint32 `[m, 8]`, 32 bytes for each member.
-      corrections: uint32 `[m - t + 1, L, N]`.
-    """
-
-    rows: jax.Array
-    shares: jax.Array
-    kappas: jax.Array
-    corrections: jax.Array
-
-    def __repr__(self) -> str:
-        """Nothing of the values."""
-        return "Sealed(...)"
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def seal(params: RoundParameters, a: jax.Array, weights: jax.Array, counts: jax.Array, stream: Stream) -> Sealed:
-    """Everything that a client makes of its counts; pure, and the same bits in every program.
-
-    Args:
-      params: of the round.
-      a: `rows.common`.
-      weights: `sharing.dealing_weights`.
-      counts: int32 `[D]`.
-      stream: the client's, for this round and nothing else.
-    """
+@functools.partial(jax.jit, static_argnums=0)
+def _seal(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
+    """Rows, the secret in NTT form, and the members' 32 bytes each."""
     secrets = rows.draw(params, stream)
-    kappas = kappas_of(params, stream)
-    shares, corrections = sharing.deal(params, weights, rows.small_form(params, secrets.secret), kappas)
-    return Sealed(rows.encrypt(params, a, counts, secrets), shares, kappas, corrections)
+    made = rows.encrypt(params, a, counts, secrets)
+    return made, rows.small_form(params, secrets.secret), kappas_of(params, stream)
 
 
 def kappas_of(params: RoundParameters, stream: Stream) -> jax.Array:
     """The members' 32 bytes, uint32 `[m, 8]`, of a client's stream."""
-    numbers = jnp.arange(1, params.members + 1, dtype=jnp.uint32)
-    return jax.vmap(lambda k: bits(fold_in(stream, "kappa", k), 8))(numbers)
+    return bits(fold_in(stream, "kappas"), (params.members, 8))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _seal_alone(params: RoundParameters, words: jax.Array, weights: jax.Array, counts: jax.Array, stream: Stream) -> Sealed:
-    return seal(params, rows.common(params, words), weights, counts, stream)
+def _dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax.Array) -> np.ndarray:
+    """The corrections of a secret uint32 `[L, N]`."""
+    none = jnp.zeros_like(secret)
+    expanded = jnp.stack([sharing.share_of(params, kappa, none) for kappa in kappas])
+    weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
+    return np.asarray(sharing.corrections(params, jnp.asarray(weights), secret, expanded))
 
 
 def read_manifest(body: bytes, params: RoundParameters) -> Manifest:

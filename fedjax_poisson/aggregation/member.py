@@ -252,7 +252,7 @@ def _one_share(
     place = member.number - params.threshold
     if hashlib.sha256(handed.box).digest() != manifest.boxes[member.number - 1]:
         raise BadBox("The box is not the one that the client signed.")
-    correction = None
+    correction = jnp.zeros((params.ring.limbs, params.ring.degree), jnp.uint32)
     if place >= 0:
         if hashlib.sha256(handed.correction).digest() != manifest.corrections[place]:
             raise BadBox("The correction is not the one that the client signed.")
@@ -336,9 +336,9 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     missing = [key for key, _ in state.committed if key not in state.shares]
     if missing:
         raise OutOfOrder(f"{len(missing)} shares of the set are not here (after a restart the server sends them again).")
-    drawn = bodies.functionals_of(params, found.body)
+    drawn = screening.functionals(params, found.body)
     scalars = np.stack(
-        [np.asarray(screening.project(params, drawn.weights, state.shares[key][1].value)) for key, _ in state.committed]
+        [np.asarray(screening.project(params, drawn.signs, drawn.uniform, state.shares[key][1].value)) for key, _ in state.committed]
     )
     body = bodies.projections_body(found.body, state.committed, scalars, params)
     after = dataclasses.replace(state, seed=found.body)

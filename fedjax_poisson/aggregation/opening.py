@@ -29,7 +29,7 @@ from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import MARGIN
 
-__all__ = ["Expected", "OpenedSum", "centred", "decode_sum", "open_sum", "small_secret"]
+__all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_sum", "small_secret"]
 
 LARGEST_SECRET = 1 << 20
 _MOST_SUBSETS = 40_000
@@ -85,8 +85,8 @@ def decode_sum(params: RoundParameters, a: Array, total: Array, secret: Array) -
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(params: RoundParameters, words: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
-    return decode_sum(params, rows.common(params, words), total, secret)
+def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
+    return decode_sum(params, a, total, secret)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -105,21 +105,29 @@ def small_secret(params: RoundParameters, form: Array, expected: Expected) -> st
     return None
 
 
-def _read(
-    params: RoundParameters, digest: bytes, total: np.ndarray, secret: Array, expected: Expected
+def checked(
+    params: RoundParameters, form: Array, counts: Array, largest: float, rms: float, expected: Expected
 ) -> tuple[np.ndarray | None, str]:
-    """Counts, or None and why not."""
-    wrong = small_secret(params, secret, expected)
+    """The counts int32 `[D]` if checks 1 to 3 hold, else None and what failed.
+
+    Args:
+      params: of the round.
+      form: uint32 `[L, N]`, the sum of secrets.
+      counts: int32 `[R N k]`, decoded.
+      largest: largest distance of a coefficient to whole steps.
+      rms: root mean square of these distances.
+      expected: what an honest sum keeps to.
+    """
+    wrong = small_secret(params, form, expected)
     if wrong is not None:
         return None, wrong
-    counts, largest, rms = _decode(params, jnp.asarray(rows.hash_words("a", digest)), jnp.asarray(total), secret)
-    if float(largest) > MARGIN or float(rms) * params.ring.step > allowed_rms(expected.clients, expected.corrupt):
+    if largest > MARGIN or rms * params.ring.step > allowed_rms(expected.clients, expected.corrupt):
         return None, "what is left beside whole counts is larger than the errors of so many clients"
     found = np.asarray(counts)
     if found[params.size :].any():
         return None, "something stands behind the vector"
     found = found[: params.size]
-    if found.size and max(int(found.max()), -int(found.min())) > expected.count_bound:
+    if max(int(found.max()), -int(found.min())) > expected.count_bound:
         return None, f"a coordinate is beyond count_bound = {expected.count_bound}"
     if expected.count_rms is not None and math.sqrt(float(np.mean(found.astype(np.float64) ** 2))) > expected.count_rms:
         return None, "the counts are larger than those of so many honest clients"
@@ -153,7 +161,8 @@ def open_sum(
         secret = sharing.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
-        counts, why = _read(params, terms_hash, total, secret, expected)
+        decoded, largest, rms = _decode(params, rows.common_of(params, terms_hash), jnp.asarray(total), secret)
+        counts, why = checked(params, secret, decoded, float(largest), float(rms), expected)
         reason = reason or why
         others = [k for k in numbers if k not in subset]
         off = tuple(

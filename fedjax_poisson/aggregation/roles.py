@@ -42,11 +42,13 @@ class Opened(NamedTuple):
       senders: contributions in it.
       exact: every raw value was within the backend's margin of its integer. Always true of what was opened, since anything else is withheld; how near
         they were is noise that depends on the keys, and stays with the key holder.
+      transcript: what anyone may check the round by (`transcript.check_transcript`); None where no messages were made.
     """
 
     counts: np.ndarray
     senders: int
     exact: bool
+    transcript: bytes | None = None
 
 
 class Refusal(NamedTuple):
@@ -112,15 +114,12 @@ class Holder(NamedTuple):
       check: `(Sealed, size) -> None`; raises `RoundRefused` where `open` would for what was announced (senders, size, a
         contribution opened before), without opening anything and without remembering that it was asked.
       open: `(Sealed, size) -> Opened`; raises `RoundRefused`.
-      in_program: `(payload, size) -> (counts, exact)`, pure, without any of the checks; a pytree, to be passed as an argument to a program that
-        simulates the key holder's part of several rounds and makes the checks afterwards; None where the backend has none.
     """
 
     receive: Callable[[bytes], Sealed]
     check: Callable[[Sealed, int], None]
     open: Callable[[Sealed, int], Opened]
     info: AggregatorInfo
-    in_program: Callable[[Payload, int], tuple[Any, Any]] | None = None
 
     def __repr__(self) -> str:
         """Names the role only: what `open` closes over is secret."""
@@ -248,7 +247,7 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
         opened_ids.update(sealed.ids)
         return Opened(values.astype(np.int32), sealed.senders, exact)
 
-    return Holder(receive=receive, check=check, open=open_sum, info=info, in_program=part.in_program)
+    return Holder(receive=receive, check=check, open=open_sum, info=info)
 
 
 def _to_bytes(dump: Callable[[Payload], bytes], mark: Mark) -> Callable[[Sealed], bytes]:

@@ -19,7 +19,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.randomness import Stream, fold_in
 
-__all__ = ["Secrets", "common", "draw", "encrypt", "hash_words", "multiply_rows", "padded", "small_form", "sum_residues", "words_stream"]
+__all__ = ["Secrets", "common", "common_of", "draw", "encrypt", "hash_words", "multiply_rows", "padded", "small_form", "sum_residues", "words_stream"]
 
 
 class Secrets(NamedTuple):
@@ -57,14 +57,16 @@ def common(params: RoundParameters, words: Array) -> Array:
     )
 
 
+def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
+    """The common `a` of a round, by a program of its own."""
+    return _common(params, jnp.asarray(hash_words("a", terms_hash)))
+
+
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def draw(params: RoundParameters, stream: Stream) -> Secrets:
     """A client's secret and errors from its stream."""
-    degree = params.ring.degree
-    return Secrets(
-        rlwe_samplers.wide_binomial(fold_in(stream, "secret"), (degree,)),
-        rlwe_samplers.wide_binomial(fold_in(stream, "error"), (degree, params.rows)),
-    )
+    drawn = rlwe_samplers.wide_binomial(fold_in(stream, "secrets"), (params.ring.degree, params.rows + 1))
+    return Secrets(drawn[:, params.rows], drawn[:, : params.rows])
 
 
 def padded(params: RoundParameters, counts: Array) -> Array:
@@ -105,6 +107,9 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
     (message,) = device_layout.transformed(params.ring, None, words, secrets.errors[None], carrier=0)
     product = multiply_rows(params, a, small_form(params, secrets.secret))
     return modular.add(message, product, modular.constants(params.ring.moduli).q)
+
+
+_common = jax.jit(common.__wrapped__, static_argnums=0)
 
 
 def sum_residues(residues: Array, moduli: tuple[int, ...]) -> Array:

@@ -16,6 +16,7 @@ secret by v passes with probability that of a random +-sum of v being small: two
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -27,11 +28,9 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson.aggregation.parameters import FUNCTIONALS, UNIFORM, RoundParameters
-from fedjax_poisson.aggregation.rows import words_stream
 from fedjax_poisson.aggregation.sharing import lagrange, points
-from fedjax_poisson.ckks import modular, ntt, rlwe_samplers
+from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
-from fedjax_poisson.randomness import bits, fold_in
 
 __all__ = ["Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
 
@@ -44,44 +43,48 @@ class Functionals(NamedTuple):
     """What a seed draws.
 
     Attributes:
-      weights: uint32 `[15, L, N]`, Montgomery form: a scalar is the sum of weights times a share's NTT values.
-      signs: int32 `[12, N]`, the weights of the coefficients of s.
+      signs: int32 `[12, N]`, weights of the coefficients of s, 0 half of the time, else +1 or -1.
+      uniform: uint32 `[3, L, N]`, uniform weights of the coefficients in each field.
     """
 
-    weights: Array
-    signs: Array
+    signs: np.ndarray
+    uniform: np.ndarray
+
+
+def functionals(params: RoundParameters, seed: bytes) -> Functionals:
+    """The functionals of a seed: SHAKE-256 over it, two bits a sign, 64 bits a uniform weight (2^-33 from uniform, which changes 1/q by less than that part)."""
+    ring = params.ring
+    raw = np.frombuffer(hashlib.shake_256(b"fedjax-poisson/1/signs\0" + seed).digest(FUNCTIONALS * ring.degree // 4), np.uint8)
+    pairs = (raw[:, None] >> np.asarray([0, 2, 4, 6], np.uint8)) & np.uint8(3)
+    signs = np.asarray([0, 0, 1, -1], np.int32)[pairs.reshape(FUNCTIONALS, ring.degree)]
+    count = UNIFORM * ring.limbs * ring.degree
+    words = np.frombuffer(hashlib.shake_256(b"fedjax-poisson/1/uniform\0" + seed).digest(8 * count), "<u8")
+    q = np.asarray(ring.moduli, np.uint64)[:, None]
+    uniform = words.reshape(UNIFORM, ring.limbs, ring.degree) % q
+    return Functionals(signs, uniform.astype(np.uint32))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def functionals(params: RoundParameters, words: Array) -> Functionals:
-    """The functionals of a seed, uint32 `[8]`.
+def project(params: RoundParameters, signs: Array, uniform: Array, share: Array) -> Array:
+    """A member's scalars uint32 `[15, L]` of one client's share uint32 `[L, N]` in NTT form; vmap over clients."""
+    moduli = params.ring.moduli
+    c = modular.constants(moduli)
+    f = ntt.inverse(share, moduli)
+    half = jnp.uint32(0xFFFF)
 
-    Coefficient 0 of Z(X^-1) f is sum_i Z_i f_i, and coefficient 0 of a polynomial is the mean of its NTT values.
-    """
-    ring, moduli = params.ring, params.ring.moduli
-    c, stream = modular.constants(moduli), words_stream(words)
-    drawn = bits(fold_in(stream, "signs"), (FUNCTIONALS, ring.degree)) & jnp.uint32(3)
-    signs = jnp.where(drawn == 3, jnp.int32(-1), (drawn == 2).astype(jnp.int32))
-    mirrored = jnp.concatenate([signs[:, :1], -signs[:, :0:-1]], axis=1)
-    forms = ntt.forward(modular.from_signed(mirrored[:, None, :], c.q), moduli)
-    inverse = np.asarray([pow(ring.degree, -1, q) for q in moduli], np.uint32)[:, None]
-    forms = modular.multiply(forms, jnp.broadcast_to(jnp.asarray(inverse), forms.shape), c)
-    uniform = rlwe_samplers.uniform_residues(fold_in(stream, "uniform"), (UNIFORM, ring.degree), moduli)
-    weights = jnp.concatenate([forms, uniform])
-    return Functionals(modular.montgomery(weights, jnp.asarray(c.r2), c.q, c.inverse), signs)
+    def dot(part: Array) -> Array:  # |sum| < 2^16 N <= 2^29
+        total = jnp.einsum("gn,ln->gl", signs, part.astype(jnp.int32))
+        q = jnp.asarray(c.q[:, 0].astype(np.int32))
+        return jax.lax.bitcast_convert_type(jnp.mod(total, q), jnp.uint32)
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def project(params: RoundParameters, weights: Array, share: Array) -> Array:
-    """A member's scalars uint32 `[15, L]` of one client's share uint32 `[L, N]`."""
-    c = modular.constants(params.ring.moduli)
-    products = modular.montgomery(weights, share[None], c.q, c.inverse)
-    low = jnp.sum(products & jnp.uint32(0xFFFF), axis=-1, dtype=jnp.uint32)
-    high = jnp.sum(products >> jnp.uint32(16), axis=-1, dtype=jnp.uint32)
+    products = modular.multiply(jnp.asarray(uniform), jnp.broadcast_to(f, uniform.shape), c)
+    sums = [jnp.sum(part, axis=-1, dtype=jnp.uint32) for part in (products & half, products >> jnp.uint32(16))]
     q, ratio = c.q[:, 0], c.ratio[:, 0]
+    low = jnp.concatenate([dot(f & half), modular.reduce_once(modular.barrett(sums[0], q, ratio), q)])
+    high = jnp.concatenate([dot(f >> jnp.uint32(16)), modular.reduce_once(modular.barrett(sums[1], q, ratio), q)])
     weight = ((1 << 16) % c.q.astype(np.uint64)).astype(np.uint32)
     lifted = modular.multiply_shoup(high, weight[:, 0], modular.shoup_quotient(weight, c.q)[:, 0], q)
-    return modular.add(modular.reduce_once(lifted, q), modular.reduce_once(modular.barrett(low, q, ratio), q), q)
+    return modular.add(modular.reduce_once(lifted, q), low, q)
 
 
 def agreeing(

@@ -346,7 +346,7 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
     _need(state, len(said))
     blobs = [messages.encode(message) for message in said.values()]
     shown = bodies.read_scalars(blobs, state.draft, state.digest, params, state.seed, state.committed)
-    signs = np.asarray(bodies.functionals_of(params, state.seed).signs)
+    signs = screening.functionals(params, state.seed).signs
 
     def verdicts(members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         agree, values = screening.agreeing(params, state.digest, members, np.stack([shown[k] for k in members]))
@@ -406,6 +406,11 @@ def sum_of_rows(state: State, include: Include) -> np.ndarray:
     for key, _ in include.clients:
         total += state.clients[key].rows
     return (total % q).astype(np.uint32)
+
+
+def included_clients(state: State) -> Entries:
+    """U, once it was proposed."""
+    return bodies.read_include(state.included, state.draft).clients
 
 
 def expected_of(terms: Terms, clients: int) -> Expected:

@@ -23,7 +23,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.rows import words_stream
 from fedjax_poisson.ckks import modular, rlwe_samplers
 
-__all__ = ["combine", "deal", "dealing_weights", "expand_share", "lagrange", "points", "share_of", "weighted_sum"]
+__all__ = ["combine", "corrections", "dealing_weights", "expand_share", "lagrange", "later_share", "points", "share_of", "weighted_sum"]
 
 
 @functools.lru_cache(maxsize=256)
@@ -83,32 +83,34 @@ def expand_share(params: RoundParameters, kappa: Array) -> Array:
     return rlwe_samplers.uniform_residues(words_stream(kappa), (params.ring.degree,), params.ring.moduli)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def deal(params: RoundParameters, weights: Array, secret: Array, kappas: Array) -> tuple[Array, Array]:
-    """All shares of one secret, and the corrections.
+def later_share(params: RoundParameters, weights: Array, secret: Array, expanded: Array, number: int) -> Array:
+    """The share uint32 `[L, N]` of member t <= number <= m, from s and the expanded shares uint32 `[>= t - 1, L, N]`."""
+    known = jnp.concatenate([secret[None], expanded[: params.threshold - 1]])
+    return weighted_sum(weights[number - params.threshold], known, params.ring.moduli)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def corrections(params: RoundParameters, weights: Array, secret: Array, expanded: Array) -> Array:
+    """What members t..m must add to what they expand.
 
     Args:
       params: of the round.
       weights: `dealing_weights`.
       secret: uint32 `[L, N]`, s in NTT form.
-      kappas: uint32 `[m, 8]`, uniform.
+      expanded: uint32 `[m, L, N]`, every member's expansion.
 
     Returns:
-      shares uint32 `[m, L, N]`, and corrections uint32 `[m - t + 1, L, N]`.
+      uint32 `[m - t + 1, L, N]`.
     """
-    moduli, t = params.ring.moduli, params.threshold
-    expanded = jax.vmap(functools.partial(expand_share, params))(kappas)
-    known = jnp.concatenate([secret[None], expanded[: t - 1]])
-    later = jnp.stack([weighted_sum(weights[i], known, moduli) for i in range(params.corrections)])
-    corrections = modular.subtract(later, expanded[t - 1 :], modular.constants(moduli).q)
-    return jnp.concatenate([expanded[: t - 1], later]), corrections
+    numbers = range(params.threshold, params.members + 1)
+    later = jnp.stack([later_share(params, weights, secret, expanded, k) for k in numbers])
+    return modular.subtract(later, expanded[params.threshold - 1 :], modular.constants(params.ring.moduli).q)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def share_of(params: RoundParameters, kappa: Array, correction: Array | None) -> Array:
-    """A member's share uint32 `[L, N]` from its 32 bytes and its correction (None for members below t)."""
-    share = expand_share(params, kappa)
-    return share if correction is None else modular.add(share, correction, modular.constants(params.ring.moduli).q)
+def share_of(params: RoundParameters, kappa: Array, correction: Array) -> Array:
+    """A member's share uint32 `[L, N]` from its 32 bytes and its correction (zero for members below t)."""
+    return modular.add(expand_share(params, kappa), correction, modular.constants(params.ring.moduli).q)
 
 
 def combine(

@@ -1,0 +1,228 @@
+"""Rounds without messages: the rows, secrets and shares of every simulated client, summed and opened by the arithmetic of real rounds.
+
+For programs that simulate many clients on one machine. What is simulated: every client's counts, secret, errors and the members' shares, all from its own
+stream, added up (the transform is linear, so it runs once on the sums; the bits are those of the sum of all clients' rows), and the opening with its checks.
+What is not: signatures, boxes, the agreement on the set, screening; and the common `a` is that of one set of terms for all rounds.
+The counts that come out are the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fedjax_poisson.aggregation import opening, rows, sharing
+from fedjax_poisson.aggregation.client import kappas_of
+from fedjax_poisson.aggregation.opening import Expected
+from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.refusals import OpeningRefused
+from fedjax_poisson.aggregation.rows import Secrets
+from fedjax_poisson.ckks import modular
+from fedjax_poisson.ckks.parameters import MARGIN
+from fedjax_poisson.randomness import Stream
+
+__all__ = ["DeviceFunctions", "RoundKey", "RoundSum", "SummedSecrets", "add_two", "device_functions", "encrypt_one", "open_one"]
+
+class RoundKey(NamedTuple):
+    """Public constants of a round, as arguments of programs.
+
+    Attributes:
+      a: uint32 `[R, L, N]`.
+      dealing: uint32 `[m - t + 1, t, L]` (`sharing.dealing_weights`).
+      opening: uint32 `[t, L]`: weights of the first t members' answers.
+    """
+
+    a: Array
+    dealing: Array
+    opening: Array
+
+
+class RoundSum(NamedTuple):
+    """The sum of clients' contributions.
+
+    Attributes:
+      rows: uint32 `[R, L, N]`.
+      shares: uint32 `[t, L, N]`, the first t members' sums of shares.
+      senders: uint32 `[]`.
+    """
+
+    rows: Array
+    shares: Array
+    senders: Array
+
+    def __repr__(self) -> str:
+        """Facts only."""
+        return f"RoundSum(senders={self.senders})"
+
+
+class SummedSecrets(NamedTuple):
+    """Running sums of what clients draw.
+
+    Attributes:
+      secrets: of all of them.
+      expanded: uint32 `[t - 1, L, N]`, sums of the shares of the members below t.
+    """
+
+    secrets: Secrets
+    expanded: Array
+
+
+class DeviceFunctions(NamedTuple):
+    """For programs that simulate clients inside `jit`, `vmap` or `scan`; all pure.
+
+    Attributes:
+      params: of the round.
+      key: public constants, to be passed as an argument.
+      draw: `(stream) -> SummedSecrets`: one client's.
+      none: `() -> SummedSecrets`: the empty sum.
+      add_up: `(SummedSecrets, SummedSecrets with a leading axis, present bool [K]) -> SummedSecrets`.
+      close: `(key, counts int32[D], SummedSecrets, senders) -> RoundSum`: the rows and shares of summed counts.
+      encrypt: `(key, counts, stream) -> RoundSum`: one client's.
+      add: `(RoundSum, RoundSum) -> RoundSum`.
+      zero: `() -> RoundSum`.
+      open: `(key, RoundSum) -> (int32 [D], bool [])`, and whether every check held; for programs that open their sums themselves.
+    """
+
+    params: RoundParameters
+    key: RoundKey
+    draw: Callable[[Stream], SummedSecrets]
+    none: Callable[[], SummedSecrets]
+    add_up: Callable[[SummedSecrets, SummedSecrets, Array], SummedSecrets]
+    close: Callable[..., RoundSum]
+    encrypt: Callable[[RoundKey, Array, Stream], RoundSum]
+    add: Callable[[RoundSum, RoundSum], RoundSum]
+    zero: Callable[[], RoundSum]
+    open: Callable[[RoundKey, RoundSum], tuple[Array, Array]]
+
+
+def round_key(params: RoundParameters, terms_hash: bytes) -> RoundKey:
+    """The public constants of a round."""
+    moduli = params.ring.moduli
+    at = sharing.points(terms_hash, params.members, moduli)[: params.threshold]
+    return RoundKey(
+        rows.common_of(params, terms_hash),
+        jnp.asarray(sharing.dealing_weights(terms_hash, params.members, params.threshold, moduli)),
+        jnp.asarray(sharing.lagrange(at, (0,) * len(moduli), moduli)),
+    )
+
+
+def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expected) -> DeviceFunctions:
+    """The functions of programs that simulate rounds with these parameters."""
+    bind = functools.partial
+    return DeviceFunctions(
+        params=params,
+        key=round_key(params, terms_hash),
+        draw=bind(_draw, params),
+        none=bind(_none, params),
+        add_up=bind(_add_up, params),
+        close=bind(_close, params),
+        encrypt=bind(_encrypt, params),
+        add=bind(_add, params),
+        zero=bind(_zero, params),
+        open=bind(_open, params, expected),
+    )
+
+
+def _draw(params: RoundParameters, stream: Stream) -> SummedSecrets:
+    kappas = kappas_of(params, stream)[: params.threshold - 1]
+    return SummedSecrets(rows.draw(params, stream), jax.vmap(functools.partial(sharing.expand_share, params))(kappas))
+
+
+def _none(params: RoundParameters) -> SummedSecrets:
+    ring = params.ring
+    return SummedSecrets(
+        Secrets(jnp.zeros(ring.degree, jnp.int32), jnp.zeros((ring.degree, params.rows), jnp.int32)),
+        jnp.zeros((params.threshold - 1, ring.limbs, ring.degree), jnp.uint32),
+    )
+
+
+def _add_up(params: RoundParameters, total: SummedSecrets, drawn: SummedSecrets, present: Array) -> SummedSecrets:
+    def here(leaf: Array) -> Array:
+        return jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype))
+
+    secrets = jax.tree.map(
+        lambda old, new: old + jnp.sum(here(new), axis=0, dtype=jnp.int32), total.secrets, drawn.secrets
+    )
+    moduli = params.ring.moduli
+    added = rows.sum_residues(here(drawn.expanded), moduli)
+    return SummedSecrets(secrets, modular.add(total.expanded, added, modular.constants(moduli).q))
+
+
+def _close(params: RoundParameters, key: RoundKey, counts: Array, drawn: SummedSecrets, senders: Array) -> RoundSum:
+    secret = rows.small_form(params, drawn.secrets.secret)
+    last = sharing.later_share(params, key.dealing, secret, drawn.expanded, params.threshold)
+    shares = jnp.concatenate([drawn.expanded, last[None]])
+    return RoundSum(rows.encrypt(params, key.a, counts, drawn.secrets), shares, senders)
+
+
+def _encrypt(params: RoundParameters, key: RoundKey, counts: Array, stream: Stream) -> RoundSum:
+    return _close(params, key, counts, _draw(params, stream), jnp.uint32(1))
+
+
+def _add(params: RoundParameters, a: RoundSum, b: RoundSum) -> RoundSum:
+    q = modular.constants(params.ring.moduli).q
+    return RoundSum(modular.add(a.rows, b.rows, q), modular.add(a.shares, b.shares, q), a.senders + b.senders)
+
+
+def _zero(params: RoundParameters) -> RoundSum:
+    ring = params.ring
+    return RoundSum(
+        jnp.zeros((params.rows, ring.limbs, ring.degree), jnp.uint32),
+        jnp.zeros((params.threshold, ring.limbs, ring.degree), jnp.uint32),
+        jnp.uint32(0),
+    )
+
+
+def _open(params: RoundParameters, expected: Expected, key: RoundKey, total: RoundSum) -> tuple[Array, Array]:
+    """Counts int32 `[D]`, and whether checks 1 and 2 of `opening` hold and what lies behind the vector is zero."""
+    form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
+    values, small = opening.centred(params, form)
+    clients = total.senders.astype(jnp.float32)
+    allowed = jnp.float32(math.sqrt(21.0)) * (
+        jnp.float32(1.2) * jnp.sqrt(clients) + jnp.float32(3 * expected.corrupt)
+    )
+    size = jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32))))
+    counts, largest, rms = opening.decode_sum(params, key.a, total.rows, form)
+    ok = small & (size <= allowed) & (largest <= jnp.float32(MARGIN))
+    ok = ok & (rms * jnp.float32(params.ring.step) <= allowed) & ~jnp.any(counts[params.size :] != 0)
+    return counts[: params.size], ok
+
+
+_encrypt_alone = jax.jit(_encrypt, static_argnums=0)
+_add_alone = jax.jit(_add, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_alone(params: RoundParameters, key: RoundKey, total: RoundSum) -> tuple[Array, ...]:
+    form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
+    return form, *opening.decode_sum(params, key.a, total.rows, form)
+
+
+def encrypt_one(use: DeviceFunctions, counts: np.ndarray, stream: Stream) -> RoundSum:
+    """One client's contribution, outside a program."""
+    return _encrypt_alone(use.params, use.key, jnp.asarray(counts), stream)
+
+
+def add_two(use: DeviceFunctions, a: RoundSum, b: RoundSum) -> RoundSum:
+    """The sum of two, outside a program."""
+    return _add_alone(use.params, a, b)
+
+
+def open_one(use: DeviceFunctions, total: RoundSum, expected: Expected) -> np.ndarray:
+    """The exact counts int32 `[D]` of a sum, with every check of `opening`.
+
+    Raises:
+      OpeningRefused: a check failed; nothing of what was decoded is in the message.
+    """
+    form, counts, largest, rms = _read_alone(use.params, use.key, total)
+    found, why = opening.checked(use.params, form, counts, float(largest), float(rms), expected)
+    if found is None:
+        raise OpeningRefused(f"Nothing was opened: {why}.")
+    return found
