@@ -96,7 +96,7 @@ def one(
         )
         bound = mechanism.count_bound(clients, size)
         stream = randomness.stream()
-        aggregator = aggregation.aggregator("device", count_bound=bound, senders=clients, size=size, stream=stream)
+        aggregator = aggregation.aggregator("round", count_bound=bound, senders=clients, size=size, stream=stream)
     algorithm = federated.fedavg(
         models.logistic(),
         client=federated.local_sgd(learning_rate, epochs=5),

@@ -65,7 +65,7 @@ def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[
     else:
         scaler = reference.exact_scaler(setting.train, sites.feature_bounds, sites.binary)
     backend = make_aggregator(
-        "device" if encrypt else "plain",
+        "round" if encrypt else "plain",
         count_bound=mechanism.count_bound(setting.plan.senders, setting.dimension),
         senders=setting.plan.senders,
         minimum_senders=setting.plan.senders,

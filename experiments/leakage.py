@@ -228,7 +228,7 @@ def canary_clients(epsilon: float, count: int, runs: int) -> dict[str, Any]:
     """Run `private_sum` under encryption with every client a canary."""
     size = 4 * count
     mechanism = embedding(epsilon, count, size, 0.5, 1)
-    aggregator = fp.aggregator("device", count_bound=mechanism.count_bound(count, size), senders=count, size=size)
+    aggregator = fp.aggregator("round", count_bound=mechanism.count_bound(count, size), senders=count, size=size)
     orders = accounting.integer_orders(512)
     claimed = accounting.epsilon(orders, mechanism.rdp(orders, count, size), DELTA)
     guesses = attacks.choose_guesses(count, 1 / np.sqrt(mechanism.variance(count)), DELTA)

@@ -186,7 +186,7 @@ def noised_sums(mechanism: Mechanism, rows: np.ndarray, site: np.ndarray, *, enc
         return np.asarray(mechanism.estimate(counts.astype(np.int32), len(sites)), np.float64)
     senders, size = grids.shape
     bound = mechanism.count_bound(senders, size)
-    aggregator = fp.aggregator("device", count_bound=bound, senders=senders, size=size)
+    aggregator = fp.aggregator("round", count_bound=bound, senders=senders, size=size)
     return np.asarray(fp.federated.private_sum(mechanism, aggregator, grids, stream)[0], np.float64)
 
 
@@ -266,7 +266,7 @@ def gradients(sites: fp.data.Sites, epsilon: float, rounds: int) -> dict[str, An
         senders=count,
         mechanism=mechanism,
         ledger=ledger,
-        aggregator=fp.aggregator("device", count_bound=mechanism.count_bound(count, size), senders=count, size=size),
+        aggregator=fp.aggregator("round", count_bound=mechanism.count_bound(count, size), senders=count, size=size),
         server_optimizer=optax.sgd(5.0, momentum=0.8),
         average_from=rounds // 2,
         adjacency="replace_one",

@@ -48,7 +48,7 @@ def measure(stage: str, clients: int, images: int, toy: bool, rounds: int = 2) -
     if stage == STAGES[2]:
         assert mechanism is not None
         bound = mechanism.count_bound(clients, size)
-        aggregator = fp.aggregator("device", count_bound=bound, senders=clients, size=size)
+        aggregator = fp.aggregator("round", count_bound=bound, senders=clients, size=size)
     algorithm = fp.fedavg(
         model,
         client=fp.local_sgd(0.01),

@@ -67,7 +67,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
     bound = 0.02
     dark = cohort * bound**2 / (2 * (0.05 * multiplier) ** 2)
     mechanism = fp.poisson_embedding(clip_norm=1.0, coordinate_bound=bound, dark_count=dark, modulation=0.05)
-    aggregator = fp.aggregator("device", count_bound=mechanism.count_bound(cohort, size), senders=cohort, size=size)
+    aggregator = fp.aggregator("round", count_bound=mechanism.count_bound(cohort, size), senders=cohort, size=size)
     algorithm = federated.fedavg(
         model,
         client=fp.local_sgd(0.5),

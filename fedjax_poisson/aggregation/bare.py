@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.ckks import modular
 from fedjax_poisson.ckks.parameters import MARGIN
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness.wide import upper_product
 
 __all__ = ["DeviceFunctions", "RoundKey", "RoundSum", "SummedSecrets", "add_two", "device_functions", "encrypt_one", "open_one"]
 
@@ -80,9 +81,10 @@ class DeviceFunctions(NamedTuple):
     Attributes:
       params: of the round.
       key: public constants, to be passed as an argument.
-      draw: `(stream) -> SummedSecrets`: one client's.
+      draw: `(stream) -> SummedSecrets`: one client's. Its products, and those of `add_up` and `over_devices`, can be compiled for several devices.
       none: `() -> SummedSecrets`: the empty sum.
       add_up: `(SummedSecrets, SummedSecrets with a leading axis, present bool [K]) -> SummedSecrets`.
+      over_devices: `(SummedSecrets, add) -> SummedSecrets`: partial sums of several devices joined, `add` adds a tree of integers up over them.
       close: `(key, counts int32[D], SummedSecrets, senders) -> RoundSum`: the rows and shares of summed counts.
       encrypt: `(key, counts, stream) -> RoundSum`: one client's.
       add: `(RoundSum, RoundSum) -> RoundSum`.
@@ -95,6 +97,7 @@ class DeviceFunctions(NamedTuple):
     draw: Callable[[Stream], SummedSecrets]
     none: Callable[[], SummedSecrets]
     add_up: Callable[[SummedSecrets, SummedSecrets, Array], SummedSecrets]
+    over_devices: Callable[[SummedSecrets, Callable[[Any], Any]], SummedSecrets]
     close: Callable[..., RoundSum]
     encrypt: Callable[[RoundKey, Array, Stream], RoundSum]
     add: Callable[[RoundSum, RoundSum], RoundSum]
@@ -122,6 +125,7 @@ def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expec
         draw=bind(_draw, params),
         none=bind(_none, params),
         add_up=bind(_add_up, params),
+        over_devices=bind(_over_devices, params),
         close=bind(_close, params),
         encrypt=bind(_encrypt, params),
         add=bind(_add, params),
@@ -132,7 +136,8 @@ def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expec
 
 def _draw(params: RoundParameters, stream: Stream) -> SummedSecrets:
     kappas = kappas_of(params, stream)[: params.threshold - 1]
-    return SummedSecrets(rows.draw(params, stream), jax.vmap(functools.partial(sharing.expand_share, params))(kappas))
+    expand = functools.partial(sharing.expand_share, params, upper=upper_product)
+    return SummedSecrets(rows.draw(params, stream), jax.vmap(expand)(kappas))
 
 
 def _none(params: RoundParameters) -> SummedSecrets:
@@ -151,8 +156,14 @@ def _add_up(params: RoundParameters, total: SummedSecrets, drawn: SummedSecrets,
         lambda old, new: old + jnp.sum(here(new), axis=0, dtype=jnp.int32), total.secrets, drawn.secrets
     )
     moduli = params.ring.moduli
-    added = rows.sum_residues(here(drawn.expanded), moduli)
+    low, high = (jnp.sum(part, axis=0, dtype=jnp.uint32) for part in rows.halves(here(drawn.expanded)))
+    added = rows.join_halves(low, high, moduli, upper=upper_product)
     return SummedSecrets(secrets, modular.add(total.expanded, added, modular.constants(moduli).q))
+
+
+def _over_devices(params: RoundParameters, mine: SummedSecrets, add: Callable[[Any], Any]) -> SummedSecrets:
+    secrets, parts = add((mine.secrets, rows.halves(mine.expanded)))
+    return SummedSecrets(secrets, rows.join_halves(*parts, params.ring.moduli, upper=upper_product))
 
 
 def _close(params: RoundParameters, key: RoundKey, counts: Array, drawn: SummedSecrets, senders: Array) -> RoundSum:

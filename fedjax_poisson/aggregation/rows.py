@@ -19,7 +19,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.randomness import Stream, fold_in
 
-__all__ = ["Secrets", "common", "common_of", "draw", "encrypt", "hash_words", "multiply_rows", "padded", "small_form", "sum_residues", "words_stream"]
+__all__ = ["Secrets", "common", "common_of", "draw", "encrypt", "halves", "hash_words", "join_halves", "multiply_rows", "padded", "small_form", "sum_residues", "words_stream"]
 
 
 class Secrets(NamedTuple):
@@ -113,15 +113,20 @@ _common = jax.jit(common.__wrapped__, static_argnums=0)
 
 
 def sum_residues(residues: Array, moduli: tuple[int, ...]) -> Array:
-    """The sum over the first axis of uint32 `[n, ..., L, N]` modulo each prime, n at most 2^16.
+    """The sum over the first axis of uint32 `[n, ..., L, N]` modulo each prime, n at most 2^16."""
+    low, high = halves(residues)
+    return join_halves(jnp.sum(low, axis=0, dtype=jnp.uint32), jnp.sum(high, axis=0, dtype=jnp.uint32), moduli)
 
-    Halves of 16 bits are added up and joined once: (high 2^16 + low) mod q.
-    """
+
+def halves(residues: Array) -> tuple[Array, Array]:
+    """Lower and upper 16 bits: 2^16 of them can be added up before they are joined."""
+    return residues & jnp.uint32(0xFFFF), residues >> jnp.uint32(16)
+
+
+def join_halves(low: Array, high: Array, moduli: tuple[int, ...], *, upper: modular.Upper = modular.mulhi_broadcast) -> Array:
+    """(high 2^16 + low) mod q of sums of `halves`, uint32 `[..., L, N]`."""
     c = modular.constants(moduli)
-    q = c.q.astype(np.uint64)
-    low = jnp.sum(residues & jnp.uint32(0xFFFF), axis=0, dtype=jnp.uint32)
-    high = jnp.sum(residues >> jnp.uint32(16), axis=0, dtype=jnp.uint32)
-    weight = ((1 << 16) % q).astype(np.uint32)
-    lifted = modular.reduce_once(modular.multiply_shoup(high, weight, modular.shoup_quotient(weight, c.q), c.q), c.q)
-    reduced = modular.reduce_once(modular.barrett(low, c.q, c.ratio), c.q)
-    return modular.add(lifted, reduced, c.q)
+    weight = ((1 << 16) % c.q.astype(np.uint64)).astype(np.uint32)
+    quotient = modular.shoup_quotient(weight, c.q)
+    lifted = modular.reduce_once(modular.multiply_shoup(high, weight, quotient, c.q, upper=upper), c.q)
+    return modular.add(lifted, modular.reduce_once(modular.barrett(low, c.q, c.ratio, upper=upper), c.q), c.q)

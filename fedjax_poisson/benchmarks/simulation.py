@@ -180,7 +180,7 @@ def _prepare(workload: str, privacy: bool, encryption: str, chunk: int | None, t
     if encryption != "off":
         assert mechanism is not None
         bound = mechanism.count_bound(config.cohort, size)
-        aggregator = aggregation.aggregator("device", count_bound=bound, senders=config.cohort, size=size)
+        aggregator = aggregation.aggregator("round", count_bound=bound, senders=config.cohort, size=size)
     algorithm = federated.fedavg(
         model,
         client=federated.local_sgd(config.local_lr, batch_size=config.batch),

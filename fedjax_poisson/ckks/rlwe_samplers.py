@@ -178,7 +178,9 @@ def uniform_words(modulus_bits: int) -> int:
     return -(-(modulus_bits + UNIFORM_SLACK_BITS) // 32)
 
 
-def uniform_residues(stream: Stream, shape: tuple[int, ...], moduli: tuple[int, ...]) -> jax.Array:
+def uniform_residues(
+    stream: Stream, shape: tuple[int, ...], moduli: tuple[int, ...], *, upper: modular.Upper = modular.mulhi_broadcast
+) -> jax.Array:
     """Residues of integers uniform modulo Q, the product of the moduli: uniform and independent over the limbs.
 
     One integer X of b >= log2 Q + 92 random bits is reduced modulo each prime. By the Chinese remainder theorem the residues determine X mod Q, whose
@@ -189,13 +191,14 @@ def uniform_residues(stream: Stream, shape: tuple[int, ...], moduli: tuple[int, 
         stream: Consumed by this call.
         shape: (..., N).
         moduli: The L primes.
+        upper: Instruction for upper halves of products; `randomness.wide.upper_product` in programs over several devices. The same bits.
 
     Returns:
         uint32 [..., L, N], residues in [0, q).
     """
     words = random_words(stream, (uniform_words(math.prod(moduli).bit_length()), *shape))
     combination = uniform_combination(moduli)
-    return combine(words[..., None], combination, ntt.tables(shape[-1], moduli), ntt.capacity(moduli))[..., 0]
+    return combine(words[..., None], combination, ntt.tables(shape[-1], moduli), ntt.capacity(moduli), upper=upper)[..., 0]
 
 
 class Combination(NamedTuple):
@@ -227,7 +230,14 @@ def uniform_combination(moduli: tuple[int, ...]) -> Combination:
     return combination([[(1 << 32 * i) % q for i in range(count)] for q in moduli], [0] * len(moduli), moduli)
 
 
-def combine(words: jax.Array, weights: Combination, table: ntt.NttTables, capacity: int) -> jax.Array:
+def combine(
+    words: jax.Array,
+    weights: Combination,
+    table: ntt.NttTables,
+    capacity: int,
+    *,
+    upper: modular.Upper = modular.mulhi_broadcast,
+) -> jax.Array:
     """Offset plus the sum of words[i] weights[l, i], modulo each prime, summed lazily.
 
     Args:
@@ -235,6 +245,7 @@ def combine(words: jax.Array, weights: Combination, table: ntt.NttTables, capaci
         weights: The combination, host arrays or traced slices along the limb axis.
         table: The moduli (`q` and `ratio` are used), sliced likewise.
         capacity: `ntt.capacity` of the moduli.
+        upper: As in `uniform_residues`.
 
     Returns:
         uint32 [..., L, N, B] in [0, q).
@@ -248,11 +259,11 @@ def combine(words: jax.Array, weights: Combination, table: ntt.NttTables, capaci
     total, bound = column(weights.offset), 1
     for i in range(words.shape[0]):
         term = modular.multiply_shoup(
-            words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q
+            words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q, upper=upper
         )
         if bound + 2 > capacity:
-            total, bound = modular.barrett(total, q, ratio), 2
+            total, bound = modular.barrett(total, q, ratio, upper=upper), 2
             if bound + 2 > capacity:  # 31-bit primes have room for two canonical residues only
                 total, term, bound = modular.reduce_once(total, q), modular.reduce_once(term, q), 0
         total, bound = total + term, bound + 2
-    return modular.reduce_once(modular.barrett(total, q, ratio), q)
+    return modular.reduce_once(modular.barrett(total, q, ratio, upper=upper), q)

@@ -147,11 +147,9 @@ def check_aggregator(aggregator: Aggregator, mechanism: Mechanism, size: int, se
             f"the aggregator is for {info.minimum_senders} to {info.senders} senders, the algorithm for {minimum} to {senders}: "
             "make the aggregator for these."
         )
-    most = aggregator.device.params.values if aggregator.device is not None else size
-    if aggregator.size not in (None, size) or size > most:
-        room = f"messages of {aggregator.size}" if aggregator.size is not None else f"at most {most}"
+    if aggregator.size not in (None, size):
         raise ValueError(
-            f"the model has {size} parameters, the aggregator takes {room} values: make it with size={size} (or leave size out for short vectors)."
+            f"the model has {size} parameters, the aggregator takes messages of {aggregator.size} values: make it with size={size}."
         )
     if info.count_bound < (needed := mechanism.count_bound(senders, size)):
         raise ValueError(

@@ -5,10 +5,9 @@ Memory use is that of one chunk, whatever the cohort size. Sums are integers, so
 
 Encryption has three levels, and every output names the one in use:
 
-* "every_client": the opened ciphertext is, bit for bit, the sum of one ciphertext per client under that client's randomness. Encryption is linear, so the
-  scan accumulates counts and secret masks (small integers), and the NTT runs once on the sums (`ckks.encrypt_sum` gives the argument, a test compares the
-  bits). `transforms="each"` builds every ciphertext separately: the same bits, at the total cost that real clients would incur. Seeded ciphertexts are
-  always built one by one.
+* "every_client": what is opened is, bit for bit, the sum of every client's rows and shares under that client's randomness. Encryption is linear, so the
+  scan accumulates counts, errors, secrets and shares, and the transform runs once on the sums (`aggregation.bare`; a test compares the bits).
+  `transforms="each"` makes every client's rows separately: the same bits, at the total cost that real clients would incur.
 * "sum_only": the counts are added in the clear inside the program and their sum is encrypted once. The arithmetic of the release is the same; a server
   that saw this program's memory would see individual clients.
 * "off": nothing is encrypted.
@@ -30,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fedjax_poisson import trees
-from fedjax_poisson.ckks import Ciphertext, CkksParameters, PublicKey, SecretKey, encryption
+from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundKey, RoundSum
 from fedjax_poisson.federated.client import Client, run_steps
 from fedjax_poisson.federated.each_ciphertext import add_each
 from fedjax_poisson.federated.population import Cohort
@@ -73,14 +72,14 @@ class Total(NamedTuple):
 
     Attributes:
       values: int32 `[D]` summed counts, or float32 `[D]` summed updates where there is no mechanism; None where it is encrypted.
-      ciphertext: the encrypted sum, or None.
+      sealed: the encrypted sum, or None.
       senders: uint32 `[]`, clients in the sum.
       largest: int32 `[]`, the largest |count| that one client sent.
       fingerprint: uint32 `[2]` of what would be opened (`reuse`); None where there is no mechanism, and so no noise to use twice.
     """
 
     values: Array | None
-    ciphertext: Ciphertext | None
+    sealed: RoundSum | None
     senders: Array
     largest: Array
     fingerprint: Array | None = None
@@ -93,10 +92,11 @@ class CohortSum(NamedTuple):
       start: `() -> carry`.
       add: `(carry, params, shared, client_state, cohort, stream, key) -> (carry, client_state, report)`: one cohort or block; report is uint8 `[K]`,
         bits above.
-      close: `(carry, key, stream) -> Total`; `key` is what senders encrypt under, None without encryption. Transforms of summed masks happen here.
+      close: `(carry, key, stream) -> Total`; `key` has the round's public constants, None without encryption. Transforms of sums happen here.
       counts: `(params, shared, client_state, cohort, stream) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
       grids: the same with every client's clipped update in place of its counts, which no client sends as it is.
-      one_by_one: whether every client's ciphertext is built separately.
+      over_devices: `(carry, add) -> carry`: running sums of several devices joined; `add` adds a tree of numbers up over them.
+      one_by_one: whether every client's rows are made separately.
     """
 
     start: Callable[[], Tree]
@@ -104,6 +104,7 @@ class CohortSum(NamedTuple):
     close: Callable[..., Total]
     counts: Callable[..., tuple[Array, Tree, Array]]
     grids: Callable[..., tuple[Array, Tree, Array]]
+    over_devices: Callable[..., Tree]
     one_by_one: bool
 
 
@@ -125,7 +126,7 @@ def cohort_sum(
     mechanism: Mechanism | None,
     *,
     clients: int,
-    params: CkksParameters | None = None,
+    device: DeviceFunctions | None = None,
     encryption_level: Encryption = "off",
     chunking: Chunking | None = None,
     sampling_rate: float = 1.0,
@@ -138,7 +139,7 @@ def cohort_sum(
       shapes: the parameters' shapes (arrays or `jax.ShapeDtypeStruct`), D values in all.
       mechanism: what turns updates into counts; None adds float32 updates as they are (no privacy, no encryption, and no promise about the last bit).
       clients: K of a usual cohort or block, for the default chunk.
-      params: ring parameters of the encryption.
+      device: the encryption's functions.
       encryption_level: "every_client", "sum_only" or "off".
       chunking: chunk and transforms.
       sampling_rate: q: each client takes part with this chance, secretly; one that does not sends the embedding of zero.
@@ -149,21 +150,17 @@ def cohort_sum(
     """
     if encryption_level not in LEVELS:
         raise ValueError(f"encryption={encryption_level!r}; there are {', '.join(LEVELS)}.")
-    if encryption_level != "off" and (mechanism is None or not mechanism.facts.integer or params is None):
+    if encryption_level != "off" and (mechanism is None or not mechanism.facts.integer or device is None):
         raise ValueError(
             f"encryption={encryption_level!r} needs integers and a ring: use an integer mechanism and an aggregator, or encryption='off'."
         )
     chunking, dimension = chunking or Chunking(), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    each = (
-        params is not None
-        and encryption_level == "every_client"
-        and (chunking.transforms == "each" or params.mode == "seeded")
-    )
+    each = device is not None and encryption_level == "every_client" and chunking.transforms == "each"
     work = _Work(
         client=client,
         shapes=shapes,
         mechanism=mechanism,
-        params=params,
+        device=device,
         level=encryption_level,
         dimension=dimension,
         chunk=chunking.chunk or default_chunk(dimension, clients),
@@ -179,6 +176,7 @@ def cohort_sum(
         close=functools.partial(_close, work),
         counts=functools.partial(_counts, work),
         grids=functools.partial(_grids, work),
+        over_devices=functools.partial(_over_devices, work),
         one_by_one=each,
     )
 
@@ -190,12 +188,12 @@ class _Work(NamedTuple):
       client: one client's work; None where clients only send.
       shapes: the parameters' shapes.
       mechanism: as in `cohort_sum`.
-      params: the ring.
+      device: the encryption's functions.
       level: of the encryption.
       dimension: D.
       chunk: clients vmapped at once.
-      each: every client's ciphertext is made by itself.
-      summed: ciphertexts are made of summed counts and summed masks.
+      each: every client's rows are made by themselves.
+      summed: rows are made of summed counts and summed secrets.
       integer: counts are sent, not floats.
       sampling_rate: q.
       isolate: look at each client's update.
@@ -204,7 +202,7 @@ class _Work(NamedTuple):
     client: Client | None
     shapes: Tree
     mechanism: Mechanism | None
-    params: CkksParameters | None
+    device: DeviceFunctions | None
     level: Encryption
     dimension: int
     chunk: int
@@ -286,15 +284,15 @@ def _one_chunk(
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
     carry = dict(carry)
     if work.each:
-        carry["ciphertext"] = add_each(work.params, key, carry["ciphertext"], sent, streams, part.present)
+        assert work.device is not None
+        carry["sealed"] = add_each(work.device, key, carry["sealed"], sent, streams, part.present)
     else:
         carry["values"] = jax.tree.map(
             lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=leaf.dtype), carry["values"], sent
         )
     if work.summed:
-        masks = jax.vmap(lambda s: encryption.draw_masks(work.params, work.dimension, s))(streams)
-        here = jnp.where(part.present.reshape(-1, 1, 1, 1), masks, jnp.int32(0))
-        carry["masks"] = carry["masks"] + jnp.sum(here, axis=0, dtype=jnp.int32)
+        assert work.device is not None
+        carry["secrets"] = work.device.add_up(carry["secrets"], jax.vmap(work.device.draw)(streams), part.present)
     carry["senders"] = carry["senders"] + jnp.sum(part.present.astype(jnp.uint32), dtype=jnp.uint32)
     if work.integer:
         carry["largest"] = jnp.maximum(carry["largest"], jnp.max(jnp.abs(sent)))
@@ -305,15 +303,15 @@ def _start(work: _Work) -> Tree:
     """Empty running sums."""
     carry: dict[str, Any] = {"senders": jnp.uint32(0), "largest": jnp.int32(0)}
     if work.each:
-        assert work.params is not None
-        carry["ciphertext"] = encryption.zero(work.params, work.dimension)
+        assert work.device is not None
+        carry["sealed"] = work.device.zero()
     elif work.mechanism is None:
         carry["values"] = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), work.shapes)
     else:
         carry["values"] = jnp.zeros(work.dimension, jnp.int32 if work.integer else jnp.float32)
     if work.summed:
-        assert work.params is not None
-        carry["masks"] = jnp.zeros((3, work.params.degree, work.params.rows(work.dimension)), jnp.int32)
+        assert work.device is not None
+        carry["secrets"] = work.device.none()
     return carry
 
 
@@ -355,22 +353,28 @@ def _by_chunks(
     return carry, jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], rows)
 
 
-def _close(work: _Work, carry: Tree, key: PublicKey | SecretKey | None, stream: Stream) -> Total:
+def _close(work: _Work, carry: Tree, key: RoundKey | None, stream: Stream) -> Total:
     """The total of the running sums, encrypted where that is left to the end."""
     senders, largest = carry["senders"], carry["largest"]
     if work.each:
-        return Total(None, carry["ciphertext"], senders, largest, fingerprint(carry["ciphertext"].data))
+        return Total(None, carry["sealed"], senders, largest, fingerprint(carry["sealed"].rows))
     values = trees.flatten(carry["values"]) if work.mechanism is None else carry["values"]
     if work.level == "off":
         mark = None if work.mechanism is None else fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32))
         return Total(values, None, senders, largest, mark)
-    assert work.params is not None and key is not None
+    assert work.device is not None and key is not None
+    drawn = carry["secrets"] if work.summed else work.device.draw(fold_in(stream, "sum"))
+    sealed = work.device.close(key, values, drawn, senders)
+    return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
+
+
+def _over_devices(work: _Work, carry: Tree, add: Callable[[Tree], Tree]) -> Tree:
+    """The sums of all devices; `largest` is not a sum and is left out."""
+    total = add({name: leaf for name, leaf in carry.items() if name not in ("largest", "secrets")})
     if work.summed:
-        assert isinstance(key, PublicKey)
-        sealed = encryption.encrypt_with_masks(work.params, key, values, carry["masks"], senders=senders)
-    else:
-        sealed = encryption.encrypt(work.params, key, values, fold_in(stream, "sum"))._replace(senders=senders)
-    return Total(None, sealed, senders, largest, fingerprint(sealed.data))
+        assert work.device is not None
+        total["secrets"] = work.device.over_devices(carry["secrets"], add)
+    return total
 
 
 def _counts(

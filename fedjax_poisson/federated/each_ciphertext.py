@@ -1,4 +1,4 @@
-"""The sum of ciphertexts that clients make each by itself, inside a compiled program: what a deployment does, for measuring and comparing."""
+"""The sum of rows that clients make each by itself, inside a compiled program: what a deployment does, for measuring and comparing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fedjax_poisson.ckks import encryption
-from fedjax_poisson.ckks.encryption import Ciphertext
+from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.randomness import Stream
 
 
-def add_each(params: Any, key: Any, total: Ciphertext, sent: Array, streams: Stream, present: Array) -> Ciphertext:
-    """The ciphertexts of a chunk's clients, each made by itself and added."""
+def add_each(
+    device: DeviceFunctions, key: Any, total: RoundSum, sent: Array, streams: Stream, present: Array
+) -> RoundSum:
+    """The contributions of a chunk's clients, each made by itself and added."""
 
-    def one(total: Ciphertext, xs: tuple[Array, Stream, Array]) -> tuple[Ciphertext, None]:
+    def one(total: RoundSum, xs: tuple[Array, Stream, Array]) -> tuple[RoundSum, None]:
         counts, stream, here = xs
-        added = encryption.add(params, total, encryption.encrypt(params, key, counts, stream))
+        added = device.add(total, device.encrypt(key, counts, stream))
         return jax.tree.map(lambda new, old: jnp.where(here, new, old), added, total), None
 
     return jax.lax.scan(one, total, (sent, streams, present))[0]

@@ -77,7 +77,7 @@ class Federation(NamedTuple):
 
     @property
     def encrypts_on_device(self) -> bool:
-        """Whether ciphertexts are made inside the program."""
+        """Whether rows are made inside the program."""
         return self.level != "off" and self.aggregator is not None and self.aggregator.device is not None
 
     @property

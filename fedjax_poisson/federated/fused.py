@@ -1,6 +1,6 @@
 """Several rounds of a simulation in one compiled program, without returning to the host between rounds.
 
-The key holder's part is simulated inside the program, so this is only for a single machine that plays all the roles. The checks that normally precede
+The opening is made inside the program, so this is only for a single machine that plays all the roles. The checks that normally precede
 opening run afterwards here, and nothing is returned if one fails; every release is charged before the program starts. A round draws the same noise as
 `apply` for the same stream and round number.
 """
@@ -70,11 +70,11 @@ def fused_rounds(
 ) -> Callable[..., tuple[Any, FusedInfo]]:
     """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`."""
     bound = None if aggregator is None else aggregator.info.count_bound
-    opener = None if aggregator is None else aggregator.holder.in_program
+    opener = None if aggregator is None or aggregator.device is None else aggregator.device.open
 
     @jax.jit
     def run(
-        opener: Any, key: Any, state: Any, examples: Any, ids: Array, present: Array, stream: Stream
+        key: Any, state: Any, examples: Any, ids: Array, present: Array, stream: Stream
     ) -> tuple[Any, Any]:
         def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
             rows, here = xs
@@ -83,12 +83,12 @@ def fused_rounds(
             start = parts.programs.start()
             carry, client_state, _ = parts.add_block(start, state, state.client_state, cohort, of_round, key)
             total = parts.programs.close(carry, key, of_round)
-            if total.ciphertext is None:
+            if total.sealed is None:
                 assert total.values is not None
                 values, exact = total.values, jnp.bool_(True)
             else:
                 assert opener is not None
-                values, exact = opener(total.ciphertext, parts.size)
+                values, exact = opener(key, total.sealed)
             most = jnp.int32(0) if level == "off" else jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
             mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
             state, norm = parts.step(state, client_state, parts.mean_update(values, total.senders), total.senders)
@@ -106,8 +106,7 @@ def fused_rounds(
             )
         if level != "off" and opener is None:
             raise ValueError(
-                "fused rounds open sums inside the program: that needs the device backend and a single key holder; "
-                "use apply, one round at a time."
+                "fused rounds open sums inside the program, which only rounds can; use aggregator('round', ...), or apply, one round at a time."
             )
         table = np.asarray(ids)
         if table.ndim != 2 or table.shape[1] != senders or not len(table):
@@ -126,7 +125,7 @@ def fused_rounds(
         for number, one in enumerate(paying, before + 1):
             account.charge(one, number, senders)
         moved, (norms, exact, most, marks) = run(
-            opener, parts.key, state, population.device, table.astype(np.uint32), here, stream
+            parts.key, state, population.device, table.astype(np.uint32), here, stream
         )
         _check_opened(aggregator, bool(jnp.all(exact)), int(jnp.max(most)), bound)
         for number, mark in enumerate(np.asarray(marks), before):

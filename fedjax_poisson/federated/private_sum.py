@@ -84,6 +84,7 @@ def private_sum(
     size = grids.shape[-1]
 
     clock = _Clock()
+    aggregator.begin()
     counts = np.asarray(_embed_all(mechanism, grids, stream))
     embed_seconds = clock.lap()
     sealed = [aggregator.encrypt(counts[i], fold_in(stream, i, _ENCRYPT)) for i in present]

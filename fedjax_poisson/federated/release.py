@@ -63,6 +63,8 @@ def check_parts(
         raise ValueError(
             f"encryption={level!r} needs a mechanism that sends integers and an aggregator; or use encryption='off'."
         )
+    if aggregator.info.backend == "round" and aggregator.device is None:
+        raise ValueError("rounds of many simulated clients need the size of their vectors: aggregator('round', ..., size=D).")
     if aggregator.device is None and (level == "sum_only" or mesh is not None):
         raise ValueError(
             f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
@@ -111,7 +113,7 @@ def open_total(
                 "charged: make the aggregator with mechanism.count_bound(senders, dimension)."
             )
         assert aggregator.wrap is not None
-        sealed = aggregator.wrap(total.ciphertext, size, round=number)
+        sealed = aggregator.wrap(total.sealed, size, round=number)
     gate()
     opened = aggregator.open(sealed, size)
     return jnp.asarray(opened.counts), opened.exact
@@ -122,7 +124,7 @@ def sums_on_host(
 ) -> tuple[Any, Any, list[Any], Array]:
     """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added.
 
-    The fingerprint beside the sum is that of the summed counts: ciphertexts of these backends differ from one run to the next.
+    The fingerprint beside the sum is that of the summed counts: messages of these backends differ from one run to the next.
     """
     total, client_state, seen, summed = None, state.client_state, [], np.zeros(0, np.int32)
     number = int(state.server.round)

@@ -41,7 +41,7 @@ class MeshPrograms(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a round. Keys are arguments: a secret one (seeded mode) must not become a constant of compiled, cached code.
+    """The compiled programs of a round. A round's public constants are arguments, so that programs do not hold them.
 
     Attributes:
       parts: the pure pieces.
@@ -96,7 +96,7 @@ def compile_programs(federation: Federation, chunking: Chunking | None, *, train
         federation.shapes,
         federation.mechanism,
         clients=federation.participation.senders,
-        params=None if device is None else device.params,
+        device=device,
         encryption_level="off" if federation.encrypts_on_host else federation.level,
         chunking=chunking,
         sampling_rate=federation.participation.sampling_rate,

@@ -2,7 +2,7 @@
 
 The clients' part is one program over the mesh (`shard_map`): each device scans its share of the cohort and keeps its partial sums. A second program
 adds these as integers, so order and rounding play no role and the bits are the same on one device and on many. The remaining steps, the transforms of the
-summed masks and the opening, are done by each process on its first device, from the same integers.
+summed secrets and the opening, are done by each process on its first device, from the same integers.
 
 For several processes, call `jax.distributed.initialize(...)` first, then build the mesh; every process runs the same script. If a process dies, the others
 cannot finish the round's collective: they report what they are waiting for, and end with `RoundLost` or are terminated by jax once its heartbeat times out
@@ -110,18 +110,18 @@ def spread(programs: CohortSum, mesh: Mesh) -> Spread:
     """The programs of a round over a mesh.
 
     Args:
-      programs: those of one device, without ciphertexts made one by one.
+      programs: those of one device, without rows made one by one.
       mesh: devices (`client_mesh`).
 
     Raises:
-      ValueError: the mesh has other axes, or the programs make ciphertexts one by one.
+      ValueError: the mesh has other axes, or the programs make rows one by one.
     """
     if mesh.axis_names != (CLIENTS,):
         raise ValueError(f'the mesh has axes {mesh.axis_names}; it must have the one axis "{CLIENTS}" (client_mesh).')
     if programs.one_by_one:
         raise ValueError(
-            "Ciphertexts made one by one (seeded keys, or transforms='each') need a product that jax cannot compile for several devices yet: "
-            "use public-key or threshold encryption with transforms='summed', or one device."
+            "Rows made one by one (transforms='each') need a product that jax cannot compile for several devices yet: "
+            "use transforms='summed', or one device."
         )
     devices, split, whole = mesh.devices.size, PartitionSpec(CLIENTS), PartitionSpec()
 
@@ -139,8 +139,8 @@ def spread(programs: CohortSum, mesh: Mesh) -> Spread:
 
     def over_devices(stacked: Tree) -> Tree:
         mine = jax.tree.map(lambda leaf: leaf[0], stacked)
-        sums = {name: leaf for name, leaf in mine.items() if name != "largest"}
-        return jax.lax.psum(sums, CLIENTS) | {"largest": jax.lax.pmax(mine["largest"], CLIENTS)}
+        sums = programs.over_devices(mine, lambda tree: jax.lax.psum(tree, CLIENTS))
+        return sums | {"largest": jax.lax.pmax(mine["largest"], CLIENTS)}
 
     collect = jax.jit(shard_map(over_devices, mesh=mesh, in_specs=split, out_specs=whole, check_vma=False))
 

@@ -339,7 +339,10 @@ def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, pu
         senders=plan.senders,
         minimum_senders=plan.senders,
         size=size,
-        stream=fold_in(run.root, "keys", purpose),
+        members=run.config.members,
+        corrupt=plan.senders - plan.honest_senders,
+        mechanism={"name": mechanism.facts.name, "purpose": purpose, **{k: str(v) for k, v in mechanism.facts.parameters}},
+        stream=fold_in(run.root, "run name", purpose),
     )
 
 

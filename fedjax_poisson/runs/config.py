@@ -71,7 +71,8 @@ class Config:
         "constant" gives all the same.
       momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
-      aggregator: encryption backend, "device", "tenseal" or "plain".
+      aggregator: how sums are encrypted: "round" (the protocol with a committee), "tenseal" or "plain".
+      members: committee of a round, 1 to 20 ("round").
       yardstick: whether to also train the same recipe without privacy and encryption, for comparison (not covered by epsilon).
         Default: only if the records are public.
       nonprivate_rate: step size of the yardstick without privacy (whose gradients are not clipped); default: learning_rate.
@@ -131,7 +132,8 @@ class Config:
     momentum: float | None = None
     average_share: float | None = None
     noise_schedule: Literal["tail", "constant"] | None = None
-    aggregator: Literal["device", "tenseal", "plain"] = "device"
+    aggregator: Literal["round", "tenseal", "plain"] = "round"
+    members: int = 5
     yardstick: bool | None = None
     nonprivate_rate: float | None = None
     ledger: str | None = None
