@@ -478,7 +478,7 @@ def test_predict_writes_what_the_model_says_of_new_rows(
     assert "no column" in refused(capsys, "predict", heart, tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize("what", ["sampling", "encryption", "threshold"])
+@pytest.mark.parametrize("what", ["sampling", "encryption", "aggregation"])
 def test_bench_calls_the_benchmark_with_its_options(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every benchmark's own `main` takes the list that the command hands it (checked on its real signature)."""
     module = importlib.import_module(f"fedjax_poisson.benchmarks.{what}")

@@ -1,6 +1,6 @@
 """A whole round in one process: every role with its own keys and its own messages, exactly as between machines; or bare, where messages cannot be made.
 
-`encrypt` is a client's contribution to the round that is under way, `add` joins contributions, `check` takes the round to its include step (everything that can be
+`encrypt` is a client's contribution to the round that is under way (another size begins another round), `add` joins contributions, `check` takes the round to its include step (everything that can be
 refused is refused there, before a release is charged), `open` asks for the answers and opens. A round is over when it was opened; `begin` starts a new
 one and drops what was not opened.
 """
@@ -197,13 +197,10 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
             cell["committee"] = Committee(setting)
         committee: Committee = cell["committee"]
         under: _Under | None = cell["under"]
-        if under is None or under.sent == setting.senders or under.state.phase != "contribution":
+        over = under is None or under.sent == setting.senders or under.state.phase != "contribution"
+        if under is None or over or under.state.draft.size != values.size:
             cell["number"] += 1
             under = _open_round(committee, draft_of(setting, cell["number"], values.size, committee.public, committee.roster_hash))
-        if under.state.draft.size != values.size:
-            raise RoundRefused(
-                f"This round is for {under.state.draft.size} values, this message has {values.size}; begin a new round."
-            )
         who = committee.clients[under.sent]
         blob = contribute(who, under.terms, under.certificate, values, stream, model=bytes(32))
         state = server.receive(under.state, blob)
@@ -237,7 +234,9 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
                 "Nothing was opened: have every sender encrypt afresh."
             )
         if sealed.payload is not None:
+            _counted(int(sealed.payload.senders), sealed)
             return
+        _counted(len(sealed.ids), sealed)
         under: _Under | None = cell["under"]
         if under is None or not sealed.ids <= {one.digest for one in under.state.clients.values()}:
             raise RoundRefused("The round of these contributions is over. Nothing was opened.")
@@ -250,10 +249,6 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
     def open_sum(sealed: Sealed, size: int) -> Opened:
         check(sealed, size)
         if isinstance(sealed.payload, RoundSum):
-            if int(sealed.payload.senders) != sealed.senders:
-                raise RoundRefused(
-                    f"The sum counts {int(sealed.payload.senders)} contributions and its message {sealed.senders}. Nothing was opened."
-                )
             expected = Expected(sealed.senders, setting.corrupt, setting.count_bound, setting.count_rms)
             counts = bare.open_one(functions(size), sealed.payload, expected)
             cell["opened"] |= sealed.ids
@@ -303,6 +298,13 @@ def _to_include(committee: Committee, under: _Under, sealed: Sealed) -> _Under:
 def _included(state: server.State) -> frozenset[bytes]:
     """Names of the contributions of U."""
     return frozenset(digest for _, digest in server.included_clients(state))
+
+
+def _counted(found: int, sealed: Sealed) -> None:
+    if found != sealed.senders:
+        raise RoundRefused(
+            f"The sum counts {found} contributions and its message {sealed.senders}. Nothing was opened."
+        )
 
 
 def _announced(setting: Setting, sealed: Sealed, size: int) -> None:

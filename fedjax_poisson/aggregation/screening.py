@@ -75,7 +75,7 @@ def project(params: RoundParameters, signs: Array, uniform: Array, share: Array)
     def dot(part: Array) -> Array:  # |sum| < 2^16 N <= 2^29
         total = jnp.einsum("gn,ln->gl", signs, part.astype(jnp.int32))
         q = jnp.asarray(c.q[:, 0].astype(np.int32))
-        return jax.lax.bitcast_convert_type(jnp.mod(total, q), jnp.uint32)
+        return jax.lax.bitcast_convert_type(jnp.mod(total, q[None]), jnp.uint32)
 
     products = modular.multiply(jnp.asarray(uniform), jnp.broadcast_to(f, uniform.shape), c)
     sums = [jnp.sum(part, axis=-1, dtype=jnp.uint32) for part in (products & half, products >> jnp.uint32(16))]

@@ -84,7 +84,7 @@ def clients():
     facts = {"clip_norm": 1.0, "coordinate_bound": 1.0, "modulation": 0.05}
     mechanism = fp.poisson_embedding(dark_count=dark, **facts)
     aggregator = fp.aggregator(
-        "device",
+        "round",
         count_bound=mechanism.count_bound(canaries, dimension),
         senders=canaries,
         size=dimension,

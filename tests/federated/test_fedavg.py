@@ -28,12 +28,9 @@ ROOT = seeded(11)
 
 
 @functools.cache
-def _aggregator(backend: str, mode: str = "public_key", minimum: int = SENDERS):
-    more = {"mode": mode, "stream": fold_in(ROOT, "keys")} if backend == "device" else {}
-    if mode == "threshold":
-        more["parties"] = 3
+def _aggregator(backend: str, minimum: int = SENDERS):
     bound = MECHANISM.count_bound(SENDERS, SIZE)
-    return aggregator(backend, count_bound=bound, senders=SENDERS, minimum_senders=minimum, size=SIZE, **more)
+    return aggregator(backend, count_bound=bound, senders=SENDERS, minimum_senders=minimum, size=SIZE)
 
 
 @functools.cache
@@ -70,7 +67,7 @@ def _after(algorithm, cohorts=(IDS,), stream=ROOT, **more):
 @functools.cache
 def _encrypted():
     """The algorithm that most tests share: every client encrypted, ten of twelve are enough."""
-    return _algorithm(_aggregator("device", minimum=10))
+    return _algorithm(_aggregator("round", minimum=10))
 
 
 @functools.cache
@@ -92,19 +89,18 @@ def test_without_privacy_it_is_the_mean_of_the_clients_updates():
 
 
 @pytest.mark.parametrize(
-    ("backend", "mode", "level", "transforms"),
+    ("backend", "level", "transforms"),
     [
-        ("device", "public_key", "every_client", "summed"),
-        ("device", "public_key", "every_client", "each"),
-        ("device", "public_key", "sum_only", "summed"),
-        ("device", "seeded", "every_client", "summed"),
-        ("tenseal", "public_key", "every_client", "summed"),
-        ("plain", "public_key", "every_client", "summed"),
+        ("round", "every_client", "summed"),
+        ("round", "every_client", "each"),
+        ("round", "sum_only", "summed"),
+        ("tenseal", "every_client", "summed"),
+        ("plain", "every_client", "summed"),
     ],
 )
-def test_encryption_changes_no_bit_of_the_model(backend, mode, level, transforms):
-    agg = _aggregator(backend, mode)
-    usual = (backend, mode, level, transforms) == ("device", "public_key", "every_client", "summed")
+def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
+    agg = _aggregator(backend)
+    usual = (backend, level, transforms) == ("round", "every_client", "summed")
     own = functools.partial(_algorithm, agg, encryption=level, layout=federated.Chunking(transforms=transforms))
     got, info = _after(_encrypted() if usual else own())
     np.testing.assert_array_equal(got, _reference()[0])
@@ -112,18 +108,18 @@ def test_encryption_changes_no_bit_of_the_model(backend, mode, level, transforms
     assert ("SUM ONLY" in info.encryption) == (level == "sum_only")
 
 
-def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
-    """The levels agree in the opened counts by exactness; here the ciphertexts themselves agree, absent clients included."""
+def test_the_sum_of_secrets_gives_the_bits_of_the_rows_and_shares_of_each_client():
+    """The levels agree in the opened counts by exactness; here the rows and shares themselves agree, absent clients included."""
     from fedjax_poisson.federated.cohort import Chunking, cohort_sum
 
-    device = _aggregator("device").device
+    device = _aggregator("round").device
     client = federated.local_sgd(0.5, batch_size=3)(models.logistic())
     cohort = federated.make_cohort(_population(), IDS, present=np.arange(SENDERS) != 4)._replace(numbers=())
     params = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
     found = []
     for transforms in ("summed", "each"):
         programs = cohort_sum(
-            client, params, MECHANISM, clients=SENDERS, params=device.params, encryption_level="every_client",
+            client, params, MECHANISM, clients=SENDERS, device=device, encryption_level="every_client",
             chunking=Chunking(chunk=5, transforms=transforms),
         )  # fmt: skip
 
@@ -134,15 +130,16 @@ def test_the_sum_of_masks_gives_the_bits_of_one_ciphertext_for_each_client():
 
         found.append(run(cohort, ROOT))
     (summed, report), (each, _) = found
-    np.testing.assert_array_equal(np.asarray(summed.ciphertext.data), np.asarray(each.ciphertext.data))
-    assert int(summed.senders) == int(each.ciphertext.senders) == SENDERS - 1
+    for mine, theirs in zip(summed.sealed, each.sealed, strict=True):
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
+    assert int(summed.senders) == int(each.sealed.senders) == SENDERS - 1
     assert int(summed.largest) == int(each.largest) > 0
     assert np.asarray(report).tolist() == [8 if i == 4 else 0 for i in range(SENDERS)]
 
 
 def test_chunks_and_streamed_blocks_give_the_same_bits():
     host = _population(on_device=False)
-    algorithm = _algorithm(_aggregator("device"), layout=federated.Chunking(chunk=2), population=host)
+    algorithm = _algorithm(_aggregator("round"), layout=federated.Chunking(chunk=2), population=host)
     got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 5)])
     np.testing.assert_array_equal(got, _reference()[0])
     assert info.senders == SENDERS and info.absent == ()
@@ -155,7 +152,7 @@ def test_one_device_and_many_give_the_same_bits():
     assert mesh.devices.size == 8, "tests run with eight forced host devices (conftest)"
     host = _population(on_device=False)
     layout = federated.Chunking(chunk=1)
-    algorithm = _algorithm(_aggregator("device"), population=host, layout=layout, mesh=mesh)
+    algorithm = _algorithm(_aggregator("round"), population=host, layout=layout, mesh=mesh)
     got, info = _after(algorithm, [federated.cohort_blocks(host, IDS, 8, multiple=8, mesh=mesh)])
     np.testing.assert_array_equal(got, _reference()[0])
     assert info.senders == SENDERS and info.absent == ()
@@ -164,7 +161,7 @@ def test_one_device_and_many_give_the_same_bits():
     np.testing.assert_array_equal(got, _reference()[0])
     assert algorithm.apply_rounds is None
     with pytest.raises(ValueError, match="one by one"):
-        _algorithm(_aggregator("device", "seeded"), mesh=mesh)
+        _algorithm(_aggregator("round"), mesh=mesh, layout=federated.Chunking(transforms="each"))
 
 
 def test_a_sum_in_the_clear_over_several_devices_can_be_stepped_with():
@@ -189,33 +186,9 @@ def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
         algorithm.apply_rounds(state, cohorts, ROOT, [gates[0], refuse, gates[2]])
     with pytest.raises(ValueError, match=r"ids has shape \(12,\)"):
         algorithm.apply_rounds(state, IDS, ROOT)
-    threshold = _algorithm(_aggregator("device", "threshold"))
-    with pytest.raises(ValueError, match="single key holder"):
-        threshold.apply_rounds(state, np.stack(cohorts), ROOT)
-
-
-def test_no_compiled_program_holds_a_secret_key(tmp_path):
-    """Seeded senders and the simulated key holder use the secret: as arguments, never as constants that a compilation cache would write to disk."""
-    agg = _aggregator("device", "seeded")
-    secret = np.asarray(agg.device.key.data)
-    mark = secret.ravel()[:16].astype("<u4").tobytes().hex().upper()
-
-    def found_in(call) -> bool:
-        before = set(tmp_path.iterdir())
-        jax.config.update("jax_dump_ir_to", str(tmp_path))
-        try:
-            call()
-        finally:
-            jax.config.update("jax_dump_ir_to", "")
-        texts = [path.read_text().upper() for path in set(tmp_path.iterdir()) - before if path.suffix == ".mlir"]
-        assert texts
-        return any(mark in text for text in texts)
-
-    algorithm = _algorithm(agg)
-    state = algorithm.init(jax.random.key(0))
-    assert not found_in(lambda: algorithm.apply(state, IDS, ROOT))
-    assert not found_in(lambda: algorithm.apply_rounds(state, IDS[None], ROOT))
-    assert found_in(lambda: jax.jit(lambda x: x + secret)(jnp.uint32(1)))  # the search finds what is there
+    on_host = _algorithm(_aggregator("tenseal"))
+    with pytest.raises(ValueError, match="which only rounds can"):
+        on_host.apply_rounds(state, np.stack(cohorts), ROOT)
 
 
 def test_one_compilation_serves_all_rounds():
@@ -373,9 +346,9 @@ def test_server_optimisers_see_minus_the_mean_update(optimizer):
         (lambda: _algorithm(minimum_senders=1), "hides nothing"),
         (lambda: _algorithm(honest_senders=13), "honest_senders=13"),
         (lambda: _algorithm(adjacency="add_remove"), "noise"),
-        (lambda: _algorithm(_aggregator("device"), senders=13), "the aggregator is for 12 to 12 senders"),
+        (lambda: _algorithm(_aggregator("round"), senders=13), "the aggregator is for 12 to 12 senders"),
         (lambda: _algorithm(_aggregator("plain"), encryption="sum_only"), "encrypts every client's counts on the host"),
-        (lambda: _algorithm(_aggregator("device"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "does not send integers"),
+        (lambda: _algorithm(_aggregator("round"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "does not send integers"),
         (lambda: _algorithm(encryption="every_client"), "needs a mechanism that sends integers and an aggregator"),
         (lambda: federated.Chunking(chunk=0), "chunk=0"),
         (lambda: federated.client_mesh(99), "devices=99"),
@@ -390,7 +363,7 @@ def test_a_count_beyond_the_bound_is_refused_before_it_is_charged():
     from fedjax_poisson.federated.cohort import Total
     from fedjax_poisson.federated.release import open_total
 
-    agg = _aggregator("device")
+    agg = _aggregator("round")
     total = Total(None, None, jnp.uint32(SENDERS), jnp.int32(agg.info.count_bound + 1))
     with pytest.raises(RoundRefused, match="nothing was charged"):
         open_total(agg, total, SIZE, "every_client", lambda: pytest.fail("charged"), 0)

@@ -86,8 +86,8 @@ def printed(name: str, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         flags=re.MULTILINE,
     )
     assert re.search(r"ROUNDS.* = .*\b3\b", source), "the number of rounds was not found"
-    assert source.count('fp.aggregator("device"') == 1
-    source = source.replace('fp.aggregator("device"', 'fp.aggregator("plain"')
+    assert source.count('fp.aggregator("round"') == 1
+    source = source.replace('fp.aggregator("round"', 'fp.aggregator("plain"')
     monkeypatch.setattr(sys, "argv", [name, str(table)])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(source, f"{name}.py", "exec"), {"__name__": "__main__"})

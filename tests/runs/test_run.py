@@ -37,7 +37,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backend", ["tenseal", "device"])
+@pytest.mark.parametrize("backend", ["tenseal", "round"])
 def test_encrypted_run_gives_bit_identical_parameters(plain: Path, tmp_path: Path, backend: str) -> None:
     summary = run(Config(rounds=4, seed=11, aggregator=backend, yardstick=False), tmp_path / "run")
     for a, b in zip(_leaves(plain), _leaves(tmp_path / "run"), strict=True):

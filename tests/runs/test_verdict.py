@@ -57,14 +57,14 @@ DECLARED: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def conditional(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("conditional") / "run"
-    run(_config(table, aggregator="device"), folder)
+    run(_config(table, aggregator="round"), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def private(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("private") / "run"
-    run(_config(table, aggregator="device", **DECLARED), folder)
+    run(_config(table, aggregator="round", **DECLARED), folder)
     return folder
 
 
