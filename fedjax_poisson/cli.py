@@ -316,9 +316,12 @@ def account(
 
 
 def bench(
-    what: Annotated[Literal["sampling", "encryption", "threshold", "simulation"], tyro.conf.Positional],
+    what: Annotated[Literal["sampling", "encryption", "aggregation", "simulation"], tyro.conf.Positional],
     *,
     quick: bool = False,
+    size: int | None = None,
+    senders: int | None = None,
+    members: int | None = None,
     workload: Literal["W1", "W2", "W3"] | None = None,
     privacy: Literal["on", "off"] | None = None,
     encryption: Literal["every_client", "sum_only", "off"] | None = None,
@@ -330,8 +333,12 @@ def bench(
     """Benchmark this machine and print JSON lines.
 
     Args:
-      what: samplers compared with jax.random, encryption compared with TenSEAL, threshold decryption, or whole rounds of many clients.
+      what: samplers compared with jax.random, encryption compared with TenSEAL, the parties of one aggregation round compared with
+        peers, or whole rounds of many clients.
       quick: use smaller sizes and fewer repetitions.
+      size: aggregation: length of the vector.
+      senders: aggregation: clients of a round.
+      members: aggregation: members of the committee.
       workload: simulation: which of the three workloads; default: all.
       privacy: simulation: embed every update or not; default: both.
       encryption: simulation: level of encryption.
@@ -346,12 +353,17 @@ def bench(
         "workload": workload, "privacy": privacy, "encryption": encryption, "chunk": chunk,
         "transforms": transforms, "rounds-per-call": rounds_per_call, "devices": devices,
     }  # fmt: skip
-    given = {name: str(value) for name, value in only_simulation.items() if value is not None}
-    if given and what != "simulation":
-        raise ValueError(f"--{', --'.join(given)}: only `bench simulation` takes these; leave them out.")
-    for option, count in (("chunk", chunk), ("rounds-per-call", rounds_per_call), ("devices", devices)):
-        if count is not None and not 1 <= count <= 10**6:
-            raise ValueError(f"--{option} {count}: give a whole number between 1 and 1000000.")
+    only_aggregation = {"size": size, "senders": senders, "members": members}
+    given = {}
+    for kind, options in (("simulation", only_simulation), ("aggregation", only_aggregation)):
+        found = {name: str(value) for name, value in options.items() if value is not None}
+        if found and what != kind:
+            raise ValueError(f"--{', --'.join(found)}: only `bench {kind}` takes these; leave them out.")
+        given |= found
+    counts = {"chunk": chunk, "rounds-per-call": rounds_per_call, "devices": devices, **only_aggregation}
+    for option, count in counts.items():
+        if count is not None and not 1 <= count <= 10**8:
+            raise ValueError(f"--{option} {count}: give a whole number between 1 and 100000000.")
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
     importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main([*arguments, *(["--quick"] if quick else [])])
     return 0
