@@ -218,41 +218,21 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
       folder: run folder (or a ledger file).
       verify: recompute the hash chain and compare it with the values pinned in summary.json.
     """
-    import json
+    from fedjax_poisson.runs.show import print_ledger
 
-    from fedjax_poisson import accounting
-
-    path = folder / "ledger.sqlite" if folder.is_dir() else folder
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run, or a ledger file.")
-    book = accounting.read_ledger(path)
-    try:
-        print(
-            f"{'id':>4}  {'time':<26}  {'purpose':<12} {'label':<16} {'mechanism':<18} honest/senders  {accounting.meter_in_words(book.law)}"
-        )
-        rows = book.rows()
-        for row in rows:
-            print(
-                f"{row.id:>4}  {row.time[:26]:<26}  {row.purpose:<12} {row.label:<16} {row.mechanism:<18} "
-                f"{row.honest_senders:>6}/{row.senders:<7} {row.meter:.6g}"
-            )
-        print(
-            f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}"
-        )
-        if runs := {row.origin.get("run") for row in rows} - {None}:
-            print(f"data set {rows[0].data!r}, {len(runs)} run{'s' if len(runs) > 1 else ''}")
-        if verify:
-            count = book.verify()
-            summary = path.parent / "summary.json"
-            pinned = "(no summary.json next to it pins the head, so removed rows at the end would go undetected)"
-            if summary.exists():
-                facts = json.loads(summary.read_text(encoding="utf-8"))
-                book.check_pin(accounting.Pin(int(facts["ledger_rows"]), str(facts["ledger_head"])))
-                pinned = "and match what summary.json pins"
-            print(f"verified: {count} rows follow from each other {pinned}")
-    finally:
-        book.close()
+    print_ledger(folder, verify=verify)
     return 0
+
+
+def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Check a run again from its files alone: the ledger's chain, and every opened round's signatures, quorums, screening and opening.
+
+    Args:
+      folder: run folder.
+    """
+    from fedjax_poisson.runs.show import print_rounds
+
+    return print_rounds(folder)
 
 
 def account(
@@ -394,6 +374,7 @@ def main(arguments: list[str] | None = None) -> None:
         "report": report,
         "attack": attack,
         "ledger": ledger,
+        "verify": verify,
         "account": account,
         "bench": bench,
     }

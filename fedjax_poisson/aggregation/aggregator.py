@@ -40,6 +40,9 @@ from fedjax_poisson.randomness import Stream
 
 __all__ = ["Aggregator", "AggregatorInfo", "Opened", "Sealed", "aggregator", "wire_roles"]
 
+MOST_SIGNED = 128
+"""More senders than this in one process are taken for a simulation, whose messages are not signed unless asked for."""
+
 _ROUND = (
     "No key outlives a round. Each sender's fresh secret is shared to {m} members; {t} of them open one sum of at least {minimum} senders, once; up to {f} "
     "malicious members, the server and any senders cannot open another ({t} members that pool their shares could open every sender)."
@@ -119,7 +122,8 @@ def aggregator(
       malicious: f, members that may be malicious; None takes (m - 1) // 3.
       corrupt: senders assumed corrupt; None takes one where the minimum leaves others.
       count_rms: root mean square that the counts of an honest sum keep to, if known: sums beyond it are refused.
-      authenticate: make signatures and boxes, agree and screen ("round"); None does where the `cryptography` package can, and `info` says if not.
+      authenticate: make signatures and boxes, agree and screen ("round"); None does for up to 128 senders where the `cryptography` package can. `info`
+        says if not, and why.
       mechanism: facts that the terms of a round state.
       stream: names the run, so that several processes of one simulation agree; no secret comes from it.
 
@@ -176,8 +180,9 @@ def _of_rounds(setting: Setting, authenticate: bool | None) -> Aggregator:
     missing = keys.available()
     if authenticate and missing is not None:
         raise ValueError(f"authenticate=True, but {missing}.")
-    messages = missing is None if authenticate is None else authenticate
-    why = "" if messages else missing or "authenticate=False."
+    many = setting.senders > MOST_SIGNED
+    messages = missing is None and not many if authenticate is None else authenticate
+    why = "" if messages else missing or (f"more than {MOST_SIGNED} senders in one process." if authenticate is None else "authenticate=False.")
     rounds = local.local_rounds(setting, authenticate=messages)
     params = rounds.parameters(setting.size or 1 << 16)
     who = _ROUND.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum)

@@ -20,7 +20,7 @@ from fedjax_poisson.aggregation.server import State, expected_of, sum_of_rows
 from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
 
-__all__ = ["Checked", "check_transcript", "write_transcript"]
+__all__ = ["Checked", "check_transcript", "terms_of", "write_transcript"]
 
 _MAGIC = b"FJPT\1"
 _PHASES = ("commit", "beacon-open", "seed", "projections", "include", "answer")
@@ -60,6 +60,13 @@ def write_transcript(state: State) -> bytes:
     parts += [bodies.many(messages.encode(m) for m in state.heard[phase].values()) for phase in _PHASES]
     parts += [residue_bytes(total, state.params.ring.moduli), hashlib.sha256(state.opened.counts.tobytes()).digest()]
     return _MAGIC + b"".join(prefixed(part) for part in parts)
+
+
+def terms_of(blob: bytes) -> Terms:
+    """The terms that a transcript states; nothing of it is checked."""
+    if not blob.startswith(_MAGIC):
+        raise BadTerms("This is no transcript of a round.")
+    return decode_terms(Reader(blob[len(_MAGIC) :]).prefixed())
 
 
 def check_transcript(blob: bytes, members: Sequence[bytes] | None = None) -> Checked:

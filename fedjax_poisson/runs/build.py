@@ -33,6 +33,7 @@ from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe, recipe_of, step_size
+from fedjax_poisson.runs.transcripts import keeping
 
 _FOR_TABLES = ("logistic", "mlp")
 _FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
@@ -330,20 +331,30 @@ def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Reco
     return records._replace(features=jnp.asarray(features))
 
 
-def aggregator_for(run: RunSetup | Prepared, mechanism: Mechanism, size: int, purpose: str) -> Aggregator:
-    """The encryption of one kind of release, with its own fresh keys."""
+def aggregator_for(
+    run: RunSetup | Prepared,
+    mechanism: Mechanism,
+    size: int,
+    purpose: str,
+    *,
+    out: Path | None = None,
+    authenticate: bool | None = None,
+) -> Aggregator:
+    """The encryption of one kind of release, with its own fresh keys; opened rounds leave their transcripts in the run folder, if one is given."""
     plan = run.plan
-    return make_aggregator(
+    made = make_aggregator(
         run.config.aggregator,
         count_bound=mechanism.count_bound(plan.senders, size),
         senders=plan.senders,
         minimum_senders=plan.senders,
         size=size,
         members=run.config.members,
+        authenticate=authenticate,
         corrupt=plan.senders - plan.honest_senders,
         mechanism={"name": mechanism.facts.name, "purpose": purpose, **{k: str(v) for k, v in mechanism.facts.parameters}},
         stream=fold_in(run.root, "run name", purpose),
     )
+    return made if out is None else keeping(made, out, purpose)
 
 
 def algorithm_for(

@@ -70,7 +70,7 @@ def release_table(
             opened,
             prepared.plan.columns,
             charge=charging(books),
-            aggregator=functools.partial(aggregator_for, prepared),
+            aggregator=functools.partial(aggregator_for, prepared, out=out),
             saved=known,
             keep=keep,
         )
@@ -97,7 +97,7 @@ def nothing_learned(books: Books) -> str:
 
 
 def release_moments(
-    setting: RunSetup, books: Books, before: Progress, charge: Callable[..., Any]
+    setting: RunSetup, books: Books, out: Path, before: Progress, charge: Callable[..., Any]
 ) -> tuple[Progress, dict[str, Any]]:
     """Release the moments."""
     plan, by_site = setting.plan, setting.config.standardize == "site"
@@ -112,7 +112,7 @@ def release_moments(
             setting.sites.feature_bounds,
             setting.sites.binary,
             mechanism=mechanism,
-            aggregator=aggregator_for(setting, mechanism, size, "standardise"),
+            aggregator=aggregator_for(setting, mechanism, size, "standardise", out=out),
             stream=own,
             gate=gate,
             largest_unit=setting.largest_unit,
@@ -128,6 +128,7 @@ def release_moments(
 def release_scores(
     setting: RunSetup,
     books: Books,
+    out: Path,
     params: Any,
     test: Records,
     number: int,
@@ -145,7 +146,7 @@ def release_scores(
         jnp.asarray(chances, jnp.float32),
         test,
         mechanism=mechanism,
-        aggregator=aggregator_for(setting, mechanism, score_dimension(len(names)), "evaluate"),
+        aggregator=aggregator_for(setting, mechanism, score_dimension(len(names)), "evaluate", out=out),
         stream=own,
         gate=gate,
         largest_unit=largest_unit(np.asarray(test.unit)),

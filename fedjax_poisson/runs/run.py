@@ -158,7 +158,7 @@ def _train_and_tell(
         if sites is None:
             sites, columns = release_table(books, out, note)
         setting = complete(books.prepared, sites)
-        aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
+        aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train", out=out)
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
         save_model(
             out / MODEL, setting.model, final_parameters(progress.state, setting.average_from), sites, progress.scaler
@@ -228,7 +228,7 @@ def _release_everything(
     if progress is None:
         progress = Progress(*_start(setting, out))
         if plan.standardize is not None:
-            progress, line = release_moments(setting, books, progress, charge)
+            progress, line = release_moments(setting, books, out, progress, charge)
             save(progress, line)
             tell(line)
     scaler, state, bytes_up, scores = progress
@@ -261,7 +261,7 @@ def _release_everything(
     if plan.evaluate is not None and scores is None:
         params = algorithm.parameters(state)
         try:
-            scores, line = release_scores(setting, books, params, test, int(state.round), bytes_up, charge)
+            scores, line = release_scores(setting, books, out, params, test, int(state.round), bytes_up, charge)
         except accounting.BudgetExhausted:
             return cohort, test, Progress(scaler, state, bytes_up), True
         bytes_up = line["bytes_up_total"]
