@@ -28,7 +28,10 @@ from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.rlwe_samplers import Combination, combination, combine
 from fedjax_poisson.randomness.wide import mulhi
 
-__all__ = ["decode", "encode", "pack_words", "word_combination"]
+__all__ = ["decode", "encode", "open_rows", "pack_words", "word_combination"]
+
+COLUMNS = 64
+"""Fewest columns that are turned at a time (rows are read in pieces of four lines of a cache); more if there are few rows."""
 
 
 class _Constants(NamedTuple):
@@ -152,6 +155,53 @@ def decode(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.
 
 def decode_columns(params: CkksParameters, residues: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """`decode` of residues that lie as [..., L, N, R]."""
+    counts, largest, _ = _decode_with_noise(params, residues, size)
+    return counts, largest
+
+
+def open_rows(
+    params: CkksParameters, total: jax.Array, masks: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rows and their masks in NTT form to the exact counts: total - masks, transformed back and decoded.
+
+    Args:
+        params: The parameters the sum was encoded with.
+        total: uint32 [R, L, N] in [0, q), the sum of the rows a_j s + e_j + encode(y)_j, NTT form. Batches by vmap.
+        masks: uint32 [R, L, N] in [0, q), what hides it: a_j S, NTT form.
+        size: Number D of values in the vector.
+
+    Returns:
+        counts: int32 [D].
+        largest: float32 []: the largest distance of a coefficient to the nearest integer, in steps (at most 0.5). Padding counts too.
+        rms: float32 []: the root of the mean square of that distance over all R N coefficients; 12^-1/2 = 0.289 if nothing was opened.
+
+    Raises:
+        ValueError: If a vector of `size` values has another number of rows.
+    """
+    difference = modular.subtract(total, masks, modular.constants(params.moduli).q)
+    columns = _rows_to_columns(difference)
+    return _decode_with_noise(params, ntt.inverse_columns(columns, ntt.tables(params.degree, params.moduli)), size)
+
+
+def _rows_to_columns(x: jax.Array) -> jax.Array:
+    """[R, L, N] to [L, N, R], a few columns at a time.
+
+    The rows' strides are powers of two, so whole columns would meet in the same few lines of a cache. And the loop's result is kept in memory: the first
+    stage of the transform reads it twice, and XLA for CPUs would gather it twice.
+    """
+    rows, limbs, degree = x.shape
+    if rows == 1:
+        return x.reshape(limbs, degree, rows)
+    width = min(degree, 1 << max(COLUMNS**2 // rows, COLUMNS).bit_length() - 1)
+    blocks = jnp.moveaxis(x.reshape(rows, limbs, degree // width, width), 2, 0)
+    turned = jax.lax.map(lambda block: jnp.moveaxis(block, 0, -1), blocks)
+    return jnp.moveaxis(turned, 0, 1).reshape(limbs, degree, rows)
+
+
+def _decode_with_noise(
+    params: CkksParameters, residues: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Counts int32 [..., D], largest and root-mean-square distance to an integer, float32 [...], of residues uint32 [..., L, N, R]."""
     *_, limb_count, degree, rows = residues.shape
     expected = -(-size // params.values_per_row)  # padding may be asked for too, so `size` can exceed params.values
     if size < 1 or (limb_count, degree, rows) != (params.limbs, params.degree, expected):
@@ -159,62 +209,99 @@ def decode_columns(params: CkksParameters, residues: jax.Array, size: int) -> tu
             f"{size} values take {expected} rows of {params.limbs} limbs and {params.degree} coefficients; the ciphertext has "
             f"{rows} rows of {limb_count} and {degree}: open it with its own parameters and its own size"
         )
+    cpu, default = (
+        functools.partial(_digits, params, written_out=written_out)
+        for written_out in (params.values_per_coefficient == 1, True)
+    )
+    flat = residues.reshape(*residues.shape[:-2], degree * rows)  # long runs whatever the number of rows
+    values, behind = jax.lax.platform_dependent(flat, cpu=cpu, default=default)
+    counts = values.reshape(*values.shape[:-2], -1)[..., :size]
+    offset = jax.lax.bitcast_convert_type(behind ^ jnp.uint32(1 << 31), jnp.int32)
+    distance = jnp.abs(offset.astype(jnp.float32)) * jnp.float32(2.0**-32)
+    # In two steps: a float32 sum over all coefficients in one go would lose digits.
+    squares = (distance * distance).reshape(*distance.shape[:-1], degree, rows)
+    mean_square = jnp.mean(jnp.mean(squares, axis=-2), axis=-1)
+    return counts, jnp.max(distance, axis=-1), jnp.sqrt(mean_square)
+
+
+def _digits(params: CkksParameters, residues: jax.Array, *, written_out: bool) -> tuple[jax.Array, jax.Array]:
+    """The fields of every coefficient and how far it is from an integer.
+
+    Args:
+        params: The parameters.
+        residues: uint32 [..., L, C] in [0, q), C coefficients.
+        written_out: Write the loops over words and fields out: fast on a GPU, and where there is one field. The bits do not depend on it.
+
+    XLA for CPUs computes a shared value again for each of its uses (a barrier is gone before it fuses). Written out, a field would have the carries of all
+    words behind it, and with other sizes the compiler would stop somewhere else: 9 to 95 ns a value were seen. What a loop hands on is in memory.
+
+    Returns:
+        values: int32 [..., k, C].
+        behind: uint32 [..., C]: one half plus the signed distance to the nearest integer, in units of 2^-32 steps.
+    """
     c = _constants(params)
     fields, width = params.values_per_coefficient, params.field_bits
-    q = modular.constants(params.moduli).q[:, :, None]
-    y = modular.multiply_shoup(residues, c.garner[:, :, None], c.garner_quotients[:, :, None], q)
-    y = modular.reduce_once(y, q)
-    fraction_words = len(c.reciprocals[0])
+    q = modular.constants(params.moduli).q
+    y = modular.multiply_shoup(residues, c.garner, c.garner_quotients, q)
+    y = jnp.moveaxis(modular.reduce_once(y, q), -2, 0)
+    fraction_words, words = len(c.reciprocals[0]), _word_count(params)
     below = 32 * fraction_words - fields * width  # bits of the fraction behind V
-    limbs = [y[..., limb, :, :] for limb in range(params.limbs)]
-    total = _inner_product(limbs, c.reciprocals, _split(1 << (below - 1), fraction_words))
-    # After half was added, the 32 bits behind V are the distance to the nearest integer, plus one half.
-    behind = _extract(total, below - 32, 32)
-    offset = jax.lax.bitcast_convert_type(behind ^ jnp.uint32(1 << 31), jnp.int32)
-    distance = jnp.max(jnp.abs(offset.astype(jnp.float32)), axis=(-2, -1)) * jnp.float32(2.0**-32)
-    words = _word_count(params)
-    v = [_extract(total, below + 32 * i, 32) for i in range(words)]
+    total = _inner_product(y, c.reciprocals, _split(1 << (below - 1), fraction_words), written_out)
+    v = jnp.stack([_extract(total, below + 32 * i, 32) for i in range(words)])
     shifted = [[0] * i + c.modulus_words[: words - i] for i in range(words)]
     bias = sum(1 << (j * width + width - 1) for j in range(fields))
-    m = _inner_product(v, shifted, _split(bias, words))
-    half = jnp.uint32(1 << (width - 1))
-    values = jnp.stack([_extract(m, j * width, width) - half for j in range(fields)], axis=-3)  # [..., k, N, R]
-    counts = jax.lax.bitcast_convert_type(values, jnp.int32).reshape(*values.shape[:-3], -1)[..., :size]
-    return counts, distance
+    packed = _inner_product(v, shifted, _split(bias, words), written_out)
+    half, mask = jnp.uint32(1 << (width - 1)), jnp.uint32((1 << width) - 1)
+
+    def field(_: None, j: jax.Array) -> tuple[None, jax.Array]:
+        start = j * jnp.uint32(width)
+        index, shift = start >> jnp.uint32(5), start & jnp.uint32(31)
+        lower = jax.lax.dynamic_index_in_dim(packed, index, keepdims=False)
+        # At the last word the index is held; the field ends in it and the mask takes away what is read twice.
+        upper = jax.lax.dynamic_index_in_dim(packed, index + jnp.uint32(1), keepdims=False)
+        value = (lower >> shift) | ((upper << jnp.uint32(1)) << (jnp.uint32(31) - shift))
+        return None, jax.lax.bitcast_convert_type((value & mask) - half, jnp.int32)
+
+    values = jax.lax.scan(field, None, jnp.arange(fields, dtype=jnp.uint32), unroll=written_out)[1]
+    # After half was added, the 32 bits behind V are the distance to the nearest integer, plus one half.
+    return jnp.moveaxis(values, 0, -2), _extract(total, below - 32, 32)
 
 
-def _inner_product(factors: list[jax.Array], constants: list[list[int]], start: list[int]) -> list[jax.Array]:
+def _inner_product(factors: jax.Array, constants: list[list[int]], start: list[int], written_out: bool) -> jax.Array:
     """Start + sum_k factors[k] constants[k] modulo 2^(32 F), as F little-endian words.
 
     Args:
-        factors: K words uint32 [...].
+        factors: uint32 [K, ...].
         constants: K integers of F little-endian words.
         start: An integer of F words.
+        written_out: As in `_digits`.
 
-    Word by word the products' halves are added up as two sums of 16-bit pieces (2K + 1 <= 2^15 of them fit a word), and carries run once at the end: a carry
-    chain for every product would be computed again by the compiler for every word it feeds. The barriers mark what is shared.
+    Returns:
+        uint32 [F, ...], the lowest word first.
+
+    Word by word the products' halves are added up as two sums of 16-bit pieces (2K + 1 <= 2^15 of them fit a word). The barrier marks what is shared.
     """
-    lows, highs = [], []
-    for f, first in enumerate(start):
-        terms = []
-        for factor, constant in zip(factors, constants, strict=True):
-            if constant[f]:
-                terms.append(factor * jnp.uint32(constant[f]))
-            if f and constant[f - 1]:
-                terms.append(mulhi(factor, jnp.full_like(factor, constant[f - 1])))
-        lows.append(functools.reduce(jnp.add, [t & jnp.uint32(0xFFFF) for t in terms], jnp.uint32(first & 0xFFFF)))
-        highs.append(functools.reduce(jnp.add, [t >> jnp.uint32(16) for t in terms], jnp.uint32(first >> 16)))
-    lows, highs = jax.lax.optimization_barrier((lows, highs))
-    words, carry = [], jnp.uint32(0)
-    for low, high in zip(lows, highs, strict=True):
-        low = low + carry
+    own = np.asarray(constants, np.uint32).T  # [F, K]
+    previous = np.concatenate([np.zeros_like(own[:1]), own[:-1]])
+
+    def word(carry: jax.Array, xs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        own, previous, first = xs
+        low, high = carry + (first & jnp.uint32(0xFFFF)), first >> jnp.uint32(16)
+        for k, factor in enumerate(factors):
+            for part in (factor * own[k], mulhi(factor, jnp.full_like(factor, previous[k]))):
+                low, high = low + (part & jnp.uint32(0xFFFF)), high + (part >> jnp.uint32(16))
+        low, high = jax.lax.optimization_barrier((low, high))
         high = high + (low >> jnp.uint32(16))
-        words.append((low & jnp.uint32(0xFFFF)) | (high << jnp.uint32(16)))
-        carry = high >> jnp.uint32(16)
-    return list(jax.lax.optimization_barrier(words))
+        return high >> jnp.uint32(16), (low & jnp.uint32(0xFFFF)) | (high << jnp.uint32(16))
+
+    steps = (jnp.asarray(own), jnp.asarray(previous), jnp.asarray(np.asarray(start, np.uint32)))
+    zero = factors[0] & jnp.uint32(
+        0
+    )  # one that varies over the mesh axes of the factors, as shard_map wants of a carry
+    return jax.lax.scan(word, zero, steps, unroll=written_out)[1]
 
 
-def _extract(words: list[jax.Array], start: int, width: int) -> jax.Array:
+def _extract(words: jax.Array, start: int, width: int) -> jax.Array:
     """Bits start .. start + width - 1 (width <= 32) of little-endian words; bits beyond the top are zero."""
     index, shift = divmod(start, 32)
     value = words[index] >> jnp.uint32(shift)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import modular, packing
+from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import CkksParameters, choose_parameters, sum_bound
-from tests.ckks.core import tiny
+from tests.ckks.core import combine_crt, random_residues, tiny
 
 
 def reference(params: CkksParameters, counts: np.ndarray) -> np.ndarray:
@@ -52,6 +52,64 @@ def test_encoding_is_the_rounded_scaled_integer_and_decodes(bits, limbs, fields,
     assert decoded.dtype == jnp.int32
     assert np.array_equal(np.asarray(decoded), counts)
     assert float(distance) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("bits", "limbs", "fields", "width"),
+    [(26, 1, 1, 12), (27, 2, 2, 12), (30, 2, 3, 12), (29, 4, 7, 12), (30, 6, 13, 12), (30, 7, 16, 12), (31, 3, 2, 32)],
+)
+def test_any_residues_decode_as_integers_say(bits, limbs, fields, width):
+    """Uniform residues against Python integers: V the nearest integer to t X / Q, M = V Q mod t, and the distances."""
+    params = tiny(degree=16, bits=bits, limbs=limbs, fields=fields, width=width)
+    rows, t, big_q = 5, 1 << fields * width, params.modulus
+    size = rows * params.values_per_row - 3
+    residues = random_residues(np.random.default_rng(limbs), params.moduli, (rows, 16))
+    expected, distances = np.zeros((fields, 16, rows), np.int64), []
+    for r, row in enumerate(residues):
+        for n, x in enumerate(combine_crt(row, params.moduli)):
+            v, rest = divmod((x % big_q) * t * 2 + big_q, 2 * big_q)
+            distances.append(rest / (2 * big_q) - 0.5)
+            m = (v * big_q + sum(1 << (j * width + width - 1) for j in range(fields))) % t
+            for j in range(fields):
+                expected[j, n, r] = (m >> j * width) % (1 << width) - (1 << (width - 1))
+    values, transformed = jnp.asarray(residues), ntt.forward(jnp.asarray(residues), params.moduli)
+    masks = jnp.asarray(random_residues(np.random.default_rng(9), params.moduli, (rows, 16)))
+    total = modular.add(transformed, masks, modular.constants(params.moduli).q)
+    counts, largest, rms = packing.open_rows(params, total, masks, size)
+    assert counts.dtype == jnp.int32 and largest.dtype == rms.dtype == jnp.float32
+    assert np.array_equal(np.asarray(counts), expected.ravel()[:size])
+    assert float(largest) == pytest.approx(np.abs(distances).max(), abs=2.0**-24)
+    assert float(rms) == pytest.approx(np.sqrt(np.mean(np.square(distances))), rel=1e-6)
+    for plain in (packing.decode(params, values, size), jax.jit(lambda x: packing.decode(params, x, size))(values)):
+        assert np.array_equal(np.asarray(plain[0]), np.asarray(counts)) and float(plain[1]) == float(largest)
+    flat = jnp.moveaxis(values, 0, -1).reshape(limbs, -1)
+    loops, written = (packing._digits(params, flat, written_out=w) for w in (False, True))
+    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(loops, written, strict=True))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 70])
+def test_opened_rows_are_exact_and_the_noise_is_measured(rows):
+    """Message plus noise under a mask, in batches and one by one; the twin leaves a mask on and sees pure chance."""
+    params = tiny(degree=128, bits=29, limbs=2, fields=2, width=12)
+    q = modular.constants(params.moduli).q
+    rng = np.random.default_rng(rows)
+    size = rows * params.values_per_row
+    counts = jnp.asarray(rng.integers(-2047, 2048, (2, size)), jnp.int32)
+    noise = jnp.asarray(rng.integers(-(1 << 20), 1 << 20, (2, rows, 1, 128)), jnp.int32)
+    plain = modular.add(packing.encode(params, counts), modular.from_signed(noise, q), q)
+    masks = jnp.asarray(random_residues(rng, params.moduli, (2, rows, 128)))
+    total = modular.add(ntt.forward(plain, params.moduli), masks, q)
+    opened = [packing.open_rows(params, total[i], masks[i], size) for i in range(2)]
+    batched = jax.jit(jax.vmap(lambda t, m: packing.open_rows(params, t, m, size)))(total, masks)
+    for i in range(2):
+        assert np.array_equal(np.asarray(opened[i][0]), np.asarray(counts[i]))
+        assert np.array_equal(np.asarray(batched[0][i]), np.asarray(counts[i]))
+        steps = np.asarray(noise[i], np.float64) / params.step
+        assert float(opened[i][1]) == float(batched[1][i]) == pytest.approx(np.abs(steps).max(), rel=1e-5)
+        assert float(opened[i][2]) == pytest.approx(np.sqrt(np.mean(steps**2)), rel=1e-5)
+        assert float(batched[2][i]) == pytest.approx(float(opened[i][2]), rel=1e-6)
+    _, largest, rms = packing.open_rows(params, total[0], masks[1], size)
+    assert float(largest) > 0.4375 and float(rms) == pytest.approx(12**-0.5, rel=0.2)
 
 
 @settings(max_examples=25)
