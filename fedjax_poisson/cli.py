@@ -334,7 +334,7 @@ def bench(
         "transforms": transforms, "rounds-per-call": rounds_per_call, "devices": devices,
     }  # fmt: skip
     only_aggregation = {"size": size, "senders": senders, "members": members}
-    given = {}
+    given: dict[str, str] = {}
     for kind, options in (("simulation", only_simulation), ("aggregation", only_aggregation)):
         found = {name: str(value) for name, value in options.items() if value is not None}
         if found and what != kind:

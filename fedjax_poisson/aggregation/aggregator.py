@@ -182,7 +182,12 @@ def _of_rounds(setting: Setting, authenticate: bool | None) -> Aggregator:
         raise ValueError(f"authenticate=True, but {missing}.")
     many = setting.senders > MOST_SIGNED
     messages = missing is None and not many if authenticate is None else authenticate
-    why = "" if messages else missing or (f"more than {MOST_SIGNED} senders in one process." if authenticate is None else "authenticate=False.")
+    why = (
+        ""
+        if messages
+        else missing
+        or (f"more than {MOST_SIGNED} senders in one process." if authenticate is None else "authenticate=False.")
+    )
     rounds = local.local_rounds(setting, authenticate=messages)
     params = rounds.parameters(setting.size or 1 << 16)
     who = _ROUND.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum)

@@ -29,7 +29,17 @@ from fedjax_poisson.ckks.parameters import MARGIN
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness.wide import upper_product
 
-__all__ = ["DeviceFunctions", "RoundKey", "RoundSum", "SummedSecrets", "add_two", "device_functions", "encrypt_one", "open_one"]
+__all__ = [
+    "DeviceFunctions",
+    "RoundKey",
+    "RoundSum",
+    "SummedSecrets",
+    "add_two",
+    "device_functions",
+    "encrypt_one",
+    "open_one",
+]
+
 
 class RoundKey(NamedTuple):
     """Public constants of a round, as arguments of programs.
@@ -163,7 +173,7 @@ def _add_up(params: RoundParameters, total: SummedSecrets, drawn: SummedSecrets,
 
 def _over_devices(params: RoundParameters, mine: SummedSecrets, add: Callable[[Any], Any]) -> SummedSecrets:
     secrets, parts = add((mine.secrets, rows.halves(mine.expanded)))
-    return SummedSecrets(secrets, rows.join_halves(*parts, params.ring.moduli, upper=upper_product))
+    return SummedSecrets(secrets, rows.join_halves(parts[0], parts[1], params.ring.moduli, upper=upper_product))
 
 
 def _close(params: RoundParameters, key: RoundKey, counts: Array, drawn: SummedSecrets, senders: Array) -> RoundSum:
@@ -196,9 +206,7 @@ def _open(params: RoundParameters, expected: Expected, key: RoundKey, total: Rou
     form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
     values, small = opening.centred(params, form)
     clients = total.senders.astype(jnp.float32)
-    allowed = jnp.float32(math.sqrt(21.0)) * (
-        jnp.float32(1.2) * jnp.sqrt(clients) + jnp.float32(3 * expected.corrupt)
-    )
+    allowed = jnp.float32(math.sqrt(21.0)) * (jnp.float32(1.2) * jnp.sqrt(clients) + jnp.float32(3 * expected.corrupt))
     size = jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32))))
     counts, largest, rms = opening.decode_sum(params, key.a, total.rows, form)
     ok = small & (size <= allowed) & (largest <= jnp.float32(MARGIN))

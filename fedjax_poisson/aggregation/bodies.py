@@ -80,7 +80,9 @@ def commitment(beacon: Hidden | bytes) -> bytes:
     return hashlib.sha256(b"fedjax-poisson/1/beacon\0" + raw).digest()
 
 
-def seed_of(terms: Terms, round_keys: Sequence[RoundKey | None], committed: Entries, parts: Mapping[bytes, bytes]) -> bytes:
+def seed_of(
+    terms: Terms, round_keys: Sequence[RoundKey | None], committed: Entries, parts: Mapping[bytes, bytes]
+) -> bytes:
     """The seed of the functionals: a hash of D and of every member's part; zero for one that is missing or unlike its commitment.
 
     A member that aborts chooses among two drawings, f of them among 2^f: that costs f bits of soundness and no privacy.

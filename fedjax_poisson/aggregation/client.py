@@ -1,8 +1,8 @@
 """A client of a round: it checks the terms, encrypts once, and speaks once.
 
-A contribution is a signed *manifest* (hashes of the rows, of every box and of every correction) followed by these. Before anything is encrypted the client checks
-everything that row 2 of the protocol names (`docs/aggregation.md`); the bytes are in its store before they are returned, and a second call for the round returns
-the same bytes.
+A contribution is a signed *manifest* (hashes of the rows, of every box and of every correction) followed by these. Before anything is encrypted the client
+checks everything that row 2 of the protocol names (`docs/aggregation.md`); the bytes are in its store before they are returned, and a second call for the
+round returns the same bytes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ import numpy as np
 from fedjax_poisson.aggregation import keys, messages, rows, sharing
 from fedjax_poisson.aggregation.messages import NO_TERMS, Message, check_quorum
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.aggregation.refusals import BadTerms, Malformed, RoundUsed, UnknownSender
+from fedjax_poisson.aggregation.refusals import BadBox, BadTerms, Malformed, RoundUsed, UnknownSender
 from fedjax_poisson.aggregation.store import Store
 from fedjax_poisson.aggregation.terms import Pinned, Terms, check_terms, decode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
-__all__ = ["Client", "Contribution", "Manifest", "accept_terms", "box_info", "contribute", "read_contribution", "read_manifest", "round_key_of"]
+__all__ = [
+    "Client",
+    "Contribution",
+    "Manifest",
+    "accept_terms",
+    "box_info",
+    "contribute",
+    "read_contribution",
+    "read_manifest",
+    "round_key_of",
+]
 
 
 class Client(NamedTuple):
@@ -114,7 +124,9 @@ def box_info(terms: bytes, client: bytes, number: int) -> bytes:
     return b"fedjax-poisson/1/box\0" + terms + client + bytes([number])
 
 
-def accept_terms(client: Client, terms_blob: bytes, certificate: bytes, model: bytes) -> tuple[Terms, tuple[RoundKey | None, ...]]:
+def accept_terms(
+    client: Client, terms_blob: bytes, certificate: bytes, model: bytes
+) -> tuple[Terms, tuple[RoundKey | None, ...]]:
     """Every check that precedes encryption.
 
     Raises:
@@ -183,14 +195,14 @@ def contribute(
     if charge is not None:
         charge(terms)
     client.store.put(terms.run, terms.round, "terms", digest)
-    made, secret, kappas = _seal(params, rows.common_of(params, digest), jnp.asarray(values), stream)
+    # Bound to the terms and the counts: a stream that is given again, its store lost, yields no secret twice.
+    own = fold_in(stream, *(int(word) for word in rows.hash_words("fresh", digest, values.tobytes())))
+    made, secret, kappas = _seal(params, rows.common_of(params, digest), jnp.asarray(values), own)
     words = np.asarray(kappas).astype("<u4")
     public = keys.public_of(client.key)
     moduli = params.ring.moduli
     boxes = tuple(
-        b""
-        if key is None
-        else keys.seal_box(key.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
+        b"" if key is None else keys.seal_box(key.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
         for k, key in enumerate(round_keys)
     )
     parts = [residue_bytes(one, moduli) for one in _dealt(params, digest, secret, kappas)]
@@ -251,6 +263,11 @@ def read_contribution(message: Message, params: RoundParameters) -> Contribution
     boxes = tuple(reader.prefixed() for _ in range(params.members))
     corrections = tuple(reader.prefixed() for _ in range(params.corrections))
     reader.done()
+    # sizes first: with one part made longer at the cost of the others, a member's list would be too large for it
+    if len(row_bytes) != params.rows_bytes or any(len(part) != params.polynomial_bytes for part in corrections):
+        raise Malformed("Rows or a correction of another size than the terms imply.")
+    if any(len(box) not in (0, keys.BOX_BYTES) for box in boxes):
+        raise BadBox(f"A box has {keys.BOX_BYTES} bytes, or none for a member that is away.")
     named = (manifest.rows, *manifest.boxes, *manifest.corrections)
     for part, digest in zip((row_bytes, *boxes, *corrections), named, strict=True):
         if hashlib.sha256(part).digest() != digest:

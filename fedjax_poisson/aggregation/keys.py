@@ -50,20 +50,24 @@ class Hidden:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("a secret of the aggregation protocol is not pickled; the store writes what must survive a restart")
+        raise TypeError(
+            "a secret of the aggregation protocol is not pickled; the store writes what must survive a restart"
+        )
 
 
 def available() -> str | None:
     """None where signatures and boxes can be made; else why not, and what to do."""
     try:
-        import cryptography  # noqa: PLC0415
-        from cryptography.hazmat.primitives import hpke  # noqa: PLC0415
+        import cryptography
+        from cryptography.hazmat.primitives import hpke
     except ImportError:
         try:
             found = f"cryptography {cryptography.__version__}"
         except NameError:
             found = "no cryptography package"
-        return f"signatures and boxes need cryptography 47 or newer, {found} is installed: pip install 'cryptography>=47'"
+        return (
+            f"signatures and boxes need cryptography 47 or newer, {found} is installed: pip install 'cryptography>=47'"
+        )
     del hpke
     return None
 
@@ -82,21 +86,21 @@ def signed_bytes(label: str, terms_hash: bytes, body: bytes) -> bytes:
 def new_signing_key() -> Hidden:
     """A fresh Ed25519 key, 32 raw bytes."""
     _require()
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Hidden(Ed25519PrivateKey.generate().private_bytes_raw())
 
 
 def public_of(key: Hidden) -> bytes:
     """The 32 bytes that name the holder of a signing key."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(key.value).public_key().public_bytes_raw()
 
 
 def sign(key: Hidden, label: str, terms_hash: bytes, body: bytes) -> bytes:
     """64 bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(key.value).sign(signed_bytes(label, terms_hash, body))
 
@@ -108,8 +112,8 @@ def verify(public: bytes, label: str, terms_hash: bytes, body: bytes, signature:
       BadSignature: it is not.
     """
     _require()
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, signed_bytes(label, terms_hash, body))
@@ -120,15 +124,15 @@ def verify(public: bytes, label: str, terms_hash: bytes, body: bytes, signature:
 def new_box_seed() -> Hidden:
     """A fresh box key as its seeds: 64 bytes of ML-KEM-768, 32 of X25519."""
     _require()
-    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
     first, second = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
     return Hidden(first.private_bytes_raw() + second.private_bytes_raw())
 
 
 def _private(seed: Hidden) -> Any:
-    from cryptography.hazmat.primitives import hpke  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hpke
+    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
     return hpke.MLKEM768X25519PrivateKey(
         mlkem.MLKEM768PrivateKey.from_seed_bytes(seed.value[:64]),
@@ -138,7 +142,7 @@ def _private(seed: Hidden) -> Any:
 
 def box_public(seed: Hidden) -> bytes:
     """The public box key, 1216 bytes."""
-    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
     first = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed.value[:64]).public_key()
     second = x25519.X25519PrivateKey.from_private_bytes(seed.value[64:]).public_key()
@@ -146,7 +150,7 @@ def box_public(seed: Hidden) -> bytes:
 
 
 def _suite() -> Any:
-    from cryptography.hazmat.primitives import hpke  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hpke
 
     return hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 
@@ -157,8 +161,8 @@ def seal_box(public: bytes, secret: bytes, info: bytes) -> bytes:
     Raises:
       BadBox: the public key is not one.
     """
-    from cryptography.hazmat.primitives import hpke  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hpke
+    from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
     try:
         key = hpke.MLKEM768X25519PublicKey(

@@ -1,8 +1,8 @@
 """A whole round in one process: every role with its own keys and its own messages, exactly as between machines; or bare, where messages cannot be made.
 
-`encrypt` is a client's contribution to the round that is under way (another size begins another round), `add` joins contributions, `check` takes the round to its include step (everything that can be
-refused is refused there, before a release is charged), `open` asks for the answers and opens. A round is over when it was opened; `begin` starts a new
-one and drops what was not opened.
+`encrypt` is a client's contribution to the round that is under way (another size begins another round), `add` joins contributions, `check` takes the round
+to its include step (everything that can be refused is refused there, before a release is charged), `open` asks for the answers and opens. A round is over
+when it was opened; `begin` starts a new one and drops what was not opened.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def draft_of(setting: Setting, number: int, size: int, members: tuple[bytes, ...
 
 def message_bytes(params: RoundParameters) -> int:
     """Bytes of one client's contribution on the wire."""
-    parts = params.rows_bytes + params.members * (4 + keys.BOX_BYTES) + params.corrections * (4 + params.polynomial_bytes)
+    parts = (
+        params.rows_bytes + params.members * (4 + keys.BOX_BYTES) + params.corrections * (4 + params.polynomial_bytes)
+    )
     body = 64 + 32 * params.members + 32 * params.corrections
     return 4 + len("contribution") + 32 + 32 + 4 + body + 64 + 4 + 4 + parts
 
@@ -165,7 +167,9 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
     """
     cell: dict[str, Any] = {"number": 0, "under": None, "opened": set(), "committee": None}
     digest = terms.terms_hash(
-        draft_of(setting, 0, setting.size or 1, tuple(bytes([k]) * 32 for k in range(1, setting.members + 1)), bytes(32))
+        draft_of(
+            setting, 0, setting.size or 1, tuple(bytes([k]) * 32 for k in range(1, setting.members + 1)), bytes(32)
+        )
     )
     made: dict[int, DeviceFunctions] = {}
 
@@ -200,7 +204,9 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
         over = under is None or under.sent == setting.senders or under.state.phase != "contribution"
         if under is None or over or under.state.draft.size != values.size:
             cell["number"] += 1
-            under = _open_round(committee, draft_of(setting, cell["number"], values.size, committee.public, committee.roster_hash))
+            under = _open_round(
+                committee, draft_of(setting, cell["number"], values.size, committee.public, committee.roster_hash)
+            )
         who = committee.clients[under.sent]
         blob = contribute(who, under.terms, under.certificate, values, stream, model=bytes(32))
         state = server.receive(under.state, blob)

@@ -1,11 +1,11 @@
 """A member of the committee: it holds shares, agrees on one set of clients, and gives one answer.
 
 `step(state, notice) -> (state, reply)` is a pure state machine apart from its store, which makes what it says durable before it is returned (`store`).
-A member keeps, of one round at a time, the shares of the clients' secrets in memory and its box key in the store; both are erased with the answer, with `dead`, or
-when later terms are signed. It never says a kappa or a share.
+A member keeps, of one round at a time, the shares of the clients' secrets in memory and its box key in the store; both are erased with the answer, with
+`dead`, or when later terms are signed. It never says a kappa or a share.
 
-Order, each step once a round (the rows are those of `docs/aggregation.md`): begin, terms -> certify, shares -> held, propose -> commit, committed -> beacon-open,
-beacons -> seed, seeded -> projections, judged -> include, included -> answer; abandon -> dead, before the include step only.
+Order, each step once a round (the rows are those of `docs/aggregation.md`): begin, terms -> certify, shares -> held, propose -> commit, committed ->
+beacon-open, beacons -> seed, seeded -> projections, judged -> include, included -> answer; abandon -> dead, before the include step only.
 """
 
 from __future__ import annotations
@@ -155,16 +155,21 @@ def _begin(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     reader.done()
     if run != member.run:
         raise WrongTerms("Another run.")
+    if number >= 1 << 62:  # before the store is asked: databases hold no integers of 64 bits without a sign
+        raise RoundUsed(f"Round {number} is beyond 2^62.")
     said = member.store.get(run, number, "round-key")
     last = max(state.round, member.store.last(run, "round-key"))
     if said and number == last:
-        return (state if state.round == number else dataclasses.replace(State(), round=number)), said
-    if number <= last or number >= 1 << 62:
+        return (state if state.round == number else restore(member)), said
+    if number <= last:
         raise RoundUsed(f"Round {number} is not larger than the last one.")
-    member.store.erase(run, last, "secrets")  # what was not answered will not be
-    seed, beacon = keys.new_box_seed(), bodies.new_beacon()
+    if last >= 0:
+        member.store.erase(run, last, "secrets")  # what was not answered will not be
+    # a process that ended between the two records goes on with the secrets that it stored: the same bytes
+    secrets = Hidden(member.store.get(run, number, "secrets") or keys.new_box_seed().value + bodies.new_beacon().value)
+    seed, beacon = Hidden(secrets.value[: keys.BOX_SEED_BYTES]), Hidden(secrets.value[keys.BOX_SEED_BYTES :])
     body = run + u64(number) + keys.box_public(seed) + bodies.commitment(beacon)
-    member.store.put(run, number, "secrets", seed.value + beacon.value)
+    member.store.put(run, number, "secrets", secrets.value)
     message = messages.encode(messages.make(member.key, "round-key", messages.NO_TERMS, body))
     return State(round=number), member.store.put(run, number, "round-key", message)
 
@@ -335,10 +340,15 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
         raise WrongTerms("A seed has 32 bytes.")
     missing = [key for key, _ in state.committed if key not in state.shares]
     if missing:
-        raise OutOfOrder(f"{len(missing)} shares of the set are not here (after a restart the server sends them again).")
+        raise OutOfOrder(
+            f"{len(missing)} shares of the set are not here (after a restart the server sends them again)."
+        )
     drawn = screening.functionals(params, found.body)
     scalars = np.stack(
-        [np.asarray(screening.project(params, drawn.signs, drawn.uniform, state.shares[key][1].value)) for key, _ in state.committed]
+        [
+            np.asarray(screening.project(params, drawn.signs, drawn.uniform, state.shares[key][1].value))
+            for key, _ in state.committed
+        ]
     )
     body = bodies.projections_body(found.body, state.committed, scalars, params)
     after = dataclasses.replace(state, seed=found.body)
@@ -357,6 +367,8 @@ def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
         if _body(said) != body:
             raise AlreadyDone("Another set was included in this round.")
         return dataclasses.replace(state, included=body), said
+    if _said(member, state, "dead"):
+        raise OutOfOrder("This member signed that the round is dead.")
     include = bodies.read_include(body, terms)
     if not set(include.clients) <= set(state.committed):
         raise NoQuorum("The set names a client that is not in the committed set.")
@@ -376,6 +388,7 @@ def _included(member: Member, state: State, notice: Notice) -> tuple[State, byte
     if said:
         if _body(said)[:32] != hashlib.sha256(found.body).digest():
             raise AlreadyDone("An answer was given for another set; there is one a round.")
+        member.store.erase(member.run, state.round, "secrets")
         return dataclasses.replace(state, shares={}, over=True), said
     terms, params = _open_round(state)
     if state.committed is None:
@@ -412,6 +425,7 @@ def _abandon(member: Member, state: State, notice: Notice) -> tuple[State, bytes
         raise WrongTerms("Another round.")
     said = _said(member, state, "dead")
     if said:
+        member.store.erase(member.run, state.round, "secrets")
         return dataclasses.replace(state, shares={}, over=True), said
     if state.terms is None:
         raise OutOfOrder("There are no terms yet: nobody can have contributed.")
@@ -447,6 +461,7 @@ def restore(member: Member) -> State:
     terms = decode_terms(blob)
     state = State(round=number, terms=terms, digest=terms_hash(terms), params=parameters_of(terms))
     if member.store.get(member.run, number, "answer") or member.store.get(member.run, number, "dead"):
+        member.store.erase(member.run, number, "secrets")  # the process may have ended before it came to that
         return dataclasses.replace(state, over=True)
     if member.store.get(member.run, number, "beacon-open"):
         said = member.store.get(member.run, number, "commit")
@@ -459,5 +474,3 @@ def restore(member: Member) -> State:
     if said:
         state = dataclasses.replace(state, included=_body(said))
     return state
-
-

@@ -46,7 +46,18 @@ __all__ = [
 
 NO_TERMS = bytes(32)
 """What stands for the terms in a `round-key`, which is older than they are."""
-MEMBER_LABELS = ("round-key", "certify", "held", "commit", "beacon-open", "seed", "projections", "include", "answer", "dead")
+MEMBER_LABELS = (
+    "round-key",
+    "certify",
+    "held",
+    "commit",
+    "beacon-open",
+    "seed",
+    "projections",
+    "include",
+    "answer",
+    "dead",
+)
 CLIENT_LABELS = ("contribution",)
 _HEAD = 4 + 32 + 32 + 32 + 4 + 4 + 64
 ROUND_KEY_BYTES = 16 + 8 + keys.BOX_KEY_BYTES + 32
@@ -143,7 +154,13 @@ def most_bytes(label: str, terms: Terms | None) -> int:
     return _HEAD + len(label) + bodies[label] + attached
 
 
-def decode(blob: bytes, terms: Terms | None, terms_hash: bytes, senders: Callable[[str], Iterable[bytes]], labels: Sequence[str]) -> Message:
+def decode(
+    blob: bytes,
+    terms: Terms | None,
+    terms_hash: bytes,
+    senders: Callable[[str], Iterable[bytes]],
+    labels: Sequence[str],
+) -> Message:
     """A message whose size, label, terms, sender and signature hold, checked in this order.
 
     Args:

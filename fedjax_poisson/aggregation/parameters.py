@@ -22,7 +22,17 @@ from typing import NamedTuple
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
 from fedjax_poisson.ckks.parameters import LIMITS, CkksParameters, candidate
 
-__all__ = ["FUNCTIONALS", "HINTS", "UNIFORM", "RoundParameters", "allowed_rms", "choose", "default_malicious", "default_threshold", "least_threshold"]
+__all__ = [
+    "FUNCTIONALS",
+    "HINTS",
+    "UNIFORM",
+    "RoundParameters",
+    "allowed_rms",
+    "choose",
+    "default_malicious",
+    "default_threshold",
+    "least_threshold",
+]
 
 FUNCTIONALS = 12
 """Functionals of a client's secret that screening opens."""
@@ -92,7 +102,9 @@ def allowed_rms(clients: int, corrupt: int = 0) -> float:
     return math.sqrt(WIDE_VARIANCE) * (1.2 * math.sqrt(clients) + 3 * corrupt)
 
 
-def _enough_rows(ring: CkksParameters, rows: int, size: int, senders: int, corrupt: int, count_rms: float | None) -> bool:
+def _enough_rows(
+    ring: CkksParameters, rows: int, size: int, senders: int, corrupt: int, count_rms: float | None
+) -> bool:
     """Whether one sum of secrets explains an opening (module docstring)."""
     rms = allowed_rms(senders, corrupt)
     fields = rows * ring.values_per_row
@@ -131,7 +143,9 @@ def choose(
       ValueError: an argument out of range, or nothing fits, with what would help.
     """
     if not 1 <= count_bound < 1 << 31:
-        raise ValueError(f"count_bound = {count_bound}; give 1 <= count_bound < 2^31, the bound on |any coordinate of the sum|.")
+        raise ValueError(
+            f"count_bound = {count_bound}; give 1 <= count_bound < 2^31, the bound on |any coordinate of the sum|."
+        )
     if size < 1 or senders < 1:
         raise ValueError(f"size = {size} and senders = {senders} must be at least 1.")
     field_bits = count_bound.bit_length() + 1

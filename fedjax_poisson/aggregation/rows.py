@@ -1,14 +1,14 @@
 """A client's rows: c_j = a_j s + e_j + encode(y)_j mod Q, in uint32 JAX; jit- and vmap-clean, no call to the host.
 
-`a` is public and common to a round: uniform residues of ChaCha20 under a hash of the terms. s and e are fresh centred binomials of 42 pairs. Everything is linear,
-so a program that simulates many clients may add up counts, errors and secrets, and transform once: the bits are those of the sum of their rows.
+`a` is public and common to a round: uniform residues of ChaCha20 under a hash of the terms. s and e are fresh centred binomials of 42 pairs. Everything is
+linear, so a program that simulates many clients may add up counts, errors and secrets, and transform once: the bits are those of the sum of their rows.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,21 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.randomness import Stream, fold_in
 
-__all__ = ["Secrets", "common", "common_of", "draw", "encrypt", "halves", "hash_words", "join_halves", "multiply_rows", "padded", "small_form", "sum_residues", "words_stream"]
+__all__ = [
+    "Secrets",
+    "common",
+    "common_of",
+    "draw",
+    "encrypt",
+    "halves",
+    "hash_words",
+    "join_halves",
+    "multiply_rows",
+    "padded",
+    "small_form",
+    "sum_residues",
+    "words_stream",
+]
 
 
 class Secrets(NamedTuple):
@@ -37,6 +51,10 @@ class Secrets(NamedTuple):
         """Nothing of the values."""
         return "Secrets(...)"
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("secrets of a round are not pickled")
+
 
 def hash_words(label: str, *parts: bytes) -> np.ndarray:
     """uint32 `[8]`: SHA-256 over a label and parts, as the key of a public stream."""
@@ -49,12 +67,9 @@ def words_stream(words: Array | np.ndarray) -> Stream:
     return Stream(jnp.asarray(words, jnp.uint32), jnp.uint32(0))
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 def common(params: RoundParameters, words: Array) -> Array:
     """The common `a`, uint32 `[R, L, N]` in NTT form, from the eight words of `hash_words("a", terms_hash)`."""
-    return rlwe_samplers.uniform_residues(
-        words_stream(words), (params.rows, params.ring.degree), params.ring.moduli
-    )
+    return rlwe_samplers.uniform_residues(words_stream(words), (params.rows, params.ring.degree), params.ring.moduli)
 
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
@@ -109,7 +124,7 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
     return modular.add(message, product, modular.constants(params.ring.moduli).q)
 
 
-_common = jax.jit(common.__wrapped__, static_argnums=0)
+_common = jax.jit(common, static_argnums=0)
 
 
 def sum_residues(residues: Array, moduli: tuple[int, ...]) -> Array:
@@ -123,7 +138,9 @@ def halves(residues: Array) -> tuple[Array, Array]:
     return residues & jnp.uint32(0xFFFF), residues >> jnp.uint32(16)
 
 
-def join_halves(low: Array, high: Array, moduli: tuple[int, ...], *, upper: modular.Upper = modular.mulhi_broadcast) -> Array:
+def join_halves(
+    low: Array, high: Array, moduli: tuple[int, ...], *, upper: modular.Upper = modular.mulhi_broadcast
+) -> Array:
     """(high 2^16 + low) mod q of sums of `halves`, uint32 `[..., L, N]`."""
     c = modular.constants(moduli)
     weight = ((1 << 16) % c.q.astype(np.uint64)).astype(np.uint32)

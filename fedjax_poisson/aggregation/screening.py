@@ -1,14 +1,15 @@
 """Light screening: what members may know of one client's secret, and what follows from it. No word about its counts, nothing on the ledger.
 
-After the set D of clients is signed, a common seed draws twelve functionals with weights 0, 0, +1, -1 of the coefficients of s, and three uniform ones. A member's
-scalar is the functional of its share. The scalars of one client must lie on one polynomial of degree below t in every field (a wrong share is missed by each
-uniform functional with probability 1/q: SCRAPE's dual-code test), and the twelve values must be as small as those of an honest secret:
+After the set D of clients is signed, a common seed draws twelve functionals with weights 0, 0, +1, -1 of the coefficients of s, and three uniform ones. A
+member's scalar is the functional of its share. The scalars of one client must lie on one polynomial of degree below t in every field (a wrong share is
+missed by each uniform functional with probability 1/q: SCRAPE's dual-code test), and the twelve values must be as small as those of an honest secret:
 
     |Z_g s| <= 8.3 sqrt(21 N / 2)   and   (Z s)' (Z Z')^-1 (Z s) <= 21 (12 + 2 sqrt(12 x) + 2 x),  x = 12 ln 10,
 
-the latter fails for an honest client with at most 1e-12: the left side over 21 is the squared norm of a projection of rank 12 of a strictly sub-Gaussian vector,
-whose moment generating function is at most that of chi^2 with 12 degrees (`ckks.noise_bound`), and Laurent and Massart bound the latter (*proved*). A shift of the
-secret by v passes with probability that of a random +-sum of v being small: two huge coefficients cancel in all twelve with 2^-12 or less.
+the latter fails for an honest client with at most 1e-12: the left side over 21 is the squared norm of a projection of rank 12 of a strictly sub-Gaussian
+vector, whose moment generating function is at most that of chi^2 with 12 degrees (`ckks.noise_bound`), and Laurent and Massart bound the latter
+(*proved*). A shift of the secret by v passes with probability that of a random +-sum of v being small: two huge coefficients cancel in all twelve with
+2^-12 or less.
 
 **Against malicious members the scalars of t + f are needed**: t honest ones fix the polynomial; with fewer a liar can make an accomplice pass.
 """
@@ -52,9 +53,11 @@ class Functionals(NamedTuple):
 
 
 def functionals(params: RoundParameters, seed: bytes) -> Functionals:
-    """The functionals of a seed: SHAKE-256 over it, two bits a sign, 64 bits a uniform weight (2^-33 from uniform, which changes 1/q by less than that part)."""
-    ring = params.ring
-    raw = np.frombuffer(hashlib.shake_256(b"fedjax-poisson/1/signs\0" + seed).digest(FUNCTIONALS * ring.degree // 4), np.uint8)
+    """The functionals of a seed: SHAKE-256 over it, two bits a sign, 64 bits a uniform weight (2^-33 from uniform, which changes 1/q by less than that
+    part).""" ring = params.ring
+    raw = np.frombuffer(
+        hashlib.shake_256(b"fedjax-poisson/1/signs\0" + seed).digest(FUNCTIONALS * ring.degree // 4), np.uint8
+    )
     pairs = (raw[:, None] >> np.asarray([0, 2, 4, 6], np.uint8)) & np.uint8(3)
     signs = np.asarray([0, 0, 1, -1], np.int32)[pairs.reshape(FUNCTIONALS, ring.degree)]
     count = UNIFORM * ring.limbs * ring.degree

@@ -1,8 +1,8 @@
 """The server of a round: it relays and adds, holds no secret, and is trusted for going on only.
 
-`receive(state, blob)` takes one message, `advance(state)` ends a phase with what has come in (all of it, or the time is up) and says what is sent next. Nothing is
-believed of a message that its signature does not carry; a bad one is refused by its name and the round goes on without it. Clients whose boxes or corrections
-some members refuse, and whose scalars disagree, are weighed so that the most clients stay, with t + f members or more where there are as many.
+`receive(state, blob)` takes one message, `advance(state)` ends a phase with what has come in (all of it, or the time is up) and says what is sent next.
+Nothing is believed of a message that its signature does not carry; a bad one is refused by its name and the round goes on without it. Clients whose boxes
+or corrections some members refuse, and whose scalars disagree, are weighed so that the most clients stay, with t + f members or more where there are as many.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, messages, opening, screening
+from fedjax_poisson.aggregation import bodies, client, keys, messages, opening, screening
 from fedjax_poisson.aggregation.bodies import Entries, Handed, Include
 from fedjax_poisson.aggregation.client import Contribution
 from fedjax_poisson.aggregation.messages import NO_TERMS, Message, Notice, Quorum
@@ -26,7 +26,6 @@ from fedjax_poisson.aggregation.refusals import (
     DuplicateClient,
     NoQuorum,
     OutOfOrder,
-    RoundRefused,
     TinySet,
     WrongTerms,
 )
@@ -140,11 +139,12 @@ def receive(state: State, blob: bytes) -> State:
     if number in heard:
         if heard[number].body == message.body:
             return state
-        raise AlreadyDone(f'Member {number} said "{state.phase}" twice, and differently: both are signed, which proves its fault.')
-    _CHECKS.get(state.phase, lambda state, message, number: None)(state, message, number)
-    return dataclasses.replace(
-        state, heard={**state.heard, state.phase: {**heard, number: message}}
-    )
+        raise AlreadyDone(
+            f'Member {number} said "{state.phase}" twice, and differently: both are signed, which proves its fault.'
+        )
+    if state.phase in _CHECKS:
+        _CHECKS[state.phase](state, message, number)
+    return dataclasses.replace(state, heard={**state.heard, state.phase: {**heard, number: message}})
 
 
 def _contribution(state: State, blob: bytes) -> State:
@@ -156,6 +156,8 @@ def _contribution(state: State, blob: bytes) -> State:
         if state.clients[message.sender].digest == digest:
             return state
         raise DuplicateClient("A client's second contribution: the first one counts.")
+    if len(state.clients) == state.draft.senders:  # one more, and every member would refuse the list of them
+        raise OutOfOrder(f"{state.draft.senders} clients have sent, as many as the terms have room for.")
     found: Contribution = client.read_contribution(message, params)
     if found.manifest.certificate != hashlib.sha256(state.certificate).digest():
         raise WrongTerms("The client was shown another certificate.")
@@ -169,6 +171,7 @@ def _check_round_key(state: State, message: Message, number: int) -> None:
     _, key = client.round_key_of(messages.encode(message), state.draft.members)
     if (key.run, key.round) != (state.draft.run, state.draft.round):
         raise WrongTerms(f"A round key for round {key.round}, not {state.draft.round}.")
+    keys.seal_box(key.box_key, bytes(32), b"")  # a key that no client can use would cost all of them the round
 
 
 def _check_digest(state: State, message: Message, number: int) -> None:
@@ -289,9 +292,7 @@ def _least(state: State, available: int) -> int:
 
 
 def _after_held(state: State) -> tuple[State, list[Outgoing]]:
-    refused = {
-        k: set(bodies.read_key_list(message.body, state.draft.senders)) for k, message in _said(state).items()
-    }
+    refused = {k: set(bodies.read_key_list(message.body, state.draft.senders)) for k, message in _said(state).items()}
     _need(state, len(refused))
 
     def stay(members: tuple[int, ...]) -> set[bytes]:
@@ -363,9 +364,7 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
         raise TinySet(
             f"{len(clients)} clients passed screening, at least {state.draft.minimum} were announced. Nothing was opened."
         )
-    left = tuple(
-        (key, 2 if a else 1) for (key, _), ok, a in zip(state.committed, good, agree, strict=True) if not ok
-    )
+    left = tuple((key, 2 if a else 1) for (key, _), ok, a in zip(state.committed, good, agree, strict=True) if not ok)
     body = bodies.include_body(Include(clients, members, left))
     after = dataclasses.replace(state, included=body, deciding=tuple(sorted(said)), phase="include")
     return after, [_notice(k, "judged", prefixed(body) + bodies.many(blobs)) for k in after.deciding]
@@ -435,5 +434,3 @@ _ADVANCE: dict[str, Callable[[State], tuple[State, list[Outgoing]]]] = {
     "answer": _after_answers,
     "opened": _over,
 }
-
-

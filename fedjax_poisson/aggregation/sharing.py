@@ -23,7 +23,17 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.rows import words_stream
 from fedjax_poisson.ckks import modular, rlwe_samplers
 
-__all__ = ["combine", "corrections", "dealing_weights", "expand_share", "lagrange", "later_share", "points", "share_of", "weighted_sum"]
+__all__ = [
+    "combine",
+    "corrections",
+    "dealing_weights",
+    "expand_share",
+    "lagrange",
+    "later_share",
+    "points",
+    "share_of",
+    "weighted_sum",
+]
 
 
 @functools.lru_cache(maxsize=256)
@@ -113,7 +123,7 @@ def share_of(params: RoundParameters, kappa: Array, correction: Array) -> Array:
 
 
 def combine(
-    params: RoundParameters, terms_hash: bytes, numbers: Sequence[int], shares: Array, *, at: int = 0
+    params: RoundParameters, terms_hash: bytes, numbers: Sequence[int], shares: Array | np.ndarray, *, at: int = 0
 ) -> Array:
     """The polynomial's value at 0, or at another member's point, from t shares.
 

@@ -15,7 +15,18 @@ from fedjax_poisson.aggregation.parameters import RoundParameters, choose, least
 from fedjax_poisson.aggregation.refusals import BadTerms, Oversize
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u8, u32, u64
 
-__all__ = ["MOST_CLIENTS", "MOST_MEMBERS", "Pinned", "Terms", "check_terms", "decode_terms", "encode_terms", "parameters_of", "roster_hash", "terms_hash"]
+__all__ = [
+    "MOST_CLIENTS",
+    "MOST_MEMBERS",
+    "Pinned",
+    "Terms",
+    "check_terms",
+    "decode_terms",
+    "encode_terms",
+    "parameters_of",
+    "roster_hash",
+    "terms_hash",
+]
 
 VERSION = 1
 MOST_MEMBERS = 20
@@ -101,7 +112,10 @@ def encode_terms(terms: Terms) -> bytes:
             terms.model,
             prefixed(terms.mechanism.encode()),
             prefixed(terms.charge.encode()),
-            *(u32(v) for v in (terms.size, terms.count_bound, terms.count_rms, terms.senders, terms.minimum, terms.corrupt)),
+            *(
+                u32(v)
+                for v in (terms.size, terms.count_bound, terms.count_rms, terms.senders, terms.minimum, terms.corrupt)
+            ),
             *(u8(v) for v in (terms.threshold, terms.malicious, len(terms.members))),
             *terms.members,
             *(prefixed(key) for key in terms.round_keys),
@@ -136,6 +150,8 @@ def decode_terms(blob: bytes) -> Terms:
     except UnicodeDecodeError:
         raise BadTerms("A text in the terms is not UTF-8.") from None
     reader.done()
+    if max(len(mechanism), len(charge)) > _MOST_TEXT:
+        raise Oversize(f"A text in the terms is longer than {_MOST_TEXT}.")
     return Terms(
         run=run,
         round=number,
@@ -190,7 +206,9 @@ def check_terms(terms: Terms, pinned: Pinned) -> None:
     """
     members = len(terms.members)
     if terms.members != pinned.members:
-        raise BadTerms("The members are not the pinned ones: with members of its own choice the server could certify anything.")
+        raise BadTerms(
+            "The members are not the pinned ones: with members of its own choice the server could certify anything."
+        )
     if len(set(terms.members)) != members or len(terms.round_keys) != members:
         raise BadTerms("A member stands twice, or has no round key.")
     if (terms.threshold, terms.malicious) != (pinned.threshold, pinned.malicious):
@@ -217,6 +235,6 @@ def check_terms(terms: Terms, pinned: Pinned) -> None:
         raise BadTerms(f"count_bound = {terms.count_bound} must be in [1, 2^31).")
     try:
         json.loads(terms.mechanism)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for ten thousand brackets
         raise BadTerms("The mechanism's facts are not JSON.") from None
     parameters_of(terms)

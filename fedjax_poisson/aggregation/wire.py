@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 
@@ -80,7 +81,7 @@ class Reader:
         entries = [raw[i * width : (i + 1) * width] for i in range(count)]
         if len({entry[:32] for entry in entries}) != count:
             raise DuplicateClient("A key stands twice in a list.")
-        if any(a[:32] > b[:32] for a, b in zip(entries, entries[1:], strict=False)):
+        if any(a[:32] > b[:32] for a, b in itertools.pairwise(entries)):
             raise Malformed("A list is not increasing by key.")
         return entries
 

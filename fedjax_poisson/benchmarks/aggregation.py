@@ -1,13 +1,13 @@
 """What a round costs each party, beside its peers in the same process: `fedjax-poisson bench aggregation --size 1048576 --senders 1000 --members 5`.
 
-Prints one JSON line. Times are processor times of all threads, medians over repetitions in which the calls take turns, in nanoseconds a parameter of the vector
-(`_ns`) or milliseconds (`_ms`), with `spread` the 10th and 90th percentile; `wall_ns` has the same calls by the clock. Two measurements run one after the other:
-pinned to one core (the numbers of the line itself) and with all cores (`all_cores`).
+Prints one JSON line. Times are processor times of all threads, medians over repetitions in which the calls take turns, in nanoseconds a parameter of the
+vector (`_ns`) or milliseconds (`_ms`), with `spread` the 10th and 90th percentile; `wall_ns` has the same calls by the clock. Two measurements run one
+after the other: pinned to one core (the numbers of the line itself) and with all cores (`all_cores`).
 
-client: secrets, encoding, rows, shares and corrections, from counts on the device to residues on the device. expand: the common `a`, once a round. server: one addition of a
-client's rows. open: summed rows and t answers to exact counts with every check. member: one client's box, share and projections. pk: one public-key encryption
-by `ckks`. tenseal: one encryption in NVFLARE's setting (N = 8192, [60, 40, 40]). secagg: the masks of one Flower SecAgg+ client (pseudo-random vectors for
-`neighbours` others), where flwr is installed.
+client: secrets, encoding, rows, shares and corrections, from counts on the device to residues on the device. expand: the common `a`, once a round. server:
+one addition of a client's rows. open: summed rows and t answers to exact counts with every check. member: one client's box, share and projections. pk: one
+public-key encryption by `ckks`. tenseal: one encryption in NVFLARE's setting (N = 8192, [60, 40, 40]). secagg: the masks of one Flower SecAgg+ client
+(pseudo-random vectors for `neighbours` others), where flwr is installed.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _peers(params: RoundParameters, senders: int, neighbours: int) -> dict[str, 
     on_device, own = jnp.asarray(counts), stream()
     found["pk"] = lambda: jax.block_until_ready(encrypt(public, on_device, own))
     if importlib.util.find_spec("tenseal") is not None:
-        import tenseal  # noqa: PLC0415
+        import tenseal
 
         context = tenseal.context(
             tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40], n_threads=1
@@ -117,8 +117,8 @@ def _peers(params: RoundParameters, senders: int, neighbours: int) -> dict[str, 
         values = counts.astype(np.float64)
         found["tenseal"] = lambda: tenseal.ckks_vector(context, values)
     if importlib.util.find_spec("flwr") is not None:
-        from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_addition  # noqa: PLC0415
-        from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen  # noqa: PLC0415
+        from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_addition
+        from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
         def secagg() -> object:
             total = [counts.astype(np.int64)]
@@ -163,7 +163,9 @@ def measure(*, size: int, senders: int, members: int, repeats: int = 15, neighbo
     wall: dict[str, float] = {}
     for name, found in times.items():
         unit, key = (1e3, "member_ms") if name == "member" else (1e9 / size, f"{name}_ns")
-        key = {"tenseal_ns": "tenseal_client_ns", "pk_ns": "pk_client_ns", "secagg_ns": "secagg_client_ns"}.get(key, key)
+        key = {"tenseal_ns": "tenseal_client_ns", "pk_ns": "pk_client_ns", "secagg_ns": "secagg_client_ns"}.get(
+            key, key
+        )
         row[key] = round(float(np.median(found[:, 0])) * unit, 3)
         spread[key] = [round(float(v) * unit, 3) for v in np.percentile(found[:, 0], (10, 90))]
         wall[key] = round(float(np.median(found[:, 1])) * unit, 3)
@@ -184,7 +186,7 @@ def measure(*, size: int, senders: int, members: int, repeats: int = 15, neighbo
 
 def message_bytes(params: RoundParameters) -> int:
     """Bytes of one client's contribution."""
-    from fedjax_poisson.aggregation.local import message_bytes as of_contribution  # noqa: PLC0415
+    from fedjax_poisson.aggregation.local import message_bytes as of_contribution
 
     return of_contribution(params)
 
@@ -212,7 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "benchmark": "aggregation",
         **facts,
         **found[0],
-        "all_cores": {key: found[1][key] for key in ("cores", "wall_ns", *(k for k in found[1] if k.endswith(("_ns", "_ms"))))},
+        "all_cores": {
+            key: found[1][key] for key in ("cores", "wall_ns", *(k for k in found[1] if k.endswith(("_ns", "_ms"))))
+        },
         "device": f"{jax.devices()[0].platform}:{jax.devices()[0].device_kind}",
         "jax": jax.__version__,
         "date": datetime.date.today().isoformat(),
@@ -224,9 +228,7 @@ def _in_a_process(facts: Mapping[str, int], cores: str) -> dict[str, Any]:
     """The line of a process of its own: a processor's number of threads is fixed when jax starts."""
     command = [sys.executable, "-m", "fedjax_poisson.benchmarks.aggregation"]
     command += [part for name, value in facts.items() for part in (f"--{name}", str(value))]
-    done = subprocess.run(
-        command, env={**os.environ, _ONE_CORE: cores}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env={**os.environ, _ONE_CORE: cores}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"The measurement failed:\n{done.stderr[-2000:]}")
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -27,7 +27,16 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["ERROR_BOUND", "ERROR_PAIRS", "ERROR_VARIANCE", "TERNARY_VARIANCE", "WIDE_PAIRS", "WIDE_VARIANCE", "noise_bound", "noise_variance"]
+__all__ = [
+    "ERROR_BOUND",
+    "ERROR_PAIRS",
+    "ERROR_VARIANCE",
+    "TERNARY_VARIANCE",
+    "WIDE_PAIRS",
+    "WIDE_VARIANCE",
+    "noise_bound",
+    "noise_variance",
+]
 
 ERROR_PAIRS = 21
 """Pairs of fair bits in one centred binomial error, SEAL's choice: standard deviation 3.24, above the guideline's 3.19."""

@@ -308,10 +308,3 @@ def _extract(words: jax.Array, start: int, width: int) -> jax.Array:
     if shift and shift + width > 32 and index + 1 < len(words):
         value = value | (words[index + 1] << jnp.uint32(32 - shift))
     return value & jnp.uint32((1 << width) - 1)
-
-
-def open_rows(params: CkksParameters, total: jax.Array, masks: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Temporary."""
-    q = modular.constants(params.moduli).q
-    c, d = decode(params, ntt.inverse(modular.subtract(total, masks, q), params.moduli), size)
-    return c, d, d * 0

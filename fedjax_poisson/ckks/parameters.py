@@ -257,7 +257,9 @@ def choose_parameters(
     if senders < 1:
         raise ValueError(f"senders must be at least 1, not {senders}")
     if mode not in ("public_key", "seeded"):
-        raise ValueError(f"mode must be 'public_key' or 'seeded', not {mode!r}; aggregation.choose makes parameters of rounds")
+        raise ValueError(
+            f"mode must be 'public_key' or 'seeded', not {mode!r}; aggregation.choose makes parameters of rounds"
+        )
     if not 0 < failure < 1:
         raise ValueError(f"failure must be a probability in (0, 1), not {failure}; the default is 2**-128")
     if guideline not in LIMITS:

@@ -198,7 +198,9 @@ def uniform_residues(
     """
     words = random_words(stream, (uniform_words(math.prod(moduli).bit_length()), *shape))
     combination = uniform_combination(moduli)
-    return combine(words[..., None], combination, ntt.tables(shape[-1], moduli), ntt.capacity(moduli), upper=upper)[..., 0]
+    return combine(words[..., None], combination, ntt.tables(shape[-1], moduli), ntt.capacity(moduli), upper=upper)[
+        ..., 0
+    ]
 
 
 class Combination(NamedTuple):

@@ -73,9 +73,7 @@ def fused_rounds(
     opener = None if aggregator is None or aggregator.device is None else aggregator.device.open
 
     @jax.jit
-    def run(
-        key: Any, state: Any, examples: Any, ids: Array, present: Array, stream: Stream
-    ) -> tuple[Any, Any]:
+    def run(key: Any, state: Any, examples: Any, ids: Array, present: Array, stream: Stream) -> tuple[Any, Any]:
         def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
             rows, here = xs
             of_round = round_stream(stream, state.server.round)

@@ -64,7 +64,9 @@ def check_parts(
             f"encryption={level!r} needs a mechanism that sends integers and an aggregator; or use encryption='off'."
         )
     if aggregator.info.backend == "round" and aggregator.device is None:
-        raise ValueError("rounds of many simulated clients need the size of their vectors: aggregator('round', ..., size=D).")
+        raise ValueError(
+            "rounds of many simulated clients need the size of their vectors: aggregator('round', ..., size=D)."
+        )
     if aggregator.device is None and (level == "sum_only" or mesh is not None):
         raise ValueError(
             f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."

@@ -351,7 +351,11 @@ def aggregator_for(
         members=run.config.members,
         authenticate=authenticate,
         corrupt=plan.senders - plan.honest_senders,
-        mechanism={"name": mechanism.facts.name, "purpose": purpose, **{k: str(v) for k, v in mechanism.facts.parameters}},
+        mechanism={
+            "name": mechanism.facts.name,
+            "purpose": purpose,
+            **{k: str(v) for k, v in mechanism.facts.parameters},
+        },
         stream=fold_in(run.root, "run name", purpose),
     )
     return made if out is None else keeping(made, out, purpose)

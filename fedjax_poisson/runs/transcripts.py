@@ -54,7 +54,7 @@ def verify_rounds(folder: Path) -> list[Verified]:
     files = sorted((folder / FOLDER).glob("*.round"))
     if not files:
         raise FileNotFoundError(
-            f"{folder / FOLDER}: no transcripts. They are kept by runs whose aggregator is \"round\" and signs its messages; others have nothing that could be "
+            f'{folder / FOLDER}: no transcripts. They are kept by runs whose aggregator is "round" and signs its messages; others have nothing that could be '
             "checked from outside."
         )
     found = []

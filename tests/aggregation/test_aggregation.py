@@ -93,7 +93,8 @@ def test_order_does_not_matter(agg):
 
 
 @pytest.mark.parametrize(
-    ("backend", "bound"), [*itertools.product(["plain", "tenseal"], [1, 127, 2**31 - 1]), ("round", 2**31 - 1), ("bare", 2**31 - 1)]
+    ("backend", "bound"),
+    [*itertools.product(["plain", "tenseal"], [1, 127, 2**31 - 1]), ("round", 2**31 - 1), ("bare", 2**31 - 1)],
 )
 def test_extremes_of_the_count_bound(backend, bound):
     agg = make(backend, count_bound=bound, senders=2, minimum_senders=1)

@@ -38,9 +38,7 @@ def test_bytes_of_the_announced_setting():
     values=st.one_of(st.none(), st.integers(1, 3_000_000)),
     guideline=st.sampled_from(["2024", "seal"]),
 )
-def test_every_choice_is_within_the_guideline_and_exact_by_its_own_bound(
-    bits, senders, mode, values, guideline
-):
+def test_every_choice_is_within_the_guideline_and_exact_by_its_own_bound(bits, senders, mode, values, guideline):
     try:
         params = choose_parameters(
             count_bound=sum_bound(bits, senders),

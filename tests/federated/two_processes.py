@@ -52,7 +52,11 @@ def train(folder: Path, rounds: int, mesh: Any, *, first: bool = True, dies_at: 
     size = FEATURES + 1
     mechanism = fp.poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=200.0, modulation=0.05)
     aggregator = fp.aggregator(
-        "round", count_bound=mechanism.count_bound(CLIENTS, size), senders=CLIENTS, size=size, stream=fold_in(root, "run")
+        "round",
+        count_bound=mechanism.count_bound(CLIENTS, size),
+        senders=CLIENTS,
+        size=size,
+        stream=fold_in(root, "run"),
     )
     population = federated.make_population(x.view(Mortal), y, on_device=False)
     algorithm = federated.fedavg(
