@@ -5,8 +5,8 @@
     total = functools.reduce(agg.add, sealed)                                # at the server
     opened = agg.open(total, size)                                           # opened.counts int32[D]
 
-"round" plays all parties of the protocol in one process, each with keys of its own (`client`, `member`, `server` are the parties as they run apart). "tenseal" is
-the reference backend, with one key holder, for interchange. "plain" encrypts nothing.
+"round" plays all parties of the protocol in one process, each with keys of its own (`client`, `member`, `server` are the parties as they run apart).
+"tenseal" is the reference backend, with one key holder, for interchange. "plain" encrypts nothing.
 
 `open` withholds everything and raises `RoundRefused` when fewer contributions than the announced minimum are in the sum, more than the parameters were chosen
 for, a check of the opening fails, the size differs, or a contribution was in an earlier opened sum (the difference of two overlapping sums would reveal

@@ -206,7 +206,9 @@ def _open(params: RoundParameters, expected: Expected, key: RoundKey, total: Rou
     form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
     values, small = opening.centred(params, form)
     clients = total.senders.astype(jnp.float32)
-    allowed = jnp.float32(math.sqrt(21.0)) * (jnp.float32(1.2) * jnp.sqrt(clients) + jnp.float32(3 * expected.corrupt))
+    allowed = jnp.float32(math.sqrt(21.0)) * (
+        jnp.float32(1.2) * jnp.sqrt(clients) + jnp.float32(3 * min(expected.corrupt, 1))
+    )
     size = jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32))))
     counts, largest, rms = opening.decode_sum(params, key.a, total.rows, form)
     ok = small & (size <= allowed) & (largest <= jnp.float32(MARGIN))

@@ -1,7 +1,7 @@
 """Opening a round: anyone who holds the summed rows and t answers computes the exact integer sum, or a named refusal, and which member answered wrongly.
 
 An answer is a member's share of S, the sum of the secrets of the set U. An opening counts only if
-  1. S is one small polynomial in all fields, |S| <= 2^20 and rms <= sqrt(21) (1.2 sqrt(|U|) + 3 c), c the clients assumed corrupt;
+  1. S is one small polynomial in all fields, |S| <= 2^20 and rms <= sqrt(21) (1.2 sqrt(|U|) + 3), without the 3 where no client is assumed corrupt;
   2. what C - a S leaves beside whole steps keeps to the same rms, and nowhere comes nearer to half a step than the parameters' margin;
   3. the counts keep to the stated bound and rms, and what lies behind the vector is zero;
   4. every further answer lies on the same polynomial.

@@ -98,8 +98,12 @@ def least_threshold(members: int, malicious: int) -> int:
 
 
 def allowed_rms(clients: int, corrupt: int = 0) -> float:
-    """Root mean square that the sum of secrets, and the residue, of so many clients keeps to: 1.2 times the expected one, and 3 for each corrupt client."""
-    return math.sqrt(WIDE_VARIANCE) * (1.2 * math.sqrt(clients) + 3 * corrupt)
+    """Root mean square that the sum of secrets, and the residue, of so many clients keeps to: 1.2 times the expected one, and 3 for a corrupt client.
+
+    One corrupt client is tolerated, however many are assumed: a secret three times too large passes screening. More of them can stop a light round, which
+    any one client can by gross counts, and a wider bound would leave room for false openings.
+    """
+    return math.sqrt(WIDE_VARIANCE) * (1.2 * math.sqrt(clients) + 3 * min(corrupt, 1))
 
 
 def _enough_rows(
@@ -135,7 +139,7 @@ def choose(
       senders: most clients in one sum.
       members: m, 1 to 20.
       threshold: t.
-      corrupt: corrupt clients that an opening must tolerate.
+      corrupt: clients assumed corrupt; an opening tolerates one (`allowed_rms`).
       count_rms: root mean square that the counts of a sum keep to, if it is known; saves rows for short vectors.
       failure: probability that an honest sum is opened wrongly or refused for its noise.
 

@@ -26,6 +26,7 @@ from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.charging import Paying, check_paying, make_round_account, payment
+from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
@@ -88,7 +89,7 @@ def fedsgd(
     sampling_rate: float,
     mechanism: Mechanism,
     portions: Sequence[int] | None = None,
-    aggregator: Aggregator,
+    aggregator: Aggregator | None = None,
     server_optimizer: ServerOptimizer,
     senders: int,
     honest_senders: int | None = None,
@@ -111,7 +112,7 @@ def fedsgd(
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
       portions: how many of the mechanism's portions (`poisson_embedding(..., portions=...)`) round 1, 2, ... uses, for less noise in some rounds than in
         others, such as `tail_average_portions`; the ledger is charged with each round's own cost. None uses all of it in every round.
-      aggregator: encryption backend.
+      aggregator: encryption backend; None for rounds with a committee of five, all roles in this process.
       server_optimizer: optax transformation, or a `Server` of your own, fed with the estimated mean gradient.
       senders: number of sites; all of them send in every round.
       honest_senders: sites that do not collude with the server; default: senders - 1 (one may collude).
@@ -136,7 +137,12 @@ def fedsgd(
     shape = (features,) if isinstance(features, int) else tuple(features)
     checks.check_loss(model, shape)
     size = dimension_of(model, shape)
-    checks.check_aggregator(aggregator, mechanism, size, senders, senders)
+    summing = default_aggregator(mechanism, size, participation) if aggregator is None else aggregator
+    if summing is None:
+        raise ValueError(
+            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism."
+        )
+    checks.check_aggregator(summing, mechanism, size, senders, senders)
     mechanism_of = _schedule(mechanism, portions)
     account = make_round_account(
         mechanism=mechanism,
@@ -177,7 +183,7 @@ def fedsgd(
         # Waited for, so that the seconds of the embedding are its own.
         grids = jax.block_until_ready(contributions(state.params, cohort, units, own_stream, slots=slots))
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders)
-        estimate, sum_info = private_sum(mechanism_of(number + 1), aggregator, grids, own_stream, gate=pay)
+        estimate, sum_info = private_sum(mechanism_of(number + 1), summing, grids, own_stream, gate=pay)
         state, norm = finish(state, estimate)
         return state, Info(sum_info, float(norm), account.epsilon(gate))
 

@@ -110,8 +110,8 @@ def fedavg(
       senders: K, clients of a round; with sampling the whole population; with fixed cohorts the most that send in a round, `cohorts.senders(band)[1]`.
       server_optimizer: optax transformation, or a `Server` of your own, fed with minus the estimated mean update.
       mechanism: client-level mechanism; None trains without privacy, and the outputs say so.
-      aggregator: encryption backend with room for K senders; None if encryption is "off".
-      encryption: "every_client" (default if there is an aggregator), "sum_only" or "off" (`cohort`).
+      aggregator: encryption backend with room for K senders; None for rounds with a committee of five, all roles in this process, if anything is encrypted.
+      encryption: "every_client" (default for a mechanism that sends integers), "sum_only" or "off" (`cohort`).
       minimum_senders: fewest clients whose sum is released; with fewer, the round is refused unopened. Default: the aggregator's, else K; with sampling K;
         with fixed cohorts the fewest that send in a round.
       honest_senders: clients that do not collude with the server, of the fewest that may be released; default minimum_senders - 1.
@@ -138,7 +138,8 @@ def fedavg(
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
       TypeError: the model, or the client, has the wrong type.
     """
-    level: Encryption = encryption or ("off" if aggregator is None else "every_client")
+    sends_integers = mechanism is not None and mechanism.facts.integer
+    level: Encryption = encryption or ("every_client" if aggregator is not None or sends_integers else "off")
     encoding = band if isinstance(band, Banding) else banding(band)
     if cohorts is None and encoding.band > 1:
         raise ValueError(f"band={encoding.band} needs fixed cohorts: give cohorts=fixed_cohorts(clients, ...).")
@@ -178,7 +179,7 @@ def fedavg(
     programs = compile_programs(federation, layout)
     apply_rounds = None
     if mesh is None:
-        apply_rounds = fused_rounds(programs.parts, population, aggregator, level, senders, account, opened)
+        apply_rounds = fused_rounds(programs.parts, population, federation.aggregator, level, senders, account, opened)
     return Algorithm(
         init=functools.partial(first_state, federation),
         apply=functools.partial(_apply, federation, programs, account, opened),

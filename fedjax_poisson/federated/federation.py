@@ -18,6 +18,7 @@ from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.client import Client, ClientOf
 from fedjax_poisson.federated.cohort import Encryption
+from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_parts
 from fedjax_poisson.federated.server import ServerOptimizer, State, init_state, server_step
@@ -105,14 +106,16 @@ def make_federation(
     """
     checks.check_model(model)
     checks.check_client(client)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), _blank_record(population)))
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    if aggregator is None and level != "off" and mechanism is not None:
+        aggregator = default_aggregator(mechanism, size, participation)
     check_parts(population, participation, mechanism, aggregator, level, mesh)
     if mechanism is not None:
         check_honest(participation.honest_senders, participation.minimum_senders)
     work = client(model)
     checks.check_made_client(work)
     _check_data(model, population)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), _blank_record(population)))
-    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     if aggregator is not None and mechanism is not None and level != "off":
         checks.check_aggregator(aggregator, mechanism, size, participation.senders, participation.minimum_senders)
     return Federation(

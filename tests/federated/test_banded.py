@@ -49,6 +49,8 @@ def _algorithm(band=3, **more):
         "server_optimizer": optax.sgd(1.0),
         "mechanism": MECHANISM,
     }
+    if "aggregator" not in more:
+        given["encryption"] = "off"
     return federated.fedavg(models.logistic(), cohorts=fixed, band=band, **(given | more))
 
 
