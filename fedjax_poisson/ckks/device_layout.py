@@ -25,6 +25,7 @@ class DeviceLayout(NamedTuple):
         radix: Butterfly stages fused into one pass over the data.
         join: Transform the polynomials of a block together rather than one after the other.
         row_block: Loop over blocks of at most this many rows, so that a block stays in cache; 0 for all at once.
+        whole: Residues of one polynomial (rows, primes and coefficients) up to which there are no blocks: cutting and joining them costs more then.
         limb_loops: Loop over the primes before and after the transform (columns only). A loop's results are kept in memory, where XLA for CPUs would compute
             them again for each of their uses.
     """
@@ -33,12 +34,13 @@ class DeviceLayout(NamedTuple):
     radix: int = 1
     join: bool = False
     row_block: int = 0
+    whole: int = 0
     limb_loops: bool = False
 
 
 # Measured: three polynomials are transformed fastest together and without the loops, one alone (seeded encryption) with them.
 CPU_PLAN = DeviceLayout(join=True, row_block=16)
-CPU_SEEDED_PLAN = DeviceLayout(limb_loops=True, row_block=16)
+CPU_SEEDED_PLAN = DeviceLayout(limb_loops=True, row_block=16, whole=1 << 21)
 ACCELERATOR_PLAN = DeviceLayout(radix=4, join=True)
 
 
@@ -71,7 +73,7 @@ def _by_blocks(
 ) -> tuple[jax.Array, ...]:
     rows = words.shape[-1]
     blocks = -(-rows // (plan.row_block or rows))
-    if blocks == 1:
+    if blocks == 1 or rows * params.limbs * params.degree <= plan.whole:
         return _block(params, carrier, plan, words, small)
     block = -(-rows // blocks)
 

@@ -249,6 +249,7 @@ def test_every_plan_jit_vmap_and_scan_give_the_same_bits(mode):
         device_layout.ACCELERATOR_PLAN,
         device_layout.DeviceLayout(columns=False, radix=2, row_block=2),
         device_layout.DeviceLayout(row_block=2, limb_loops=True, join=True),
+        device_layout.DeviceLayout(row_block=1, limb_loops=True, whole=1 << 20),
     ):
         found = jax.vmap(lambda c, s, plan=plan: encryption.encrypt(params, key, c, s, plan=plan))(counts, streams)
         assert np.array_equal(np.asarray(found.data), expected), plan
