@@ -69,7 +69,9 @@ def words_stream(words: Array | np.ndarray) -> Stream:
 
 def common(params: RoundParameters, words: Array) -> Array:
     """The common `a`, uint32 `[R, L, N]` in NTT form, from the eight words of `hash_words("a", terms_hash)`."""
-    return rlwe_samplers.uniform_residues(words_stream(words), (params.rows, params.ring.degree), params.ring.moduli)
+    shape = (params.rows, params.ring.degree)
+    slack = rlwe_samplers.PUBLIC_SLACK_BITS
+    return rlwe_samplers.uniform_residues(words_stream(words), shape, params.ring.moduli, slack_bits=slack)
 
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:

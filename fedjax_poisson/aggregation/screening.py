@@ -53,9 +53,7 @@ class Functionals(NamedTuple):
 
 
 def functionals(params: RoundParameters, seed: bytes) -> Functionals:
-    """The functionals of a seed: SHAKE-256 over it, two bits a sign, 64 bits a uniform weight (2^-33 from uniform, which changes 1/q by less than that
-    part).
-    """
+    """The functionals of a seed of 32 bytes: SHAKE-256 over it, two bits a sign, 64 bits a uniform weight (within 2^-33 of uniform)."""
     ring = params.ring
     raw = np.frombuffer(
         hashlib.shake_256(b"fedjax-poisson/1/signs\0" + seed).digest(FUNCTIONALS * ring.degree // 4), np.uint8

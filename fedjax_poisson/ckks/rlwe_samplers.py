@@ -21,6 +21,7 @@ from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, fold_in,
 from fedjax_poisson.randomness.wide import upper_product
 
 __all__ = [
+    "PUBLIC_SLACK_BITS",
     "Combination",
     "Stream",
     "bits",
@@ -43,6 +44,8 @@ _TRIT_WORDS = 4
 UNIFORM_SLACK_BITS = (
     92  # total variation 2^-94 a coefficient, 2^-64 for 2^30 of them: the longest vector that parameters are stated for
 )
+PUBLIC_SLACK_BITS = 64
+"""Enough for polynomials that everyone sees, see `uniform_residues`."""
 TILE_BLOCKS = 256
 
 
@@ -173,34 +176,45 @@ def count_bits(words: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(total, jnp.int32) - jnp.int32(pairs)
 
 
-def uniform_words(modulus_bits: int) -> int:
-    """Random words for one integer that is uniform modulo a Q of `modulus_bits` bits up to total variation 2^-94."""
-    return -(-(modulus_bits + UNIFORM_SLACK_BITS) // 32)
+def uniform_words(modulus_bits: int, slack_bits: int = UNIFORM_SLACK_BITS) -> int:
+    """Random words for one integer that is uniform modulo a Q of `modulus_bits` bits up to total variation 2^-(slack_bits + 2)."""
+    return -(-(modulus_bits + slack_bits) // 32)
 
 
 def uniform_residues(
-    stream: Stream, shape: tuple[int, ...], moduli: tuple[int, ...], *, upper: modular.Upper = modular.mulhi_broadcast
+    stream: Stream,
+    shape: tuple[int, ...],
+    moduli: tuple[int, ...],
+    *,
+    slack_bits: int = UNIFORM_SLACK_BITS,
+    upper: modular.Upper = modular.mulhi_broadcast,
 ) -> jax.Array:
     """Residues of integers uniform modulo Q, the product of the moduli: uniform and independent over the limbs.
 
-    One integer X of b >= log2 Q + 92 random bits is reduced modulo each prime. By the Chinese remainder theorem the residues determine X mod Q, whose
-    law is within total variation Q / 2^(b + 2) <= 2^-94 of uniform, for each coefficient; over a vector of up to 2^30 coefficients that adds up to at most
-    2^-64. (Rejection would need log2 Q bits and spare words for every group of lanes; on a CPU the sorting out costs what the words would have.)
+    One integer X of b >= log2 Q + slack_bits random bits is reduced modulo each prime. By the Chinese remainder theorem the residues determine X mod Q, whose
+    law is within total variation Q / 2^(b + 2) <= 2^-94 of uniform at 92 bits of slack, for each coefficient; over a vector of up to 2^30 coefficients that
+    adds up to at most 2^-64. (Rejection would need log2 Q bits and spare words for every group of lanes; on a CPU the sorting out costs what the words
+    would have.)
+
+    Masks and shares of secrets need that: what they hide is as safe as they are uniform. The polynomial `a` of public rows a s + e hides nothing itself. No
+    class is more likely than 1 + Q / 2^b <= 1 + 2^-slack_bits times its uniform share, so what happens with probability p for uniform polynomials happens
+    with at most p (1 + 2^-slack_bits)^C for C such coefficients, and the mean advantage over `a` of an attack (a mean of values in [0, 1]) grows by no more
+    than that factor: 1 + 2^-33 at PUBLIC_SLACK_BITS and C = 2^30. Words are most of the cost: five instead of six at log2 Q = 92.
 
     Args:
         stream: Consumed by this call.
         shape: (..., N).
         moduli: The L primes.
+        slack_bits: Random bits beyond those of Q; everyone who expands the same stream must ask for the same.
         upper: Instruction for upper halves of products; `randomness.wide.upper_product` in programs over several devices. The same bits.
 
     Returns:
         uint32 [..., L, N], residues in [0, q).
     """
-    words = random_words(stream, (uniform_words(math.prod(moduli).bit_length()), *shape))
-    combination = uniform_combination(moduli)
-    return combine(words[..., None], combination, ntt.tables(shape[-1], moduli), ntt.capacity(moduli), upper=upper)[
-        ..., 0
-    ]
+    combination = uniform_combination(moduli, slack_bits)
+    words = random_words(stream, (combination.weights.shape[1], *shape))
+    table, capacity = ntt.tables(shape[-1], moduli), ntt.capacity(moduli)
+    return combine(words[..., None], combination, table, capacity, upper=upper)[..., 0]
 
 
 class Combination(NamedTuple):
@@ -226,9 +240,9 @@ def combination(weights: list[list[int]], offset: list[int], moduli: tuple[int, 
 
 
 @functools.lru_cache(maxsize=256)
-def uniform_combination(moduli: tuple[int, ...]) -> Combination:
+def uniform_combination(moduli: tuple[int, ...], slack_bits: int = UNIFORM_SLACK_BITS) -> Combination:
     """Words to the integer sum words[i] 2^(32 i) modulo each prime."""
-    count = uniform_words(math.prod(moduli).bit_length())
+    count = uniform_words(math.prod(moduli).bit_length(), slack_bits)
     return combination([[(1 << 32 * i) % q for i in range(count)] for q in moduli], [0] * len(moduli), moduli)
 
 

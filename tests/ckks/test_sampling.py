@@ -170,6 +170,17 @@ def test_residues_are_those_of_the_random_integer_and_its_bits_suffice():
         assert combine_crt(found, moduli)[0] % math.prod(moduli) == integers[0] % math.prod(moduli)
 
 
+def test_public_residues_take_fewer_words_of_the_same_stream():
+    moduli = ntt.primes_below(1 << 23, 64, 4)  # log2 Q = 92
+    public, secret = (rlwe_samplers.uniform_words(math.prod(moduli).bit_length(), s) for s in (64, 92))
+    assert (public, secret) == (5, 6) and 32 * public >= math.log2(math.prod(moduli)) + rlwe_samplers.PUBLIC_SLACK_BITS
+    stream = rlwe_samplers.fold_in(seeded_stream(), "public")
+    words = np.asarray(rlwe_samplers.random_words(stream, (public, 3, 64))).astype(object)
+    integers = sum(words[i] << 32 * i for i in range(public))
+    found = rlwe_samplers.uniform_residues(stream, (3, 64), moduli, slack_bits=rlwe_samplers.PUBLIC_SLACK_BITS)
+    assert np.array_equal(np.asarray(found), np.stack([integers % q for q in moduli], axis=1).astype(np.uint32))
+
+
 def test_random_words_are_the_stream_in_another_order():
     stream = rlwe_samplers.fold_in(seeded_stream(), "order")
     everything = np.asarray(chacha.bits(stream, 16 * 512)).reshape(16, 512)

@@ -351,7 +351,7 @@ def test_server_optimisers_see_minus_the_mean_update(optimizer):
         (lambda: _algorithm(_aggregator("round"), senders=13), "the aggregator is for 12 to 12 senders"),
         (lambda: _algorithm(_aggregator("plain"), encryption="sum_only"), "encrypts every client's counts on the host"),
         (lambda: _algorithm(_aggregator("round"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "does not send integers"),
-        (lambda: _algorithm(mechanism=gaussian(clip_norm=1.0, noise_std=1.0), encryption="every_client"), "needs a mechanism that sends integers and an aggregator"),
+        (lambda: _algorithm(mechanism=gaussian(clip_norm=1.0, noise_std=1.0), encryption="every_client"), "needs a mechanism that sends integers"),
         (lambda: federated.Chunking(chunk=0), "chunk=0"),
         (lambda: federated.client_mesh(99), "devices=99"),
     ],
