@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from fedjax_poisson.reports.formatting import MISSING, site_word
 from fedjax_poisson.runs.run_folder import RunFolder, number, objects
@@ -15,6 +16,34 @@ def encrypted(run: RunFolder) -> bool:
     """Whether the senders' messages were encrypted; a run that names no aggregator counts as unencrypted."""
     backend = run.summary.get("aggregator")
     return isinstance(backend, str) and backend != "plain"
+
+
+class Committee(NamedTuple):
+    """Who could open what in a run with rounds.
+
+    Attributes:
+      members: m.
+      threshold: t, members that open a sum.
+      malicious: f, members that may be malicious.
+      signed: whether messages were signed, boxed and screened; if not, the roles were simulated by their arithmetic alone.
+    """
+
+    members: int
+    threshold: int
+    malicious: int
+    signed: bool
+
+
+def committee(run: RunFolder) -> Committee | None:
+    """The committee of a run with rounds; None for other backends and older folders."""
+    info = run.summary.get("aggregator_info")
+    if run.summary.get("aggregator") != "round" or not isinstance(info, dict):
+        return None
+    found = [number(info.get(name)) for name in ("members", "threshold", "malicious")]
+    if any(value is None for value in found):
+        return None
+    members, threshold, malicious = (int(value or 0) for value in found)
+    return Committee(members, threshold, malicious, info.get("mode") == "round")
 
 
 def seeded(run: RunFolder) -> bool:

@@ -9,6 +9,7 @@ from fedjax_poisson.reports.formatting import MISSING, format_epsilon, format_sh
 from fedjax_poisson.reports.guarantees import (
     FALSE_POSITIVES,
     attack_success,
+    committee,
     conditions,
     encrypted,
     question,
@@ -232,11 +233,19 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
             f"epsilon bounds what they learn about one {unit}."
         )
     if encrypted(run):
-        blind = " and does not know the seed" if seeded(run) else ""
-        found.append(
-            f"A curious server that follows the protocol{blind}: it sees ciphertexts and opened sums, never the content "
-            f"of a single {one}'s message."
-        )
+        blind = " that does not know the seed" if seeded(run) else ""
+        group = committee(run)
+        if group is not None and group.signed:
+            found.append(
+                f"A malicious server{blind}, together with up to {group.malicious} of the {group.members} members and any {many}: each sum is opened once, for "
+                f"one set of {many} that the members signed, and no single {one}'s message is. A wrong answer of a member is noticed, and `fedjax-poisson "
+                "verify` repeats these checks from the run folder."
+            )
+        else:
+            found.append(
+                f"A curious server{blind} that follows the protocol: it sees ciphertexts and opened sums, never the content "
+                f"of a single {one}'s message."
+            )
     honest, senders = number(summary.get("honest_senders")), number(summary.get("senders"))
     if holds and honest is not None and senders is not None and senders > honest:
         found.append(
@@ -276,14 +285,18 @@ def _unprotected(run: RunFolder) -> list[Child]:
     if not encrypted(run):
         found.append(f"A curious server: without encryption it reads what each {one} sent.")
     else:
+        group = committee(run)
+        who = "The key holder" if group is None else f"{group.threshold} of the {group.members} members"
         found.append(
-            f"The key holder colluding with the server: together they could decrypt what a single {one} sent. Then only "
+            f"{who} pooling what they hold with the server: together they could decrypt what a single {one} sent. Then only "
             f"that {one}'s noise protects it, and epsilon is larger than stated here."
         )
+        if group is None or not group.signed:
+            found.append(
+                f"A server or {many} that deviate from the protocol beyond the collusion stated above: messages were not signed."
+            )
     found += [
-        f"Poisoned updates: a {one} can send wrong numbers. Encryption hides them, and nothing here checks them.",
-        f"A server or {many} that deviate from the protocol beyond the collusion stated above. The parties are assumed "
-        "to be curious, not malicious.",
+        f"Poisoned updates: a {one} can send wrong numbers, as large as the whole sum may be. Encryption hides them, and nothing here checks them.",
         *_shown_here(run),
         "The release of the model. Releasing it is the purpose of the run; epsilon bounds what its parameters reveal.",
         "Choices made by looking at the data: bounds, numbers of rounds or step sizes tuned on the data are releases "
@@ -292,7 +305,7 @@ def _unprotected(run: RunFolder) -> list[Child]:
     if unit == "record":
         found.append("Several records of one person together, or facts about a group: the guarantee is for one record.")
     found.append(
-        f"The network. This run simulates all {many} in one process on one machine: no transport, no authentication, "
-        "no key distribution."
+        f"The machine. This run plays all {many} and every other party in one process: whoever reads its memory sees everything, and keys were not "
+        "exchanged over any network."
     )
     return found

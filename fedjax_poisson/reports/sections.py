@@ -18,7 +18,7 @@ from fedjax_poisson.reports.formatting import (
     site_word,
     words,
 )
-from fedjax_poisson.reports.guarantees import encrypted
+from fedjax_poisson.reports.guarantees import committee, encrypted
 from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, held_out_records, number, objects, training_records
 
@@ -145,6 +145,10 @@ def _form(run: RunFolder) -> str:
         facts.append(f"ring degree {degree:.0f}")
     if (security := number(info.get("security_bits"))) is not None:
         facts.append(f"{security:.0f}-bit security")
+    group = committee(run)
+    if group is not None:
+        facts[:2] = [f"{group.threshold} of {group.members} members open the sum"]
+        return f"row under a fresh secret of its own ({', '.join(facts)})"
     return f"CKKS ciphertext ({', '.join(facts)})"
 
 

@@ -69,6 +69,18 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
             + (f"{total:.4f}" if total is not None else "larger (their guarantees differ and cannot be added)")
             + "; use --ledger FILE to share one budget"
         )
+    info = summary["aggregator_info"]
+    if info["members"]:
+        say(
+            f"rounds: {info['threshold']} of {info['members']} members open a sum, once; up to {info['malicious']} malicious members, the server and any sites "
+            f"cannot open another; {info['corrupt']} of {summary['senders']} sites assumed corrupt"
+            + (
+                ""
+                if info["mode"] == "round"
+                else ". [bold yellow]Messages were not signed, boxed or screened[/]: "
+                + info["protects"].rsplit(": ", 1)[-1]
+            )
+        )
     say(
         f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
         f"{summary['encrypt_seconds']:.2f} s in all; whole run {summary['total_seconds']:.1f} s"
