@@ -7,6 +7,7 @@ installed `available` says so, and nothing is upgraded.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from fedjax_poisson.aggregation.refusals import BadBox, BadSignature, RoundRefused
@@ -18,10 +19,10 @@ __all__ = [
     "SIGNATURE_BYTES",
     "Hidden",
     "available",
+    "box_opener",
     "box_public",
     "new_box_seed",
     "new_signing_key",
-    "open_box",
     "public_of",
     "seal_box",
     "sign",
@@ -174,16 +175,20 @@ def seal_box(public: bytes, secret: bytes, info: bytes) -> bytes:
         raise BadBox(f"A member's box key cannot be used ({type(error).__name__}).") from None
 
 
-def open_box(seed: Hidden, box: bytes, info: bytes) -> Hidden:
-    """The 32 bytes in a box.
+def box_opener(seed: Hidden) -> Callable[[bytes, bytes], Hidden]:
+    """`(box, info) -> 32 bytes`, with the private key made once.
 
-    Raises:
-      BadBox: it does not open, or holds another number of bytes.
+    The function raises `BadBox` for a box that does not open, or holds another number of bytes.
     """
-    try:
-        found = bytes(_suite().decrypt(box, _private(seed), info=info))
-    except Exception as error:  # wrong tag, wrong length, wrong form: one refusal for all of them
-        raise BadBox(f"A box does not open ({type(error).__name__}).") from None
-    if len(found) != 32:
-        raise BadBox(f"A box holds {len(found)} bytes, 32 were expected.")
-    return Hidden(found)
+    suite, private = _suite(), _private(seed)
+
+    def open_box(box: bytes, info: bytes) -> Hidden:
+        try:
+            found = bytes(suite.decrypt(box, private, info=info))
+        except Exception as error:  # wrong tag, wrong length, wrong form: one refusal for all of them
+            raise BadBox(f"A box does not open ({type(error).__name__}).") from None
+        if len(found) != 32:
+            raise BadBox(f"A box holds {len(found)} bytes, 32 were expected.")
+        return Hidden(found)
+
+    return open_box

@@ -22,6 +22,7 @@ from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.roles import Opened, Sealed
+from fedjax_poisson.aggregation.server_state import included_clients
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned, Terms
 from fedjax_poisson.aggregation.wire import Reader
@@ -303,7 +304,7 @@ def _to_include(committee: Committee, under: _Under, sealed: Sealed) -> _Under:
 
 def _included(state: server.State) -> frozenset[bytes]:
     """Names of the contributions of U."""
-    return frozenset(digest for _, digest in server.included_clients(state))
+    return frozenset(digest for _, digest in included_clients(state))
 
 
 def _counted(found: int, sealed: Sealed) -> None:

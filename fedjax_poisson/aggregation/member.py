@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 
 from fedjax_poisson.aggregation import bodies, client, keys, messages, screening, sharing
 from fedjax_poisson.aggregation.keys import Hidden
+from fedjax_poisson.aggregation.member_state import Member, State, body_of, restore, said_of, say, under_way
 from fedjax_poisson.aggregation.messages import Message, Notice, check_quorum
 from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
 from fedjax_poisson.aggregation.refusals import (
@@ -34,67 +35,13 @@ from fedjax_poisson.aggregation.refusals import (
     TinySet,
     WrongTerms,
 )
-from fedjax_poisson.aggregation.store import Store
-from fedjax_poisson.aggregation.terms import Pinned, Terms, check_terms, decode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.terms import Terms, check_terms, decode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, read_residues, residue_bytes, u64
 
 __all__ = ["LABELS", "Member", "State", "restore", "step"]
 
 LABELS = ("begin", "terms", "shares", "propose", "committed", "beacons", "seeded", "judged", "included", "abandon")
 """What a member listens to."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
-    """Who a member is, and what it has pinned.
-
-    Attributes:
-      number: 1..m.
-      key: its Ed25519 key.
-      pinned: members, t, f, the hash of the roster, its own floor of honest senders.
-      roster: the enrolled clients' keys.
-      run: 16 bytes.
-      store: what it said.
-    """
-
-    number: int
-    key: Hidden
-    pinned: Pinned
-    roster: frozenset[bytes]
-    run: bytes
-    store: Store
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class State:
-    """Of one round, apart from what the store holds.
-
-    Attributes:
-      round: its number; -1 before the first.
-      terms: once they were signed.
-      digest: their hash.
-      params: their parameters.
-      shares: client key to (manifest hash, hidden share uint32 `[L, N]`).
-      committed: D, once t members signed it.
-      seed: of the functionals, once t members signed it.
-      scalars: this member's own, in the order of D.
-      included: the include body that this member signed.
-      over: the round is over for this member, answered or dead.
-    """
-
-    round: int = -1
-    terms: Terms | None = None
-    digest: bytes = b""
-    params: RoundParameters | None = None
-    shares: Mapping[bytes, tuple[bytes, Hidden]] = dataclasses.field(default_factory=dict)
-    committed: tuple[tuple[bytes, bytes], ...] | None = None
-    seed: bytes | None = None
-    included: bytes | None = None
-    over: bool = False
-
-    def __repr__(self) -> str:
-        """How far the round is."""
-        return f"State(round={self.round}, shares={len(self.shares)}, over={self.over})"
 
 
 def step(member: Member, state: State, blob: bytes) -> tuple[State, bytes]:
@@ -122,30 +69,6 @@ def _most_bytes(state: State) -> int:
     share = 512 + 64 * m + keys.BOX_BYTES + params.polynomial_bytes
     scalars = m * (256 + params.ring.limbs * (8 + 4 * HINTS * n))
     return (1 << 17) + n * share + scalars + 200 * n
-
-
-def _say(member: Member, state: State, label: str, body: bytes) -> bytes:
-    """Sign, make durable, return: the reply of a step that is taken once."""
-    message = messages.encode(messages.make(member.key, label, state.digest, body))
-    return member.store.put(member.run, state.round, label, message)
-
-
-def _said(member: Member, state: State, label: str) -> bytes | None:
-    """The reply that was given, if the step was taken."""
-    return member.store.get(member.run, state.round, label) or None
-
-
-def _open_round(state: State, *, needs: str = "terms") -> tuple[Terms, RoundParameters]:
-    """The terms of a round that is under way.
-
-    Raises:
-      OutOfOrder: there is none, or it is over.
-    """
-    if state.over:
-        raise OutOfOrder(f"Round {state.round} is over for this member.")
-    if state.terms is None or state.params is None:
-        raise OutOfOrder(f"This step needs {needs} first.")
-    return state.terms, state.params
 
 
 def _begin(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
@@ -188,13 +111,13 @@ def _terms(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     digest = terms_hash(terms)
     after = dataclasses.replace(state, terms=terms, digest=digest, params=parameters_of(terms))
     member.store.put(member.run, state.round, "terms", notice.body)
-    return after, _say(member, after, "certify", digest)
+    return after, say(member, after, "certify", digest)
 
 
 def _shares(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Open the boxes. What is not as the client signed it is left out, and said to be; no share and no kappa is ever said."""
-    terms, params = _open_round(state)
-    if state.committed is not None or _said(member, state, "commit"):
+    terms, params = under_way(state)
+    if state.committed is not None or said_of(member, state, "commit"):
         return _shares_again(member, state, notice)
     held, refused = _opened_boxes(member, state, terms, params, notice.body)
     after = dataclasses.replace(state, shares={**state.shares, **held})
@@ -204,22 +127,14 @@ def _shares(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
 
 def _shares_again(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """After a restart the server may send the shares of D once more; only those of D are taken, and nothing else changes."""
-    terms, params = _open_round(state)
-    said = _said(member, state, "commit")
+    terms, params = under_way(state)
+    said = said_of(member, state, "commit")
     assert said is not None
-    entries = dict(bodies.read_commit(_body(said), terms.senders))
+    entries = dict(bodies.read_commit(body_of(said), terms.senders))
     held, refused = _opened_boxes(member, state, terms, params, notice.body)
     kept = {key: found for key, found in held.items() if entries.get(key) == found[0]}
     after = dataclasses.replace(state, shares={**kept, **state.shares})
     return after, messages.encode(messages.make(member.key, "held", state.digest, bodies.key_list(refused)))
-
-
-def _body(blob: bytes) -> bytes:
-    """The body of a message of one's own."""
-    reader = Reader(blob)
-    reader.prefixed()
-    reader.take(64)
-    return reader.prefixed()
 
 
 def _opened_boxes(
@@ -228,7 +143,7 @@ def _opened_boxes(
     secrets = member.store.get(member.run, state.round, "secrets")
     if not secrets:
         raise OutOfOrder("The keys of this round are gone; nothing of it can be opened.")
-    seed = Hidden(secrets[: keys.BOX_SEED_BYTES])
+    opener = keys.box_opener(Hidden(secrets[: keys.BOX_SEED_BYTES]))
     held: dict[bytes, tuple[bytes, Hidden]] = {}
     refused: list[bytes] = []
     for handed in bodies.read_handed(body, terms):
@@ -242,7 +157,7 @@ def _opened_boxes(
                 raise DuplicateClient("A client's second contribution: the first one counts.")
             continue
         try:
-            share = _one_share(member, state, params, message, handed, seed)
+            share = _one_share(member, state, params, message, handed, opener)
         except RoundRefused:
             refused.append(message.sender)
             continue
@@ -251,7 +166,12 @@ def _opened_boxes(
 
 
 def _one_share(
-    member: Member, state: State, params: RoundParameters, message: Message, handed: bodies.Handed, seed: Hidden
+    member: Member,
+    state: State,
+    params: RoundParameters,
+    message: Message,
+    handed: bodies.Handed,
+    opener: Callable[[bytes, bytes], Hidden],
 ) -> Any:
     manifest = client.read_manifest(message.body, params)
     place = member.number - params.threshold
@@ -264,17 +184,17 @@ def _one_share(
         correction = jnp.asarray(read_residues(handed.correction, (), params.ring.degree, params.ring.moduli))
     elif handed.correction:
         raise BadBox("A member below t has no correction.")
-    kappa = keys.open_box(seed, handed.box, client.box_info(state.digest, message.sender, member.number))
+    kappa = opener(handed.box, client.box_info(state.digest, message.sender, member.number))
     words = jnp.asarray(np.frombuffer(kappa.value, "<u4").astype(np.uint32))
     return sharing.share_of(params, words, correction)
 
 
 def _propose(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Sign D, byte for byte as proposed, if all of it is held."""
-    terms, _ = _open_round(state)
-    said = _said(member, state, "commit")
+    terms, _ = under_way(state)
+    said = said_of(member, state, "commit")
     if said:
-        if _body(said) != notice.body:
+        if body_of(said) != notice.body:
             raise AlreadyDone("Another set of clients was signed for this round.")
         return state, said
     entries = bodies.read_commit(notice.body, terms.senders)
@@ -283,17 +203,17 @@ def _propose(member: Member, state: State, notice: Notice) -> tuple[State, bytes
     for key, digest in entries:
         if key not in state.shares or state.shares[key][0] != digest:
             raise OutOfOrder("The set names a client whose share this member does not hold.")
-    return state, _say(member, state, "commit", notice.body)
+    return state, say(member, state, "commit", notice.body)
 
 
 def _committed(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Open the beacon's own part, once t members have signed one D."""
-    terms, _ = _open_round(state)
+    terms, _ = under_way(state)
     found = messages.decode_quorum(notice.body)
     check_quorum(found, "commit", state.digest, terms.members, terms.threshold)
     entries = bodies.read_commit(found.body, terms.senders)
-    own = _said(member, state, "commit")
-    if own is None or _body(own) != found.body:
+    own = said_of(member, state, "commit")
+    if own is None or body_of(own) != found.body:
         raise NoQuorum("This member did not sign this set; it takes no part in it.")
     if state.committed not in (None, entries):
         raise AlreadyDone("Another set has a quorum: members' signatures under two sets prove a fault.")
@@ -301,15 +221,15 @@ def _committed(member: Member, state: State, notice: Notice) -> tuple[State, byt
     if not secrets:
         raise OutOfOrder("The keys of this round are gone.")
     after = dataclasses.replace(state, committed=entries)
-    return after, _say(member, after, "beacon-open", secrets[keys.BOX_SEED_BYTES :])
+    return after, say(member, after, "beacon-open", secrets[keys.BOX_SEED_BYTES :])
 
 
 def _beacons(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Sign the seed that follows from D and from the beacons that were opened."""
-    terms, _ = _open_round(state)
+    terms, _ = under_way(state)
     if state.committed is None:
         raise OutOfOrder("There is no committed set yet.")
-    said = _said(member, state, "seed")
+    said = said_of(member, state, "seed")
     if said:
         return dataclasses.replace(state), said
     opened = bodies.read_many(notice.body, len(terms.members))
@@ -317,22 +237,22 @@ def _beacons(member: Member, state: State, notice: Notice) -> tuple[State, bytes
     for blob in opened:
         message = messages.decode(blob, terms, state.digest, lambda label: terms.members, ["beacon-open"])
         parts[message.sender] = message.body
-    own = _said(member, state, "beacon-open")
+    own = said_of(member, state, "beacon-open")
     assert own is not None
-    parts[terms.members[member.number - 1]] = _body(own)
+    parts[terms.members[member.number - 1]] = body_of(own)
     seed = bodies.seed_of(terms, client.check_round_keys(terms), state.committed, parts)
-    return state, _say(member, state, "seed", seed)
+    return state, say(member, state, "seed", seed)
 
 
 def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Project the shares of the clients of D, once t members have signed one seed."""
-    terms, params = _open_round(state)
+    terms, params = under_way(state)
     if state.committed is None:
         raise OutOfOrder("There is no committed set yet.")
-    said = _said(member, state, "projections")
+    said = said_of(member, state, "projections")
     found = messages.decode_quorum(notice.body)
     if said:
-        if _body(said)[:32] != found.body:
+        if body_of(said)[:32] != found.body:
             raise AlreadyDone("Projections were given for another seed.")
         return dataclasses.replace(state, seed=found.body), said
     check_quorum(found, "seed", state.digest, terms.members, terms.threshold)
@@ -352,22 +272,22 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     )
     body = bodies.projections_body(found.body, state.committed, scalars, params)
     after = dataclasses.replace(state, seed=found.body)
-    return after, _say(member, after, "projections", body)
+    return after, say(member, after, "projections", body)
 
 
 def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Sign the set U: every client of it consistent and small by the scalars of the members M, and no smaller than the minimum."""
-    terms, params = _open_round(state)
+    terms, params = under_way(state)
     if state.committed is None or state.seed is None:
         raise OutOfOrder("There are no projections yet.")
-    said = _said(member, state, "include")
+    said = said_of(member, state, "include")
     reader = Reader(notice.body)
     body = reader.prefixed()
     if said:
-        if _body(said) != body:
+        if body_of(said) != body:
             raise AlreadyDone("Another set was included in this round.")
         return dataclasses.replace(state, included=body), said
-    if _said(member, state, "dead"):
+    if said_of(member, state, "dead"):
         raise OutOfOrder("This member signed that the round is dead.")
     include = bodies.read_include(body, terms)
     if not set(include.clients) <= set(state.committed):
@@ -378,26 +298,26 @@ def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     shown = bodies.read_scalars(blobs, terms, state.digest, params, state.seed, state.committed)
     bodies.check_include(include, shown, terms, state.digest, params, state.seed, state.committed)
     after = dataclasses.replace(state, included=body)
-    return after, _say(member, after, "include", body)
+    return after, say(member, after, "include", body)
 
 
 def _included(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """The one answer: the sum of this member's shares over U. Then everything of the round is erased."""
-    said = _said(member, state, "answer")
+    said = said_of(member, state, "answer")
     found = messages.decode_quorum(notice.body)
     if said:
-        if _body(said)[:32] != hashlib.sha256(found.body).digest():
+        if body_of(said)[:32] != hashlib.sha256(found.body).digest():
             raise AlreadyDone("An answer was given for another set; there is one a round.")
         member.store.erase(member.run, state.round, "secrets")
         return dataclasses.replace(state, shares={}, over=True), said
-    terms, params = _open_round(state)
+    terms, params = under_way(state)
     if state.committed is None:
         raise OutOfOrder("There is no committed set yet.")
     check_quorum(found, "include", state.digest, terms.members, terms.threshold)
     include = bodies.read_include(found.body, terms)
     if member.number not in include.members:
         raise NoQuorum("This member is not among those whose scalars were used; it does not answer.")
-    if _said(member, state, "dead"):
+    if said_of(member, state, "dead"):
         raise OutOfOrder("This member signed that the round is dead.")
     if not set(include.clients) <= set(state.committed) or len(include.clients) < terms.minimum:
         raise TinySet("The set is not part of the committed one, or below the minimum.")
@@ -405,7 +325,7 @@ def _included(member: Member, state: State, notice: Notice) -> tuple[State, byte
         raise OutOfOrder("Shares of the set are not here (after a restart the server sends them again).")
     total = sum_of_shares([state.shares[key][1].value for key, _ in include.clients], params)
     body = hashlib.sha256(found.body).digest() + residue_bytes(total, params.ring.moduli)
-    reply = _say(member, state, "answer", body)
+    reply = say(member, state, "answer", body)
     member.store.erase(member.run, state.round, "secrets")
     return dataclasses.replace(state, shares={}, included=found.body, over=True), reply
 
@@ -423,15 +343,15 @@ def _abandon(member: Member, state: State, notice: Notice) -> tuple[State, bytes
     """Sign that the round is dead, and never include anything in it; possible only before the include step."""
     if Reader(notice.body).u64() != state.round or len(notice.body) != 8:
         raise WrongTerms("Another round.")
-    said = _said(member, state, "dead")
+    said = said_of(member, state, "dead")
     if said:
         member.store.erase(member.run, state.round, "secrets")
         return dataclasses.replace(state, shares={}, over=True), said
     if state.terms is None:
         raise OutOfOrder("There are no terms yet: nobody can have contributed.")
-    if _said(member, state, "include") or _said(member, state, "answer"):
+    if said_of(member, state, "include") or said_of(member, state, "answer"):
         raise AlreadyDone("A set was included: from here on the round may have been opened, and stays charged.")
-    reply = _say(member, state, "dead", notice.body)
+    reply = say(member, state, "dead", notice.body)
     member.store.erase(member.run, state.round, "secrets")
     return dataclasses.replace(state, shares={}, over=True), reply
 
@@ -448,29 +368,3 @@ _STEPS: dict[str, Callable[[Member, State, Notice], tuple[State, bytes]]] = {
     "included": _included,
     "abandon": _abandon,
 }
-
-
-def restore(member: Member) -> State:
-    """The state of the last round after a restart: what was said stays said; shares come again from the server, if the round goes on."""
-    number = member.store.last(member.run, "round-key")
-    if number < 0:
-        return State()
-    blob = member.store.get(member.run, number, "terms")
-    if not blob:
-        return State(round=number)
-    terms = decode_terms(blob)
-    state = State(round=number, terms=terms, digest=terms_hash(terms), params=parameters_of(terms))
-    if member.store.get(member.run, number, "answer") or member.store.get(member.run, number, "dead"):
-        member.store.erase(member.run, number, "secrets")  # the process may have ended before it came to that
-        return dataclasses.replace(state, over=True)
-    if member.store.get(member.run, number, "beacon-open"):
-        said = member.store.get(member.run, number, "commit")
-        assert said is not None
-        state = dataclasses.replace(state, committed=bodies.read_commit(_body(said), terms.senders))
-    said = member.store.get(member.run, number, "projections")
-    if said:
-        state = dataclasses.replace(state, seed=_body(said)[:32])
-    said = member.store.get(member.run, number, "include")
-    if said:
-        state = dataclasses.replace(state, included=_body(said))
-    return state

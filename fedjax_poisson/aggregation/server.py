@@ -14,50 +14,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, messages, opening, screening
-from fedjax_poisson.aggregation.bodies import Entries, Handed, Include
+from fedjax_poisson.aggregation import bodies, client, messages, opening, screening
+from fedjax_poisson.aggregation.bodies import Handed, Include
 from fedjax_poisson.aggregation.client import Contribution
 from fedjax_poisson.aggregation.messages import NO_TERMS, Message, Notice, Quorum
-from fedjax_poisson.aggregation.opening import Expected, OpenedSum
-from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import (
     AlreadyDone,
-    BadTerms,
     DuplicateClient,
     NoQuorum,
     OutOfOrder,
     TinySet,
     WrongTerms,
 )
+from fedjax_poisson.aggregation.server_state import (
+    CHECKS,
+    PHASES,
+    State,
+    Taken,
+    expected_of,
+    sum_of_rows,
+)
 from fedjax_poisson.aggregation.terms import Terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
 
 __all__ = ["PHASES", "Outgoing", "State", "Taken", "advance", "complete", "receive", "start"]
-
-PHASES = (
-    "round-key",
-    "certify",
-    "contribution",
-    "held",
-    "commit",
-    "beacon-open",
-    "seed",
-    "projections",
-    "include",
-    "answer",
-    "opened",
-)
-"""What the server waits for, in order."""
-
-
-class Taken(NamedTuple):
-    """A contribution that was taken in: its signed manifest, what each member gets, and its rows uint32 `[R, L, N]`."""
-
-    message: Message
-    digest: bytes
-    boxes: tuple[bytes, ...]
-    corrections: tuple[bytes, ...]
-    rows: np.ndarray
 
 
 class Outgoing(NamedTuple):
@@ -65,41 +45,6 @@ class Outgoing(NamedTuple):
 
     to: int
     blob: bytes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class State:
-    """One round.
-
-    Attributes:
-      draft: the terms, without round keys until they are there.
-      roster: the enrolled clients' keys.
-      phase: what is waited for.
-      digest: hash of the terms.
-      params: their parameters.
-      heard: phase to member number to message, of what members said.
-      clients: client key to contribution.
-      deciding: the members that go on.
-      committed: D.
-      seed: of the functionals.
-      included: the include body.
-      certificate: the bytes that clients and readers check the terms by.
-      opened: the result.
-    """
-
-    draft: Terms
-    roster: frozenset[bytes]
-    phase: str = "round-key"
-    digest: bytes = b""
-    params: RoundParameters | None = None
-    heard: Mapping[str, Mapping[int, Message]] = dataclasses.field(default_factory=dict)
-    clients: Mapping[bytes, Taken] = dataclasses.field(default_factory=dict)
-    deciding: tuple[int, ...] = ()
-    committed: Entries = ()
-    seed: bytes = b""
-    included: bytes = b""
-    certificate: bytes = b""
-    opened: OpenedSum | None = None
 
 
 def start(draft: Terms, roster: frozenset[bytes]) -> tuple[State, list[Outgoing]]:
@@ -142,8 +87,8 @@ def receive(state: State, blob: bytes) -> State:
         raise AlreadyDone(
             f'Member {number} said "{state.phase}" twice, and differently: both are signed, which proves its fault.'
         )
-    if state.phase in _CHECKS:
-        _CHECKS[state.phase](state, message, number)
+    if state.phase in CHECKS:
+        CHECKS[state.phase](state, message, number)
     return dataclasses.replace(state, heard={**state.heard, state.phase: {**heard, number: message}})
 
 
@@ -165,58 +110,6 @@ def _contribution(state: State, blob: bytes) -> State:
     made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
     taken = Taken(message._replace(attached=b""), digest, found.boxes, found.corrections, made)
     return dataclasses.replace(state, clients={**state.clients, message.sender: taken})
-
-
-def _check_round_key(state: State, message: Message, number: int) -> None:
-    _, key = client.round_key_of(messages.encode(message), state.draft.members)
-    if (key.run, key.round) != (state.draft.run, state.draft.round):
-        raise WrongTerms(f"A round key for round {key.round}, not {state.draft.round}.")
-    keys.seal_box(key.box_key, bytes(32), b"")  # a key that no client can use would cost all of them the round
-
-
-def _check_digest(state: State, message: Message, number: int) -> None:
-    if message.body != state.digest:
-        raise WrongTerms("A certificate for other terms.")
-
-
-def _check_held(state: State, message: Message, number: int) -> None:
-    bodies.read_key_list(message.body, state.draft.senders)
-
-
-def _check_commit(state: State, message: Message, number: int) -> None:
-    if message.body != bodies.commit_body(state.committed):
-        raise WrongTerms("Another set of clients than the one that was proposed.")
-
-
-def _check_projections(state: State, message: Message, number: int) -> None:
-    assert state.params is not None
-    bodies.read_scalars(
-        [messages.encode(message)], state.draft, state.digest, state.params, state.seed, state.committed
-    )
-
-
-def _check_include(state: State, message: Message, number: int) -> None:
-    if message.body != state.included:
-        raise WrongTerms("Another set than the one that was proposed.")
-
-
-def _check_answer(state: State, message: Message, number: int) -> None:
-    assert state.params is not None
-    if message.body[:32] != hashlib.sha256(state.included).digest():
-        raise WrongTerms("An answer for another set.")
-    ring = state.params.ring
-    read_residues(message.body[32:], (), ring.degree, ring.moduli)
-
-
-_CHECKS: dict[str, Callable[[State, Message, int], None]] = {
-    "round-key": _check_round_key,
-    "certify": _check_digest,
-    "held": _check_held,
-    "commit": _check_commit,
-    "projections": _check_projections,
-    "include": _check_include,
-    "answer": _check_answer,
-}
 
 
 def advance(state: State) -> tuple[State, list[Outgoing]]:
@@ -393,28 +286,6 @@ def _after_answers(state: State) -> tuple[State, list[Outgoing]]:
         params, state.digest, sum_of_rows(state, include), answers, expected_of(state.draft, len(include.clients))
     )
     return dataclasses.replace(state, opened=found, phase="opened"), []
-
-
-def sum_of_rows(state: State, include: Include) -> np.ndarray:
-    """uint32 `[R, L, N]`: the rows of U, added."""
-    params = state.params
-    if params is None:
-        raise BadTerms("The round has no terms yet.")
-    q = np.asarray(params.ring.moduli, np.uint64)[:, None]
-    total = np.zeros((params.rows, params.ring.limbs, params.ring.degree), np.uint64)
-    for key, _ in include.clients:
-        total += state.clients[key].rows
-    return (total % q).astype(np.uint32)
-
-
-def included_clients(state: State) -> Entries:
-    """U, once it was proposed."""
-    return bodies.read_include(state.included, state.draft).clients
-
-
-def expected_of(terms: Terms, clients: int) -> Expected:
-    """What the sum of so many clients keeps to under these terms."""
-    return Expected(clients, terms.corrupt, terms.count_bound, terms.count_rms / 1000 if terms.count_rms else None)
 
 
 def _over(state: State) -> tuple[State, list[Outgoing]]:

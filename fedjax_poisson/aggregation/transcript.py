@@ -16,7 +16,7 @@ import numpy as np
 from fedjax_poisson.aggregation import bodies, client, messages, opening
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.refusals import BadTerms, NoQuorum, WrongTerms
-from fedjax_poisson.aggregation.server import State, expected_of, sum_of_rows
+from fedjax_poisson.aggregation.server_state import State, expected_of, sum_of_rows
 from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
 

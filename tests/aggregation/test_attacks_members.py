@@ -55,14 +55,14 @@ def test_04_a_member_answers_for_one_set():
 
 
 def forgetful(who, state, label, body):
-    """`member._say` of a member that writes nothing down."""
+    """`member.say` of a member that writes nothing down."""
     return messages.encode(messages.make(who.key, label, state.digest, body))
 
 
 def test_04_twin_without_its_memory_two_sets_are_opened_and_their_difference_is_one_client(monkeypatch):
     world = at("answer")
-    monkeypatch.setattr(member, "_said", lambda *_: None)
-    monkeypatch.setattr(member, "_say", forgetful)
+    monkeypatch.setattr(member, "said_of", lambda *_: None)
+    monkeypatch.setattr(member, "say", forgetful)
     entries = world.include().clients
     kept = list(world.states)
     sums = []
@@ -250,7 +250,7 @@ def swapped(world: World, what: str):
 @pytest.mark.parametrize("what", ["box", "correction"])
 def test_22_43_a_swapped_box_or_correction_is_not_taken_and_no_kappa_leaves(what, monkeypatch):
     secret = []
-    monkeypatch.setattr(keys, "open_box", lambda *a: secret.append(REAL_OPEN(*a)) or secret[-1])
+    monkeypatch.setattr(keys, "box_opener", lambda seed: noting(REAL_OPENER(seed), secret))
     world = at("held")
     world.tamper("shares", swapped(world, what), 5)
     world.go("commit")
@@ -267,7 +267,11 @@ def test_22_43_a_swapped_box_or_correction_is_not_taken_and_no_kappa_leaves(what
     assert world.exact()
 
 
-REAL_OPEN = keys.open_box
+REAL_OPENER = keys.box_opener
+
+
+def noting(opener, found):
+    return lambda *a: found.append(opener(*a)) or found[-1]
 
 
 def test_22_twin_without_the_hashes_the_member_holds_another_share(monkeypatch):
@@ -305,8 +309,8 @@ def test_29_functionals_are_drawn_after_the_set_and_for_one_set():
 
 def test_29_twin_without_its_memory_a_member_opens_functionals_of_the_servers_choice(monkeypatch):
     world = at("include")
-    monkeypatch.setattr(member, "_said", lambda *_: None)
-    monkeypatch.setattr(member, "_say", lambda who, state, label, body: body)
+    monkeypatch.setattr(member, "said_of", lambda *_: None)
+    monkeypatch.setattr(member, "say", lambda who, state, label, body: body)
     assert world.say(1, "seeded", quorum(world, "seed", bytes(32), ALL))[:32] == bytes(32)
 
 

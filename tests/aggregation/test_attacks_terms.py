@@ -278,7 +278,7 @@ def test_39_twin_without_the_comparison_the_server_opens_the_box(monkeypatch):
     )
     message = rounds.reread(world.contribute(0, invite))
     box = client.read_contribution(message, world.params).boxes[5]
-    assert len(keys.open_box(seed, box, client.box_info(message.terms, world.public(0), 6)).value) == 32
+    assert len(keys.box_opener(seed)(box, client.box_info(message.terms, world.public(0), 6)).value) == 32
 
 
 REAL_KEY = client.round_key_of

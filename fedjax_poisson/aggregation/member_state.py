@@ -1,0 +1,127 @@
+"""What a member is, what it knows of a round, and what it has said: the parts that a restart brings back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from fedjax_poisson.aggregation import bodies, messages
+from fedjax_poisson.aggregation.keys import Hidden
+from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.refusals import OutOfOrder
+from fedjax_poisson.aggregation.store import Store
+from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.wire import Reader
+
+__all__ = ["Member", "State", "body_of", "restore", "said_of", "say", "under_way"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """Who a member is, and what it has pinned.
+
+    Attributes:
+      number: 1..m.
+      key: its Ed25519 key.
+      pinned: members, t, f, the hash of the roster, its own floor of honest senders.
+      roster: the enrolled clients' keys.
+      run: 16 bytes.
+      store: what it said.
+    """
+
+    number: int
+    key: Hidden
+    pinned: Pinned
+    roster: frozenset[bytes]
+    run: bytes
+    store: Store
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """Of one round, apart from what the store holds.
+
+    Attributes:
+      round: its number; -1 before the first.
+      terms: once they were signed.
+      digest: their hash.
+      params: their parameters.
+      shares: client key to (manifest hash, hidden share uint32 `[L, N]`).
+      committed: D, once t members signed it.
+      seed: of the functionals, once t members signed it.
+      scalars: this member's own, in the order of D.
+      included: the include body that this member signed.
+      over: the round is over for this member, answered or dead.
+    """
+
+    round: int = -1
+    terms: Terms | None = None
+    digest: bytes = b""
+    params: RoundParameters | None = None
+    shares: Mapping[bytes, tuple[bytes, Hidden]] = dataclasses.field(default_factory=dict)
+    committed: tuple[tuple[bytes, bytes], ...] | None = None
+    seed: bytes | None = None
+    included: bytes | None = None
+    over: bool = False
+
+    def __repr__(self) -> str:
+        """How far the round is."""
+        return f"State(round={self.round}, shares={len(self.shares)}, over={self.over})"
+
+
+def say(member: Member, state: State, label: str, body: bytes) -> bytes:
+    """Sign, make durable, return: the reply of a step that is taken once."""
+    message = messages.encode(messages.make(member.key, label, state.digest, body))
+    return member.store.put(member.run, state.round, label, message)
+
+
+def said_of(member: Member, state: State, label: str) -> bytes | None:
+    """The reply that was given, if the step was taken."""
+    return member.store.get(member.run, state.round, label) or None
+
+
+def under_way(state: State, *, needs: str = "terms") -> tuple[Terms, RoundParameters]:
+    """The terms of a round that is under way.
+
+    Raises:
+      OutOfOrder: there is none, or it is over.
+    """
+    if state.over:
+        raise OutOfOrder(f"Round {state.round} is over for this member.")
+    if state.terms is None or state.params is None:
+        raise OutOfOrder(f"This step needs {needs} first.")
+    return state.terms, state.params
+
+
+def body_of(blob: bytes) -> bytes:
+    """The body of a message of one's own."""
+    reader = Reader(blob)
+    reader.prefixed()
+    reader.take(64)
+    return reader.prefixed()
+
+
+def restore(member: Member) -> State:
+    """The state of the last round after a restart: what was said stays said; shares come again from the server, if the round goes on."""
+    number = member.store.last(member.run, "round-key")
+    if number < 0:
+        return State()
+    blob = member.store.get(member.run, number, "terms")
+    if not blob:
+        return State(round=number)
+    terms = decode_terms(blob)
+    state = State(round=number, terms=terms, digest=terms_hash(terms), params=parameters_of(terms))
+    if member.store.get(member.run, number, "answer") or member.store.get(member.run, number, "dead"):
+        member.store.erase(member.run, number, "secrets")  # the process may have ended before it came to that
+        return dataclasses.replace(state, over=True)
+    if member.store.get(member.run, number, "beacon-open"):
+        said = member.store.get(member.run, number, "commit")
+        assert said is not None
+        state = dataclasses.replace(state, committed=bodies.read_commit(body_of(said), terms.senders))
+    said = member.store.get(member.run, number, "projections")
+    if said:
+        state = dataclasses.replace(state, seed=body_of(said)[:32])
+    said = member.store.get(member.run, number, "include")
+    if said:
+        state = dataclasses.replace(state, included=body_of(said))
+    return state
