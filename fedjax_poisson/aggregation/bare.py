@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,14 @@ class SummedSecrets(NamedTuple):
 
     secrets: Secrets
     expanded: Array
+
+    def __repr__(self) -> str:
+        """Nothing of the values."""
+        return "SummedSecrets(...)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("secrets of a round are not pickled")
 
 
 class DeviceFunctions(NamedTuple):

@@ -266,11 +266,9 @@ def parts(
     params, root = world.params, stream() if root is None else root
     weights = jnp.asarray(sharing.dealing_weights(world.digest, params.members, params.threshold, params.ring.moduli))
     values = world.counts[i] if counts is None else counts
-    made = client._seal_alone(
-        params, jnp.asarray(rows.hash_words("a", world.digest)), weights, jnp.asarray(values), root
-    )
+    sealed, own, drawn = client._seal(params, rows.common_of(params, world.digest), jnp.asarray(values), root)
     secret = np.asarray(rows.draw(params, root).secret, np.int64)
-    sent, corrections = np.asarray(made.rows), np.asarray(made.corrections)
+    sent, corrections = np.asarray(sealed), client._dealt(params, world.digest, own, drawn)
     if shift is not None:
         # a (s + d) + e + m, and the polynomial of s + d: its values at t.. move by weights[:, 0] d
         moved = form(world, shift)
@@ -278,7 +276,7 @@ def parts(
         sent = plus(world, sent, product(world, common(world), moved[None]))
         weight = np.asarray(weights)[:, 0, :, None]
         corrections = plus(world, corrections, product(world, np.broadcast_to(weight, corrections.shape), moved[None]))
-    kappas = [row.astype("<u4").tobytes() for row in np.asarray(made.kappas)]
+    kappas = [row.astype("<u4").tobytes() for row in np.asarray(drawn)]
     return Parts(secret, sent, kappas, corrections)
 
 

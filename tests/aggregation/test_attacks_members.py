@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, keys, member, messages, opening, server, sharing
+from fedjax_poisson.aggregation import bodies, client, keys, member, messages, opening, server, server_state, sharing
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, residue_bytes
@@ -35,9 +35,9 @@ def opened_from(world: World, replies, entries) -> np.ndarray:
     found = opening.open_sum(
         world.params,
         world.digest,
-        server.sum_of_rows(world.server, include),
+        server_state.sum_of_rows(world.server, include),
         {k: share_in(world, reply) for k, reply in replies.items()},
-        server.expected_of(world.server.draft, len(entries)),
+        server_state.expected_of(world.server.draft, len(entries)),
     )
     return found.counts
 

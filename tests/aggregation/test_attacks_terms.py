@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import client, keys, messages, opening, parameters, rows
+from fedjax_poisson.aggregation import bare, client, keys, messages, opening, parameters, rows
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.store import memory_store
@@ -184,11 +184,10 @@ def test_33_secrets_are_in_no_repr_pickle_log_message_or_server(caplog):
         with pytest.raises(TypeError):
             copy.deepcopy(state.shares)
     root = stream()
-    made = rounds.parts(world, 0)
     drawn = rows.draw(world.params, root)
-    sealed = client.Sealed(*(jnp.asarray(made.rows),) * 4)
-    for thing in (drawn, sealed):
-        assert repr(thing) in ("Secrets(...)", "Sealed(...)")
+    summed = bare.SummedSecrets(drawn, jnp.zeros((3, 1, 1024), jnp.uint32))
+    for thing in (drawn, summed):
+        assert repr(thing) in ("Secrets(...)", "SummedSecrets(...)")
         with pytest.raises(TypeError):
             pickle.dumps(thing)
     assert not leaks(world.server, secrets)
@@ -213,7 +212,7 @@ def test_34_no_residue_and_no_distance_is_published(monkeypatch):
     with pytest.raises(r.OpeningRefused) as refused:
         world.go()
     assert not any(char.isdigit() for char in str(refused.value).replace("count_bound = 1", ""))
-    assert rounds.server.OpenedSum._fields == ("counts", "wrong")
+    assert opening.OpenedSum._fields == ("counts", "wrong")
 
 
 def test_35_an_opened_sum_of_binomials_fixes_no_secret():

@@ -215,8 +215,8 @@ def test_27_twin_one_stream_under_two_messages_gives_the_difference_of_the_count
     (q,) = world.params.ring.moduli
     difference = jnp.asarray(((one - two) % q).astype(np.uint32))
     nothing = jnp.zeros((1, 1024), jnp.uint32)
-    words = jnp.asarray(rows.hash_words("a", world.digest))
-    counts, _, _ = opening._decode(world.params, words, difference, nothing)
+    common = rows.common_of(world.params, world.digest)
+    counts, _, _ = opening._decode(world.params, common, difference, nothing)
     assert (np.asarray(counts)[:40] == world.counts[0] - world.counts[1]).all()
 
 
