@@ -179,12 +179,12 @@ def open_rows(
         ValueError: If a vector of `size` values has another number of rows.
     """
     difference = modular.subtract(total, masks, modular.constants(params.moduli).q)
-    columns = _rows_to_columns(difference)
+    columns = jax.lax.platform_dependent(difference, cpu=_columns_in_blocks, default=_columns)
     return _decode_with_noise(params, ntt.inverse_columns(columns, ntt.tables(params.degree, params.moduli)), size)
 
 
-def _rows_to_columns(x: jax.Array) -> jax.Array:
-    """[R, L, N] to [L, N, R], a few columns at a time.
+def _columns_in_blocks(x: jax.Array) -> jax.Array:
+    """[R, L, N] to [L, N, R], a few columns at a time: the form for CPUs.
 
     The rows' strides are powers of two, so whole columns would meet in the same few lines of a cache. And the loop's result is kept in memory: the first
     stage of the transform reads it twice, and XLA for CPUs would gather it twice.
@@ -194,8 +194,12 @@ def _rows_to_columns(x: jax.Array) -> jax.Array:
         return x.reshape(limbs, degree, rows)
     width = min(degree, 1 << max(COLUMNS**2 // rows, COLUMNS).bit_length() - 1)
     blocks = jnp.moveaxis(x.reshape(rows, limbs, degree // width, width), 2, 0)
-    turned = jax.lax.map(lambda block: jnp.moveaxis(block, 0, -1), blocks)
+    turned = jax.lax.map(_columns, blocks)
     return jnp.moveaxis(turned, 0, 1).reshape(limbs, degree, rows)
+
+
+def _columns(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x, 0, -1)
 
 
 def _decode_with_noise(
