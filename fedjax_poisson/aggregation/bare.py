@@ -1,9 +1,10 @@
-"""Rounds without messages: the rows, secrets and shares of every simulated client, summed and opened by the arithmetic of real rounds.
+"""Rounds without messages: the counts, secrets and errors of every simulated client, summed and opened by the arithmetic of real rounds.
 
-For programs that simulate many clients on one machine. What is simulated: every client's counts, secret, errors and the members' shares, all from its own
-stream, added up (the transform is linear, so it runs once on the sums; the bits are those of the sum of all clients' rows), and the opening with its checks.
-What is not: signatures, boxes, the agreement on the set, screening; and the common `a` is that of one set of terms for all rounds.
-The counts that come out are the same bits.
+For programs that simulate many clients on one machine. What is simulated: every client's counts, secret and errors from its own stream, added up (the
+transform is linear, so it runs once on the sums; the bits are those of the sum of all clients' rows), and the opening with its checks. The sums of the
+first t - 1 members' shares are uniform and independent of all of that, so they are drawn once for the sum; `encrypt` deals one client's own shares. What
+is not: signatures, boxes, the agreement on the set, screening; and the common `a` is that of one set of terms for all rounds. The counts that come out are
+the same bits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +28,11 @@ from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.ckks import modular
 from fedjax_poisson.ckks.parameters import MARGIN
 from fedjax_poisson.randomness import Stream
-from fedjax_poisson.randomness.wide import upper_product
 
 __all__ = [
     "DeviceFunctions",
     "RoundKey",
     "RoundSum",
-    "SummedSecrets",
     "add_two",
     "device_functions",
     "encrypt_one",
@@ -73,37 +72,16 @@ class RoundSum(NamedTuple):
         return f"RoundSum(senders={self.senders})"
 
 
-class SummedSecrets(NamedTuple):
-    """Running sums of what clients draw.
-
-    Attributes:
-      secrets: of all of them.
-      expanded: uint32 `[t - 1, L, N]`, sums of the shares of the members below t.
-    """
-
-    secrets: Secrets
-    expanded: Array
-
-    def __repr__(self) -> str:
-        """Nothing of the values."""
-        return "SummedSecrets(...)"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse to be pickled."""
-        raise TypeError("secrets of a round are not pickled")
-
-
 class DeviceFunctions(NamedTuple):
     """For programs that simulate clients inside `jit`, `vmap` or `scan`; all pure.
 
     Attributes:
       params: of the round.
       key: public constants, to be passed as an argument.
-      draw: `(stream) -> SummedSecrets`: one client's. Its products, and those of `add_up` and `over_devices`, can be compiled for several devices.
-      none: `() -> SummedSecrets`: the empty sum.
-      add_up: `(SummedSecrets, SummedSecrets with a leading axis, present bool [K]) -> SummedSecrets`.
-      over_devices: `(SummedSecrets, add) -> SummedSecrets`: partial sums of several devices joined, `add` adds a tree of integers up over them.
-      close: `(key, counts int32[D], SummedSecrets, senders) -> RoundSum`: the rows and shares of summed counts.
+      draw: `(stream) -> Secrets`: one client's.
+      none: `() -> Secrets`: the empty sum.
+      add_up: `(Secrets, Secrets with a leading axis, present bool [K]) -> Secrets`; integers, so several devices' sums are added as they are.
+      close: `(key, counts int32[D], Secrets, senders, stream) -> RoundSum`: the rows and shares of summed counts; the stream draws the sums of shares.
       encrypt: `(key, counts, stream) -> RoundSum`: one client's.
       add: `(RoundSum, RoundSum) -> RoundSum`.
       zero: `() -> RoundSum`.
@@ -112,10 +90,9 @@ class DeviceFunctions(NamedTuple):
 
     params: RoundParameters
     key: RoundKey
-    draw: Callable[[Stream], SummedSecrets]
-    none: Callable[[], SummedSecrets]
-    add_up: Callable[[SummedSecrets, SummedSecrets, Array], SummedSecrets]
-    over_devices: Callable[[SummedSecrets, Callable[[Any], Any]], SummedSecrets]
+    draw: Callable[[Stream], Secrets]
+    none: Callable[[], Secrets]
+    add_up: Callable[[Secrets, Secrets, Array], Secrets]
     close: Callable[..., RoundSum]
     encrypt: Callable[[RoundKey, Array, Stream], RoundSum]
     add: Callable[[RoundSum, RoundSum], RoundSum]
@@ -140,10 +117,9 @@ def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expec
     return DeviceFunctions(
         params=params,
         key=round_key(params, terms_hash),
-        draw=bind(_draw, params),
+        draw=bind(rows.draw, params),
         none=bind(_none, params),
-        add_up=bind(_add_up, params),
-        over_devices=bind(_over_devices, params),
+        add_up=_add_up,
         close=bind(_close, params),
         encrypt=bind(_encrypt, params),
         add=bind(_add, params),
@@ -152,47 +128,31 @@ def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expec
     )
 
 
-def _draw(params: RoundParameters, stream: Stream) -> SummedSecrets:
-    kappas = kappas_of(params, stream)[: params.threshold - 1]
-    expand = functools.partial(sharing.expand_share, params, upper=upper_product)
-    return SummedSecrets(rows.draw(params, stream), jax.vmap(expand)(kappas))
+def _none(params: RoundParameters) -> Secrets:
+    degree = params.ring.degree
+    return Secrets(jnp.zeros(degree, jnp.int32), jnp.zeros((degree, params.rows), jnp.int32))
 
 
-def _none(params: RoundParameters) -> SummedSecrets:
-    ring = params.ring
-    return SummedSecrets(
-        Secrets(jnp.zeros(ring.degree, jnp.int32), jnp.zeros((ring.degree, params.rows), jnp.int32)),
-        jnp.zeros((params.threshold - 1, ring.limbs, ring.degree), jnp.uint32),
-    )
-
-
-def _add_up(params: RoundParameters, total: SummedSecrets, drawn: SummedSecrets, present: Array) -> SummedSecrets:
+def _add_up(total: Secrets, drawn: Secrets, present: Array) -> Secrets:
     def here(leaf: Array) -> Array:
-        return jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype))
+        return jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.int32(0))
 
-    secrets = jax.tree.map(
-        lambda old, new: old + jnp.sum(here(new), axis=0, dtype=jnp.int32), total.secrets, drawn.secrets
-    )
-    moduli = params.ring.moduli
-    low, high = (jnp.sum(part, axis=0, dtype=jnp.uint32) for part in rows.halves(here(drawn.expanded)))
-    added = rows.join_halves(low, high, moduli, upper=upper_product)
-    return SummedSecrets(secrets, modular.add(total.expanded, added, modular.constants(moduli).q))
+    return jax.tree.map(lambda old, new: old + jnp.sum(here(new), axis=0, dtype=jnp.int32), total, drawn)
 
 
-def _over_devices(params: RoundParameters, mine: SummedSecrets, add: Callable[[Any], Any]) -> SummedSecrets:
-    secrets, parts = add((mine.secrets, rows.halves(mine.expanded)))
-    return SummedSecrets(secrets, rows.join_halves(parts[0], parts[1], params.ring.moduli, upper=upper_product))
-
-
-def _close(params: RoundParameters, key: RoundKey, counts: Array, drawn: SummedSecrets, senders: Array) -> RoundSum:
-    secret = rows.small_form(params, drawn.secrets.secret)
-    last = sharing.later_share(params, key.dealing, secret, drawn.expanded, params.threshold)
-    shares = jnp.concatenate([drawn.expanded, last[None]])
-    return RoundSum(rows.encrypt(params, key.a, counts, drawn.secrets), shares, senders)
+def _close(
+    params: RoundParameters, key: RoundKey, counts: Array, drawn: Secrets, senders: Array, stream: Stream
+) -> RoundSum:
+    """The sum of contributions of summed counts and secrets; for one client these are its own rows and shares."""
+    kappas = kappas_of(params, stream)[: params.threshold - 1]
+    expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
+    last = sharing.later_share(params, key.dealing, rows.small_form(params, drawn.secret), expanded, params.threshold)
+    shares = jnp.concatenate([expanded, last[None]])
+    return RoundSum(rows.encrypt(params, key.a, counts, drawn), shares, senders)
 
 
 def _encrypt(params: RoundParameters, key: RoundKey, counts: Array, stream: Stream) -> RoundSum:
-    return _close(params, key, counts, _draw(params, stream), jnp.uint32(1))
+    return _close(params, key, counts, rows.draw(params, stream), jnp.uint32(1), stream)
 
 
 def _add(params: RoundParameters, a: RoundSum, b: RoundSum) -> RoundSum:

@@ -25,13 +25,10 @@ __all__ = [
     "common_of",
     "draw",
     "encrypt",
-    "halves",
     "hash_words",
-    "join_halves",
     "multiply_rows",
     "padded",
     "small_form",
-    "sum_residues",
     "words_stream",
 ]
 
@@ -127,25 +124,3 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
 
 
 _common = jax.jit(common, static_argnums=0)
-
-
-def sum_residues(residues: Array, moduli: tuple[int, ...]) -> Array:
-    """The sum over the first axis of uint32 `[n, ..., L, N]` modulo each prime, n at most 2^16."""
-    low, high = halves(residues)
-    return join_halves(jnp.sum(low, axis=0, dtype=jnp.uint32), jnp.sum(high, axis=0, dtype=jnp.uint32), moduli)
-
-
-def halves(residues: Array) -> tuple[Array, Array]:
-    """Lower and upper 16 bits: 2^16 of them can be added up before they are joined."""
-    return residues & jnp.uint32(0xFFFF), residues >> jnp.uint32(16)
-
-
-def join_halves(
-    low: Array, high: Array, moduli: tuple[int, ...], *, upper: modular.Upper = modular.mulhi_broadcast
-) -> Array:
-    """(high 2^16 + low) mod q of sums of `halves`, uint32 `[..., L, N]`."""
-    c = modular.constants(moduli)
-    weight = ((1 << 16) % c.q.astype(np.uint64)).astype(np.uint32)
-    quotient = modular.shoup_quotient(weight, c.q)
-    lifted = modular.reduce_once(modular.multiply_shoup(high, weight, quotient, c.q, upper=upper), c.q)
-    return modular.add(lifted, modular.reduce_once(modular.barrett(low, c.q, c.ratio, upper=upper), c.q), c.q)

@@ -87,9 +87,9 @@ def weighted_sum(weights: Array, polynomials: Array, moduli: tuple[int, ...]) ->
     return total
 
 
-def expand_share(params: RoundParameters, kappa: Array, *, upper: modular.Upper = modular.mulhi_broadcast) -> Array:
-    """uint32 `[L, N]`: what 32 bytes (uint32 `[8]`) are expanded to; `upper` as in `ckks.rlwe_samplers.uniform_residues`."""
-    return rlwe_samplers.uniform_residues(words_stream(kappa), (params.ring.degree,), params.ring.moduli, upper=upper)
+def expand_share(params: RoundParameters, kappa: Array) -> Array:
+    """uint32 `[L, N]`: what 32 bytes (uint32 `[8]`) are expanded to."""
+    return rlwe_samplers.uniform_residues(words_stream(kappa), (params.ring.degree,), params.ring.moduli)
 
 
 def later_share(params: RoundParameters, weights: Array, secret: Array, expanded: Array, number: int) -> Array:

@@ -28,7 +28,6 @@ __all__ = [
     "constants",
     "from_signed",
     "montgomery",
-    "mulhi_broadcast",
     "multiply",
     "multiply_shoup",
     "negate",
@@ -103,7 +102,7 @@ Upper = Callable[[jax.Array, jax.Array], jax.Array]
 """Which instruction takes the upper half of a product: `randomness.wide.mulhi`, or its `upper_product` in programs over several devices."""
 
 
-def mulhi_broadcast(a: jax.Array, b: jax.Array) -> jax.Array:
+def _upper_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """The upper 32 bits of a b, broadcast."""
     return mulhi(*jnp.broadcast_arrays(a, b))
 
@@ -137,7 +136,7 @@ def negate(a: jax.Array, q: jax.typing.ArrayLike) -> jax.Array:
 
 
 def barrett(
-    x: jax.Array, q: jax.typing.ArrayLike, ratio: jax.typing.ArrayLike, *, upper: Upper = mulhi_broadcast
+    x: jax.Array, q: jax.typing.ArrayLike, ratio: jax.typing.ArrayLike, *, upper: Upper = _upper_product
 ) -> jax.Array:
     """Any uint32 x to [0, 2q), with ratio = floor(2^32 / q).
 
@@ -158,7 +157,7 @@ def multiply_shoup(
     quotient: jax.typing.ArrayLike,
     q: jax.typing.ArrayLike,
     *,
-    upper: Upper = mulhi_broadcast,
+    upper: Upper = _upper_product,
 ) -> jax.Array:
     """X w mod q as a lazy residue: any uint32 x, constant w in [0, q) with its `shoup_quotient`, to [0, 2q).
 
@@ -176,7 +175,7 @@ def montgomery(a: jax.Array, b: jax.Array, q: jax.typing.ArrayLike, inverse: jax
     and both upper words are below q.
     """
     a, b, q, inverse = _ranked(a, b, q, inverse)
-    return subtract(mulhi_broadcast(a, b), mulhi_broadcast(a * b * inverse, q), q)
+    return subtract(_upper_product(a, b), _upper_product(a * b * inverse, q), q)
 
 
 def multiply(a: jax.Array, b: jax.Array, c: ModularConstants) -> jax.Array:

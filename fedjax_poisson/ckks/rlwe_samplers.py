@@ -44,7 +44,7 @@ _TRIT_WORDS = 4
 UNIFORM_SLACK_BITS = (
     92  # total variation 2^-94 a coefficient, 2^-64 for 2^30 of them: the longest vector that parameters are stated for
 )
-PUBLIC_SLACK_BITS = 64
+PUBLIC_SLACK_BITS = 32
 """Enough for polynomials that everyone sees, see `uniform_residues`."""
 TILE_BLOCKS = 256
 
@@ -187,7 +187,6 @@ def uniform_residues(
     moduli: tuple[int, ...],
     *,
     slack_bits: int = UNIFORM_SLACK_BITS,
-    upper: modular.Upper = modular.mulhi_broadcast,
 ) -> jax.Array:
     """Residues of integers uniform modulo Q, the product of the moduli: uniform and independent over the limbs.
 
@@ -199,14 +198,13 @@ def uniform_residues(
     Masks and shares of secrets need that: what they hide is as safe as they are uniform. The polynomial `a` of public rows a s + e hides nothing itself. No
     class is more likely than 1 + Q / 2^b <= 1 + 2^-slack_bits times its uniform share, so what happens with probability p for uniform polynomials happens
     with at most p (1 + 2^-slack_bits)^C for C such coefficients, and the mean advantage over `a` of an attack (a mean of values in [0, 1]) grows by no more
-    than that factor: 1 + 2^-33 at PUBLIC_SLACK_BITS and C = 2^30. Words are most of the cost: five instead of six at log2 Q = 92.
+    than that factor: at PUBLIC_SLACK_BITS 1 + 2^-14 for C = 2^18, 1.28 for 2^30. Words are most of the cost: four instead of six at log2 Q = 92.
 
     Args:
         stream: Consumed by this call.
         shape: (..., N).
         moduli: The L primes.
         slack_bits: Random bits beyond those of Q; everyone who expands the same stream must ask for the same.
-        upper: Instruction for upper halves of products; `randomness.wide.upper_product` in programs over several devices. The same bits.
 
     Returns:
         uint32 [..., L, N], residues in [0, q).
@@ -214,7 +212,7 @@ def uniform_residues(
     combination = uniform_combination(moduli, slack_bits)
     words = random_words(stream, (combination.weights.shape[1], *shape))
     table, capacity = ntt.tables(shape[-1], moduli), ntt.capacity(moduli)
-    return combine(words[..., None], combination, table, capacity, upper=upper)[..., 0]
+    return combine(words[..., None], combination, table, capacity)[..., 0]
 
 
 class Combination(NamedTuple):
@@ -251,8 +249,6 @@ def combine(
     weights: Combination,
     table: ntt.NttTables,
     capacity: int,
-    *,
-    upper: modular.Upper = modular.mulhi_broadcast,
 ) -> jax.Array:
     """Offset plus the sum of words[i] weights[l, i], modulo each prime, summed lazily.
 
@@ -261,7 +257,6 @@ def combine(
         weights: The combination, host arrays or traced slices along the limb axis.
         table: The moduli (`q` and `ratio` are used), sliced likewise.
         capacity: `ntt.capacity` of the moduli.
-        upper: As in `uniform_residues`.
 
     Returns:
         uint32 [..., L, N, B] in [0, q).
@@ -275,11 +270,11 @@ def combine(
     total, bound = column(weights.offset), 1
     for i in range(words.shape[0]):
         term = modular.multiply_shoup(
-            words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q, upper=upper
+            words[i][..., None, :, :], column(weights.weights[:, i]), column(weights.quotients[:, i]), q
         )
         if bound + 2 > capacity:
-            total, bound = modular.barrett(total, q, ratio, upper=upper), 2
+            total, bound = modular.barrett(total, q, ratio), 2
             if bound + 2 > capacity:  # 31-bit primes have room for two canonical residues only
                 total, term, bound = modular.reduce_once(total, q), modular.reduce_once(term, q), 0
         total, bound = total + term, bound + 2
-    return modular.reduce_once(modular.barrett(total, q, ratio, upper=upper), q)
+    return modular.reduce_once(modular.barrett(total, q, ratio), q)

@@ -5,8 +5,8 @@ Memory use is that of one chunk, whatever the cohort size. Sums are integers, so
 
 Encryption has three levels, and every output names the one in use:
 
-* "every_client": what is opened is, bit for bit, the sum of every client's rows and shares under that client's randomness. Encryption is linear, so the
-  scan accumulates counts, errors, secrets and shares, and the transform runs once on the sums (`aggregation.bare`; a test compares the bits).
+* "every_client": what is opened is, bit for bit, the sum of every client's rows under that client's randomness. Encryption is linear, so the
+  scan accumulates counts, errors and secrets, and the transform runs once on the sums (`aggregation.bare`; a test compares the bits).
   `transforms="each"` makes every client's rows separately: the same bits, at the total cost that real clients would incur.
 * "sum_only": the counts are added in the clear inside the program and their sum is encrypted once. The arithmetic of the release is the same; a server
   that saw this program's memory would see individual clients.
@@ -95,7 +95,6 @@ class CohortSum(NamedTuple):
       close: `(carry, key, stream) -> Total`; `key` has the round's public constants, None without encryption. Transforms of sums happen here.
       counts: `(params, shared, client_state, cohort, stream) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
       grids: the same with every client's clipped update in place of its counts, which no client sends as it is.
-      over_devices: `(carry, add) -> carry`: running sums of several devices joined; `add` adds a tree of numbers up over them.
       one_by_one: whether every client's rows are made separately.
     """
 
@@ -104,7 +103,6 @@ class CohortSum(NamedTuple):
     close: Callable[..., Total]
     counts: Callable[..., tuple[Array, Tree, Array]]
     grids: Callable[..., tuple[Array, Tree, Array]]
-    over_devices: Callable[..., Tree]
     one_by_one: bool
 
 
@@ -176,7 +174,6 @@ def cohort_sum(
         close=functools.partial(_close, work),
         counts=functools.partial(_counts, work),
         grids=functools.partial(_grids, work),
-        over_devices=functools.partial(_over_devices, work),
         one_by_one=each,
     )
 
@@ -364,17 +361,8 @@ def _close(work: _Work, carry: Tree, key: RoundKey | None, stream: Stream) -> To
         return Total(values, None, senders, largest, mark)
     assert work.device is not None and key is not None
     drawn = carry["secrets"] if work.summed else work.device.draw(fold_in(stream, "sum"))
-    sealed = work.device.close(key, values, drawn, senders)
+    sealed = work.device.close(key, values, drawn, senders, fold_in(stream, "shares"))
     return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
-
-
-def _over_devices(work: _Work, carry: Tree, add: Callable[[Tree], Tree]) -> Tree:
-    """The sums of all devices; `largest` is not a sum and is left out."""
-    total = add({name: leaf for name, leaf in carry.items() if name not in ("largest", "secrets")})
-    if work.summed:
-        assert work.device is not None
-        total["secrets"] = work.device.over_devices(carry["secrets"], add)
-    return total
 
 
 def _counts(

@@ -139,8 +139,8 @@ def spread(programs: CohortSum, mesh: Mesh) -> Spread:
 
     def over_devices(stacked: Tree) -> Tree:
         mine = jax.tree.map(lambda leaf: leaf[0], stacked)
-        sums = programs.over_devices(mine, lambda tree: jax.lax.psum(tree, CLIENTS))
-        return sums | {"largest": jax.lax.pmax(mine["largest"], CLIENTS)}
+        sums = {name: leaf for name, leaf in mine.items() if name != "largest"}
+        return jax.lax.psum(sums, CLIENTS) | {"largest": jax.lax.pmax(mine["largest"], CLIENTS)}
 
     collect = jax.jit(shard_map(over_devices, mesh=mesh, in_specs=split, out_specs=whole, check_vma=False))
 
