@@ -249,6 +249,7 @@ def account(
     norm_ratio: float = 1.0,
     step_ratio: float = 1.0,
     adjacency: Literal["zero_out", "replace_one"] = "zero_out",
+    members: int = 5,
     lines: int = 10,
 ) -> int:
     """Compute the privacy of the Poisson embedding: give two of --epsilon, --rounds and --dark-count to get the third.
@@ -266,10 +267,12 @@ def account(
       norm_ratio: clip_norm / coordinate_bound.
       step_ratio: coordinate_bound / total_bound (1 at client level).
       adjacency: neighbouring relation.
+      members: committee of a round, for the cost of encryption.
       lines: rows of the per-round table.
     """
     from fedjax_poisson.accounting import account as tables
     from fedjax_poisson.mechanisms.types import check_honest
+    from fedjax_poisson.runs.show import print_round_cost
 
     if senders < 1 or lines < 1:
         raise ValueError(f"senders={senders} and lines={lines}: give at least one of each.")
@@ -292,6 +295,7 @@ def account(
     print(f"\n{'round':>8} {'epsilon':>10} {'order':>6} {'events':>12}")
     for row in tables.round_table(result, lines=lines):
         print(f"{row.round:>8} {row.epsilon:>10.4f} {row.order:>6g} {row.events:>12.5g}")
+    print_round_cost(setting, result.dark_count, members)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A run's ledger and its rounds on the screen, read from the folder alone."""
+"""A run's ledger and its rounds on the screen, read from the folder alone; and what rounds would cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 
 from fedjax_poisson import accounting
+from fedjax_poisson.accounting.account import AccountedRounds
+from fedjax_poisson.aggregation import aggregator
+from fedjax_poisson.aggregation.keys import BOX_BYTES
+from fedjax_poisson.mechanisms import poisson_embedding
 from fedjax_poisson.runs.transcripts import in_words, verify_rounds
 
 
@@ -85,3 +89,47 @@ def print_rounds(folder: Path) -> int:
         "so not checked: that the summed rows are the sum of the clients' own."
     )
     return 1 if bad else 0
+
+
+def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) -> None:
+    """Print what a round of such a sum costs its parties, how secure it is, and on what that rests.
+
+    Args:
+      setting: senders, dimension and the mechanism's shape.
+      dark_count: mean events per channel, coordinate and sender.
+      members: of the committee.
+
+    Raises:
+      ValueError: no committee of so many, or no parameters hold the sum.
+    """
+    mechanism = poisson_embedding(
+        clip_norm=setting.norm_ratio,
+        coordinate_bound=1.0,
+        total_bound=None if setting.step_ratio == 1 else 1 / setting.step_ratio,
+        dark_count=dark_count,
+        modulation=setting.modulation,
+    )
+    rounds = aggregator(
+        "round",
+        count_bound=mechanism.count_bound(setting.senders, setting.dimension),
+        senders=setting.senders,
+        size=setting.dimension,
+        members=members,
+        authenticate=False,
+    )
+    assert rounds.device is not None
+    params, info = rounds.device.params, rounds.info
+    up = rounds.message_bytes(setting.dimension)
+    to_member = setting.senders * (512 + BOX_BYTES)
+    print(f"\nencryption: {params.ring.explanation}")
+    print(
+        f"a client sends {up:,} bytes a round ({up / setting.dimension:.3f} a parameter) and gets about {1500 * members:,}, the model apart"
+    )
+    print(
+        f"a member gets about {to_member:,} to {to_member + setting.senders * params.polynomial_bytes:,} bytes and sends "
+        f"{setting.senders * 15 * 4 * params.ring.limbs + params.polynomial_bytes:,}"
+    )
+    print(
+        f"{info.threshold} of {info.members} members open a sum, up to {info.malicious} may be malicious; {info.security_bits} bits classical, assumed: "
+        "ring-LWE (by the lattice-estimator, experiments/results/security.json), ChaCha20, Ed25519, HPKE with ML-KEM-768 and X25519"
+    )

@@ -36,7 +36,7 @@ from fedjax_poisson.runs.verdict import (
     yardstick_wanted,
 )
 
-_PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy")
+_PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy", "cryptography")
 _REFERENCE_SEED = 0  # the yardstick is not private, so a fixed seed for its sampling does no harm
 
 
