@@ -22,7 +22,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadBox, BadTerms, Malformed, RoundUsed, UnknownSender
 from fedjax_poisson.aggregation.store import Store
 from fedjax_poisson.aggregation.terms import Pinned, Terms, check_terms, decode_terms, parameters_of, terms_hash
-from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
+from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes, u64
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "read_contribution",
     "read_manifest",
     "round_key_of",
+    "taken_back",
 ]
 
 
@@ -232,6 +233,32 @@ def _dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: ja
     expanded = jnp.stack([sharing.share_of(params, kappa, none) for kappa in kappas])
     weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
     return np.asarray(sharing.corrections(params, jnp.asarray(weights), secret, expanded))
+
+
+def taken_back(client: Client, terms_blob: bytes, dead: bytes) -> Terms:
+    """The terms of a round whose charge the client may take back, by t members' signatures that it is dead.
+
+    A member signs that only before it has signed an include set, and never does so afterwards: at most m - t + f < t members sign a set, so none is opened,
+    also where t - 1 members pool what they hold.
+
+    Args:
+      client: who.
+      terms_blob: of the round.
+      dead: a quorum of the members' `dead`.
+
+    Raises:
+      RoundRefused: not this client's round, or fewer than t members signed.
+    """
+    terms = decode_terms(terms_blob)
+    check_terms(terms, client.pinned)
+    digest = terms_hash(terms)
+    if client.store.get(terms.run, terms.round, "terms") != digest:
+        raise BadTerms("This client took no part in a round with these terms.")
+    found = messages.decode_quorum(dead)
+    if found.body != u64(terms.round):
+        raise BadTerms("The members signed that another round is dead.")
+    check_quorum(found, "dead", digest, client.pinned.members, client.pinned.threshold)
+    return terms
 
 
 def read_manifest(body: bytes, params: RoundParameters) -> Manifest:

@@ -6,7 +6,9 @@ installed `available` says so, and nothing is upgraded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -60,17 +62,14 @@ def available() -> str | None:
     """None where signatures and boxes can be made; else why not, and what to do."""
     try:
         import cryptography
-        from cryptography.hazmat.primitives import hpke
     except ImportError:
-        try:
-            found = f"cryptography {cryptography.__version__}"
-        except NameError:
-            found = "no cryptography package"
-        return (
-            f"signatures and boxes need cryptography 47 or newer, {found} is installed: pip install 'cryptography>=47'"
-        )
-    del hpke
-    return None
+        found = "none"
+    else:
+        found = cryptography.__version__
+        with contextlib.suppress(ImportError):
+            importlib.import_module("cryptography.hazmat.primitives.hpke")
+            return None
+    return f"signatures and boxes need cryptography 47 or newer, {found} is installed: pip install 'cryptography>=47'"
 
 
 def _require() -> None:

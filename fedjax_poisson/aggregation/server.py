@@ -37,7 +37,7 @@ from fedjax_poisson.aggregation.server_state import (
 from fedjax_poisson.aggregation.terms import Terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
 
-__all__ = ["PHASES", "Outgoing", "State", "Taken", "advance", "complete", "receive", "start"]
+__all__ = ["PHASES", "Outgoing", "State", "Taken", "abandon", "advance", "complete", "receive", "start"]
 
 
 class Outgoing(NamedTuple):
@@ -72,7 +72,7 @@ def receive(state: State, blob: bytes) -> State:
     Raises:
       RoundRefused: by its name; the state stays as it was.
     """
-    if state.phase == "opened":
+    if state.phase in ("opened", "over"):
         raise OutOfOrder("The round is over.")
     if state.phase == "contribution":
         return _contribution(state, blob)
@@ -288,6 +288,27 @@ def _after_answers(state: State) -> tuple[State, list[Outgoing]]:
     return dataclasses.replace(state, opened=found, phase="opened"), []
 
 
+def abandon(state: State) -> tuple[State, list[Outgoing]]:
+    """Give a round up before its include step: ask the members to sign that it is dead, so that clients may take their charge back.
+
+    Raises:
+      OutOfOrder: there are no terms yet, or a set was proposed: from there on the round may have been opened, and stays charged.
+    """
+    if state.phase in ("round-key", "include", "answer", "opened", "dead", "over"):
+        raise OutOfOrder(f'A round in phase "{state.phase}" cannot be given up.')
+    members = tuple(sorted(state.heard["round-key"]))
+    after = dataclasses.replace(state, phase="dead", deciding=members)
+    return after, [_notice(k, "abandon", u64(state.draft.round)) for k in members]
+
+
+def _after_dead(state: State) -> tuple[State, list[Outgoing]]:
+    said = _said(state)
+    _need(state, len(said))
+    body = prefixed(encode_terms(state.draft))
+    body += prefixed(messages.encode_quorum(messages.quorum_of(said.values(), u64(state.draft.round))))
+    return dataclasses.replace(state, phase="over"), [_notice(0, "dead", body)]
+
+
 def _over(state: State) -> tuple[State, list[Outgoing]]:
     raise OutOfOrder("The round is over.")
 
@@ -304,4 +325,6 @@ _ADVANCE: dict[str, Callable[[State], tuple[State, list[Outgoing]]]] = {
     "include": _after_include,
     "answer": _after_answers,
     "opened": _over,
+    "dead": _after_dead,
+    "over": _over,
 }

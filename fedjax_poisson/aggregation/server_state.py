@@ -16,7 +16,7 @@ from fedjax_poisson.aggregation.opening import Expected, OpenedSum
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadTerms, WrongTerms
 from fedjax_poisson.aggregation.terms import Terms
-from fedjax_poisson.aggregation.wire import read_residues
+from fedjax_poisson.aggregation.wire import read_residues, u64
 
 __all__ = ["CHECKS", "PHASES", "State", "Taken", "expected_of", "included_clients", "sum_of_rows"]
 
@@ -32,8 +32,10 @@ PHASES = (
     "include",
     "answer",
     "opened",
+    "dead",
+    "over",
 )
-"""What the server waits for, in order."""
+"""What the server waits for, in order; the last two only where a round is given up."""
 
 
 class Taken(NamedTuple):
@@ -122,6 +124,11 @@ def _check_answer(state: State, message: Message, number: int) -> None:
     read_residues(message.body[32:], (), ring.degree, ring.moduli)
 
 
+def _check_dead(state: State, message: Message, number: int) -> None:
+    if message.body != u64(state.draft.round):
+        raise WrongTerms("Another round.")
+
+
 CHECKS: dict[str, Callable[[State, Message, int], None]] = {
     "round-key": _check_round_key,
     "certify": _check_digest,
@@ -130,6 +137,7 @@ CHECKS: dict[str, Callable[[State, Message, int], None]] = {
     "projections": _check_projections,
     "include": _check_include,
     "answer": _check_answer,
+    "dead": _check_dead,
 }
 
 

@@ -44,10 +44,23 @@ from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 
 ENCRYPTION_IN_WORDS: dict[str, str] = {
-    "every_client": "every client's update is encrypted; only the encrypted sum is opened",
+    "every_client": "every client's counts are hidden under a secret of its own and only the sum is opened; messages are summed, not signed, boxed or screened",
     "sum_only": "SUM ONLY: the updates are added in the clear inside the simulation and only their sum is encrypted",
     "off": "NO ENCRYPTION: the sum is handed over in the clear",
 }
+"""What is simulated of each client's message, by level of encryption, for rounds."""
+
+_ON_HOST = {
+    "tenseal": "every client's counts are encrypted by TenSEAL under one key holder's key; only the sum is opened",
+    "plain": "NO ENCRYPTION: every client's counts are summed in the clear",
+}
+
+
+def _in_words(federation: Federation) -> str:
+    backend = "" if federation.aggregator is None else federation.aggregator.info.backend
+    if federation.encrypts_on_host and backend in _ON_HOST:
+        return _ON_HOST[backend]
+    return ENCRYPTION_IN_WORDS[federation.level]
 
 
 class RoundInfo(NamedTuple):
@@ -219,7 +232,7 @@ def _apply(
     return state, RoundInfo(
         senders=present,
         bytes_up_per_sender=_message_bytes(federation),
-        encryption=ENCRYPTION_IN_WORDS[federation.level],
+        encryption=_in_words(federation),
         exact=exact,
         epsilon=account.epsilon(gate),
         update_norm=update_norm,
@@ -248,7 +261,7 @@ def _apply_banded(
     return state, RoundInfo(
         senders=done.present,
         bytes_up_per_sender=_message_bytes(banded.federation),
-        encryption=ENCRYPTION_IN_WORDS[banded.federation.level],
+        encryption=_in_words(banded.federation),
         exact=done.exact,
         epsilon=account.epsilon(gate),
         update_norm=done.norm,

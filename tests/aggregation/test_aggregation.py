@@ -390,3 +390,29 @@ def test_reprs_show_no_payload_and_no_key(agg):
 def test_plain_says_loudly_that_nothing_is_encrypted():
     info = make("plain").info
     assert "NOTHING IS ENCRYPTED" in info.key_holder and "NOTHING" in info.protects and info.security_bits == 0
+
+
+def test_an_older_cryptography_is_left_as_it_is_and_said(monkeypatch):
+    """Where cryptography before 47 is fixed, as in Colab, rounds of one process do without messages, and remote roles refuse with the remedy."""
+    import sys
+
+    from fedjax_poisson.aggregation import keys
+
+    assert keys.available() is None
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.hpke", None)
+    assert "cryptography 47 or newer" in keys.available() and "pip install" in keys.available()
+    agg = aggregator("round", count_bound=BOUND, senders=3)
+    assert agg.info.mode == "bare" and "NOT signed" in agg.info.protects and "cryptography 47" in agg.info.protects
+    counts = draw(3, 20)
+    opened = agg.open(functools.reduce(agg.add, seal_all(agg, counts)), 20)
+    np.testing.assert_array_equal(opened.counts, counts.sum(axis=0))
+    with pytest.raises(ValueError, match="authenticate=True, but"):
+        aggregator("round", count_bound=BOUND, senders=3, authenticate=True)
+    with pytest.raises(RoundRefused, match="pip install"):
+        keys.new_signing_key()
+
+
+def test_many_senders_in_one_process_are_a_simulation_and_said():
+    info = aggregator("round", count_bound=BOUND, senders=129).info
+    assert info.mode == "bare" and "more than 128 senders" in info.protects
+    assert aggregator("round", count_bound=BOUND, senders=129, authenticate=True).info.mode == "round"
