@@ -5,6 +5,7 @@ All worlds have the same sizes, so that every test uses the same compiled progra
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
@@ -65,6 +66,15 @@ class World:
         self.heard: list[bytes] = []
         self.server: server.State | None = None
         self.out: list[server.Outgoing] = []
+
+    def fresh(self) -> World:
+        """The same people before their first round."""
+        other = copy.copy(self)
+        other.members = [dataclasses.replace(one, store=store.memory_store()) for one in self.members]
+        other.states = [member.State() for _ in self.members]
+        other.clients = [one._replace(store=store.memory_store()) for one in self.clients]
+        other.tampers, other.refused, other.heard, other.server, other.out = {}, [], [], None, []
+        return other
 
     # What the parties are
 

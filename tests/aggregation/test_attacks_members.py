@@ -145,6 +145,23 @@ def test_44_twin_where_t_members_decide_the_lie_leaves_it_out(monkeypatch):
     assert rounds.reread(world.say(1, "judged", notice)).body == body
 
 
+def test_44_documents_the_limit_malicious_clients_lend_a_lie_their_weight():
+    """Who lies, a member about a client or clients to a member, nobody can tell: one honest client may be lost for each malicious one."""
+    world = World(clients=6)
+    world.begin()
+    lying(world, 2, 1).go("contribution")
+    world.contributions(range(4))
+    for i in (4, 5):
+        made = rounds.parts(world, i)
+        (q,) = world.params.ring.moduli
+        made.corrections = made.corrections.copy()
+        made.corrections[1, 0, 5] = (made.corrections[1, 0, 5] + 1) % q  # member 5's
+        world.hear(rounds.seal(world, i, made))
+    world.server, world.out = server.advance(world.server)
+    world.go()
+    assert world.inside() == [1, 2, 3, 4, 5] and world.exact() and 5 not in world.include().members
+
+
 def forged(world: World, k: int, how: str, subset) -> bytes:
     """Member k's answer, shifted so that the sum shifts by x where `subset` is what is combined."""
     params = world.params
