@@ -19,7 +19,7 @@ import functools
 import math
 from typing import NamedTuple
 
-from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
+from fedjax_poisson.ckks.noise_bound import WIDE_PAIRS, WIDE_VARIANCE
 from fedjax_poisson.ckks.parameters import LIMITS, CkksParameters, candidate
 
 __all__ = [
@@ -152,6 +152,10 @@ def choose(
         )
     if size < 1 or senders < 1:
         raise ValueError(f"size = {size} and senders = {senders} must be at least 1.")
+    if not 1 <= threshold <= members:
+        raise ValueError(f"threshold = {threshold} of members = {members}: 1 <= t <= m is needed.")
+    if corrupt < 0 or not (count_rms is None or 0 <= count_rms < math.inf):
+        raise ValueError(f"corrupt = {corrupt} and count_rms = {count_rms} must not be negative.")
     field_bits = count_bound.bit_length() + 1
     best: tuple[float, RoundParameters] | None = None
     for degree, limit in LIMITS["2024"].items():
@@ -206,9 +210,10 @@ def _with_rows(
             senders=senders,
             failure=failure,
             values=rows * degree * fields,
+            least_prime=2 * WIDE_PAIRS * senders + 2,  # a sum of secrets is below half of every prime
         )
         if isinstance(made, tuple):
             return None
-        if 42 * senders < min(made.moduli) // 2 and _enough_rows(made, rows, size, senders, corrupt, count_rms):
+        if _enough_rows(made, rows, size, senders, corrupt, count_rms):
             return made, rows
     return None

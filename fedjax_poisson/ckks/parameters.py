@@ -170,14 +170,14 @@ def sum_bound(bits: int, senders: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def _cheapest_chain(degree: int, least: int, limit_bits: int) -> tuple[int, ...] | None:
-    """Primes with product >= `least` and the fewest bits in all, at most `limit_bits`; among those the fewest primes. None if there are none."""
+def _cheapest_chain(degree: int, least: int, limit_bits: int, least_prime: int = 2) -> tuple[int, ...] | None:
+    """Primes >= `least_prime`, product >= `least`, with the fewest bits in all, at most `limit_bits`; among those the fewest primes. None if there are none."""
     for total in range(max(least.bit_length() - 1, 1), limit_bits + 1):
         limbs = -(-total // PACKED_PRIME_BITS)
         chain: list[int] = []
         for bits, count in ((total // limbs + 1, total % limbs), (total // limbs, limbs - total % limbs)):
             chain += ntt.primes_below(1 << bits, degree, count) if count else ()
-        if len(chain) == limbs and math.prod(chain) >= least:
+        if len(chain) == limbs and math.prod(chain) >= least and min(chain) >= least_prime:
             return tuple(chain)
     return None
 
@@ -192,8 +192,9 @@ def candidate(
     senders: int,
     failure: float,
     values: int,
+    least_prime: int = 2,
 ) -> CkksParameters | tuple[int, int]:
-    """The cheapest parameters with `fields` values a coefficient, or (bits needed, limit) where they exceed the limit."""
+    """The cheapest parameters with `fields` values a coefficient and no prime below `least_prime`, or (bits needed, limit) where they exceed the limit."""
     rows = -(-values // (degree * fields))
     bound = noise_bound.noise_bound(
         degree=degree,
@@ -205,7 +206,7 @@ def candidate(
     # Each sender rounds Q M / 2^(k w) to an integer, half a unit at most; decoding is off by less than 2^-27 of a step.
     step = math.ceil((bound + senders / 2) / (MARGIN - 2.0**-20)) + 1
     least = step << (fields * field_bits)
-    chain = _cheapest_chain(degree, least, limit)
+    chain = _cheapest_chain(degree, least, limit, least_prime)
     if chain is None:
         return least.bit_length(), limit
     bits = sum((q - 1).bit_length() for q in chain)
