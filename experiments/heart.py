@@ -1,6 +1,6 @@
 """Accuracy against epsilon on four real hospitals: the default run at several budgets, with five independent runs each.
 
-    python experiments/heart.py [--runs 5] [--epsilons 0.5 1 3 8] [--standardize global site] [--aggregator device] [--toy]
+    python experiments/heart.py [--runs 5] [--epsilons 0.5 1 3 8] [--standardize global site] [--aggregator round] [--toy]
 
 There are two kinds of preprocessing: global means and deviations, and per-hospital ones as in FLamby's protocol. Both come from one private,
 encrypted sum (the second with one block per hospital). FLamby computes a hospital's moments exactly and locally; that alone would void a
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.5, 1.0, 3.0, 8.0])
-    parser.add_argument("--aggregator", default="device")
+    parser.add_argument("--aggregator", default="round")
     parser.add_argument("--draw", action="store_true", help="only draw the figure again from results/heart.json")
     parser.add_argument("--standardize", nargs="+", default=["global", "site"], choices=["global", "site"])
     parser.add_argument("--toy", action="store_true", help="one round of one run: shows that the script works")

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--support2", type=Path, help="support2.csv.gz")
     options.add_argument("--thyroid", type=Path, help="thyroid_garavan_9172.csv.gz; default: the shipped file")
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 8.0])
-    options.add_argument("--aggregator", choices=("plain", "device"), default="plain")
+    options.add_argument("--aggregator", choices=("plain", "round"), default="plain")
     arguments = options.parse_args(argv)
     if not arguments.draw:
         shipped = Path(data.__file__).parent / "files" / "thyroid.csv.gz"

@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument(
         "--only", nargs="+", choices=list(TABLES), help="some of the tables; the rows of the others are kept"
     )
-    options.add_argument("--aggregator", choices=("plain", "device"), default="plain")
+    options.add_argument("--aggregator", choices=("plain", "round"), default="plain")
     arguments = options.parse_args(argv)
     if not arguments.draw:
         rows = kept(arguments, "tables")

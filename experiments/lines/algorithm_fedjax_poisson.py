@@ -47,7 +47,6 @@ algorithm = fp.fedavg(
     senders=CLIENTS,
     mechanism=mechanism,
     ledger=ledger,
-    aggregator=fp.aggregator("round", count_bound=mechanism.count_bound(CLIENTS, size), senders=CLIENTS, size=size),
     server_optimizer=optax.sgd(1.0),
 )
 result = fp.fit(algorithm, clients, rounds=ROUNDS, evaluate=fp.evaluator(model, test), evaluate_every=ROUNDS)

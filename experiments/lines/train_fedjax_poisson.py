@@ -34,7 +34,6 @@ algorithm = fp.fedsgd(
     senders=SITES,
     mechanism=mechanism,
     ledger=ledger,
-    aggregator=fp.aggregator("round", count_bound=mechanism.count_bound(SITES, size), senders=SITES, size=size),
     server_optimizer=optax.sgd(0.5, momentum=0.9),
 )
 result = fp.fit(algorithm, train, rounds=ROUNDS, evaluate=fp.evaluator(model, test), evaluate_every=ROUNDS)

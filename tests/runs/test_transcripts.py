@@ -10,7 +10,8 @@ import pytest
 from fedjax_poisson import cli
 from fedjax_poisson.aggregation import transcript
 from fedjax_poisson.aggregation.refusals import BadTerms, RoundRefused
-from fedjax_poisson.runs import Config, run
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.run import run
 from fedjax_poisson.runs.transcripts import FOLDER, verify_rounds
 
 
