@@ -1,0 +1,92 @@
+"""The costly functions of a round with their results kept by their inputs: the same results, for schedules that repeat the same inputs by the thousand."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from unittest import mock
+
+import numpy as np
+
+from fedjax_poisson.aggregation import bodies, client, keys, member, opening, screening
+from fedjax_poisson.aggregation.refusals import RoundRefused
+from fedjax_poisson.randomness import stream
+from tests.aggregation.rounds import World
+
+
+def kept(fn, key=lambda *a: a):
+    """A function whose results, and refusals, are kept by a key of its arguments."""
+    found: dict = {}
+
+    @functools.wraps(fn)
+    def call(*args):
+        name = key(*args)
+        if name not in found:
+            try:
+                found[name] = args, fn(*args), None  # the arguments stay alive, so that no id is used again
+            except RoundRefused as refusal:
+                found[name] = args, None, refusal
+        _, value, refusal = found[name]
+        if refusal is not None:
+            raise refusal
+        return value
+
+    return call
+
+
+def by_bytes(*args):
+    return tuple(hashlib.sha256(np.asarray(a).tobytes()).digest() if hasattr(a, "dtype") else a for a in args)
+
+
+def hidden(key, *rest):
+    return (key.value, *rest)
+
+
+ROOT = functools.cache(stream)
+PATCHES = functools.cache(
+    lambda: [
+        (keys, "verify", kept(keys.verify)),
+        (keys, "sign", kept(keys.sign, hidden)),
+        (keys, "public_of", kept(keys.public_of, hidden)),
+        (keys, "seal_box", kept(keys.seal_box)),
+        (
+            member,
+            "_one_share",
+            kept(
+                member._one_share, lambda who, s, p, message, handed, seed: (who.number, s.digest, handed, seed.value)
+            ),
+        ),
+        (client, "fold_in", lambda root, *words: root),
+        (
+            client,
+            "_seal_alone",
+            kept(client._seal_alone, lambda params, a, w, counts, root: by_bytes(params, a, counts)),
+        ),
+        (bodies, "functionals_of", kept(bodies.functionals_of)),
+        (screening, "project", kept(screening.project, lambda params, weights, share: (id(weights), id(share)))),
+        (
+            opening,
+            "open_sum",
+            kept(
+                opening.open_sum,
+                lambda params, digest, total, answers, expected: (
+                    digest,
+                    by_bytes(total),
+                    tuple((k, *by_bytes(v)) for k, v in sorted(answers.items())),
+                    expected,
+                ),
+            ),
+        ),
+    ]
+)
+TEMPLATES = functools.cache(lambda m: World(m))
+SECRETS = kept(lambda k, last, m: (keys.new_box_seed().value, bodies.new_beacon().value))
+
+
+def patched() -> contextlib.ExitStack:
+    """All of them in place, until the stack is closed."""
+    patches = contextlib.ExitStack()
+    for module, name, fn in PATCHES():
+        patches.enter_context(mock.patch.object(module, name, fn))
+    return patches
