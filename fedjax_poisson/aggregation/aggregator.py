@@ -47,8 +47,16 @@ _ROUND = (
     "No key outlives a round. Each sender's fresh secret is shared to {m} members; {t} of them open one sum of at least {minimum} senders, once; up to {f} "
     "malicious members, the server and any senders cannot open another ({t} members that pool their shares could open every sender)."
 )
+_ALONE = "NO COMMITTEE: the one member could open every sender; each sum has at least {minimum} senders."
 _ONE_PROCESS = " All roles run in this one process: whoever reads its memory sees everything."
-_BARE = " Messages are NOT signed, boxed or screened here: {why}"
+_HOLDS = (
+    "The server, any senders and up to {f} of {m} members, all malicious, learn the one sum and nothing of single senders (ring-LWE; functionals of secrets "
+    "are opened, of counts none). An opening that anyone can check is exact or refused. Not bounded: what a malicious sender adds to the sum (light rounds)."
+)
+_BARE = (
+    "A SIMULATION of rounds: senders' counts are hidden under secrets of their own and the sum is opened exactly, but messages are NOT signed, boxed or "
+    "screened, so nothing is claimed against a party that deviates: {why}"
+)
 
 
 class Aggregator(NamedTuple):
@@ -117,7 +125,7 @@ def aggregator(
       senders: most contributions in one sum.
       minimum_senders: fewest contributions that may be opened; None means all `senders`.
       size: D of every message; None accepts any (rounds then choose parameters for each size that they see).
-      members: m, 1 to 20 ("round"). One member is a simulation without a committee, and is named so.
+      members: m, 1 to 20 ("round"). With one member there is no committee, and `info` says that it opens every sender.
       threshold: t, members that open a sum; 2 t > m + f. None takes the least.
       malicious: f, members that may be malicious; None takes (m - 1) // 3.
       corrupt: senders assumed corrupt; None takes one where the minimum leaves others.
@@ -160,6 +168,8 @@ def aggregator(
     c = min(1, minimum - 1) if corrupt is None else corrupt
     if not 0 <= c < minimum:
         raise ValueError(f"corrupt = {c} of minimum_senders = {minimum}: at least one sender must be honest.")
+    if count_rms is not None and not 0.001 <= count_rms < 2**31 / 1000:
+        raise ValueError(f"count_rms = {count_rms}; give 0.001 to {2**31 // 1000}, or leave it out.")
     setting = Setting(
         run=local.run_name(stream),
         count_bound=count_bound,
@@ -190,7 +200,8 @@ def _of_rounds(setting: Setting, authenticate: bool | None) -> Aggregator:
     )
     rounds = local.local_rounds(setting, authenticate=messages)
     params = rounds.parameters(setting.size or 1 << 16)
-    who = _ROUND.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum)
+    who = _ROUND if setting.members > 1 else _ALONE
+    who = who.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum)
     info = AggregatorInfo(
         backend="round",
         mode="round" if messages else "bare",
@@ -202,12 +213,7 @@ def _of_rounds(setting: Setting, authenticate: bool | None) -> Aggregator:
         senders=setting.senders,
         minimum_senders=setting.minimum,
         key_holder=who + _ONE_PROCESS,
-        protects=(
-            "The server, any senders and up to "
-            f"{setting.malicious} of {setting.members} members, all malicious, learn the one sum and nothing of single senders (ring-LWE; functionals of "
-            "secrets are opened, of counts none). A wrong answer is named, and a sum that does not open exactly is refused. Not bounded: what a malicious "
-            "sender adds to the sum (light rounds)." + ("" if messages else _BARE.format(why=why))
-        ),
+        protects=_HOLDS.format(f=setting.malicious, m=setting.members) if messages else _BARE.format(why=why),
         error_bound=0.0,
         members=setting.members,
         threshold=setting.threshold,

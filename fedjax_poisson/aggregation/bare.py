@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,10 @@ class RoundSum(NamedTuple):
     def __repr__(self) -> str:
         """Facts only."""
         return f"RoundSum(senders={self.senders})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled: the shares open the sum."""
+        raise TypeError("a sum of a round is not pickled")
 
 
 class DeviceFunctions(NamedTuple):

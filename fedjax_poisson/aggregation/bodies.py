@@ -43,7 +43,7 @@ __all__ = [
 Entries = tuple[tuple[bytes, bytes], ...]
 """Clients in order: (key, manifest hash)."""
 
-REASONS = {1: "shares do not agree", 2: "the secret is not small", 3: "not taken in"}
+REASONS = {1: "shares do not agree", 2: "the secret is not small"}
 """Why a client of D is not in U."""
 
 
@@ -85,7 +85,8 @@ def seed_of(
 ) -> bytes:
     """The seed of the functionals: a hash of D and of every member's part; zero for one that is missing or unlike its commitment.
 
-    A member that aborts chooses among two drawings, f of them among 2^f: that costs f bits of soundness and no privacy.
+    Who withholds parts chooses among drawings: f members among 2^f, a server that hides honest members' parts among 2^(m - t + f). That costs as many bits
+    of soundness and no privacy.
     """
     state = hashlib.sha256(b"fedjax-poisson/1/seed\0" + commit_hash(committed))
     for member, key in zip(terms.members, round_keys, strict=True):
@@ -254,6 +255,36 @@ def check_include(
     chosen = [place[entry] for entry in include.clients]
     scalars = np.stack([shown[k][chosen] for k in include.members])
     agree, values = screening.agreeing(params, digest, include.members, scalars)
-    small = screening.judge(params, screening.functionals(params, seed).signs, values)
+    signs = screening.functionals(params, seed).signs
+    small = screening.judge(params, signs, values)
     if not (agree & small).all():
         raise NoQuorum(f"{int((~(agree & small)).sum())} clients of the set do not pass screening.")
+    _check_left_out(include, shown, digest, params, signs, committed)
+
+
+def _check_left_out(
+    include: Include,
+    shown: Mapping[int, np.ndarray],
+    digest: bytes,
+    params: RoundParameters,
+    signs: np.ndarray,
+    committed: Entries,
+) -> None:
+    """Refuse a set that leaves out a client which passes, or names another reason than the scalars show."""
+    out = dict(committed)
+    for key, _ in include.clients:
+        del out[key]
+    if {key for key, _ in include.left_out} != set(out):
+        raise WrongTerms("Those left out are not the rest of the committed set.")
+    if not out:
+        return
+    reasons = dict(include.left_out)
+    chosen = [i for i, (key, _) in enumerate(committed) if key in out]
+    agree, values = screening.agreeing(
+        params, digest, include.members, np.stack([shown[k][chosen] for k in include.members])
+    )
+    small = screening.judge(params, signs, values)
+    for place, good, little in zip(chosen, agree, small, strict=True):
+        expected = 0 if good and little else 2 if good else 1
+        if reasons[committed[place][0]] != expected:
+            raise WrongTerms("A client is left out for a reason that the scalars do not show.")

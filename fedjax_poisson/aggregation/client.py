@@ -21,7 +21,15 @@ from fedjax_poisson.aggregation.messages import NO_TERMS, Message, check_quorum
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadBox, BadTerms, Malformed, RoundUsed, UnknownSender
 from fedjax_poisson.aggregation.store import Store
-from fedjax_poisson.aggregation.terms import Pinned, Terms, check_terms, decode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.terms import (
+    Pinned,
+    Terms,
+    check_terms,
+    decode_terms,
+    parameters_of,
+    roster_hash,
+    terms_hash,
+)
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes, u64
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
@@ -143,6 +151,8 @@ def accept_terms(
     round_keys = check_round_keys(terms)
     if terms.run != client.run:
         raise BadTerms("The terms are of another run.")
+    if roster_hash(tuple(client.roster)) != client.pinned.roster:
+        raise BadTerms("This client's list of clients is not the roster that it has pinned.")
     if keys.public_of(client.key) not in client.roster:
         raise UnknownSender("This client's own key is not on the roster.")
     if terms.model != model:
@@ -169,7 +179,8 @@ def contribute(
       counts: int32 `[D]`, each within the count bound.
       stream: fresh randomness for this round and nothing else.
       model: SHA-256 of what the counts were computed for.
-      charge: charges the client's own privacy filter for the sum, and raises to refuse; called once, before the bytes are stored.
+      charge: charges the client's own privacy filter for the sum, and raises to refuse; called before the bytes are stored, and again only if the process
+        ended in between.
 
     Returns:
       The message; the same bytes at every later call for the same terms.
@@ -196,8 +207,10 @@ def contribute(
     if charge is not None:
         charge(terms)
     client.store.put(terms.run, terms.round, "terms", digest)
-    # Bound to the terms and the counts: a stream that is given again, its store lost, yields no secret twice.
-    own = fold_in(stream, *(int(word) for word in rows.hash_words("fresh", digest, values.tobytes())))
+    # Bound to the terms, the client and the counts: a stream that is given again, its store lost, yields no secret twice.
+    own = fold_in(
+        stream, *(int(word) for word in rows.hash_words("fresh", digest, keys.public_of(client.key), values.tobytes()))
+    )
     made, secret, kappas = _seal(params, rows.common_of(params, digest), jnp.asarray(values), own)
     words = np.asarray(kappas).astype("<u4")
     public = keys.public_of(client.key)

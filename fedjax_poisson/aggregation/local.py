@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 from fedjax_poisson.aggregation import bare, keys, member, messages, server, terms, transcript
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.aggregation.client import Client, contribute
+from fedjax_poisson.aggregation.envelope import new_id
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.refusals import RoundRefused
@@ -83,8 +85,13 @@ def parameters_for(setting: Setting, size: int) -> RoundParameters:
         setting.members,
         setting.threshold,
         corrupt=setting.corrupt,
-        count_rms=None if setting.count_rms is None else int(setting.count_rms * 1000) / 1000,
+        count_rms=None if setting.count_rms is None else thousandths(setting.count_rms) / 1000,
     )
+
+
+def thousandths(count_rms: float) -> int:
+    """How terms state a root mean square: rounded up, so that an honest sum at the bound is not refused."""
+    return math.ceil(count_rms * 1000)
 
 
 def draft_of(setting: Setting, number: int, size: int, members: tuple[bytes, ...], roster: bytes) -> Terms:
@@ -97,7 +104,7 @@ def draft_of(setting: Setting, number: int, size: int, members: tuple[bytes, ...
         charge="charged by the ledger of the process that runs all roles",
         size=size,
         count_bound=setting.count_bound,
-        count_rms=0 if setting.count_rms is None else int(setting.count_rms * 1000),
+        count_rms=0 if setting.count_rms is None else thousandths(setting.count_rms),
         senders=setting.senders,
         minimum=setting.minimum,
         corrupt=setting.corrupt,
@@ -128,15 +135,20 @@ class Committee:
         self.roster = frozenset(keys.public_of(key) for key in clients)
         self.roster_hash = terms.roster_hash(tuple(self.roster))
         pinned = Pinned(
-            self.public, setting.threshold, setting.malicious, self.roster_hash, setting.minimum - setting.corrupt
+            self.public,
+            setting.threshold,
+            setting.malicious,
+            self.roster_hash,
+            setting.minimum - setting.corrupt,
+            setting.corrupt,
         )
         self.members = tuple(
             member.Member(
-                number=number, key=key, pinned=pinned, roster=self.roster, run=setting.run, store=memory_store()
+                number=number, key=key, pinned=pinned, roster=self.roster, run=setting.run, store=memory_store(keep=2)
             )
             for number, key in enumerate(signing, 1)
         )
-        self.clients = tuple(Client(key, pinned, self.roster, setting.run, memory_store()) for key in clients)
+        self.clients = tuple(Client(key, pinned, self.roster, setting.run, memory_store(keep=2)) for key in clients)
         self.states = [member.State() for _ in signing]
 
     def say(self, state: server.State, outgoing: list[server.Outgoing]) -> server.State:
@@ -179,7 +191,9 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
 
     def functions(size: int) -> DeviceFunctions:
         if size not in made:
-            expected = Expected(setting.senders, setting.corrupt, setting.count_bound, setting.count_rms)
+            expected = Expected(
+                setting.senders, setting.corrupt, setting.malicious, setting.count_bound, setting.count_rms
+            )
             made[size] = bare.device_functions(parameters(size), digest, expected)
         return made[size]
 
@@ -194,7 +208,7 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
             )
         if not authenticate:
             payload = bare.encrypt_one(functions(values.size), values, stream)
-            return Sealed(payload, values.size, 1, frozenset([os.urandom(16)]), int(round))
+            return Sealed(payload, values.size, 1, frozenset([new_id()]), int(round))
         return _contribute(values, stream, round)
 
     def _contribute(values: np.ndarray, stream: Stream, number: int) -> Sealed:
@@ -256,7 +270,9 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
     def open_sum(sealed: Sealed, size: int) -> Opened:
         check(sealed, size)
         if isinstance(sealed.payload, RoundSum):
-            expected = Expected(sealed.senders, setting.corrupt, setting.count_bound, setting.count_rms)
+            expected = Expected(
+                sealed.senders, setting.corrupt, setting.malicious, setting.count_bound, setting.count_rms
+            )
             counts = bare.open_one(functions(size), sealed.payload, expected)
             cell["opened"] |= sealed.ids
             return Opened(counts, sealed.senders, True)

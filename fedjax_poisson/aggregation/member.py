@@ -20,7 +20,7 @@ import numpy as np
 
 from fedjax_poisson.aggregation import bodies, client, keys, messages, screening, sharing
 from fedjax_poisson.aggregation.keys import Hidden
-from fedjax_poisson.aggregation.member_state import Member, State, body_of, restore, said_of, say, under_way
+from fedjax_poisson.aggregation.member_state import Member, State, body_of, decide, restore, said_of, say, under_way
 from fedjax_poisson.aggregation.messages import Message, Notice, check_quorum
 from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
 from fedjax_poisson.aggregation.refusals import (
@@ -35,7 +35,7 @@ from fedjax_poisson.aggregation.refusals import (
     TinySet,
     WrongTerms,
 )
-from fedjax_poisson.aggregation.terms import Terms, check_terms, decode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.terms import Terms, check_terms, decode_terms, parameters_of, roster_hash, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, read_residues, residue_bytes, u64
 
 __all__ = ["LABELS", "Member", "State", "restore", "step"]
@@ -104,6 +104,8 @@ def _terms(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     if (terms.run, terms.round) != (member.run, state.round):
         raise RoundUsed(f"Terms of round {terms.round}; this member's round is {state.round}.")
     check_terms(terms, member.pinned)
+    if roster_hash(tuple(member.roster)) != member.pinned.roster:
+        raise BadTerms("This member's list of clients is not the roster that it has pinned.")
     client.check_round_keys(terms)
     own = member.store.get(member.run, state.round, "round-key")
     if own is None or terms.round_keys[member.number - 1] != own:
@@ -231,7 +233,7 @@ def _beacons(member: Member, state: State, notice: Notice) -> tuple[State, bytes
         raise OutOfOrder("There is no committed set yet.")
     said = said_of(member, state, "seed")
     if said:
-        return dataclasses.replace(state), said
+        return state, said
     opened = bodies.read_many(notice.body, len(terms.members))
     parts: dict[bytes, bytes] = {}
     for blob in opened:
@@ -286,9 +288,7 @@ def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     if said:
         if body_of(said) != body:
             raise AlreadyDone("Another set was included in this round.")
-        return dataclasses.replace(state, included=body), said
-    if said_of(member, state, "dead"):
-        raise OutOfOrder("This member signed that the round is dead.")
+        return state, said
     include = bodies.read_include(body, terms)
     if not set(include.clients) <= set(state.committed):
         raise NoQuorum("The set names a client that is not in the committed set.")
@@ -297,8 +297,8 @@ def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     blobs = bodies.read_many(reader.rest(), len(terms.members))
     shown = bodies.read_scalars(blobs, terms, state.digest, params, state.seed, state.committed)
     bodies.check_include(include, shown, terms, state.digest, params, state.seed, state.committed)
-    after = dataclasses.replace(state, included=body)
-    return after, say(member, after, "include", body)
+    decide(member, state, "include")
+    return state, say(member, state, "include", body)
 
 
 def _included(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
@@ -317,17 +317,16 @@ def _included(member: Member, state: State, notice: Notice) -> tuple[State, byte
     include = bodies.read_include(found.body, terms)
     if member.number not in include.members:
         raise NoQuorum("This member is not among those whose scalars were used; it does not answer.")
-    if said_of(member, state, "dead"):
-        raise OutOfOrder("This member signed that the round is dead.")
     if not set(include.clients) <= set(state.committed) or len(include.clients) < terms.minimum:
         raise TinySet("The set is not part of the committed one, or below the minimum.")
     if any(key not in state.shares for key, _ in include.clients):
         raise OutOfOrder("Shares of the set are not here (after a restart the server sends them again).")
     total = sum_of_shares([state.shares[key][1].value for key, _ in include.clients], params)
     body = hashlib.sha256(found.body).digest() + residue_bytes(total, params.ring.moduli)
+    decide(member, state, "include")
     reply = say(member, state, "answer", body)
     member.store.erase(member.run, state.round, "secrets")
-    return dataclasses.replace(state, shares={}, included=found.body, over=True), reply
+    return dataclasses.replace(state, shares={}, over=True), reply
 
 
 def sum_of_shares(shares: list[Any], params: RoundParameters) -> np.ndarray:
@@ -349,8 +348,12 @@ def _abandon(member: Member, state: State, notice: Notice) -> tuple[State, bytes
         return dataclasses.replace(state, shares={}, over=True), said
     if state.terms is None:
         raise OutOfOrder("There are no terms yet: nobody can have contributed.")
-    if said_of(member, state, "include") or said_of(member, state, "answer"):
-        raise AlreadyDone("A set was included: from here on the round may have been opened, and stays charged.")
+    try:
+        decide(member, state, "dead")
+    except AlreadyDone:
+        raise AlreadyDone(
+            "A set was included: from here on the round may have been opened, and stays charged."
+        ) from None
     reply = say(member, state, "dead", notice.body)
     member.store.erase(member.run, state.round, "secrets")
     return dataclasses.replace(state, shares={}, over=True), reply

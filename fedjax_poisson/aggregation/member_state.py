@@ -13,7 +13,7 @@ from fedjax_poisson.aggregation.store import Store
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader
 
-__all__ = ["Member", "State", "body_of", "restore", "said_of", "say", "under_way"]
+__all__ = ["Member", "State", "body_of", "decide", "restore", "said_of", "say", "under_way"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,6 @@ class State:
       shares: client key to (manifest hash, hidden share uint32 `[L, N]`).
       committed: D, once t members signed it.
       seed: of the functionals, once t members signed it.
-      scalars: this member's own, in the order of D.
-      included: the include body that this member signed.
       over: the round is over for this member, answered or dead.
     """
 
@@ -61,7 +59,6 @@ class State:
     shares: Mapping[bytes, tuple[bytes, Hidden]] = dataclasses.field(default_factory=dict)
     committed: tuple[tuple[bytes, bytes], ...] | None = None
     seed: bytes | None = None
-    included: bytes | None = None
     over: bool = False
 
     def __repr__(self) -> str:
@@ -80,7 +77,16 @@ def said_of(member: Member, state: State, label: str) -> bytes | None:
     return member.store.get(member.run, state.round, label) or None
 
 
-def under_way(state: State, *, needs: str = "terms") -> tuple[Terms, RoundParameters]:
+def decide(member: Member, state: State, fate: str) -> None:
+    """Record whether this member's round goes to its include step or is dead: one record, so that two processes on one store cannot do both.
+
+    Raises:
+      AlreadyDone: the other was decided.
+    """
+    member.store.put(member.run, state.round, "fate", fate.encode())
+
+
+def under_way(state: State) -> tuple[Terms, RoundParameters]:
     """The terms of a round that is under way.
 
     Raises:
@@ -89,7 +95,7 @@ def under_way(state: State, *, needs: str = "terms") -> tuple[Terms, RoundParame
     if state.over:
         raise OutOfOrder(f"Round {state.round} is over for this member.")
     if state.terms is None or state.params is None:
-        raise OutOfOrder(f"This step needs {needs} first.")
+        raise OutOfOrder("This step needs terms first.")
     return state.terms, state.params
 
 
@@ -121,7 +127,4 @@ def restore(member: Member) -> State:
     said = member.store.get(member.run, number, "projections")
     if said:
         state = dataclasses.replace(state, seed=body_of(said)[:32])
-    said = member.store.get(member.run, number, "include")
-    if said:
-        state = dataclasses.replace(state, included=body_of(said))
     return state

@@ -4,10 +4,12 @@ An answer is a member's share of S, the sum of the secrets of the set U. An open
   1. S is one small polynomial in all fields, |S| <= 2^20 and rms <= sqrt(21) (1.2 sqrt(|U|) + 3), without the 3 where no client is assumed corrupt;
   2. what C - a S leaves beside whole steps keeps to the same rms, and nowhere comes nearer to half a step than the parameters' margin;
   3. the counts keep to the stated bound and rms, and what lies behind the vector is zero;
-  4. every further answer lies on the same polynomial.
+  4. with more than t answers, the others are compared with the polynomial.
 A small residue alone proves nothing with one row: adding a^-1 encode(x) to an answer shifts the sum by x and leaves a perfect residue, but a secret sum
-of rms 10^5. With 1 to 3 no false S exists (`parameters`). Any client of a light round can make 2 and 3 fail, so a refusal names members only, never a client.
-An honest round fails 1 or 2 with at most 2^-55 (rms of 1,024 coefficients 1.2 times too large), and is opened wrongly with at most 2^-128.
+of rms 10^5. With 1 to 3 at most one S is accepted for given rows (`parameters`). Any client of a light round can make 2 and 3 fail: a refusal names no client.
+A member is named only where t + f answers agree, since t honest ones are then among them. With fewer, a client whose rows and shares hold different secrets,
+and one member together, can make honest answers look off, and decide whether the round opens at all.
+An honest round fails 1 or 2 with at most 2^-53 (rms of 1,024 coefficients 1.2 times too large), and is opened wrongly with at most 2^-128.
 """
 
 from __future__ import annotations
@@ -41,12 +43,14 @@ class Expected(NamedTuple):
     Attributes:
       clients: |U|.
       corrupt: c.
+      malicious: f.
       count_bound: bound on |any coordinate|.
       count_rms: bound on the root mean square of the coordinates; None if not stated.
     """
 
     clients: int
     corrupt: int
+    malicious: int
     count_bound: int
     count_rms: float | None = None
 
@@ -56,11 +60,13 @@ class OpenedSum(NamedTuple):
 
     Attributes:
       counts: int32 `[D]`, the exact sum.
-      wrong: numbers of the members whose answers were not on the polynomial.
+      wrong: numbers of the members whose answers are proved wrong: t + f others agree.
+      disputed: numbers of the members whose answers were not on the polynomial, while too few agree to say who is wrong.
     """
 
     counts: np.ndarray
     wrong: tuple[int, ...]
+    disputed: tuple[int, ...] = ()
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -171,7 +177,8 @@ def open_sum(
             if (np.asarray(sharing.combine(params, terms_hash, subset, shares, at=k)) != answers[k]).any()
         )
         if counts is not None:
-            return OpenedSum(counts, off)
+            proved = len(numbers) - len(off) >= t + expected.malicious
+            return OpenedSum(counts, off if proved else (), () if proved else off)
         if not off:  # all answers agree on this polynomial: every subset gives the same
             break
     raise OpeningRefused(f"Nothing was opened: {reason}.")

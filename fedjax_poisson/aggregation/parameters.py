@@ -9,7 +9,7 @@ One opening. Counts that are opened with a false sum of secrets S + d, d not 0, 
 most (8.3 s)^N such d (the difference lies in a ball of twice the radius; 8.3 > 2 sqrt(2 pi e)). Row j then opens to what it holds minus a_j d, and
 a_j is a random function of the terms: per coefficient the residue looks small with probability 8.3 rms / step, a field beyond the vector is zero with
 2^-w, and a count lies within its norm with 8.3 rms / 2^w. If the bits of all of these exceed N log2(8.3 s) + 128 then no false S exists
-but with probability 2^-128 (*proved* for d that vanish in no slot of the transform; *assumed* for the others).
+but with probability 2^-128 for each choice of terms, which the server makes (*proved* for d that vanish in no slot of the transform; *assumed* for the others).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class RoundParameters(NamedTuple):
 
 
 def default_malicious(members: int) -> int:
-    """The most members that may be malicious while the round still ends without them: m >= 3 f + 1."""
+    """f with m >= 3 f + 1: t members are left without f that stay away. What f that lie can cost, see `docs/aggregation.md`."""
     return (members - 1) // 3
 
 

@@ -192,6 +192,8 @@ def _after_held(state: State) -> tuple[State, list[Outgoing]]:
         return set(state.clients) - set().union(*(refused[k] for k in members))
 
     deciding = screening.best_members(sorted(refused), _least(state, len(refused)), lambda m: len(stay(m)))
+    if len(stay(deciding)) < state.draft.minimum:  # as if the members that refuse were away
+        deciding = screening.best_members(sorted(refused), state.draft.threshold, lambda m: len(stay(m)))
     kept = stay(deciding)
     if len(kept) < state.draft.minimum:
         raise TinySet(
@@ -238,8 +240,14 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
     params, said = state.params, _said(state)
     assert params is not None
     _need(state, len(said))
-    blobs = [messages.encode(message) for message in said.values()]
-    shown = bodies.read_scalars(blobs, state.draft, state.digest, params, state.seed, state.committed)
+    shown = bodies.read_scalars(
+        (messages.encode(message) for message in said.values()),
+        state.draft,
+        state.digest,
+        params,
+        state.seed,
+        state.committed,
+    )
     signs = screening.functionals(params, state.seed).signs
 
     def verdicts(members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -252,6 +260,12 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
     if not agree.all() and len(numbers) > least:
         members = screening.best_members(numbers, least, lambda m: int(verdicts(m)[1].sum()))
         agree, good = verdicts(members)
+    if (
+        good.sum() < state.draft.minimum
+    ):  # as if the members that disagree were away: only the others' scalars are handed out
+        members = screening.best_members(numbers, state.draft.threshold, lambda m: int(verdicts(m)[1].sum()))
+        agree, good = verdicts(members)
+        said = {k: said[k] for k in members}
     clients = tuple(entry for entry, ok in zip(state.committed, good, strict=True) if ok)
     if len(clients) < state.draft.minimum:
         raise TinySet(
@@ -259,8 +273,15 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
         )
     left = tuple((key, 2 if a else 1) for (key, _), ok, a in zip(state.committed, good, agree, strict=True) if not ok)
     body = bodies.include_body(Include(clients, members, left))
-    after = dataclasses.replace(state, included=body, deciding=tuple(sorted(said)), phase="include")
-    return after, [_notice(k, "judged", prefixed(body) + bodies.many(blobs)) for k in after.deciding]
+    after = dataclasses.replace(
+        state,
+        heard={**state.heard, "projections": said},
+        included=body,
+        deciding=tuple(sorted(said)),
+        phase="include",
+    )
+    shown_body = prefixed(body) + bodies.many(messages.encode(said[k]) for k in after.deciding)
+    return after, [_notice(k, "judged", shown_body) for k in after.deciding]
 
 
 def _after_include(state: State) -> tuple[State, list[Outgoing]]:

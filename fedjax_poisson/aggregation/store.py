@@ -13,13 +13,17 @@ from typing import NamedTuple
 
 from fedjax_poisson.aggregation.refusals import AlreadyDone
 
-__all__ = ["Store", "memory_store", "sqlite_store"]
+__all__ = ["Store", "StoreBusy", "memory_store", "sqlite_store"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS taken (
   run BLOB NOT NULL, round INTEGER NOT NULL, step TEXT NOT NULL, bytes BLOB NOT NULL, UNIQUE (run, round, step)
 )
 """
+
+
+class StoreBusy(RuntimeError):
+    """Another process speaks for this party."""
 
 
 class Store(NamedTuple):
@@ -29,7 +33,7 @@ class Store(NamedTuple):
       put: `(run, round, step, bytes) -> bytes`: durable when it returns; the same bytes again are no error, others raise `AlreadyDone`.
       get: `(run, round, step) -> bytes | None`.
       last: `(run, step) -> int`: the largest round with such a step, -1 if there is none.
-      erase: `(run, round, step) -> None`: the record is overwritten and gone, and the step stays taken.
+      erase: `(run, round, step) -> None`: the record's bytes are gone, and the step stays taken.
     """
 
     put: Callable[[bytes, int, str, bytes], bytes]
@@ -42,17 +46,27 @@ def _refuse(step: str) -> AlreadyDone:
     return AlreadyDone(f'The step "{step}" of this round was taken for other bytes; nothing is said twice.')
 
 
-def memory_store() -> Store:
-    """A store without a disk, for simulations and tests."""
+def memory_store(*, keep: int | None = None) -> Store:
+    """A store without a disk, for simulations and tests.
+
+    Args:
+      keep: rounds whose records are kept, the newest ones; None keeps all. That a step was taken in some round is never forgotten.
+    """
     taken: dict[tuple[bytes, int, str], bytes] = {}
+    newest: dict[tuple[bytes, str], int] = {}
 
     def put(run: bytes, number: int, step: str, blob: bytes) -> bytes:
         if taken.setdefault((run, number, step), blob) != blob:
             raise _refuse(step)
+        if number > newest.get((run, step), -1):
+            newest[run, step] = number
+            if keep is not None:
+                for old in [one for one in taken if one[1] <= number - keep]:
+                    del taken[old]
         return blob
 
     def last(run: bytes, step: str) -> int:
-        return max((n for r, n, s in taken if r == run and s == step), default=-1)
+        return newest.get((run, step), -1)
 
     def erase(run: bytes, number: int, step: str) -> None:
         if (run, number, step) in taken:
@@ -62,12 +76,27 @@ def memory_store() -> Store:
 
 
 def sqlite_store(path: str | Path) -> Store:
-    """A store in one SQLite file: every record is synchronised before `put` returns, erased bytes are overwritten.
+    """A store in one SQLite file: every record is synchronised before `put` returns, erased bytes are overwritten in the file.
+
+    What the file system keeps beside it (blocks of a journal that was removed, snapshots, copies inside a solid-state drive) may hold erased secrets
+    longer: keep the file on an encrypted disk.
 
     Args:
-      path: the file; made if it is missing. One process at a time writes it.
+      path: the file; made if it is missing. It is locked while the store is open.
+
+    Raises:
+      StoreBusy: another process has it open.
     """
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise StoreBusy(
+            f"{path} is open in another process ({error}); one process at a time speaks for a party."
+        ) from None
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("PRAGMA synchronous=EXTRA")
     connection.execute("PRAGMA secure_delete=ON")

@@ -88,6 +88,7 @@ class Pinned(NamedTuple):
       malicious: f.
       roster: hash of the enrolled clients' keys.
       least_honest: fewest honest senders that the party accepts, minimum - corrupt.
+      corrupt: fewest clients that must be assumed corrupt; else the server could state none and lower the minimum by as many.
     """
 
     members: tuple[bytes, ...]
@@ -95,6 +96,7 @@ class Pinned(NamedTuple):
     malicious: int
     roster: bytes
     least_honest: int = 1
+    corrupt: int = 0
 
 
 def roster_hash(clients: list[bytes] | tuple[bytes, ...]) -> bytes:
@@ -227,6 +229,8 @@ def check_terms(terms: Terms, pinned: Pinned) -> None:
         raise BadTerms(f"{terms.size} values of {terms.senders} clients; at most {MOST_VALUES} and {MOST_CLIENTS}.")
     if not 1 <= terms.minimum <= terms.senders:
         raise BadTerms(f"minimum = {terms.minimum} of {terms.senders} clients.")
+    if terms.corrupt < pinned.corrupt:
+        raise BadTerms(f"{terms.corrupt} clients are assumed corrupt, {pinned.corrupt} are pinned.")
     if terms.minimum - terms.corrupt < pinned.least_honest:
         raise BadTerms(
             f"minimum = {terms.minimum} with {terms.corrupt} assumed corrupt leaves fewer honest senders than the {pinned.least_honest} asked for."

@@ -2,13 +2,12 @@
 
 Checked: every member's signatures, the quorums under terms, D, seed and U, that U passed screening by the shown scalars, that the answers open the summed rows
 to the stated counts. Not checked, since the clients' rows are not in it: that the summed rows are the sum of the rows whose hashes the manifests name.
-A transcript shows sums of secrets and errors, which are independent of the counts, and who was in the round; of single clients it shows nothing else.
+A transcript shows sums of secrets and errors and 15 functionals of each client's secret, all independent of the counts, and who was in the round.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,15 @@ from fedjax_poisson.aggregation import bodies, client, messages, opening
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.refusals import BadTerms, NoQuorum, WrongTerms
 from fedjax_poisson.aggregation.server_state import State, expected_of, sum_of_rows
-from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.terms import (
+    Pinned,
+    Terms,
+    check_terms,
+    decode_terms,
+    encode_terms,
+    parameters_of,
+    terms_hash,
+)
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
 
 __all__ = ["Checked", "check_transcript", "terms_of", "write_transcript"]
@@ -34,7 +41,8 @@ class Checked(NamedTuple):
       clients: keys of U.
       left_out: keys of clients of D that are not in U, and why.
       answered: members whose answers opened the round.
-      wrong: members whose answers were not on the polynomial.
+      wrong: members whose answers are proved wrong.
+      disputed: members whose answers were not on the polynomial, while too few agree to say who is wrong.
       counts: int32 `[D]`, the opened sum.
     """
 
@@ -43,6 +51,7 @@ class Checked(NamedTuple):
     left_out: tuple[tuple[bytes, str], ...]
     answered: tuple[int, ...]
     wrong: tuple[int, ...]
+    disputed: tuple[int, ...]
     counts: np.ndarray
 
 
@@ -69,12 +78,13 @@ def terms_of(blob: bytes) -> Terms:
     return decode_terms(Reader(blob[len(_MAGIC) :]).prefixed())
 
 
-def check_transcript(blob: bytes, members: Sequence[bytes] | None = None) -> Checked:
+def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
     """Every public check of a round again, from its transcript alone.
 
     Args:
       blob: what `write_transcript` gave.
-      members: the members' keys, if the reader knows them; None takes those of the terms, and then shows only that the transcript is consistent.
+      pinned: the members' keys, t, f, the roster and the clients assumed corrupt, as the reader knows them. None takes those that the terms state, and then
+        shows only that the transcript is consistent: anyone can make one with keys of their own.
 
     Raises:
       RoundRefused: by its name, what does not hold.
@@ -83,8 +93,7 @@ def check_transcript(blob: bytes, members: Sequence[bytes] | None = None) -> Che
         raise BadTerms("This is no transcript of a round.")
     reader = Reader(blob[len(_MAGIC) :])
     terms = decode_terms(reader.prefixed())
-    if members is not None and tuple(members) != terms.members:
-        raise BadTerms("The members are not the ones that are known.")
+    check_terms(terms, pinned or Pinned(terms.members, terms.threshold, terms.malicious, terms.roster))
     digest, params = terms_hash(terms), parameters_of(terms)
     certificate = messages.decode_quorum(reader.prefixed())
     if certificate.body != digest:
@@ -119,7 +128,13 @@ def check_transcript(blob: bytes, members: Sequence[bytes] | None = None) -> Che
         raise WrongTerms("The answers open to other counts than the stated ones.")
     left = tuple((key, bodies.REASONS.get(reason, "unknown")) for key, reason in include.left_out)
     return Checked(
-        terms, tuple(key for key, _ in include.clients), left, tuple(sorted(answers)), opened.wrong, opened.counts
+        terms,
+        tuple(key for key, _ in include.clients),
+        left,
+        tuple(sorted(answers)),
+        opened.wrong,
+        opened.disputed,
+        opened.counts,
     )
 
 

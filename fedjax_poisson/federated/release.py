@@ -116,6 +116,7 @@ def open_total(
             )
         assert aggregator.wrap is not None
         sealed = aggregator.wrap(total.sealed, size, round=number)
+    aggregator.check(sealed, size)
     gate()
     opened = aggregator.open(sealed, size)
     return jnp.asarray(opened.counts), opened.exact

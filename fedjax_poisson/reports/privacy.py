@@ -238,8 +238,8 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
         if group is not None and group.signed:
             found.append(
                 f"A malicious server{blind}, together with up to {group.malicious} of the {group.members} members and any {many}: each sum is opened once, for "
-                f"one set of {many} that the members signed, and no single {one}'s message is. A wrong answer of a member is noticed, and `fedjax-poisson "
-                "verify` repeats these checks from the run folder."
+                f"one set of {many} that the members signed, and no single {one}'s message is. `fedjax-poisson verify` repeats "
+                "a round's public checks from the run folder."
             )
         else:
             found.append(

@@ -147,7 +147,10 @@ def _form(run: RunFolder) -> str:
         facts.append(f"{security:.0f}-bit security")
     group = committee(run)
     if group is not None:
-        facts[:2] = [f"{group.threshold} of {group.members} members open the sum"]
+        facts[:2] = [
+            f"{group.threshold} of {group.members} members open the sum",
+            *([] if group.signed else ["messages not signed"]),
+        ]
         return f"row under a fresh secret of its own ({', '.join(facts)})"
     return f"CKKS ciphertext ({', '.join(facts)})"
 

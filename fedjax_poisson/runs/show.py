@@ -85,8 +85,8 @@ def print_rounds(folder: Path) -> int:
         print(in_words(one))
     bad = sum(one.checked is None for one in found)
     print(
-        f"rounds: {len(found) - bad} of {len(found)} hold, {charged} releases are charged. Checked: signatures, quorums, screening, opening. Not in the files, "
-        "so not checked: that the summed rows are the sum of the clients' own."
+        f"rounds: {len(found) - bad} of {len(found)} hold, {charged} releases are charged. Checked, under the members' keys that the files state: signatures, "
+        "quorums, screening, opening. Not in the files, so not checked: that the summed rows are the sum of the clients' own."
     )
     return 1 if bad else 0
 

@@ -75,6 +75,7 @@ def in_words(verified: Verified) -> str:
     size = float(np.sqrt(np.mean(counts.astype(np.float64) ** 2)))
     left = "".join(f"; {key.hex()[:8]} left out: {why}" for key, why in checked.left_out)
     wrong = f"; wrong answers of members {checked.wrong}" if checked.wrong else ""
+    wrong += f"; answers of members {checked.disputed} differ from the others'" if checked.disputed else ""
     return (
         f"{verified.name}: {len(checked.clients)} of at most {terms.senders} clients, {len(checked.answered)} of {len(terms.members)} members answered "
         f"(t = {terms.threshold}, f = {terms.malicious}), {counts.size} counts of rms {size:.4g}{left}{wrong}"

@@ -10,6 +10,7 @@ import pytest
 from fedjax_poisson import cli
 from fedjax_poisson.aggregation import transcript
 from fedjax_poisson.aggregation.refusals import BadTerms, RoundRefused
+from fedjax_poisson.aggregation.terms import Pinned
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import run
 from fedjax_poisson.runs.transcripts import FOLDER, verify_rounds
@@ -64,12 +65,21 @@ def test_every_length_but_the_right_one_is_refused_by_name(folder):
         transcript.check_transcript(blob + b"\0")
 
 
-def test_members_that_are_known_are_held_against_it(folder):
+def test_what_a_reader_knows_is_held_against_it(folder):
     blob = files(folder)[0].read_bytes()
-    members = transcript.check_transcript(blob).terms.members
-    assert transcript.check_transcript(blob, members).terms.members == members
-    with pytest.raises(BadTerms, match="not the ones that are known"):
-        transcript.check_transcript(blob, members[::-1])
+    terms = transcript.check_transcript(blob).terms
+    known = Pinned(terms.members, 4, 1, terms.roster, 3, 1)
+    assert transcript.check_transcript(blob, known).terms == terms
+    for wrong in (
+        known._replace(members=known.members[::-1]),
+        known._replace(malicious=0),
+        known._replace(threshold=5),
+        known._replace(roster=bytes(32)),
+        known._replace(least_honest=4),
+        known._replace(corrupt=2),
+    ):
+        with pytest.raises(BadTerms):
+            transcript.check_transcript(blob, wrong)
 
 
 def test_a_run_whose_files_were_changed_does_not_verify(folder, tmp_path, capsys):
