@@ -31,7 +31,7 @@ from fedjax_poisson.aggregation.terms import (
     terms_hash,
 )
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes, u64
-from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.randomness import Stream, bits, fold_in, is_reproducible
 
 __all__ = [
     "Client",
@@ -169,6 +169,7 @@ def contribute(
     *,
     model: bytes,
     charge: Callable[[Terms], None] | None = None,
+    reproducible: bool = False,
 ) -> bytes:
     """What the client sends.
 
@@ -181,14 +182,17 @@ def contribute(
       model: SHA-256 of what the counts were computed for.
       charge: charges the client's own privacy filter for the sum, and raises to refuse; called before the bytes are stored, and again only if the process
         ended in between.
+      reproducible: take a stream that comes from a seed: for simulations, where it hides nothing from whoever has the seed.
 
     Returns:
       The message; the same bytes at every later call for the same terms.
 
     Raises:
       RoundRefused: a check failed (`accept_terms`), or the round, or a later one, was taken part in under other terms.
-      ValueError: the counts do not fit the terms.
+      ValueError: the counts do not fit the terms, or the stream comes from a seed and `reproducible` is not set.
     """
+    if is_reproducible(stream) and not reproducible:
+        raise ValueError("The stream comes from a seed, and whoever has it reads the counts: give `stream()`, or reproducible=True to simulate.")
     terms, round_keys = accept_terms(client, terms_blob, certificate, model)
     digest = terms_hash(terms)
     earlier = client.store.get(terms.run, terms.round, "contribution")

@@ -20,7 +20,7 @@ from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.store import Store, memory_store, sqlite_store
 from fedjax_poisson.aggregation.wire import prefixed, u64
-from fedjax_poisson.randomness import stream
+from fedjax_poisson.randomness import fold_in, stream
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
 from tests.aggregation.test_attacks import at, quorum
@@ -218,6 +218,29 @@ def test_27_twin_one_stream_under_two_messages_gives_the_difference_of_the_count
     common = rows.common_of(world.params, world.digest)
     counts, _, _ = opening._decode(world.params, common, difference, nothing)
     assert (np.asarray(counts)[:40] == world.counts[0] - world.counts[1]).all()
+
+
+@pytest.mark.filterwarnings("ignore::fedjax_poisson.randomness.ReproducibleStreamWarning")
+def test_40_a_stream_from_a_seed_is_for_simulations_that_say_so():
+    world = at("contribution")
+    reader = messages.Reader(messages.decode_notice(world.out[0].blob, 1 << 20, ["invite"]).body)
+    one, invited, counts = world.clients[0], (reader.prefixed(), reader.prefixed()), world.counts[0]
+    with pytest.raises(ValueError, match="seed"):
+        client.contribute(one, *invited, counts, fold_in(stream(7), 1), model=rounds.MODEL)
+    assert one.store.last(world.run, "terms") == -1
+    # the twin: whoever has the seed makes the same secret again
+    client.contribute(one, *invited, counts, fold_in(stream(7), 1), model=rounds.MODEL, reproducible=True)
+
+
+def test_33_what_is_erased_is_not_in_the_file(tmp_path):
+    world = World(stores=lambda k: sqlite_store(tmp_path / f"{k}.sqlite"))
+    world.begin()
+    world.go("answer")
+    secrets = [one.store.get(world.run, 1, "secrets") for one in world.members]
+    assert all(s[:40] in (tmp_path / f"{k}.sqlite").read_bytes() for k, s in enumerate(secrets, 1))
+    world.go()
+    for path in tmp_path.iterdir():
+        assert not any(s[at_ : at_ + 32] in path.read_bytes() for s in secrets for at_ in (0, 32, 64))
 
 
 def test_a_begin_does_not_reset_a_member():
