@@ -15,7 +15,7 @@ from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, residue_bytes
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
-from tests.aggregation.test_attacks import Anything, at, quorum
+from tests.aggregation.test_attacks import Anything, at, quorum, with_client
 
 ALL = (1, 2, 3, 4, 5, 6)
 
@@ -143,6 +143,34 @@ def test_44_twin_where_t_members_decide_the_lie_leaves_it_out(monkeypatch):
         world.states[0], terms=dataclasses.replace(world.states[0].terms, malicious=0)
     )
     assert rounds.reread(world.say(1, "judged", notice)).body == body
+
+
+def test_18_documents_the_limit_a_server_that_hides_scalars_lets_an_accomplice_pass():
+    """M may be all members that are shown: with t of them, a liar among these, nothing is left to contradict it (the protocol's section 1)."""
+    world = at("contribution")
+    shift = 100_000 * (np.arange(1024) == 3)
+    made = rounds.parts(world, 4, shift=shift)
+    with_client(world, rounds.seal(world, 4, made))
+    world.go("include")
+    assert world.inside() == [0, 1, 2, 3]
+    params, entries, (q,) = world.params, world.server.committed, world.params.ring.moduli
+    shown = {rounds.reread(b).sender: b for b in world.heard if rounds.reread(b).label == "projections"}
+    shown = {k: shown[world.pinned.members[k - 1]] for k in (1, 2, 3, 4)}
+    found = bodies.read_scalars(shown.values(), world.server.draft, world.digest, params, world.server.seed, entries)
+    # member 4 is the accomplice: it answers as for a secret of zero, whatever the others' scalars are
+    points = sharing.points(world.digest, 6, params.ring.moduli)
+    weights = sharing.lagrange([points[k - 1] for k in (1, 2, 3, 4)], (0,), params.ring.moduli)[:, 0].astype(object)
+    place = [key for key, _ in entries].index(world.public(4))
+    rest = sum(int(weights[k - 1]) * found[k][place].astype(object) for k in (1, 2, 3)) % q
+    lie = found[4].copy()
+    lie[place] = (-rest * pow(int(weights[3]), -1, q) % q).astype(np.uint32)
+    forged_ = world.signed(4, "projections", bodies.projections_body(world.server.seed, entries, lie, params))
+    body = bodies.include_body(Include(entries, (1, 2, 3, 4), ()))
+    some = prefixed(body) + bodies.many([shown[1], shown[2], shown[3], forged_])
+    assert rounds.reread(world.say(1, "judged", some)).label == "include"
+    everything = prefixed(body) + bodies.many([b for b in world.heard if rounds.reread(b).label == "projections"])
+    with pytest.raises(r.NoQuorum):
+        world.say(2, "judged", everything)
 
 
 def test_44_documents_the_limit_malicious_clients_lend_a_lie_their_weight():
