@@ -28,7 +28,7 @@ from fedjax_poisson.aggregation.server_state import included_clients
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned, Terms
 from fedjax_poisson.aggregation.wire import Reader
-from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.randomness import Stream, bits, fold_in, is_reproducible
 
 __all__ = ["Committee", "LocalRounds", "Setting", "local_rounds"]
 
@@ -223,7 +223,9 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
                 committee, draft_of(setting, cell["number"], values.size, committee.public, committee.roster_hash)
             )
         who = committee.clients[under.sent]
-        blob = contribute(who, under.terms, under.certificate, values, stream, model=bytes(32))
+        blob = contribute(
+            who, under.terms, under.certificate, values, stream, model=bytes(32), reproducible=is_reproducible(stream)
+        )
         state = server.receive(under.state, blob)
         cell["under"] = under._replace(state=state, sent=under.sent + 1)
         name = state.clients[keys.public_of(who.key)].digest
