@@ -192,7 +192,9 @@ def contribute(
       ValueError: the counts do not fit the terms, or the stream comes from a seed and `reproducible` is not set.
     """
     if is_reproducible(stream) and not reproducible:
-        raise ValueError("The stream comes from a seed, and whoever has it reads the counts: give `stream()`, or reproducible=True to simulate.")
+        raise ValueError(
+            "The stream comes from a seed, and whoever has it reads the counts: give `stream()`, or reproducible=True to simulate."
+        )
     terms, round_keys = accept_terms(client, terms_blob, certificate, model)
     digest = terms_hash(terms)
     earlier = client.store.get(terms.run, terms.round, "contribution")

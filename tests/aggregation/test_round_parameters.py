@@ -247,6 +247,38 @@ def test_an_honest_sum_keeps_to_the_allowed_rms():
         assert allowed_rms(senders, 1) == allowed_rms(senders, 7) > allowed_rms(senders)
 
 
+def false_openings(rows: int, rms: float, q: int, fields_bits: int, rounds: int) -> float:
+    """Mean number of false sums of secrets that open a toy round, N = 4: every small S' is tried against every row, with fresh rows each time."""
+    rng, degree, edge = np.random.default_rng(rows), 4, math.isqrt(int(4 * rms * rms))
+    allowed = 4 * rms * rms
+    every = np.stack(np.meshgrid(*[np.arange(-edge, edge + 1)] * degree), -1).reshape(-1, degree)
+    every = every[(every**2).sum(axis=1) <= allowed]
+    steps, found = 1 << fields_bits, 0
+    for _ in range(rounds):
+        secret = every[rng.integers(len(every))]
+        kept = np.ones(len(every), bool)
+        for _ in range(rows):
+            a, error = rng.integers(0, q, degree), every[rng.integers(len(every))]
+            turned = np.stack([np.concatenate([-a[degree - i :], a[: degree - i]]) for i in range(degree)])  # a X^i
+            opened = (error + (secret - every) @ turned) % q
+            residue = opened - np.rint(opened * steps / q) * q / steps
+            kept &= (residue**2).sum(axis=1) <= allowed
+        found += int(kept.sum()) - 1
+    return found / rounds
+
+
+@pytest.mark.parametrize(("rms", "q", "fields_bits"), [(1.6, 257, 5), (2.0, 641, 6), (2.4, 641, 5)])
+def test_false_sums_of_secrets_of_a_toy_round_are_fewer_than_counted(rms, q, fields_bits):
+    """A search through all small S', against (8.3 rms)^N of them, each accepted with (8.3 rms / step)^RN; one row does open to something else."""
+    step, means = q / 2**fields_bits, []
+    for rows, rounds in ((1, 200), (2, 400), (4, 400)):
+        means.append(false_openings(rows, rms, q, fields_bits, rounds))
+        once, quarter = ((ball * rms) ** 4 * min(1.0, ball * rms / step) ** (4 * rows) for ball in (BALL / 2, BALL / 4))
+        assert means[-1] <= once, "S' itself, not its distance to S, is in the ball: half the radius is enough here"
+        assert rows == 4 or means[-1] > 10 * quarter, "a ball of a quarter is not"
+    assert means[0] > 10 and means[2] < means[1] < means[0]
+
+
 # Bytes and refusals
 
 
