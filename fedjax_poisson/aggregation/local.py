@@ -192,7 +192,7 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
     def functions(size: int) -> DeviceFunctions:
         if size not in made:
             expected = Expected(
-                setting.senders, setting.corrupt, setting.malicious, setting.count_bound, setting.count_rms
+                setting.senders, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious
             )
             made[size] = bare.device_functions(parameters(size), digest, expected)
         return made[size]
@@ -273,7 +273,7 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
         check(sealed, size)
         if isinstance(sealed.payload, RoundSum):
             expected = Expected(
-                sealed.senders, setting.corrupt, setting.malicious, setting.count_bound, setting.count_rms
+                sealed.senders, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious
             )
             counts = bare.open_one(functions(size), sealed.payload, expected)
             cell["opened"] |= sealed.ids

@@ -43,16 +43,16 @@ class Expected(NamedTuple):
     Attributes:
       clients: |U|.
       corrupt: c.
-      malicious: f.
       count_bound: bound on |any coordinate|.
       count_rms: bound on the root mean square of the coordinates; None if not stated.
+      malicious: f.
     """
 
     clients: int
     corrupt: int
-    malicious: int
     count_bound: int
     count_rms: float | None = None
+    malicious: int = 0
 
 
 class OpenedSum(NamedTuple):

@@ -160,6 +160,5 @@ def included_clients(state: State) -> Entries:
 
 def expected_of(terms: Terms, clients: int) -> Expected:
     """What the sum of so many clients keeps to under these terms."""
-    return Expected(
-        clients, terms.corrupt, terms.malicious, terms.count_bound, terms.count_rms / 1000 if terms.count_rms else None
-    )
+    rms = terms.count_rms / 1000 if terms.count_rms else None
+    return Expected(clients, terms.corrupt, terms.count_bound, rms, terms.malicious)

@@ -54,7 +54,7 @@ def _calls(params: RoundParameters, senders: int) -> dict[str, Callable[[], obje
     """The parties' work, each compiled and ready."""
     root = stream()
     size, ring = params.size, params.ring
-    use = bare.device_functions(params, _DIGEST, Expected(senders, 1, 0, ring.count_bound))
+    use = bare.device_functions(params, _DIGEST, Expected(senders, 1, ring.count_bound))
     counts = jnp.asarray(np.random.default_rng(0).integers(-9, 10, size), jnp.int32)
     weights = use.key.dealing
 
@@ -69,7 +69,7 @@ def _calls(params: RoundParameters, senders: int) -> dict[str, Callable[[], obje
     made, _ = one_client(use.key.a, counts, root)
     total = bare.encrypt_one(use, np.asarray(counts), root)
     answers = {k + 1: np.asarray(share) for k, share in enumerate(total.shares)}
-    summed, expected = np.asarray(total.rows), Expected(senders, 1, 0, ring.count_bound)
+    summed, expected = np.asarray(total.rows), Expected(senders, 1, ring.count_bound)
     held = [jnp.asarray(np.asarray(made)) + jnp.uint32(0)]
 
     def server() -> object:

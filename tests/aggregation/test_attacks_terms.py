@@ -231,7 +231,7 @@ def test_37_huge_parameters():
     for change in (
         {"size": most},
         {"senders": most},
-        {"senders": 1 << 20, "count_bound": (1 << 31) - 1},
+        {"senders": (1 << 20) + 1},
         {"count_bound": most},
     ):
         tracemalloc.start()
@@ -289,8 +289,6 @@ def test_41_no_terms_have_parameters_over_the_scaled_limit(senders):
             except ValueError:
                 continue  # none at all is no danger
             assert np.log2(float(ring.modulus)) <= LIMITS["2024"][ring.degree] * (1 - parameters.HINTS / ring.degree)
-    with pytest.raises(r.BadTerms):
-        terms_module.parameters_of(World().draft(count_bound=(1 << 31) - 1, senders=1 << 20))
 
 
 FALSE_TERMS = {
@@ -316,8 +314,9 @@ def test_42_false_terms_are_refused_by_members_and_clients(name):
         world.contribute(0, other_terms(world, **changes))
 
 
-def test_42_twin_who_pins_these_takes_them():
+def test_42_twin_who_pins_these_takes_them(monkeypatch):
     world = at("certify")
+    monkeypatch.setattr(member, "roster_hash", lambda clients: bytes(32))
     pinned = world.pinned._replace(roster=bytes(32))
     world.members[0] = dataclasses.replace(world.members[0], pinned=pinned)
     world.say(1, "terms", encode_terms(dataclasses.replace(world.server.draft, roster=bytes(32))))

@@ -24,7 +24,7 @@ from fedjax_poisson.aggregation.terms import decode_terms
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u32, u64
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
-from tests.aggregation.test_attacks import quorum
+from tests.aggregation.test_attacks import at, quorum
 
 FEW, MANY = 300, 10_000
 MOST_SECONDS = 1.0
@@ -122,6 +122,11 @@ def samples() -> dict[str, Sample]:
         found["message " + phase] = Sample(functools.partial(heard, state), blob, functools.partial(again, world, blob))
         world.server, world.out = server.advance(world.server)
     assert world.exact()
+    given_up = at("held")
+    given_up.server, out = server.abandon(given_up.server)
+    blob = given_up.tell(out[0].to, out[0].blob)
+    again_of = functools.partial(again, given_up, blob)
+    found["message dead"] = Sample(functools.partial(heard, given_up.server), blob, again_of)
     return found
 
 
@@ -251,7 +256,7 @@ def campaign(name: str, count: int, seed: int) -> dict[str, int]:
 NAMES = (
     "invite",
     *("notice " + label for label in member.LABELS),
-    *("message " + phase for phase in server.PHASES[:-1]),
+    *("message " + phase for phase in server.PHASES if phase not in ("opened", "over")),
 )
 
 
