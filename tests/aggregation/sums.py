@@ -14,6 +14,7 @@ from fedjax_poisson.aggregation import bare
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, default_threshold
+from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.randomness import Stream, fold_in, stream
 
 CHUNK = 8
@@ -65,7 +66,7 @@ def with_parameters(params: RoundParameters, bound: int) -> Sums:
 
     @jax.jit
     def program(key: bare.RoundKey, counts: jax.Array, root: Stream, clients: jax.Array, lost: jax.Array) -> RoundSum:
-        def chunk(i: jax.Array, carry: tuple[bare.SummedSecrets, jax.Array]) -> tuple[bare.SummedSecrets, jax.Array]:
+        def chunk(i: jax.Array, carry: tuple[Secrets, jax.Array]) -> tuple[Secrets, jax.Array]:
             numbers = i * jnp.uint32(CHUNK) + jnp.arange(CHUNK, dtype=jnp.uint32)
             away = (lost > jnp.uint32(0)) & (numbers % jnp.maximum(lost, jnp.uint32(1)) == jnp.uint32(0))
             present = (numbers < clients) & ~away
@@ -74,7 +75,7 @@ def with_parameters(params: RoundParameters, bound: int) -> Sums:
 
         chunks = (clients + jnp.uint32(CHUNK - 1)) // jnp.uint32(CHUNK)
         drawn, senders = jax.lax.fori_loop(jnp.uint32(0), chunks, chunk, (use.none(), jnp.uint32(0)))
-        return use.close(key, counts, drawn, senders)
+        return use.close(key, counts, drawn, senders, fold_in(root, "shares"))
 
     return Sums(params, bound, use, program)
 

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import client, keys, messages, opening, parameters, rows
+from fedjax_poisson.aggregation import client, keys, member, messages, opening, parameters, rows
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.store import memory_store
@@ -209,7 +209,7 @@ def test_34_no_residue_and_no_distance_is_published(monkeypatch):
     with pytest.raises(r.OpeningRefused) as refused:
         world.go()
     assert not any(char.isdigit() for char in str(refused.value).replace("count_bound = 1", ""))
-    assert opening.OpenedSum._fields == ("counts", "wrong")
+    assert opening.OpenedSum._fields == ("counts", "wrong", "disputed")
 
 
 def test_35_an_opened_sum_of_binomials_fixes_no_secret():

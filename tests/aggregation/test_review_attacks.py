@@ -90,7 +90,7 @@ def collusion(world: rounds.World):
     made = rounds.parts(world, 4)
     moved = rounds.plus(world, made.rows, rounds.product(world, rounds.common(world), form[None]))
     world.contributions([0, 1, 2, 3])
-    world.hear(rounds.seal(world, 4, made._replace(rows=moved)))
+    world.hear(rounds.seal(world, 4, dataclasses.replace(made, rows=moved)))
     world.server, world.out = rounds.server.advance(world.server)
     world.go("answer")
     answers = {}

@@ -176,7 +176,8 @@ def test_honest_rounds_are_refused_where_errors_are_too_large_and_opened_where_t
         def fails(key, root, use=use, params=params):
             drawn = jax.vmap(lambda i: use.draw(fold_in(root, i)))(jnp.arange(CLIENTS, dtype=jnp.uint32))
             summed = use.add_up(use.none(), drawn, jnp.ones(CLIENTS, bool))
-            counts, ok = use.open(key, use.close(key, jnp.ones(params.size, jnp.int32), summed, jnp.uint32(CLIENTS)))
+            ones, shares = jnp.ones(params.size, jnp.int32), fold_in(root, "shares")
+            counts, ok = use.open(key, use.close(key, ones, summed, jnp.uint32(CLIENTS), shares))
             return ~ok, jnp.all(counts == jnp.int32(1))
 
         root = stream()
