@@ -14,6 +14,7 @@ GROUPS = {
     "jax, numpy, scipy": ("jax", "jaxlib", "numpy", "scipy"),
     "optax, chex, flax": ("optax", "chex", "flax"),
     "tenseal": ("tenseal",),
+    "cryptography": ("cryptography",),
     "matplotlib, rich, tyro": ("matplotlib", "rich", "tyro"),
 }
 

@@ -64,6 +64,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "width": Range(1, 4096, "it is a number of channels or neurons"),
         "clients": Range(2, 10**6, "a sum over one site hides nothing"),
         "honest_senders": Range(1, 10**6, "the one that is protected is honest itself"),
+        "members": Range(1, 20, "it is the committee that opens sums; one member could open every site's"),
         "largest_site": _COUNT,
         "training_units": _COUNT,
         "min_site_records": Range(1, 10**9, "a site has a record at least"),
