@@ -320,3 +320,60 @@ def test_42_twin_who_pins_these_takes_them(monkeypatch):
     pinned = world.pinned._replace(roster=bytes(32))
     world.members[0] = dataclasses.replace(world.members[0], pinned=pinned)
     world.say(1, "terms", encode_terms(dataclasses.replace(world.server.draft, roster=bytes(32))))
+
+
+def test_21_two_terms_to_two_halves_have_no_certificate():
+    world = at("certify")
+    halves = [world.server.draft, dataclasses.replace(world.server.draft, charge="other")]
+    signed: dict[int, list] = {0: [], 1: []}
+    for k in range(1, 7):
+        signed[k % 2].append(rounds.reread(world.say(k, "terms", encode_terms(halves[k % 2]))))
+    for terms, made in zip(halves, signed.values(), strict=True):
+        digest = terms_hash(terms)
+        made.append(rounds.reread(world.signed(1, "certify", digest, digest)))  # one malicious member signs both
+        certificate = messages.encode_quorum(messages.quorum_of({m.sender: m for m in made}.values(), digest))
+        if len({m.sender for m in made}) < 4:
+            with pytest.raises(r.NoQuorum):
+                client.accept_terms(world.clients[0], encode_terms(terms), certificate, rounds.MODEL)
+    assert min(len({m.sender for m in made}) for made in signed.values()) == 3
+    with pytest.raises(r.AlreadyDone):
+        world.say(2, "terms", encode_terms(halves[1]))
+
+
+def test_39_a_member_is_not_declared_away_behind_its_back():
+    world = at("certify")
+    with pytest.raises(r.BadTerms):
+        world.say(
+            6,
+            "terms",
+            encode_terms(dataclasses.replace(world.server.draft, round_keys=(*world.server.draft.round_keys[:5], b""))),
+        )
+    world.tamper("terms", lambda blob: None, 6)
+    world.go()
+    assert world.exact() and world.include().members == (1, 2, 3, 4, 5)
+
+
+def test_a_round_with_the_largest_number_and_the_same_people_in_another_run():
+    world = World()
+    world.begin((1 << 62) - 1)
+    world.go()
+    assert world.exact()
+    old, key = world.out, world.server.draft.round_keys[0]
+    other = world.fresh()
+    other.run = bytes(16)
+    other.members = [dataclasses.replace(one, run=other.run) for one in other.members]
+    other.clients = [one._replace(run=other.run) for one in other.clients]
+    other.begin((1 << 62) - 1)
+    with pytest.raises(r.WrongTerms):  # a round key of the first run, under the same round's number
+        other.hear(key)
+    other.go()
+    assert other.exact() and not old
+
+
+def test_39_round_keys_of_another_round_or_run_are_refused():
+    world = at("contribution")
+    old = world.server.draft.round_keys[4]
+    world.begin(2)
+    world.go("contribution")
+    with pytest.raises(r.BadTerms):
+        world.contribute(0, other_terms(world, round_keys=(*world.server.draft.round_keys[:4], old, b"")))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import keys, messages
+from fedjax_poisson.aggregation import bodies, keys, messages
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.bodies import key_list
 from fedjax_poisson.aggregation.wire import u64
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
-from tests.aggregation.test_attacks import at, with_client
+from tests.aggregation.test_attacks import at, quorum, with_client
 
 
 def test_more_clients_than_the_terms_have_room_for():
@@ -143,3 +144,54 @@ def test_a_certificate_of_other_terms_or_of_three_members():
     other = rounds.terms_module.encode_terms(dataclasses.replace(world.server.draft, charge="x"))
     with pytest.raises(r.BadTerms):
         rounds.client.accept_terms(world.clients[0], other, certificate, rounds.MODEL)
+
+
+def chosen_beacon(world: World) -> World:
+    """Member 2 opens 64 bytes of its choice in place of what it announced."""
+    world.tamper("beacon-open", lambda blob: world.signed(2, "beacon-open", b"\x07" * 64), 2)
+    return world.go("seed")
+
+
+def test_28_a_beacon_unlike_its_hash_counts_as_zero_for_everybody(monkeypatch):
+    world = chosen_beacon(at("commit"))
+    parts = {m.sender: m.body for m in world.server.heard["beacon-open"].values()}
+    without = {sender: body for sender, body in parts.items() if sender != world.pinned.members[1]}
+    found = rounds.client.check_round_keys(world.server.draft)
+    seeds = [bodies.seed_of(world.server.draft, found, world.server.committed, shown) for shown in (parts, without)]
+    assert seeds[0] == seeds[1]
+    world.go()
+    assert world.exact() and world.server.seed == seeds[0]
+    # the twin: where the hash is not compared the member chooses the seed after all others have shown theirs
+    monkeypatch.setattr(bodies, "commitment", lambda beacon: found[1].commitment)
+    keys_ = tuple(key._replace(commitment=found[1].commitment) for key in found)
+    twins = {
+        bodies.seed_of(
+            world.server.draft, keys_, world.server.committed, {**parts, world.pinned.members[1]: bytes([i]) * 64}
+        )
+        for i in range(4)
+    }
+    assert len(twins) == 4
+
+
+def test_a_client_that_writes_behind_the_vector_stops_the_round_and_changes_nothing():
+    world = at("contribution")
+    made = rounds.parts(world, 4)
+    behind = np.zeros(1024, np.int64)
+    behind[700] = world.params.ring.step
+    made.rows = rounds.plus(world, made.rows, rounds.form(world, behind)[None])
+    with_client(world, rounds.seal(world, 4, made)).go("answer")
+    with pytest.raises(r.OpeningRefused):
+        world.go()
+
+
+def test_a_member_takes_no_part_in_a_set_that_it_did_not_sign():
+    world = at("commit")
+    body = bodies.commit_body(world.server.committed)
+    with pytest.raises(r.NoQuorum):
+        world.say(1, "committed", quorum(world, "commit", body, (2, 3, 4, 5, 6)))
+    world.say(1, "propose", bodies.commit_body(world.server.committed[:-1]))
+    with pytest.raises(r.NoQuorum):
+        world.say(1, "committed", quorum(world, "commit", body, (2, 3, 4, 5, 6)))
+    unknown = (*world.server.committed[:-1], (world.server.committed[-1][0], bytes(32)))
+    with pytest.raises(r.OutOfOrder):  # a manifest that it does not hold
+        world.say(2, "propose", bodies.commit_body(unknown))
