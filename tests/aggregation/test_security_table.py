@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fedjax_poisson.aggregation import parameters
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TARGET = 128
@@ -72,3 +75,18 @@ def test_the_rejected_alternatives_are_weaker(stored) -> None:
 
     assert bits("CBD(21)", 31) < bits("CBD(42)", 31) < bits("CBD(42), no hints", 0)
     assert bits("ternary secret, sums opened", 1821) < TARGET < bits("ternary secret, sums closed", 0)
+
+
+@pytest.mark.parametrize("members", [1, 5, 20])
+def test_everything_that_the_chooser_returns_is_within_the_limits(stored, members) -> None:
+    """On a grid of (D, n, m): the ring is one of the table's, its modulus no larger than the one that was estimated."""
+    limits = {int(degree): bits for degree, bits in stored["limits"].items()}
+    threshold = parameters.default_threshold(members, parameters.default_malicious(members))
+    seen = set()
+    for size in (1, 14, 3000, 100_000, 421_642, 1_000_000, 25_600_000):
+        for senders in (2, 10, 100, 1000, 10_000):
+            for bound in (30, 1000, 10**6, 2**31 - 1):
+                ring = parameters.choose(size, bound, senders, members, threshold, corrupt=1).ring
+                assert math.log2(ring.modulus) <= limits[ring.degree], (size, senders, bound)
+                seen.add(ring.degree)
+    assert len(seen) > 2
