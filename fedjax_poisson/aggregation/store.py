@@ -34,12 +34,14 @@ class Store(NamedTuple):
       get: `(run, round, step) -> bytes | None`.
       last: `(run, step) -> int`: the largest round with such a step, -1 if there is none.
       erase: `(run, round, step) -> None`: the record's bytes are gone, and the step stays taken.
+      close: `() -> None`: another process may open it from here on.
     """
 
     put: Callable[[bytes, int, str, bytes], bytes]
     get: Callable[[bytes, int, str], bytes | None]
     last: Callable[[bytes, str], int]
     erase: Callable[[bytes, int, str], None]
+    close: Callable[[], None] = lambda: None
 
 
 def _refuse(step: str) -> AlreadyDone:
@@ -98,6 +100,7 @@ def sqlite_store(path: str | Path) -> Store:
             f"{path} is open in another process ({error}); one process at a time speaks for a party."
         ) from None
     connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA journal_size_limit=0")  # under an exclusive lock the journal is kept, cut to this
     connection.execute("PRAGMA synchronous=EXTRA")
     connection.execute("PRAGMA secure_delete=ON")
     connection.execute(_SCHEMA)
@@ -125,4 +128,4 @@ def sqlite_store(path: str | Path) -> Store:
             "UPDATE taken SET bytes = zeroblob(0) WHERE run = ? AND round = ? AND step = ?", (run, number, step)
         )
 
-    return Store(put, get, last, erase)
+    return Store(put, get, last, erase, connection.close)

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, member, opening, screening
+from fedjax_poisson.aggregation import bodies, client, keys, member, opening, rows, screening
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.randomness import stream
 from tests.aggregation.rounds import World
@@ -50,21 +50,18 @@ PATCHES = functools.cache(
         (keys, "sign", kept(keys.sign, hidden)),
         (keys, "public_of", kept(keys.public_of, hidden)),
         (keys, "seal_box", kept(keys.seal_box)),
+        (keys, "box_opener", kept(keys.box_opener, lambda seed: seed.value)),
         (
             member,
             "_one_share",
-            kept(
-                member._one_share, lambda who, s, p, message, handed, seed: (who.number, s.digest, handed, seed.value)
-            ),
+            kept(member._one_share, lambda who, s, p, message, handed, opener: (who.number, s.digest, handed)),
         ),
         (client, "fold_in", lambda root, *words: root),
-        (
-            client,
-            "_seal_alone",
-            kept(client._seal_alone, lambda params, a, w, counts, root: by_bytes(params, a, counts)),
-        ),
-        (bodies, "functionals_of", kept(bodies.functionals_of)),
-        (screening, "project", kept(screening.project, lambda params, weights, share: (id(weights), id(share)))),
+        (client, "_seal", kept(client._seal, lambda params, a, counts, root: by_bytes(params, a, counts))),
+        (client, "_dealt", kept(client._dealt, by_bytes)),
+        (rows, "common_of", kept(rows.common_of)),
+        (screening, "functionals", kept(screening.functionals)),
+        (screening, "project", kept(screening.project, lambda params, signs, u, share: (id(signs), id(share)))),
         (
             opening,
             "open_sum",

@@ -348,12 +348,12 @@ def test_any_schedule_opens_one_set_or_none():
 
 
 def forgetful(who, state, label, body):
-    """`member._say` of a member that writes nothing down."""
+    """`member.say` of a member that writes nothing down."""
     return messages.encode(messages.make(who.key, label, state.digest, body))
 
 
 BROKEN = {
-    "no memory": {"_said": lambda *_: None, "_say": forgetful},
+    "no memory": {"said_of": lambda *_: None, "say": forgetful, "decide": lambda *_: None},
     "no quorums": {"check_quorum": lambda *_: None},
 }
 

@@ -104,6 +104,7 @@ def test_26_a_member_that_is_killed_at_every_persist_point_says_the_same_bytes(k
         "beacon-open",
         "seed",
         "projections",
+        "fate",
         "include",
         "answer",
     )
@@ -154,6 +155,7 @@ def test_26_a_process_that_is_killed_after_its_answer_was_written(tmp_path):
         "blobs": [shares, world.out[0].blob],
     }  # fmt: skip
     (tmp_path / "facts").write_bytes(pickle.dumps(facts))
+    world.members[0].store.close()  # one process at a time speaks for a member
     root = pathlib.Path(__file__).parents[2]
     command = [sys.executable, "-c", CHILD, tmp_path / "facts"]
     child = subprocess.run(
@@ -162,6 +164,7 @@ def test_26_a_process_that_is_killed_after_its_answer_was_written(tmp_path):
     assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
     assert rounds.reread(child.stdout).label == "held"  # and nothing of the answer left the process
     raw = sqlite3.connect(path).execute("SELECT bytes FROM taken WHERE step = 'answer'").fetchone()[0]
+    world.members[0] = dataclasses.replace(world.members[0], store=sqlite_store(path))
     world.restart(1)
     assert not world.members[0].store.get(world.run, 1, "secrets")
     with pytest.raises(r.AlreadyDone):
@@ -275,7 +278,18 @@ def test_after_the_include_step_no_restart_makes_a_round_dead():
 
 
 def test_a_dead_round_includes_nothing_whatever_is_restarted():
-    steps = ("secrets", "round-key", "terms", "certify", "commit", "beacon-open", "seed", "projections", "include")
+    steps = (
+        "secrets",
+        "round-key",
+        "terms",
+        "certify",
+        "commit",
+        "beacon-open",
+        "seed",
+        "projections",
+        "fate",
+        "include",
+    )
     deaths = [("put", step, when) for step in steps for when in ("before", "after")] + [("put", "dead", "before")]
     world = World(stores=lambda k: mortal(memory_store(), deaths) if k == 1 else memory_store())
     world.begin()
