@@ -1,6 +1,6 @@
 """Fixed cohorts with banded noise against secret sampling: every record a client of its own, thyroid disease, logistic regression.
 
-    python experiments/banded_clients.py [--runs 3] [--noise-runs 5] [--epsilons 1 3 8] [--toy]
+    python experiments/banded_clients.py [--runs 3] [--noise-runs 3] [--epsilons 1 3 8] [--options NAME ...] [--toy]
 
 6,056 clients of one record, 50 fixed cohorts that take turns, 200 rounds, delta 1e-4, one client may collude. Every option of `federated.plan_cohorts` has the
 same budget, kept by a ledger that refuses anything beyond it, and runs through `fedavg`: messages of all senders embedded, summed, opened and decoded
@@ -17,10 +17,11 @@ the same budgets (results/banded_jax_privacy.json). Both need the extra `compare
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -120,15 +121,19 @@ def train(
             fitted = federated.fit(
                 algorithm, cohorts, rounds=rounds, stream=randomness.stream(), gate=lambda number, pay=pay: pay, progress=False
             )  # fmt: skip
-            assert fitted.ended == "rounds" and len(ledger.rows()) == option.charges
+            if fitted.ended != "rounds":
+                raise SystemExit(f"the training ended by {fitted.ended}; options measured before are saved")
+            assert len(ledger.rows()) == option.charges
             spent = ledger.epsilon()
         params = np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(fitted.params)])
         found.append({"params": params, "epsilon": spent, "seconds": time.perf_counter() - started})
     return found
 
 
-def measure(epsilons: list[float], runs: int, noise_runs: int, rounds: int, cohorts: int, pld: bool) -> dict[str, Any]:
-    """All rows."""
+def measure(
+    arguments: argparse.Namespace, rounds: int, cohorts: int, earlier: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """All rows, yielded again after each option, for runs take long; earlier rows of budgets and options that are not asked for are kept."""
     x, y, training = scaled()
     fixed = federated.fixed_cohorts(int(training.sum()), cohorts)
     dimension = x.shape[1] + 1
@@ -138,19 +143,24 @@ def measure(epsilons: list[float], runs: int, noise_runs: int, rounds: int, coho
     )
     target = clipped_descent(x[training], y[training], clip_of(dimension), rounds)
     auc = functools.partial(_auc, x[~training], y[~training])
-    rows, plans = [], []
-    for epsilon in epsilons:
+    rows = {(row["epsilon"], row["option"]): row for row in earlier.get("rows", [])}
+    plans = {each["epsilon"]: each for each in earlier.get("plans", [])}
+    for epsilon in arguments.epsilons:
         plan = plan_for(fixed, epsilon, dimension, rounds)
         print(plan, flush=True)
         sampled = plan.option("secret sampling").rmse
-        strongest = plan_for(fixed, epsilon, dimension, rounds, "pld").option("secret sampling").rmse if pld else None
-        plans.append({"epsilon": epsilon, "verdict": plan.verdict, "best": plan.best.name})
+        strongest = None
+        if arguments.pld:
+            strongest = plan_for(fixed, epsilon, dimension, rounds, "pld").option("secret sampling").rmse
+        plans[epsilon] = {"epsilon": epsilon, "verdict": plan.verdict, "best": plan.best.name}
         for name, option in named(plan).items():
-            noise = train(plan, option, nobody, rounds, noise_runs)
-            trained = train(plan, option, population, rounds, runs)
+            if name not in arguments.options:
+                continue
+            noise = train(plan, option, nobody, rounds, arguments.noise_runs)
+            trained = train(plan, option, population, rounds, arguments.runs)
             own = [auc(each["params"]) for each in trained]
             measured = float(np.sqrt(np.mean([each["params"] ** 2 for each in noise])))
-            row = {
+            rows[epsilon, name] = {
                 "option": name,
                 "epsilon": epsilon,
                 "law": option.law,
@@ -160,32 +170,34 @@ def measure(epsilons: list[float], runs: int, noise_runs: int, rounds: int, coho
                 "dark_count": dict(option.mechanism.facts.parameters)["dark_count"],
                 "rmse_planned": STEP * option.rmse,
                 "rmse_measured": measured,
-                "rmse_values": noise_runs * dimension,
+                "rmse_values": arguments.noise_runs * dimension,
                 "over_sampling_planned": option.rmse / sampled,
-                "over_sampling_by_pld_planned": None if strongest is None else option.rmse / strongest,
-                "over_sampling_by_pld": None if strongest is None else measured / (STEP * strongest),
                 "auc": float(np.mean(own)),
                 "auc_runs": own,
                 "distance": float(np.sqrt(np.mean([(each["params"] - target) ** 2 for each in trained]))),
                 "seconds": float(np.mean([each["seconds"] for each in noise + trained])),
             }
-            rows.append(row)
+            row = rows[epsilon, name]
             print(
                 f"epsilon {epsilon:g}  {name:22} RMSE {measured:.4f} (planned {row['rmse_planned']:.4f}, {option.rmse / sampled:.3f} of sampling)  "
                 f"AUC {row['auc']:.4f}  {row['seconds']:.0f} s",
                 flush=True,
             )
-        base = next(r for r in rows if r["epsilon"] == epsilon and r["option"] == "secret sampling")["rmse_measured"]
-        for row in rows:
-            if row["epsilon"] == epsilon:
-                row["over_sampling"] = row["rmse_measured"] / base
-    return {
-        "rows": rows,
-        "plans": plans,
-        "auc_without_noise": auc(target),
-        "clients": fixed.clients,
-        "dimension": dimension,
-    }
+            base = rows.get((epsilon, "secret sampling"))
+            for each in (each for each in rows.values() if each["epsilon"] == epsilon):
+                if base is not None:
+                    each["over_sampling"] = each["rmse_measured"] / base["rmse_measured"]
+                if strongest is not None:
+                    each["over_sampling_by_pld_planned"] = each["rmse_planned"] / (STEP * strongest)
+                    each["over_sampling_by_pld"] = each["rmse_measured"] / (STEP * strongest)
+            order = [*OPTIONS, *OTHERS]
+            yield {
+                "rows": sorted(rows.values(), key=lambda row: (row["epsilon"], order.index(row["option"]))),
+                "plans": [plans[each] for each in sorted(plans)],
+                "auc_without_noise": auc(target),
+                "clients": fixed.clients,
+                "dimension": dimension,
+            }
 
 
 def _auc(x: np.ndarray, y: np.ndarray, params: np.ndarray) -> float:
@@ -280,6 +292,7 @@ def _matrix(factors: Sequence[float], rounds: int) -> np.ndarray:
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 8.0])
+    options.add_argument("--options", nargs="+", default=[*OPTIONS, *OTHERS], choices=[*OPTIONS, *OTHERS])
     options.add_argument(
         "--noise-runs", type=int, default=3, help="runs of clients without records, for the noise alone"
     )
@@ -288,25 +301,29 @@ def main(argv: list[str] | None = None) -> None:
     )
     options.add_argument("--beside", action="store_true", help="only jax_privacy's BandMF, into a file of its own")
     arguments = options.parse_args(argv)
-    toy = arguments.toy
-    epsilons = [8.0] if toy else arguments.epsilons
-    rounds, cohorts = (6, 5) if toy else (ROUNDS, COHORTS)
+    rounds, cohorts = (6, 5) if arguments.toy else (ROUNDS, COHORTS)
+    if arguments.toy:
+        arguments.epsilons, arguments.runs, arguments.noise_runs = [8.0], 1, 1
     if arguments.beside:
-        save("banded_jax_privacy", arguments, beside_jax_privacy(epsilons, rounds, 12 if toy else cohorts))
+        save(
+            "banded_jax_privacy",
+            arguments,
+            beside_jax_privacy(arguments.epsilons, rounds, 12 if arguments.toy else cohorts),
+        )
         return
     if not arguments.draw:
-        runs, noise_runs = (1, 1) if toy else (arguments.runs, arguments.noise_runs)
-        result = measure(epsilons, runs, noise_runs, rounds, cohorts, arguments.pld)
-        result["config"] = {
-            "delta": DELTA,
-            "rounds": rounds,
-            "cohorts": cohorts,
-            "momentum": MOMENTUM,
-            "step": STEP,
-            "unit": "client",
-        }
-        result["coefficients"] = coefficients()
-        save("banded_clients", arguments, result)
+        there = not arguments.toy and (arguments.out / "results" / "banded_clients.json").exists()
+        shapes = coefficients()
+        for result in measure(arguments, rounds, cohorts, load("banded_clients", arguments) if there else {}):
+            config = {
+                "delta": DELTA,
+                "rounds": rounds,
+                "cohorts": cohorts,
+                "momentum": MOMENTUM,
+                "step": STEP,
+                "unit": "client",
+            }
+            save("banded_clients", arguments, {**result, "config": config, "coefficients": shapes})
     result = load("banded_clients", arguments)
     lines = {
         name: [

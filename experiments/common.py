@@ -171,8 +171,6 @@ def table(
 
 def save(name: str, arguments: argparse.Namespace, result: dict[str, Any]) -> Path:
     """Write results/NAME.json with machine, date and commit; returns the place of the figure."""
-    for folder in ("results", "figures"):
-        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     whole = {
         **result,
         "toy": arguments.toy,
@@ -181,6 +179,13 @@ def save(name: str, arguments: argparse.Namespace, result: dict[str, Any]) -> Pa
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
     }
+    return write(name, arguments, whole)
+
+
+def write(name: str, arguments: argparse.Namespace, whole: dict[str, Any]) -> Path:
+    """Write results/NAME.json as it is; returns the place of the figure."""
+    for folder in ("results", "figures"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     (arguments.out / "results" / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return arguments.out / "figures" / f"{name}.png"
 
@@ -216,7 +221,7 @@ def curve(
         own = [row for row in rows if row["epsilon"] is not None]
         x, y = [row["epsilon"] for row in own], [row[score] for row in own]
         bars = [1.96 * (row[f"{score}_error"] or 0.0) for row in own]
-        axes.errorbar(x, y, yerr=bars, marker="o", color=colour, linewidth=2.4, capsize=4, label=name)
+        axes.errorbar(x, y, yerr=bars, marker="o", color=colour, linewidth=2.4, elinewidth=1.3, capsize=4, label=name)
         for row in rows:
             if row["epsilon"] is None:
                 axes.axhline(

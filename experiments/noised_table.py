@@ -30,25 +30,33 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import curve, load, parser, save, table
+from common import load, parser, save, table
 
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.federated import evaluation
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.mechanisms.experimental import data_embedding
+from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, PUBLISHED_LIGHT, grid, title
 
 COLUMNS = ("TSH_low", "TSH_high", "T3_low", "T3_high", "T4U_low", "T4U_high", "FTI_low", "FTI_high")
 DELTA, LARGEST_SITE, ROUNDS = 1e-4, 4096, 60
 OFFSET = 9.5  # the largest relative change of a rate is 0.5 / (offset + 0.5) = 0.05, as in `poisson_embedding`
 ORDERS = np.concatenate([np.linspace(1.05, 1.95, 19), accounting.DEFAULT_ORDERS])
 ROWS, NAIVE, SUMS, SUM, GRADIENTS = "rows, corrected", "rows, as they are", "sums", "sums, encrypted", "gradients"
+STYLES = {  # name, colour, marker, and a factor of epsilon that keeps bars apart
+    ROWS: ("rows", PRIVATE, "o", 1.0),
+    SUMS: ("sums, each site's noised by itself", PUBLISHED_LIGHT, "s", 0.96),
+    SUM: ("sums, only their encrypted sum opened", PUBLISHED, "D", 1.0),
+    GRADIENTS: ("gradients, 60 encrypted rounds", EPSILON, "^", 1.04),
+}
 
 
 class Moments(NamedTuple):
@@ -328,6 +336,46 @@ def measure(sites: fp.data.Sites, epsilons: Sequence[float], runs: int, rounds: 
     return found
 
 
+def draw(result: dict[str, Any], path: Path) -> None:
+    """AUC against epsilon: everything, and beside it what is near the clear model on an axis of its own."""
+    figure, both = grid(4.8, 1, 2)
+    budgets = sorted({row["epsilon"] for row in result["table"] if row["epsilon"] is not None})
+    clear = next(row["auc"] for row in result["table"] if row["key"] == [ROWS, None])
+    for panel, kinds, heading in (
+        (both[0], (ROWS, SUMS, SUM, GRADIENTS), "Handed out once, or trained together"),
+        (both[1], (SUMS, SUM, GRADIENTS), "The same without rows, enlarged"),
+    ):
+        panel.axhline(clear, color=PLAIN, linestyle="--", linewidth=1.5, label="least squares in the clear")
+        for kind in kinds:
+            own = [row for row in result["table"] if row["key"][0] == kind and row["epsilon"] is not None]
+            name, colour, marker, aside = STYLES[kind]
+            panel.errorbar(
+                [aside * row["epsilon"] for row in own],
+                [row["auc"] for row in own],
+                yerr=[1.96 * (row["auc_error"] or 0.0) for row in own],
+                marker=marker,
+                markersize=5,
+                color=colour,
+                linewidth=1.8,
+                elinewidth=1.3,
+                capsize=3,
+                label=name,
+            )
+        panel.set_xscale("log")
+        panel.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+        panel.minorticks_off()
+        panel.set_xlabel("epsilon")
+        title(panel, heading)
+    both[0].set_ylabel("AUC for the diagnosis, test records pooled")
+    both[0].set_ylim(bottom=0.2)  # room for the legend
+    both[0].legend(frameon=False, fontsize=9.5, loc="lower right")
+    figure.supxlabel(
+        f"thyroid disease, eight yes/no columns; delta {result['delta']:g}, unit: one record, replace-one; bars: 95 % interval of the mean",
+        fontsize=9.5,
+    )
+    figure.savefig(path)
+
+
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__, runs=3)
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 8.0, 12.0, 20.0])
@@ -347,15 +395,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         save("noised_table", arguments, found)
     result = load("noised_table", arguments)
-    lines = {kind: [row for row in result["table"] if row["key"][0] == kind] for kind in (ROWS, SUMS, GRADIENTS)}
-    curve(
-        arguments.out / "figures" / "noised_table.png",
-        lines,
-        "auc",
-        heading="Thyroid disease, eight yes/no columns: handed out once, or trained together",
-        ylabel="AUC for the diagnosis, test records pooled",
-        xlabel=f"epsilon at delta {result['delta']:g}, unit: one record, replace-one",
-    )
+    draw(result, arguments.out / "figures" / "noised_table.png")
     for row in result["table"]:
         print(row)
 
