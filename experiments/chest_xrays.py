@@ -16,6 +16,8 @@ test images. Epsilon does not cover the search; it is declared instead. Rows of 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +129,11 @@ def measure(
     width: int,
     toy: bool,
     found: list[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Run the chosen settings on the test patients."""
-    rows = []
+) -> Iterator[list[dict[str, Any]]]:
+    """Run the chosen settings on the test patients; yields the rows of one task and budget after another."""
     for task, sites in parts.items():
         for epsilon in [*epsilons, None]:
+            rows = []
             kind = NONPRIVATE if epsilon is None else "private"
             own = [row for row in found if (row["task"], row["model"], row["kind"]) == (task, model, kind)]
             searched = len(CANDIDATES[model][kind]) > 1 and not toy
@@ -143,7 +145,12 @@ def measure(
                 seed = {} if kind == "private" else {"seed": number}
                 facts = {"task": task, "model": model, "run": number, "rounds": config.rounds, "width": config.width}
                 rows.append(row_of(kind, config, sites, **facts, **seed))
-    return rows
+            yield rows
+
+
+def place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Where a row belongs in the results: task, model and budget."""
+    return list(CANDIDATES).index(row["model"]), row["task"] == ACROSS, row["epsilon_target"] or math.inf
 
 
 def summary(path: Path, borders: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,16 +188,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
             for entry in own:
                 colour = PLAIN if entry["epsilon"] is None else COLOURS[0]
                 bar(panel, place, entry["pooled_accuracy"], colour, 1.96 * (entry["pooled_accuracy_error"] or 0.0))
-                ticks.append((place, "none" if entry["epsilon"] is None else f"{entry['epsilon']:g}"))
+                ticks.append((place, "∞" if entry["epsilon"] is None else f"{entry['epsilon']:g}"))
                 place += 1
             panel.text(middle, 1.03, NAMES[model], ha="center", fontsize=9.5)
             place += 1.0
         bar(panel, place, border["accuracy"], COLOURS[2], 0.0)
         panel.text(place, 1.03, "border", ha="center", fontsize=9.5)
-        ticks.append((place, "none"))
+        ticks.append((place, "∞"))
         panel.axhline(border["majority_accuracy"], color="black", linestyle=":", linewidth=1.2)
         panel.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9)
-        panel.set_xlabel("epsilon")
+        panel.set_xlabel("epsilon (∞: no privacy)")
         panel.set_ylim(0, 1.12)
         panel.set_yticks(np.linspace(0, 1, 6))
         percent(panel.yaxis)
@@ -226,9 +233,10 @@ def main(argv: list[str] | None = None) -> None:
                 found += search(path, parts, model, arguments.width, arguments.toy)
                 save("chest_xrays_search", arguments, {"rows": found, "epsilon": SEARCH_EPSILON})
             size = ([3.9], 1) if arguments.toy else (arguments.epsilons, arguments.runs)
-            rows = [row for row in rows if row["model"] != model]
-            rows += measure(path, parts, model, *size, arguments.width, arguments.toy, found)
-            save("chest_xrays", arguments, summary(path, borders, rows))
+            for new in measure(path, parts, model, *size, arguments.width, arguments.toy, found):
+                rows = [row for row in rows if place(row) != place(new[0])]
+                rows = sorted([*rows, *new], key=place)
+                save("chest_xrays", arguments, summary(path, borders, rows))  # an interrupted call loses one budget
     result = load("chest_xrays", arguments)
     draw(result, arguments.out / "figures" / "chest_xrays.png")
     for row in result["table"]:
