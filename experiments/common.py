@@ -233,7 +233,10 @@ def curve(
                 )
     for value, text in marks:
         axes.axhline(value, color=PLAIN, linestyle=":", linewidth=1.4)
-        axes.annotate(text, (budgets[0], value), (0, 4), textcoords="offset points", color=PLAIN, fontsize=9.5)
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # a line may pass here
+        axes.annotate(
+            text, (budgets[0], value), (0, 4), textcoords="offset points", color=PLAIN, fontsize=9.5, bbox=behind
+        )
     axes.set_xscale("log")
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
     axes.minorticks_off()
