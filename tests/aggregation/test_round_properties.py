@@ -129,8 +129,8 @@ class Schedule(RuleBasedStateMachine):
         dead, included = self.all_said(number, "dead"), self.all_said(number, "include")
         for k_ in self.honest:
             assert not ({(k_, number, "dead"), (k_, number, "include")} <= set(self.said)), "dead and included"
-        if len(dead) + MALICIOUS >= THRESHOLD:
-            assert all(included.count(body) + MALICIOUS < THRESHOLD for body in included)
+        if len(dead) + bool(self.evil) >= THRESHOLD:
+            assert all(included.count(body) + bool(self.evil) < THRESHOLD for body in included)
             assert not answers, "t signed that the round is dead, and it was answered"
 
     def signers(self, number: int, label: str, message: messages.Message) -> int:
