@@ -237,6 +237,8 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
                 f"Messages of {a.size} and {b.size} values, of rounds {a.round} and {b.round}, do not belong together; "
                 "leave the odd one out."
             )
+        if (a.payload is None) != (b.payload is None):
+            raise RoundRefused("A signed contribution and a simulated sum do not belong together; leave one out.")
         if a.ids & b.ids:
             raise RoundRefused("A contribution would be added twice: leave the repetition out.")
         senders = a.senders + b.senders
