@@ -141,7 +141,13 @@ def checked(
 
 
 def open_sum(
-    params: RoundParameters, terms_hash: bytes, total: np.ndarray, answers: Mapping[int, np.ndarray], expected: Expected
+    params: RoundParameters,
+    terms_hash: bytes,
+    total: np.ndarray,
+    answers: Mapping[int, np.ndarray],
+    expected: Expected,
+    *,
+    common: Array | None = None,
 ) -> OpenedSum:
     """The exact sum from at least t answers.
 
@@ -151,6 +157,7 @@ def open_sum(
       total: uint32 `[R, L, N]`, the summed rows of U.
       answers: member number to uint32 `[L, N]`.
       expected: what an honest sum keeps to.
+      common: the round's `a` (`rows.common_of`), if it was expanded already.
 
     Raises:
       NoQuorum: fewer than t answers.
@@ -159,7 +166,7 @@ def open_sum(
     t, numbers = params.threshold, sorted(answers)
     if len(numbers) < t:
         raise NoQuorum(f"{len(numbers)} members answered, {t} are needed.")
-    reason = ""
+    reason, a = "", rows.common_of(params, terms_hash) if common is None else common
     for tried, subset in enumerate(itertools.combinations(numbers, t)):
         if tried == _MOST_SUBSETS:
             break
@@ -167,7 +174,7 @@ def open_sum(
         secret = sharing.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
-        decoded, largest, rms = _decode(params, rows.common_of(params, terms_hash), jnp.asarray(total), secret)
+        decoded, largest, rms = _decode(params, a, jnp.asarray(total), secret)
         counts, why = checked(params, secret, decoded, float(largest), float(rms), expected)
         reason = reason or why
         others = [k for k in numbers if k not in subset]

@@ -67,7 +67,7 @@ def words_stream(words: Array | np.ndarray) -> Stream:
 def common(params: RoundParameters, words: Array) -> Array:
     """The common `a`, uint32 `[R, L, N]` in NTT form, from the eight words of `hash_words("a", terms_hash)`."""
     shape = (params.rows, params.ring.degree)
-    slack = rlwe_samplers.PUBLIC_SLACK_BITS
+    slack = rlwe_samplers.public_slack_bits(params.rows * params.ring.degree)
     return rlwe_samplers.uniform_residues(words_stream(words), shape, params.ring.moduli, slack_bits=slack)
 
 

@@ -21,7 +21,6 @@ from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, fold_in,
 from fedjax_poisson.randomness.wide import upper_product
 
 __all__ = [
-    "PUBLIC_SLACK_BITS",
     "Combination",
     "Stream",
     "bits",
@@ -30,6 +29,7 @@ __all__ = [
     "combine",
     "error_pair",
     "fold_in",
+    "public_slack_bits",
     "random_words",
     "ternary",
     "uniform_combination",
@@ -44,8 +44,13 @@ _TRIT_WORDS = 4
 UNIFORM_SLACK_BITS = (
     92  # total variation 2^-94 a coefficient, 2^-64 for 2^30 of them: the longest vector that parameters are stated for
 )
-PUBLIC_SLACK_BITS = 32
-"""Enough for polynomials that everyone sees, see `uniform_residues`."""
+
+
+def public_slack_bits(coefficients: int) -> int:
+    """Slack for so many coefficients that everyone sees: an attack's mean advantage grows by at most a factor 1.02, see `uniform_residues`."""
+    return coefficients.bit_length() + 6
+
+
 TILE_BLOCKS = 256
 
 
@@ -198,7 +203,7 @@ def uniform_residues(
     Masks and shares of secrets need that: what they hide is as safe as they are uniform. The polynomial `a` of public rows a s + e hides nothing itself. No
     class is more likely than 1 + Q / 2^b <= 1 + 2^-slack_bits times its uniform share, so what happens with probability p for uniform polynomials happens
     with at most p (1 + 2^-slack_bits)^C for C such coefficients, and the mean advantage over `a` of an attack (a mean of values in [0, 1]) grows by no more
-    than that factor: at PUBLIC_SLACK_BITS 1 + 2^-14 for C = 2^18, 1.28 for 2^30. Words are most of the cost: four instead of six at log2 Q = 92.
+    than that factor: with `public_slack_bits(C)` at most exp(2^-6). Words are most of the cost: four instead of six at log2 Q = 104 and C = 2^17.
 
     Args:
         stream: Consumed by this call.

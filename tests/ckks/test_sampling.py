@@ -172,14 +172,15 @@ def test_residues_are_those_of_the_random_integer_and_its_bits_suffice():
 
 def test_public_residues_take_fewer_words_of_the_same_stream():
     moduli = ntt.primes_below(1 << 23, 64, 4)  # log2 Q = 92
-    public, secret = (
-        rlwe_samplers.uniform_words(math.prod(moduli).bit_length(), s) for s in (rlwe_samplers.PUBLIC_SLACK_BITS, 92)
-    )
-    assert (public, secret) == (4, 6) and 32 * public >= math.log2(math.prod(moduli)) + rlwe_samplers.PUBLIC_SLACK_BITS
+    slack = rlwe_samplers.public_slack_bits(3 * 64)
+    public, secret = (rlwe_samplers.uniform_words(math.prod(moduli).bit_length(), s) for s in (slack, 92))
+    assert (public, secret) == (4, 6) and 32 * public >= math.log2(math.prod(moduli)) + slack
+    for count in (1, 3 * 64, 1 << 17, 1 << 30):  # the factor on an attack's advantage
+        assert count * math.log1p(2.0 ** -rlwe_samplers.public_slack_bits(count)) <= 2.0**-6
     stream = rlwe_samplers.fold_in(seeded_stream(), "public")
     words = np.asarray(rlwe_samplers.random_words(stream, (public, 3, 64))).astype(object)
     integers = sum(words[i] << 32 * i for i in range(public))
-    found = rlwe_samplers.uniform_residues(stream, (3, 64), moduli, slack_bits=rlwe_samplers.PUBLIC_SLACK_BITS)
+    found = rlwe_samplers.uniform_residues(stream, (3, 64), moduli, slack_bits=slack)
     assert np.array_equal(np.asarray(found), np.stack([integers % q for q in moduli], axis=1).astype(np.uint32))
 
 
