@@ -1,8 +1,9 @@
 """What a round costs each party, beside its peers in the same process: `fedjax-poisson bench aggregation --size 1048576 --senders 1000 --members 5`.
 
-Prints one JSON line. Times are processor times of all threads, medians over repetitions in which the calls take turns, in nanoseconds a parameter of the
-vector (`_ns`) or milliseconds (`_ms`), with `spread` the 10th and 90th percentile; `wall_ns` has the same calls by the clock. Two measurements run one
-after the other: pinned to one core (the numbers of the line itself) and with all cores (`all_cores`).
+Prints one JSON line. Times are processor times of all threads, medians over repetitions in which the calls take turns, each after one of its own that is not
+counted (so that it finds its own data in the caches, not another's), in nanoseconds a parameter of the vector (`_ns`) or milliseconds (`_ms`), with `spread`
+the 10th and 90th percentile; `wall_ns` has the same calls by the clock. Two measurements run one after the other: pinned to one core (the numbers of the
+line itself) and with all cores (`all_cores`).
 
 client: secrets, encoding, rows, shares and corrections, from counts on the device to residues on the device. expand: the common `a`, once a round. server:
 one addition of a client's rows. open: summed rows and t answers to exact counts with every check, the expanded `a` at hand. member: one client's box, share
@@ -141,6 +142,7 @@ def _times(calls: Mapping[str, Callable[[], object]], repeats: Mapping[str, int]
     for turn in range(max(repeats.values())):
         for name, call in calls.items():
             if turn < repeats[name]:
+                call()
                 clock, cpu = time.perf_counter(), time.process_time()
                 call()
                 times[name].append((time.process_time() - cpu, time.perf_counter() - clock))
