@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -233,9 +233,17 @@ def curve(
                 )
     for value, text in marks:
         axes.axhline(value, color=PLAIN, linestyle=":", linewidth=1.4)
-        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # a line may pass here
+        right = _clearance(lines.values(), score, value, budgets[-1]) > _clearance(
+            lines.values(), score, value, budgets[0]
+        )
         axes.annotate(
-            text, (budgets[0], value), (0, 4), textcoords="offset points", color=PLAIN, fontsize=9.5, bbox=behind
+            text,
+            (budgets[-1 if right else 0], value),
+            (0, 4),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            color=PLAIN,
+            fontsize=9.5,
         )
     axes.set_xscale("log")
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
@@ -247,3 +255,14 @@ def curve(
     axes.legend(frameon=False, fontsize=9.5, loc="best")
     title(axes, heading)
     figure.savefig(path)
+
+
+def _clearance(lines: Iterable[list[dict[str, Any]]], score: str, value: float, end: float) -> float:
+    """How far the nearest line stays from a value on the half of a logarithmic axis that ends at `end`."""
+    found = []
+    for rows in lines:
+        own = sorted((row["epsilon"], row[score]) for row in rows if row["epsilon"] is not None)
+        x, y = np.log([each[0] for each in own]), [each[1] for each in own]
+        half = np.linspace((x[0] + x[-1]) / 2, np.log(end), 20)
+        found.append(np.abs(np.interp(half, x, y) - value).min())
+    return float(min(found))
