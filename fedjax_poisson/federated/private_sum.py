@@ -37,7 +37,7 @@ class SumInfo(NamedTuple):
       embed_seconds: all senders' embedding, wall clock.
       encrypt_seconds: all senders' encryption, wall clock.
       add_seconds: the server's additions.
-      open_seconds: decryption of the one sum.
+      open_seconds: agreement on the set, screening and opening of the one sum.
     """
 
     senders: int
@@ -95,11 +95,12 @@ def private_sum(
     add_seconds = clock.lap()
     # What could be refused for the announced conditions is refused here: nothing is charged for a sum that nobody may open.
     aggregator.check(total, size)
+    agree_seconds = clock.lap()
     if gate is not None:
         gate()
     clock.lap()
     opened = aggregator.open(total, size)
-    open_seconds = clock.lap()
+    open_seconds = agree_seconds + clock.lap()
     estimate = mechanism.estimate(jnp.asarray(opened.counts), len(present))
     info = SumInfo(
         senders=opened.senders,

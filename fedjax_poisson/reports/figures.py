@@ -51,7 +51,7 @@ _PHASES = (
     ("embed", "draw Poisson counts"),
     ("encrypt", "encrypt (all senders)"),
     ("add", "add ciphertexts"),
-    ("open", "open the sum"),
+    ("open", "agree on the set, open the sum"),
 )
 
 

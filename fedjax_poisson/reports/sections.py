@@ -175,7 +175,7 @@ def what_it_cost(run: RunFolder, folder: Path) -> Html:
         [f"encryption, all {many}, whole run", shown(encrypt, format_seconds) + share],
         ["encryption, one message", each],
         ["adding the ciphertexts, whole run", shown(summary.get("add_seconds"), format_seconds)],
-        ["opening the sums, whole run", shown(summary.get("open_seconds"), format_seconds)],
+        ["agreeing on the sets and opening the sums, whole run", shown(summary.get("open_seconds"), format_seconds)],
         ["whole run", shown(whole, format_seconds)],
     ]
     parts: list[Child] = [table(["", "cost"], rows), *pictures(folder, _COST)]
