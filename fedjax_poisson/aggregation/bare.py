@@ -10,7 +10,6 @@ the same bits.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
@@ -22,7 +21,7 @@ from jax import Array
 from fedjax_poisson.aggregation import opening, rows, sharing
 from fedjax_poisson.aggregation.client import kappas_of
 from fedjax_poisson.aggregation.opening import Expected
-from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.parameters import RoundParameters, allowed_rms
 from fedjax_poisson.aggregation.refusals import OpeningRefused
 from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.ckks import modular
@@ -177,10 +176,7 @@ def _open(params: RoundParameters, expected: Expected, key: RoundKey, total: Rou
     """Counts int32 `[D]`, and whether checks 1 and 2 of `opening` hold and what lies behind the vector is zero."""
     form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
     values, small = opening.centred(params, form)
-    clients = total.senders.astype(jnp.float32)
-    allowed = jnp.float32(math.sqrt(21.0)) * (
-        jnp.float32(1.2) * jnp.sqrt(clients) + jnp.float32(3 * min(expected.corrupt, 1))
-    )
+    allowed = allowed_rms(total.senders.astype(jnp.float32), expected.corrupt, sqrt=jnp.sqrt)
     size = jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32))))
     counts, largest, rms = opening.decode_sum(params, key.a, total.rows, form)
     ok = small & (size <= allowed) & (largest <= jnp.float32(MARGIN))

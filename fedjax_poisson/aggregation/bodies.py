@@ -251,40 +251,20 @@ def check_include(
         raise NoQuorum(
             f"Only {len(include.members)} of the members that sent scalars decide: {params.threshold + terms.malicious} are needed."
         )
-    place = {entry: i for i, entry in enumerate(committed)}
-    chosen = [place[entry] for entry in include.clients]
-    scalars = np.stack([shown[k][chosen] for k in include.members])
-    agree, values = screening.agreeing(params, digest, include.members, scalars)
+    scalars = np.stack([shown[k] for k in include.members])
     signs = screening.functionals(params, seed).signs
-    small = screening.judge(params, signs, values)
-    if not (agree & small).all():
-        raise NoQuorum(f"{int((~(agree & small)).sum())} clients of the set do not pass screening.")
-    _check_left_out(include, shown, digest, params, signs, committed)
+    found = screening.verdicts(params, digest, include.members, scalars, signs)
+    reasons = dict(zip(committed, found.tolist(), strict=True))
+    failed = sum(reasons[entry] != 0 for entry in include.clients)
+    if failed:
+        raise NoQuorum(f"{failed} clients of the set do not pass screening.")
+    _check_left_out(include, {key: reason for (key, _), reason in reasons.items()})
 
 
-def _check_left_out(
-    include: Include,
-    shown: Mapping[int, np.ndarray],
-    digest: bytes,
-    params: RoundParameters,
-    signs: np.ndarray,
-    committed: Entries,
-) -> None:
+def _check_left_out(include: Include, reasons: Mapping[bytes, int]) -> None:
     """Refuse a set that leaves out a client which passes, or names another reason than the scalars show."""
-    out = dict(committed)
-    for key, _ in include.clients:
-        del out[key]
-    if {key for key, _ in include.left_out} != set(out):
+    rest = set(reasons) - {key for key, _ in include.clients}
+    if {key for key, _ in include.left_out} != rest:
         raise WrongTerms("Those left out are not the rest of the committed set.")
-    if not out:
-        return
-    reasons = dict(include.left_out)
-    chosen = [i for i, (key, _) in enumerate(committed) if key in out]
-    agree, values = screening.agreeing(
-        params, digest, include.members, np.stack([shown[k][chosen] for k in include.members])
-    )
-    small = screening.judge(params, signs, values)
-    for place, good, little in zip(chosen, agree, small, strict=True):
-        expected = 0 if good and little else 2 if good else 1
-        if reasons[committed[place][0]] != expected:
-            raise WrongTerms("A client is left out for a reason that the scalars do not show.")
+    if any(not reason or reason != reasons[key] for key, reason in include.left_out):
+        raise WrongTerms("A client is left out for a reason that the scalars do not show.")

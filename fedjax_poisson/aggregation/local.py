@@ -23,7 +23,14 @@ from fedjax_poisson.aggregation.envelope import new_id
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.refusals import RoundRefused
-from fedjax_poisson.aggregation.roles import Opened, Sealed
+from fedjax_poisson.aggregation.roles import (
+    Opened,
+    Sealed,
+    check_announced,
+    check_joined,
+    check_unopened,
+    checked_counts,
+)
 from fedjax_poisson.aggregation.server_state import included_clients
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned, Terms
@@ -201,7 +208,7 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
         cell["under"] = None
 
     def encrypt(counts: Any, stream: Any = None, *, round: int = 0) -> Sealed:
-        values = _checked_counts(setting, counts, round)
+        values = checked_counts(counts, setting.count_bound, setting.size, round)
         if not isinstance(stream, Stream):
             raise ValueError(
                 "Rounds encrypt from a randomness stream; give one, fresh for every message (randomness.fold_in)."
@@ -232,32 +239,17 @@ def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
         return Sealed(None, values.size, 1, frozenset([name]), int(number))
 
     def add(a: Sealed, b: Sealed) -> Sealed:
-        if a.size != b.size or a.round != b.round:
-            raise RoundRefused(
-                f"Messages of {a.size} and {b.size} values, of rounds {a.round} and {b.round}, do not belong together; "
-                "leave the odd one out."
-            )
+        check_joined(a, b, setting.senders)
         if (a.payload is None) != (b.payload is None):
             raise RoundRefused("A signed contribution and a simulated sum do not belong together; leave one out.")
-        if a.ids & b.ids:
-            raise RoundRefused("A contribution would be added twice: leave the repetition out.")
-        senders = a.senders + b.senders
-        if senders > setting.senders:
-            raise RoundRefused(
-                f"The sum would hold {senders} contributions; its parameters are for at most {setting.senders}. Make the aggregator for more senders."
-            )
         payload = None
         if a.payload is not None:
             payload = bare.add_two(functions(a.size), a.payload, b.payload)
-        return Sealed(payload, a.size, senders, a.ids | b.ids, a.round)
+        return Sealed(payload, a.size, a.senders + b.senders, a.ids | b.ids, a.round)
 
     def check(sealed: Sealed, size: int) -> None:
-        _announced(setting, sealed, size)
-        if cell["opened"] & sealed.ids:
-            raise RoundRefused(
-                "A contribution of this sum was opened before, in this or another sum; the two together would show more than sums. "
-                "Nothing was opened: have every sender encrypt afresh."
-            )
+        check_announced(sealed, size, setting.minimum, setting.senders)
+        check_unopened(sealed, cell["opened"])
         if sealed.payload is not None:
             _counted(int(sealed.payload.senders), sealed)
             return
@@ -332,44 +324,6 @@ def _counted(found: int, sealed: Sealed) -> None:
         raise RoundRefused(
             f"The sum counts {found} contributions and its message {sealed.senders}. Nothing was opened."
         )
-
-
-def _announced(setting: Setting, sealed: Sealed, size: int) -> None:
-    """Refuse what differs from what was announced.
-
-    Raises:
-      RoundRefused: too few, too many, or another size.
-    """
-    if sealed.senders < setting.minimum:
-        raise RoundRefused(
-            f"The sum holds {sealed.senders} contributions; at least {setting.minimum} were announced. Nothing was opened: wait for more senders or give "
-            "the round up."
-        )
-    if sealed.senders > setting.senders:
-        raise RoundRefused(
-            f"The sum holds {sealed.senders} contributions; its parameters are for at most {setting.senders}. Nothing was opened."
-        )
-    if sealed.size != size:
-        raise RoundRefused(f"The sum has {sealed.size} values and {size} were asked for. Nothing was opened.")
-
-
-def _checked_counts(setting: Setting, counts: Any, number: int) -> np.ndarray:
-    values = np.asarray(counts)
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"counts is {values.dtype}{list(values.shape)}; give a vector of integers, int32[D].")
-    if values.size == 0 or (setting.size is not None and values.size != setting.size):
-        raise ValueError(
-            f"counts has {values.size} values; this aggregator takes {'at least 1' if setting.size is None else setting.size}."
-        )
-    largest = max(int(values.max()), -int(values.min()))
-    if largest > setting.count_bound:
-        raise ValueError(
-            f"A count of absolute value {largest} is above count_bound = {setting.count_bound}; nothing was encrypted. Raise count_bound when the "
-            "aggregator is made, or clip."
-        )
-    if not 0 <= number < 1 << 64:
-        raise ValueError(f"round = {number}; give a number of 0 or more.")
-    return values.astype(np.int32)
 
 
 def run_name(stream: Stream | None) -> bytes:

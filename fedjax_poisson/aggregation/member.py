@@ -266,9 +266,10 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
             f"{len(missing)} shares of the set are not here (after a restart the server sends them again)."
         )
     drawn = screening.functionals(params, found.body)
+    signs, uniform = jnp.asarray(drawn.signs), jnp.asarray(drawn.uniform)  # once, not for every client
     scalars = np.stack(
         [
-            np.asarray(screening.project(params, drawn.signs, drawn.uniform, state.shares[key][1].value))
+            np.asarray(screening.project(params, signs, uniform, state.shares[key][1].value))
             for key, _ in state.committed
         ]
     )

@@ -17,7 +17,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from fedjax_poisson.ckks.noise_bound import WIDE_PAIRS, WIDE_VARIANCE
 from fedjax_poisson.ckks.parameters import LIMITS, CkksParameters, candidate
@@ -97,13 +98,13 @@ def least_threshold(members: int, malicious: int) -> int:
     return (members + malicious) // 2 + 1
 
 
-def allowed_rms(clients: int, corrupt: int = 0) -> float:
+def allowed_rms(clients: Any, corrupt: int = 0, *, sqrt: Callable[[Any], Any] = math.sqrt) -> Any:
     """Root mean square that the sum of secrets, and the residue, of so many clients keeps to: 1.2 times the expected one, and 3 for a corrupt client.
 
     One corrupt client is tolerated, however many are assumed: a secret three times too large passes screening. More of them can stop a light round, which
-    any one client can by gross counts, and a wider bound would leave room for false openings.
+    any one client can by gross counts, and a wider bound would leave room for false openings. `sqrt` is `jnp.sqrt` where the number of clients is traced.
     """
-    return math.sqrt(WIDE_VARIANCE) * (1.2 * math.sqrt(clients) + 3 * min(corrupt, 1))
+    return math.sqrt(WIDE_VARIANCE) * (1.2 * sqrt(clients) + 3 * min(corrupt, 1))
 
 
 def _enough_rows(

@@ -134,30 +134,90 @@ class Mark(NamedTuple):
     channel_key: bytes
 
 
+def checked_counts(counts: Any, count_bound: int, size: int | None, round: int) -> np.ndarray:
+    """A sender's counts as int32 `[D]`.
+
+    Raises:
+      ValueError: they are no vector of integers, of another size than announced, or beyond the bound; or the round is no number.
+    """
+    values = np.asarray(counts)
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"counts is {values.dtype}{list(values.shape)}; give a vector of integers, int32[D].")
+    if values.size == 0 or (size is not None and values.size != size):
+        raise ValueError(
+            f"counts has {values.size} values; this aggregator takes {'at least 1' if size is None else size}."
+        )
+    largest = max(int(values.max()), -int(values.min()))
+    if largest > count_bound:
+        raise ValueError(
+            f"A count of absolute value {largest} is above count_bound = {count_bound}; nothing was "
+            "encrypted. Raise count_bound when the aggregator is made, or clip."
+        )
+    if not 0 <= round < 1 << 64:
+        raise ValueError(f"round = {round}; give a number of 0 or more.")
+    return values.astype(np.int32)
+
+
+def check_joined(a: Sealed, b: Sealed, most: int) -> None:
+    """Refuse two messages that do not belong in one sum.
+
+    Raises:
+      RoundRefused: other sizes or rounds, a contribution in both, or more than `most` senders.
+    """
+    if a.size != b.size or a.round != b.round:
+        raise RoundRefused(
+            f"Messages of {a.size} and {b.size} values, of rounds {a.round} and {b.round}, do not belong together; "
+            "leave the odd one out."
+        )
+    if a.ids & b.ids:
+        raise RoundRefused("A contribution would be added twice (replayed message): leave the repetition out.")
+    if a.senders + b.senders > most:
+        raise RoundRefused(
+            f"The sum would hold {a.senders + b.senders} contributions; its parameters are for at most "
+            f"{most}. Make the aggregator for more senders."
+        )
+
+
+def check_announced(sealed: Sealed, size: int, minimum: int, most: int) -> None:
+    """Refuse a sum that differs from what was announced.
+
+    Raises:
+      RoundRefused: too few senders, too many, or another size.
+    """
+    if sealed.senders < minimum:
+        raise RoundRefused(
+            f"The sum holds {sealed.senders} contributions; at least {minimum} were announced. "
+            "Nothing was opened: wait for more senders or give the round up."
+        )
+    if sealed.senders > most:
+        raise RoundRefused(
+            f"The sum holds {sealed.senders} contributions; its parameters are for at most {most}. Nothing was opened."
+        )
+    if sealed.size != size:
+        raise RoundRefused(f"The sum has {sealed.size} values and {size} were asked for. Nothing was opened.")
+
+
+def check_unopened(sealed: Sealed, opened: set[bytes]) -> None:
+    """Refuse a sum with a contribution that was opened before.
+
+    Raises:
+      RoundRefused: one was.
+    """
+    if opened & sealed.ids:
+        raise RoundRefused(
+            "A contribution of this sum was opened before, in this or another sum; the two together would show "
+            "more than sums. Nothing was opened: have every sender encrypt afresh."
+        )
+
+
 def sender_role(
     part: SenderPart, dump: Callable[[Payload], bytes], mark: Mark, info: AggregatorInfo, size: int | None
 ) -> Sender:
     """A sender's role; it refuses counts beyond the bound before anything is encrypted."""
 
     def encrypt(counts: Any, stream: Any = None, *, round: int = 0) -> Sealed:
-        values = np.asarray(counts)
-        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-            raise ValueError(f"counts is {values.dtype}{list(values.shape)}; give a vector of integers, int32[D].")
-        if values.size == 0 or (size is not None and values.size != size):
-            raise ValueError(
-                f"counts has {values.size} values; this aggregator takes {'at least 1' if size is None else size}."
-            )
-        largest = max(int(values.max()), -int(values.min()))
-        if largest > info.count_bound:
-            raise ValueError(
-                f"A count of absolute value {largest} is above count_bound = {info.count_bound}; nothing was "
-                "encrypted. Raise count_bound when the aggregator is made, or clip."
-            )
-        if not 0 <= round < 1 << 64:
-            raise ValueError(f"round = {round}; give a number of 0 or more.")
-        return Sealed(
-            part.seal(values.astype(np.int32), stream), values.size, 1, frozenset([envelope.new_id()]), int(round)
-        )
+        values = checked_counts(counts, info.count_bound, size, round)
+        return Sealed(part.seal(values, stream), values.size, 1, frozenset([envelope.new_id()]), int(round))
 
     return Sender(encrypt=encrypt, to_bytes=_to_bytes(dump, mark), info=info)
 
@@ -179,18 +239,7 @@ def server_role(part: ServerPart, mark: Mark, info: AggregatorInfo, size: int | 
         return Sealed(part.load(message.body, message.size), message.size, message.senders, message.ids, message.round)
 
     def add(a: Sealed, b: Sealed) -> Sealed:
-        if a.size != b.size or a.round != b.round:
-            raise RoundRefused(
-                f"Messages of {a.size} and {b.size} values, of rounds {a.round} and {b.round}, do not belong together; "
-                "leave the odd one out."
-            )
-        if a.ids & b.ids:
-            raise RoundRefused("A contribution would be added twice (replayed message): leave the repetition out.")
-        if a.senders + b.senders > info.senders:
-            raise RoundRefused(
-                f"The sum would hold {a.senders + b.senders} contributions; its parameters are for at most "
-                f"{info.senders}. Make the aggregator for more senders."
-            )
+        check_joined(a, b, info.senders)
         return Sealed(part.add(a.payload, b.payload), a.size, a.senders + b.senders, a.ids | b.ids, a.round)
 
     def collect(blobs: Iterable[bytes]) -> Collected:
@@ -212,23 +261,8 @@ def holder_role(part: HolderPart, receive: Callable[[bytes], Sealed], info: Aggr
     opened_ids: set[bytes] = set()
 
     def check(sealed: Sealed, size: int) -> None:
-        if sealed.senders < info.minimum_senders:
-            raise RoundRefused(
-                f"The sum holds {sealed.senders} contributions; at least {info.minimum_senders} were announced. "
-                "Nothing was opened: wait for more senders or give the round up."
-            )
-        if sealed.senders > info.senders:
-            raise RoundRefused(
-                f"The sum holds {sealed.senders} contributions; its parameters are for at most {info.senders}. Nothing "
-                "was opened."
-            )
-        if sealed.size != size:
-            raise RoundRefused(f"The sum has {sealed.size} values and {size} were asked for. Nothing was opened.")
-        if opened_ids & sealed.ids:
-            raise RoundRefused(
-                "A contribution of this sum was opened before, in this or another sum; the two together would show "
-                "more than sums. Nothing was opened: have every sender encrypt afresh."
-            )
+        check_announced(sealed, size, info.minimum_senders, info.senders)
+        check_unopened(sealed, opened_ids)
 
     def open_sum(sealed: Sealed, size: int) -> Opened:
         check(sealed, size)

@@ -33,7 +33,7 @@ from fedjax_poisson.aggregation.sharing import lagrange, points
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
 
-__all__ = ["Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
+__all__ = ["Functionals", "agreeing", "best_members", "functionals", "judge", "project", "verdicts"]
 
 _LARGEST = 8.3
 _TAIL = 12 * math.log(10)
@@ -147,6 +147,14 @@ def judge(params: RoundParameters, signs: np.ndarray, values: np.ndarray) -> np.
     limit = FUNCTIONALS + 2 * math.sqrt(FUNCTIONALS * _TAIL) + 2 * _TAIL
     good: np.ndarray = same.all(axis=1) & within.all(axis=1) & (statistic <= limit)
     return good
+
+
+def verdicts(
+    params: RoundParameters, terms_hash: bytes, numbers: Sequence[int], scalars: np.ndarray, signs: np.ndarray
+) -> np.ndarray:
+    """For each client 0 if it passes, 1 if its shares do not agree, 2 if they do and its secret is not small; arguments as in `agreeing` and `judge`."""
+    agree, values = agreeing(params, terms_hash, numbers, scalars)
+    return np.where(agree, np.where(judge(params, signs, values), 0, 2), 1)
 
 
 def best_members(numbers: Sequence[int], least: int, score: Callable[[tuple[int, ...]], int]) -> tuple[int, ...]:

@@ -250,28 +250,28 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
     )
     signs = screening.functionals(params, state.seed).signs
 
-    def verdicts(members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        agree, values = screening.agreeing(params, state.digest, members, np.stack([shown[k] for k in members]))
-        return agree, agree & screening.judge(params, signs, values)
+    def verdicts(members: tuple[int, ...]) -> np.ndarray:
+        return screening.verdicts(params, state.digest, members, np.stack([shown[k] for k in members]), signs)
+
+    def passing(members: tuple[int, ...]) -> int:
+        return int((verdicts(members) == 0).sum())
 
     numbers = tuple(sorted(shown))
-    agree, good = verdicts(numbers)
     members, least = numbers, state.draft.threshold + state.draft.malicious
-    if not agree.all() and len(numbers) > least:
-        members = screening.best_members(numbers, least, lambda m: int(verdicts(m)[1].sum()))
-        agree, good = verdicts(members)
-    if (
-        good.sum() < state.draft.minimum
-    ):  # as if the members that disagree were away: only the others' scalars are handed out
-        members = screening.best_members(numbers, state.draft.threshold, lambda m: int(verdicts(m)[1].sum()))
-        agree, good = verdicts(members)
+    reasons = verdicts(numbers)
+    if (reasons == 1).any() and len(numbers) > least:
+        members = screening.best_members(numbers, least, passing)
+        reasons = verdicts(members)
+    if (reasons == 0).sum() < state.draft.minimum:  # as if those that disagree were away: only the others' go out
+        members = screening.best_members(numbers, state.draft.threshold, passing)
+        reasons = verdicts(members)
         said = {k: said[k] for k in members}
-    clients = tuple(entry for entry, ok in zip(state.committed, good, strict=True) if ok)
+    clients = tuple(entry for entry, reason in zip(state.committed, reasons, strict=True) if not reason)
     if len(clients) < state.draft.minimum:
         raise TinySet(
             f"{len(clients)} clients passed screening, at least {state.draft.minimum} were announced. Nothing was opened."
         )
-    left = tuple((key, 2 if a else 1) for (key, _), ok, a in zip(state.committed, good, agree, strict=True) if not ok)
+    left = tuple((key, int(reason)) for (key, _), reason in zip(state.committed, reasons, strict=True) if reason)
     body = bodies.include_body(Include(clients, members, left))
     after = dataclasses.replace(
         state,

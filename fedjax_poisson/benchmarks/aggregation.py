@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import bare, client, keys, opening, rows, screening, sharing
+from fedjax_poisson.aggregation.local import message_bytes
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, default_threshold
 from fedjax_poisson.ckks import encryption, modular
@@ -187,13 +188,6 @@ def measure(*, size: int, senders: int, members: int, repeats: int = 15, neighbo
         "threshold": params.threshold,
         "cores": len(os.sched_getaffinity(0)),
     }  # fmt: skip
-
-
-def message_bytes(params: RoundParameters) -> int:
-    """Bytes of one client's contribution."""
-    from fedjax_poisson.aggregation.local import message_bytes as of_contribution
-
-    return of_contribution(params)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -61,7 +61,7 @@ PATCHES = functools.cache(
         (client, "_dealt", kept(client._dealt, by_bytes)),
         (rows, "common_of", kept(rows.common_of)),
         (screening, "functionals", kept(screening.functionals)),
-        (screening, "project", kept(screening.project, lambda params, signs, u, share: (id(signs), id(share)))),
+        (screening, "project", kept(screening.project, lambda params, signs, u, share: (*by_bytes(signs), id(share)))),
         (
             opening,
             "open_sum",
