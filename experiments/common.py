@@ -27,6 +27,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import numpy as np
 
 from fedjax_poisson import data
+from fedjax_poisson.federated.checkpoints import write_atomic
 from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, title
 from fedjax_poisson.runs.build import build
 from fedjax_poisson.runs.config import Config
@@ -186,7 +187,7 @@ def write(name: str, arguments: argparse.Namespace, whole: dict[str, Any]) -> Pa
     """Write results/NAME.json as it is; returns the place of the figure."""
     for folder in ("results", "figures"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
-    (arguments.out / "results" / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_atomic(arguments.out / "results" / f"{name}.json", (json.dumps(whole, indent=1) + "\n").encode())
     return arguments.out / "figures" / f"{name}.png"
 
 
