@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import poisson_embedding
-from fedjax_poisson.aggregation import local
 from fedjax_poisson.aggregation.parameters import (
     BALL,
     RoundParameters,
     allowed_rms,
     choose,
     default_malicious,
-    default_threshold,
+    least_threshold,
 )
+from fedjax_poisson.aggregation.round_setting import message_bytes
 
 GUIDELINE = {1024: 26, 2048: 53, 4096: 106, 8192: 214}
 """Bossuat et al. 2024, Table 5.2."""
@@ -34,7 +34,7 @@ GRID = list(itertools.product(SIZES, SENDERS, BOUNDS))
 
 
 def threshold(members: int) -> int:
-    return default_threshold(members, default_malicious(members))
+    return least_threshold(members, default_malicious(members))
 
 
 def made(size: int, senders: int, bound: int, members: int = 5, **changes) -> RoundParameters:
@@ -286,8 +286,8 @@ def test_a_message_of_a_million_values_takes_two_bytes_each():
     mechanism = poisson_embedding(clip_norm=1.0, coordinate_bound=0.1, dark_count=8.0, modulation=0.1)
     size = 1 << 20
     p = made(size, 1000, mechanism.count_bound(1000, size), 5, corrupt=1)
-    assert local.message_bytes(p) / size <= 2.1
-    assert 1.8 < local.message_bytes(p) / size, "twelve bits of count and four of noise cannot take less"
+    assert message_bytes(p) / size <= 2.1
+    assert 1.8 < message_bytes(p) / size, "twelve bits of count and four of noise cannot take less"
 
 
 @pytest.mark.parametrize(

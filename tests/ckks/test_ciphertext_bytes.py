@@ -12,12 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_poisson.aggregation.envelope import Envelope, new_channel_key, overhead, pack, unpack
 from fedjax_poisson.ckks import ciphertext_bytes
 from fedjax_poisson.ckks.encryption import Ciphertext
 from fedjax_poisson.ckks.errors import WireError
-from fedjax_poisson.ckks.interop import tenseal_bytes
-from fedjax_poisson.ckks.interop.seal_format import read_fields, read_varint, write_double, write_field, write_varint
 from fedjax_poisson.ckks.parameters import choose_parameters
 
 
@@ -41,8 +38,8 @@ def random_ciphertext(mode: str, rows: int = 2, seed: int = 0) -> Ciphertext:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_bytes_come_back_bit_for_bit(mode, rows):
     params, ciphertext = ring(mode), random_ciphertext(mode, rows)
-    blob = tenseal_bytes.to_bytes(params, ciphertext)
-    again = tenseal_bytes.from_bytes(params, blob, rows=rows)
+    blob = ciphertext_bytes.to_bytes(params, ciphertext)
+    again = ciphertext_bytes.from_bytes(params, blob, rows=rows)
     assert jax.tree.structure(again) == jax.tree.structure(ciphertext)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(ciphertext), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -71,30 +68,30 @@ def test_bit_packing_round_trip(bits, count, seed):
 
 
 def test_other_parameters_are_refused():
-    blob = tenseal_bytes.to_bytes(ring("public_key"), random_ciphertext("public_key"))
+    blob = ciphertext_bytes.to_bytes(ring("public_key"), random_ciphertext("public_key"))
     for changes in ({"senders": 11}, {"count_bound": 999}, {"mode": "round"}):
         with pytest.raises(WireError, match="other parameters"):
-            tenseal_bytes.from_bytes(dataclasses.replace(ring("public_key"), **changes), blob)
+            ciphertext_bytes.from_bytes(dataclasses.replace(ring("public_key"), **changes), blob)
     explained = dataclasses.replace(ring("public_key"), explanation="the same ring in other words")
-    tenseal_bytes.from_bytes(explained, blob)
+    ciphertext_bytes.from_bytes(explained, blob)
 
 
 def test_rows_senders_and_lengths_are_checked():
     params, ciphertext = ring("public_key"), random_ciphertext("public_key")
-    blob = tenseal_bytes.to_bytes(params, ciphertext)
+    blob = ciphertext_bytes.to_bytes(params, ciphertext)
     with pytest.raises(WireError, match="where 1 are needed"):
-        tenseal_bytes.from_bytes(params, blob, rows=1)
+        ciphertext_bytes.from_bytes(params, blob, rows=1)
     for senders in (0, 11):
         with pytest.raises(WireError, match="senders"):
-            tenseal_bytes.from_bytes(
-                params, tenseal_bytes.to_bytes(params, ciphertext._replace(senders=jnp.uint32(senders)))
+            ciphertext_bytes.from_bytes(
+                params, ciphertext_bytes.to_bytes(params, ciphertext._replace(senders=jnp.uint32(senders)))
             )
     for bad in (blob + b"\0", blob[:-1], blob[:63], b""):
         with pytest.raises(WireError):
-            tenseal_bytes.from_bytes(params, bad)
+            ciphertext_bytes.from_bytes(params, bad)
     rows = blob[:8] + (2**32 - 1).to_bytes(4, "little") + blob[12:]
     with pytest.raises(WireError, match="needs"):  # 2^32 rows are announced and nothing of their size is made
-        tenseal_bytes.from_bytes(params, rows)
+        ciphertext_bytes.from_bytes(params, rows)
 
 
 def test_residues_must_be_below_their_primes():
@@ -103,13 +100,13 @@ def test_residues_must_be_below_their_primes():
         data = np.array(ciphertext.data)
         data[1, 0, limb, 7] = q
         with pytest.raises(WireError, match=f"below its prime {q}"):
-            tenseal_bytes.from_bytes(params, tenseal_bytes.to_bytes(params, ciphertext._replace(data=data)))
+            ciphertext_bytes.from_bytes(params, ciphertext_bytes.to_bytes(params, ciphertext._replace(data=data)))
 
 
 def test_batches_are_not_messages():
     ciphertext = random_ciphertext("public_key")
     with pytest.raises(ValueError, match="no batch axes"):
-        tenseal_bytes.to_bytes(ring("public_key"), ciphertext._replace(data=ciphertext.data[None]))
+        ciphertext_bytes.to_bytes(ring("public_key"), ciphertext._replace(data=ciphertext.data[None]))
 
 
 @pytest.mark.parametrize("mode", ["public_key", "seeded"])
@@ -117,84 +114,15 @@ def test_batches_are_not_messages():
 @given(data=st.data())
 def test_random_changes_raise_nothing_but_wire_errors(mode, data):
     params = ring(mode)
-    blob = bytearray(tenseal_bytes.to_bytes(params, random_ciphertext(mode, 1)))
+    blob = bytearray(ciphertext_bytes.to_bytes(params, random_ciphertext(mode, 1)))
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.one_of(st.integers(0, 63), st.integers(0, len(blob) - 1)))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
         del blob[data.draw(st.integers(0, len(blob))) :]
     try:
-        tenseal_bytes.from_bytes(params, bytes(blob))
+        ciphertext_bytes.from_bytes(params, bytes(blob))
     except WireError:
         pass
 
 
 # -- protocol buffers and envelopes -----------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 2**64 - 1))
-def test_varints_come_back(value):
-    encoded = write_varint(value)
-    assert read_varint(encoded, 0) == (value, len(encoded)) and len(encoded) <= 10
-
-
-def test_fields_come_back():
-    blob = (
-        write_field(1, b"abc") + write_double(3, 2.5) + write_field(1, b"") + write_varint(4 << 3) + write_varint(300)
-    )
-    fields = read_fields(blob)
-    assert fields[1] == [b"abc", b""] and len(fields[3][0]) == 8 and read_varint(fields[4][0], 0)[0] == 300
-
-
-@pytest.mark.parametrize(
-    "blob",
-    [
-        b"\x0a\x05abc",
-        b"\x0a",
-        b"\xff" * 11,
-        b"\x00\x01",
-        b"\x0b\x00",
-        b"\x09\x01",
-        b"\x80",
-        b"\xff" * 9 + b"\x02",
-        b"\x0a\xff\xff\xff\xff\x0f",
-    ],
-)
-def test_malformed_messages_are_refused(blob):
-    with pytest.raises(WireError):
-        read_fields(blob)
-
-
-@given(st.binary(max_size=200))
-def test_random_bytes_as_protocol_buffers(blob):
-    try:
-        read_fields(blob)
-    except WireError:
-        pass
-
-
-def envelope(**changes) -> Envelope:
-    facts = {
-        "backend": 1,
-        "round": 5,
-        "size": 9,
-        "senders": 2,
-        "ids": frozenset([b"a" * 16, b"b" * 16]),
-        "fingerprint": b"f" * 16,
-        "body": b"body",
-    }
-    return Envelope(**{**facts, **changes})
-
-
-def test_envelopes_come_back_under_their_key_only():
-    key = new_channel_key()
-    blob = pack(envelope(), key)
-    assert unpack(blob, key) == envelope() and len(blob) == overhead(2) + 4
-    with pytest.raises(WireError, match="another channel key"):
-        unpack(blob, new_channel_key())
-
-
-@pytest.mark.parametrize("changes", [{"senders": 1}, {"senders": 0}, {"ids": frozenset()}])
-def test_envelopes_with_inconsistent_heads_are_refused_even_if_the_tag_fits(changes):
-    key = new_channel_key()
-    with pytest.raises(WireError, match="ids for"):
-        unpack(pack(envelope(**changes), key), key)
