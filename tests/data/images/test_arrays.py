@@ -125,3 +125,17 @@ def test_the_covid_file_loads_for_both_tasks():
     assert len(inside.labels) == 999 and inside.unit == "patient" and inside.warnings == ()
     covid = data.from_image_npz(path, classes=("no_finding", "covid19"), site="source", patient="patient")
     assert len(covid.labels) == 901 and "gives the class of 100%" in covid.warnings[0]
+
+
+def test_arrays_of_bytes_and_of_floats_are_the_same_pictures():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8)
+    labels = np.arange(40) % 2
+    options = {"classes": ("a", "b"), "name": "x", "source": "made up"}
+    bytes_, floats = (
+        data.from_image_arrays(p, labels, **options) for p in (pixels, pixels.astype(np.float32) / np.float32(255))
+    )
+    np.testing.assert_array_equal(bytes_.features, floats.features)
+    with pytest.raises(ValueError, match="outside uint8 and float32"):
+        data.from_image_arrays(pixels.astype(np.float32), labels, **options)
+    with pytest.raises(ValueError, match=r"shape \(40, 6, 6, 2\)"):
+        data.from_image_arrays(np.zeros((40, 6, 6, 2), np.uint8), labels, **options)

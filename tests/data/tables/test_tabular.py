@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 
 from fedjax_poisson import data
-from fedjax_poisson.data.tables.columns import flag_values
-from fedjax_poisson.data.tables.csv_table import canonical, numeric, read_table
 from tests.data.helpers import shared_file
-
-HEADER = "hospital,pid,age,sex,smoker,stage,sick"
-
-
-def rows(count=60, seed=0):
-    generator = np.random.default_rng(seed)
-    lines = []
-    for i in range(count):
-        hospital = ("Mercy", "St. John")[i % 2]
-        age, sex = generator.integers(20, 90), generator.choice(["F", "M"])
-        smoker, stage = generator.choice(["yes", "no"]), generator.choice(["I", "II", "III"])
-        lines.append(f"{hospital},p{i // 3},{age},{sex},{smoker},{stage},{generator.integers(0, 2)}")
-    return lines
-
-
-@pytest.fixture
-def write(tmp_path):
-    def writer(lines, header=HEADER, name="table.csv", encoding="utf-8"):
-        path = tmp_path / name
-        path.write_bytes("\n".join([header, *lines, ""]).encode(encoding))
-        return path
-
-    return writer
-
-
-DECLARED = {
-    "label": "sick",
-    "site": "hospital",
-    "drop": ["pid"],
-    "bounds": {"age": (0, 110)},
-    "categorical": {"sex": ["F", "M"], "stage": ["I", "II", "III"]},
-}
+from tests.data.tables.example_table import DECLARED, HEADER, rows
 
 
 def test_a_fully_declared_table_has_no_warning(write):
@@ -274,102 +237,6 @@ def test_an_identifier_is_not_taken_for_a_feature(write):
     lines = [f"{line},{1000 + i}" for i, line in enumerate(rows())]
     with pytest.raises(ValueError, match=r"'mrn' is a different whole number in nearly every record.*--drop mrn"):
         data.from_csv(write(lines, HEADER + ",mrn"), **(DECLARED | {"bounds": {"age": (0, 110), "mrn": "from_data"}}))
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_delimiters_quotes_and_byte_order_marks(write, delimiter):
-    lines = [delimiter.join(f'"{field}"' for field in line.split(",")) for line in rows()]
-    path = write(lines, HEADER.replace(",", delimiter), encoding="utf-8-sig")
-    assert read_table(path).delimiter == delimiter
-    sites = data.from_csv(path, **DECLARED)
-    np.testing.assert_array_equal(sites.features, data.from_csv(write(rows(), name="plain.csv"), **DECLARED).features)
-
-
-def test_quoted_fields_may_hold_delimiters_and_line_ends(write):
-    lines = [line.replace("St. John", '"St. John,\n the ""old"" one"') for line in rows()]
-    sites = data.from_csv(write(lines), **DECLARED)
-    assert sites.site_names[1] == 'St. John,\n the "old" one'
-
-
-def test_gzip_is_unpacked_and_a_truncated_one_named(write, tmp_path):
-    packed = gzip.compress(write(rows()).read_bytes())
-    (tmp_path / "t.csv.gz").write_bytes(packed)
-    assert len(data.from_csv(tmp_path / "t.csv.gz", **DECLARED).features) == 60
-    (tmp_path / "t.csv.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(ValueError, match="truncated"):
-        read_table(tmp_path / "t.csv.gz")
-
-
-def test_decimal_commas_are_read_and_said(write):
-    lines = [f"{'AB'[i % 2]};{i % 7},5;{i % 3 % 2}" for i in range(60)]
-    sites = data.from_csv(write(lines, "site;dose;y"), label="y", site="site", bounds={"dose": (0, 10)})
-    assert sites.features[3, 0] == 3.5
-    assert any("decimal commas" in note for note in sites.provenance.notes)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "the file is empty"),
-        (b"\n\n", "the file is empty"),
-        (b"a,b\n", "no record below"),
-        (b"a,b,a\n1,2,3\n", "two columns are called 'a'"),
-        (b"a,,c\n1,2,3\n", "column 2 of 3 has no name"),
-        (b"a,b\n1,2\n1,2,3\n", "line 3: 3 fields where the header has 2"),
-        (b"a,b\n1,2\n1\n", "line 3: 1 fields"),
-        (b"a,b\n1,caf\xe9\n", r"line 2: byte 0xe9 is not utf-8.*latin-1"),
-        (b'a,b\n1,"2\n3,4\n', r"line \d: .*check the quotes"),
-        (b"a,b\n\0\0\0", "zero bytes"),
-    ],
-)
-def test_a_malformed_file_is_refused_with_its_line(tmp_path, content, message):
-    (tmp_path / "bad.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_table(tmp_path / "bad.csv")
-
-
-def test_latin_1_is_read_when_declared(tmp_path):
-    (tmp_path / "l.csv").write_bytes("a,b\n1,café\n".encode("latin-1"))
-    assert read_table(tmp_path / "l.csv", encoding="latin-1").columns["b"] == ["café"]
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv: no such file"):
-        data.from_csv(tmp_path / "nowhere.csv", label="a", site="b")
-
-
-def test_flags_numbers_and_spellings():
-    assert flag_values(["t", "F", "T"]) == [1.0, 0.0, 1.0]
-    assert flag_values(["1.0", "0"]) == [1.0, 0.0]
-    assert flag_values(["yes", "t"]) is None and flag_values(["2", "1"]) is None and flag_values(["", ""]) is None
-    assert canonical("007") == "007" and canonical("-2.00") == "-2"
-    assert canonical("3.0") == "3" and canonical("3.5") == "3.5" and canonical("x") == "x"
-    assert numeric(["1", "2e3"]) == [1.0, 2000.0]
-    assert numeric(["1", "inf"]) is None and numeric(["1_000"]) is None and numeric(["1,5"]) is None
-
-
-@hypothesis.given(
-    site=st.lists(st.integers(0, 3), min_size=1, max_size=60),
-    fraction=st.floats(0, 0.95),
-    seed=st.integers(0, 10),
-    spread=st.integers(1, 5),
-)
-def test_split_is_by_group_with_exact_counts(site, fraction, seed, spread):
-    site = np.array(site, np.int32)
-    group = np.arange(len(site), dtype=np.int64) // spread
-    labels = np.arange(len(site), dtype=np.int32) % 2
-    train = data.split_by_group(group, site, labels, test_fraction=fraction, seed=seed)
-    assert not set(group[train]) & set(group[~train])
-    first = np.unique(group, return_index=True)[1]
-    for s in np.unique(site[first]):
-        own = first[site[first] == s]
-        assert (~train[own]).sum() == np.floor(fraction * len(own) + 1e-9)
-
-
-def test_split_is_stratified_within_one():
-    labels = np.repeat([0, 1], [170, 30]).astype(np.int32)
-    train = data.split_by_group(np.arange(200), np.zeros(200, np.int32), labels, test_fraction=0.25, seed=3)
-    assert abs((~train & (labels == 1)).sum() - 7.5) <= 1
 
 
 def test_the_raw_hospital_table_trains_out_of_the_box():
