@@ -11,12 +11,10 @@ import sqlite3
 
 import pytest
 
-from fedjax_poisson.reports.formatting import format_bytes, format_epsilon, format_seconds, moment
-from fedjax_poisson.reports.guarantees import attack_success, reasons_against
-from fedjax_poisson.reports.html import element, table
+from fedjax_poisson.reports.formatting import format_bytes, format_epsilon, format_seconds
 from fedjax_poisson.reports.page import render, write_report
 from fedjax_poisson.runs.published_scores import published
-from fedjax_poisson.runs.run_folder import check_ledger, number, read_run
+from fedjax_poisson.runs.run_folder import check_ledger, read_run
 from tests.helpers.example_run import write_example_run
 
 VOID = {"meta", "img", "br"}
@@ -198,11 +196,6 @@ def test_a_plain_run_is_nowhere_called_encrypted(tmp_path):
     assert "never the content of a single" not in page.text and "in readable form" not in page.text
 
 
-def test_a_private_run_has_no_reason_against_it(tmp_path):
-    write_example_run(tmp_path)
-    assert reasons_against(read_run(tmp_path)) == []
-
-
 def test_warnings_stand_before_the_numbers(tmp_path):
     page = page_of(tmp_path, warnings=["The bounds of age were read from the data and are not covered by epsilon."])
     assert page.text.index("bounds of age were read") < page.text.index("In short")
@@ -286,39 +279,9 @@ def test_unfinished_or_broken_folders_are_refused_with_the_remedy(tmp_path):
             write_report(tmp_path)
 
 
-def test_attack_success_is_the_definition():
-    assert attack_success(1.0, 1e-4) == pytest.approx(math.e * 0.05 + 1e-4)
-    assert attack_success(0.0, 0.0) == pytest.approx(0.05)
-    assert attack_success(5.0, 0.0) == attack_success(1e9, 0.0) == 1.0
-
-
-def test_epsilon_is_rounded_up_and_never_down():
-    assert format_epsilon(0.99991) == "1.0000"
-    assert format_epsilon(0.83660001) == "0.8367"
-    assert format_epsilon(0.8366) == "0.8366"
-    assert format_epsilon(0.5) == "0.5000"
-
-
-def test_wording():
-    assert [format_bytes(v) for v in (56, 66_700, 1.5e6, 2e9)] == ["56 B", "66.7 kB", "1.5 MB", "2 GB"]
-    assert [format_seconds(v) for v in (2e-5, 0.0135, 1.13, 1200)] == ["20 µs", "13.5 ms", "1.13 s", "20 min"]
-    assert moment("2026-11-24T09:30:00+00:00") == "24 November 2026, 09:30 UTC"
-    assert moment("yesterday") == "yesterday" and moment(None) == "not recorded"
-    assert [number(v) for v in (True, "1", float("nan"), None, 2)] == [None, None, None, None, 2.0]
-
-
 def test_published_means_agree_with_their_own_sites():
     known = published("heart")
     for score in (known.pooled, known.federated, *known.others):
         if score.by_site:
             assert sum(score.by_site.values()) / 4 == pytest.approx(score.mean_client_accuracy, abs=1e-3)
     assert published("mine") is None and published(None) is None
-
-
-def test_element_refuses_what_it_cannot_write():
-    with pytest.raises(ValueError, match="is not a tag name"):
-        element("p onclick=1")
-    with pytest.raises(ValueError, match="takes no content"):
-        element("img", "text")
-    assert element("p", "a", title='"<').markup == '<p title="&quot;&lt;">a</p>'
-    assert "<thead>" not in table(["", ""], [["a", "b"]]).markup
