@@ -322,25 +322,6 @@ def test_rounds_need_a_stream_and_say_who_could_open_what():
     assert "NOT signed" in agg.info.protects and agg.info.mode == "bare"
 
 
-def test_bare_rounds_open_the_same_counts():
-    counts, streams = draw(4, 300), [STREAM(i) for i in range(4)]
-    opened = []
-    for backend in ("round", "bare"):
-        agg = make(backend)
-        sealed = [agg.encrypt(row, one) for row, one in zip(counts, streams, strict=True)]
-        opened.append(agg.open(functools.reduce(agg.add, sealed), 300))
-    np.testing.assert_array_equal(opened[0].counts, opened[1].counts)
-    assert opened[0].transcript is not None and opened[1].transcript is None
-
-
-def test_a_round_that_was_dropped_is_not_opened():
-    agg = make("round")
-    sealed = seal_all(agg, draw(3, 8))
-    agg.begin()
-    with pytest.raises(RoundRefused, match="is over"):
-        agg.open(functools.reduce(agg.add, sealed), 8)
-
-
 def test_unknown_backend_is_named():
     with pytest.raises(ValueError, match='"nothing"'):
         aggregator("nothing", count_bound=1, senders=1)

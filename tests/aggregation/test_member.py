@@ -11,7 +11,7 @@ from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.wire import prefixed, u64
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
-from tests.aggregation.test_attacks import at
+from tests.aggregation.test_attacks import at, quorum
 from tests.aggregation.test_attacks_members import ALL
 
 
@@ -87,3 +87,43 @@ def test_a_member_that_decides_must_have_shown_scalars_and_m_is_no_small_choice(
     foreign = tuple(sorted((*entries[:-1], (bytes(32), bytes(32)))))
     with pytest.raises(r.NoQuorum):
         world.say(1, "judged", prefixed(bodies.include_body(Include(foreign, ALL, ()))) + bodies.many(shown))
+
+
+def chosen_beacon(world: World) -> World:
+    """Member 2 opens 64 bytes of its choice in place of what it announced."""
+    world.tamper("beacon-open", lambda blob: world.signed(2, "beacon-open", b"\x07" * 64), 2)
+    return world.go("seed")
+
+
+def test_28_a_beacon_unlike_its_hash_counts_as_zero_for_everybody(monkeypatch):
+    world = chosen_beacon(at("commit"))
+    parts = {m.sender: m.body for m in world.server.heard["beacon-open"].values()}
+    without = {sender: body for sender, body in parts.items() if sender != world.pinned.members[1]}
+    found = rounds.client.check_round_keys(world.server.draft)
+    seeds = [bodies.seed_of(world.server.draft, found, world.server.committed, shown) for shown in (parts, without)]
+    assert seeds[0] == seeds[1]
+    world.go()
+    assert world.exact() and world.server.seed == seeds[0]
+    # the twin: where the hash is not compared the member chooses the seed after all others have shown theirs
+    monkeypatch.setattr(bodies, "commitment", lambda beacon: found[1].commitment)
+    keys_ = tuple(key._replace(commitment=found[1].commitment) for key in found)
+    twins = {
+        bodies.seed_of(
+            world.server.draft, keys_, world.server.committed, {**parts, world.pinned.members[1]: bytes([i]) * 64}
+        )
+        for i in range(4)
+    }
+    assert len(twins) == 4
+
+
+def test_a_member_takes_no_part_in_a_set_that_it_did_not_sign():
+    world = at("commit")
+    body = bodies.commit_body(world.server.committed)
+    with pytest.raises(r.NoQuorum):
+        world.say(1, "committed", quorum(world, "commit", body, (2, 3, 4, 5, 6)))
+    world.say(1, "propose", bodies.commit_body(world.server.committed[:-1]))
+    with pytest.raises(r.NoQuorum):
+        world.say(1, "committed", quorum(world, "commit", body, (2, 3, 4, 5, 6)))
+    unknown = (*world.server.committed[:-1], (world.server.committed[-1][0], bytes(32)))
+    with pytest.raises(r.OutOfOrder):  # a manifest that it does not hold
+        world.say(2, "propose", bodies.commit_body(unknown))

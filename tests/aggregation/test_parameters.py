@@ -11,7 +11,6 @@ import mpmath
 import numpy as np
 import pytest
 
-from fedjax_poisson import poisson_embedding
 from fedjax_poisson.aggregation.parameters import (
     BALL,
     RoundParameters,
@@ -20,7 +19,6 @@ from fedjax_poisson.aggregation.parameters import (
     default_malicious,
     least_threshold,
 )
-from fedjax_poisson.aggregation.round_setting import message_bytes
 
 GUIDELINE = {1024: 26, 2048: 53, 4096: 106, 8192: 214}
 """Bossuat et al. 2024, Table 5.2."""
@@ -280,14 +278,6 @@ def test_false_sums_of_secrets_of_a_toy_round_are_fewer_than_counted(rms, q, fie
 
 
 # Bytes and refusals
-
-
-def test_a_message_of_a_million_values_takes_two_bytes_each():
-    mechanism = poisson_embedding(clip_norm=1.0, coordinate_bound=0.1, dark_count=8.0, modulation=0.1)
-    size = 1 << 20
-    p = made(size, 1000, mechanism.count_bound(1000, size), 5, corrupt=1)
-    assert message_bytes(p) / size <= 2.1
-    assert 1.8 < message_bytes(p) / size, "twelve bits of count and four of noise cannot take less"
 
 
 @pytest.mark.parametrize(
