@@ -11,6 +11,7 @@ from fedjax_poisson import data
 from fedjax_poisson.data.tables.columns import flag_values
 from fedjax_poisson.data.tables.csv_table import canonical, numeric, read_table
 from tests.data.tables.example_table import DECLARED, HEADER, rows
+from tests.data.tables.healthy_table import load
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -83,3 +84,30 @@ def test_flags_numbers_and_spellings():
     assert canonical("3.0") == "3" and canonical("3.5") == "3.5" and canonical("x") == "x"
     assert numeric(["1", "2e3"]) == [1.0, 2000.0]
     assert numeric(["1", "inf"]) is None and numeric(["1_000"]) is None and numeric(["1,5"]) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        (b"clinic,age,ill\n", {}, "a header but no record"),
+        (b"clinic,age,age,ill\nA,1,2,0\n", {}, "two columns are called 'age'"),
+        (b"PK\x03\x04" + b"\0" * 40, {}, "an Excel workbook or a zip archive"),
+        (b"PAR1" + bytes(range(256)), {}, "a Parquet file"),
+        (bytes(range(1, 256)) * 4, {}, "is not utf-8"),
+        ("clinic,age,ill\nA,1,0\n".encode("utf-16"), {}, "--encoding utf-16"),
+        (gzip.compress(b"clinic,age,ill\n" * 300, mtime=0)[:-20], {}, "truncated"),
+        (b"clinic,age,ill\nA,1,0\n", {"encoding": "no-such"}, "encoding is 'no-such'"),
+        (b"clinic,age,ill\nA,1,0\n", {"encoding": "rot13"}, "which is no text encoding"),
+        (b"clinic,age,ill\nA,1,0\n", {"encoding": 5}, "encoding is 5"),
+        (b"clinic,age,ill\nA,1,0\n", {"delimiter": ""}, "delimiter is ''"),
+        (b"clinic,age,ill\nA,1,0\n", {"delimiter": ";;"}, "--delimiter"),
+        (b"clinic,age,ill\nA,1,0\n", {"delimiter": 5}, "delimiter is 5"),
+        (b"clinic,age,ill\nA,1,0\n", {"delimiter": ";"}, "no column 'ill'"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(content, options, words, tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        load(path, **options)
+    assert words in str(error.value) and "\n" not in str(error.value)

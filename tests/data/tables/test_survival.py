@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,9 @@ def test_the_dialysis_centres_load():
     )
     assert len(found.time) == 4454 and len(found.sites.site_names) == 61 and found.sites.warnings == ()
     assert found.sites.labels.sum() == (found.event & (found.time <= 12)).sum() == 1207
+
+
+@pytest.mark.parametrize("horizon", ["x", math.nan, math.inf, -1, True])
+def test_a_horizon_of_the_wrong_kind_is_named(horizon):
+    with pytest.raises(ValueError, match="horizon is"):
+        data.from_survival_csv("nowhere.csv", time="t", event="e", site="s", horizon=horizon)
