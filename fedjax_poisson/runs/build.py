@@ -16,6 +16,7 @@ import optax
 from fedjax_poisson import accounting, data, models
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
+from fedjax_poisson.aggregation.terms import mechanism_facts
 from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.data.tables.open_table import OpenTable
 from fedjax_poisson.data.tables.schema import most_features
@@ -351,11 +352,7 @@ def aggregator_for(
         members=run.config.members,
         authenticate=authenticate,
         corrupt=plan.senders - plan.honest_senders,
-        mechanism={
-            "name": mechanism.facts.name,
-            "purpose": purpose,
-            **{k: str(v) for k, v in mechanism.facts.parameters},
-        },
+        mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose),
         stream=fold_in(run.root, "run name", purpose),
     )
     return made if out is None else keeping(made, out, purpose)
