@@ -31,7 +31,7 @@ from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, 
 from fedjax_poisson.runs.build import build
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import run
-from fedjax_poisson.runs.summary import without_privacy
+from fedjax_poisson.runs.scoring import without_privacy
 
 HERE = Path(__file__).parent
 COLOURS = (PRIVATE, EPSILON, PUBLISHED, PLAIN)

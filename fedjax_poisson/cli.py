@@ -31,12 +31,15 @@ def _setting_fields() -> list[Any]:
         if field.name == "dataset":
             continue
         kind = str(field.type)
+        if kind.startswith("list[float]"):
+            kind = "tuple[float, float] | None"
         kind = "str | None" if "dict" in kind or "list" in kind else kind  # tables and lists are given in a TOML file
         kind = kind if "None" in kind else f"{kind} | None"
         default = "" if field.default is None else f" (default: {field.default})"
         if "bool" in kind:
             default += f" --no-{field.name.replace('_', '-')} turns it off."
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
+        metavar = "LOW HIGH" if "tuple" in kind else metavar
         argument = tyro.conf.arg(help=help_of.get(field.name, "") + default, help_behavior_hint="", metavar=metavar)
         annotated: Any = Annotated[eval(kind, {"Literal": Literal}), argument]
         fields.append((field.name, annotated, dataclasses.field(default=None)))
@@ -123,7 +126,7 @@ def predict(
     site: str | None = None,
     out: Path | None = None,
 ) -> int:
-    """Predict the label of new rows with the model of a finished run.
+    """Predict the label of new rows with the model of a finished run: a class and the probability of each, yes or no for several labels, or a number.
 
     The rows are a CSV file with the columns on which the model was trained; no label is needed, and other columns are ignored.
 
@@ -138,13 +141,12 @@ def predict(
 
     from fedjax_poisson.federated.checkpoints import write_atomic
     from fedjax_poisson.federated.saved_model import predict as predict_rows
+    from fedjax_poisson.federated.saved_model import table_of
 
     found = predict_rows(model, str(rows), site=site)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "predicted", *(f"probability of {name}" for name in found.class_names)])
-    for number, (label, chances) in enumerate(zip(found.labels, found.probabilities, strict=True), 1):
-        writer.writerow([number, found.class_names[label], *(f"{chance:.6f}" for chance in chances)])
+    writer.writerows(table_of(found))
     if out is None:
         print(text.getvalue(), end="")
     else:

@@ -251,7 +251,9 @@ def _shares(sites: Sites, labels: np.ndarray) -> str:
     """How often each class or label occurs, or the mean of a number."""
     if sites.task == "regression":
         return f"{sites.class_names[0]} {labels.mean():.4g} on average"
-    share = labels.mean(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(sites.class_names)) / len(labels)
+    share = (
+        labels.mean(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(sites.class_names)) / len(labels)
+    )
     return ", ".join(f"{c} {p:.0%}" for c, p in zip(sites.class_names, share, strict=True))
 
 
@@ -330,7 +332,11 @@ def _check_labels(sites: Sites) -> None:
         low, high = (float(np.float32(end)) for end in sites.label_bounds)
         outside = np.flatnonzero(~((sites.labels >= low) & (sites.labels <= high)))
         if not low < high or len(outside) or len(sites.class_names) != 1:
-            seen = f"row {outside[0]} has {sites.labels[outside[0]]}" if len(outside) else f"the names are {sites.class_names}"
+            seen = (
+                f"row {outside[0]} has {sites.labels[outside[0]]}"
+                if len(outside)
+                else f"the names are {sites.class_names}"
+            )
             raise ValueError(
                 f"label_bounds are {low:g}..{high:g} and {seen}; expected one name, lower < upper, and every label within: clip labels when loading"
             )

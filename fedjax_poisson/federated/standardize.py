@@ -148,33 +148,44 @@ def private_scaler(
     Returns:
       The scaler and the cost of the release.
     """
-    bounds32, flags = _with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
-    if label_bounds is not None:
-        cohort = cohort._replace(features=jnp.concatenate([cohort.features, cohort.labels[..., None]], axis=-1))
+    bounds32, flags = with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
+    cohort = label_as_column(cohort, label_bounds)
     noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
     grids = _moment_grids(mechanism, tuple(flags.tolist()), largest_unit, cohort, bounds32)
     if by_site:
         sites, width = grids.shape
         blocks = jnp.eye(sites, dtype=jnp.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
         total, info = private_sum(mechanism, aggregator, blocks.reshape(sites, sites * width), stream, gate=gate)
-        found = scaler_of_sites(total.reshape(sites, width), bounds32, flags, noise)
-    else:
-        total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
-        found = scaler_from_moments(total, bounds32, flags, noise)
-    return (found if label_bounds is None else split_label(found)), info
+        totals = total.reshape(sites, width)
+        found = scaler_of_sites(totals, bounds32, flags, noise)
+        if label_bounds is not None:
+            pooled = scaler_from_moments(jnp.sum(totals, axis=0), bounds32, flags, noise * math.sqrt(sites))
+            found = without_label(found, pooled)
+        return found, info
+    total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
+    found = scaler_from_moments(total, bounds32, flags, noise)
+    return (found if label_bounds is None else without_label(found, found)), info
 
 
-def _with_label(bounds: Array, binary: np.ndarray, label_bounds: LabelBounds) -> tuple[Array, np.ndarray]:
-    """Bounds and flags of the features, and of the label as one more column where it is a number."""
+def with_label(bounds: Array, binary: np.ndarray, label_bounds: LabelBounds) -> tuple[Array, np.ndarray]:
+    """Bounds float32 `[F, 2]` and flags bool `[F]` of the features, and of the label as one more column where it is a number."""
     if label_bounds is None:
         return bounds, binary
     return jnp.concatenate([bounds, jnp.array([label_bounds], jnp.float32)]), np.append(binary, False)
 
 
-def split_label(scaler: Scaler) -> Scaler:
-    """The scaler of features of which the last is the label, as one of the features before it and the label's own `target`."""
-    target = jnp.stack([jnp.mean(scaler.centre[..., -1]), jnp.max(scaler.scale[..., -1])])
-    return Scaler(*(each[..., :-1] for each in scaler[:4]), scaler.records, target)
+def label_as_column(cohort: Records, label_bounds: LabelBounds) -> Records:
+    """Records whose label, where it is a number, is one more feature."""
+    if label_bounds is None:
+        return cohort
+    return cohort._replace(features=jnp.concatenate([cohort.features, cohort.labels[..., None]], axis=-1))
+
+
+def without_label(scaler: Scaler, pooled: Scaler) -> Scaler:
+    """A scaler of columns of which the last is the label, as one of the columns before it, with the label's own moments from all sites."""
+    target = jnp.stack([pooled.centre[-1], pooled.scale[-1]])
+    centre, scale, lower, upper = scaler[:4]
+    return Scaler(centre[..., :-1], scale[..., :-1], lower[:-1], upper[:-1], scaler.records, target)
 
 
 def standardize_labels(scaler: Scaler, labels: Array) -> Array:

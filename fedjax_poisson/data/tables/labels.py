@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -79,7 +80,7 @@ def check_label(spec: LabelSpec) -> None:
         _check_name(names)
     elif len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
-            f"label is {list(names)!r}; several labels are different columns, at least two: {option('label', 'died,readmitted')}"
+            f"label is {list(names)!r}; several labels are different columns, at least two: {_listed_option('label', ['died', 'readmitted'])}"
         )
     else:
         for name in names:
@@ -225,7 +226,7 @@ def _number(table: Table, label: str, bounds: tuple[float, float]) -> TableLabel
         odd = next(row for row, text in enumerate(texts) if numeric_or_none(text, comma) is None)
         raise ValueError(
             f"{table.path}, line {table.lines[odd]}: the label {label!r} has bounds, so it must be a number; saw {texts[odd]!r}; correct it, or declare its "
-            f"values as classes: {option('classes', 'A,B,C')}"
+            f"values as classes: {_declared_classes(['A', 'B', 'C'])}"
         )
     low, high = bounds
     labels = np.clip(np.array(values), low, high)
@@ -281,8 +282,12 @@ def _check_bounds(bounds: Any) -> None:
 
 
 def _declared_classes(values: Sequence[str]) -> str:
-    shown = [*values[:6], "other"] if len(values) > 6 else list(values)
-    return option("classes", ",".join(shown))
+    return _listed_option("classes", [*values[:6], "other"] if len(values) > 6 else values)
+
+
+def _listed_option(name: str, values: Sequence[str]) -> str:
+    """A list in both spellings."""
+    return f"--{name} {shlex.quote(','.join(values))} ({name}={list(values)!r} in Python)"
 
 
 def _declared_bounds() -> str:

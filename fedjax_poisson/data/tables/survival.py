@@ -131,7 +131,9 @@ def from_survival_csv(
         raise ValueError(
             f"{table.path}: every record has the same label ({names[0]} or {names[1]}); choose another horizon"
         )
-    sites = table_records(followed.table, spec, columns, TableLabel(labels, names, None, labels, tuple(notes)), notes=dropped)
+    sites = table_records(
+        followed.table, spec, columns, TableLabel(labels, names, None, labels, tuple(notes)), notes=dropped
+    )
     return Survival(sites, followed.time, followed.event)
 
 

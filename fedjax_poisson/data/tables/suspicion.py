@@ -185,7 +185,10 @@ def label_copies(columns: Sequence[Column], label: TableLabel) -> list[str]:
     if label.bounds is not None:
         return _number_copies(columns, label.values)
     if label.values.ndim == 2:
-        each = [_copies(columns, [own], f"the label {name!r}") for name, own in zip(label.names, label.values.T, strict=True)]
+        each = [
+            _copies(columns, [own], f"the label {name!r}")
+            for name, own in zip(label.names, label.values.T, strict=True)
+        ]
         return [warning for own in each for warning in own]
     if len(label.names) == 2:
         return _copies(columns, [label.values], "the label")
@@ -241,7 +244,8 @@ def _number_copies(columns: Sequence[Column], label: np.ndarray) -> list[str]:
             f"{columns[0].path}: {listed(copies)} orders the records exactly as the label does, as a copy of it would; {leave_out(*copies)}"
         )
     return [
-        f"the label can almost be read off {name!r}: was that known before the outcome? If not, {leave_out(name)}" for name in near
+        f"the label can almost be read off {name!r}: was that known before the outcome? If not, {leave_out(name)}"
+        for name in near
     ]
 
 
