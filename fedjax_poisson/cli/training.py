@@ -27,12 +27,15 @@ def _setting_fields() -> list[Any]:
         if field.name == "dataset":
             continue
         kind = str(field.type)
+        if kind.startswith("list[float]"):
+            kind = "tuple[float, float] | None"
         kind = "str | None" if "dict" in kind or "list" in kind else kind  # tables and lists are given in a TOML file
         kind = kind if "None" in kind else f"{kind} | None"
         default = "" if field.default is None else f" (default: {field.default})"
         if "bool" in kind:
             default += f" --no-{field.name.replace('_', '-')} turns it off."
         metavar = "|".join(re.findall(r"['\"](\w+)['\"]", kind)) or re.match(r"\w+", kind).group().upper()  # type: ignore[union-attr]
+        metavar = "LOW HIGH" if "tuple" in kind else metavar
         argument = tyro.conf.arg(help=help_of.get(field.name, "") + default, help_behavior_hint="", metavar=metavar)
         annotated: Any = Annotated[eval(kind, {"Literal": Literal}), argument]
         fields.append((field.name, annotated, dataclasses.field(default=None)))

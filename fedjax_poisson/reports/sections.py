@@ -114,7 +114,8 @@ def _nothing_to_standardize(run: RunFolder) -> list[Child]:
 
 def _content(run: RunFolder, purpose: str) -> str:
     if purpose == "standardise":
-        return "number of records, sums and sums of squares of the clipped features" + (
+        what = "features and label" if run.summary.get("task") == "regression" else "features"
+        return f"number of records, sums and sums of squares of the clipped {what}" + (
             ", one block per site" if run.summary.get("standardize") == "site" else ""
         )
     if purpose == "train":
