@@ -83,7 +83,7 @@ def run(
         config, folder = read_config(resume / "config.toml"), resume
     else:
         config = _config(name, given)
-        label = Path(config.csv).stem if config.csv else config.dataset
+        label = Path(config.csv).stem if config.csv else config.dataset.replace(":", "-")
         folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=quiet)
     if config.seed is not None:
@@ -153,15 +153,16 @@ def predict(
     return 0
 
 
-def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+def report(folder: Annotated[Path, tyro.conf.Positional], *, section: tuple[str, ...] = ()) -> int:
     """Regenerate the figures and report.html of a finished run.
 
     Args:
       folder: run folder.
+      section: sections of your own to add, module:name of a function of the run.
     """
     from fedjax_poisson.reports.page import write_report
 
-    print(write_report(folder))
+    print(write_report(folder, sections=section))
     return 0
 
 
@@ -176,7 +177,7 @@ def attack(
     Args:
       folder: run folder.
       attack: membership (LiRA and the loss), audit (the mechanism against the ledger), one_run (canary records through the pipeline), inversion
-        (records from updates, in four views), property (which site an update came from), or all.
+        (records from updates, in four views), property (which site an update came from), all, or module:name of your own.
       quick: use small sizes, for a first look within a minute or two, with wide intervals.
     """
     from rich.console import Console
@@ -383,6 +384,8 @@ def main(arguments: list[str] | None = None) -> None:
         "bench": bench,
     }
     arguments = sys.argv[1:] if arguments is None else arguments
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # where module:name is looked for after everything that is installed
     if arguments == ["--version"]:
         print(f"fedjax-poisson {metadata.version('fedjax_poisson')}")
         sys.exit(0)

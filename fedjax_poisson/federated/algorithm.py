@@ -109,7 +109,7 @@ def fedsgd(
       records: number of training units over all sites as far as it is public (declared or published) or was privately estimated; it only
         scales the step.
       sampling_rate: q in (0, 1], each unit's probability of being in a round.
-      mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
+      mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient; one of real numbers with the plain aggregator only.
       portions: how many of the mechanism's portions (`poisson_embedding(..., portions=...)`) round 1, 2, ... uses, for less noise in some rounds than in
         others, such as `tail_average_portions`; the ledger is charged with each round's own cost. None uses all of it in every round.
       aggregator: encryption backend; None for rounds with a committee of five, all roles in this process.
@@ -140,7 +140,8 @@ def fedsgd(
     summing = default_aggregator(mechanism, size, participation) if aggregator is None else aggregator
     if summing is None:
         raise ValueError(
-            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism."
+            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism, or "
+            "aggregator('plain', ...), which encrypts nothing."
         )
     checks.check_aggregator(summing, mechanism, size, senders, senders)
     mechanism_of = _schedule(mechanism, portions)

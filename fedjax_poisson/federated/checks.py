@@ -137,10 +137,10 @@ def check_aggregator(aggregator: Aggregator, mechanism: Mechanism, size: int, se
       ValueError: what does not fit.
     """
     name, info = mechanism.facts.name, aggregator.info
-    if not mechanism.facts.integer:
+    if not mechanism.facts.integer and info.backend != "plain":
         raise ValueError(
             f"{name} does not send integers, so no exact encrypted sum exists; use an integer mechanism (poisson_embedding, skellam), "
-            "or fedavg with encryption='off'."
+            "fedsgd with the \"plain\" aggregator, or fedavg with encryption='off'."
         )
     if info.senders < senders or minimum < info.minimum_senders:
         raise ValueError(
@@ -151,7 +151,7 @@ def check_aggregator(aggregator: Aggregator, mechanism: Mechanism, size: int, se
         raise ValueError(
             f"the model has {size} parameters, the aggregator takes messages of {aggregator.size} values: make it with size={size}."
         )
-    if info.count_bound < (needed := mechanism.count_bound(senders, size)):
+    if mechanism.facts.integer and info.count_bound < (needed := mechanism.count_bound(senders, size)):
         raise ValueError(
             f"the aggregator's count_bound={info.count_bound} is too small for {name} with {senders} senders and {size} coordinates: sums would be "
             f"refused or wrap. Make it with count_bound=mechanism.count_bound({senders}, {size}) = {needed}."

@@ -39,6 +39,11 @@ class FedState(NamedTuple):
     shared: Any
     client_state: Any
 
+    @property
+    def round(self) -> Array:
+        """int32 `[]`, rounds done."""
+        return self.server.round
+
 
 class ServerRule(NamedTuple):
     """How the server moves: its optimiser, fed with minus the estimated mean update, and the round after which it averages (None for never)."""

@@ -7,6 +7,7 @@ import functools
 import math
 import platform
 import warnings
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -18,14 +19,14 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import Records, evaluation, reference, standardize
 from fedjax_poisson.federated.evaluator import map_records
-from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
 from fedjax_poisson.runs.border_control import WIDTH, border_scores
-from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, optimizer_for
+from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
-from fedjax_poisson.runs.run_ledger import Books
+from fedjax_poisson.runs.run_ledger import Books, foreign_parts
+from fedjax_poisson.runs.training import learned_model, learned_records, optimizer_for, parts_for
 from fedjax_poisson.runs.training_recipe import step_size
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
@@ -47,7 +48,8 @@ class Finished(NamedTuple):
       lines: rows of rounds.jsonl.
       cohort: training records as seen by the trained part of the model (`build.learned_records`).
       test: test records in the same form.
-      state: the final state.
+      params: the final parameters.
+      rounds: training sums that were released.
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ran out before all planned releases were made.
       released: scores that were released (`federated.private_scores`), or None.
@@ -58,7 +60,8 @@ class Finished(NamedTuple):
     lines: list[dict[str, Any]]
     cohort: Records
     test: Records
-    state: State
+    params: Any
+    rounds: int
     aggregator: Aggregator
     exhausted: bool
     released: dict[str, Any] | None
@@ -82,9 +85,7 @@ def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, 
         **_privacy(setting, books, finished),
         "released_columns": finished.columns,
         "budget_exhausted": finished.exhausted,
-        **_test_scores(
-            setting, final_parameters(finished.state, setting.average_from), finished.test, finished.released
-        ),
+        **_test_scores(setting, finished.params, finished.test, finished.released),
         **{
             f"nonprivate_{name}": plain.get(name)
             for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
@@ -106,7 +107,7 @@ def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, 
 def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, Any]:
     """The verdict, the budget spent and the number of releases."""
     config, plan, releases = setting.config, setting.plan, books.rows()
-    judged, rounds = judge(releases, conditions(setting)), int(finished.state.round)
+    judged, rounds = judge(releases, conditions(setting)), finished.rounds
     once = len(plan.columns.releases) + (plan.standardize is not None) + (finished.released is not None)
     return {
         "verdict": judged.word,
@@ -114,7 +115,8 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
         "privacy_note": "; ".join(judged.reasons),
         "conditions": [{"fact": each.fact, "remedy": each.remedy} for each in judged.conditions],
         "public_data": records_are_public(config),
-        "unit": setting.sites.unit,
+        "assumed": list(judged.assumed),
+        "unit": setting.unit,
         "adjacency": config.adjacency,
         "epsilon": books.epsilon(),
         "epsilon_one_honest": plan.epsilon_one_honest,
@@ -135,7 +137,7 @@ def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
         "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
         "plaintext_bytes_per_client_per_round": 4 * setting.dimension,
         **{
-            f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines)
+            f"{phase}_seconds": _sum_of(line[f"{phase}_seconds"] for line in lines)
             for phase in ("train", "embed", "encrypt", "add", "open")
         },
         "aggregator": setting.config.aggregator,
@@ -143,15 +145,23 @@ def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
     }
 
 
+def _sum_of(seconds: Iterable[float | None]) -> float | None:
+    """None where one was not measured."""
+    found = list(seconds)
+    return None if None in found else sum(each for each in found if each is not None)
+
+
 def _recipe(setting: RunSetup) -> dict[str, Any]:
     """What was trained, on which data, through which mechanisms."""
     config, plan, sites = setting.config, setting.plan, setting.sites
     return {
         "evaluation": config.evaluation,
+        "algorithm": config.algorithm,
         "mechanism": {
             **{each.purpose: describe(each.planned.mechanism) for each in plan.columns.releases},
             **({} if plan.standardize is None else {"standardise": describe(plan.standardize.mechanism)}),
-            "train": describe(plan.train.mechanism),
+            "train": describe(plan.train.mechanism)
+            | ({"status": "assumed"} if ("mechanism", config.mechanism) in foreign_parts(config) else {}),
             **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate.mechanism)}),
         },
         "standardize": config.standardize,
@@ -269,6 +279,7 @@ def describe(mechanism: Mechanism) -> dict[str, Any]:
     facts = mechanism.facts
     return {
         "name": facts.name,
+        "integer": facts.integer,
         "parameters": dict(facts.parameters),
         "status": facts.status,
         "guarantee": facts.guarantee,
@@ -306,19 +317,14 @@ def without_privacy(
       public: training and test records as the run had them, used if its standardisation is public and therefore the same here.
     """
     config, sites = setting.config, setting.sites
+    assert setting.kind.without_privacy is not None  # `yardstick_wanted` asks for none where there is none
     cohort, test = public if public and config.standardize == "bounds" else _exactly_standardized(setting)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)
         own = stream(seed)
-    params = reference.train_without_privacy(
-        learned_model(setting),
-        cohort,
-        rounds=setting.recipe.rounds,
-        sampling_rate=setting.recipe.sampling_rate,
-        server_optimizer=optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf)),
-        stream=own,
-        average_from=setting.average_from,
-    )
+    optimizer = optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf))
+    parts = parts_for(setting, standardize.bounds_scaler(sites.feature_bounds, 1.0), cohort, None, optimizer)
+    params = setting.kind.without_privacy(parts, setting.recipe.rounds, setting.recipe.sampling_rate, own)
     return evaluation.scores(
         predictions(setting, params, test), np.asarray(test.labels, np.int64), np.asarray(test.mask), sites.site_names
     )
@@ -356,7 +362,7 @@ def _own_warnings(setting: RunSetup) -> list[str]:
     units = setting.largest_site * len(setting.sites.site_names)  # public: the bound on a site's units, times the sites
     if setting.config.delta * units > 1:
         found.append(
-            f"delta={setting.config.delta:g} is above 1 in {units}, the largest number of {setting.sites.unit}s that the sites may have: releasing one record "
+            f"delta={setting.config.delta:g} is above 1 in {units}, the largest number of {setting.unit}s that the sites may have: releasing one record "
             "in the clear would satisfy it. Choose a smaller --delta."
         )
     return found
