@@ -14,6 +14,7 @@ import numpy as np
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated.client import Client
+from fedjax_poisson.federated.features import batch_spec
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
@@ -82,20 +83,20 @@ def check_made_client(work: Any) -> None:
 
 
 def check_loss(
-    model: Model, shape: tuple[int, ...], labels: tuple[Any, ...] = (jnp.int32, jnp.float32), more: tuple[int, ...] = ()
+    model: Model, spec: Any, labels: tuple[Any, ...] = (jnp.int32, jnp.float32), more: tuple[int, ...] = ()
 ) -> None:
     """Refuse a loss that is not one number for each record: record-level privacy clips each record's gradient.
 
     Args:
       model: the model.
-      shape: of one record.
+      spec: features of one record, a tree of `jax.ShapeDtypeStruct`.
       labels: dtypes that labels may have; a loss that takes none of them is left to say so itself.
       more: shape of one label, () for a number.
 
     Raises:
       ValueError: with the shape that was seen.
     """
-    x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    x = batch_spec(spec, 2)
     params = jax.eval_shape(lambda one: model.init(jax.random.key(0), one), x)
     for dtype in labels:
         try:

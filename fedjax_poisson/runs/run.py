@@ -228,14 +228,27 @@ def _release_everything(
     algorithm, cohort_of = training_for(setting, scaler, cohort, train_aggregator)
     every = max(1, recipe.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
 
+    paid: set[int] = set()
+
     def terms(number: int) -> tuple[Paying, Stream]:
         if stop():
             raise Stopped(f"Stopped after round {number - 1} of {recipe.rounds}; continue with --resume {out}")
-        return charge("train", number, plan.of_round(number))
+        pay, own = charge("train", number, plan.of_round(number))
+
+        def asked() -> None:
+            pay()
+            paid.add(number)
+
+        return asked, own
 
     steps = training_rounds(algorithm, state, cohort_of, first=int(state.round) + 1, last=recipe.rounds, terms=terms)
     try:
         for number, state, info, seconds, *_ in steps:
+            if number not in paid:
+                raise ValueError(
+                    f"algorithm={config.algorithm!r} finished round {number} without asking the gate that `apply` was given, so nothing was charged for what "
+                    "it released: call it once, before the sum is opened."
+                )
             bytes_up += info.sum.bytes_up_per_sender
             line = round_line(number, "train", books, info.sum, seconds, bytes_up)
             save(Progress(scaler, state, bytes_up), line)
