@@ -25,9 +25,10 @@ from fedjax_poisson.federated import evaluation, reference, standardize
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, fold_in, stream
 from fedjax_poisson.reports.plotting import canvas, title
-from fedjax_poisson.runs.build import RunSetup, algorithm_for, build, learned_records, training_units
+from fedjax_poisson.runs.build import RunSetup, build, training_units
 from fedjax_poisson.runs.config import Config, recipe
 from fedjax_poisson.runs.scoring import predictions
+from fedjax_poisson.runs.training import learned_records, training_for
 
 LAYERS = (
     ("plain", False, False),
@@ -72,8 +73,8 @@ def one(setting: RunSetup, encrypt: bool, embed: bool, seed: int) -> tuple[dict[
         size=setting.dimension,
         stream=fold_in(root, "keys"),
     )
-    algorithm = algorithm_for(setting, scaler, backend)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
+    algorithm, _ = training_for(setting, scaler, cohort, backend)
     state = algorithm.init(jax.random.key(0))
     phases, info = {phase: list[float]() for phase in ("whole", "embed", "encrypt", "add", "open")}, None
     for number in range(setting.recipe.rounds + 1):  # round 0 compiles and is not counted

@@ -11,9 +11,22 @@ the theorem with its assumptions, and what is not proved.
 The parties as they run apart: `terms`, `client`, `member`, `server`, `opening`, `store`; pure state machines (state, message) -> (state, replies).
 """
 
-from fedjax_poisson.aggregation.aggregator import Aggregator, aggregator
-from fedjax_poisson.aggregation.backend import AggregatorInfo
+from fedjax_poisson.aggregation.aggregator import Aggregator, aggregator, with_key_holder
+from fedjax_poisson.aggregation.backend import AggregatorInfo, HolderPart, Parts, SenderPart, ServerPart
 from fedjax_poisson.aggregation.roles import Opened, Sealed
 from fedjax_poisson.ckks.errors import RoundRefused, WireError
 
-__all__ = ["Aggregator", "AggregatorInfo", "Opened", "RoundRefused", "Sealed", "WireError", "aggregator"]
+__all__ = [
+    "Aggregator",
+    "AggregatorInfo",
+    "HolderPart",
+    "Opened",
+    "Parts",
+    "RoundRefused",
+    "Sealed",
+    "SenderPart",
+    "ServerPart",
+    "WireError",
+    "aggregator",
+    "with_key_holder",
+]

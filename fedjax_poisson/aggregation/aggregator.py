@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fedjax_poisson.aggregation import envelope, keys, local, plain_backend, tenseal_backend
@@ -36,6 +37,7 @@ from fedjax_poisson.aggregation.roles import (
 )
 from fedjax_poisson.aggregation.round_setting import RoundSetting, run_name
 from fedjax_poisson.aggregation.terms import MOST_MEMBERS
+from fedjax_poisson.extensions import find
 from fedjax_poisson.randomness import Stream
 
 __all__ = ["Aggregator", "AggregatorInfo", "Opened", "Sealed", "aggregator", "wire_roles"]
@@ -120,7 +122,7 @@ def aggregator(
     """Make keys and connect the roles.
 
     Args:
-      backend: "round", "tenseal" or "plain".
+      backend: "round", "tenseal", "plain", or "module:name" of a `Backend` of your own.
       count_bound: largest |coordinate of the sum| that a round may open, below 2^31 (`Mechanism.count_bound`).
       senders: most contributions in one sum.
       minimum_senders: fewest contributions that may be opened; None means all `senders`.
@@ -148,15 +150,7 @@ def aggregator(
         )
     if not 1 <= minimum <= senders:
         raise ValueError(f"minimum_senders = {minimum} of senders = {senders}; give 1 <= minimum_senders <= senders.")
-    if backend in ("tenseal", "plain"):
-        choose = tenseal_backend.parts if backend == "tenseal" else plain_backend.parts
-        return wire_roles(
-            choose(count_bound=count_bound, senders=senders, minimum_senders=minimum),
-            channel_key=envelope.new_channel_key(),
-            size=size,
-        )
-    if backend != "round":
-        raise ValueError(f'backend = "{backend}"; there are "round", "tenseal" and "plain".')
+    found = find(backend, BACKENDS, "encryption backend")
     if not 1 <= members <= MOST_MEMBERS:
         raise ValueError(f"members = {members}; a round has 1 to {MOST_MEMBERS}.")
     f = default_malicious(members) if malicious is None else malicious
@@ -183,7 +177,18 @@ def aggregator(
         mechanism=json.dumps(dict(mechanism or {}), sort_keys=True, default=str),
         size=size,
     )
-    return _of_rounds(setting, authenticate)
+    return found.entry(setting, authenticate)
+
+
+def with_key_holder(choose: Callable[..., Parts]) -> Backend:
+    """A backend with one key holder, from `(*, count_bound, senders, minimum_senders) -> Parts`: the three roles that share no object."""
+
+    def make(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
+        del authenticate
+        parts = choose(count_bound=setting.count_bound, senders=setting.senders, minimum_senders=setting.minimum)
+        return wire_roles(parts, channel_key=envelope.new_channel_key(), size=setting.size)
+
+    return make
 
 
 def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
@@ -238,6 +243,19 @@ def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
 
 def _wrap(total: RoundSum, size: int, *, round: int = 0) -> Sealed:
     return Sealed(total, size, int(total.senders), frozenset([envelope.new_id()]), round)
+
+
+Backend = Callable[[RoundSetting, "bool | None"], Aggregator]
+"""`(setting, authenticate) -> Aggregator`: what makes a backend's roles; `with_key_holder` makes one of three roles."""
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "round": _of_rounds,
+        "tenseal": with_key_holder(tenseal_backend.parts),
+        "plain": with_key_holder(plain_backend.parts),
+    }
+)
+"""By name: another is a file with its roles and a line here, or `module:name` of one of the user's own."""
 
 
 def wire_roles(parts: Parts, *, channel_key: bytes, size: int | None = None) -> Aggregator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
         "bench": bench,
     }
     arguments = sys.argv[1:] if arguments is None else arguments
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # where module:name is looked for after everything that is installed
     if arguments == ["--version"]:
         print(f"fedjax-poisson {metadata.version('fedjax_poisson')}")
         sys.exit(0)

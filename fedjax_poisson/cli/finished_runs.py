@@ -10,15 +10,16 @@ import tyro
 __all__ = ["attack", "ledger", "report", "verify"]
 
 
-def report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+def report(folder: Annotated[Path, tyro.conf.Positional], *, section: tuple[str, ...] = ()) -> int:
     """Regenerate the figures and report.html of a finished run.
 
     Args:
       folder: run folder.
+      section: sections of your own to add, module:name of a function of the run.
     """
     from fedjax_poisson.reports.page import write_report
 
-    print(write_report(folder))
+    print(write_report(folder, sections=section))
     return 0
 
 
@@ -33,7 +34,7 @@ def attack(
     Args:
       folder: run folder.
       attack: membership (LiRA and the loss), audit (the mechanism against the ledger), one_run (canary records through the pipeline), inversion
-        (records from updates, in four views), property (which site an update came from), or all.
+        (records from updates, in four views), property (which site an update came from), all, or module:name of your own.
       quick: use small sizes, for a first look within a minute or two, with wide intervals.
     """
     from rich.console import Console

@@ -84,7 +84,7 @@ def run(
         config, folder = read_config(resume / "config.toml"), resume
     else:
         config = _config(name, given)
-        label = Path(config.csv).stem if config.csv else config.dataset
+        label = Path(config.csv).stem if config.csv else config.dataset.replace(":", "-")
         folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=quiet)
     if config.seed is not None:
@@ -124,7 +124,7 @@ def predict(
     site: str | None = None,
     out: Path | None = None,
 ) -> int:
-    """Predict the label of new rows with the model of a finished run.
+    """Predict the label of new rows with the model of a finished run: a class and the probability of each, yes or no for several labels, or a number.
 
     The rows are a CSV file with the columns on which the model was trained; no label is needed, and other columns are ignored.
 
@@ -139,13 +139,12 @@ def predict(
 
     from fedjax_poisson.federated.checkpoints import write_atomic
     from fedjax_poisson.federated.saved_model import predict as predict_rows
+    from fedjax_poisson.federated.saved_model import table_of
 
     found = predict_rows(model, str(rows), site=site)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "predicted", *(f"probability of {name}" for name in found.class_names)])
-    for number, (label, chances) in enumerate(zip(found.labels, found.probabilities, strict=True), 1):
-        writer.writerow([number, found.class_names[label], *(f"{chance:.6f}" for chance in chances)])
+    writer.writerows(table_of(found))
     if out is None:
         print(text.getvalue(), end="")
     else:

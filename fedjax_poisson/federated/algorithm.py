@@ -27,6 +27,17 @@ from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.charging import Paying, check_paying, make_round_account, payment
 from fedjax_poisson.federated.default_rounds import default_aggregator
+from fedjax_poisson.federated.features import (
+    RecordShape,
+    batch_spec,
+    blank_batch,
+    floats_in,
+    in_words,
+    leading_of,
+    record_spec,
+    same_records,
+    spec_of,
+)
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
@@ -84,7 +95,7 @@ class Algorithm(NamedTuple):
 def fedsgd(
     model: Model,
     *,
-    features: int | Sequence[int],
+    features: RecordShape,
     records: float,
     sampling_rate: float,
     mechanism: Mechanism,
@@ -105,11 +116,12 @@ def fedsgd(
 
     Args:
       model: `init`, `apply` and per-record `loss`.
-      features: F, width of one standardised record; or the shape of a record, such as (28, 28, 1) for an image.
+      features: F, width of one standardised record; the shape of a record, such as (28, 28, 1) for an image; or a dict of those for records that are dicts
+        of arrays, such as `{"image": (28, 28, 1), "age": 1}` (with a `jax.ShapeDtypeStruct` for integers).
       records: number of training units over all sites as far as it is public (declared or published) or was privately estimated; it only
         scales the step.
       sampling_rate: q in (0, 1], each unit's probability of being in a round.
-      mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient.
+      mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient; one of real numbers with the plain aggregator only.
       portions: how many of the mechanism's portions (`poisson_embedding(..., portions=...)`) round 1, 2, ... uses, for less noise in some rounds than in
         others, such as `tail_average_portions`; the ledger is charged with each round's own cost. None uses all of it in every round.
       aggregator: encryption backend; None for rounds with a committee of five, all roles in this process.
@@ -134,13 +146,14 @@ def fedsgd(
     checks.check_model(model)
     participation = _everybody(senders, honest_senders, sampling_rate, adjacency)
     _check_unit(unit, largest_unit)
-    shape = (features,) if isinstance(features, int) else tuple(features)
-    checks.check_loss(model, shape)
-    size = dimension_of(model, shape)
+    spec = record_spec(features)
+    checks.check_loss(model, spec)
+    size = dimension_of(model, spec)
     summing = default_aggregator(mechanism, size, participation) if aggregator is None else aggregator
     if summing is None:
         raise ValueError(
-            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism."
+            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism, or "
+            "aggregator('plain', ...), which encrypts nothing."
         )
     checks.check_aggregator(summing, mechanism, size, senders, senders)
     mechanism_of = _schedule(mechanism, portions)
@@ -154,11 +167,11 @@ def fedsgd(
         delta=delta,
         overflow=records_lib.OVERFLOW if sampling_rate < 1 else 0.0,
     )
-    at_once = records_lib.chunk_for(size, math.prod(shape)) if chunk is None else chunk
+    at_once = records_lib.chunk_for(size, floats_in(spec)) if chunk is None else chunk
     opened, rate = openings(), sampling_rate
 
     def init(key: Array) -> State:
-        return init_state(model.init(key, jnp.zeros((1, *shape), jnp.float32)), server_optimizer)
+        return init_state(model.init(key, blank_batch(spec, 1)), server_optimizer)
 
     @functools.partial(jax.jit, static_argnames="slots")
     def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
@@ -173,7 +186,7 @@ def fedsgd(
     def apply(state: State, cohort: Records, stream: Stream, gate: Paying = None) -> tuple[State, Info]:
         checks.check_stream(stream)
         check_paying(gate)
-        _check_cohort(cohort, senders, shape)
+        _check_cohort(cohort, senders, spec)
         checks.check_labels(model, cohort.labels, cohort.mask)
         number = int(state.round)
         own_stream = round_stream(stream, number)
@@ -238,15 +251,18 @@ def _check_unit(unit: str, largest_unit: int) -> None:
         raise ValueError(f"unit={unit!r}: fedsgd protects a 'record' or a 'patient'; for whole clients use fedavg.")
 
 
-def _check_cohort(cohort: Records, senders: int, shape: tuple[int, ...]) -> None:
-    if cohort.features.shape[0] != senders:
+def _check_cohort(cohort: Records, senders: int, spec: Any) -> None:
+    sites, room = leading_of(cohort.features, 2)
+    if sites != senders:
         raise ValueError(
-            f"{cohort.features.shape[0]} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
+            f"{sites} sites in the cohort, but the guarantee was stated for senders={senders}: every site must send."
         )
-    if cohort.features.shape[2:] != shape:
+    if not same_records(found := spec_of(cohort.features), spec):
         raise ValueError(
-            f"A record of the cohort has shape {cohort.features.shape[2:]}; the algorithm was made for {shape}."
+            f"A record of the cohort has shape {in_words(found)}; the algorithm was made for {in_words(spec)}."
         )
+    if cohort.labels.shape[:2] != (sites, room):
+        raise ValueError(f"the labels have shape {cohort.labels.shape}, the features start with {(sites, room)}.")
 
 
 def check_sampling(sampling_rate: float, adjacency: str) -> None:
@@ -261,8 +277,8 @@ def check_sampling(sampling_rate: float, adjacency: str) -> None:
         )
 
 
-def dimension_of(model: Model, shape: tuple[int, ...]) -> int:
-    """D, the number of parameters of a model for records of a shape; nothing is computed."""
-    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+def dimension_of(model: Model, features: RecordShape) -> int:
+    """D, the number of parameters of a model for records of a shape (as in `fedsgd`); nothing is computed."""
+    example = batch_spec(record_spec(features), 1)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), example)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated.client import Client
+from fedjax_poisson.federated.features import batch_spec
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
@@ -82,20 +83,20 @@ def check_made_client(work: Any) -> None:
 
 
 def check_loss(
-    model: Model, shape: tuple[int, ...], labels: tuple[Any, ...] = (jnp.int32, jnp.float32), more: tuple[int, ...] = ()
+    model: Model, spec: Any, labels: tuple[Any, ...] = (jnp.int32, jnp.float32), more: tuple[int, ...] = ()
 ) -> None:
     """Refuse a loss that is not one number for each record: record-level privacy clips each record's gradient.
 
     Args:
       model: the model.
-      shape: of one record.
+      spec: features of one record, a tree of `jax.ShapeDtypeStruct`.
       labels: dtypes that labels may have; a loss that takes none of them is left to say so itself.
       more: shape of one label, () for a number.
 
     Raises:
       ValueError: with the shape that was seen.
     """
-    x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    x = batch_spec(spec, 2)
     params = jax.eval_shape(lambda one: model.init(jax.random.key(0), one), x)
     for dtype in labels:
         try:
@@ -137,10 +138,10 @@ def check_aggregator(aggregator: Aggregator, mechanism: Mechanism, size: int, se
       ValueError: what does not fit.
     """
     name, info = mechanism.facts.name, aggregator.info
-    if not mechanism.facts.integer:
+    if not mechanism.facts.integer and info.backend != "plain":
         raise ValueError(
             f"{name} does not send integers, so no exact encrypted sum exists; use an integer mechanism (poisson_embedding, skellam), "
-            "or fedavg with encryption='off'."
+            "fedsgd with the \"plain\" aggregator, or fedavg with encryption='off'."
         )
     if info.senders < senders or minimum < info.minimum_senders:
         raise ValueError(
@@ -151,7 +152,7 @@ def check_aggregator(aggregator: Aggregator, mechanism: Mechanism, size: int, se
         raise ValueError(
             f"the model has {size} parameters, the aggregator takes messages of {aggregator.size} values: make it with size={size}."
         )
-    if info.count_bound < (needed := mechanism.count_bound(senders, size)):
+    if mechanism.facts.integer and info.count_bound < (needed := mechanism.count_bound(senders, size)):
         raise ValueError(
             f"the aggregator's count_bound={info.count_bound} is too small for {name} with {senders} senders and {size} coordinates: sums would be "
             f"refused or wrap. Make it with count_bound=mechanism.count_bound({senders}, {size}) = {needed}."

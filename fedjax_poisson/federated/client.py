@@ -26,6 +26,7 @@ import optax
 from jax import Array
 
 from fedjax_poisson import trees
+from fedjax_poisson.federated.features import Features
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, bits
 
@@ -37,12 +38,12 @@ class Examples(NamedTuple):
     """Records of one client (or of several, with a leading axis).
 
     Attributes:
-      x: float32 `[n, ...]`.
+      x: features `[n, ...]`: an array, or a dict of arrays (`features`).
       y: `[n]` or `[n, classes]`.
       mask: bool `[n]`, False for padding; None where every row is a record.
     """
 
-    x: Array
+    x: Features
     y: Array
     mask: Array | None = None
 
@@ -299,7 +300,7 @@ def run_steps(
     """
     state = client.begin(params, shared, client_state)
     batches = _batches(client.schedule, examples, stream)
-    count = batches.x.shape[0]
+    count = batches.y.shape[0]
 
     def step(state: Tree, batch: Examples) -> Tree:
         moved = client.step(state, batch)
@@ -319,7 +320,7 @@ def run_steps(
 
 def _batches(schedule: Schedule, examples: Examples, stream: Stream) -> Examples:
     """The records cut into `[steps, B, ...]`, the last batch padded where B does not divide n."""
-    count = examples.x.shape[0]
+    count = examples.y.shape[0]
     size = min(schedule.batch_size or count, count)
     parts = -(-count // size)
     missing = parts * size - count

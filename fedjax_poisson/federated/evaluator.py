@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson.federated import evaluation
+from fedjax_poisson.federated.features import Features, leading_of, on_host, take
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.models import Model
 
@@ -27,7 +28,7 @@ def evaluator(
 
     Args:
       model: gives the outputs.
-      records: `Records`, standardised as the model sees them, or `(x [n, ...], y [n, ...])`.
+      records: `Records`, standardised as the model sees them, or `(x [n, ...], y [n, ...])`; x may be a dict of arrays.
       metric: custom scores of outputs and labels; None for those of a classifier: accuracy, balanced accuracy, AUC, Brier score, calibration error.
 
     Returns:
@@ -38,12 +39,13 @@ def evaluator(
     """
     if isinstance(records, Records):
         mask = np.asarray(records.mask)
-        x, y = np.asarray(records.features)[mask], np.asarray(records.labels)[mask]
+        x, y = take(on_host(records.features), mask), np.asarray(records.labels)[mask]
     else:
-        x, y = (np.asarray(each) for each in records)
-    if not len(x) or len(x) != len(y):
+        x, y = on_host(records[0]), np.asarray(records[1])
+    count = leading_of(x, 1)[0]
+    if not count or count != len(y):
         raise ValueError(
-            f"there are {len(x)} records and {len(y)} labels to evaluate on; give the same number, at least one."
+            f"there are {count} records and {len(y)} labels to evaluate on; give the same number, at least one."
         )
     outputs = jax.jit(model.apply)
     score = metric or evaluation.all_scores
@@ -54,8 +56,17 @@ def evaluator(
     return evaluate
 
 
-def map_records(function: Callable[[Array], Array], records: np.ndarray) -> np.ndarray:
+def map_records(function: Callable[[Any], Array], records: Features) -> np.ndarray:
     """A function of a batch over any number of records, in batches of one size, so that one program serves all."""
-    filler = np.zeros((-len(records) % _BATCH, *records.shape[1:]), np.float32)
-    batches = np.concatenate([records, filler]).reshape(-1, _BATCH, *records.shape[1:])
-    return np.concatenate([np.asarray(function(jnp.asarray(batch))) for batch in batches])[: len(records)]
+    count = leading_of(records, 1)[0]
+
+    def cut(leaf: np.ndarray) -> np.ndarray:
+        kind = np.float32 if leaf is records else leaf.dtype  # one array is one of floats; in a dict integers stay
+        filler = np.zeros((-count % _BATCH, *leaf.shape[1:]), kind)
+        return np.concatenate([leaf, filler]).reshape(-1, _BATCH, *leaf.shape[1:])
+
+    batches = jax.tree.map(cut, records)
+    parts = [
+        function(jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), batches)) for i in range(-(-count // _BATCH))
+    ]
+    return np.concatenate([np.asarray(part) for part in parts])[:count]

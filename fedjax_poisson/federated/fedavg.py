@@ -34,6 +34,7 @@ from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking,
 from fedjax_poisson.federated.federation import Federation, FedState, ServerRule, first_state, make_federation
 from fedjax_poisson.federated.fused import fused_rounds
 from fedjax_poisson.federated.population import Population
+from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.release import check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
@@ -90,6 +91,19 @@ class RoundInfo(NamedTuple):
     empty: tuple[int, ...]
     absent: tuple[int, ...]
     seconds: dict[str, float]
+
+    @property
+    def sum(self) -> SumInfo:
+        """The cost of the sum; embedding, encryption and addition are one program with the training, so they have no time of their own."""
+        return SumInfo(
+            senders=self.senders,
+            bytes_up_per_sender=self.bytes_up_per_sender,
+            exact=self.exact,
+            embed_seconds=None,
+            encrypt_seconds=None,
+            add_seconds=None,
+            open_seconds=self.seconds["open"],
+        )
 
 
 def fedavg(

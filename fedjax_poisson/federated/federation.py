@@ -19,6 +19,7 @@ from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.client import Client, ClientOf
 from fedjax_poisson.federated.cohort import Encryption
 from fedjax_poisson.federated.default_rounds import default_aggregator
+from fedjax_poisson.federated.features import Features, blank_batch, spec_of
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_parts
 from fedjax_poisson.federated.server import ServerOptimizer, State, init_state, server_step
@@ -38,6 +39,11 @@ class FedState(NamedTuple):
     server: State
     shared: Any
     client_state: Any
+
+    @property
+    def round(self) -> Array:
+        """int32 `[]`, rounds done."""
+        return self.server.round
 
 
 class ServerRule(NamedTuple):
@@ -169,14 +175,10 @@ def step(
 def _check_data(model: Model, population: Population) -> None:
     labels = population.host.y
     dtype = jax.dtypes.canonicalize_dtype(labels.dtype)
-    checks.check_loss(model, _record_shape(population), (dtype,), tuple(labels.shape[2:]))
+    checks.check_loss(model, spec_of(population.host.x), (dtype,), tuple(labels.shape[2:]))
     if not isinstance(labels, np.memmap):  # labels in a file are not read before their client's turn
         checks.check_labels(model, labels, population.host.mask)
 
 
-def _record_shape(population: Population) -> tuple[int, ...]:
-    return tuple(population.host.x.shape[2:])
-
-
-def _blank_record(population: Population) -> Array:
-    return jnp.zeros((1, *_record_shape(population)), jnp.float32)
+def _blank_record(population: Population) -> Features:
+    return blank_batch(spec_of(population.host.x), 1)

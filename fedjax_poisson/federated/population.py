@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson.federated.client import Examples
+from fedjax_poisson.federated.features import Features, is_sequence_of_clients, kept_dtype, leading_of, on_host
 
 CLIENTS = "clients"
 """Name of the mesh axis over which a cohort is spread."""
@@ -43,7 +44,7 @@ class Cohort(NamedTuple):
 class HostExamples(NamedTuple):
     """`Examples` as NumPy arrays on the host, `[N, n, ...]`; memory-mapped arrays stay on disk."""
 
-    x: np.ndarray
+    x: Features
     y: np.ndarray
     mask: np.ndarray | None = None
 
@@ -76,7 +77,8 @@ def make_population(
     """A population from arrays, or from one array for each client.
 
     Args:
-      x: float32 `[N, n, ...]` (a memory-mapped array is not read here), or a sequence of N arrays `[n_i, ...]`.
+      x: float32 `[N, n, ...]` (a memory-mapped array is not read here), or a sequence of N arrays `[n_i, ...]`; a dict of arrays instead of an array
+        where a record's features are one (`features`).
       y: `[N, n, ...]`, or a sequence of N arrays `[n_i, ...]`.
       mask: bool `[N, n]`, True for real records; None where all are (or where sequences are given).
       on_device: keep everything on the device; False streams cohorts from the host.
@@ -86,19 +88,20 @@ def make_population(
     Raises:
       ValueError: shapes do not fit, a client has more records than `records`, or there is no client.
     """
-    if isinstance(x, Sequence) and not isinstance(x, np.ndarray):
+    if is_sequence_of_clients(x):
         host = _from_ragged(x, y, records)
     else:
-        host = HostExamples(x, y, None if mask is None else np.asarray(mask, bool))
-    if host.x.ndim < 2 or host.x.shape[:2] != host.y.shape[:2]:
+        host = HostExamples(on_host(x), y, None if mask is None else np.asarray(mask, bool))
+    shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(host.x)]
+    if any(len(shape) < 2 or shape[:2] != host.y.shape[:2] for shape in shapes) or not shapes:
         raise ValueError(
-            f"x has shape {host.x.shape} and y {host.y.shape}: both start with [clients, records]; a single client is x[None], y[None]."
+            f"x has shape {', '.join(map(str, shapes))} and y {host.y.shape}: both start with [clients, records]; a single client is x[None], y[None]."
         )
-    if host.mask is not None and host.mask.shape != host.x.shape[:2]:
-        raise ValueError(f"mask has shape {host.mask.shape}, expected {host.x.shape[:2]} ([clients, records]).")
-    size, length = host.x.shape[:2]
+    if host.mask is not None and host.mask.shape != host.y.shape[:2]:
+        raise ValueError(f"mask has shape {host.mask.shape}, expected {host.y.shape[:2]} ([clients, records]).")
+    size, length = host.y.shape[:2]
     if not size or not length:
-        raise ValueError(f"x has shape {host.x.shape}: there is no client, or no room for a record.")
+        raise ValueError(f"x has shape {', '.join(map(str, shapes))}: there is no client, or no room for a record.")
     counts: np.ndarray = np.full(size, length) if host.mask is None else host.mask.sum(axis=1)
     device = None
     if on_device:
@@ -112,7 +115,7 @@ def _from_ragged(x: Sequence[Any], y: Sequence[Any], records: int | None) -> Hos
         raise ValueError(
             f"There are features of {len(x)} clients and labels of {len(y)}; give the same number, at least 1."
         )
-    sizes = [len(one) for one in x]
+    sizes = [leading_of(on_host(one), 1)[0] for one in x]
     if wrong := [i for i, (one, n) in enumerate(zip(y, sizes, strict=True)) if len(one) != n]:
         raise ValueError(f"client {wrong[0]} has {sizes[wrong[0]]} records and {len(y[wrong[0]])} labels.")
     length = max(*sizes, 1) if records is None else records
@@ -121,11 +124,20 @@ def _from_ragged(x: Sequence[Any], y: Sequence[Any], records: int | None) -> Hos
             f"client {large[0]} has {sizes[large[0]]} records, clients are padded to {length} ({len(large)} clients are larger): "
             "raise records, or leave records out of those clients knowingly."
         )
-    first_x, first_y = np.asarray(x[0]), np.asarray(y[0])
-    padded_x = np.zeros((len(x), length, *first_x.shape[1:]), np.float32)
+    first_y = np.asarray(y[0])
     padded_y = np.zeros((len(x), length, *first_y.shape[1:]), first_y.dtype)
-    for i, (own_x, own_y) in enumerate(zip(x, y, strict=True)):
-        padded_x[i, : sizes[i]], padded_y[i, : sizes[i]] = own_x, own_y
+    for i, own_y in enumerate(y):
+        padded_y[i, : sizes[i]] = own_y
+
+    def padded(*own: Any) -> np.ndarray:
+        arrays = [np.asarray(each) for each in own]
+        kept = kept_dtype(arrays[0].dtype) if isinstance(x[0], Mapping) else np.float32
+        found: np.ndarray = np.zeros((len(x), length, *arrays[0].shape[1:]), kept)
+        for i, each in enumerate(arrays):
+            found[i, : sizes[i]] = each
+        return found
+
+    padded_x = jax.tree.map(padded, *x) if isinstance(x[0], Mapping) else padded(*x)
     mask = np.arange(length)[None] < np.asarray(sizes)[:, None]
     return HostExamples(padded_x, padded_y, None if mask.all() else mask)
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
-from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.mechanisms.types import Mechanism, Tabled
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -33,19 +33,19 @@ class SumInfo(NamedTuple):
     Attributes:
       senders: how many ciphertexts are in the sum.
       bytes_up_per_sender: bytes of the largest message one sender sent.
-      exact: every opened value was within the backend's margin of an integer; a round where one was not is refused.
-      embed_seconds: all senders' embedding, wall clock.
-      encrypt_seconds: all senders' encryption, wall clock.
-      add_seconds: the server's additions.
+      exact: every opened value was within the backend's margin of an integer; a round where one was not is refused. False for a sum of real numbers.
+      embed_seconds: all senders' embedding, wall clock; None where it was not measured by itself, as in one program with the training.
+      encrypt_seconds: all senders' encryption, wall clock; None likewise.
+      add_seconds: the server's additions; None likewise.
       open_seconds: agreement on the set, screening and opening of the one sum.
     """
 
     senders: int
     bytes_up_per_sender: int
     exact: bool
-    embed_seconds: float
-    encrypt_seconds: float
-    add_seconds: float
+    embed_seconds: float | None
+    encrypt_seconds: float | None
+    add_seconds: float | None
     open_seconds: float
 
 
@@ -61,7 +61,7 @@ def private_sum(
     """Embed, encrypt, add, call the gate, open, estimate.
 
     Args:
-      mechanism: an integer mechanism.
+      mechanism: an integer mechanism; one that sends real numbers (the Gaussian baseline) is added in the clear, by the "plain" aggregator only.
       aggregator: the encryption backend; it refuses sums of fewer senders than its announced minimum.
       grids: int32 `[S, D]`, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
       stream: this release's stream; used for nothing else. Each sender derives a separate part of it.
@@ -75,15 +75,18 @@ def private_sum(
       ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats a sender or names one that does not exist.
       RoundRefused: the aggregator refused to open (too few senders, a value that is not near an integer, tampering).
     """
-    if not mechanism.facts.integer:
+    if not mechanism.facts.integer and aggregator.info.backend != "plain":
         raise ValueError(
-            f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism."
+            f'{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism, or the "plain" aggregator, '
+            "which encrypts nothing."
         )
     present = list(range(grids.shape[0])) if senders is None else list(senders)
     _check_senders(present, grids.shape[0])
     size = grids.shape[-1]
 
     clock = _Clock()
+    if not mechanism.facts.integer:
+        return _sum_of_reals(mechanism, aggregator.info.minimum_senders, grids, stream, present, gate, clock)
     aggregator.begin()
     counts = np.asarray(_embed_all(mechanism, grids, stream))
     embed_seconds = clock.lap()
@@ -112,6 +115,37 @@ def private_sum(
         open_seconds=open_seconds,
     )
     return estimate, info
+
+
+def _sum_of_reals(
+    mechanism: Mechanism,
+    minimum: int,
+    grids: Array,
+    stream: Stream,
+    present: list[int],
+    gate: Gate | None,
+    clock: _Clock,
+) -> tuple[Array, SumInfo]:
+    """The sum of real numbers, in the clear: float64 on the host, so that it does not depend on an order of float32 additions."""
+    if len(present) < minimum:
+        raise RoundRefused(f"{len(present)} senders, at least {minimum} were announced: nothing is opened.")
+    values = np.asarray(_embed_all(mechanism, grids, stream))[present]
+    embed_seconds = clock.lap()
+    if gate is not None:
+        gate()
+    clock.lap()
+    total = values.astype(np.float64).sum(axis=0).astype(np.float32)
+    add_seconds = clock.lap()
+    size = values.itemsize * values.shape[1]
+    return mechanism.estimate(jnp.asarray(total), len(present)), SumInfo(
+        senders=len(present),
+        bytes_up_per_sender=size,
+        exact=False,
+        embed_seconds=embed_seconds,
+        encrypt_seconds=0.0,
+        add_seconds=add_seconds,
+        open_seconds=0.0,
+    )
 
 
 def _check_senders(present: list[int], count: int) -> None:

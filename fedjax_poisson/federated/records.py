@@ -23,6 +23,7 @@ from jax import Array
 from scipy import special
 
 from fedjax_poisson import trees
+from fedjax_poisson.federated.features import Features, flatten_leading, take
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
@@ -47,14 +48,15 @@ class Records(NamedTuple):
     """Records of S sites, padded to rectangles.
 
     Attributes:
-      features: float32 `[S, n, F]`, or images `[S, n, height, width, channels]`.
+      features: float32 `[S, n, F]`, images `[S, n, height, width, channels]`, or a dict of such arrays (`features`). What standardises features here
+        (`standardize`) takes one float array `[S, n, F]`; apply your own functions to the leaves of a dict before they come here.
       labels: float32 or int32 `[S, n]`; `[S, n, K]` for K labels or targets a record.
       mask: bool `[S, n]`, False for padding.
       unit: int32 `[S, n]`: which privacy unit of its site a record belongs to, 0..U-1; -1 for padding. `arange(n)` when every record is
         its own unit.
     """
 
-    features: Array
+    features: Features
     labels: Array
     mask: Array
     unit: Array
@@ -154,7 +156,7 @@ def chunk_for(dimension: int, record: int) -> int:
 def sampled_sums(
     contribution: Callable[[Any, Array], Array],
     mechanism: Mechanism,
-    x: Array,
+    x: Features,
     y: Array,
     units: Units,
     sampled: Array,
@@ -167,7 +169,7 @@ def sampled_sums(
     Args:
       contribution: `(x_i, y_i)` to float32 `[D]`, one record's contribution; those of a unit's records are added before the clip.
       mechanism: gives the clip.
-      x: float32 `[S, n, ...]`.
+      x: features `[S, n, ...]`.
       y: `[S, n]` or `[S, n, K]`.
       units: the units (`units_of`).
       sampled: bool `[S, n]`, the coins of each site's units.
@@ -177,9 +179,9 @@ def sampled_sums(
     Returns:
       int32 `[S, D]` on the mechanism's grid, not yet clamped to its total bound (`mechanism.embed` does that).
     """
-    sites, room = x.shape[:2]
+    sites, room = y.shape[:2]
     _check_fits_int32(mechanism, min(slots, room))
-    x, y = x.reshape(sites * room, *x.shape[2:]), y.reshape(sites * room, *y.shape[2:])
+    x, y = flatten_leading(x), y.reshape(sites * room, *y.shape[2:])
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
     wanted = (sampled.reshape(-1)[coin][:, None] & (members < sites * room)).reshape(-1)
@@ -190,7 +192,7 @@ def sampled_sums(
 
     def one_record(slot: Array) -> Array:
         place = members.reshape(-1)[jnp.minimum(slot, count * largest - 1)]
-        return contribution(x[place], y[place])
+        return contribution(take(x, place), y[place])
 
     def add_clipped(total: Array, contributions: Array, unit: Array) -> Array:
         clipped = jax.vmap(mechanism.clip)(contributions)
@@ -213,7 +215,7 @@ def sampled_sums(
         unit_sum, sums = jax.lax.scan(add_record, unit_sum, (jax.vmap(one_record)(slot), starts))
         return (add_clipped(total, sums, jnp.where(ends, unit, count)), unit_sum), None
 
-    dimension = jax.eval_shape(contribution, x[0], y[0]).shape[0]
+    dimension = jax.eval_shape(contribution, take(x, 0), y[0]).shape[0]
     zero = jnp.zeros((sites, dimension), jnp.int32)
     if not count or not slots:
         return zero
@@ -228,7 +230,7 @@ def sampled_sums(
 def summed_contributions(
     contribution: Callable[[Any, Array], Array],
     mechanism: Mechanism,
-    x: Array,
+    x: Features,
     y: Array,
     unit: Array,
     sampled: Array,
@@ -242,7 +244,7 @@ def summed_contributions(
     Args:
       contribution: `(x_i [F], y_i [])` to float32 `[D]`, one record's contribution.
       mechanism: gives the clip.
-      x: float32 `[n, F]`.
+      x: features `[n, ...]`.
       y: `[n]`.
       unit: int32 `[n]`, unit of each record, -1 for padding.
       sampled: bool `[U]`, which units take part.
@@ -254,21 +256,21 @@ def summed_contributions(
     Returns:
       int32 `[D]`, not yet clamped to the mechanism's total bound (`mechanism.embed` does that).
     """
-    count = x.shape[0]
+    count = y.shape[0]
     _check_fits_int32(mechanism, count)
     per_record = jax.vmap(contribution)
     if largest_unit == 1:
         keep = (unit >= 0) & sampled[jnp.maximum(unit, 0)]
 
-        def chunk_sum(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        def chunk_sum(total: Array, part: tuple[Features, Array, Array]) -> tuple[Array, None]:
             xs, ys, kept = part
             clipped = jax.vmap(mechanism.clip)(per_record(xs, ys))
             return total + jnp.sum(jnp.where(kept[:, None], clipped, jnp.int32(0)), axis=0, dtype=jnp.int32), None
 
         parts = -(-count // chunk)
         size = -(-count // parts)
-        xs, ys, kept = (_blocks(a, parts, size) for a in (x, y, keep))
-        dimension = jax.eval_shape(contribution, x[0], y[0]).shape[0]
+        xs, ys, kept = jax.tree.map(lambda a: _blocks(a, parts, size), (x, y, keep))
+        dimension = jax.eval_shape(contribution, take(x, 0), y[0]).shape[0]
         return jax.lax.scan(chunk_sum, jnp.zeros(dimension, jnp.int32), (xs, ys, kept))[0]
     units = sampled.shape[0]
     contributions = jnp.where((unit >= 0)[:, None], per_record(x, y), jnp.float32(0))
@@ -310,7 +312,7 @@ def sampled_gradients(
     """Every site's sum of the clipped gradients of its secret sample, which a round of `fedsgd` embeds.
 
     Args:
-      loss: `(params, x [1, F], y [1]) -> [1]`.
+      loss: `(params, x [1, ...], y [1]) -> [1]`.
       params: where gradients are taken.
       mechanism: gives the clip.
       cohort: records `[S, n]`.
@@ -321,7 +323,7 @@ def sampled_gradients(
     Returns:
       int32 `[S, D]`, as `sampled_sums`.
     """
-    sites, room = cohort.features.shape[:2]
+    sites, room = cohort.labels.shape[:2]
 
     def coins(site: Array) -> Array:
         return sample_units(fold_in(stream, site, "sample"), room, sampling.rate)
@@ -339,11 +341,11 @@ def sampled_gradients(
     )
 
 
-def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[Array, Array], Array]:
-    """`(x_i, y_i)` to the flat float32 `[D]` gradient of `loss(params, x [1, F], y [1]) -> [1]`."""
+def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[Features, Array], Array]:
+    """`(x_i, y_i)` to the flat float32 `[D]` gradient of `loss(params, x [1, ...], y [1]) -> [1]`."""
 
-    def contribution(x: Array, y: Array) -> Array:
-        return trees.flatten(jax.grad(lambda p: loss(p, x[None], y[None])[0])(params))
+    def contribution(x: Features, y: Array) -> Array:
+        return trees.flatten(jax.grad(lambda p: loss(p, take(x, None), y[None])[0])(params))
 
     return contribution
 

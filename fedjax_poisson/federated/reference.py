@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jax import Array
 from fedjax_poisson import trees
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated import server, standardize
+from fedjax_poisson.federated.features import Features, flatten_leading, floats_in, spec_of, take
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
@@ -65,19 +65,18 @@ def train_without_privacy(
     Returns:
       The final parameters.
     """
-    sites, units = cohort.features.shape[:2]
-    shape = cohort.features.shape[2:]
-    x = cohort.features.reshape(sites * units, *shape)
+    sites, units = cohort.mask.shape
+    x = flatten_leading(cohort.features)
     y = cohort.labels.reshape(sites * units, *cohort.labels.shape[2:])
     real = np.flatnonzero(np.asarray(cohort.mask))
-    params = model.init(jax.random.key(0), x[:1])
+    params = model.init(jax.random.key(0), take(x, slice(1)))
     dimension = sum(leaf.size for leaf in jax.tree.leaves(params))
     slots = records_lib.slots_for(len(real), sampling_rate)
-    parts = max(-(-slots // (8 * records_lib.chunk_for(dimension, math.prod(shape)))), 1)
+    parts = max(-(-slots // (8 * records_lib.chunk_for(dimension, floats_in(spec_of(x, 1))))), 1)
     size = -(-slots // parts)
 
     @jax.jit
-    def train(params: Any, x: Array, y: Array, stream: Stream) -> server.State:
+    def train(params: Any, x: Features, y: Array, stream: Stream) -> server.State:
         def step(state: server.State, number: Array) -> tuple[server.State, None]:
             coins = records_lib.sample_units(fold_in(stream, number, "reference"), sites * units, sampling_rate)
             (chosen,) = jnp.nonzero(coins[real], size=slots, fill_value=len(real))
@@ -87,7 +86,7 @@ def train_without_privacy(
                 place = jnp.asarray(real, jnp.int32)[jnp.minimum(own, len(real) - 1)]
 
                 def objective(p: Any) -> Array:
-                    return jnp.sum(jnp.where(own < len(real), model.loss(p, x[place], y[place]), jnp.float32(0)))
+                    return jnp.sum(jnp.where(own < len(real), model.loss(p, take(x, place), y[place]), jnp.float32(0)))
 
                 return total + trees.flatten(jax.grad(objective)(state.params)), None
 

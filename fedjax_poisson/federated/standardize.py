@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +101,20 @@ def moment_dimension(binary: np.ndarray, label_bounds: LabelBounds = None) -> in
     return 1 + binary.size + int((~np.asarray(binary, bool)).sum()) + (0 if label_bounds is None else 2)
 
 
+def check_flat(features: Any) -> None:
+    """Refuse features that are not one array: what is standardised here is float32 `[..., F]`, against public bounds of each of its F columns.
+
+    Raises:
+      TypeError: with what to do for a dict of arrays.
+    """
+    if not hasattr(features, "shape"):
+        raise TypeError(
+            f"the features are a {type(features).__name__}, and standardisation is for one float array [..., F]: scale the arrays with a function of your own "
+            "that uses public numbers only, such as records._replace(features={**features, 'age': (features['age'] - 50) / 20}), or standardise one array "
+            "by itself and put it back."
+        )
+
+
 def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
     """Moment vector float32 `[1 + F + F_continuous]` of one raw record float32 `[F]`, every entry in [-1, 1]."""
     t = relative(x, bounds, binary)
@@ -148,6 +162,7 @@ def private_scaler(
     Returns:
       The scaler and the cost of the release.
     """
+    check_flat(cohort.features)
     bounds32, flags = with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
     cohort = label_as_column(cohort, label_bounds)
     noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
@@ -261,7 +276,12 @@ def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray, noise: 
 
 
 def standardize(scaler: Scaler, x: Array) -> Array:
-    """Clip raw features to their public bounds, centre, scale and cut at +-3: float32 `[..., F]`."""
+    """Clip raw features to their public bounds, centre, scale and cut at +-3: float32 `[..., F]`.
+
+    Raises:
+      TypeError: the features are not one array.
+    """
+    check_flat(x)
     centre, scale, lower, upper = (jnp.broadcast_to(each, x.shape) for each in scaler[:4])
     clipped = jnp.clip(x, lower, upper)
     return jnp.clip((clipped - centre) / scale, -_LARGEST_SCORE, _LARGEST_SCORE).astype(jnp.float32)

@@ -14,17 +14,18 @@ from fedjax_poisson.attacks import membership as membership_lib
 from fedjax_poisson.attacks.shadow import Trainer
 from fedjax_poisson.federated import Records, records
 from fedjax_poisson.leakage.finished_run import Attacked, OnProgress, Sizes, Unattackable, box
-from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.mechanisms.registry import from_ledger, mechanism_entry
 from fedjax_poisson.mechanisms.types import one_grid_step
 from fedjax_poisson.randomness import Stream, fold_in, stream
-from fedjax_poisson.runs.build import (
-    RunSetup,
+from fedjax_poisson.runs.build import RunSetup
+from fedjax_poisson.runs.training import (
     aggregator_for,
-    algorithm_for,
-    initial_state,
+    initial_parameters,
     learned_model,
     optimizer_for,
     optimizer_of,
+    training_for,
 )
 from fedjax_poisson.runs.training_recipe import step_size
 
@@ -66,7 +67,7 @@ def shadows(run: Attacked, count: int, trainer: Trainer | None = None, *, seed: 
         _training(run, rounds=run.rounds, records=float(run.scaler.records) / 2),
         run.cohort,
         stream=stream(),
-        start=initial_state(setting).params,
+        start=initial_parameters(setting),
         chunk=chunk,
     )
     at_once = int(np.clip(_FLOATS // (chunk * setting.dimension), 4, 64))
@@ -157,7 +158,7 @@ def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     setting, plan = run.setting, run.setting.plan
     claim, honest = plan.train.mechanism, plan.honest_senders
     if run.claim is not None:
-        claim, honest = _announced(run.claim), run.claim.honest_senders
+        claim, honest = _announced(run, run.claim), run.claim.honest_senders
     system = attacks.AuditedSystem(plan.train.mechanism, plan.honest_senders)
     twice = attacks.PrivacyClaim(claim, setting.dimension, honest, rounds=2, delta=setting.config.delta)
     result: dict[str, Any] = {"honest_senders": honest, "senders": plan.senders, "from_ledger": run.claim is not None}
@@ -169,19 +170,18 @@ def audit(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     return result
 
 
-def _announced(row: accounting.Release) -> Mechanism:
-    if row.mechanism != "poisson_embedding":
-        raise Unattackable(
-            f"the ledger announces {row.mechanism!r}; the direct audit of a run knows poisson_embedding."
-        )
-    return poisson_embedding(**{name: value for name, value in row.parameters.items() if value is not None})
+def _announced(run: Attacked, row: accounting.Release) -> Mechanism:
+    config, used = run.setting.config, run.setting.plan.train.mechanism.facts.name
+    if row.mechanism != used:
+        raise Unattackable(f"the ledger announces {row.mechanism!r}, and the run's settings give {used!r}.")
+    return from_ledger(mechanism_entry(config.mechanism).entry, row.parameters)
 
 
 def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     """The run once more with canary records among the real ones, encrypted and opened as in the run."""
     setting, config, plan = run.setting, run.setting.config, run.setting.plan
     shape, rounds = setting.sites.features.shape[1:], min(run.rounds, sizes.canary_rounds)
-    start = initial_state(setting).params
+    start = initial_parameters(setting)
     x, _ = attacks.craft_records(setting.model, start, shape, sizes.canaries, jax.random.key(1))
     # Nothing outside the public bounds reaches a gradient of the run.
     x = jnp.clip(x, *(jnp.float32(edge) for edge in box(run)))
@@ -189,9 +189,10 @@ def one_run(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, Any]:
     if setting.model.fixed is not None:
         x = jax.jit(setting.model.fixed)(x)
     included = attacks.coins(sizes.canaries, int(np.random.default_rng().integers(2**31)))
-    algorithm = algorithm_for(
+    algorithm, _ = training_for(
         setting,
         run.scaler,
+        run.cohort,
         aggregator_for(setting, plan.train.mechanism, setting.dimension, "canaries"),
         attacks.recording(optimizer_of(setting, run.scaler)),
     )

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from fedjax_poisson import accounting, data
 from fedjax_poisson.data.tables.open_table import encode_sites
 from fedjax_poisson.data.tables.schema import released_from_json
 from fedjax_poisson.federated import Records, checkpoints, standardize
-from fedjax_poisson.federated.server import final_parameters
-from fedjax_poisson.runs.build import RunSetup, complete, initial_state, learned_records, prepare
+from fedjax_poisson.runs.build import RunSetup, complete, prepare
 from fedjax_poisson.runs.config import read_config
 from fedjax_poisson.runs.run_folder import RunFolder, check_ledger, read_run
-from fedjax_poisson.runs.run_ledger import CHECKPOINT, COLUMNS, CONFIG
+from fedjax_poisson.runs.run_ledger import CHECKPOINT, COLUMNS, CONFIG, foreign_parts
+from fedjax_poisson.runs.training import blank_training, learned_records
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps of it are done, and how many there are."""
@@ -111,7 +113,8 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
     by_site = len(setting.sites.site_names) if config.standardize == "site" else None
     regression = setting.target.task == "regression"
     blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site, regression=regression)
-    (scaler, state), _ = checkpoints.load_tree(saved, (blank, initial_state(setting)))
+    algorithm = blank_training(setting).algorithm
+    (scaler, state), _ = checkpoints.load_tree(saved, (blank, algorithm.init(jax.random.key(0))))
     if (rounds := int(state.round)) < 1:
         raise ValueError(f"{run.path} released no training sum: there is nothing to attack.")
     if run.summary.get("dimension") not in (None, setting.dimension):
@@ -119,6 +122,11 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
             f"{run.path} trained {run.summary['dimension']} parameters, its settings now give {setting.dimension}."
         )
     notes, ledger = [], check_ledger(run)
+    if foreign := foreign_parts(config):
+        parts = " and ".join(f"{what} {name}" for what, name in foreign)
+        notes.append(
+            f"The claim rests on {parts}, from outside the package: it is assumed, and a failed attack does not support it."
+        )
     if not ledger.verified:
         notes.append(f"The ledger does not support the claim ({ledger.problem}); audits use the settings' own claim.")
     if config.seed is not None:
@@ -135,7 +143,7 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
         held_out=learned_records(setting, scaler, setting.test),
         pictured=setting.train._replace(features=standardize.standardize(scaler, setting.train.features)),
         scaler=scaler,
-        params=final_parameters(state, setting.average_from),
+        params=algorithm.parameters(state),
         rounds=rounds,
         epsilon=setting.plan.epsilon if ledger.epsilon is None else ledger.epsilon,
         claim=trained[-1] if trained else None,

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from fedjax_poisson import attacks
+from fedjax_poisson.extensions import find, is_path
 from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.leakage.finished_run import (
     FULL,
@@ -28,7 +29,7 @@ from fedjax_poisson.leakage.finished_run import (
     Unattackable,
     load,
 )
-from fedjax_poisson.leakage.registry import ATTACKS
+from fedjax_poisson.leakage.registry import ATTACKS, RunAttack, check_fits
 
 
 def attack_run(
@@ -43,7 +44,7 @@ def attack_run(
 
     Args:
       folder: run folder.
-      which: one attack, or all.
+      which: one attack, module:name of a `RunAttack` of your own, or all.
       quick: small sizes: minutes become seconds, and intervals wide.
       sizes: custom sizes; None chooses by `quick` and the kind of records.
       report: progress.
@@ -55,20 +56,25 @@ def attack_run(
       FileNotFoundError: as `load`.
       ValueError: as `load`, or there is no such attack.
     """
-    if which != "all" and which not in ATTACKS:
-        raise ValueError(f"there is no attack {which!r}; give one of {', '.join(ATTACKS)}, or all.")
+    if which != "all" and not is_path(which) and which not in ATTACKS:
+        raise ValueError(
+            f"there is no attack {which!r}; give one of {', '.join(ATTACKS)}, all, or module:name of a `RunAttack`."
+        )
+    wanted = ATTACKS if which == "all" else {which: find(which, ATTACKS, "attack", RunAttack).entry}
     run, told = load(folder), report or (lambda what, done, total: None)
     pictures = run.setting.sites.features.ndim == 4
     used = sizes or (QUICK if quick else FULL_PICTURES if pictures else FULL)
     path = run.folder.path / "leakage.json"
     found: dict[str, Any] = _earlier(path, run)
-    for name in ATTACKS if which == "all" else (which,):
+    for name, attack in wanted.items():
         told(name, 0, 1)
         try:
-            _check_label(run, name)
-            found[name] = {"quick": quick, **attacks.to_json(ATTACKS[name].run(run, used, told))}
+            check_fits(name, attack, run)
+            own = attacks.to_json(attack.run(run, used, told))
+            said = [list(each) for each in attack.words(own)]
+            found[name] = {"quick": quick, **own, "question": attack.question, "said": said}
         except Unattackable as reason:
-            found[name] = {"skipped": str(reason)}
+            found[name] = {"skipped": str(reason), "question": attack.question}
         told(name, 1, 1)
     result = {
         "dataset": run.setting.sites.provenance.name,
@@ -77,22 +83,12 @@ def attack_run(
         "delta": run.setting.config.delta,
         "ledger_head": run.folder.summary.get("ledger_head"),
         "notes": list(run.notes),
-        "attacks": {name: found[name] for name in ATTACKS if name in found},
+        "attacks": {name: found[name] for name in (*ATTACKS, *(set(found) - set(ATTACKS))) if name in found},
         "machine": f"{platform.system()} {platform.machine()}, {jax.default_backend()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     checkpoints.write_json(path, result)
     return result
-
-
-def _check_label(run: Attacked, name: str) -> None:
-    """Refuse an attack that scores the probability of one class where there is none."""
-    target = run.setting.target
-    if target.task in ("multilabel", "regression") and not ATTACKS[name].any_label:
-        fitting = ", ".join(each for each, attack in ATTACKS.items() if attack.any_label)
-        raise Unattackable(
-            f"This attack scores the probability of a record's class, and the run learns {target.words}; these do not depend on the label: {fitting}."
-        )
 
 
 def _earlier(path: Path, run: Attacked) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fedjax_poisson import attacks, trees
 from fedjax_poisson.attacks.first_layer import NEEDS_CURIOUS
 from fedjax_poisson.leakage.finished_run import Attacked, OnProgress, Sizes, Unattackable, box
 from fedjax_poisson.randomness import fold_in, stream
-from fedjax_poisson.runs.build import initial_state
+from fedjax_poisson.runs.training import initial_parameters
 
 ORIGINALS = "leakage_inversion.npz"
 """Originals and reconstructions, beside leakage.json: training records, so the file stays with the run."""
@@ -49,7 +49,7 @@ def inversion(
     order = np.random.default_rng(0).permutation(len(x))
     chosen, others = order[: groups * senders], order[groups * senders :]
     truth, labels, pool = x[chosen], jnp.asarray(y[chosen]), x[others]
-    params = initial_state(setting).params
+    params = initial_parameters(setting)
     own = attacks.gradients_of(setting.model, params, jnp.asarray(truth)[:, None], labels[:, None])
     seen = _observed(mechanism, own.reshape(groups, senders, -1))
     bias = attacks.output_bias(setting.model, params, jnp.asarray(truth[:1]))

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fedjax_poisson import accounting
-from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.mechanisms.poisson import in_portions
-from fedjax_poisson.mechanisms.types import at_portions
+from fedjax_poisson.mechanisms.poisson import in_portions, poisson_embedding
+from fedjax_poisson.mechanisms.types import Mechanism, at_portions
 
 _LEAST_MODULATION, _MOST_MODULATION = 0.05, 0.3  # a price of at most 1 / (1 - r**2) in variance: 1.0025 and 1.10
 _EASY_DARK = 5e7  # of one draw
@@ -108,7 +107,7 @@ def settle_distance(
     draw = draws * accounting.DRAW_DISTANCE
     for _ in range(3):
         planned = plan(draw)
-        worst = max(each.facts.sampler_distance for each in mechanisms(planned))
+        worst = max((each.facts.sampler_distance for each in mechanisms(planned)), default=0.0)
         if worst <= draw:
             return planned
         draw = 1.01 * worst

@@ -1,6 +1,6 @@
 """The Gaussian mechanism: the plain baseline with which everything is compared. Its output is float32, not integer.
 
-No exact encrypted sum of its output exists, so `private_sum` refuses it. The noise is drawn in float32 from the
+No exact encrypted sum of its output exists, so `private_sum` adds it in the clear or not at all. The noise is drawn in float32 from the
 normal quantile of 24-bit uniforms, so the textbook guarantee holds for the ideal real-valued law only (Mironov 2012 shows what floating
 point can leak); use it to compare accuracy, not to protect people.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +19,36 @@ from jax import Array
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
-from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, check_positive, make_mechanism
-from fedjax_poisson.randomness import Stream, bits
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, check_bounds, check_positive, make_mechanism
+from fedjax_poisson.randomness import GRID_BITS, Stream, bits
+
+if TYPE_CHECKING:
+    from fedjax_poisson.mechanisms.dark_counts import Shape, Terms
 
 
-def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
-    """Gaussian noise on the clipped update.
+def gaussian(
+    *, clip_norm: float, noise_std: float, coordinate_bound: float | None = None, total_bound: float | None = None
+) -> Mechanism:
+    """Gaussian noise on the clipped update, or on a sender's sum of clipped contributions.
 
     Args:
-      clip_norm: L2 bound C of one client's update.
+      clip_norm: L2 bound C of one unit's contribution.
       noise_std: standard deviation of ONE sender's noise per coordinate, in the update's unit; n senders give `sqrt(n) * noise_std`.
+      coordinate_bound: bound on each coordinate of a contribution; None for C. The price depends on C alone.
+      total_bound: clamp on each coordinate of a sender's sum, which also sets the clip's grid; None for a client's single contribution.
 
     Returns:
       A `Mechanism` with `facts.integer == False`; `privatize` returns float32 `[D]`.
     """
-    check_positive(clip_norm=clip_norm, noise_std=noise_std)
-    limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
+    coordinate = clip_norm if coordinate_bound is None else coordinate_bound
+    bound = coordinate if total_bound is None else total_bound
+    check_positive(clip_norm=clip_norm, noise_std=noise_std, coordinate_bound=coordinate, total_bound=bound)
+    check_bounds(clip_norm, coordinate)
+    if bound < coordinate:
+        raise ValueError(
+            f"total_bound={bound} is below coordinate_bound={coordinate}: a single contribution would be clamped; raise total_bound."
+        )
+    limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate, total_bound=bound)
 
     def embed(stream: Stream, grid: Array) -> Array:
         # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
@@ -42,6 +56,8 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
             2**-24
         ) + jnp.float32(2**-25)
         noise = jax.scipy.special.ndtri(uniform)
+        if total_bound is not None:
+            grid = jnp.clip(grid, -(2**GRID_BITS), 2**GRID_BITS)
         return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
 
     def estimate(total: Array, senders: int | Array) -> Array:
@@ -76,13 +92,18 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
     return make_mechanism(
         facts=Facts(
             name="gaussian",
-            parameters=(("clip_norm", clip_norm), ("noise_std", noise_std)),
+            parameters=(
+                ("clip_norm", clip_norm),
+                ("noise_std", noise_std),
+                ("coordinate_bound", coordinate_bound),
+                ("total_bound", total_bound),
+            ),
             integer=False,
             status="baseline",
             guarantee="Renyi divergence a C**2 / (2 sigma**2) of the ideal real-valued law (Mironov 2017, Proposition 7).",
             sampler_distance=1.0,
         ),
-        bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
+        bounds=Bounds(clip_norm, coordinate, total_bound, limits.grid_step),
         clip=functools.partial(clipping.clip_to_grid, limits=limits),
         embed=embed,
         estimate=estimate,
@@ -92,4 +113,21 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         tight_delta=tight_delta,
         scaled_rdp=scaled_rdp,
         cost=cost,
+    )
+
+
+def at_noise(shape: Shape, noise_std: float, terms: Terms) -> Mechanism:
+    """The mechanism with this standard deviation of one sender's noise (`registry`).
+
+    Args:
+      shape: bounds and length of the release.
+      noise_std: per coordinate, in the update's unit.
+      terms: not used.
+    """
+    del terms
+    return gaussian(
+        clip_norm=shape.clip_norm,
+        noise_std=noise_std,
+        coordinate_bound=shape.coordinate_bound,
+        total_bound=shape.total_bound,
     )

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
@@ -22,13 +24,19 @@ from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
     Mechanism,
+    Tabled,
     bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
     subtract_mean,
 )
-from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import SamplingTables, Stream
+
+if TYPE_CHECKING:
+    from fedjax_poisson.mechanisms.dark_counts import Shape, Terms
+
+_MODULATION, _LARGEST_RATE = 0.05, 5e7
 
 
 def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: float, modulation: float) -> Mechanism:
@@ -50,11 +58,10 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             f"modulation={modulation} must be below 1: otherwise a rate can be zero or negative; use 0.05."
         )
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=coordinate_bound)
-    tables = randomness.single_channel_tables(dark_count=dark_count, modulation=modulation)
+    randomness.check_push_pull(dark_count=dark_count, modulation=modulation)  # the same ranges
 
-    def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**randomness.GRID_BITS)
-        return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
+    def sampler() -> Partial:
+        return Partial(_embed, randomness.single_channel_tables(dark_count=dark_count, modulation=modulation))
 
     def estimate(total: Array, senders: int | Array) -> Array:
         return subtract_mean(total, dark_count, senders) * jnp.float32(coordinate_bound / (dark_count * modulation))
@@ -89,14 +96,39 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             integer=True,
             status="proved",
             guarantee="K times the divergence of Poisson(h mu (1 - r) + mu r) from Poisson(h mu (1 - r)) (proof: accounting.renyi).",
-            sampler_distance=tables.distance,
+            sampler_distance=randomness.MAX_DISTANCE,
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, coordinate_bound, limits.grid_step),
         clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=embed,
+        embed=Tabled(sampler),
         estimate=estimate,
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
+    )
+
+
+def _embed(tables: SamplingTables, stream: Stream, grid: Array) -> Array:
+    top = jnp.int32(2**randomness.GRID_BITS)
+    return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
+
+
+def at_noise(shape: Shape, noise_std: float, terms: Terms) -> Mechanism:
+    """The mechanism whose worst noise has this standard deviation at one sender (`registry`); for clients, whose sum of contributions is their one update.
+
+    The modulation is that of the terms, or 0.05, or what keeps the rate within one draw.
+
+    Args:
+      shape: bounds and length of the release.
+      noise_std: per coordinate, in the update's unit.
+      terms: of the run.
+    """
+    bound = shape.coordinate_bound
+    modulation = terms.modulation or max(_MODULATION, 1.1 * bound / (noise_std * math.sqrt(_LARGEST_RATE)))
+    return single_channel(
+        clip_norm=shape.clip_norm,
+        coordinate_bound=bound,
+        dark_count=bound**2 * (1 + modulation) / (modulation * noise_std) ** 2,
+        modulation=modulation,
     )

@@ -24,7 +24,8 @@ def from_flax(
     would bound nothing. GroupNorm and LayerNorm look at one record only. Dropout is off.
 
     Args:
-        module: A linen module, `x [B, ...]` to outputs `[B, ...]`; or for nnx the function that makes one, `lambda rngs: Net(rngs=rngs)`.
+        module: A linen module, `x [B, ...]` (or a dict of arrays, as records' features may be) to outputs `[B, ...]`; or for nnx the function that makes
+            one, `lambda rngs: Net(rngs=rngs)`.
         loss: What its outputs are (`with_loss`): "binary" (`[B]` or `[B, 1]`), "softmax" `[B, classes]`, "sigmoid" `[B, labels]`, "squared" `[B]`, `[B, 1]`
             or `[B, outputs]`; or a custom `(outputs, y) -> losses [B]`.
 
@@ -59,7 +60,7 @@ def from_flax(
 
 def _linen(module: linen.Module) -> tuple[Callable[[Array, Array], Params], Callable[[Params, Array], Array]]:
     def init(key: Array, x: Array) -> Params:
-        variables = module.lazy_init(key, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
+        variables = module.lazy_init(key, jax.tree.map(_one_record, x))
         _refuse_state([name for name in variables if name != "params"], type(module).__name__)
         return _checked(variables.get("params", {}), type(module).__name__)
 
@@ -68,6 +69,12 @@ def _linen(module: linen.Module) -> tuple[Callable[[Array, Array], Params], Call
         return found
 
     return init, apply
+
+
+def _one_record(leaf: Array) -> jax.ShapeDtypeStruct:
+    """One record of an array of features: integers, such as codes for an embedding, stay integers."""
+    dtype = leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.float32
+    return jax.ShapeDtypeStruct((1, *leaf.shape[1:]), dtype)
 
 
 def _nnx(

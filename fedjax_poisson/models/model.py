@@ -17,7 +17,8 @@ class Model(NamedTuple):
     """A model as pure functions; parameters are a pytree of float32 arrays.
 
     Attributes:
-        init: `(key, features) -> params`; `features` is one batch `[B, ...]` (only its shape and dtype matter).
+        init: `(key, features) -> params`; `features` is one batch `[B, ...]`, an array or a dict of arrays as the records' features are (only shapes and
+            dtypes matter).
         apply: `(params, x) -> logits`; float32 `[B, ...]` to float32 `[B]` for a binary label, `[B, classes]` for several classes.
         loss: `(params, x, y) -> losses`; float32 `[B]`, one loss in nats a record; y is `[B]`: 0 and 1 (integer or float) for a binary
             label, integer class numbers for several classes.

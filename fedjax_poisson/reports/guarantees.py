@@ -53,7 +53,13 @@ def seeded(run: RunFolder) -> bool:
 
 def protection(run: RunFolder) -> str:
     """A short label for the run, such as "private, encrypted"."""
-    word = "not private" if reasons_against(run) else "conditionally private" if conditions(run) else "private"
+    word = (
+        "not private"
+        if reasons_against(run)
+        else "conditionally private"
+        if conditions(run) or assumed(run)
+        else "private"
+    )
     return word + (", encrypted" if encrypted(run) else "")
 
 
@@ -68,6 +74,12 @@ def conditions(run: RunFolder) -> list[tuple[str, str]]:
             ("attacks were run on the records and their results are shown", "sharing the folder without leakage.json")
         )
     return found
+
+
+def assumed(run: RunFolder) -> list[str]:
+    """Parts of the run from outside the package, whose claims are their authors'."""
+    found = run.summary.get("assumed")
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def reasons_against(run: RunFolder) -> list[str]:

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fedjax_poisson.leakage.reconstruction import ORIGINALS
-from fedjax_poisson.leakage.registry import ATTACKS
 from fedjax_poisson.leakage.words import VIEWS
 from fedjax_poisson.reports.formatting import moment, words
 from fedjax_poisson.reports.html import Html, bullets, element, paragraph, pictures, section, table
@@ -61,14 +60,14 @@ def read_leakage(folder: Path) -> dict[str, Any] | None:
 
 
 def rows_in_words(found: dict[str, Any]) -> list[Row]:
-    """One or more rows for each attack in leakage.json."""
+    """One or more rows for each attack in leakage.json, in the words that the attack left there."""
     rows: list[Row] = []
     for name, own in found["attacks"].items():
-        attack = ATTACKS.get(name)
+        question = str(own.get("question", name))
         if "skipped" in own:
-            rows.append(Row(name if attack is None else attack.question, f"Not attacked: {own['skipped']}", "", ""))
-        elif attack is not None:
-            rows += [Row(attack.question, *each) for each in attack.words(own)]
+            rows.append(Row(question, f"Not attacked: {own['skipped']}", "", ""))
+        else:
+            rows += [Row(question, *map(str, each)) for each in own["said"]]
     return rows
 
 

@@ -7,10 +7,14 @@ recomputes what it can (the figures, the ledger's hash chain) and says "not reco
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+from fedjax_poisson.extensions import find
 from fedjax_poisson.federated import checkpoints
-from fedjax_poisson.reports import accuracy, leakage, privacy, sections
+from fedjax_poisson.reports import accuracy, leakage, privacy
+from fedjax_poisson.reports import sections as facts
 from fedjax_poisson.reports.figures import write_figures
 from fedjax_poisson.reports.formatting import (
     MISSING,
@@ -24,37 +28,38 @@ from fedjax_poisson.reports.formatting import (
     site_word,
     words,
 )
-from fedjax_poisson.reports.guarantees import attack_success, conditions, encrypted, question, reasons_against
+from fedjax_poisson.reports.guarantees import assumed, attack_success, conditions, encrypted, question, reasons_against
 from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, join, paragraph, table
 from fedjax_poisson.runs.headline import headline
 from fedjax_poisson.runs.published_scores import published
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, number, read_run, training_records
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, *, sections: Sequence[str] = ()) -> Path:
     """Draw the figures and write report.html.
 
     Args:
       run_dir: folder of a finished run.
+      sections: module:name of sections of your own, functions like those of `SECTIONS`.
 
     Returns:
       Path of the report.
 
     Raises:
       FileNotFoundError: the folder has no summary.json.
-      ValueError: summary.json is not a JSON object.
+      ValueError: summary.json is not a JSON object, or there is no such section.
     """
     run = read_run(run_dir)
     write_figures(run.path)
     if leakage.read_leakage(run.path) is not None:
         leakage.write_leakage_figures(run.path)
     target = run.path / "report.html"
-    checkpoints.write_atomic(target, render(run, check_ledger(run)).encode("utf-8"))
+    checkpoints.write_atomic(target, render(run, check_ledger(run), sections).encode("utf-8"))
     return target
 
 
-def render(run: RunFolder, ledger: LedgerCheck) -> str:
-    """The whole page; images are read from the run's figures/ folder."""
+def render(run: RunFolder, ledger: LedgerCheck, more: Sequence[str] = ()) -> str:
+    """The whole page; images are read from the run's figures/ folder. `more` names sections of the user's own, which come last."""
     folder = run.path / "figures"
     dataset = words(run.summary.get("dataset"))
     title = f"Federated training report: {dataset}"
@@ -77,16 +82,8 @@ def render(run: RunFolder, ledger: LedgerCheck) -> str:
             element("header", element("h1", title), element("div", subtitle, class_="soft")),
             banners(run, ledger),
             warnings_box(run),
-            in_short(run, ledger),
-            sections.what_left(run),
-            privacy.how_private(run),
-            accuracy.how_accurate(run, folder),
-            sections.what_it_cost(run, folder),
-            sections.the_ledger(run, ledger, folder),
-            privacy.protects(run, ledger),
-            leakage.what_leaks(run, folder),
-            sections.the_data(run),
-            sections.how_to_repeat(run),
+            *(make(run, ledger, folder) for make in SECTIONS.values()),
+            *(find(name, SECTIONS, "report section").entry(run, ledger, folder) for name in more),
         ),
     )
     return "<!doctype html>\n" + element("html", head, body, lang="en").markup + "\n"
@@ -118,6 +115,14 @@ def banners(run: RunFolder, ledger: LedgerCheck) -> Html:
                 class_="warnings",
                 role="note",
             )
+        )
+    if foreign := assumed(run):
+        text = (
+            f"{' and '.join(foreign)}: this part of the run comes from outside fedjax_poisson. What it claims about privacy is assumed: its author's word, "
+            "which nothing here has proved or checked. Every number of this page that speaks of privacy rests on it."
+        )
+        found.append(
+            element("div", bold_line("The privacy claim is assumed"), paragraph(text), class_="warnings", role="note")
         )
     if not ledger.verified:
         parts = [bold_line("The ledger does not support the statements on this page"), paragraph(ledger.problem)]
@@ -163,7 +168,7 @@ def _tiles(run: RunFolder) -> Html:
         (
             epsilon,
             f"epsilon per {words(summary.get('unit'))}, at delta {shown(summary.get('delta'))}"
-            + (" (with conditions, see above)" if conditions(run) else "")
+            + (" (with conditions, see above)" if conditions(run) or assumed(run) else "")
             if private
             else "privacy guarantee: see above",
         ),
@@ -204,7 +209,7 @@ def _how_private(run: RunFolder) -> list[Child]:
     summary, unit = run.summary, words(run.summary.get("unit"))
     if reasons_against(run):
         return [bold("It was not private"), ": the box above explains why."]
-    if conditions(run):
+    if conditions(run) or assumed(run):
         opening = "Subject to the conditions in the box above, every opened sum is private with "
     else:
         opening = "Every opened sum is private with "
@@ -283,3 +288,23 @@ def _what_is_kept(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
         bold(f"{plural(len(ledger.rows), 'release')}, verified"),
         " when this page was written.",
     ]
+
+
+Section = Callable[[RunFolder, LedgerCheck, Path], Html]
+"""`(run, ledger, folder of its figures) -> Html`; empty where it has nothing to say."""
+
+SECTIONS: Mapping[str, Section] = MappingProxyType(
+    {
+        "in short": lambda run, ledger, figures: in_short(run, ledger),
+        "what left": lambda run, ledger, figures: facts.what_left(run),
+        "how private": lambda run, ledger, figures: privacy.how_private(run),
+        "how accurate": lambda run, ledger, figures: accuracy.how_accurate(run, figures),
+        "what it cost": lambda run, ledger, figures: facts.what_it_cost(run, figures),
+        "the ledger": facts.the_ledger,
+        "protects": lambda run, ledger, figures: privacy.protects(run, ledger),
+        "what leaks": lambda run, ledger, figures: leakage.what_leaks(run, figures),
+        "the data": lambda run, ledger, figures: facts.the_data(run),
+        "how to repeat": lambda run, ledger, figures: facts.how_to_repeat(run),
+    }
+)
+"""The sections of the page in their order: another is a function in a file and a line here."""

@@ -36,6 +36,10 @@ _PARAMETERS = {
     "total_bound": "clamp on each coordinate of a site's sum",
     "dark_count": "mean of each of the two Poisson counts that a site draws per coordinate; sets the noise",
     "modulation": "largest relative change that the data can make to that mean",
+    "portions": "equal parts of the noise, of which a round may use fewer",
+    "grid_step": "value of one integer step",
+    "noise_variance": "variance of the noise that a site adds to each coordinate, in squared integer steps",
+    "noise_std": "standard deviation of the noise that a site adds to each coordinate",
 }
 
 
@@ -201,15 +205,20 @@ def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
         meaning = _PARAMETERS.get(name, "").format(unit=unit)
         rows.append([name, meaning, *(_plain(_parameters(facts).get(name)) for facts in mechanisms.values())])
     guarantees = dict.fromkeys(words(facts.get("guarantee")) for facts in mechanisms.values())
+    statuses = ", ".join(f"{purpose}: {words(facts.get('status'))}" for purpose, facts in mechanisms.items())
+    real = any(facts.get("integer") is False for facts in mechanisms.values())
     return [
         element("h3", "Where the noise comes from"),
         paragraph(
             "Noise is not added afterwards: each ",
             site_word(run, 1),
-            " converts its clipped sum into random integer counts and sends only these. The settings:",
+            " adds its noise to its clipped contribution in floating-point numbers, whose textbook guarantee assumes real ones. The settings:"
+            if real
+            else " converts its clipped contribution into random integer counts and sends only these. The settings:",
         ),
         table(["setting", "meaning", *mechanisms], rows, texts=2),
         paragraph("The guarantee, as stated by the mechanism: ", *(text + " " for text in guarantees)),
+        paragraph(f"What the statements rest on: {statuses}."),
     ]
 
 

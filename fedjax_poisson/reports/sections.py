@@ -235,7 +235,7 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
             rows.append(
                 [
                     str(release.id),
-                    release.label,
+                    release.label + (" (claim assumed)" if release.origin.get("assumed") else ""),
                     when,
                     f"{release.honest_senders} of {release.senders}",
                     format_epsilon(ledger.readings[i]),

@@ -5,33 +5,24 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated.algorithm import check_sampling
-from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.mechanisms.dark_counts import (
-    NOISE_PORTIONS,
-    Shape,
-    Terms,
-    cheapest,
-    once,
-    repeated,
-    settle_distance,
-)
+from fedjax_poisson.mechanisms.dark_counts import NOISE_PORTIONS, Shape, Terms, cheapest, once, settle_distance
+from fedjax_poisson.mechanisms.registry import Law, MechanismEntry, mechanism_entry
 from fedjax_poisson.mechanisms.types import check_honest
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.mechanism_choice import check_mechanism, noise_portions, only_law
 from fedjax_poisson.runs.planned import Planned, planned_of
 from fedjax_poisson.runs.training_recipe import TrainingRecipe
-
-Law: TypeAlias = Literal["tight", "renyi"]
 
 
 class BudgetPlan(NamedTuple):
@@ -119,6 +110,8 @@ def make_plan(
     open_numbers: int = 0,
     open_texts: int = 0,
     law: Law | None = None,
+    level: Literal["record", "client"] = "record",
+    scheduled: bool = True,
 ) -> BudgetPlan:
     """Calibrate all mechanisms so that everything released costs at most `config.epsilon` at `config.delta`.
 
@@ -139,6 +132,8 @@ def make_plan(
       open_texts: text columns whose levels are released. Where there are open columns, the dimensions are public upper bounds: the curve of an
         embedding grows with its dimension, so the plan's curves, which are charged, cover whatever number of features will be released.
       law: what the releases are charged by, where a shared ledger says it; None for what costs less.
+      level: "client" where a site sends one contribution of its own, "record" where it sums those of its units.
+      scheduled: whether the training takes a schedule of noise.
 
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
@@ -154,13 +149,18 @@ def make_plan(
         open_numbers=open_numbers,
         open_texts=open_texts,
     )
+    kind = mechanism_entry(config.mechanism).entry
+    check_mechanism(config, kind, level)
+    portions = noise_portions(config, recipe, scheduled and kind.portions)
+    law = only_law(config, recipe, kind, law)
 
     def used(plan: BudgetPlan) -> list[Mechanism]:
         columns = (each.planned for each in plan.columns.releases)
-        return [each.mechanism for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
+        every = [each.mechanism for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
+        return [each for each in every if each.facts.sampler_distance < 1]  # 1: an ideal law is assumed, and said
 
-    draws = 1 if _portions(recipe) is None else NOISE_PORTIONS
-    return settle_distance(lambda draw: _cheaper(config, recipe, sizes, draw, law), used, draws)
+    draws = 1 if portions is None else NOISE_PORTIONS
+    return settle_distance(lambda draw: _cheaper(config, recipe, sizes, draw, kind, law, portions), used, draws)
 
 
 def narrowed(
@@ -188,7 +188,8 @@ def narrowed(
         assert moments is not None
         left = _left(terms, left, [moments.charge])
     last = 0.0 if plan.evaluate is None else config.evaluation_share * terms.variance.total
-    train = _train(recipe, terms, dimension, [], plan.train.distance, (left, last), plan.portions)
+    kind = mechanism_entry(config.mechanism).entry
+    train = _train(recipe, terms, dimension, kind, [], plan.train.distance, (left, last), plan.portions)
     return plan._replace(standardize=moments, train=train)
 
 
@@ -220,22 +221,31 @@ class _Distances(NamedTuple):
     evaluate: float
 
 
-def _cheaper(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: float, law: Law | None) -> BudgetPlan:
+def _cheaper(
+    config: Config,
+    recipe: TrainingRecipe,
+    sizes: _Sizes,
+    draw: float,
+    kind: MechanismEntry,
+    law: Law | None,
+    portions: tuple[int, ...] | None,
+) -> BudgetPlan:
     """The plan where one draw of one coordinate is within `draw` of its law, by the given law or by the one with less noise."""
-    if recipe.sampling_rate < 1:
-        if law == "tight":
-            raise ValueError(
-                f"sampling_rate={recipe.sampling_rate:g} needs a ledger of Renyi curves, and the shared ledger accounts by remaining variance: set "
-                "sampling_rate=1, or use another ledger."
-            )
-        law = "renyi"
     laws: tuple[Law, ...] = (law,) if law else ("tight", "renyi")
-    plans = {each: functools.partial(_calibrated, config, recipe, sizes, draw, each) for each in laws}
+    plans = {each: functools.partial(_calibrated, config, recipe, sizes, draw, kind, each, portions) for each in laws}
     best, noise = cheapest(plans, lambda plan: plan.train.mechanism.variance(plan.senders))
     return best._replace(renyi_variance=noise.get("renyi", noise[best.law]) / noise[best.law])
 
 
-def _calibrated(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: float, law: Law) -> BudgetPlan:
+def _calibrated(
+    config: Config,
+    recipe: TrainingRecipe,
+    sizes: _Sizes,
+    draw: float,
+    kind: MechanismEntry,
+    law: Law,
+    portions: tuple[int, ...] | None,
+) -> BudgetPlan:
     """The plan by one law."""
     participation = accounting.Participation(
         senders=sizes.senders,
@@ -273,8 +283,7 @@ def _calibrated(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: flo
     last = config.evaluation_share * terms.variance.total if terms.variance is not None and sizes.scores else 0.0
     evaluate = _once(terms, config.evaluation_share, SCORE_NORM, sizes.scores, distances.evaluate, last)
     beside = [*(each.planned for each in columns.releases), *(each for each in (moments, evaluate) if each is not None)]
-    portions = _portions(recipe)
-    train = _train(recipe, terms, sizes.dimension, beside, distances.train, (left, last), portions)
+    train = _train(recipe, terms, sizes.dimension, kind, beside, distances.train, (left, last), portions)
     plan = BudgetPlan(
         terms=terms,
         columns=columns,
@@ -291,7 +300,7 @@ def _calibrated(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: flo
     )
     return plan._replace(
         epsilon=min(_epsilon(plan, participation.honest_senders, law), config.epsilon),
-        epsilon_one_honest=min(_epsilon(plan, 1, each) for each in {law, "renyi"}),
+        epsilon_one_honest=min(_epsilon(plan, 1, each) for each in {law, *({"renyi"} & set(kind.laws))}),
     )
 
 
@@ -314,13 +323,6 @@ def _left(terms: Terms, left: float, charges: Iterable[accounting.Charge]) -> fl
     after = accounting.spend_all(terms.variance, left, cast(list[accounting.Cost], list(charges)))
     assert after is not None  # each was calibrated to fit
     return after
-
-
-def _portions(recipe: TrainingRecipe) -> tuple[int, ...] | None:
-    """The schedule of the noise: less of it in rounds that weigh more in the averaged parameters."""
-    if recipe.sampling_rate < 1 or recipe.average_from is None or recipe.noise_schedule == "constant":
-        return None
-    return tail_average_portions(recipe.rounds, recipe.average_from)
 
 
 def _distances(participation: accounting.Participation, sizes: _Sizes, draw: float) -> _Distances:
@@ -346,6 +348,7 @@ def _train(
     recipe: TrainingRecipe,
     terms: Terms,
     dimension: int,
+    kind: MechanismEntry,
     beside: Sequence[Planned],
     distance: float,
     between: tuple[float, float],
@@ -362,7 +365,7 @@ def _train(
     other = np.zeros(len(terms.orders))
     if terms.variance is None:
         other = sum((each.rdp(terms) for each in beside), other)
-    priced = repeated(
+    priced = kind.calibrate(
         terms,
         Shape(recipe.clip_norm, coordinate, bound, dimension),
         rounds=recipe.rounds,

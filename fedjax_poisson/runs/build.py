@@ -1,4 +1,4 @@
-"""Everything a run needs, built once from its configuration: data on the device, the plan of releases, model, optimiser, random root."""
+"""Everything a run needs, built once from its configuration: data on the device, the plan of releases, model, random root."""
 
 from __future__ import annotations
 
@@ -6,36 +6,31 @@ import contextlib
 import math
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from fedjax_poisson import accounting, data
-from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.aggregation import aggregator as make_aggregator
-from fedjax_poisson.aggregation.terms import mechanism_facts
 from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.data.tables.open_table import OpenTable
 from fedjax_poisson.data.tables.schema import most_features
 from fedjax_poisson.data.tables.tabular import table_identity
-from fedjax_poisson.federated import Algorithm, Records, fedsgd, standardize
+from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.device_records import records_of
-from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.federated.records import largest_unit, units_of
-from fedjax_poisson.federated.server import State, init_state
-from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.mechanisms.registry import Law
 from fedjax_poisson.models import Model
-from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
-from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan, narrowed
+from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, stream
+from fedjax_poisson.runs.algorithm_entry import AlgorithmEntry
+from fedjax_poisson.runs.algorithm_registry import algorithm_entry
+from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.runs.named_models import Target, check_model, model_for, target_of
-from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe, recipe_of, step_size
-from fedjax_poisson.runs.transcripts import keeping
+from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe
 
 
 class RunSetup(NamedTuple):
@@ -53,6 +48,8 @@ class RunSetup(NamedTuple):
       largest_unit: records of the largest privacy unit.
       largest_site: the bound on a site's training units that sets the clamps.
       dimension: D, parameters of the model.
+      unit: "record", "patient" or "client": who is protected.
+      kind: the algorithm.
       root: the root of all randomness of this process.
     """
 
@@ -67,6 +64,8 @@ class RunSetup(NamedTuple):
     largest_unit: int
     largest_site: int
     dimension: int
+    unit: Literal["record", "patient", "client"]
+    kind: AlgorithmEntry
     root: Stream
 
     @property
@@ -86,10 +85,11 @@ class Prepared(NamedTuple):
       recipe: the settings of its training.
       plan: the releases.
       target: what there is to learn.
-      unit: "record" or "patient".
+      unit: "record", "patient" or "client".
+      kind: the algorithm.
       identity: what names the data set on a ledger.
       site_names: S names.
-      largest_site: the bound on a site's training units that sets the clamps.
+      largest_site: the bound on a site's training units that sets the clamps; 1 where the site is the unit.
       root: the root of all randomness of this process.
     """
 
@@ -100,7 +100,8 @@ class Prepared(NamedTuple):
     recipe: TrainingRecipe
     plan: BudgetPlan
     target: Target
-    unit: str
+    unit: Literal["record", "patient", "client"]
+    kind: AlgorithmEntry
     identity: str
     site_names: tuple[str, ...]
     largest_site: int
@@ -117,6 +118,11 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     Raises:
       ValueError: the data or a claim is unsound, with the reason.
     """
+    kind = algorithm_entry(config.algorithm).entry
+    if config.yardstick and kind.without_privacy is None:
+        raise ValueError(
+            f"algorithm={config.algorithm!r} has no training without privacy to compare with: leave --yardstick out."
+        )
     opened = load_open_table(config) if sites is None and has_open_columns(config) else None
     if opened is not None:
         placement: Placement | data.Sites = opened.placement
@@ -142,7 +148,10 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
             f"{identity} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
-    bound = site_bound(config, _most_units(placement))
+    kind.check(config, placement)
+    whole = kind.unit == "client"
+    bound = 1 if whole else site_bound(config, _most_units(placement))
+    sites_per_unit = 1 if whole else placement.sites_per_unit
     model = model_for(config, target, shape)
     sizes = PublicSizes(
         features=_learned_features(model, shape),
@@ -150,11 +159,11 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
         largest_site=bound,
         units=_public_units(config, placement),
-        sites_per_unit=placement.sites_per_unit,
+        sites_per_unit=sites_per_unit,
         task=target.task,
         outputs=target.outputs,
     )
-    recipe = recipe_of(config, sizes)
+    recipe = kind.recipe(config, sizes)
     plan = make_plan(
         config,
         recipe,
@@ -163,16 +172,30 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         moment_dimension=0 if config.standardize == "bounds" else moments,
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
-        sites_per_unit=placement.sites_per_unit,
+        sites_per_unit=sites_per_unit,
         open_numbers=numbers,
         open_texts=texts,
         law=_law_of_shared(config),
+        level=kind.unit,
+        scheduled=kind.portions,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
     return Prepared(
-        config, sites, opened, sizes, recipe, plan, target, placement.unit, identity, placement.site_names, bound, root
+        config=config,
+        sites=sites,
+        opened=opened,
+        sizes=sizes,
+        recipe=recipe,
+        plan=plan,
+        target=target,
+        unit="client" if whole else placement.unit,
+        kind=kind,
+        identity=identity,
+        site_names=placement.site_names,
+        largest_site=bound,
+        root=root,
     )
 
 
@@ -210,7 +233,7 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
     recipe, plan = prepared.recipe, prepared.plan
     dimension = dimension_of(model, sites.features.shape[1:])
     if prepared.sites is None:
-        recipe = recipe_of(config, prepared.sizes._replace(features=sites.features.shape[1]))
+        recipe = prepared.kind.recipe(config, prepared.sizes._replace(features=sites.features.shape[1]))
         moments = standardize.moment_dimension(sites.binary, sites.label_bounds)
         plan = narrowed(plan, config, recipe, dimension=dimension, moment_dimension=moments)
     return RunSetup(
@@ -225,6 +248,8 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
         largest_unit=largest_unit(np.asarray(train.unit)),
         largest_site=prepared.largest_site,
         dimension=dimension,
+        unit=prepared.unit,
+        kind=prepared.kind,
         root=prepared.root,
     )
 
@@ -253,18 +278,6 @@ def _most_units(placement: Placement | data.Sites) -> int:
     return max(len(np.unique(placement.group[fit & (placement.site == s)])) for s in range(len(placement.site_names)))
 
 
-def optimizer_for(setting: RunSetup, rate: float) -> optax.GradientTransformation:
-    """The server's optimiser at a step size."""
-    if setting.config.optimizer == "adam":
-        return optax.adam(rate)
-    return optax.sgd(rate, momentum=setting.recipe.momentum or None)
-
-
-def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> optax.GradientTransformation:
-    """The server's optimiser of the run, whose step may follow from the released number of units."""
-    return optimizer_for(setting, step_size(setting.recipe, float(scaler.records)))
-
-
 def training_units(config: Config, train: Records) -> int:
     """The public number of training units: declared, or counted in the data (said in the warnings)."""
     return config.training_units or len(units_of(np.asarray(train.unit)).coin)
@@ -273,83 +286,3 @@ def training_units(config: Config, train: Records) -> int:
 def site_bound(config: Config, most: int) -> int:
     """The declared public bound on a site's units, or the next power of two above the largest site (a condition of the verdict)."""
     return config.largest_site if config.largest_site is not None else 1 << max(most - 1, 1).bit_length()
-
-
-def initial_state(setting: RunSetup) -> State:
-    """The state before the first round. Initial weights are public: nothing private is drawn here."""
-    example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
-    params = setting.model.init(jax.random.key(0), example)
-    return init_state(params, optimizer_for(setting, 1.0))  # the step size is not in the state
-
-
-def learned_model(setting: RunSetup) -> Model:
-    """The part of the model that a run trains: all of it, or the part on top of fixed features."""
-    return setting.model.head or setting.model
-
-
-def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Records) -> Records:
-    """Records as the trained part of the model sees them: standardised, labels that are numbers too, or the fixed features of that, computed once."""
-    records = records._replace(
-        features=standardize.standardize(scaler, records.features),
-        labels=standardize.standardize_labels(scaler, records.labels),
-    )
-    if (fixed := setting.model.fixed) is None:
-        return records
-    mask = np.asarray(records.mask)
-    rows = map_records(jax.jit(fixed), np.asarray(records.features)[mask])
-    features = np.zeros((*mask.shape, *rows.shape[1:]), np.float32)
-    features[mask] = rows
-    return records._replace(features=jnp.asarray(features))
-
-
-def aggregator_for(
-    run: RunSetup | Prepared,
-    mechanism: Mechanism,
-    size: int,
-    purpose: str,
-    *,
-    out: Path | None = None,
-    authenticate: bool | None = None,
-) -> Aggregator:
-    """The encryption of one kind of release, with its own fresh keys; opened rounds leave their transcripts in the run folder, if one is given."""
-    plan = run.plan
-    made = make_aggregator(
-        run.config.aggregator,
-        count_bound=mechanism.count_bound(plan.senders, size),
-        senders=plan.senders,
-        minimum_senders=plan.senders,
-        size=size,
-        members=run.config.members,
-        authenticate=authenticate,
-        corrupt=plan.senders - plan.honest_senders,
-        mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose),
-        stream=fold_in(run.root, "run name", purpose),
-    )
-    return made if out is None else keeping(made, out, purpose)
-
-
-def algorithm_for(
-    setting: RunSetup,
-    scaler: standardize.Scaler,
-    aggregator: Aggregator,
-    optimizer: optax.GradientTransformation | None = None,
-) -> Algorithm:
-    """The training algorithm; the count of records that the scaler holds (private, or public) scales its step; another optimiser, if given."""
-    config, plan, model = setting.config, setting.plan, learned_model(setting)
-    example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
-    return fedsgd(
-        model,
-        features=jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:],
-        records=float(scaler.records),
-        sampling_rate=setting.recipe.sampling_rate,
-        mechanism=plan.train.mechanism,
-        portions=plan.portions,
-        aggregator=aggregator,
-        server_optimizer=optimizer or optimizer_of(setting, scaler),
-        senders=plan.senders,
-        honest_senders=plan.honest_senders,
-        unit=setting.sites.unit,
-        adjacency=config.adjacency,
-        largest_unit=setting.largest_unit,
-        average_from=setting.average_from,
-    )

@@ -20,7 +20,8 @@ class Config:
     """The settings of a run: everything that decides the result or the guarantee, but not where results are written.
 
     Attributes:
-      dataset: heart, thyroid or xray, which ship with the package; pneumonia, medmnist or covid, which need data. Ignored when csv is given.
+      dataset: heart, thyroid or xray, which ship with the package; pneumonia, medmnist or covid, which need data; or module:name of a function of your
+        own that returns `Sites`. Ignored when csv is given.
       data: file or folder of images, for pneumonia, medmnist and covid.
       image_size: side in pixels to which images of a folder are resized and at which the phantom (xray) is generated.
       validation: use of a file's official validation images: leave them out ("drop"), or add them to "train" or "test".
@@ -48,6 +49,11 @@ class Config:
       min_site_records: sites with fewer records are merged into the site "other".
       epsilon: privacy budget for everything released, including standardisation.
       delta: delta of the budget.
+      algorithm: fedsgd protects a record (or patient) and needs few sites; fedavg protects a whole site, and needs 50 of them (`runs.client_level`); or
+        module:name of an `AlgorithmEntry` of your own, whose privacy is then its author's claim.
+      mechanism: where the noise of the training sums comes from: poisson_embedding, skellam, single_channel (fedavg only), gaussian (in the clear only,
+        aggregator plain), or module:name of a `MechanismEntry` of your own, whose privacy is then its author's claim. What is released once (ranges and
+        levels, moments, private scores) always takes the Poisson embedding.
       recipe: what decides the settings of the training that are not given: "auto" derives them from public quantities where the model is linear and the
         data a table (`runs.training_recipe`), "fixed" takes constants, as for all other models.
       rounds: number of training releases.
@@ -57,13 +63,16 @@ class Config:
       clip_norm: L2 bound of one unit's gradient.
       coordinate_bound: bound on each coordinate of one unit's gradient.
       total_bound: clamp on each coordinate of one site's summed gradients.
-      modulation: modulation depth r of the Poisson embedding; default: the smallest from 0.05 to 0.3 that the samplers support.
+      modulation: modulation depth r of the Poisson embeddings; default: the smallest from 0.05 to 0.3 that the samplers support.
       standardize: "global" or per-"site" means and standard deviations from one private sum, or public "bounds" only, without a release (images).
       standardize_share: share of the budget spent on means and standard deviations.
       standardize_norm: L2 bound of one unit's moment vector.
       largest_site: public bound on the training units of one site; sets the clamps on a site's sums. Default: inferred from the data, with a warning.
       training_units: public number of training units of all sites: it says what accuracy to expect, and scales the step if no moments are released, for
         which it is otherwise inferred from the data, with a warning.
+      local_rate: step size of a client's own training (fedavg).
+      local_epochs: passes of a client over its records in a round (fedavg).
+      batch_size: records of one local step (fedavg); default: all of the client's.
       model: logistic or mlp for tables; for images scattering (a linear model on fixed wavelet features), cnn, small_resnet, resnet18 or
         resnet50 (group normalisation).
       width: width of the model: hidden layers of 2 width and width, channels width and 2 width, or channels of a residual network's stem;
@@ -74,7 +83,8 @@ class Config:
         "constant" gives all the same.
       momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
-      aggregator: how sums are encrypted: "round" (the protocol with a committee), "tenseal" or "plain".
+      aggregator: how sums are encrypted: round (the protocol with a committee), tenseal, plain (not at all), or module:name of a backend of your own, whose
+        protection is then its author's claim.
       members: committee of a round, 1 to 20 ("round").
       yardstick: whether to also train the same recipe without privacy and encryption, for comparison (not covered by epsilon).
         Default: only if the records are public.
@@ -116,6 +126,8 @@ class Config:
     min_site_records: int = 20
     epsilon: float = 1.0
     delta: float = 1e-4
+    algorithm: str = "fedsgd"
+    mechanism: str = "poisson_embedding"
     recipe: Literal["auto", "fixed"] = "auto"
     rounds: int | None = None
     sampling_rate: float | None = None
@@ -130,6 +142,9 @@ class Config:
     standardize_norm: float | None = None
     largest_site: int | None = None
     training_units: int | None = None
+    local_rate: float | None = None
+    local_epochs: int | None = None
+    batch_size: int | None = None
     model: Literal["logistic", "mlp", "scattering", "cnn", "small_resnet", "resnet18", "resnet50"] = "logistic"
     width: int = 16
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -137,7 +152,7 @@ class Config:
     momentum: float | None = None
     average_share: float | None = None
     noise_schedule: Literal["tail", "constant"] | None = None
-    aggregator: Literal["round", "tenseal", "plain"] = "round"
+    aggregator: str = "round"
     members: int = 5
     yardstick: bool | None = None
     nonprivate_rate: float | None = None

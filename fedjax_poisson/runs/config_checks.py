@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.data.tables import declarations, labels
+from fedjax_poisson.extensions import is_path
 
 DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")
 
@@ -58,6 +59,9 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "average_share": Range(0.0, 1.0, "it is a share of the rounds"),
         "momentum": Range(0.0, 0.999, "at 1 the steps never stop growing"),
         "learning_rate": _STEP,
+        "local_rate": _STEP,
+        "local_epochs": Range(1, 1000, "it is a number of passes over a client's records"),
+        "batch_size": Range(1, 10**9, "it is a number of records"),
         "nonprivate_rate": _STEP,
         "dirichlet_alpha": Range(1e-3, 1e6, "below, a site gets one class; above, all sites are alike"),
         "image_size": Range(8, 1024, "it is a side in pixels"),
@@ -162,7 +166,7 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{names}: only applies to your own table; give the table with --csv FILE, or leave this out."
             )
-        if config.sites_per_patient > 1 and config.dataset != "covid":
+        if config.sites_per_patient > 1 and config.dataset != "covid" and not is_path(config.dataset):
             raise ValueError(f"--sites-per-patient: {config.dataset} has no patients at several sites; leave it out.")
     else:
         if config.label is None or config.site is None:
@@ -182,7 +186,8 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
             )
         if config.sites_per_patient > 1 and config.patient is None:
             raise ValueError("--sites-per-patient is about patients: name their column with --patient COLUMN.")
-    if (config.csv is not None or config.dataset not in DATASETS_OF_PICTURES) and (
+    foreign = is_path(config.dataset)
+    if (config.csv is not None or not (foreign or config.dataset in DATASETS_OF_PICTURES)) and (
         names := given("image_size", "validation")
     ):
         raise ValueError(f"{names}: only applies to images, and this run uses a table; leave it out.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
 from fedjax_poisson import data
 from fedjax_poisson.data.tables.open_table import OpenTable, read_open
+from fedjax_poisson.extensions import find, is_path
 from fedjax_poisson.runs.config import Config
 
 _NEED_DATA = {
@@ -46,6 +48,8 @@ def _source_by_name(sites: data.Sites, path: str | None) -> data.Sites:
 
 
 def _named(config: Config) -> data.Sites:
+    if is_path(config.dataset):
+        return _foreign(config)
     if config.dataset not in _NEED_DATA:
         if config.data is not None:
             raise ValueError(
@@ -65,6 +69,23 @@ def _named(config: Config) -> data.Sites:
         return _covid(path, config.image_size, config.sites_per_patient)
     flag = "pneumoniamnist" if config.dataset == "pneumonia" else None
     return data.from_medmnist(path, flag=flag, validation=config.validation)
+
+
+def _foreign(config: Config) -> data.Sites:
+    """The data that a function of the user's own returns; it gets those of data, image_size and sites_per_patient that it has parameters for."""
+    load = find(config.dataset, data.registry.LOADERS, "data set").entry
+    offered = {
+        "data": None if config.data is None else Path(config.data),
+        "image_size": config.image_size,
+        "sites_per_patient": config.sites_per_patient,
+    }
+    taken = {name: value for name, value in offered.items() if name in inspect.signature(load).parameters}
+    if config.data is not None and "data" not in taken:
+        raise ValueError(f"{config.dataset} takes no argument `data`; leave --data {config.data} out.")
+    sites = load(**taken)
+    if not isinstance(sites, data.Sites):
+        raise ValueError(f"{config.dataset} returned a {type(sites).__name__}; it must return data.Sites.")
+    return sites
 
 
 def _covid(path: Path, size: int, sites_per_patient: int) -> data.Sites:

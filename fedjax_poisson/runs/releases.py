@@ -20,12 +20,12 @@ from fedjax_poisson.federated import Records, checkpoints, evaluation, standardi
 from fedjax_poisson.federated.private_scores import private_scores, score_dimension, scores_of
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.records import largest_unit
-from fedjax_poisson.federated.server import State
-from fedjax_poisson.runs.build import RunSetup, aggregator_for
+from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.column_release import release_columns
 from fedjax_poisson.runs.load_data import check_width
 from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
 from fedjax_poisson.runs.scoring import predictions
+from fedjax_poisson.runs.training import aggregator_for
 
 
 class NothingLearned(RuntimeError):
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
     """The contents of a checkpoint: the released standardisation, the server's state, the bytes sent by each site, and any released scores."""
 
     scaler: standardize.Scaler
-    state: State
+    state: Any
     bytes_up: int
     scores: dict[str, Any] | None = None
 
@@ -160,8 +160,9 @@ def release_scores(
 
 
 def round_line(number: int, purpose: str, books: Books, info: SumInfo, seconds: float, bytes_up: int) -> dict[str, Any]:
-    """A line of rounds.jsonl: the cost of a release, without scores."""
-    crypto = info.embed_seconds + info.encrypt_seconds + info.add_seconds + info.open_seconds
+    """A line of rounds.jsonl: the cost of a release, without scores. Seconds that were not measured by themselves are part of those of the training."""
+    measured = (info.embed_seconds, info.encrypt_seconds, info.add_seconds, info.open_seconds)
+    crypto = sum(each for each in measured if each is not None)
     return {
         "round": number,
         "purpose": purpose,

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import Records, checkpoints, standardize
@@ -22,20 +24,9 @@ from fedjax_poisson.federated.charging import Paying
 from fedjax_poisson.federated.fit import training_rounds
 from fedjax_poisson.federated.folder_lock import folder_lock
 from fedjax_poisson.federated.saved_model import save_model
-from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.runs import run_ledger as books_lib
-from fedjax_poisson.runs.build import (
-    Prepared,
-    RunSetup,
-    aggregator_for,
-    algorithm_for,
-    complete,
-    initial_state,
-    learned_records,
-    prepare,
-    training_units,
-)
+from fedjax_poisson.runs.build import Prepared, RunSetup, complete, prepare, training_units
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.earlier_runs import earlier_runs
 from fedjax_poisson.runs.releases import (
@@ -51,6 +42,7 @@ from fedjax_poisson.runs.releases import (
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
 from fedjax_poisson.runs.scoring import test_scores
 from fedjax_poisson.runs.summary import Finished, summarise
+from fedjax_poisson.runs.training import aggregator_for, blank_training, learned_records, training_for
 
 __all__ = ["CannotResume", "NothingLearned", "OnRound", "RunExists", "Stopped", "run"]
 
@@ -159,9 +151,8 @@ def _train_and_tell(
         setting = complete(books.prepared, sites)
         aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train", out=out)
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
-        save_model(
-            out / MODEL, setting.model, final_parameters(progress.state, setting.average_from), sites, progress.scaler
-        )
+        params = blank_training(setting).algorithm.parameters(progress.state)
+        save_model(out / MODEL, setting.model, params, sites, progress.scaler)
         lines, _ = checkpoints.read_lines(out / LINES)
         summary = summarise(
             setting,
@@ -170,7 +161,8 @@ def _train_and_tell(
                 lines=lines,
                 cohort=cohort,
                 test=test,
-                state=progress.state,
+                params=params,
+                rounds=int(progress.state.round),
                 aggregator=aggregator,
                 exhausted=exhausted,
                 released=progress.scores,
@@ -233,20 +225,31 @@ def _release_everything(
             tell(line)
     scaler, state, bytes_up, scores = progress
     exhausted = False
-    algorithm = algorithm_for(setting, scaler, train_aggregator)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
+    algorithm, cohort_of = training_for(setting, scaler, cohort, train_aggregator)
     every = max(1, recipe.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
+
+    paid: set[int] = set()
 
     def terms(number: int) -> tuple[Paying, Stream]:
         if stop():
             raise Stopped(f"Stopped after round {number - 1} of {recipe.rounds}; continue with --resume {out}")
-        return charge("train", number, plan.of_round(number))
+        pay, own = charge("train", number, plan.of_round(number))
 
-    steps = training_rounds(
-        algorithm, state, lambda number: cohort, first=int(state.round) + 1, last=recipe.rounds, terms=terms
-    )
+        def asked() -> None:
+            pay()
+            paid.add(number)
+
+        return asked, own
+
+    steps = training_rounds(algorithm, state, cohort_of, first=int(state.round) + 1, last=recipe.rounds, terms=terms)
     try:
         for number, state, info, seconds, *_ in steps:
+            if number not in paid:
+                raise ValueError(
+                    f"algorithm={config.algorithm!r} finished round {number} without asking the gate that `apply` was given, so nothing was charged for what "
+                    "it released: call it once, before the sum is opened."
+                )
             bytes_up += info.sum.bytes_up_per_sender
             line = round_line(number, "train", books, info.sum, seconds, bytes_up)
             save(Progress(scaler, state, bytes_up), line)
@@ -270,12 +273,16 @@ def _release_everything(
     return cohort, test, Progress(scaler, state, bytes_up, scores), exhausted
 
 
-def _start(setting: RunSetup, out: Path) -> tuple[standardize.Scaler, State, int]:
+def _start(setting: RunSetup, out: Path) -> tuple[standardize.Scaler, Any, int]:
     """Before the first release: the public standardisation (used as it is where none is released) and the initial state."""
     scaler = standardize.bounds_scaler(
         setting.sites.feature_bounds, training_units(setting.config, setting.train), setting.sites.label_bounds
     )
-    return scaler, initial_state(setting), sum(line["bytes_up_per_client"] for line in column_lines(out))
+    return scaler, _first_state(setting), sum(line["bytes_up_per_client"] for line in column_lines(out))
+
+
+def _first_state(setting: RunSetup) -> Any:
+    return blank_training(setting).algorithm.init(jax.random.key(0))
 
 
 def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
@@ -289,7 +296,7 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     by_site = setting.plan.senders if setting.config.standardize == "site" else None
     regression = setting.target.task == "regression"
     blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site, regression=regression)
-    example = (blank, initial_state(setting))
+    example = (blank, _first_state(setting))
     (scaler, state), facts = checkpoints.load_tree(saved, example)
     number = int(state.round)
     due = [f"train {k}" for k in range(1, number + 1)]

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_poisson import accounting
+from fedjax_poisson.extensions import is_path
 from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.runs.budget_plan import BudgetPlan
@@ -218,10 +219,12 @@ def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], N
         "aggregator": prepared.config.aggregator,
         "seed": prepared.config.seed,
     }
+    foreign = foreign_parts(prepared.config)
 
     def charge(purpose: str, number: int, release: Planned) -> tuple[Callable[[], None], Stream]:
         label = f"{purpose} {number}"
         attempt = earlier[label]  # in this process every label is tried once
+        assumed = [f"{what} {name}" for what, name in foreign if purpose == "train" or what == "aggregator"]
 
         def gate() -> None:
             books.ledger.spend(
@@ -233,13 +236,18 @@ def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], N
                 prepared.plan.honest_senders,
                 prepared.plan.senders,
                 data=prepared.identity,
-                origin={**origin, "attempt": attempt},
+                origin={**origin, "attempt": attempt, **({"assumed": assumed} if assumed else {})},
                 distance=release.distance,
             )
 
         return gate, fold_in(prepared.root, purpose, number, attempt)
 
     return charge
+
+
+def foreign_parts(config: Config) -> list[tuple[str, str]]:
+    """(setting, name) of what comes from outside the package and has a part in privacy: its claims are its author's."""
+    return [(what, name) for what in ("algorithm", "mechanism", "aggregator") if is_path(name := getattr(config, what))]
 
 
 def _name(text: bytes) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from fedjax_poisson.federated import Records, evaluation, reference, standardize, task_scores
 from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
-from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, optimizer_for
+from fedjax_poisson.runs.build import RunSetup
+from fedjax_poisson.runs.training import learned_model, learned_records, optimizer_for, parts_for
 from fedjax_poisson.runs.training_recipe import step_size
 
 _REFERENCE_SEED = 0  # the yardstick is not private, so a fixed seed for its sampling does no harm
@@ -26,7 +27,7 @@ def test_scores(setting: RunSetup, scaler: standardize.Scaler, params: Any, test
       setting: the run.
       scaler: the standardisation of the records.
       params: parameters.
-      test: as `build.learned_records` gives them.
+      test: as `training.learned_records` gives them.
     """
     outputs, labels, mask = predictions(setting, params, test), np.asarray(test.labels), np.asarray(test.mask)
     sites = setting.sites
@@ -43,7 +44,7 @@ def predictions(setting: RunSetup, params: Any, records: Records) -> np.ndarray:
     Args:
       setting: the run.
       params: parameters.
-      records: as `build.learned_records` gives them.
+      records: as `training.learned_records` gives them.
     """
     model = learned_model(setting)
     if records.features.ndim == 3:
@@ -77,6 +78,7 @@ def without_privacy(
       public: training and test records as the run had them, used if its standardisation is public and therefore the same here.
     """
     config = setting.config
+    assert setting.kind.without_privacy is not None  # `yardstick_wanted` asks for none where there is none
     scaler = _exact_scaler(setting)
     if public and config.standardize == "bounds":
         cohort, test = public
@@ -85,15 +87,9 @@ def without_privacy(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)
         own = stream(seed)
-    params = reference.train_without_privacy(
-        learned_model(setting),
-        cohort,
-        rounds=setting.recipe.rounds,
-        sampling_rate=setting.recipe.sampling_rate,
-        server_optimizer=optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf)),
-        stream=own,
-        average_from=setting.average_from,
-    )
+    optimizer = optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf))
+    parts = parts_for(setting, scaler, cohort, None, optimizer)
+    params = setting.kind.without_privacy(parts, setting.recipe.rounds, setting.recipe.sampling_rate, own)
     return test_scores(setting, scaler, params, test)
 
 

@@ -33,9 +33,10 @@ def print_ledger(folder: Path, *, verify: bool) -> None:
         )
         rows = book.rows()
         for row in rows:
+            assumed = f"  ASSUMED: {', '.join(parts)}" if (parts := row.origin.get("assumed")) else ""
             print(
                 f"{row.id:>4}  {row.time[:26]:<26}  {row.purpose:<12} {row.label:<16} {row.mechanism:<18} "
-                f"{row.honest_senders:>6}/{row.senders:<7} {row.meter:.6g}"
+                f"{row.honest_senders:>6}/{row.senders:<7} {row.meter:.6g}{assumed}"
             )
         print(
             f"unit {book.unit}, adjacency {book.adjacency}: epsilon {book.epsilon():.6g} of {book.budget_epsilon:g} at delta {book.delta:g}"

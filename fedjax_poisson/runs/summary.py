@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -13,14 +14,13 @@ import jax
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import Records, standardize, task_scores
-from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.runs import scoring
 from fedjax_poisson.runs.border_control import WIDTH, border_scores
 from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
-from fedjax_poisson.runs.run_ledger import Books
+from fedjax_poisson.runs.run_ledger import Books, foreign_parts
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
     conditions,
@@ -44,7 +44,8 @@ class Finished(NamedTuple):
       lines: rows of rounds.jsonl.
       cohort: training records as seen by the trained part of the model (`build.learned_records`).
       test: test records in the same form.
-      state: the final state.
+      params: the final parameters.
+      rounds: training sums that were released.
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ran out before all planned releases were made.
       scaler: the standardisation.
@@ -56,7 +57,8 @@ class Finished(NamedTuple):
     lines: list[dict[str, Any]]
     cohort: Records
     test: Records
-    state: State
+    params: Any
+    rounds: int
     aggregator: Aggregator
     exhausted: bool
     scaler: standardize.Scaler
@@ -100,7 +102,7 @@ def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, 
 def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, Any]:
     """The verdict, the budget spent and the number of releases."""
     config, plan, releases = setting.config, setting.plan, books.rows()
-    judged, rounds = judge(releases, conditions(setting)), int(finished.state.round)
+    judged, rounds = judge(releases, conditions(setting)), finished.rounds
     once = len(plan.columns.releases) + (plan.standardize is not None) + (finished.released is not None)
     return {
         "verdict": judged.word,
@@ -108,7 +110,8 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
         "privacy_note": "; ".join(judged.reasons),
         "conditions": [{"fact": each.fact, "remedy": each.remedy} for each in judged.conditions],
         "public_data": records_are_public(config),
-        "unit": setting.sites.unit,
+        "assumed": list(judged.assumed),
+        "unit": setting.unit,
         "adjacency": config.adjacency,
         "epsilon": books.epsilon(),
         "epsilon_one_honest": plan.epsilon_one_honest,
@@ -129,7 +132,7 @@ def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
         "bytes_up_total_per_client": lines[-1]["bytes_up_total"] if lines else 0,
         "plaintext_bytes_per_client_per_round": 4 * setting.dimension,
         **{
-            f"{phase}_seconds": sum(line[f"{phase}_seconds"] for line in lines)
+            f"{phase}_seconds": _sum_of(line[f"{phase}_seconds"] for line in lines)
             for phase in ("train", "embed", "encrypt", "add", "open")
         },
         "aggregator": setting.config.aggregator,
@@ -137,15 +140,23 @@ def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
     }
 
 
+def _sum_of(seconds: Iterable[float | None]) -> float | None:
+    """None where one was not measured."""
+    found = list(seconds)
+    return None if None in found else sum(each for each in found if each is not None)
+
+
 def _recipe(setting: RunSetup) -> dict[str, Any]:
     """What was trained, on which data, through which mechanisms."""
     config, plan, sites = setting.config, setting.plan, setting.sites
     return {
         "evaluation": config.evaluation,
+        "algorithm": config.algorithm,
         "mechanism": {
             **{each.purpose: describe(each.planned.mechanism) for each in plan.columns.releases},
             **({} if plan.standardize is None else {"standardise": describe(plan.standardize.mechanism)}),
-            "train": describe(plan.train.mechanism),
+            "train": describe(plan.train.mechanism)
+            | ({"status": "assumed"} if ("mechanism", config.mechanism) in foreign_parts(config) else {}),
             **({} if plan.evaluate is None else {"evaluate": describe(plan.evaluate.mechanism)}),
         },
         "standardize": config.standardize,
@@ -199,7 +210,7 @@ def _shown_scores(setting: RunSetup, finished: Finished) -> dict[str, Any]:
     """Scores and the reliability curve on held-out records; None if the settings ask for none or a private release does not provide them."""
     if setting.config.evaluation != "clear":
         return dict.fromkeys((*task_scores.SCORES, "reliability")) | (finished.released or {})
-    params, test = final_parameters(finished.state, setting.average_from), finished.test
+    params, test = finished.params, finished.test
     return {
         **scoring.test_scores(setting, finished.scaler, params, test),
         "reliability": scoring.reliability(setting, scoring.predictions(setting, params, test), test),
@@ -246,6 +257,7 @@ def describe(mechanism: Mechanism) -> dict[str, Any]:
     facts = mechanism.facts
     return {
         "name": facts.name,
+        "integer": facts.integer,
         "parameters": dict(facts.parameters),
         "status": facts.status,
         "guarantee": facts.guarantee,
@@ -292,7 +304,7 @@ def _own_warnings(setting: RunSetup) -> list[str]:
     units = setting.largest_site * len(setting.sites.site_names)  # public: the bound on a site's units, times the sites
     if setting.config.delta * units > 1:
         found.append(
-            f"delta={setting.config.delta:g} is above 1 in {units}, the largest number of {setting.sites.unit}s that the sites may have: releasing one record "
+            f"delta={setting.config.delta:g} is above 1 in {units}, the largest number of {setting.unit}s that the sites may have: releasing one record "
             "in the clear would satisfy it. Choose a smaller --delta."
         )
     return found

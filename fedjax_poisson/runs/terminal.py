@@ -38,6 +38,7 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
         )
     say(
         f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
+        f"{summary['algorithm']} with {summary['mechanism']['train']['name']}, "
         f"{summary['honest_senders']} of {summary['senders']} sites honest (epsilon {summary['epsilon_one_honest']:.4g} if the server colludes with all "
         f"but one); {summary['rounds']} rounds "
         + (
@@ -73,9 +74,10 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
                 + info["protects"].rsplit(": ", 1)[-1]
             )
         )
+    spent = summary["encrypt_seconds"]
     say(
         f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
-        f"{summary['encrypt_seconds']:.2f} s in all; whole run {summary['total_seconds']:.1f} s"
+        f"{'in one program with the training' if spent is None else f'{spent:.2f} s in all'}; whole run {summary['total_seconds']:.1f} s"
     )
     if border := summary["border_only"]:
         say(
@@ -92,9 +94,14 @@ def _print_verdict(say: Callable[[str], None], summary: dict[str, Any]) -> None:
     """Print whether the run may be called private."""
     if summary["verdict"] == "not private":
         say(f"[bold yellow]NOT PRIVATE:[/] {summary['privacy_note']}")
-    elif summary["verdict"] == "conditional":
+    elif summary["conditions"]:
         say(
             "[bold yellow]CONDITIONALLY PRIVATE:[/] these facts about the records were disclosed, and epsilon does not cover them:"
         )
         for each in summary["conditions"]:
             say(f"  - {each['fact']}; remedy: {each['remedy']}")
+    if summary["assumed"]:
+        say(
+            f"[bold yellow]CONDITIONALLY PRIVATE, CLAIM ASSUMED:[/] {' and '.join(summary['assumed'])} comes from outside the package. What it claims about "
+            "privacy is its author's word; nothing here proved or checked it."
+        )

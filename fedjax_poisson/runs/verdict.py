@@ -2,7 +2,8 @@
 
 A run is *private* when every release on its ledger was made under encryption with secret randomness and nothing else that depends on the records was
 shown. It is *conditional* when the releases are in order but exact facts about the records, which no epsilon covers, were shown too: its epsilon then
-holds against anyone who does not see these facts, or if they are declared public. Otherwise it is *not private*.
+holds against anyone who does not see these facts, or if they are declared public. It is conditional as well where a part from outside the package
+(a mechanism, an algorithm, an encryption backend named `module:name`) made a release: its claim is *assumed*. Otherwise it is *not private*.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ class Verdict(NamedTuple):
       word: "private", "conditional" or "not private".
       reasons: why it is not private.
       conditions: what was shown that epsilon does not cover.
+      assumed: parts of the run from outside the package, whose claims are their authors'.
     """
 
     word: Literal["private", "conditional", "not private"]
     reasons: tuple[str, ...]
     conditions: tuple[Condition, ...]
+    assumed: tuple[str, ...] = ()
 
 
 def judge(rows: Sequence[accounting.Release], found: Sequence[Condition]) -> Verdict:
@@ -60,8 +63,9 @@ def judge(rows: Sequence[accounting.Release], found: Sequence[Condition]) -> Ver
         reasons.append(f"nothing was encrypted in {some}: the server saw every site's counts")
     if any("aggregator" not in row.origin or "seed" not in row.origin for row in rows):
         reasons.append("the ledger does not record how every release was made")
-    word = NOT_PRIVATE if reasons else CONDITIONAL if found else PRIVATE
-    return Verdict(word, tuple(reasons), tuple(found))  # type: ignore[arg-type]
+    assumed = tuple(dict.fromkeys(str(part) for row in rows for part in row.origin.get("assumed", ())))
+    word = NOT_PRIVATE if reasons else CONDITIONAL if found or assumed else PRIVATE
+    return Verdict(word, tuple(reasons), tuple(found), assumed)  # type: ignore[arg-type]
 
 
 def _some(rows: Sequence[accounting.Release], which: Callable[[accounting.Release], bool]) -> str:
@@ -82,17 +86,18 @@ def conditions(setting: RunSetup) -> tuple[Condition, ...]:
                 "fixing what they point out, or leaving the columns out",
             )
         )
-    if config.largest_site is None:
+    by_site = setting.unit == "client"  # no number of records enters what a client sends
+    if config.largest_site is None and not by_site:
         found.append(
             Condition(
-                f"the bound on a site's {sites.unit}s ({setting.largest_site}) was rounded up from the largest site",
+                f"the bound on a site's {setting.unit}s ({setting.largest_site}) was rounded up from the largest site",
                 "--largest-site N, a public bound that does not depend on the records",
             )
         )
-    if setting.plan.standardize is None and config.training_units is None:
+    if setting.plan.standardize is None and config.training_units is None and not by_site:
         found.append(
             Condition(
-                f"the number of training {sites.unit}s, which scales the step, was counted in the data",
+                f"the number of training {setting.unit}s, which scales the step, was counted in the data",
                 "--training-units N, a public number",
             )
         )
@@ -100,7 +105,7 @@ def conditions(setting: RunSetup) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 "scores on held-out records were computed in the clear",
-                "--evaluation private or none, or --public-data True if the records are public",
+                f"--evaluation {'none' if by_site else 'private or none'}, or --public-data True if the records are public",
             )
         )
     if yardstick_wanted(setting):
@@ -114,8 +119,10 @@ def conditions(setting: RunSetup) -> tuple[Condition, ...]:
 
 
 def yardstick_wanted(setting: RunSetup) -> bool:
-    """Whether the recipe is also trained without privacy: as set by the user, by default only if the records are public."""
+    """Whether the recipe is also trained without privacy: as set by the user, by default only if the records are public; never where the algorithm cannot."""
     config = setting.config
+    if setting.kind.without_privacy is None:
+        return False
     return records_are_public(config) if config.yardstick is None else config.yardstick
 
 

@@ -119,7 +119,7 @@ def test_the_ledger_is_what_the_mechanism_is_held_against(target: finished_run.A
     found = attack_runs.audit(false, sizes, lambda *what: None)
     assert found["mechanism"].violated
     other = target._replace(claim=target.claim._replace(mechanism="gaussian"))
-    with pytest.raises(finished_run.Unattackable, match="knows poisson_embedding"):
+    with pytest.raises(finished_run.Unattackable, match="settings give 'poisson_embedding'"):
         attack_runs.audit(other, sizes, lambda *what: None)
 
 

@@ -1,0 +1,57 @@
+"""Whether the chosen mechanism fits the encryption, the privacy unit, the law of the ledger and the schedule; what does not is refused with a way out."""
+
+from __future__ import annotations
+
+from fedjax_poisson.federated.noise_schedule import tail_average_portions
+from fedjax_poisson.mechanisms.registry import Law, MechanismEntry
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.training_recipe import TrainingRecipe
+
+
+def check_mechanism(config: Config, kind: MechanismEntry, level: str) -> None:
+    """Refuse a mechanism that the encryption, or the privacy unit, does not fit."""
+    if not kind.integer and config.aggregator != "plain":
+        raise ValueError(
+            f"mechanism={config.mechanism!r} sends real numbers, and only integers have an exact encrypted sum: choose an integer mechanism "
+            "(poisson_embedding, skellam), or --aggregator plain, which encrypts nothing and is not private."
+        )
+    if not kind.sums and level == "record":
+        raise ValueError(
+            f"mechanism={config.mechanism!r} bounds one contribution of a sender, and here a site sums those of many records: choose poisson_embedding or "
+            "skellam, or --algorithm fedavg, whose clients send one update each."
+        )
+
+
+def only_law(config: Config, recipe: TrainingRecipe, kind: MechanismEntry, law: Law | None) -> Law | None:
+    """The law that the releases must be charged by; None where there is a choice."""
+    if recipe.sampling_rate < 1:
+        if law == "tight":
+            raise ValueError(
+                f"sampling_rate={recipe.sampling_rate:g} needs a ledger of Renyi curves, and the shared ledger accounts by remaining variance: set "
+                "sampling_rate=1, or use another ledger."
+            )
+        law = "renyi"
+    if law is not None and law not in kind.laws:
+        why = (
+            "the shared ledger accounts by remaining variance: use another ledger"
+            if law == "tight"
+            else "Renyi curves are what is charged here (a shared ledger of them, or sampling_rate below 1)"
+        )
+        raise ValueError(
+            f"mechanism={config.mechanism!r} states no cost by the law {law!r} (it has: {', '.join(kind.laws)}), and {why}, or choose poisson_embedding."
+        )
+    return law or (kind.laws[0] if len(kind.laws) == 1 else None)
+
+
+def noise_portions(config: Config, recipe: TrainingRecipe, scheduled: bool) -> tuple[int, ...] | None:
+    """The schedule of the noise: less of it in rounds that weigh more in the averaged parameters."""
+    if not scheduled:
+        if config.noise_schedule == "tail":
+            raise ValueError(
+                f"noise_schedule='tail' is for the Poisson embedding with fedsgd, not for mechanism={config.mechanism!r} with "
+                f"algorithm={config.algorithm!r}; leave it out."
+            )
+        return None
+    if recipe.sampling_rate < 1 or recipe.average_from is None or recipe.noise_schedule == "constant":
+        return None
+    return tail_average_portions(recipe.rounds, recipe.average_from)

@@ -1,0 +1,156 @@
+"""The training of a run: the model's part that is trained, its records, the encryption of its sums, and the algorithm made of all that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.aggregation import aggregator as make_aggregator
+from fedjax_poisson.aggregation.terms import mechanism_facts
+from fedjax_poisson.federated import Records, standardize
+from fedjax_poisson.federated.evaluator import map_records
+from fedjax_poisson.mechanisms import Mechanism
+from fedjax_poisson.models import Model
+from fedjax_poisson.randomness import fold_in
+from fedjax_poisson.runs.algorithm_entry import Parts, Training
+from fedjax_poisson.runs.build import Prepared, RunSetup
+from fedjax_poisson.runs.training_recipe import step_size
+from fedjax_poisson.runs.transcripts import keeping
+
+_NO_COUNTS = 2**31 - 1  # the bound of an aggregator that adds real numbers in the clear
+
+
+def optimizer_for(setting: RunSetup, rate: float) -> optax.GradientTransformation:
+    """The server's optimiser at a step size."""
+    if setting.config.optimizer == "adam":
+        return optax.adam(rate)
+    return optax.sgd(rate, momentum=setting.recipe.momentum or None)
+
+
+def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> optax.GradientTransformation:
+    """The server's optimiser of the run, whose step may follow from the released number of units."""
+    return optimizer_for(setting, step_size(setting.recipe, float(scaler.records)))
+
+
+def initial_parameters(setting: RunSetup) -> Any:
+    """The parameters before the first round. They are public: nothing private is drawn here."""
+    example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
+    return setting.model.init(jax.random.key(0), example)
+
+
+def learned_model(setting: RunSetup) -> Model:
+    """The part of the model that a run trains: all of it, or the part on top of fixed features."""
+    return setting.model.head or setting.model
+
+
+def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Records) -> Records:
+    """Records as the trained part of the model sees them: standardised, labels that are numbers too, or the fixed features of that, computed once."""
+    records = records._replace(
+        features=standardize.standardize(scaler, records.features),
+        labels=standardize.standardize_labels(scaler, records.labels),
+    )
+    if (fixed := setting.model.fixed) is None:
+        return records
+    mask = np.asarray(records.mask)
+    rows = map_records(jax.jit(fixed), np.asarray(records.features)[mask])
+    features = np.zeros((*mask.shape, *rows.shape[1:]), np.float32)
+    features[mask] = rows
+    return records._replace(features=jnp.asarray(features))
+
+
+def _count_bound(mechanism: Mechanism, senders: int, size: int) -> int:
+    return mechanism.count_bound(senders, size) if mechanism.facts.integer else _NO_COUNTS
+
+
+def aggregator_for(
+    run: RunSetup | Prepared,
+    mechanism: Mechanism,
+    size: int,
+    purpose: str,
+    *,
+    out: Path | None = None,
+    authenticate: bool | None = None,
+) -> Aggregator:
+    """The encryption of one kind of release, with its own fresh keys; opened rounds leave their transcripts in the run folder, if one is given."""
+    plan = run.plan
+    if purpose == "train" and not run.kind.signed:
+        authenticate = False
+    made = make_aggregator(
+        run.config.aggregator,
+        count_bound=_count_bound(mechanism, plan.senders, size),
+        senders=plan.senders,
+        minimum_senders=plan.senders,
+        size=size,
+        members=run.config.members,
+        authenticate=authenticate,
+        corrupt=plan.senders - plan.honest_senders,
+        mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose),
+        stream=fold_in(run.root, "run name", purpose),
+    )
+    return made if out is None else keeping(made, out, purpose)
+
+
+def training_for(
+    setting: RunSetup,
+    scaler: standardize.Scaler,
+    cohort: Records,
+    aggregator: Aggregator,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Training:
+    """The training algorithm with its data.
+
+    Args:
+      setting: the run.
+      scaler: its count of records (private, or public) scales the step.
+      cohort: training records, as `learned_records` gives them.
+      aggregator: how training sums are encrypted.
+      optimizer: another optimiser of the server, if given.
+    """
+    return setting.kind.make(parts_for(setting, scaler, cohort, aggregator, optimizer or optimizer_of(setting, scaler)))
+
+
+def parts_for(
+    setting: RunSetup,
+    scaler: standardize.Scaler,
+    cohort: Records,
+    aggregator: Aggregator | None,
+    optimizer: optax.GradientTransformation,
+) -> Parts:
+    """What the training is made of; arguments as in `training_for`."""
+    plan = setting.plan
+    return Parts(
+        config=setting.config,
+        model=learned_model(setting),
+        cohort=cohort,
+        records=float(scaler.records),
+        mechanism=plan.train.mechanism,
+        portions=plan.portions,
+        aggregator=aggregator,
+        server_optimizer=optimizer,
+        participation=plan.terms.participation,
+        unit=setting.unit,
+        largest_unit=setting.largest_unit,
+        average_from=setting.average_from,
+    )
+
+
+def blank_training(setting: RunSetup) -> Training:
+    """The training on records of zeros and without encryption: what its state looks like, and what the first one is."""
+    example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
+    shape = jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:]
+    rows = setting.train.mask.shape
+    cohort = setting.train._replace(features=jnp.zeros((*rows, *shape), jnp.float32))
+    scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
+    mechanism = setting.plan.train.mechanism
+    plain = make_aggregator(
+        "plain",
+        count_bound=_count_bound(mechanism, setting.plan.senders, setting.dimension),
+        senders=setting.plan.senders,
+    )
+    return training_for(setting, scaler, cohort, plain)
