@@ -11,7 +11,6 @@ import numpy as np
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated.algorithm import check_sampling
-from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.private_scores import CLIP_NORM as SCORE_NORM
 from fedjax_poisson.federated.private_scores import score_dimension
 from fedjax_poisson.federated.records import OVERFLOW
@@ -42,7 +41,7 @@ class BudgetPlan(NamedTuple):
       columns: the histograms that ranges and levels are read from.
       standardize: the one moment sum; None where nothing is released for standardisation (public bounds are enough).
       train: a training sum with all of its noise; `of_round` has a round's own.
-      portions: portions of the noise that round 1, 2, ... uses; None for all of it in every round.
+      portions: the most portions of the noise that round 1, 2, ... uses; None for all of it in every round.
       evaluate: the sum of scores; None where scores are no release.
       rounds: number of training sums.
       epsilon: what all of it costs at `delta`.
@@ -82,7 +81,7 @@ class BudgetPlan(NamedTuple):
         return self.terms.participation.senders
 
     def of_round(self, number: int) -> Planned:
-        """The training sum of round 1, 2, ..."""
+        """The training sum of round 1, 2, ..., as the budget was planned."""
         if self.portions is None:
             return self.train
         return self.train.used(self.portions[number - 1])
@@ -159,7 +158,7 @@ def make_plan(
         columns = (each.planned for each in plan.columns.releases)
         return [each.mechanism for each in (plan.standardize, plan.train, plan.evaluate, *columns) if each is not None]
 
-    draws = 1 if _portions(recipe) is None else NOISE_PORTIONS
+    draws = 1 if recipe.portions is None else NOISE_PORTIONS
     return settle_distance(lambda draw: _cheaper(config, recipe, sizes, draw, law), used, draws)
 
 
@@ -273,14 +272,13 @@ def _calibrated(config: Config, recipe: TrainingRecipe, sizes: _Sizes, draw: flo
     last = config.evaluation_share * terms.variance.total if terms.variance is not None and sizes.scores else 0.0
     evaluate = _once(terms, config.evaluation_share, SCORE_NORM, sizes.scores, distances.evaluate, last)
     beside = [*(each.planned for each in columns.releases), *(each for each in (moments, evaluate) if each is not None)]
-    portions = _portions(recipe)
-    train = _train(recipe, terms, sizes.dimension, beside, distances.train, (left, last), portions)
+    train = _train(recipe, terms, sizes.dimension, beside, distances.train, (left, last), recipe.portions)
     plan = BudgetPlan(
         terms=terms,
         columns=columns,
         standardize=moments,
         train=train,
-        portions=portions,
+        portions=recipe.portions,
         evaluate=evaluate,
         rounds=recipe.rounds,
         epsilon=math.nan,
@@ -314,13 +312,6 @@ def _left(terms: Terms, left: float, charges: Iterable[accounting.Charge]) -> fl
     after = accounting.spend_all(terms.variance, left, cast(list[accounting.Cost], list(charges)))
     assert after is not None  # each was calibrated to fit
     return after
-
-
-def _portions(recipe: TrainingRecipe) -> tuple[int, ...] | None:
-    """The schedule of the noise: less of it in rounds that weigh more in the averaged parameters."""
-    if recipe.sampling_rate < 1 or recipe.average_from is None or recipe.noise_schedule == "constant":
-        return None
-    return tail_average_portions(recipe.rounds, recipe.average_from)
 
 
 def _distances(participation: accounting.Participation, sizes: _Sizes, draw: float) -> _Distances:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_poisson import accounting, data, models
+from fedjax_poisson import accounting, data, models, trees
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.data.placement import Placement
@@ -25,13 +25,14 @@ from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.device_records import records_of
 from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.federated.records import largest_unit, units_of
-from fedjax_poisson.federated.server import State, init_state
+from fedjax_poisson.federated.server import AverageFrom, State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
 from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
+from fedjax_poisson.runs.steering import controller_for, steering_of
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe, recipe_of, step_size
 from fedjax_poisson.runs.transcripts import keeping
 
@@ -69,8 +70,8 @@ class RunSetup(NamedTuple):
     root: Stream
 
     @property
-    def average_from(self) -> int | None:
-        """Round after which parameters are averaged; None for no averaging."""
+    def average_from(self) -> AverageFrom:
+        """Which parameters are averaged, as in `server_step`."""
         return self.recipe.average_from
 
 
@@ -311,7 +312,9 @@ def initial_state(setting: RunSetup) -> State:
     """The state before the first round. Initial weights are public: nothing private is drawn here."""
     example = jnp.zeros((1, *setting.sites.features.shape[1:]), jnp.float32)
     params = setting.model.init(jax.random.key(0), example)
-    return init_state(params, optimizer_for(setting, 1.0))  # the step size is not in the state
+    state = init_state(params, optimizer_for(setting, 1.0))  # the step size is not in the state
+    steering = steering_of(setting.recipe, setting.plan, setting.dimension)
+    return state._replace(controller=steering.start(trees.flatten(params)))
 
 
 def learned_model(setting: RunSetup) -> Model:
@@ -376,7 +379,7 @@ def algorithm_for(
         records=float(scaler.records),
         sampling_rate=setting.recipe.sampling_rate,
         mechanism=plan.train.mechanism,
-        portions=plan.portions,
+        controller=controller_for(setting.recipe, plan, float(scaler.records)),
         aggregator=aggregator,
         server_optimizer=optimizer or optimizer_of(setting, scaler),
         senders=plan.senders,

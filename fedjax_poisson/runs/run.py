@@ -21,7 +21,7 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import Records, checkpoints, evaluation, standardize
 from fedjax_poisson.federated.charging import Paying
-from fedjax_poisson.federated.fit import training_rounds
+from fedjax_poisson.federated.fit import stopped, training_rounds
 from fedjax_poisson.federated.folder_lock import folder_lock
 from fedjax_poisson.federated.saved_model import save_model
 from fedjax_poisson.federated.server import State, final_parameters
@@ -51,6 +51,7 @@ from fedjax_poisson.runs.releases import (
     round_line,
 )
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
+from fedjax_poisson.runs.steering import release_of
 from fedjax_poisson.runs.summary import Finished, predictions, summarise
 
 __all__ = ["CannotResume", "NothingLearned", "OnRound", "RunExists", "Stopped", "run"]
@@ -232,15 +233,16 @@ def _release_everything(
             save(progress, line)
             tell(line)
     scaler, state, bytes_up, scores = progress
-    exhausted = False
+    exhausted, before = False, state
     algorithm = algorithm_for(setting, scaler, train_aggregator)
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     every = max(1, recipe.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
 
-    def terms(number: int) -> tuple[Paying, Stream]:
+    def terms(number: int, before: State) -> tuple[Paying, Stream]:
         if stop():
             raise Stopped(f"Stopped after round {number - 1} of {recipe.rounds}; continue with --resume {out}")
-        return charge("train", number, plan.of_round(number))
+        assert algorithm.decision is not None
+        return charge("train", number, release_of(plan, number, int(algorithm.decision(before).portions)))
 
     steps = training_rounds(
         algorithm, state, lambda number: cohort, first=int(state.round) + 1, last=recipe.rounds, terms=terms
@@ -248,9 +250,11 @@ def _release_everything(
     try:
         for number, state, info, seconds, *_ in steps:
             bytes_up += info.sum.bytes_up_per_sender
-            line = round_line(number, "train", books, info.sum, seconds, bytes_up)
+            used = int(before.controller.next.portions)
+            before = state
+            line = round_line(number, "train", books, info.sum, seconds, bytes_up) | {"portions": used}
             save(Progress(scaler, state, bytes_up), line)
-            due = number % every == 0 or number == recipe.rounds
+            due = number % every == 0 or number == recipe.rounds or stopped(algorithm, state)
             if due and config.evaluation == "clear":
                 line["test"] = _scores(setting, algorithm.parameters(state), test)
             tell(line)

@@ -26,6 +26,7 @@ from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, 
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
 from fedjax_poisson.runs.run_ledger import Books
+from fedjax_poisson.runs.steering import ending, steering_of
 from fedjax_poisson.runs.training_recipe import step_size
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
@@ -107,6 +108,8 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
     """The verdict, the budget spent and the number of releases."""
     config, plan, releases = setting.config, setting.plan, books.rows()
     judged, rounds = judge(releases, conditions(setting)), int(finished.state.round)
+    steering = steering_of(setting.recipe, plan, setting.dimension)
+    stop = bool(finished.state.controller.next.stop)
     once = len(plan.columns.releases) + (plan.standardize is not None) + (finished.released is not None)
     return {
         "verdict": judged.word,
@@ -116,7 +119,10 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
         "public_data": records_are_public(config),
         "unit": setting.sites.unit,
         "adjacency": config.adjacency,
-        "epsilon": books.epsilon(),
+        "epsilon": books.guaranteed(steering.adapts),
+        "epsilon_spent": books.epsilon(),
+        "adapts": steering.adapts,
+        "ended": ending(steering.controller, stop, rounds, setting.recipe.rounds, books.ledger.remaining()),
         "epsilon_one_honest": plan.epsilon_one_honest,
         "delta": config.delta,
         "epsilon_target": config.epsilon,
