@@ -49,6 +49,20 @@ class Start(NamedTuple):
     whole: int
 
 
+class Plan(NamedTuple):
+    """What a run knows when it makes its controller; public or released.
+
+    Attributes:
+      rounds: T, the most rounds.
+      portions: the most portions of the noise that each round uses, which the budget was planned for; None for all of it in one piece.
+      records: units that the mean gradient is taken over.
+    """
+
+    rounds: int
+    portions: tuple[int, ...] | None
+    records: float
+
+
 class Released(NamedTuple):
     """What a controller sees of a round: its release and public numbers.
 

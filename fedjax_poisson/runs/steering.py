@@ -6,8 +6,8 @@ from typing import Any
 
 from fedjax_poisson import accounting
 from fedjax_poisson.federated import control
-from fedjax_poisson.federated.control import Controller, Steering
-from fedjax_poisson.federated.controllers.registry import Plan, controller_of
+from fedjax_poisson.federated.control import Controller, Plan, Steering
+from fedjax_poisson.federated.controllers import registered
 from fedjax_poisson.runs.budget_plan import BudgetPlan
 from fedjax_poisson.runs.planned import Planned
 from fedjax_poisson.runs.training_recipe import TrainingRecipe
@@ -21,7 +21,7 @@ def controller_for(recipe: TrainingRecipe, plan: BudgetPlan, records: float) -> 
       plan: the most rounds, and the most that each may cost.
       records: training units, released or public.
     """
-    return controller_of(recipe.controller, Plan(plan.rounds, plan.portions, records))
+    return registered(recipe.controller).make(Plan(plan.rounds, plan.portions, records))
 
 
 def steering_of(recipe: TrainingRecipe, plan: BudgetPlan, dimension: int) -> Steering:

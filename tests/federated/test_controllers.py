@@ -244,6 +244,62 @@ def test_risk_follows_the_ratio_of_signal_and_noise():
     assert [each for each, _ in _walk(block(), back, 0.1)][::5] == [8, 4, 2, 4, 8]
 
 
+def _gains(gradients: np.ndarray, noise: float, rate: float = 0.5) -> list[float]:
+    """G of settle after each round, from its definition."""
+    count, size = gradients.shape
+    places = np.vstack([np.zeros(size), -rate * np.cumsum(gradients, axis=0)])
+    known, found = max(size - 1.645 * math.sqrt(2 * size), 0), [math.inf, math.inf]
+    for t in range(2, count + 1):
+        mean = gradients[t // 2 : t].mean(axis=0)
+        energy = max(mean @ mean - known * noise**2 / (t - t // 2), 0)
+        found.append(math.sqrt(energy) * float(np.linalg.norm(places[t] - places[t // 2])))
+    return found
+
+
+@pytest.mark.parametrize(("rounds", "apart"), [(60, 1), (150, 3)])
+def test_settle_stops_where_its_rule_says(rounds, apart):
+    """Gradient descent on a quadratic loss with curvatures from .02 to 1, and released noise."""
+    rng, size, records, noise = np.random.default_rng(2), 20, 200.0, 0.02
+    curvature, place, gradients = np.geomspace(0.02, 1, size), np.ones(size), []
+    for _ in range(rounds):
+        gradients.append(curvature * place + noise * rng.normal(size=size))
+        place = place - 0.5 * gradients[-1]
+    gains, limit = _gains(np.array(gradients), noise), size / (2 * records)
+    marks = {t: gains[t] for t in range(0, rounds + 1, apart)}
+    due = [t for t in marks if t >= 8 and gains[t] <= limit]
+    found = _walk(controllers.settle(rounds, records), gradients, noise)
+    assert found[-1][1] and 8 <= len(found) - 1 < rounds and {each for each, _ in found} == {8}
+    if apart == 1:  # halves are whole marks
+        expected = next(t for t in due if gains[t] < gains[t // 2])
+        assert len(found) - 1 == expected
+    # Fewer units make fitting noise gain more: it stops earlier. Many more: it goes on.
+    assert len(_walk(controllers.settle(rounds, 50.0), gradients, noise)) < len(found)
+    assert not _walk(controllers.settle(rounds, 1e9), gradients, noise)[-1][1]
+
+
+def test_settle_takes_off_the_noise_that_is_known_and_no_more():
+    """Noise alone around a point where nothing is to be gained: with the true noise it settles, with a tenth of it the noise is taken for gain."""
+    rng, size, noise = np.random.default_rng(3), 50, 0.1
+    place, gradients = np.full(size, 2.0), []
+    for _ in range(60):
+        gradients.append(0.3 * place + noise * rng.normal(size=size))
+        place = place - 0.5 * gradients[-1]
+    records = size / (2 * 0.02)
+    stops = _walk(controllers.settle(60, records), gradients, noise)
+    assert stops[-1][1] and len(stops) < 45
+    wrong = _walk(controllers.settle(60, records), gradients, noise / 10)
+    assert not wrong[-1][1]
+
+
+def test_settle_does_not_take_the_beginning_for_the_end():
+    """A training that momentum only just gets under way: its gain is small, and larger than half-way."""
+    gradients = [np.full(10, 1e-3 * number**2) for number in range(1, 41)]
+    assert not _walk(controllers.settle(40, 1.0), gradients, 1e-6)[-1][1]
+    for wrong in ((0, 10), (5, 0.0), (5, -1)):
+        with pytest.raises(ValueError, match="at least one round"):
+            controllers.settle(*wrong)
+
+
 @pytest.mark.parametrize("average_from", ["growing"])
 def test_the_growing_average_is_near_that_of_the_last_half(average_from):
     rng = np.random.default_rng(0)

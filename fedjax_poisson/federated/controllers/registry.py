@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from fedjax_poisson.federated.control import Controller
+from fedjax_poisson.federated.control import Controller, Plan
+from fedjax_poisson.federated.controllers.risk import risk_of
+from fedjax_poisson.federated.controllers.schedule import schedule_of
+from fedjax_poisson.federated.controllers.settle import settle_of
 from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.mechanisms.dark_counts import NOISE_PORTIONS
-
-
-class Plan(NamedTuple):
-    """What a run knows when it makes its controller; public or released.
-
-    Attributes:
-      rounds: T, the most rounds.
-      portions: the most portions of the noise that each round uses, which the budget was planned for; None for all of it in one piece.
-      records: units that the mean gradient is taken over.
-    """
-
-    rounds: int
-    portions: tuple[int, ...] | None
-    records: float
 
 
 class Registered(NamedTuple):
@@ -31,7 +19,7 @@ class Registered(NamedTuple):
 
     Attributes:
       about: one line for users.
-      module: where `of_plan(plan) -> Controller` is.
+      make: the controller of a run.
       portions: `(rounds, average_from)` to the most portions of `NOISE_PORTIONS` that each round may use: what the budget is planned for. None
         for all of the noise, in one piece.
       growing: whether parameters are averaged over the last half of the rounds that were done, since nobody knows the last one beforehand; else over the rounds
@@ -39,7 +27,7 @@ class Registered(NamedTuple):
     """
 
     about: str
-    module: str
+    make: Callable[[Plan], Controller]
     portions: Callable[[int, int | None], tuple[int, ...] | None] = lambda rounds, average_from: None
     growing: bool = False
 
@@ -48,20 +36,22 @@ def _tail(rounds: int, average_from: int | None) -> tuple[int, ...] | None:
     return None if average_from is None else tail_average_portions(rounds, average_from)
 
 
+def _all_portions(rounds: int, average_from: int | None) -> tuple[int, ...]:
+    del average_from
+    return (NOISE_PORTIONS,) * rounds
+
+
 CONTROLLERS: Mapping[str, Registered] = MappingProxyType(
     {
         "schedule": Registered(
-            "less noise in rounds that weigh more in the averaged parameters, fixed beforehand", "schedule", _tail
+            "less noise in rounds that weigh more in the averaged parameters, fixed beforehand", schedule_of, _tail
         ),
-        "constant": Registered("the same noise in every round", "schedule"),
+        "constant": Registered("the same noise in every round", schedule_of),
         "settle": Registered(
-            "stops when half of the rounds gained less than fitting noise would", "settle", growing=True
+            "stops when half of the rounds gained no more than fitting noise would", settle_of, growing=True
         ),
         "risk": Registered(
-            "cheaper rounds where the opened sums show no signal, and a stop",
-            "risk",
-            lambda rounds, average_from: (NOISE_PORTIONS,) * rounds,
-            growing=True,
+            "cheaper rounds where the opened sums show no signal, and a stop", risk_of, _all_portions, growing=True
         ),
     }
 )
@@ -77,13 +67,3 @@ def registered(name: str) -> Registered:
         known = "; ".join(f"{each} ({found.about})" for each, found in CONTROLLERS.items())
         raise ValueError(f"no controller is called {name!r}; there are: {known}.")
     return CONTROLLERS[name]
-
-
-def controller_of(name: str, plan: Plan) -> Controller:
-    """The controller of a run.
-
-    Raises:
-      ValueError: the name is unknown.
-    """
-    made: Controller = importlib.import_module(f"{__package__}.{registered(name).module}").of_plan(plan)
-    return made

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from fedjax_poisson.federated.control import Controller, Decision, Released, Start, decision
-from fedjax_poisson.federated.controllers.registry import Plan
+from fedjax_poisson.federated.control import Controller, Decision, Plan, Released, Start, decision
 
 
 def constant() -> Controller:
@@ -46,6 +45,6 @@ def schedule(portions: Sequence[int]) -> Controller:
     return Controller("schedule", init, step, stopped="at the end of its schedule")
 
 
-def of_plan(plan: Plan) -> Controller:
+def schedule_of(plan: Plan) -> Controller:
     """The schedule that a run planned; all of the noise where it planned none."""
     return constant() if plan.portions is None else schedule(plan.portions)

@@ -28,8 +28,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from fedjax_poisson.federated.control import Controller, Decision, Released, Start, decision
-from fedjax_poisson.federated.controllers.registry import Plan
+from fedjax_poisson.federated.control import Controller, Decision, Plan, Released, Start, decision
 
 _FIRST = 8  # before it, half of the rounds are fewer than four
 _MARKS = 60  # of a training, at which sums and parameters are remembered: memory is twice that times D
@@ -92,6 +91,6 @@ def settle(rounds: int, records: float) -> Controller:
     return Controller("settle", init, step, stopped="settled")
 
 
-def of_plan(plan: Plan) -> Controller:
+def settle_of(plan: Plan) -> Controller:
     """For a run."""
     return settle(plan.rounds, plan.records)
