@@ -27,11 +27,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import numpy as np
 
 from fedjax_poisson import data
+from fedjax_poisson.federated.checkpoints import write_atomic
 from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, title
 from fedjax_poisson.runs.build import build
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import run
-from fedjax_poisson.runs.summary import without_privacy
+from fedjax_poisson.runs.scoring import without_privacy
 
 HERE = Path(__file__).parent
 COLOURS = (PRIVATE, EPSILON, PUBLISHED, PLAIN)
@@ -44,6 +45,9 @@ SCORES = (
     "calibration_error",
     "accuracy_by_site",
     "auc_by_site",
+    "auc_by_label",
+    "rmse",
+    "r2",
 )
 
 
@@ -144,11 +148,11 @@ def say(row: dict[str, Any], *names: str) -> None:
     """Print one line."""
     budget = NONPRIVATE if row["epsilon_target"] is None else f"epsilon {row['epsilon_target']:g}"
     facts = "  ".join(f"{name} {row[name]}" for name in names)
-    print(
-        f"{facts}  {budget}: accuracy {row['pooled_accuracy']:.3f}  AUC {row['auc'] or float('nan'):.3f}  "
-        f"{row['seconds']:.0f} s",
-        flush=True,
-    )
+    if row.get("rmse") is not None:
+        found = f"RMSE {row['rmse']:.4g}  R2 {row['r2']:.3f}"
+    else:
+        found = f"accuracy {row['pooled_accuracy']:.3f}  AUC {row['auc'] or float('nan'):.3f}"
+    print(f"{facts}  {budget}: {found}  {row['seconds']:.0f} s", flush=True)
 
 
 def table(
@@ -186,7 +190,7 @@ def write(name: str, arguments: argparse.Namespace, whole: dict[str, Any]) -> Pa
     """Write results/NAME.json as it is; returns the place of the figure."""
     for folder in ("results", "figures"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
-    (arguments.out / "results" / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_atomic(arguments.out / "results" / f"{name}.json", (json.dumps(whole, indent=1) + "\n").encode())
     return arguments.out / "figures" / f"{name}.png"
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_poisson.federated.checkpoints import write_atomic
 from fedjax_poisson.reports.plotting import canvas, title
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import run
@@ -155,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
             "date": datetime.now(UTC).date().isoformat(),
         }
         result["table"] = [row for kind in ("global", "site") for row in table(result, kind)]
-        results.write_text(json.dumps(result, indent=2) + "\n")
+        write_atomic(results, (json.dumps(result, indent=2) + "\n").encode())
     result = json.loads(results.read_text())
     draw(result, figure)
     for row in result["table"]:

@@ -27,7 +27,7 @@ from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, fold
 from fedjax_poisson.reports.plotting import canvas, title
 from fedjax_poisson.runs.build import RunSetup, algorithm_for, build, learned_records, training_units
 from fedjax_poisson.runs.config import Config, recipe
-from fedjax_poisson.runs.summary import predictions
+from fedjax_poisson.runs.scoring import predictions
 
 LAYERS = (
     ("plain", False, False),

@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, attacks, data
+from fedjax_poisson.federated.checkpoints import write_atomic
 from fedjax_poisson.leakage import attack_runs, finished_run, reconstruction
 from fedjax_poisson.randomness import stream
 from fedjax_poisson.reports import leakage
@@ -390,7 +391,7 @@ def main(given: list[str] | None = None) -> None:
         new = {row.get("dataset") for row in found["rows"]}
         found["rows"] += [row for row in before if row.get("dataset") not in new]
         result = stored(path) | {name: found}
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
     draw(stored(path), figures / "leakage.png")
 
 

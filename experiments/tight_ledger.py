@@ -28,6 +28,7 @@ from common import HERE, commit, machine
 
 from fedjax_poisson import accounting as acc
 from fedjax_poisson.accounting.fixed_plan import fixed_plan_width
+from fedjax_poisson.federated.checkpoints import write_atomic
 
 DELTA, EPSILONS = 1e-4, (1.0, 3.0, 8.0)
 HONEST, MODULATION, CLIP, COORDINATE, DIMENSION, CLAMP = 3, 0.05, 1.0, 0.6, 14, 77.0
@@ -209,7 +210,7 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     show(result)
     (arguments.out / "results").mkdir(parents=True, exist_ok=True)
-    (arguments.out / "results" / "tight_ledger.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_atomic(arguments.out / "results" / "tight_ledger.json", (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

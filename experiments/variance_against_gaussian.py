@@ -24,6 +24,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from fedjax_poisson import accounting as acc
+from fedjax_poisson.federated.checkpoints import write_atomic
 
 HERE = Path(__file__).parent
 DELTA = 1e-5
@@ -159,7 +160,7 @@ def main() -> None:
     stored = HERE / "results" / "variance_against_gaussian.json"
     if not arguments.figure_only:
         stored.parent.mkdir(exist_ok=True)
-        stored.write_text(json.dumps(measure(), indent=1) + "\n")
+        write_atomic(stored, (json.dumps(measure(), indent=1) + "\n").encode())
     (HERE / "figures").mkdir(exist_ok=True)
     draw(json.loads(stored.read_text()), HERE / "figures" / "variance_against_gaussian.png")
 

@@ -6,10 +6,8 @@ Every case fails before anything is computed. Beside what is refused stands what
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import math
 import typing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,43 +16,8 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.runs import config_checks
 from fedjax_poisson.runs.config import Config, read_config, write_config
 from fedjax_poisson.runs.load_data import load_sites
+from tests.data.tables.healthy_table import OWN, N, columns, load, write
 from tests.test_cli import refused
-
-N = 120
-OWN = {"label": "ill", "site": "clinic"}
-
-
-def columns(**changes):
-    """A healthy table: three clinics, a number, a flag and a category that say something about the label and do not give it away."""
-    generator = np.random.default_rng(0)
-    ill = generator.integers(0, 2, N)
-    found = {
-        "clinic": [("North", "South", "East")[i % 3] for i in range(N)],
-        "age": [f"{20 + 50 * generator.random() + 5 * y:.1f}" for y in ill],
-        "smoker": [("yes", "no")[int(generator.random() < 0.4 + 0.2 * y)] for y in ill],
-        "stage": [("I", "II", "III")[generator.integers(0, 3)] for _ in range(N)],
-        "ill": [str(y) for y in ill],
-    }
-    for name, values in changes.items():
-        if values is None:
-            del found[name]
-        else:
-            found[name] = [str(values(i)) for i in range(N)] if callable(values) else values
-    return found
-
-
-def write(folder, table=None, *, delimiter=",", name="table.csv", encoding="utf-8", rows=N):
-    table = columns() if table is None else table
-    quote = [f'"{each}"' for each in table]
-    lines = [delimiter.join(quote)]
-    lines += [delimiter.join(f'"{values[i]}"' for values in table.values()) for i in range(min(rows, N))]
-    path = folder / name
-    path.write_bytes(("\n".join(lines) + "\n").encode(encoding))
-    return path
-
-
-def load(path, **options):
-    return data.from_csv(path, **({"categorical": "from_data"} | OWN | options))
 
 
 def cli_table(path, *options):
@@ -281,147 +244,6 @@ def test_levels_may_be_whole_numbers_and_lists_may_hold_commas(tmp_path):
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
-DATES = ["2024-01-%02d", "%02d.03.2024", "3/%d/24", "2024-03-%02d 13:20:00", "%02d Mar 2024"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "options", "words"),
-    [
-        ({}, {"drop": ["ill"]}, "drop names the column 'ill', which is the label"),
-        ({}, {"drop": ["clinic"]}, "which is the site"),
-        ({"ill": lambda i: 1}, {}, "every record has the same label"),
-        ({"ill": lambda i: ("alive", "dead", "Dead")[i * i % 7 % 3]}, {"positive": "dead"}, "would be 2 labels"),
-        ({"clinic": lambda i: ("Mercy", "mercy", "South")[i % 3]}, {}, "'Mercy', 'mercy' (lines 2, 3) differ by case"),
-        ({"clinic": lambda i: ("St. John", "St.  John", "South")[i % 3]}, {}, "would be 2 sites"),
-        ({"clinic": lambda i: ("01", "1", "2")[i % 3]}, {}, "leading zeros"),
-        ({"visit": lambda i: 5000 + 7 * i}, {}, "'visit' is a different whole number in nearly every record"),
-        ({"visit": lambda i: f"{5000 + i}.0"}, {}, "'visit' is a different whole number"),
-        ({"visit": lambda i: 5000 + max(i, 1)}, {}, "'visit' is a different whole number"),  # 119 of 120 differ
-        ({"visit": lambda i: f"v{min(i, 70)}"}, {}, "'visit' is a different text"),
-        ({"visit": lambda i: f"v{i}"}, {}, "'visit' is a different text"),
-        ({"pid": lambda i: 1000 + i // 3}, {}, "'pid' is called like an identifier"),
-        ({"stage": lambda i: "II"}, {}, "the same value in every record of stage"),
-        ({"smoker": lambda i: "no", "dose": lambda i: 5}, {}, "smoker, dose"),
-        ({"smoker": lambda i: "no", "dose": lambda i: 5}, {}, "--drop smoker,dose"),
-        ({"smoker": lambda i: ""}, {}, "'smoker' has no value at all"),
-        *(({"seen": lambda i, d=date: d % (1 + i % 28)}, {}, "'seen' holds dates, as on line 2") for date in DATES),
-        ({"seen": lambda i: 20240100 + 1 + i % 28}, {}, "'seen' holds dates"),
-        ({}, {"bounds": {"age": (0, 1)}}, "clips every value to 1"),
-        ({}, {"bounds": {"age": (500, 600)}}, "clips every value to 500"),
-        ({"dose": lambda i: f"1,{100 + i}"}, {}, "'1,100' in column 'dose' may be a number with a thousands separator"),
-        ({"dose": lambda i: f"1.{100 + i},5"}, {}, "holds a thousands separator"),
-        ({"dose": lambda i: f"{i % 9},5" if i else "7.5"}, {"categorical": {"stage": ["I", "II", "III"]}}, "'dose'"),
-        ({"dose": lambda i: "low" if i == 7 else f"{i / 7:.2f}"}, {}, "is a number but for 'low' on line 9"),
-        ({"stage": lambda i: ("F", "f", "M")[i % 3]}, {}, "'F', 'f' of column 'stage' differ by case"),
-        ({"dose": lambda i: "1e300" if i == 3 else i / 7}, {}, "line 5: a value of column 'dose' is beyond 1e+30"),
-        ({"dose": lambda i: 10**9 + 1e-3 * (i * i % 7)}, {}, "too narrow for single precision"),
-        ({}, {"bounds": {"age": (0, 1e60)}}, "of at most 1e+30"),
-        (
-            {"dose": lambda i: "inf" if i == 4 else f"{i / 7:.2f}"},
-            {"categorical": {"stage": ["I", "II", "III"]}},
-            "'inf' on line 6",
-        ),
-        ({"dose": lambda i: f"{i} %"}, {}, "If it should be a number, look at line 2: '0 %'"),
-        ({}, {"fill": {"stage": 3}}, "'stage', which is not numeric"),
-        ({}, {"fill": {"nothing": 3}}, "no column 'nothing'"),
-        ({}, {"categorical": {"clinic": ["North"]}}, "which is the site"),
-    ],
-)
-def test_a_table_that_would_spoil_a_run_is_refused(changes, options, words, tmp_path):
-    path = write(tmp_path, columns(**changes))
-    with pytest.raises(ValueError) as error:
-        load(path, **options)
-    assert words in str(error.value) and "\n" not in str(error.value)
-
-
-def copies():
-    ill = columns()["ill"]
-    grade = [str(int(y) * (1 + i % 3)) for i, y in enumerate(ill)]
-    return {
-        "exact": ill,
-        "words": ["dead" if y == "1" else "alive" for y in ill],
-        "reversed": ["0" if y == "1" else "1" for y in ill],
-        "numbers": [str(2.5 * int(y) + 3) for y in ill],
-        "finer": grade,
-        "with gaps": ["" if i % 7 == 0 else y for i, y in enumerate(ill)],
-        "only for the ill": [f"{1 + i % 40}.5" if y == "1" else "" for i, y in enumerate(ill)],
-    }
-
-
-@pytest.mark.parametrize("how", copies())
-def test_a_copy_of_the_label_is_refused_however_it_is_coded(how, tmp_path):
-    path = write(tmp_path, columns(outcome=copies()[how]))
-    with pytest.raises(ValueError, match=r"can be read off outcome.*--drop outcome"):
-        load(path)
-    assert "outcome" not in load(path, drop=["outcome"]).feature_names
-
-
-def test_what_tells_much_of_the_label_is_taken_and_what_tells_nearly_all_is_said(tmp_path):
-    ill = columns()["ill"]
-    for wrong, said in ((12, False), (1, True)):
-        outcome = [str(1 - int(y)) if i < wrong else y for i, y in enumerate(ill)]
-        warnings = load(write(tmp_path, columns(outcome=outcome))).warnings
-        assert any("can be read off outcome" in warning for warning in warnings) == said
-
-
-@pytest.mark.parametrize(
-    ("changes", "options"),
-    [
-        ({"visit": lambda i: 5000 + 7 * i}, {"bounds": {"age": "from_data", "visit": (5000, 6000)}}),
-        ({"visit": lambda i: 5000 + i // 2}, {}),  # every number twice
-        ({"mass": lambda i: f"{50 + i / 7:.3f}"}, {}),  # measured: all differ, none is whole
-        ({"stage": lambda i: "II"}, {"categorical": {"stage": ["I", "II"]}}),
-        (
-            {"dose": lambda i: f"{i % 9},5"},
-            {"categorical": {"stage": ["I", "II", "III"], "dose": [f"{k},5" for k in range(9)]}},
-        ),
-        ({"clinic": lambda i: ("Mercy A", "Mercy B", "South")[i % 3]}, {}),
-        (
-            {"seen": lambda i: f"2024-01-0{1 + i % 2}"},
-            {"categorical": {"stage": "from_data", "seen": ["2024-01-01", "other"]}},
-        ),
-        ({"pressure": lambda i: f"{100 + (i * i) % 7}"}, {}),
-    ],
-)
-def test_what_is_close_to_wrong_is_taken(changes, options, tmp_path):
-    assert len(load(write(tmp_path, columns(**changes)), **options).features) == N
-
-
-@pytest.mark.parametrize(
-    ("values", "meant"),
-    [
-        (lambda i: f"{i % 9},5", 3.5),
-        (lambda i: "0,125" if i else "12,250", 0.125),
-        (lambda i: "1234,567" if i == 3 else f"{i},250", 1234.567),
-    ],
-)
-def test_decimal_commas_that_something_proves_are_read(values, meant, tmp_path):
-    table = columns(dose=values, age=None)
-    sites = load(write(tmp_path, table, delimiter=";"))
-    assert sites.features[3, sites.feature_names.index("dose")] == np.float32(meant)
-
-
-@pytest.mark.parametrize("odd", ["1,234", "12.345,6", "1.234.567", "1,234,567"])
-def test_one_thousands_separator_among_plain_numbers_is_refused(odd, tmp_path):
-    table = columns(dose=lambda i: odd if i == 5 else 100 + i % 50, age=None)
-    with pytest.raises(ValueError, match=r"line 7: .*thousands separator"):
-        load(write(tmp_path, table, delimiter=";"))
-
-
-@pytest.mark.parametrize("code", ["-1", "-9", "-999", "999", "9999"])
-def test_a_code_for_missing_is_said_without_a_count(code, tmp_path):
-    table = columns(age=lambda i: code if i % 11 == 0 else f"{30 + (i * i) % 41}")
-    warnings = [warning for warning in load(write(tmp_path, table)).warnings if "missing value" in warning]
-    assert len(warnings) == 1 and f"'age' holds {code}, which" in warnings[0] and "11" not in warnings[0]
-    plain = columns(age=lambda i: f"{30 + (i * i) % 41}", change=lambda i: (i % 7) - 3)
-    assert not any("missing value" in warning for warning in load(write(tmp_path, plain)).warnings)
-
-
-def test_a_range_that_clips_much_is_said(tmp_path):
-    warnings = load(write(tmp_path), bounds={"age": (0, 40)}).warnings
-    assert any("clips more than a quarter" in warning for warning in warnings)
-    assert not any("clips" in warning for warning in load(write(tmp_path), bounds={"age": (0, 90)}).warnings)
-
 
 def test_too_few_records_or_sites_are_refused_or_said(tmp_path, capsys):
     with pytest.raises(ValueError, match="same label"):
@@ -470,12 +292,6 @@ def test_a_patient_at_several_sites_is_refused_with_the_count_or_declared(tmp_pa
     assert load(path, drop=["person"]).sites_per_unit == 1
     with pytest.raises(ValueError, match="no column says whose record"):
         load(path, drop=["person"], sites_per_patient=2)
-
-
-def test_names_of_patients_in_two_spellings_are_said(tmp_path):
-    table = columns(person=lambda i: ("Ann", "ANN")[i // 3 % 2] if i % 3 == 0 else f"p{i}")
-    warnings = load(write(tmp_path, table), patient="person").warnings
-    assert any("names of patients differ by case" in warning for warning in warnings)
 
 
 def test_sites_hold_what_they_say_about_patients_whoever_makes_them(tmp_path):
@@ -538,33 +354,6 @@ def test_a_patient_at_k_sites_is_covered_by_k_steps_and_not_by_fewer(k):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "words"),
-    [
-        (b"clinic,age,ill\n", {}, "a header but no record"),
-        (b"clinic,age,age,ill\nA,1,2,0\n", {}, "two columns are called 'age'"),
-        (b"PK\x03\x04" + b"\0" * 40, {}, "an Excel workbook or a zip archive"),
-        (b"PAR1" + bytes(range(256)), {}, "a Parquet file"),
-        (bytes(range(1, 256)) * 4, {}, "is not utf-8"),
-        ("clinic,age,ill\nA,1,0\n".encode("utf-16"), {}, "--encoding utf-16"),
-        (gzip.compress(b"clinic,age,ill\n" * 300, mtime=0)[:-20], {}, "truncated"),
-        (b"clinic,age,ill\nA,1,0\n", {"encoding": "no-such"}, "encoding is 'no-such'"),
-        (b"clinic,age,ill\nA,1,0\n", {"encoding": "rot13"}, "which is no text encoding"),
-        (b"clinic,age,ill\nA,1,0\n", {"encoding": 5}, "encoding is 5"),
-        (b"clinic,age,ill\nA,1,0\n", {"delimiter": ""}, "delimiter is ''"),
-        (b"clinic,age,ill\nA,1,0\n", {"delimiter": ";;"}, "--delimiter"),
-        (b"clinic,age,ill\nA,1,0\n", {"delimiter": 5}, "delimiter is 5"),
-        (b"clinic,age,ill\nA,1,0\n", {"delimiter": ";"}, "no column 'ill'"),
-    ],
-)
-def test_a_file_that_is_no_table_is_named(content, options, words, tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError) as error:
-        load(path, **options)
-    assert words in str(error.value) and "\n" not in str(error.value)
-
-
 def test_a_folder_is_no_table(tmp_path, capsys):
     with pytest.raises(ValueError, match="is a folder"):
         load(tmp_path)
@@ -593,64 +382,6 @@ def test_what_messages_recommend_is_an_option(options, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"label": None}, "label is None"),
-        ({"label": ["ill"]}, "label is ['ill']"),
-        ({"site": 3}, "site is 3"),
-        ({"patient": 3}, "patient is 3"),
-        ({"positive": 1}, "positive is 1"),
-        ({"positive": []}, "positive is []"),
-        ({"positive": [1]}, "positive is [1]"),
-        ({"categorical": "abc"}, "categorical is 'abc'"),
-        ({"categorical": 5}, "categorical is 5"),
-        ({"categorical": {"stage": "I"}}, "levels of 'stage' are 'I'"),
-        ({"categorical": {"stage": 5}}, "levels of 'stage' are 5"),
-        ({"categorical": {"stage": [None]}}, "levels of 'stage' hold None"),
-        ({"categorical": {3: ["I"]}}, "a column of categorical is 3"),
-        ({"bounds": 5}, "bounds is 5"),
-        ({"bounds": None}, "bounds is None"),
-        ({"bounds": {"age": 5}}, "bounds of 'age' are 5"),
-        ({"bounds": {"age": (0, math.nan)}}, "two finite numbers"),
-        ({"bounds": {"age": (True, 5)}}, "two finite numbers"),
-        ({"fill": 5}, "fill is 5"),
-        ({"fill": {"age": "x"}}, "fill of 'age' is 'x'"),
-        ({"missing": 5}, "missing is 5"),
-        ({"drop": "age"}, "drop is 'age'; expected a list of columns, such as ['age']"),
-        ({"drop": 5}, "drop is 5"),
-        ({"drop": {"age"}}, "such as ['age']"),
-        ({"drop": [5]}, "a column of drop is 5"),
-        ({"min_site_records": "x"}, "min_site_records is 'x'"),
-        ({"min_site_records": 0}, "min_site_records is 0"),
-        ({"min_site_records": -1}, "min_site_records is -1"),
-        ({"min_site_records": 2.5}, "min_site_records is 2.5"),
-        ({"sites_per_patient": 0}, "sites_per_patient is 0"),
-        ({"sites_per_patient": True}, "sites_per_patient is True"),
-        ({"test_fraction": "x"}, "test_fraction is 'x'"),
-        ({"test_fraction": math.nan}, "test_fraction is nan"),
-        ({"split_seed": -1}, "split_seed is -1"),
-        ({"split_seed": 2**64}, "split_seed is"),
-    ],
-)
-def test_an_argument_of_the_wrong_kind_is_named_before_the_file_is_opened(options, words):
-    with pytest.raises(ValueError) as error:
-        load("nowhere.csv", **options)
-    assert words in str(error.value) and "expected" in str(error.value)
-
-
-@pytest.mark.parametrize("path", [5, None, b"t.csv", "", ["t.csv"]])
-def test_a_path_of_the_wrong_kind_is_named(path):
-    with pytest.raises(ValueError, match="path is"):
-        load(path)
-
-
-@pytest.mark.parametrize("horizon", ["x", math.nan, math.inf, -1, True])
-def test_a_horizon_of_the_wrong_kind_is_named(horizon):
-    with pytest.raises(ValueError, match="horizon is"):
-        data.from_survival_csv("nowhere.csv", time="t", event="e", site="s", horizon=horizon)
-
-
-@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"features": [[1.0]]}, "features is a list; expected a NumPy array"),
@@ -668,11 +399,3 @@ def test_sites_name_the_field_that_is_wrong(changes, words, tmp_path):
     with pytest.raises(ValueError) as error:
         dataclasses.replace(sites, **changes)
     assert words in str(error.value)
-
-
-def test_the_healthy_table_is_taken(tmp_path):
-    """The table that every case changes is fine itself, so that a case fails for its own reason."""
-    sites = load(write(tmp_path))
-    assert sites.warnings == () and len(sites.uncovered) == 3
-    assert all("taken from the records" in fact and remedy for fact, remedy in sites.uncovered[:2])
-    assert Path(sites.provenance.source).name == "table.csv"

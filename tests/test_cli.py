@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.metadata
-import inspect
 import json
 import shutil
 import sqlite3
@@ -413,16 +412,6 @@ def test_what_is_wrong_with_pictures_gets_one_line(tmp_path: Path, capsys: pytes
 # Other commands -------------------------------------------------------------------------------------------------------
 
 
-def test_account_answers_the_third_question(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("account", "--senders", 4, "--dimension", 14, "--rounds", 20, "--epsilon", 1) == 0
-    shown = capsys.readouterr().out
-    assert "dark" in shown and "epsilon" in shown
-    refused(capsys, "account", "--senders", 4, "--dimension", 14)
-    assert "honest_senders" in refused(
-        capsys, "account", "--senders", 4, "--dimension", 14, "--rounds", 2, "--epsilon", 1, "--honest-senders", 5
-    )
-
-
 def test_report_is_drawn_again_from_the_folder(ledger_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (ledger_copy / "report.html").unlink()
     assert call("report", ledger_copy) == 0
@@ -476,17 +465,6 @@ def test_predict_writes_what_the_model_says_of_new_rows(
     np.testing.assert_allclose(np.sum(chances, axis=1), 1, atol=2e-6)
     (tmp_path / "none.csv").write_text("age\n3\n")
     assert "no column" in refused(capsys, "predict", heart, tmp_path / "none.csv")
-
-
-@pytest.mark.parametrize("what", ["sampling", "encryption", "aggregation"])
-def test_bench_calls_the_benchmark_with_its_options(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every benchmark's own `main` takes the list that the command hands it (checked on its real signature)."""
-    module = importlib.import_module(f"fedjax_poisson.benchmarks.{what}")
-    inspect.signature(module.main).bind(["--quick"])
-    seen: list[list[str]] = []
-    monkeypatch.setattr(module, "main", seen.append)
-    assert call("bench", what, "--quick") == 0
-    assert seen == [["--quick"]]
 
 
 def test_bounds_of_one_column_are_two_numbers() -> None:

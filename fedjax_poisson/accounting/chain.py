@@ -129,6 +129,40 @@ def as_release(row: tuple[Any, ...], charge: Charge) -> Release:
     return Release(**found)
 
 
+def read_charges(connection: sqlite3.Connection, law: Law, path: Path) -> dict[str, Charge]:
+    """The charges of a ledger by their hashes.
+
+    Raises:
+      LedgerCorrupt: one is not of the law.
+    """
+    found = connection.execute("SELECT hash, body FROM charges").fetchall()
+    try:
+        return {key: unpack(law, blob) for key, blob in found}
+    except (ValueError, TypeError) as error:
+        raise LedgerCorrupt(f"a charge on the ledger {path} cannot be read ({error}): it was changed") from error
+
+
+def check_pinned(connection: sqlite3.Connection, pin: Pin, *, genesis: str, path: Path) -> None:
+    """Refuse a ledger that does not hold what it held when the pin was taken; later rows may follow.
+
+    Raises:
+      LedgerCorrupt: rows are missing, or the chain is another one.
+    """
+    last = connection.execute("SELECT max(id) FROM releases").fetchone()[0] or 0
+    if last < pin.rows:
+        raise LedgerCorrupt(
+            f"{path} holds {last} releases, but {pin.rows} had been charged: it was lost, cut or replaced by an older copy"
+        )
+    found: str | None = genesis
+    if pin.rows:
+        found = connection.execute("SELECT hash FROM releases WHERE id = ?", (pin.rows,)).fetchone()[0]
+    if found != pin.head:
+        raise LedgerCorrupt(
+            f"row {pin.rows} of {path} is not the release that was charged (hash {str(found)[:12]}, expected {pin.head[:12]}): "
+            "it is another ledger, or was written anew"
+        )
+
+
 def verify_chain(
     connection: sqlite3.Connection,
     *,

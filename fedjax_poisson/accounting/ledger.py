@@ -32,7 +32,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedjax_poisson.accounting import renyi
 from fedjax_poisson.accounting.chain import (
     COLUMNS,
     PLACE,
@@ -41,8 +40,10 @@ from fedjax_poisson.accounting.chain import (
     Release,
     as_release,
     canonical,
+    check_pinned,
     digest,
     link_hash,
+    read_charges,
     unwritable,
     verify_chain,
 )
@@ -58,11 +59,10 @@ from fedjax_poisson.accounting.law import (
     pack,
     reading,
     share_left,
-    unpack,
     what_is_missing,
 )
 from fedjax_poisson.accounting.price import HasPrice
-from fedjax_poisson.accounting.reserve import reserve_for
+from fedjax_poisson.accounting.reserve import metered_epsilon, reserve_for
 from fedjax_poisson.accounting.variance_cost import Cost
 
 
@@ -231,18 +231,9 @@ class Ledger:
                 "use another file"
             )
 
-    def _charges(self) -> dict[str, Charge]:
-        found = self.connection.execute("SELECT hash, body FROM charges").fetchall()
-        try:
-            return {key: unpack(self.law, blob) for key, blob in found}
-        except (ValueError, TypeError) as error:
-            raise LedgerCorrupt(
-                f"a charge on the ledger {self.path} cannot be read ({error}): it was changed"
-            ) from error
-
     def rows(self) -> list[Release]:
         """All releases in the order of spending."""
-        charges = self._charges()
+        charges = read_charges(self.connection, self.law, self.path)
         found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
         if missing := [row[0] for row in found if row[PLACE["charge"]] not in charges]:
             raise LedgerCorrupt(f"the charge of row {missing[0]} of the ledger {self.path} was removed")
@@ -250,7 +241,7 @@ class Ledger:
 
     def charges(self) -> list[tuple[Charge, int]]:
         """`(charge, times)` in the order of spending, equal neighbours counted together."""
-        charges = self._charges()
+        charges = read_charges(self.connection, self.law, self.path)
         found = self.connection.execute("SELECT charge FROM releases ORDER BY id")
         return [(charges[key], len(list(same))) for key, same in itertools.groupby(found, key=operator.itemgetter(0))]
 
@@ -266,7 +257,8 @@ class Ledger:
         chosen from earlier ones the guarantee to publish is the budget (module docstring).
         """
         if self.budget_epsilon == math.inf:
-            return 0.0 if self._last()[0] == 0 else self._metered()
+            rows, _, apart, _ = self._last()
+            return 0.0 if rows == 0 else metered_epsilon(self.orders, self.rdp(), self.delta, apart)
         return min(reading(self.law, self.charges(), self._last()[1]), self.budget_epsilon)
 
     def readings(self) -> list[float]:
@@ -275,18 +267,6 @@ class Ledger:
         spent = [(row.charge, 1) for row in rows]
         found = (reading(self.law, spent[: i + 1], row.meter) for i, row in enumerate(rows))
         return [min(each, self.budget_epsilon) for each in found]
-
-    def _metered(self) -> float:
-        """The smallest epsilon, up to 1e-9 of it, whose delta also pays for the samplers: epsilon(delta - (1 + e^epsilon) tau) <= epsilon."""
-        apart, spent = self._last()[2], self.rdp()
-        found = renyi.epsilon(self.orders, spent, self.delta)
-        while math.isfinite(found):
-            left = self.delta - (reserve_for(found, apart) if apart else 0.0)
-            needed = renyi.epsilon(self.orders, spent, left) if left > 0 else math.inf
-            if needed <= found:
-                return found
-            found = needed * (1 + 1e-9)
-        return math.inf
 
     def remaining(self) -> Remaining:
         """What is left of the budget."""
@@ -352,19 +332,7 @@ class Ledger:
         Raises:
           LedgerCorrupt: rows are missing, or the chain is another one.
         """
-        last = self._last()[0]
-        if last < pin.rows:
-            raise LedgerCorrupt(
-                f"{self.path} holds {last} releases, but {pin.rows} had been charged: it was lost, cut or replaced by an older copy"
-            )
-        found: str | None = self.genesis
-        if pin.rows:
-            found = self.connection.execute("SELECT hash FROM releases WHERE id = ?", (pin.rows,)).fetchone()[0]
-        if found != pin.head:
-            raise LedgerCorrupt(
-                f"row {pin.rows} of {self.path} is not the release that was charged (hash {str(found)[:12]}, expected {pin.head[:12]}): "
-                "it is another ledger, or was written anew"
-            )
+        check_pinned(self.connection, pin, genesis=self.genesis, path=self.path)
 
     def verify(self, expected_head: str | None = None) -> int:
         """Recompute the whole chain; return the number of releases.

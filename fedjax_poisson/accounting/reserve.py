@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import math
 
+from fedjax_poisson.accounting import renyi
+from fedjax_poisson.accounting.checks import FloatArray
+
 DRAW_DISTANCE = 2.0**-60
 """Largest total variation between one draw and its law; every table of `randomness` is refused above it."""
 
@@ -25,6 +28,25 @@ ATTEMPTS = 2
 def reserve_for(epsilon: float, distance: float) -> float:
     """Delta that covers a total-variation distance: ``(1 + e^epsilon) distance`` (module docstring), inf beyond floats."""
     return math.inf if epsilon > 700 else (1 + math.exp(epsilon)) * distance
+
+
+def metered_epsilon(orders: FloatArray, spent: FloatArray, delta: float, distance: float) -> float:
+    """The smallest epsilon, up to 1e-9 of it, whose delta also pays for the samplers: epsilon(delta - (1 + e^epsilon) distance) <= epsilon; inf for none.
+
+    Args:
+      orders: float64[n].
+      spent: composed Renyi curve of all releases, float64[n].
+      delta: of the guarantee.
+      distance: total variation of all releases together.
+    """
+    found = renyi.epsilon(orders, spent, delta)
+    while math.isfinite(found):
+        left = delta - (reserve_for(found, distance) if distance else 0.0)
+        needed = renyi.epsilon(orders, spent, left) if left > 0 else math.inf
+        if needed <= found:
+            return found
+        found = needed * (1 + 1e-9)
+    return math.inf
 
 
 def release_distance(*, senders: int, dimension: int, overflow: float = 0.0, draw: float = DRAW_DISTANCE) -> float:

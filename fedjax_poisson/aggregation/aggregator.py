@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation import envelope, keys, local, plain_backend, tenseal_backend
 from fedjax_poisson.aggregation.backend import AggregatorInfo, Parts
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
-from fedjax_poisson.aggregation.local import Setting
-from fedjax_poisson.aggregation.parameters import default_malicious, default_threshold, least_threshold
+from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
 from fedjax_poisson.aggregation.roles import (
     Holder,
     Mark,
@@ -35,6 +34,7 @@ from fedjax_poisson.aggregation.roles import (
     sender_role,
     server_role,
 )
+from fedjax_poisson.aggregation.round_setting import RoundSetting, run_name
 from fedjax_poisson.aggregation.terms import MOST_MEMBERS
 from fedjax_poisson.randomness import Stream
 
@@ -160,7 +160,7 @@ def aggregator(
     if not 1 <= members <= MOST_MEMBERS:
         raise ValueError(f"members = {members}; a round has 1 to {MOST_MEMBERS}.")
     f = default_malicious(members) if malicious is None else malicious
-    t = default_threshold(members, f) if threshold is None else threshold
+    t = least_threshold(members, f) if threshold is None else threshold
     if not 0 <= f < members or not least_threshold(members, f) <= t <= members:
         raise ValueError(
             f"threshold = {t} of members = {members} with malicious = {f}: 2 t > m + f and t <= m are needed, so {least_threshold(members, f)} or more."
@@ -170,8 +170,8 @@ def aggregator(
         raise ValueError(f"corrupt = {c} of minimum_senders = {minimum}: at least one sender must be honest.")
     if count_rms is not None and not 0.001 <= count_rms < 2**31 / 1000:
         raise ValueError(f"count_rms = {count_rms}; give 0.001 to {2**31 // 1000}, or leave it out.")
-    setting = Setting(
-        run=local.run_name(stream),
+    setting = RoundSetting(
+        run=run_name(stream),
         count_bound=count_bound,
         count_rms=count_rms,
         senders=senders,
@@ -186,7 +186,7 @@ def aggregator(
     return _of_rounds(setting, authenticate)
 
 
-def _of_rounds(setting: Setting, authenticate: bool | None) -> Aggregator:
+def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
     missing = keys.available()
     if authenticate and missing is not None:
         raise ValueError(f"authenticate=True, but {missing}.")

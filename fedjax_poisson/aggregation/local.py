@@ -8,20 +8,17 @@ when it was opened; `begin` starts a new one and drops what was not opened.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
-import os
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bare, keys, member, messages, server, terms, transcript
+from fedjax_poisson.aggregation import bare, committee, server, terms, transcript
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
-from fedjax_poisson.aggregation.client import Client, contribute
+from fedjax_poisson.aggregation.committee import Committee, UnderWay
 from fedjax_poisson.aggregation.envelope import new_id
-from fedjax_poisson.aggregation.opening import Expected
-from fedjax_poisson.aggregation.parameters import RoundParameters, choose
+from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.roles import (
     Opened,
@@ -31,43 +28,10 @@ from fedjax_poisson.aggregation.roles import (
     check_unopened,
     checked_counts,
 )
-from fedjax_poisson.aggregation.server_state import included_clients
-from fedjax_poisson.aggregation.store import memory_store
-from fedjax_poisson.aggregation.terms import Pinned, Terms
-from fedjax_poisson.aggregation.wire import Reader
-from fedjax_poisson.randomness import Stream, bits, fold_in, is_reproducible
+from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of, expected_of, message_bytes, parameters_for
+from fedjax_poisson.randomness import Stream
 
-__all__ = ["Committee", "LocalRounds", "Setting", "local_rounds"]
-
-
-class Setting(NamedTuple):
-    """What all rounds of one aggregator have in common.
-
-    Attributes:
-      run: 16 bytes.
-      count_bound: bound on |any coordinate of the sum|.
-      count_rms: root mean square that honest counts keep to; None if not stated.
-      senders: most clients of a round.
-      minimum: fewest.
-      corrupt: clients assumed corrupt.
-      members: m.
-      threshold: t.
-      malicious: f.
-      mechanism: facts, canonical JSON.
-      size: D of every message; None takes any.
-    """
-
-    run: bytes
-    count_bound: int
-    count_rms: float | None
-    senders: int
-    minimum: int
-    corrupt: int
-    members: int
-    threshold: int
-    malicious: int
-    mechanism: str
-    size: int | None
+__all__ = ["LocalRounds", "local_rounds"]
 
 
 class LocalRounds(NamedTuple):
@@ -83,240 +47,117 @@ class LocalRounds(NamedTuple):
     message_bytes: Callable[[int], int]
 
 
-def parameters_for(setting: Setting, size: int) -> RoundParameters:
-    """The parameters of rounds of D values."""
-    return choose(
-        size,
-        setting.count_bound,
-        setting.senders,
-        setting.members,
-        setting.threshold,
-        corrupt=setting.corrupt,
-        count_rms=None if setting.count_rms is None else thousandths(setting.count_rms) / 1000,
-    )
+@dataclasses.dataclass
+class _Process:
+    """What the process remembers between calls, and all that they change.
+
+    Attributes:
+      setting: what its rounds have in common.
+      authenticate: whether rounds have signatures, boxes, agreement and screening; else they are bare (`bare`).
+      device: functions of bare rounds, by D.
+      committee: all parties, once a round was asked for.
+      number: of the last round.
+      under: the round that is under way.
+      opened: names of the contributions in opened sums.
+    """
+
+    setting: RoundSetting
+    authenticate: bool
+    device: dict[int, DeviceFunctions] = dataclasses.field(default_factory=dict)
+    committee: Committee | None = None
+    number: int = 0
+    under: UnderWay | None = None
+    opened: set[bytes] = dataclasses.field(default_factory=set)
 
 
-def thousandths(count_rms: float) -> int:
-    """How terms state a root mean square: rounded up, so that an honest sum at the bound is not refused."""
-    return math.ceil(count_rms * 1000)
-
-
-def draft_of(setting: Setting, number: int, size: int, members: tuple[bytes, ...], roster: bytes) -> Terms:
-    """The terms of a round, without round keys."""
-    return Terms(
-        run=setting.run,
-        round=number,
-        model=bytes(32),
-        mechanism=setting.mechanism,
-        charge="charged by the ledger of the process that runs all roles",
-        size=size,
-        count_bound=setting.count_bound,
-        count_rms=0 if setting.count_rms is None else thousandths(setting.count_rms),
-        senders=setting.senders,
-        minimum=setting.minimum,
-        corrupt=setting.corrupt,
-        threshold=setting.threshold,
-        malicious=setting.malicious,
-        members=members,
-        round_keys=tuple(b"" for _ in members),
-        roster=roster,
-    )
-
-
-def message_bytes(params: RoundParameters) -> int:
-    """Bytes of one client's contribution on the wire."""
-    parts = (
-        params.rows_bytes + params.members * (4 + keys.BOX_BYTES) + params.corrections * (4 + params.polynomial_bytes)
-    )
-    body = 64 + 32 * params.members + 32 * params.corrections
-    return 4 + len("contribution") + 32 + 32 + 4 + body + 64 + 4 + 4 + parts
-
-
-class Committee:
-    """All members and clients of one process, each with keys of its own; only `rounds` sees more than one of them."""
-
-    def __init__(self, setting: Setting) -> None:
-        signing = [keys.new_signing_key() for _ in range(setting.members)]
-        clients = [keys.new_signing_key() for _ in range(setting.senders)]
-        self.public = tuple(keys.public_of(key) for key in signing)
-        self.roster = frozenset(keys.public_of(key) for key in clients)
-        self.roster_hash = terms.roster_hash(tuple(self.roster))
-        pinned = Pinned(
-            self.public,
-            setting.threshold,
-            setting.malicious,
-            self.roster_hash,
-            setting.minimum - setting.corrupt,
-            setting.corrupt,
-        )
-        self.members = tuple(
-            member.Member(
-                number=number, key=key, pinned=pinned, roster=self.roster, run=setting.run, store=memory_store(keep=2)
-            )
-            for number, key in enumerate(signing, 1)
-        )
-        self.clients = tuple(Client(key, pinned, self.roster, setting.run, memory_store(keep=2)) for key in clients)
-        self.states = [member.State() for _ in signing]
-
-    def say(self, state: server.State, outgoing: list[server.Outgoing]) -> server.State:
-        """Hand notices to members, and their replies to the server."""
-        for one in outgoing:
-            if one.to:
-                place = one.to - 1
-                self.states[place], reply = member.step(self.members[place], self.states[place], one.blob)
-                state = server.receive(state, reply)
-        return state
-
-
-class _Under(NamedTuple):
-    """A round that is under way: the server's state, what clients are shown, and how many have spoken."""
-
-    state: server.State
-    terms: bytes
-    certificate: bytes
-    sent: int
-    outgoing: list[server.Outgoing]
-
-
-def local_rounds(setting: Setting, *, authenticate: bool) -> LocalRounds:
+def local_rounds(setting: RoundSetting, *, authenticate: bool) -> LocalRounds:
     """Rounds of one process.
 
     Args:
       setting: what they have in common.
       authenticate: with signatures, boxes, agreement and screening; else bare (`bare`).
     """
-    cell: dict[str, Any] = {"number": 0, "under": None, "opened": set(), "committee": None}
-    digest = terms.terms_hash(
-        draft_of(
-            setting, 0, setting.size or 1, tuple(bytes([k]) * 32 for k in range(1, setting.members + 1)), bytes(32)
-        )
-    )
-    made: dict[int, DeviceFunctions] = {}
-
-    def parameters(size: int) -> RoundParameters:
-        return parameters_for(setting, size)
-
-    def functions(size: int) -> DeviceFunctions:
-        if size not in made:
-            expected = Expected(
-                setting.senders, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious
-            )
-            made[size] = bare.device_functions(parameters(size), digest, expected)
-        return made[size]
-
-    def begin() -> None:
-        cell["under"] = None
-
-    def encrypt(counts: Any, stream: Any = None, *, round: int = 0) -> Sealed:
-        values = checked_counts(counts, setting.count_bound, setting.size, round)
-        if not isinstance(stream, Stream):
-            raise ValueError(
-                "Rounds encrypt from a randomness stream; give one, fresh for every message (randomness.fold_in)."
-            )
-        if not authenticate:
-            payload = bare.encrypt_one(functions(values.size), values, stream)
-            return Sealed(payload, values.size, 1, frozenset([new_id()]), int(round))
-        return _contribute(values, stream, round)
-
-    def _contribute(values: np.ndarray, stream: Stream, number: int) -> Sealed:
-        if cell["committee"] is None:
-            cell["committee"] = Committee(setting)
-        committee: Committee = cell["committee"]
-        under: _Under | None = cell["under"]
-        over = under is None or under.sent == setting.senders or under.state.phase != "contribution"
-        if under is None or over or under.state.draft.size != values.size:
-            cell["number"] += 1
-            under = _open_round(
-                committee, draft_of(setting, cell["number"], values.size, committee.public, committee.roster_hash)
-            )
-        who = committee.clients[under.sent]
-        blob = contribute(
-            who, under.terms, under.certificate, values, stream, model=bytes(32), reproducible=is_reproducible(stream)
-        )
-        state = server.receive(under.state, blob)
-        cell["under"] = under._replace(state=state, sent=under.sent + 1)
-        name = state.clients[keys.public_of(who.key)].digest
-        return Sealed(None, values.size, 1, frozenset([name]), int(number))
-
-    def add(a: Sealed, b: Sealed) -> Sealed:
-        check_joined(a, b, setting.senders)
-        if (a.payload is None) != (b.payload is None):
-            raise RoundRefused("A signed contribution and a simulated sum do not belong together; leave one out.")
-        payload = None
-        if a.payload is not None:
-            payload = bare.add_two(functions(a.size), a.payload, b.payload)
-        return Sealed(payload, a.size, a.senders + b.senders, a.ids | b.ids, a.round)
-
-    def check(sealed: Sealed, size: int) -> None:
-        check_announced(sealed, size, setting.minimum, setting.senders)
-        check_unopened(sealed, cell["opened"])
-        if sealed.payload is not None:
-            _counted(int(sealed.payload.senders), sealed)
-            return
-        _counted(len(sealed.ids), sealed)
-        under: _Under | None = cell["under"]
-        if under is None or not sealed.ids <= {one.digest for one in under.state.clients.values()}:
-            raise RoundRefused("The round of these contributions is over. Nothing was opened.")
-        if under.state.phase == "answer":
-            if _included(under.state) != sealed.ids:
-                raise RoundRefused("This round was taken to its include step for another set. Nothing was opened.")
-            return
-        cell["under"] = _to_include(cell["committee"], under, sealed)
-
-    def open_sum(sealed: Sealed, size: int) -> Opened:
-        check(sealed, size)
-        if isinstance(sealed.payload, RoundSum):
-            expected = Expected(
-                sealed.senders, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious
-            )
-            counts = bare.open_one(functions(size), sealed.payload, expected)
-            cell["opened"] |= sealed.ids
-            return Opened(counts, sealed.senders, True)
-        under: _Under = cell["under"]
-        state = cell["committee"].say(under.state, under.outgoing)
-        cell["opened"] |= sealed.ids
-        cell["under"] = None
-        state, _ = server.advance(state)
-        assert state.opened is not None
-        return Opened(state.opened.counts, sealed.senders, True, transcript.write_transcript(state))
-
+    process = _Process(setting, authenticate)
+    parameters = functools.partial(parameters_for, setting)
     return LocalRounds(
-        begin=begin,
-        encrypt=encrypt,
-        add=add,
-        check=check,
-        open=open_sum,
-        functions=functions,
+        begin=functools.partial(_begin, process),
+        encrypt=functools.partial(_encrypt, process),
+        add=functools.partial(_add, process),
+        check=functools.partial(_check, process),
+        open=functools.partial(_open, process),
+        functions=functools.partial(_functions, process),
         parameters=parameters,
         message_bytes=lambda size: message_bytes(parameters(size)),
     )
 
 
-def _open_round(committee: Committee, draft: Terms) -> _Under:
-    """A round up to where clients may speak."""
-    state, outgoing = server.start(draft, committee.roster)
-    while state.phase != "contribution":
-        state = committee.say(state, outgoing)
-        state, outgoing = server.advance(state)
-    reader = Reader(messages.decode_notice(outgoing[0].blob, 1 << 24, ["invite"]).body)
-    return _Under(state, reader.prefixed(), reader.prefixed(), 0, [])
+def _begin(process: _Process) -> None:
+    process.under = None
 
 
-def _to_include(committee: Committee, under: _Under, sealed: Sealed) -> _Under:
-    """The round up to where answers are asked for, with the clients of a sum; the others count as lost."""
-    chosen = {key: one for key, one in under.state.clients.items() if one.digest in sealed.ids}
-    state, outgoing = server.advance(dataclasses.replace(under.state, clients=chosen))
-    while state.phase != "answer":
-        state = committee.say(state, outgoing)
-        state, outgoing = server.advance(state)
-    if _included(state) != sealed.ids:
-        raise RoundRefused("A contribution did not pass screening. Nothing was opened.")
-    return under._replace(state=state, outgoing=outgoing)
+def _functions(process: _Process, size: int) -> DeviceFunctions:
+    """What bare rounds of D values are computed with; compiled functions are kept by D."""
+    if size not in process.device:
+        setting = process.setting
+        members = tuple(bytes([k]) * 32 for k in range(1, setting.members + 1))
+        digest = terms.terms_hash(draft_of(setting, 0, setting.size or 1, members, bytes(32)))
+        expected = expected_of(setting, setting.senders)
+        process.device[size] = bare.device_functions(parameters_for(setting, size), digest, expected)
+    return process.device[size]
 
 
-def _included(state: server.State) -> frozenset[bytes]:
-    """Names of the contributions of U."""
-    return frozenset(digest for _, digest in included_clients(state))
+def _encrypt(process: _Process, counts: Any, stream: Any = None, *, round: int = 0) -> Sealed:
+    setting = process.setting
+    values = checked_counts(counts, setting.count_bound, setting.size, round)
+    if not isinstance(stream, Stream):
+        raise ValueError(
+            "Rounds encrypt from a randomness stream; give one, fresh for every message (randomness.fold_in)."
+        )
+    if not process.authenticate:
+        payload = bare.encrypt_one(_functions(process, values.size), values, stream)
+        return Sealed(payload, values.size, 1, frozenset([new_id()]), int(round))
+    return Sealed(None, values.size, 1, frozenset([_contribute(process, values, stream)]), int(round))
+
+
+def _contribute(process: _Process, values: np.ndarray, stream: Stream) -> bytes:
+    """The next client's contribution to the round under way, or to a new one; its name."""
+    if process.committee is None:
+        process.committee = Committee(process.setting)
+    under = process.under
+    over = under is None or under.sent == process.setting.senders or under.state.phase != "contribution"
+    if under is None or over or under.state.draft.size != values.size:
+        process.number += 1
+        under = committee.open_round(process.committee, process.setting, process.number, values.size)
+    process.under, name = committee.add_contribution(process.committee, under, values, stream)
+    return name
+
+
+def _add(process: _Process, a: Sealed, b: Sealed) -> Sealed:
+    check_joined(a, b, process.setting.senders)
+    if (a.payload is None) != (b.payload is None):
+        raise RoundRefused("A signed contribution and a simulated sum do not belong together; leave one out.")
+    payload = None
+    if a.payload is not None:
+        payload = bare.add_two(_functions(process, a.size), a.payload, b.payload)
+    return Sealed(payload, a.size, a.senders + b.senders, a.ids | b.ids, a.round)
+
+
+def _check(process: _Process, sealed: Sealed, size: int) -> None:
+    check_announced(sealed, size, process.setting.minimum, process.setting.senders)
+    check_unopened(sealed, process.opened)
+    if sealed.payload is not None:
+        _counted(int(sealed.payload.senders), sealed)
+        return
+    _counted(len(sealed.ids), sealed)
+    under = process.under
+    if under is None or not sealed.ids <= {one.digest for one in under.state.clients.values()}:
+        raise RoundRefused("The round of these contributions is over. Nothing was opened.")
+    if under.state.phase == "answer":
+        if committee.included(under) != sealed.ids:
+            raise RoundRefused("This round was taken to its include step for another set. Nothing was opened.")
+        return
+    assert process.committee is not None
+    process.under = committee.to_include(process.committee, under, sealed.ids)
 
 
 def _counted(found: int, sealed: Sealed) -> None:
@@ -326,8 +167,17 @@ def _counted(found: int, sealed: Sealed) -> None:
         )
 
 
-def run_name(stream: Stream | None) -> bytes:
-    """16 bytes that name a run: from a stream (so that several processes agree), or fresh."""
-    if stream is None:
-        return os.urandom(16)
-    return hashlib.sha256(np.asarray(bits(fold_in(stream, "run name"), 8)).tobytes()).digest()[:16]
+def _open(process: _Process, sealed: Sealed, size: int) -> Opened:
+    _check(process, sealed, size)
+    if isinstance(sealed.payload, RoundSum):
+        expected = expected_of(process.setting, sealed.senders)
+        counts = bare.open_one(_functions(process, size), sealed.payload, expected)
+        process.opened |= sealed.ids
+        return Opened(counts, sealed.senders, True)
+    assert process.committee is not None and process.under is not None
+    state = committee.answered(process.committee, process.under)
+    process.opened |= sealed.ids
+    process.under = None
+    state, _ = server.advance(state)
+    assert state.opened is not None
+    return Opened(state.opened.counts, sealed.senders, True, transcript.write_transcript(state))

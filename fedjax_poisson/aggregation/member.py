@@ -18,25 +18,23 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, messages, screening, sharing
+from fedjax_poisson.aggregation import bodies, client, keys, messages, screening
 from fedjax_poisson.aggregation.keys import Hidden
+from fedjax_poisson.aggregation.member_shares import opened_boxes
 from fedjax_poisson.aggregation.member_state import Member, State, body_of, decide, restore, said_of, say, under_way
-from fedjax_poisson.aggregation.messages import Message, Notice, check_quorum
+from fedjax_poisson.aggregation.messages import Notice, check_quorum
 from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
 from fedjax_poisson.aggregation.refusals import (
     AlreadyDone,
-    BadBox,
     BadTerms,
-    DuplicateClient,
     NoQuorum,
     OutOfOrder,
-    RoundRefused,
     RoundUsed,
     TinySet,
     WrongTerms,
 )
-from fedjax_poisson.aggregation.terms import Terms, check_terms, decode_terms, parameters_of, roster_hash, terms_hash
-from fedjax_poisson.aggregation.wire import Reader, read_residues, residue_bytes, u64
+from fedjax_poisson.aggregation.terms import check_terms, decode_terms, parameters_of, roster_hash, terms_hash
+from fedjax_poisson.aggregation.wire import Reader, residue_bytes, u64
 
 __all__ = ["LABELS", "Member", "State", "restore", "step"]
 
@@ -118,10 +116,10 @@ def _terms(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
 
 def _shares(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """Open the boxes. What is not as the client signed it is left out, and said to be; no share and no kappa is ever said."""
-    terms, params = under_way(state)
+    under_way(state)
     if state.committed is not None or said_of(member, state, "commit"):
         return _shares_again(member, state, notice)
-    held, refused = _opened_boxes(member, state, terms, params, notice.body)
+    held, refused = opened_boxes(member, state, notice.body)
     after = dataclasses.replace(state, shares={**state.shares, **held})
     body = bodies.key_list(refused)
     return after, messages.encode(messages.make(member.key, "held", state.digest, body))
@@ -129,66 +127,14 @@ def _shares(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
 
 def _shares_again(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     """After a restart the server may send the shares of D once more; only those of D are taken, and nothing else changes."""
-    terms, params = under_way(state)
+    terms, _ = under_way(state)
     said = said_of(member, state, "commit")
     assert said is not None
     entries = dict(bodies.read_commit(body_of(said), terms.senders))
-    held, refused = _opened_boxes(member, state, terms, params, notice.body)
+    held, refused = opened_boxes(member, state, notice.body)
     kept = {key: found for key, found in held.items() if entries.get(key) == found[0]}
     after = dataclasses.replace(state, shares={**kept, **state.shares})
     return after, messages.encode(messages.make(member.key, "held", state.digest, bodies.key_list(refused)))
-
-
-def _opened_boxes(
-    member: Member, state: State, terms: Terms, params: RoundParameters, body: bytes
-) -> tuple[dict[bytes, tuple[bytes, Hidden]], list[bytes]]:
-    secrets = member.store.get(member.run, state.round, "secrets")
-    if not secrets:
-        raise OutOfOrder("The keys of this round are gone; nothing of it can be opened.")
-    opener = keys.box_opener(Hidden(secrets[: keys.BOX_SEED_BYTES]))
-    held: dict[bytes, tuple[bytes, Hidden]] = {}
-    refused: list[bytes] = []
-    for handed in bodies.read_handed(body, terms):
-        message = messages.decode(handed.signed, terms, state.digest, lambda label: member.roster, ["contribution"])
-        if message.sender in held:
-            raise DuplicateClient("A client stands twice in a list.")
-        digest = messages.manifest_hash(message)
-        known = state.shares.get(message.sender)
-        if known is not None:
-            if known[0] != digest:
-                raise DuplicateClient("A client's second contribution: the first one counts.")
-            continue
-        try:
-            share = _one_share(member, state, params, message, handed, opener)
-        except RoundRefused:
-            refused.append(message.sender)
-            continue
-        held[message.sender] = (digest, Hidden(share))
-    return held, refused
-
-
-def _one_share(
-    member: Member,
-    state: State,
-    params: RoundParameters,
-    message: Message,
-    handed: bodies.Handed,
-    opener: Callable[[bytes, bytes], Hidden],
-) -> Any:
-    manifest = client.read_manifest(message.body, params)
-    place = member.number - params.threshold
-    if hashlib.sha256(handed.box).digest() != manifest.boxes[member.number - 1]:
-        raise BadBox("The box is not the one that the client signed.")
-    correction = jnp.zeros((params.ring.limbs, params.ring.degree), jnp.uint32)
-    if place >= 0:
-        if hashlib.sha256(handed.correction).digest() != manifest.corrections[place]:
-            raise BadBox("The correction is not the one that the client signed.")
-        correction = jnp.asarray(read_residues(handed.correction, (), params.ring.degree, params.ring.moduli))
-    elif handed.correction:
-        raise BadBox("A member below t has no correction.")
-    kappa = opener(handed.box, client.box_info(state.digest, message.sender, member.number))
-    words = jnp.asarray(np.frombuffer(kappa.value, "<u4").astype(np.uint32))
-    return sharing.share_of(params, words, correction)
 
 
 def _propose(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:

@@ -31,7 +31,6 @@ __all__ = [
     "allowed_rms",
     "choose",
     "default_malicious",
-    "default_threshold",
     "least_threshold",
 ]
 
@@ -88,13 +87,8 @@ def default_malicious(members: int) -> int:
     return (members - 1) // 3
 
 
-def default_threshold(members: int, malicious: int) -> int:
-    """The least t with 2 t > m + f."""
-    return least_threshold(members, malicious)
-
-
 def least_threshold(members: int, malicious: int) -> int:
-    """Below this two sets could be opened: an honest member answers once, t - f of m - f honest ones are needed for each set."""
+    """The least t with 2 t > m + f. Below it two sets could be opened: an honest member answers once, t - f of m - f honest ones are needed for each set."""
     return (members + malicious) // 2 + 1
 
 

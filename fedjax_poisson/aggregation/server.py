@@ -8,7 +8,6 @@ or corrections some members refuse, and whose scalars disagree, are weighed so t
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -16,23 +15,20 @@ import numpy as np
 
 from fedjax_poisson.aggregation import bodies, client, messages, opening, screening
 from fedjax_poisson.aggregation.bodies import Handed, Include
-from fedjax_poisson.aggregation.client import Contribution
 from fedjax_poisson.aggregation.messages import NO_TERMS, Message, Notice, Quorum
 from fedjax_poisson.aggregation.refusals import (
     AlreadyDone,
-    DuplicateClient,
     NoQuorum,
     OutOfOrder,
     TinySet,
-    WrongTerms,
 )
 from fedjax_poisson.aggregation.server_state import (
     CHECKS,
-    PHASES,
     State,
     Taken,
     expected_of,
     sum_of_rows,
+    take_contribution,
 )
 from fedjax_poisson.aggregation.terms import Terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
@@ -75,7 +71,7 @@ def receive(state: State, blob: bytes) -> State:
     if state.phase in ("opened", "over"):
         raise OutOfOrder("The round is over.")
     if state.phase == "contribution":
-        return _contribution(state, blob)
+        return take_contribution(state, blob)
     terms = None if state.phase == "round-key" else state.draft
     digest = NO_TERMS if terms is None else state.digest
     message = messages.decode(blob, terms, digest, lambda label: state.draft.members, [state.phase])
@@ -90,26 +86,6 @@ def receive(state: State, blob: bytes) -> State:
     if state.phase in CHECKS:
         CHECKS[state.phase](state, message, number)
     return dataclasses.replace(state, heard={**state.heard, state.phase: {**heard, number: message}})
-
-
-def _contribution(state: State, blob: bytes) -> State:
-    params = state.params
-    assert params is not None
-    message = messages.decode(blob, state.draft, state.digest, lambda label: state.roster, ["contribution"])
-    digest = messages.manifest_hash(message)
-    if message.sender in state.clients:
-        if state.clients[message.sender].digest == digest:
-            return state
-        raise DuplicateClient("A client's second contribution: the first one counts.")
-    if len(state.clients) == state.draft.senders:  # one more, and every member would refuse the list of them
-        raise OutOfOrder(f"{state.draft.senders} clients have sent, as many as the terms have room for.")
-    found: Contribution = client.read_contribution(message, params)
-    if found.manifest.certificate != hashlib.sha256(state.certificate).digest():
-        raise WrongTerms("The client was shown another certificate.")
-    ring = params.ring
-    made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
-    taken = Taken(message._replace(attached=b""), digest, found.boxes, found.corrections, made)
-    return dataclasses.replace(state, clients={**state.clients, message.sender: taken})
 
 
 def advance(state: State) -> tuple[State, list[Outgoing]]:
@@ -349,3 +325,6 @@ _ADVANCE: dict[str, Callable[[State], tuple[State, list[Outgoing]]]] = {
     "dead": _after_dead,
     "over": _over,
 }
+
+PHASES = tuple(_ADVANCE)
+"""What the server waits for, in order; the last two only where a round is given up."""

@@ -1,4 +1,4 @@
-"""What the server knows of a round, and what it checks of each member's words before it takes them in."""
+"""What the server knows of a round, and what it checks of the words of members and clients before it takes them in."""
 
 from __future__ import annotations
 
@@ -11,31 +11,16 @@ import numpy as np
 
 from fedjax_poisson.aggregation import bodies, client, keys, messages
 from fedjax_poisson.aggregation.bodies import Entries, Include
+from fedjax_poisson.aggregation.client import Contribution
+from fedjax_poisson.aggregation.growing_table import GrowingTable, with_entry
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.opening import Expected, OpenedSum
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.aggregation.refusals import BadTerms, WrongTerms
+from fedjax_poisson.aggregation.refusals import BadTerms, DuplicateClient, OutOfOrder, WrongTerms
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.aggregation.wire import read_residues, u64
 
-__all__ = ["CHECKS", "PHASES", "State", "Taken", "expected_of", "included_clients", "sum_of_rows"]
-
-PHASES = (
-    "round-key",
-    "certify",
-    "contribution",
-    "held",
-    "commit",
-    "beacon-open",
-    "seed",
-    "projections",
-    "include",
-    "answer",
-    "opened",
-    "dead",
-    "over",
-)
-"""What the server waits for, in order; the last two only where a round is given up."""
+__all__ = ["CHECKS", "State", "Taken", "expected_of", "included_clients", "sum_of_rows", "take_contribution"]
 
 
 class Taken(NamedTuple):
@@ -74,7 +59,7 @@ class State:
     digest: bytes = b""
     params: RoundParameters | None = None
     heard: Mapping[str, Mapping[int, Message]] = dataclasses.field(default_factory=dict)
-    clients: Mapping[bytes, Taken] = dataclasses.field(default_factory=dict)
+    clients: Mapping[bytes, Taken] = dataclasses.field(default_factory=GrowingTable)
     deciding: tuple[int, ...] = ()
     committed: Entries = ()
     seed: bytes = b""
@@ -139,6 +124,31 @@ CHECKS: dict[str, Callable[[State, Message, int], None]] = {
     "answer": _check_answer,
     "dead": _check_dead,
 }
+
+
+def take_contribution(state: State, blob: bytes) -> State:
+    """Take in a client's contribution; the first one that it signed counts.
+
+    Raises:
+      RoundRefused: by its name; the state stays as it was.
+    """
+    params = state.params
+    assert params is not None
+    message = messages.decode(blob, state.draft, state.digest, lambda label: state.roster, ["contribution"])
+    digest = messages.manifest_hash(message)
+    if message.sender in state.clients:
+        if state.clients[message.sender].digest == digest:
+            return state
+        raise DuplicateClient("A client's second contribution: the first one counts.")
+    if len(state.clients) == state.draft.senders:  # one more, and every member would refuse the list of them
+        raise OutOfOrder(f"{state.draft.senders} clients have sent, as many as the terms have room for.")
+    found: Contribution = client.read_contribution(message, params)
+    if found.manifest.certificate != hashlib.sha256(state.certificate).digest():
+        raise WrongTerms("The client was shown another certificate.")
+    ring = params.ring
+    made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
+    taken = Taken(message._replace(attached=b""), digest, found.boxes, found.corrections, made)
+    return dataclasses.replace(state, clients=with_entry(state.clients, message.sender, taken))
 
 
 def sum_of_rows(state: State, include: Include) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, least_threshold
@@ -23,6 +24,7 @@ __all__ = [
     "check_terms",
     "decode_terms",
     "encode_terms",
+    "mechanism_facts",
     "parameters_of",
     "roster_hash",
     "terms_hash",
@@ -102,6 +104,11 @@ class Pinned(NamedTuple):
 def roster_hash(clients: list[bytes] | tuple[bytes, ...]) -> bytes:
     """One hash for a set of client keys."""
     return hashlib.sha256(b"fedjax-poisson/1/roster\0" + b"".join(sorted(clients))).digest()
+
+
+def mechanism_facts(name: str, parameters: Iterable[tuple[str, object]], **more: str) -> dict[str, str]:
+    """What terms state of a mechanism: its name, its parameters as text, and what else tells its rounds apart (such as their purpose)."""
+    return {"name": name, **more, **{key: str(value) for key, value in parameters}}
 
 
 def encode_terms(terms: Terms) -> bytes:

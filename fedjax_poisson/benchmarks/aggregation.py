@@ -31,9 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import bare, client, keys, opening, rows, screening, sharing
-from fedjax_poisson.aggregation.local import message_bytes
 from fedjax_poisson.aggregation.opening import Expected
-from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, default_threshold
+from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, least_threshold
+from fedjax_poisson.aggregation.round_setting import message_bytes
 from fedjax_poisson.ckks import encryption, modular
 from fedjax_poisson.ckks.parameters import choose_parameters
 from fedjax_poisson.mechanisms import poisson_embedding
@@ -50,7 +50,7 @@ _ONE_CORE = "FEDJAX_POISSON_BENCH_CORES"
 
 def _parameters(size: int, senders: int, members: int) -> RoundParameters:
     mechanism = poisson_embedding(clip_norm=1.0, coordinate_bound=0.05, dark_count=DARK_COUNT, modulation=0.05)
-    threshold = default_threshold(members, default_malicious(members))
+    threshold = least_threshold(members, default_malicious(members))
     return choose(size, mechanism.count_bound(senders, size), senders, members, threshold, corrupt=min(1, senders - 1))
 
 

@@ -27,7 +27,6 @@ from fedjax_poisson.ckks.encryption import (
     decrypt,
     decrypt_with_margin,
     encrypt,
-    encrypt_sum,
     expand,
     generate_keys,
 )
@@ -50,7 +49,6 @@ __all__ = [
     "decrypt_with_margin",
     "encrypt",
     "encrypt_slots",
-    "encrypt_sum",
     "expand",
     "generate_keys",
     "interop",

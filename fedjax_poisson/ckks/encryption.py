@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 
-from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
+from fedjax_poisson.ckks import device_layout, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.ckks.device_layout import DeviceLayout
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.rlwe_samplers import Stream, fold_in
@@ -31,7 +31,6 @@ __all__ = [
     "decrypt_with_margin",
     "draw_masks",
     "encrypt",
-    "encrypt_sum",
     "encrypt_with_masks",
     "expand",
     "generate_keys",
@@ -161,7 +160,7 @@ def draw_masks(params: CkksParameters, size: int, stream: Stream) -> jax.Array:
     """The secret polynomials of one public-key encryption of `size` values: u, e0, e1 as int32 [3, N, R].
 
     Encryption is linear in counts and masks together, so a program that simulates many senders may add up their counts and their masks and call
-    `encrypt_with_masks` once: the bits are those of the sum of their ciphertexts (see `encrypt_sum`).
+    `encrypt_with_masks` once: the bits are those of the sum of their ciphertexts.
     """
     shape = (params.degree, params.rows(size))
     mask = rlwe_samplers.ternary(fold_in(stream, "mask"), shape)
@@ -216,44 +215,6 @@ def _encrypt_seeded(
     key_form = modular.montgomery(key.data, jnp.asarray(c.r2), c.q, c.inverse)
     masked = modular.montgomery(_expand_seed(params, seed, rows), key_form, c.q, c.inverse)
     return Ciphertext(modular.subtract(message, masked, c.q)[:, None], seed, jnp.uint32(1))
-
-
-@functools.partial(jax.jit, inline=True, static_argnames=("params", "plan"))
-def encrypt_sum(
-    params: CkksParameters, key: PublicKey, counts: jax.Array, streams: Stream, *, plan: DeviceLayout | None = None
-) -> Ciphertext:
-    """The sum of the ciphertexts of K simulated senders, bit for bit, for one transform instead of K.
-
-    For simulation on one machine only: real senders each encrypt before anything is added. The transform is linear, so the masks of all
-    senders, drawn from their own streams, are added first.
-
-    Args:
-        params: Parameters with packing.
-        key: The public key.
-        counts: int32 [K, D].
-        streams: A batch of K streams.
-        plan: As in `encrypt`.
-
-    Returns:
-        What adding up `encrypt(params, key, counts[i], streams[i])` gives.
-
-    Raises:
-        ValueError: If the summed errors could exceed the smallest prime.
-    """
-    clients, size = counts.shape
-    if 2 * noise_bound.ERROR_BOUND * clients >= min(params.moduli):
-        raise ValueError(
-            f"{clients} senders are too many to add before the transform at primes of {min(params.moduli)}; use parts"
-        )
-
-    def body(
-        carry: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, Stream]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        return (carry[0] + xs[0], carry[1] + draw_masks(params, size, xs[1])), None
-
-    start = (jnp.zeros(size, jnp.int32), jnp.zeros((3, params.degree, params.rows(size)), jnp.int32))
-    (total, masks), _ = jax.lax.scan(body, start, (counts, streams))
-    return encrypt_with_masks(params, key, total, masks, senders=jnp.uint32(clients), plan=plan)
 
 
 def zero(params: CkksParameters, size: int) -> Ciphertext:

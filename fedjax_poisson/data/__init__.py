@@ -22,6 +22,7 @@ from .registry import load as load
 from .sites import Padded as Padded
 from .sites import Provenance as Provenance
 from .sites import Sites as Sites
+from .sites import Task as Task
 from .sites import clipped_fraction as clipped_fraction
 from .sites import describe as describe
 from .sites import padded as padded

@@ -132,6 +132,9 @@ def _groups(sites: Sites, count: int, min_groups: int) -> _Groups:
             f"{count} sites of at least {max(min_groups, 1)} training groups were asked for, and there are {available}"
         )
     label = sites.labels.reshape(len(sites.labels), -1)
+    if sites.label_bounds is not None:  # a number: tenths of its public range
+        low, high = sites.label_bounds
+        label = np.minimum((label - low) / (high - low) * 10, 9).astype(np.int64)
     # A multi-label record counts as its first finding, or as "none".
     flat = label[:, 0] if sites.labels.ndim == 1 else np.where(label.any(axis=1), label.argmax(axis=1) + 1, 0)
     stratum = np.zeros(len(first), np.int64)

@@ -150,6 +150,7 @@ def table_sites(
     class_names: tuple[str, ...],
     provenance: Provenance,
     *,
+    label_bounds: tuple[float, float] | None = None,
     warnings: Sequence[str] = (),
     uncovered: Sequence[tuple[str, str]] = (),
     encoder: Encoder | None = None,
@@ -157,7 +158,7 @@ def table_sites(
     """Put a table's features, labels and placement together; notes, warnings and uncovered facts of all parts are kept."""
     return Sites(
         features=block.values.astype(np.float32),
-        labels=labels.astype(np.int32),
+        labels=labels.astype(np.int32 if label_bounds is None else np.float32),
         site=placement.site,
         site_names=placement.site_names,
         train=placement.train,
@@ -168,6 +169,7 @@ def table_sites(
         feature_bounds=block.bounds.astype(np.float32),
         binary=block.binary,
         class_names=class_names,
+        label_bounds=label_bounds,
         provenance=dataclasses.replace(provenance, notes=(*provenance.notes, *placement.notes, *block.notes)),
         warnings=(*warnings, *placement.warnings),
         uncovered=(*uncovered, *placement.uncovered),

@@ -20,6 +20,7 @@ from fedjax_poisson.data.tables.schema import Encoder
 from .splitting import check_sites_per_patient
 
 Unit = Literal["record", "patient"]
+Task = Literal["binary", "multiclass", "multilabel", "regression"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ class Sites:
 
     Attributes:
         features: float32 `[n, F]` or `[n, height, width, F]`, raw (not standardised), finite.
-        labels: int32 `[n]`, class index 0..len(class_names)-1; int32 `[n, classes]` of 0/1 for a multi-label task.
+        labels: int32 `[n]`, class index 0..len(class_names)-1; int32 `[n, classes]` of 0/1 for a multi-label task; float32 `[n]`
+            within `label_bounds` for regression.
         site: int32 `[n]`, 0..S-1; every site has at least one record.
         site_names: S names.
         train: bool `[n]`, True for training records.
@@ -64,13 +66,14 @@ class Sites:
         feature_bounds: float32 `[F, 2]`, lower < upper: the range features are clipped to before anything private is
             computed.
         binary: bool `[F]`, True for 0/1 columns, which need no standardisation.
-        class_names: Names of the label values, in order.
+        class_names: Names of the label values, in order; of the K labels of a multi-label task; of the one number of a regression.
         provenance: Origin and history.
         warnings: What a user must know before trusting a privacy claim on this data; empty if nothing.
         uncovered: Facts that were taken from the records and go into what a run shows, so that no epsilon covers them, each with the declaration
             that would replace it.
         sites_per_unit: The most sites that one unit has records at, a public bound: such a unit moves that many sums at once
             and is charged for it (`splitting.check_sites_per_patient`). 1 where the record is the unit.
+        label_bounds: Public range of the label where it is a number to be predicted; None for classes.
         encoder: How the rows of a table became features, for rows that come later (`encode`); None where columns are features already.
     """
 
@@ -89,7 +92,17 @@ class Sites:
     warnings: tuple[str, ...] = ()
     uncovered: tuple[tuple[str, str], ...] = ()
     sites_per_unit: int = 1
+    label_bounds: tuple[float, float] | None = None
     encoder: Encoder | None = None
+
+    @property
+    def task(self) -> Task:
+        """What there is to learn: one of two classes, one of several, several yes/no labels, or a number."""
+        if self.label_bounds is not None:
+            return "regression"
+        if self.labels.ndim == 2:
+            return "multilabel"
+        return "binary" if len(self.class_names) == 2 else "multiclass"
 
     def encode(self, rows: Rows) -> np.ndarray:
         """Features of new rows, with the columns, ranges, levels and fill values of this data: no label is needed.
@@ -120,7 +133,7 @@ class Padded(NamedTuple):
 
     Attributes:
         features: float32 `[S, n_max, ...]`, zero where padded.
-        labels: int32 `[S, n_max]` (`[S, n_max, classes]` if multi-label), zero where padded.
+        labels: int32 `[S, n_max]` (`[S, n_max, classes]` if multi-label, float32 `[S, n_max]` for regression), zero where padded.
         mask: bool `[S, n_max]`, True for real records.
     """
 
@@ -168,7 +181,7 @@ def padded(sites: Sites, train: bool = True) -> Padded:
     """
     rows, mask = padded_rows(sites, train)
     features = np.where(_spread(mask, sites.features.ndim - 1), sites.features[rows], np.float32(0))
-    labels = np.where(_spread(mask, sites.labels.ndim - 1), sites.labels[rows], np.int32(0))
+    labels = np.where(_spread(mask, sites.labels.ndim - 1), sites.labels[rows], sites.labels.dtype.type(0))
     return Padded(features, labels, mask)
 
 
@@ -221,13 +234,9 @@ def describe(sites: Sites) -> str:
     ]
     width = max(map(len, sites.site_names))
     for s, (name, (fit, held_out)) in enumerate(zip(sites.site_names, site_sizes(sites), strict=True)):
-        own = sites.labels[sites.site == s]
-        if own.ndim == 1:
-            share = np.bincount(own, minlength=len(sites.class_names)) / len(own)
-        else:
-            share = own.mean(axis=0)
-        labels = ", ".join(f"{c} {p:.0%}" for c, p in zip(sites.class_names, share, strict=True))
-        lines.append(f"  {name:<{width}}  train {fit:>6}  test {held_out:>6}  {labels}")
+        lines.append(
+            f"  {name:<{width}}  train {fit:>6}  test {held_out:>6}  {_shares(sites, sites.labels[sites.site == s])}"
+        )
     if sites.unit == "patient":
         each = "one site" if sites.sites_per_unit == 1 else f"at most {sites.sites_per_unit} sites"
         lines.append(f"  {len(np.unique(sites.group))} patients, each at {each}")
@@ -236,6 +245,16 @@ def describe(sites: Sites) -> str:
     lines += [f"  WARNING: {warning}" for warning in sites.warnings]
     lines += [f"  NOT COVERED BY EPSILON: {fact}; instead: {remedy}" for fact, remedy in sites.uncovered]
     return "\n".join(lines)
+
+
+def _shares(sites: Sites, labels: np.ndarray) -> str:
+    """How often each class or label occurs, or the mean of a number."""
+    if sites.task == "regression":
+        return f"{sites.class_names[0]} {labels.mean():.4g} on average"
+    share = (
+        labels.mean(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(sites.class_names)) / len(labels)
+    )
+    return ", ".join(f"{c} {p:.0%}" for c, p in zip(sites.class_names, share, strict=True))
 
 
 def _spread(mask: np.ndarray, axes: int) -> np.ndarray:
@@ -270,6 +289,8 @@ def _check_arrays(sites: Sites) -> None:
         "binary": (np.bool_, (width,)),
     }
     wanted["labels"] = (np.int32, (n,) if sites.labels.ndim == 1 else (n, len(sites.class_names)))
+    if sites.label_bounds is not None:
+        wanted["labels"] = (np.float32, (n,))
     for field, (dtype, shape) in wanted.items():
         array = getattr(sites, field)
         if array.dtype != dtype or array.shape != shape:
@@ -295,6 +316,31 @@ def _check_values(sites: Sites) -> None:
         raise ValueError(
             f"bounds of {sites.feature_names[j]!r} are {lower[j]}..{upper[j]}; expected finite lower < upper"
         )
+    _check_labels(sites)
+    if sites.site.min() < 0 or sites.site.max() >= len(sites.site_names):
+        raise ValueError(
+            f"site runs from {sites.site.min()} to {sites.site.max()}, but there are {len(sites.site_names)} site names"
+        )
+    empty = np.bincount(sites.site, minlength=len(sites.site_names)) == 0
+    if empty.any():
+        names = ", ".join(sites.site_names[s] for s in np.flatnonzero(empty))
+        raise ValueError(f"no record belongs to the site(s) {names}; drop their names")
+
+
+def _check_labels(sites: Sites) -> None:
+    if sites.label_bounds is not None:
+        low, high = (float(np.float32(end)) for end in sites.label_bounds)
+        outside = np.flatnonzero(~((sites.labels >= low) & (sites.labels <= high)))
+        if not low < high or len(outside) or len(sites.class_names) != 1:
+            seen = (
+                f"row {outside[0]} has {sites.labels[outside[0]]}"
+                if len(outside)
+                else f"the names are {sites.class_names}"
+            )
+            raise ValueError(
+                f"label_bounds are {low:g}..{high:g} and {seen}; expected one name, lower < upper, and every label within: clip labels when loading"
+            )
+        return
     top = len(sites.class_names) if sites.labels.ndim == 1 else 2
     if sites.labels.min() < 0 or sites.labels.max() >= top:
         row = int(
@@ -304,14 +350,6 @@ def _check_values(sites: Sites) -> None:
             f"row {row} has the label {sites.labels[row]}; "
             f"declared classes are {', '.join(sites.class_names)} (0..{top - 1})"
         )
-    if sites.site.min() < 0 or sites.site.max() >= len(sites.site_names):
-        raise ValueError(
-            f"site runs from {sites.site.min()} to {sites.site.max()}, but there are {len(sites.site_names)} site names"
-        )
-    empty = np.bincount(sites.site, minlength=len(sites.site_names)) == 0
-    if empty.any():
-        names = ", ".join(sites.site_names[s] for s in np.flatnonzero(empty))
-        raise ValueError(f"no record belongs to the site(s) {names}; drop their names")
 
 
 def _check_split(sites: Sites) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator, aggregator
+from fedjax_poisson.aggregation.terms import mechanism_facts
 from fedjax_poisson.mechanisms.types import Mechanism
 
 
@@ -24,5 +25,5 @@ def default_aggregator(mechanism: Mechanism, size: int, participation: Participa
         minimum_senders=participation.minimum_senders,
         size=size,
         corrupt=participation.minimum_senders - participation.honest_senders,
-        mechanism={"name": mechanism.facts.name, **{name: str(value) for name, value in mechanism.facts.parameters}},
+        mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters),
     )

@@ -21,14 +21,13 @@ def records_of(sites: data.Sites, train: bool = True, scaler: Scaler | None = No
 
     Returns:
       Features float32 `[S, n, ...]`; labels float32 0/1 `[S, n]` for two classes, int32 class numbers for several, float32 `[S, n, K]` for K labels a
-      record; mask; privacy units.
+      record, float32 numbers `[S, n]` for regression; mask; privacy units.
     """
     padded = data.padded(sites, train=train)
-    several = padded.labels.ndim == 2 and len(sites.class_names) > 2
     features = jnp.asarray(padded.features)
     return Records(
         features if scaler is None else standardize(scaler, features),
-        jnp.asarray(padded.labels, jnp.int32 if several else jnp.float32),
+        jnp.asarray(padded.labels, jnp.int32 if sites.task == "multiclass" else jnp.float32),
         jnp.asarray(padded.mask),
         jnp.asarray(data.padded_groups(sites, train=train), jnp.int32),
     )

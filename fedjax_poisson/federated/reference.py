@@ -19,10 +19,16 @@ from fedjax_poisson.randomness import Stream, fold_in
 
 
 def exact_scaler(
-    cohort: Records, bounds: np.ndarray, binary: np.ndarray, *, by_site: bool = False
+    cohort: Records,
+    bounds: np.ndarray,
+    binary: np.ndarray,
+    *,
+    by_site: bool = False,
+    label_bounds: tuple[float, float] | None = None,
 ) -> standardize.Scaler:
     """Standardisation, global or of each site, from exact moments over units (a patient's records weigh one in all)."""
-    bounds32, flags = jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool)
+    bounds32, flags = standardize.with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
+    cohort = standardize.label_as_column(cohort, label_bounds)
     vectors = jax.vmap(jax.vmap(lambda x: standardize.moments(x, bounds32, flags)))(cohort.features)
     units, mask = np.asarray(cohort.unit), np.asarray(cohort.mask)
     weights = np.zeros(units.shape, np.float32)
@@ -30,10 +36,9 @@ def exact_scaler(
         own = units[site, present]
         weights[site, present] = 1 / np.bincount(own)[own]
     weighted = jnp.where(cohort.mask[..., None], vectors, jnp.float32(0)) * jnp.asarray(weights)[..., None]
-    if by_site:
-        return standardize.scaler_of_sites(jnp.sum(weighted, axis=1), bounds32, flags)
-    total = jnp.sum(weighted, axis=(0, 1))
-    return standardize.scaler_from_moments(total, bounds32, flags)
+    pooled = standardize.scaler_from_moments(jnp.sum(weighted, axis=(0, 1)), bounds32, flags)
+    found = standardize.scaler_of_sites(jnp.sum(weighted, axis=1), bounds32, flags) if by_site else pooled
+    return found if label_bounds is None else standardize.without_label(found, pooled)
 
 
 def train_without_privacy(
@@ -62,7 +67,8 @@ def train_without_privacy(
     """
     sites, units = cohort.features.shape[:2]
     shape = cohort.features.shape[2:]
-    x, y = cohort.features.reshape(sites * units, *shape), cohort.labels.reshape(sites * units)
+    x = cohort.features.reshape(sites * units, *shape)
+    y = cohort.labels.reshape(sites * units, *cohort.labels.shape[2:])
     real = np.flatnonzero(np.asarray(cohort.mask))
     params = model.init(jax.random.key(0), x[:1])
     dimension = sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from fedjax_poisson import data, models
 from fedjax_poisson.data.tables.new_rows import Rows, encode_rows, plain_encoder
@@ -23,10 +24,10 @@ from fedjax_poisson.data.tables.schema import Encoder, encoder_from_json, encode
 from fedjax_poisson.federated import evaluation
 from fedjax_poisson.federated.checkpoints import write_atomic
 from fedjax_poisson.federated.evaluator import map_records
-from fedjax_poisson.federated.standardize import Scaler, standardize
+from fedjax_poisson.federated.standardize import Scaler, in_units, standardize
 from fedjax_poisson.models import Model
 
-_FORMAT = "fedjax-poisson-model-1"
+_FORMAT = "fedjax-poisson-model-2"
 
 
 class SavedModel(NamedTuple):
@@ -37,8 +38,10 @@ class SavedModel(NamedTuple):
       params: its parameters.
       scaler: standardises encoded rows, or the rows of each site; None where the model takes them raw.
       encoder: rows of a table to features; None for images.
-      class_names: names of the label values.
+      class_names: names of the label values, of the labels, or of the number.
       shape: of one record.
+      task: what it predicts, as `Sites.task`.
+      label_bounds: public range of a number.
       site_names: S names if each site is standardised separately, else empty.
     """
 
@@ -48,6 +51,8 @@ class SavedModel(NamedTuple):
     encoder: Encoder | None
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
+    task: data.Task
+    label_bounds: tuple[float, float] | None
     site_names: tuple[str, ...] = ()
 
 
@@ -56,15 +61,17 @@ class Predictions(NamedTuple):
 
     Attributes:
       outputs: float32 `[n]` or `[n, K]`, the model's outputs (logits of a classifier).
-      probabilities: float64 `[n, K]` of the classes; meaningless for a model that is no classifier of one label.
-      labels: int64 `[n]`, the most probable class.
+      probabilities: float64 `[n, K]` of the classes, or of a yes for each of several labels; None for a number.
+      labels: int64 `[n]`, the most probable class; int64 `[n, K]`, 0 or 1 for each of several labels; float64 `[n]`, a number in the unit of the label.
       class_names: K names.
+      task: what was predicted, as `Sites.task`.
     """
 
     outputs: np.ndarray
-    probabilities: np.ndarray
+    probabilities: np.ndarray | None
     labels: np.ndarray
     class_names: tuple[str, ...]
+    task: data.Task
 
 
 def save_model(
@@ -89,6 +96,8 @@ def save_model(
         "recipe": _true_recipe(model, params, shape),
         "shape": list(shape),
         "classes": list(sites.class_names),
+        "task": sites.task,
+        "label_bounds": None if sites.label_bounds is None else list(sites.label_bounds),
         "encoder": None if encoder is None else encoder_to_json(encoder),
         "leaves": [jax.tree_util.keystr(where) for where, _ in jax.tree_util.tree_leaves_with_path(params)],
         "scaled": scaler is not None,
@@ -96,7 +105,7 @@ def save_model(
     }
     arrays: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
     if scaler is not None:
-        arrays |= {f"scaler_{name}": np.asarray(value) for name, value in scaler._asdict().items()}
+        arrays |= {f"scaler_{name}": np.asarray(value) for name, value in scaler._asdict().items() if value is not None}
     buffer = io.BytesIO()
     np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
     write_atomic(Path(path), buffer.getvalue())
@@ -142,11 +151,19 @@ def load_model(path: str | os.PathLike[str], model: Model | None = None) -> Save
     return SavedModel(
         model,
         jax.tree.unflatten(jax.tree.structure(like), leaves),
-        Scaler(*(jnp.asarray(arrays[f"scaler_{name}"]) for name in Scaler._fields)) if facts["scaled"] else None,
+        _scaler_from(arrays) if facts["scaled"] else None,
         None if facts["encoder"] is None else encoder_from_json(facts["encoder"]),
         tuple(facts["classes"]),
         shape,
+        facts["task"],
+        None if facts["label_bounds"] is None else (float(facts["label_bounds"][0]), float(facts["label_bounds"][1])),
         tuple(facts["sites"]),
+    )
+
+
+def _scaler_from(arrays: dict[str, np.ndarray]) -> Scaler:
+    return Scaler(
+        **{name: jnp.asarray(arrays[f"scaler_{name}"]) for name in Scaler._fields if f"scaler_{name}" in arrays}
     )
 
 
@@ -179,10 +196,40 @@ def predict(
         x = np.asarray(standardize(scaler, jnp.asarray(x)))
     apply = jax.jit(saved.model.apply)
     outputs = map_records(lambda batch: apply(saved.params, batch), x)
+    return _predictions(saved, outputs)
+
+
+def _predictions(saved: SavedModel, outputs: np.ndarray) -> Predictions:
+    """What a model's outputs say, by its task."""
+    if saved.label_bounds is not None:
+        scaler = saved.scaler
+        if scaler is None or scaler.target is None:  # trained on the numbers as they are
+            numbers = np.clip(np.asarray(outputs, np.float64), *saved.label_bounds)
+        else:
+            numbers = in_units(scaler, outputs, saved.label_bounds)
+        return Predictions(outputs, None, numbers, saved.class_names, saved.task)
+    if saved.task == "multilabel":
+        chance = special.expit(np.asarray(outputs, np.float64))
+        return Predictions(outputs, chance, (outputs > 0).astype(np.int64), saved.class_names, saved.task)
     chance = evaluation.probabilities(outputs)
     if chance.ndim == 1:
         chance = np.stack([1 - chance, chance], axis=1)
-    return Predictions(outputs, chance, chance.argmax(axis=1), saved.class_names)
+    return Predictions(outputs, chance, chance.argmax(axis=1), saved.class_names, saved.task)
+
+
+def table_of(found: Predictions) -> list[list[Any]]:
+    """Predictions as the lines of a table, with a header: what `fedjax-poisson predict` writes."""
+    names = found.class_names
+    if found.probabilities is None:
+        head = ["row", f"predicted {names[0]}"]
+        return [head, *([number, f"{value:.6g}"] for number, value in enumerate(found.labels, 1))]
+    rows = [[f"{chance:.6f}" for chance in own] for own in found.probabilities]
+    chances = [f"probability of {name}" for name in names]
+    if found.task == "multilabel":
+        head = ["row", *(f"predicted {name}" for name in names), *chances]
+        return [head, *([number, *own.tolist(), *rows[number - 1]] for number, own in enumerate(found.labels, 1))]
+    head = ["row", "predicted", *chances]
+    return [head, *([number, names[label], *rows[number - 1]] for number, label in enumerate(found.labels, 1))]
 
 
 def _scaler_of(saved: SavedModel, site: str | None) -> Scaler | None:

@@ -10,6 +10,9 @@ Per-site means and deviations cost the same epsilon: every site writes its momen
 unit still contributes one clipped moment vector. They are noisier, since a block has the noise of all sites but the count of only one. (A site
 that standardised by its exact moments, even without sharing them, would void a record-level guarantee: one record would change the features of all.)
 Where public bounds are enough, as for pixels in 0..1, nothing needs to be released (`bounds_scaler`).
+
+A label that is a number to be predicted (regression) is one more column of the vector: its mean and deviation are released with the others, and the model
+learns the standardised number, so that one clip fits any unit. With `by_site` the label's moments are still those of all sites together.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class Scaler(NamedTuple):
       lower: float32 `[F]` public bound.
       upper: float32 `[F]` public bound.
       records: float32 `[]`, number of training units: privately estimated, or public where nothing was released.
+      target: float32 `[2]`, what is subtracted from a label that is a number, and what divides it then; None where labels are classes.
     """
 
     centre: Array
@@ -54,35 +58,47 @@ class Scaler(NamedTuple):
     lower: Array
     upper: Array
     records: Array
+    target: Array | None = None
 
 
-def blank_scaler(features: int, sites: int | None = None) -> Scaler:
+LabelBounds = tuple[float, float] | None
+"""Public range of a label that is a number; None for classes."""
+
+
+def blank_scaler(features: int, sites: int | None = None, *, regression: bool = False) -> Scaler:
     """A scaler of the right shapes that standardises nothing: the structure a checkpoint is read into.
 
     Args:
       features: F.
       sites: S if each site is standardised separately.
+      regression: whether the label is a number.
     """
     zeros, ones = jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32)
     own = (features,) if sites is None else (sites, 1, features)
-    return Scaler(jnp.zeros(own, jnp.float32), jnp.ones(own, jnp.float32), zeros, ones, jnp.float32(1))
+    target = jnp.array([0.0, 1.0], jnp.float32) if regression else None
+    return Scaler(jnp.zeros(own, jnp.float32), jnp.ones(own, jnp.float32), zeros, ones, jnp.float32(1), target)
 
 
-def bounds_scaler(bounds: np.ndarray, records: float) -> Scaler:
+def bounds_scaler(bounds: np.ndarray, records: float, label_bounds: LabelBounds = None) -> Scaler:
     """Public bounds mapped to -1..1, no release: for pixels.
 
     Args:
       bounds: float32 `[F, 2]` public lower and upper bounds.
       records: public (declared or published) number of training units; it scales the step.
+      label_bounds: public range of a label that is a number.
     """
     lower, upper = jnp.asarray(bounds[:, 0], jnp.float32), jnp.asarray(bounds[:, 1], jnp.float32)
     half = (upper - lower) / jnp.float32(2)
-    return Scaler(lower + half, half, lower, upper, jnp.float32(records))
+    target = None
+    if label_bounds is not None:
+        low, high = label_bounds
+        target = jnp.array([(low + high) / 2, (high - low) / 2], jnp.float32)
+    return Scaler(lower + half, half, lower, upper, jnp.float32(records), target)
 
 
-def moment_dimension(binary: np.ndarray) -> int:
-    """Length of a record's moment vector: 1 + F + (features that are not binary)."""
-    return 1 + binary.size + int((~np.asarray(binary, bool)).sum())
+def moment_dimension(binary: np.ndarray, label_bounds: LabelBounds = None) -> int:
+    """Length of a record's moment vector: 1 + F + (features that are not binary), and 2 for a label that is a number."""
+    return 1 + binary.size + int((~np.asarray(binary, bool)).sum()) + (0 if label_bounds is None else 2)
 
 
 def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
@@ -112,6 +128,7 @@ def private_scaler(
     gate: Gate | None = None,
     largest_unit: int = 1,
     by_site: bool = False,
+    label_bounds: LabelBounds = None,
 ) -> tuple[Scaler, SumInfo]:
     """One release: the moments of clipped features, global or of each site, turned into a `Scaler`.
 
@@ -126,22 +143,63 @@ def private_scaler(
       gate: asked before the sum is opened.
       largest_unit: records of the largest unit.
       by_site: moments of each site in a separate block; the aggregator then sums vectors of S times the length.
+      label_bounds: public range of a label that is a number, whose moments are released with the features'.
 
     Returns:
       The scaler and the cost of the release.
     """
-    bounds32 = jnp.asarray(bounds, jnp.float32)
-    flags = np.asarray(binary, bool)
-
+    bounds32, flags = with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
+    cohort = label_as_column(cohort, label_bounds)
     noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
     grids = _moment_grids(mechanism, tuple(flags.tolist()), largest_unit, cohort, bounds32)
     if by_site:
         sites, width = grids.shape
         blocks = jnp.eye(sites, dtype=jnp.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
         total, info = private_sum(mechanism, aggregator, blocks.reshape(sites, sites * width), stream, gate=gate)
-        return scaler_of_sites(total.reshape(sites, width), bounds32, flags, noise), info
+        totals = total.reshape(sites, width)
+        found = scaler_of_sites(totals, bounds32, flags, noise)
+        if label_bounds is not None:
+            pooled = scaler_from_moments(jnp.sum(totals, axis=0), bounds32, flags, noise * math.sqrt(sites))
+            found = without_label(found, pooled)
+        return found, info
     total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
-    return scaler_from_moments(total, bounds32, flags, noise), info
+    found = scaler_from_moments(total, bounds32, flags, noise)
+    return (found if label_bounds is None else without_label(found, found)), info
+
+
+def with_label(bounds: Array, binary: np.ndarray, label_bounds: LabelBounds) -> tuple[Array, np.ndarray]:
+    """Bounds float32 `[F, 2]` and flags bool `[F]` of the features, and of the label as one more column where it is a number."""
+    if label_bounds is None:
+        return bounds, binary
+    return jnp.concatenate([bounds, jnp.array([label_bounds], jnp.float32)]), np.append(binary, False)
+
+
+def label_as_column(cohort: Records, label_bounds: LabelBounds) -> Records:
+    """Records whose label, where it is a number, is one more feature."""
+    if label_bounds is None:
+        return cohort
+    return cohort._replace(features=jnp.concatenate([cohort.features, cohort.labels[..., None]], axis=-1))
+
+
+def without_label(scaler: Scaler, pooled: Scaler) -> Scaler:
+    """A scaler of columns of which the last is the label, as one of the columns before it, with the label's own moments from all sites."""
+    target = jnp.stack([pooled.centre[-1], pooled.scale[-1]])
+    centre, scale, lower, upper = scaler[:4]
+    return Scaler(centre[..., :-1], scale[..., :-1], lower[:-1], upper[:-1], scaler.records, target)
+
+
+def standardize_labels(scaler: Scaler, labels: Array) -> Array:
+    """Labels as the model learns them: standardised where they are numbers, else as they are."""
+    if scaler.target is None:
+        return labels
+    return (labels - scaler.target[0]) / scaler.target[1]
+
+
+def in_units(scaler: Scaler, outputs: np.ndarray, label_bounds: tuple[float, float]) -> np.ndarray:
+    """A regression's outputs `[...]` in the unit of the label, cut to its public range; float64."""
+    assert scaler.target is not None
+    centre, scale = np.asarray(scaler.target, np.float64)
+    return np.clip(np.asarray(outputs, np.float64) * scale + centre, *label_bounds)
 
 
 def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray, noise: float = 0.0) -> Scaler:

@@ -111,7 +111,8 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
         records = encode_sites(prepared.opened, released_from_json(facts["released"]))
     setting = complete(prepared, records)
     by_site = len(setting.sites.site_names) if config.standardize == "site" else None
-    blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site)
+    regression = setting.target.task == "regression"
+    blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site, regression=regression)
     (scaler, state), _ = checkpoints.load_tree(saved, (blank, initial_state(setting)))
     if (rounds := int(state.round)) < 1:
         raise ValueError(f"{run.path} released no training sum: there is nothing to attack.")

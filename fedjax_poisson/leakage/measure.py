@@ -65,6 +65,7 @@ def attack_run(
     for name in ATTACKS if which == "all" else (which,):
         told(name, 0, 1)
         try:
+            _check_label(run, name)
             found[name] = {"quick": quick, **attacks.to_json(ATTACKS[name].run(run, used, told))}
         except Unattackable as reason:
             found[name] = {"skipped": str(reason)}
@@ -82,6 +83,16 @@ def attack_run(
     }
     checkpoints.write_json(path, result)
     return result
+
+
+def _check_label(run: Attacked, name: str) -> None:
+    """Refuse an attack that scores the probability of one class where there is none."""
+    target = run.setting.target
+    if target.task in ("multilabel", "regression") and not ATTACKS[name].any_label:
+        fitting = ", ".join(each for each, attack in ATTACKS.items() if attack.any_label)
+        raise Unattackable(
+            f"This attack scores the probability of a record's class, and the run learns {target.words}; these do not depend on the label: {fitting}."
+        )
 
 
 def _earlier(path: Path, run: Attacked) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from .model import with_loss as with_loss
 from .scattering import scattering as scattering
 from .scattering import scattering_features as scattering_features
 from .tabular import linear as linear
+from .tabular import linear_regression as linear_regression
 from .tabular import logistic as logistic
 from .tabular import mlp as mlp
+from .tabular import multilabel_logistic as multilabel_logistic
 
 if TYPE_CHECKING:
     from .flax_modules import from_flax as from_flax

@@ -11,6 +11,11 @@ from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph
 from fedjax_poisson.runs.published_scores import Published, PublishedScore, published
 from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, number, numbers_by_name, site_rows
 
+_SCORES_OF_A_NUMBER = {
+    "accuracy": "Root mean squared error after every release; the upper axis shows the privacy spent by then. Test scores are shown "
+    "to the researcher only: nothing adapts to them, and epsilon does not cover them.",
+    "sites": "Root mean squared error at each site, on that site's test records.",
+}
 _SCORES = {
     "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. Test scores are shown "
     "to the researcher only: nothing adapts to them, and epsilon does not cover them.",
@@ -20,6 +25,10 @@ _RELIABILITY = {
     "reliability": "Of the test records assigned a given probability, the share that were actually positive. No "
     "recalibration was done.",
 }
+_RELIABILITY_OF_LABELS = {
+    "reliability": "Of the labels of test records that were assigned a given probability, the share that were actually yes; all labels "
+    "together. No recalibration was done.",
+}
 _RELIABILITY_OF_SEVERAL = {
     "reliability": "Of the test records whose predicted class was assigned a given probability, the share that actually "
     "belonged to that class. No recalibration was done.",
@@ -28,6 +37,8 @@ _RELIABILITY_OF_SEVERAL = {
 
 def how_accurate(run: RunFolder, folder: Path) -> Html:
     """Accuracy overall and by site, compared with the same recipe without privacy and with published scores."""
+    if run.summary.get("task") == "regression":
+        return _how_close(run, folder)
     summary, many = run.summary, site_word(run)
     known = published(summary.get("dataset"))
     rows: list[list[Child]] = [
@@ -52,7 +63,9 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
     if known is not None:
         parts += [element("h3", f"Published by {known.by}"), _published_table(known, many), bullets(known.caveats)]
         parts.append(paragraph(element("span", f"Source: {known.source}.", class_="soft")))
-    reliability = pictures(folder, _RELIABILITY_OF_SEVERAL if several_classes(run) else _RELIABILITY)
+    parts += _by_label(run)
+    words = {"multilabel": _RELIABILITY_OF_LABELS, "multiclass": _RELIABILITY_OF_SEVERAL}
+    reliability = pictures(folder, words.get(str(summary.get("task")), _RELIABILITY))
     if reliability:
         parts += [element("h3", "Are the predicted probabilities reliable?"), *reliability]
     parts.append(
@@ -64,14 +77,69 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
     return section("How accurate", *parts)
 
 
-def several_classes(run: RunFolder) -> bool:
-    """Whether there are more than two classes."""
-    classes = run.summary.get("classes")
-    return isinstance(classes, list) and len(classes) > 2
+def _how_close(run: RunFolder, folder: Path) -> Html:
+    """How far a predicted number is from the true one, overall and by site."""
+    many, tested = site_word(run), held_out_records(run)
+    name = ", ".join(map(str, run.summary.get("classes") or ["the label"]))
+    form = "{:.4g}".format
+    rows: list[list[Child]] = [
+        ["root mean squared error, all test records", *_pair(run, "rmse", form)],
+        ["mean absolute error, all test records", *_pair(run, "mean_absolute_error", form)],
+        ["R2 (0: no better than the mean; 1: exact)", *_pair(run, "r2", "{:.3f}".format)],
+    ]
+    own, plain = (numbers_by_name(run.summary.get(each)) for each in ("rmse_by_site", "nonprivate_rmse_by_site"))
+    explained = numbers_by_name(run.summary.get("r2_by_site"))
+    by_site: list[list[Child]] = [
+        [
+            site,
+            shown(fit, "{:,.0f}".format),
+            shown(held_out, "{:,.0f}".format),
+            shown(own.get(site), form),
+            shown(plain.get(site), form),
+            shown(explained.get(site), "{:.3f}".format),
+        ]
+        for site, fit, held_out in site_rows(run)
+    ]
+    bounds = run.summary.get("label_bounds")
+    within = f", whose public range is {bounds[0]:g} to {bounds[1]:g}" if isinstance(bounds, list) else ""
+    head = [
+        site_word(run, 1),
+        "training records",
+        "test records",
+        "error, this run",
+        "error, without privacy",
+        "R2, this run",
+    ]
+    return section(
+        "How accurate",
+        paragraph(
+            f"The model predicts a number, {name}{within}; errors are in its unit. The range bounds what is learned from and what is predicted."
+        ),
+        table(["", "this run", "same recipe without privacy"], rows),
+        *pictures(folder, _SCORES_OF_A_NUMBER),
+        table(head, by_site),
+        paragraph(
+            f"A score on {plural(tested, 'test record')} of {many} shows that the method works; it is not a clinical validation of the model."
+        ),
+    )
+
+
+def _by_label(run: RunFolder) -> list[Child]:
+    """The area under the ROC curve of each class against the rest, or of each label."""
+    found = run.summary.get("auc_by_label")
+    if not isinstance(found, dict) or not found:
+        return []
+    several = run.summary.get("task") == "multilabel"
+    rows: list[list[Child]] = [[name, _area(found, name)] for name in found]
+    return [
+        element("h3", "Each label" if several else "Each class against the rest"),
+        table(["label" if several else "class", "area under the ROC curve, pooled"], rows),
+    ]
 
 
 def _of_classes(run: RunFolder) -> str:
-    return ", mean of each class against the rest" if several_classes(run) else ""
+    words = {"multiclass": ", mean of each class against the rest", "multilabel": ", mean over the labels"}
+    return words.get(str(run.summary.get("task")), "")
 
 
 def _border(run: RunFolder) -> list[Child]:

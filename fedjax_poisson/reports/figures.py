@@ -6,8 +6,7 @@ figure changes nothing for the caller and works without a display.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +41,12 @@ from fedjax_poisson.reports.plotting import (
     percent,
     title,
 )
+from fedjax_poisson.reports.recorded_values import phase_seconds, reliability_bins, wilson_interval
+from fedjax_poisson.runs.headline import headline
 from fedjax_poisson.runs.published_scores import Published, published
 from fedjax_poisson.runs.run_folder import RunFolder, number, numbers_by_name, objects, read_run, score
 
 _MOST_BARS, _MOST_SITES = 8, 40
-_PHASES = (
-    ("train", "compute gradients"),
-    ("embed", "draw Poisson counts"),
-    ("encrypt", "encrypt (all senders)"),
-    ("add", "add ciphertexts"),
-    ("open", "agree on the set, open the sum"),
-)
 
 
 def write_figures(run_dir: str | Path) -> list[Path]:
@@ -84,51 +78,66 @@ def write_figures(run_dir: str | Path) -> list[Path]:
 
 
 def accuracy_figure(run: RunFolder) -> Figure | None:
-    """Mean client accuracy after every release, with the epsilon spent so far on the upper axis; None without scores."""
+    """The headline score after every release, with the epsilon spent so far on the upper axis; None without scores."""
+    lead = headline(run.summary)
+    form = format_share if lead.share else lead.text
     points = [
         (at, value)
         for row in run.rounds
-        if (at := number(row.get("round"))) is not None and (value := score(row, "mean_client_accuracy")) is not None
+        if (at := number(row.get("round"))) is not None and (value := score(row, lead.name)) is not None
     ]
     if not points:
         return None
     rounds, values = zip(*points, strict=True)
     figure, axes = canvas(4.9)
     lines: list[tuple[float, str, str]] = []
-    if (plain := number(run.summary.get("nonprivate_mean_client_accuracy"))) is not None:
+    if (plain := number(run.summary.get(f"nonprivate_{lead.name}"))) is not None:
         axes.axhline(plain, color=PLAIN, linewidth=1.6, dashes=(6, 3))
-        lines.append((plain, f"{format_share(plain)} same recipe,\nwithout privacy", PLAIN))
+        lines.append((plain, f"{form(plain)} same recipe,\nwithout privacy", PLAIN))
     for found, name, color in _published_lines(published(run.summary.get("dataset"))):
         axes.axhline(found, color=color, linewidth=1.4, dashes=(2, 2))
         lines.append((found, f"{format_share(found)} {name}", color))
     axes.plot(
         rounds, values, color=PRIVATE, linewidth=2.6, marker="o", markersize=5 if len(rounds) <= 40 else 0, zorder=3
     )
-    lines.append((values[-1], f"{format_share(values[-1])} this run,\n{protection(run)}", PRIVATE))
+    lines.append((values[-1], f"{form(values[-1])} this run,\n{protection(run)}", PRIVATE))
 
     everything = [*values, *(value for value, _, _ in lines)]
-    low, high = max(0.0, min(everything) - 0.04), min(1.0, max(everything) + 0.04)
-    axes.set_ylim(low, high)
+    if lead.share:
+        axes.set_ylim(max(0.0, min(everything) - 0.04), min(1.0, max(everything) + 0.04))
+    else:
+        axes.set_ylim(*_margins(everything))
     axes.set_xlim(min(rounds) - 0.02 * len(rounds), max(rounds) + 0.02 * len(rounds) + (len(rounds) == 1))
     label_lines(axes, lines)
     axes.set_xlabel("training release")
-    axes.set_ylabel(f"accuracy on test records,\nmean over {site_word(run)}")
+    axes.set_ylabel(
+        f"accuracy on test records,\nmean over {site_word(run)}" if lead.share else f"{lead.words},\ntest records"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    percent(axes.yaxis)
+    if lead.share:
+        percent(axes.yaxis)
     _epsilon_axis(axes, run)
-    title(axes, "Accuracy against privacy spent", pad=42)
+    title(axes, f"{'Accuracy' if lead.share else 'Error'} against privacy spent", pad=42)
     return figure
 
 
+def _margins(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of errors: from zero where that wastes little room, with space above for labels."""
+    low, high = min(values), max(values)
+    room = 0.15 * (high - low) or 0.1 * high or 1.0
+    return max(0.0, low - room), high + room
+
+
 def sites_figure(run: RunFolder) -> Figure | None:
-    """Accuracy by site: this run, the same recipe without privacy, and published scores; None without scores by site."""
-    own = numbers_by_name(run.summary.get("accuracy_by_site"))
+    """The headline score by site: this run, the same recipe without privacy, and published scores; None without scores by site."""
+    lead = headline(run.summary)
+    own = numbers_by_name(run.summary.get(lead.by_site))
     if not own:
         return None
     known = published(run.summary.get("dataset"))
     series = [
         (f"this run ({protection(run)})", PRIVATE, own),
-        ("without privacy", PLAIN, numbers_by_name(run.summary.get("nonprivate_accuracy_by_site"))),
+        ("without privacy", PLAIN, numbers_by_name(run.summary.get(f"nonprivate_{lead.by_site}"))),
     ]
     if known is not None:
         series.append((f"published: {known.by} pooled", PUBLISHED, dict(known.pooled.by_site)))
@@ -147,7 +156,7 @@ def sites_figure(run: RunFolder) -> Figure | None:
                 x = i + (k - (len(series) - 1) / 2) * width
                 axes.bar(x, scores[name], width * 0.92, color=color)
                 axes.annotate(
-                    f"{100 * scores[name]:.0f} %",
+                    f"{100 * scores[name]:.0f} %" if lead.share else f"{scores[name]:.3g}",
                     (x, scores[name]),
                     (0, 2),
                     textcoords="offset points",
@@ -156,11 +165,12 @@ def sites_figure(run: RunFolder) -> Figure | None:
                 )
     axes.set_xticks(range(len(names)), [_site_label(name, tested.get(name)) for name in names], parse_math=False)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylim(0, 1.05 if max(own.values()) > 0.97 else 1.0)
-    percent(axes.yaxis)
-    axes.set_ylabel("accuracy on test records")
+    if lead.share:
+        axes.set_ylim(0, 1.05 if max(own.values()) > 0.97 else 1.0)
+        percent(axes.yaxis)
+    axes.set_ylabel(f"{'accuracy' if lead.share else lead.words} on test records")
     coloured_key(axes, [(name, color) for name, color, _ in series])
-    title(axes, f"Accuracy by {site_word(run, 1)}", pad=34)
+    title(axes, f"{'Accuracy' if lead.share else 'Error'} by {site_word(run, 1)}", pad=34)
     return figure
 
 
@@ -175,17 +185,19 @@ def _sites_as_dots(run: RunFolder, series: list[tuple[str, str, dict[str, float]
             if name in scores:
                 axes.plot(scores[name], i, "o", color=color, markersize=7, zorder=2)
     axes.set_yticks(range(len(shown)), [_short(name) for name in shown], parse_math=False, fontsize=9.5)
-    axes.set_xlabel("accuracy on test records")
+    lead = headline(run.summary)
+    axes.set_xlabel(f"{'accuracy' if lead.share else lead.words} on test records")
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.8)
-    percent(axes.xaxis)
+    if lead.share:
+        percent(axes.xaxis)
     coloured_key(axes, [(name, color) for name, color, _ in series])
     cut = (
         ""
         if len(shown) == len(names)
         else f" (the {_MOST_SITES // 2} lowest and {_MOST_SITES // 2} highest of {len(names)})"
     )
-    title(axes, f"Accuracy by {site_word(run, 1)}{cut}", pad=34)
+    title(axes, f"{'Accuracy' if lead.share else 'Error'} by {site_word(run, 1)}{cut}", pad=34)
     return figure
 
 
@@ -286,39 +298,6 @@ FIGURES: dict[str, Callable[[RunFolder], Figure | None]] = {
     "cost": cost_figure,
     "reliability": reliability_figure,
 }
-
-
-def phase_seconds(run: RunFolder) -> list[tuple[str, float]]:
-    """(name of the phase, seconds over all releases) for every recorded phase, then the rest of the run's time."""
-    found = []
-    for key, words in _PHASES:
-        values = [value for row in run.rounds if (value := number(row.get(f"{key}_seconds"))) is not None]
-        total = sum(values) if values else number(run.summary.get(f"{key}_seconds"))
-        if total is not None:
-            found.append((words, total))
-    whole = number(run.summary.get("total_seconds"))
-    if found and whole is not None and (rest := whole - sum(value for _, value in found)) > 0:
-        found.append(("everything else", rest))
-    return found
-
-
-def reliability_bins(run: RunFolder) -> list[tuple[float, float, float]]:
-    """(mean predicted probability, observed frequency, records) of the non-empty bins."""
-    recorded = run.summary.get("reliability")
-    if not isinstance(recorded, dict):
-        return []
-    columns = [recorded.get(name) for name in ("confidence", "frequency", "count")]
-    if not all(isinstance(column, list) for column in columns):
-        return []
-    rows = [[number(value) for value in row] for row in zip(*columns, strict=False)]
-    return [(c, f, n) for c, f, n in rows if c is not None and f is not None and n is not None and n > 0]
-
-
-def wilson_interval(frequency: float, count: float, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), valid even for the handful of records in a bin."""
-    centre = (frequency + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(frequency * (1 - frequency) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _published_lines(known: Published | None) -> list[tuple[float, str, str]]:

@@ -26,6 +26,7 @@ from fedjax_poisson.reports.formatting import (
 )
 from fedjax_poisson.reports.guarantees import attack_success, conditions, encrypted, question, reasons_against
 from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, join, paragraph, table
+from fedjax_poisson.runs.headline import headline
 from fedjax_poisson.runs.published_scores import published
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, number, read_run, training_records
 
@@ -154,7 +155,9 @@ def in_short(run: RunFolder, ledger: LedgerCheck) -> Html:
 def _tiles(run: RunFolder) -> Html:
     summary, one, many = run.summary, site_word(run, 1), site_word(run)
     private = not reasons_against(run)
-    plain = shown(summary.get("nonprivate_mean_client_accuracy"), format_share)
+    lead = headline(summary)
+    form = format_share if lead.share else lead.text
+    plain = shown(summary.get(f"nonprivate_{lead.name}"), form)
     epsilon = shown(summary.get("epsilon"), format_epsilon) if private else "none"
     tiles = (
         (
@@ -165,8 +168,8 @@ def _tiles(run: RunFolder) -> Html:
             else "privacy guarantee: see above",
         ),
         (
-            shown(summary.get("mean_client_accuracy"), format_share),
-            f"accuracy, mean over {many}; without privacy {plain}",
+            shown(summary.get(lead.name), form),
+            f"{lead.words}, {f'mean over {many}' if lead.share else 'all test records'}; without privacy {plain}",
         ),
         (
             shown(summary.get("bytes_up_per_client_per_round"), format_bytes),
@@ -256,8 +259,16 @@ def _beside_epsilon(run: RunFolder) -> list[Child]:
 
 def _how_accurate(run: RunFolder) -> list[Child]:
     summary = run.summary
+    if summary.get("task") == "regression":
+        return [
+            "A prediction is off by ",
+            bold(shown(summary.get("rmse"), "{:.4g}".format)),
+            " (root mean squared error on the test records); the same recipe without privacy by "
+            f"{shown(summary.get('nonprivate_rmse'), '{:.4g}'.format)}. R2 is {shown(summary.get('r2'), '{:.3f}'.format)}.",
+        ]
+    what = "labels of the test records" if summary.get("task") == "multilabel" else "test records"
     text = (
-        f" of the test records are classified correctly (mean over {site_word(run)}); the same recipe without privacy "
+        f" of the {what} are classified correctly (mean over {site_word(run)}); the same recipe without privacy "
         "reaches "
     )
     text += shown(summary.get("nonprivate_mean_client_accuracy"), format_share)

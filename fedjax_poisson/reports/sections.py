@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.reports.figures import phase_seconds
 from fedjax_poisson.reports.formatting import (
     MISSING,
     format_bytes,
@@ -20,6 +19,7 @@ from fedjax_poisson.reports.formatting import (
 )
 from fedjax_poisson.reports.guarantees import committee, encrypted
 from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
+from fedjax_poisson.reports.recorded_values import phase_seconds
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, held_out_records, number, objects, training_records
 
 _FIRST_ROWS, _LAST_ROWS = 4, 3
@@ -114,7 +114,8 @@ def _nothing_to_standardize(run: RunFolder) -> list[Child]:
 
 def _content(run: RunFolder, purpose: str) -> str:
     if purpose == "standardise":
-        return "number of records, sums and sums of squares of the clipped features" + (
+        what = "features and label" if run.summary.get("task") == "regression" else "features"
+        return f"number of records, sums and sums of squares of the clipped {what}" + (
             ", one block per site" if run.summary.get("standardize") == "site" else ""
         )
     if purpose == "train":

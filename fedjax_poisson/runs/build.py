@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_poisson import accounting, data, models, trees
+from fedjax_poisson import accounting, data, trees
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
+from fedjax_poisson.aggregation.terms import mechanism_facts
 from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.data.tables.open_table import OpenTable
 from fedjax_poisson.data.tables.schema import most_features
@@ -32,12 +33,10 @@ from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in
 from fedjax_poisson.runs.budget_plan import BudgetPlan, Law, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
+from fedjax_poisson.runs.named_models import Target, check_model, model_for, target_of
 from fedjax_poisson.runs.steering import controller_for, steering_of
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe, recipe_of, step_size
 from fedjax_poisson.runs.transcripts import keeping
-
-_FOR_TABLES = ("logistic", "mlp")
-_FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
 
 
 class RunSetup(NamedTuple):
@@ -51,6 +50,7 @@ class RunSetup(NamedTuple):
       model: the model.
       recipe: the settings of the training.
       plan: the releases and their cost.
+      target: what there is to learn.
       largest_unit: records of the largest privacy unit.
       largest_site: the bound on a site's training units that sets the clamps.
       dimension: D, parameters of the model.
@@ -64,6 +64,7 @@ class RunSetup(NamedTuple):
     model: Model
     recipe: TrainingRecipe
     plan: BudgetPlan
+    target: Target
     largest_unit: int
     largest_site: int
     dimension: int
@@ -85,6 +86,7 @@ class Prepared(NamedTuple):
       sizes: the public numbers that the training's settings follow from; a bound on the features where columns are open.
       recipe: the settings of its training.
       plan: the releases.
+      target: what there is to learn.
       unit: "record" or "patient".
       identity: what names the data set on a ledger.
       site_names: S names.
@@ -98,6 +100,7 @@ class Prepared(NamedTuple):
     sizes: PublicSizes
     recipe: TrainingRecipe
     plan: BudgetPlan
+    target: Target
     unit: str
     identity: str
     site_names: tuple[str, ...]
@@ -119,15 +122,20 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     if opened is not None:
         placement: Placement | data.Sites = opened.placement
         identity = table_identity(opened.table)
-        _check_kinds(config, identity, pictures=False, classes=len(opened.class_names))
+        target = target_of(opened.label)
+        check_model(config, identity, target, pictures=False)
         features = most_features(opened.schema)
-        moments, shape = 1 + 2 * features, (features,)  # public bounds on what the released levels make of them
+        shape: tuple[int, ...] = (
+            features,
+        )  # a public bound on what the released levels make of them, as are the moments
+        moments = standardize.moment_dimension(np.zeros(features, bool), target.label_bounds)
         numbers, texts = (len(opened.schema.named(kind)) for kind in ("open_number", "open_text"))
     else:
         sites = load_sites(config) if sites is None else sites
-        _check_sites(config, sites)
+        target = target_of(sites)
+        check_model(config, sites.provenance.name, target, pictures=sites.features.ndim == 4)
         placement, identity = sites, sites.provenance.identity or sites.provenance.name
-        moments, shape = standardize.moment_dimension(sites.binary), sites.features.shape[1:]
+        moments, shape = standardize.moment_dimension(sites.binary, sites.label_bounds), sites.features.shape[1:]
         numbers = texts = 0
     senders = len(placement.site_names)
     if senders < 2:
@@ -136,20 +144,23 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
     bound = site_bound(config, _most_units(placement))
+    model = model_for(config, target, shape)
     sizes = PublicSizes(
-        features=math.prod(shape),
+        features=_learned_features(model, shape),
         senders=senders,
         honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
         largest_site=bound,
         units=_public_units(config, placement),
         sites_per_unit=placement.sites_per_unit,
+        task=target.task,
+        outputs=target.outputs,
     )
     recipe = recipe_of(config, sizes)
     plan = make_plan(
         config,
         recipe,
         senders=senders,
-        dimension=dimension_of(model_for(config, sites), shape),
+        dimension=dimension_of(model, shape),
         moment_dimension=0 if config.standardize == "bounds" else moments,
         moment_blocks=senders if config.standardize == "site" else 1,
         largest_site=bound,
@@ -162,8 +173,15 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
     return Prepared(
-        config, sites, opened, sizes, recipe, plan, placement.unit, identity, placement.site_names, bound, root
+        config, sites, opened, sizes, recipe, plan, target, placement.unit, identity, placement.site_names, bound, root
     )
+
+
+def _learned_features(model: Model, shape: tuple[int, ...]) -> int:
+    """Numbers of a record that the learned part of a model sees."""
+    if model.fixed is None:
+        return math.prod(shape)
+    return math.prod(jax.eval_shape(model.fixed, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:])
 
 
 def build(config: Config, sites: data.Sites | None = None) -> RunSetup:
@@ -189,12 +207,12 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
     """
     config = prepared.config
     train, test = records_of(sites, True), records_of(sites, False)
-    model = model_for(config, sites)
+    model = model_for(config, prepared.target, sites.features.shape[1:])
     recipe, plan = prepared.recipe, prepared.plan
     dimension = dimension_of(model, sites.features.shape[1:])
     if prepared.sites is None:
         recipe = recipe_of(config, prepared.sizes._replace(features=sites.features.shape[1]))
-        moments = standardize.moment_dimension(sites.binary)
+        moments = standardize.moment_dimension(sites.binary, sites.label_bounds)
         plan = narrowed(plan, config, recipe, dimension=dimension, moment_dimension=moments)
     return RunSetup(
         config=config,
@@ -204,6 +222,7 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
         model=model,
         recipe=recipe,
         plan=plan,
+        target=prepared.target,
         largest_unit=largest_unit(np.asarray(train.unit)),
         largest_site=prepared.largest_site,
         dimension=dimension,
@@ -233,57 +252,6 @@ def _most_units(placement: Placement | data.Sites) -> int:
     """Training units of the largest site."""
     fit = placement.train
     return max(len(np.unique(placement.group[fit & (placement.site == s)])) for s in range(len(placement.site_names)))
-
-
-def _check_sites(config: Config, sites: data.Sites) -> None:
-    name, pictures = sites.provenance.name, sites.features.ndim == 4
-    if sites.labels.ndim != 1:
-        raise ValueError(
-            f"{name} has several labels for one record; a run learns one label per record (choose another data set)."
-        )
-    _check_kinds(config, name, pictures=pictures, classes=len(sites.class_names))
-
-
-def _check_kinds(config: Config, name: str, *, pictures: bool, classes: int) -> None:
-    if pictures != (config.model in _FOR_PICTURES):
-        fitting = ", ".join(_FOR_PICTURES if pictures else _FOR_TABLES)
-        raise ValueError(
-            f"model={config.model!r} is not for {name}, which holds {'images' if pictures else 'a table'}; choose one of: {fitting}."
-        )
-    if not pictures and classes != 2:
-        raise ValueError(f"{name} has {classes} classes; the models of tables take one binary label.")
-    if config.evaluation == "private" and classes != 2:
-        raise ValueError(f"evaluation='private' is for two classes; {name} has {classes}: choose 'clear' or 'none'.")
-    if pictures and config.standardize != "bounds":
-        raise ValueError(
-            f"standardize={config.standardize!r}: images are scaled by their public bounds; set standardize='bounds'."
-        )
-
-
-def model_for(config: Config, sites: data.Sites | None) -> Model:
-    """The model of a configuration, for the classes of the data; without data (a table whose features are not known yet) for two."""
-    classes, width = 2 if sites is None else len(sites.class_names), config.width
-    binary = classes == 2
-    match config.model:
-        case "logistic":
-            return models.logistic()
-        case "mlp":
-            return models.mlp((2 * width, width))
-        case "scattering":
-            return models.scattering(classes, binary=binary)
-        case "cnn":
-            return models.cnn(classes, widths=(width, 2 * width), dense=2 * width, binary=binary)
-        case "small_resnet":
-            return models.small_resnet(classes, width=width, binary=binary)
-        case "resnet18":
-            return models.resnet18(classes, width=width, binary=binary, small_images=_is_small(sites))
-        case "resnet50":
-            return models.resnet50(classes, width=width, binary=binary, small_images=_is_small(sites))
-    raise ValueError(f"model={config.model!r} is unknown; there are: {', '.join((*_FOR_TABLES, *_FOR_PICTURES))}.")
-
-
-def _is_small(sites: data.Sites | None) -> bool:
-    return sites is not None and sites.features.shape[1] <= 64
 
 
 def optimizer_for(setting: RunSetup, rate: float) -> optax.GradientTransformation:
@@ -323,8 +291,11 @@ def learned_model(setting: RunSetup) -> Model:
 
 
 def learned_records(setting: RunSetup, scaler: standardize.Scaler, records: Records) -> Records:
-    """Records as the trained part of the model sees them: standardised, or the fixed features of that, computed once."""
-    records = records._replace(features=standardize.standardize(scaler, records.features))
+    """Records as the trained part of the model sees them: standardised, labels that are numbers too, or the fixed features of that, computed once."""
+    records = records._replace(
+        features=standardize.standardize(scaler, records.features),
+        labels=standardize.standardize_labels(scaler, records.labels),
+    )
     if (fixed := setting.model.fixed) is None:
         return records
     mask = np.asarray(records.mask)
@@ -354,11 +325,7 @@ def aggregator_for(
         members=run.config.members,
         authenticate=authenticate,
         corrupt=plan.senders - plan.honest_senders,
-        mechanism={
-            "name": mechanism.facts.name,
-            "purpose": purpose,
-            **{k: str(v) for k, v in mechanism.facts.parameters},
-        },
+        mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose),
         stream=fold_in(run.root, "run name", purpose),
     )
     return made if out is None else keeping(made, out, purpose)

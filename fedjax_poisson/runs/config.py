@@ -27,10 +27,13 @@ class Config:
       clients: number of sites to split the training records into (Dirichlet over labels); default: the sites of the data.
       dirichlet_alpha: concentration of that split; small values give skewed sites.
       csv: path of your own table.
-      label: label column of the table.
+      label: label column of the table, or several yes/no columns separated by commas (a list in TOML) to learn them all.
       site: site column of the table.
       patient: patient column of the table; makes the patient the privacy unit.
       positive: label value that counts as 1, or several separated by commas (a list in TOML); needed if it is not obvious.
+      classes: the values of a label with several, separated by commas (a list in TOML); "other" collects undeclared ones, "from_data" takes those in the
+        table (not covered by epsilon).
+      label_bounds: public range of a label that is a number: LOW HIGH (a list of two numbers in TOML).
       categorical: public levels of text columns: a table column -> levels in TOML, "from_data" (not covered by epsilon), or "private" (released by a
         noisy histogram on the ledger).
       bounds: public ranges of numeric columns: a table column -> [low, high] in TOML, "from_data" (not covered by epsilon), or "private".
@@ -95,10 +98,12 @@ class Config:
     clients: int | None = None
     dirichlet_alpha: float = 0.5
     csv: str | None = None
-    label: str | None = None
+    label: str | list[str] | None = None
     site: str | None = None
     patient: str | None = None
     positive: str | list[str] | None = None
+    classes: str | list[str] | None = None
+    label_bounds: list[float] | None = None
     categorical: Literal["from_data", "private"] | dict[str, list[str] | str] | None = None
     bounds: Literal["from_data", "private"] | dict[str, list[float] | str] | None = None
     fill: dict[str, float] | None = None

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from fedjax_poisson.accounting.checks import check_adjacency
-from fedjax_poisson.data.tables import declarations
+from fedjax_poisson.data.tables import declarations, labels
 from fedjax_poisson.federated.controllers import registered
 
 DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")
@@ -78,7 +78,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 """Every number of `Config`."""
 
 _OF_TABLES = (
-    "label", "site", "patient", "positive", "categorical", "bounds", "fill", "missing", "drop", "min_site_records", "test_fraction",
+    "label", "site", "patient", "positive", "classes", "label_bounds", "categorical", "bounds", "fill", "missing", "drop", "min_site_records", "test_fraction",
     "split_seed", "delimiter", "encoding",
 )  # fmt: skip
 
@@ -125,9 +125,25 @@ def check(config: Any) -> None:
     if config.bounds is not None:
         declarations.check_bounds(config.bounds, words)
     declarations.check_fill(config.fill, config.bounds)
+    _check_label(config)
     if config.ledger_epsilon is not None and config.ledger is None:
         raise ValueError("ledger_epsilon is the budget of a shared ledger; name its file with --ledger FILE.")
     _check_source(config, {field.name: field.default for field in dataclasses.fields(config)})
+
+
+def _check_label(config: Any) -> None:
+    """What is said about the label of a table must fit together."""
+
+    def listed(names: Any) -> Any:
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    if config.label is None:
+        return
+    names = listed(config.label)
+    classes = config.classes if config.classes in (None, declarations.FROM_DATA) else listed(config.classes)
+    labels.check_label(
+        labels.LabelSpec(names[0] if len(names) == 1 else names, config.positive, classes, config.label_bounds)
+    )
 
 
 def check_ranges(values: Mapping[str, float | None]) -> None:
@@ -198,8 +214,14 @@ def _fitted(name: str, value: Any, hint: Any) -> Any:
             return os.fspath(value)
         if origin is dict and isinstance(value, Mapping):
             return value  # what is in it is checked by `declarations`
-        if origin is list and isinstance(value, list | tuple) and all(isinstance(v, str) and v for v in value):
-            return value if isinstance(value, list) else list(value)
+        if origin is list and isinstance(value, list | tuple):
+            items = list(value)
+            if typing.get_args(kind) == (str,) and all(isinstance(v, str) and v for v in items):
+                return items
+            if typing.get_args(kind) == (float,) and all(
+                isinstance(v, numbers.Real) and not isinstance(v, bool) for v in items
+            ):
+                return [_as_float(name, v) for v in items]
     raise ValueError(f"{name}={value!r} has the wrong type or is not an allowed choice; expected {_described(kinds)}.")
 
 
@@ -226,7 +248,7 @@ def _described(kinds: tuple[Any, ...]) -> str:
         elif typing.get_origin(kind) is dict:
             found.append("a table of columns in a TOML file")
         elif typing.get_origin(kind) is list:
-            found.append("a list of text")
+            found.append("a list of text" if typing.get_args(kind) == (str,) else "a list of numbers")
         elif kind in words:
             found.append(words[kind])
     return " or ".join(found)

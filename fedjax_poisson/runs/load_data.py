@@ -122,10 +122,12 @@ def _arguments(config: Config) -> dict[str, Any]:
     """A table's settings as the arguments of `from_csv` and `read_open`; `Config` has checked them."""
     return {
         "path": config.csv,
-        "label": config.label,
+        "label": _label(config.label),
         "site": config.site,
         "patient": config.patient,
         "positive": _listed(config.positive) or None,
+        "classes": "from_data" if config.classes == "from_data" else _listed(config.classes) or None,
+        "label_bounds": config.label_bounds,
         "categorical": config.categorical,
         "bounds": "from_data" if config.bounds is None else config.bounds,
         "missing": config.missing,
@@ -138,6 +140,12 @@ def _arguments(config: Config) -> dict[str, Any]:
         "delimiter": config.delimiter,
         "encoding": config.encoding,
     }
+
+
+def _label(label: str | list[str] | None) -> str | list[str]:
+    """The label's column, or several."""
+    names = _listed(label)
+    return names[0] if len(names) == 1 else names
 
 
 def _listed(names: str | list[str] | None) -> list[str]:

@@ -59,10 +59,10 @@ def progress(console: Console) -> Iterator[Bar]:
 
 
 def _facts(line: dict[str, Any]) -> str:
-    scores = line["test"]
-    known = scores and scores["mean_client_accuracy"] is not None
-    accuracy = f"accuracy {scores['mean_client_accuracy']:.3f}  " if known else ""
-    return f"{accuracy}epsilon {line['epsilon_so_far']:.3f}  sent {line['bytes_up_total'] / 1e6:.2f} MB/site"
+    scores = line["test"] or {}
+    names = {"mean_client_accuracy": "accuracy {:.3f}  ", "rmse": "RMSE {:.4g}  "}
+    known = "".join(text.format(scores[name]) for name, text in names.items() if scores.get(name) is not None)
+    return f"{known}epsilon {line['epsilon_so_far']:.3f}  sent {line['bytes_up_total'] / 1e6:.2f} MB/site"
 
 
 def _plain(console: Console, line: dict[str, Any], rounds: int) -> None:

@@ -25,7 +25,7 @@ from fedjax_poisson.runs.build import RunSetup, aggregator_for
 from fedjax_poisson.runs.column_release import release_columns
 from fedjax_poisson.runs.load_data import check_width
 from fedjax_poisson.runs.run_ledger import COLUMNS, LINES, Books, charging
-from fedjax_poisson.runs.summary import predictions
+from fedjax_poisson.runs.scoring import predictions
 
 
 class NothingLearned(RuntimeError):
@@ -105,7 +105,8 @@ def release_moments(
     began = time.perf_counter()
     mechanism = plan.standardize.mechanism
     gate, own = charge("standardise", 0, plan.standardize)
-    size = standardize.moment_dimension(setting.sites.binary) * (plan.senders if by_site else 1)
+    bounds = setting.sites.label_bounds
+    size = standardize.moment_dimension(setting.sites.binary, bounds) * (plan.senders if by_site else 1)
     try:
         scaler, info = standardize.private_scaler(
             setting.train,
@@ -117,6 +118,7 @@ def release_moments(
             gate=gate,
             largest_unit=setting.largest_unit,
             by_site=by_site,
+            label_bounds=bounds,
         )
     except accounting.BudgetExhausted as error:
         raise NothingLearned(nothing_learned(books)) from error

@@ -15,11 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.federated import Records, checkpoints, evaluation, standardize
+from fedjax_poisson.federated import Records, checkpoints, standardize
 from fedjax_poisson.federated.charging import Paying
 from fedjax_poisson.federated.fit import stopped, training_rounds
 from fedjax_poisson.federated.folder_lock import folder_lock
@@ -51,8 +49,9 @@ from fedjax_poisson.runs.releases import (
     round_line,
 )
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
+from fedjax_poisson.runs.scoring import test_scores
 from fedjax_poisson.runs.steering import release_of
-from fedjax_poisson.runs.summary import Finished, predictions, summarise
+from fedjax_poisson.runs.summary import Finished, summarise
 
 __all__ = ["CannotResume", "NothingLearned", "OnRound", "RunExists", "Stopped", "run"]
 
@@ -176,6 +175,7 @@ def _train_and_tell(
                 aggregator=aggregator,
                 exhausted=exhausted,
                 released=progress.scores,
+                scaler=progress.scaler,
                 columns=columns,
                 earlier=earlier_runs(books, out),
             ),
@@ -256,7 +256,7 @@ def _release_everything(
             save(Progress(scaler, state, bytes_up), line)
             due = number % every == 0 or number == recipe.rounds or stopped(algorithm, state)
             if due and config.evaluation == "clear":
-                line["test"] = _scores(setting, algorithm.parameters(state), test)
+                line["test"] = _scores(setting, scaler, algorithm.parameters(state), test)
             tell(line)
     except accounting.BudgetExhausted as error:
         if int(state.round) == 0:
@@ -276,7 +276,9 @@ def _release_everything(
 
 def _start(setting: RunSetup, out: Path) -> tuple[standardize.Scaler, State, int]:
     """Before the first release: the public standardisation (used as it is where none is released) and the initial state."""
-    scaler = standardize.bounds_scaler(setting.sites.feature_bounds, training_units(setting.config, setting.train))
+    scaler = standardize.bounds_scaler(
+        setting.sites.feature_bounds, training_units(setting.config, setting.train), setting.sites.label_bounds
+    )
     return scaler, initial_state(setting), sum(line["bytes_up_per_client"] for line in column_lines(out))
 
 
@@ -289,7 +291,9 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
         checkpoints.write_lines(lines, column_lines(out))
         return None
     by_site = setting.plan.senders if setting.config.standardize == "site" else None
-    example = (standardize.blank_scaler(setting.sites.features.shape[-1], by_site), initial_state(setting))
+    regression = setting.target.task == "regression"
+    blank = standardize.blank_scaler(setting.sites.features.shape[-1], by_site, regression=regression)
+    example = (blank, initial_state(setting))
     (scaler, state), facts = checkpoints.load_tree(saved, example)
     number = int(state.round)
     due = [f"train {k}" for k in range(1, number + 1)]
@@ -313,7 +317,7 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     return Progress(scaler, state, int(facts["bytes_up"]), facts["scores"])
 
 
-def _scores(setting: RunSetup, params: Any, test: Records) -> dict[str, Any]:
-    logits = predictions(setting, params, test)
-    scores = evaluation.scores(logits, np.asarray(test.labels), np.asarray(test.mask), setting.sites.site_names)
-    return {name: value for name, value in scores.items() if name not in ("auc_by_site", "calibration_error_by_site")}
+def _scores(setting: RunSetup, scaler: standardize.Scaler, params: Any, test: Records) -> dict[str, Any]:
+    scores = test_scores(setting, scaler, params, test)
+    left_out = ("auc_by_site", "calibration_error_by_site", "r2_by_site")
+    return {name: value for name, value in scores.items() if name not in left_out}

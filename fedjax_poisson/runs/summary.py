@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 import platform
-import warnings
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.federated import Records, evaluation, reference, standardize
-from fedjax_poisson.federated.evaluator import map_records
+from fedjax_poisson.federated import Records, standardize, task_scores
 from fedjax_poisson.federated.server import State, final_parameters
 from fedjax_poisson.mechanisms import Mechanism
-from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
+from fedjax_poisson.runs import scoring
 from fedjax_poisson.runs.border_control import WIDTH, border_scores
-from fedjax_poisson.runs.build import RunSetup, learned_model, learned_records, optimizer_for
+from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
 from fedjax_poisson.runs.run_ledger import Books
 from fedjax_poisson.runs.steering import ending, steering_of
-from fedjax_poisson.runs.training_recipe import step_size
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
     conditions,
@@ -38,7 +32,10 @@ from fedjax_poisson.runs.verdict import (
 )
 
 _PACKAGES = ("fedjax-poisson", "jax", "jaxlib", "numpy", "optax", "tenseal", "scipy", "cryptography")
-_REFERENCE_SEED = 0  # the yardstick is not private, so a fixed seed for its sampling does no harm
+_BESIDE = (
+    *("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error"),
+    *("rmse", "r2", "mean_absolute_error", "rmse_by_site"),
+)  # scores that are shown beside those of the same recipe without privacy
 
 
 class Finished(NamedTuple):
@@ -51,6 +48,7 @@ class Finished(NamedTuple):
       state: the final state.
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ran out before all planned releases were made.
+      scaler: the standardisation.
       released: scores that were released (`federated.private_scores`), or None.
       columns: released ranges and levels as JSON values, or None.
       earlier: other runs on the same data.
@@ -62,6 +60,7 @@ class Finished(NamedTuple):
     state: State
     aggregator: Aggregator
     exhausted: bool
+    scaler: standardize.Scaler
     released: dict[str, Any] | None
     columns: dict[str, Any] | None
     earlier: EarlierRuns
@@ -77,19 +76,14 @@ def summarise(setting: RunSetup, books: Books, finished: Finished) -> dict[str, 
     """
     # The yardstick and the scores take the time; the date below is when they are done.
     public = (finished.cohort, finished.test)
-    plain = without_privacy(setting, public=public) if yardstick_wanted(setting) else {}
+    plain = scoring.without_privacy(setting, public=public) if yardstick_wanted(setting) else {}
     return {
         "dataset": setting.sites.provenance.name,
         **_privacy(setting, books, finished),
         "released_columns": finished.columns,
         "budget_exhausted": finished.exhausted,
-        **_test_scores(
-            setting, final_parameters(finished.state, setting.average_from), finished.test, finished.released
-        ),
-        **{
-            f"nonprivate_{name}": plain.get(name)
-            for name in ("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error")
-        },
+        **_shown_scores(setting, finished),
+        **{f"nonprivate_{name}": plain.get(name) for name in _BESIDE},
         **_costs(setting, finished),
         **_recipe(setting),
         **_ledger(setting, books),
@@ -162,6 +156,8 @@ def _recipe(setting: RunSetup) -> dict[str, Any]:
         },
         "standardize": config.standardize,
         "model": config.model,
+        "task": setting.target.task,
+        "label_bounds": None if setting.target.label_bounds is None else list(setting.target.label_bounds),
         "classes": list(sites.class_names),
         "record_shape": list(sites.features.shape[1:]),
         "border_only": border_scores(sites) if _needs_border(setting) and _border_may_be_shown(setting) else None,
@@ -205,15 +201,14 @@ def _data(setting: RunSetup) -> dict[str, Any]:
     }
 
 
-def _test_scores(setting: RunSetup, params: Any, test: Records, released: dict[str, Any] | None) -> dict[str, Any]:
+def _shown_scores(setting: RunSetup, finished: Finished) -> dict[str, Any]:
     """Scores and the reliability curve on held-out records; None if the settings ask for none or a private release does not provide them."""
     if setting.config.evaluation != "clear":
-        return dict.fromkeys((*evaluation.SCORES, "reliability")) | (released or {})
-    mask, labels = np.asarray(test.mask), np.asarray(test.labels, np.int64)
-    logits = predictions(setting, params, test)
+        return dict.fromkeys((*task_scores.SCORES, "reliability")) | (finished.released or {})
+    params, test = final_parameters(finished.state, setting.average_from), finished.test
     return {
-        **evaluation.scores(logits, labels, mask, setting.sites.site_names),
-        "reliability": evaluation.reliability(labels[mask], evaluation.probabilities(logits[mask])),
+        **scoring.test_scores(setting, finished.scaler, params, test),
+        "reliability": scoring.reliability(setting, scoring.predictions(setting, params, test), test),
     }
 
 
@@ -239,24 +234,6 @@ def _shared(books: Books) -> dict[str, Any] | None:
         "epsilon": ledger.epsilon(),
         "runs": len({row.origin.get("run") for row in ledger.rows()}),
     }
-
-
-def predictions(setting: RunSetup, params: Any, records: Records) -> np.ndarray:
-    """Logits float32 `[S, n]`, or `[S, n, K]` of K > 2 classes; images that are padding get zeros.
-
-    Args:
-      setting: the run.
-      params: parameters.
-      records: as `build.learned_records` gives them.
-    """
-    model = learned_model(setting)
-    if records.features.ndim == 3:
-        return np.asarray(jax.vmap(lambda x: model.apply(params, x))(records.features))
-    mask = np.asarray(records.mask)
-    found = map_records(functools.partial(model.apply, params), np.asarray(records.features)[mask])
-    logits = np.zeros((*mask.shape, *found.shape[1:]), np.float32)
-    logits[mask] = found
-    return logits
 
 
 def _needs_border(setting: RunSetup) -> bool:
@@ -299,47 +276,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def without_privacy(
-    setting: RunSetup, *, seed: int = _REFERENCE_SEED, public: tuple[Records, Records] | None = None
-) -> dict[str, Any]:
-    """Test scores (`evaluation.scores`) of the same recipe without clipping, noise and encryption; it protects nobody.
-
-    Args:
-      setting: the run.
-      seed: seed for sampling the records of each step.
-      public: training and test records as the run had them, used if its standardisation is public and therefore the same here.
-    """
-    config, sites = setting.config, setting.sites
-    cohort, test = public if public and config.standardize == "bounds" else _exactly_standardized(setting)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ReproducibleStreamWarning)
-        own = stream(seed)
-    params = reference.train_without_privacy(
-        learned_model(setting),
-        cohort,
-        rounds=setting.recipe.rounds,
-        sampling_rate=setting.recipe.sampling_rate,
-        server_optimizer=optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf)),
-        stream=own,
-        average_from=setting.average_from,
-    )
-    return evaluation.scores(
-        predictions(setting, params, test), np.asarray(test.labels, np.int64), np.asarray(test.mask), sites.site_names
-    )
-
-
-def _exactly_standardized(setting: RunSetup) -> tuple[Records, Records]:
-    """Training and test records standardised by exact moments, which protect nobody."""
-    config, sites = setting.config, setting.sites
-    if config.standardize == "bounds":
-        scaler = standardize.bounds_scaler(sites.feature_bounds, 1.0)
-    else:
-        scaler = reference.exact_scaler(
-            setting.train, sites.feature_bounds, sites.binary, by_site=config.standardize == "site"
-        )
-    return learned_records(setting, scaler, setting.train), learned_records(setting, scaler, setting.test)
 
 
 def _releases(books: Books, rows: list[accounting.Release]) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from fedjax_poisson.runs.headline import scores_in_words
+
 
 def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None:
     """Print the verdict, then the scores and the costs.
@@ -23,22 +25,12 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
 
     say("")
     _print_verdict(say, summary)
-    if summary["mean_client_accuracy"] is None:
+    if (scores := scores_in_words(summary)) is None:
         say(
             f"[bold]{summary['dataset']}[/]: trained for {summary['rounds']} rounds; no scores, as requested (--evaluation none)"
         )
     else:
-        plain = summary["nonprivate_mean_client_accuracy"]
-        beside = f" (the same recipe without privacy: {plain:.3f})" if plain is not None else ""
-        say(
-            f"[bold]{summary['dataset']}[/]: mean client accuracy [bold]{summary['mean_client_accuracy']:.3f}[/]"
-            f"{beside}, AUC {summary['auc'] or float('nan'):.3f}"
-            + (
-                f" (private scores; standard error of the pooled accuracy {error:.3f})"
-                if (error := summary.get("pooled_accuracy_error"))
-                else ""
-            )
-        )
+        say(f"[bold]{summary['dataset']}[/]: {scores}")
     if summary["budget_exhausted"]:
         say(
             f"[bold yellow]The budget was exhausted after {summary['rounds']} of {summary['rounds_planned']} rounds:[/] {summary['lost_releases']} "

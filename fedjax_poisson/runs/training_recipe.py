@@ -2,18 +2,33 @@
 
 **The rule for linear models on tables** (`recipe = "auto"`). With every record in every round the noise in the gradient averaged over all rounds is
 C h / (mu n) whatever their number, far below what sampling the records did to it; what costs accuracy is to stop before the parameters have arrived. So a run
-takes long steps: a direction of curvature lambda is learnt when lambda tau >> 1, tau = T eta / (1 - m), while all directions together bring logit noise up to
-sqrt(d) sigma tau. With n units, d = F + 1 parameters, h = sqrt(sites / honest sites) and mu the parameter of the Gaussian whose trade-off meets
-(epsilon, delta), everything depends on the signal s = n mu / (d h) (over k where a unit may have records at k sites):
+takes long steps: a direction of curvature lambda is learnt when lambda tau >> 1, tau = T eta / (1 - m), while all directions together bring noise of
+sqrt(F + 1) sigma tau to an output. With n units, F features, h = sqrt(sites / honest sites) and mu the parameter of the Gaussian whose trade-off meets
+(epsilon, delta), everything depends on the signal s = n mu / ((F + 1) h) (over k where a unit may have records at k sites):
 
 * every unit in every round, T = 60 rounds, momentum m = 0.8, step eta = tau (1 - m) / T with tau = min(300, 2.67 s), the last half of the iterates averaged,
   and less noise in rounds that weigh more in that average (`federated.noise_schedule`);
-* clip C = 0.3 sqrt(d): standardised records have length sqrt(d), so gradients at the start are half of that; no tighter bound on a coordinate;
+* clip C = 0.3 sqrt(F + 1): standardised records have length sqrt(F + 1) with the 1 of the bias, so gradients at the start are half of that; no tighter bound
+  on a coordinate;
 * a fifth of the budget for means and deviations (0.3 where s < 15), moment vectors clipped to sqrt(1 + 0.35 F);
 * a site's sum is clamped to 0.6 of the bound on its units: at the start it is at most half of them in each coordinate (Cauchy-Schwarz).
 
-The constants were chosen on eight public tables in a simulation with Gaussian noise, apart from the fixed ones above no record decides anything; none of
-them matters much (doubling or halving any one costs below 0.003 of AUC on average). `experiments/tables.py` measures the rule.
+**Other losses** (`loss_facts`) change four numbers, by what they are at w = 0 (derived; the steps checked by a simulation on folds of training records):
+
+* *Several labels* (K logistic losses added). Gradients have the norm sqrt(K) / 2 of the features', so C grows by sqrt(K); the curvature of a label stays 1/4,
+  so its noise relative to its gradient grows by sqrt(K) as well: s is divided by sqrt(K), as if the labels shared the budget.
+* *K classes* (softmax). Gradients have the norm sqrt(1 - 1/K), so C = 0.6 of that; the curvature is 1/K in every contrast. The noise of the difference of two
+  logits, in units of what the gradient moves it by, grows by sqrt(K (K - 1) / 2) over that of two classes: s is divided by it, as if the pairs shared the
+  budget. K = 2 gives back the rule above, in the other parametrisation (tau halves). For more classes longer steps win (mean AUC of a class against the rest
+  +.003 to +.02): errors that are common to all records cancel in that comparison. tau = K min(200, 2.2 s).
+* *A number* (squared error of a label with mean 0 and variance 1, from its public range and the private moments; `federated.standardize`). A gradient is as
+  long as the residual, which no range bounds usefully, so its clip bounds it, and a release is private for any label: C = sqrt(F + 1) takes a residual of one
+  deviation whole and larger ones as the Huber loss does. A skewed label loses R2 to that, so C grows with the signal, up to twice as much. The curvature is 1:
+  tau = min(15, 0.4 s), since a fourth of the way takes a logistic loss as far.
+
+The constants for two classes were chosen on eight public tables in a simulation with Gaussian noise, those of the other losses on folds of the training
+records of three (`experiments/table_tasks.py --constants`); apart from the fixed ones above no record decides anything; none of
+them matters much (doubling or halving any one costs below 0.003 of AUC on average). `experiments/tables.py` and `table_tasks.py` measure the rule.
 
 **Fixed settings** (`recipe = "fixed"`, and for networks): those of `FIXED`, whatever the data.
 """
@@ -26,16 +41,49 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fedjax_poisson import accounting
+from fedjax_poisson.data.sites import Task
 from fedjax_poisson.federated.controllers import registered
 from fedjax_poisson.federated.server import AverageFrom
 from fedjax_poisson.runs.config import Config
 
 ROUNDS, MOMENTUM, AVERAGE_SHARE = 60, 0.8, 0.5
-_MOST_TAU, _TAU_OF_SIGNAL = 300.0, 2.67
-_CLIP, _CLAMP = 0.3, 0.6
+_WIDE = 40.0  # signal above which a clip is widened, where the loss gains by it
 _WEAK, _SHARE, _SHARE_IF_WEAK = 15.0, 0.2, 0.3
 _NONE, _SOME, _GOOD = 3.0, 8.0, 20.0  # signals: chance level; about .05 of AUC lost; about .01
 
+_BESIDE = "against a model without privacy"
+_EXPECTED: Mapping[str, tuple[str, str, str, str, str]] = MappingProxyType(
+    {
+        "binary": (
+            "expect chance level",
+            f"expect to lose more than .05 of AUC {_BESIDE}",
+            f"expect to lose .01 to .05 of AUC {_BESIDE}",
+            "expect the AUC of a model without privacy within .01",
+            "expect the AUC of a model without privacy",
+        ),
+        "multiclass": (
+            f"expect to lose .05 to .15 of the mean AUC of a class against the rest {_BESIDE}",
+            f"expect to lose .03 to .05 of the mean AUC of a class against the rest {_BESIDE}",
+            f"expect to lose .01 to .03 of the mean AUC of a class against the rest {_BESIDE}",
+            "expect the mean AUC of a class against the rest of a model without privacy within .015",
+            "expect the mean AUC of a class against the rest of a model without privacy within .005",
+        ),
+        "multilabel": (
+            f"expect to lose .05 or more of the labels' mean AUC {_BESIDE}",
+            f"expect to lose .02 to .05 of the labels' mean AUC {_BESIDE}",
+            f"expect to lose .01 to .02 of the labels' mean AUC {_BESIDE}",
+            "expect the labels' mean AUC of a model without privacy within .005",
+            "expect the labels' mean AUC of a model without privacy",
+        ),
+        "regression": (
+            f"expect to lose .15 or more of R2 {_BESIDE}, perhaps no better than the mean",
+            f"expect to lose .05 to .15 of R2 {_BESIDE}",
+            f"expect to lose .01 to .03 of R2 {_BESIDE}",
+            "expect the R2 of a model without privacy within .01 (.03 if the label is skewed)",
+            "expect the R2 of a model without privacy (less .01 to .02 if the label is skewed)",
+        ),
+    }
+)  # below a signal of 3, 8, 20, 60, and above
 FIXED: Mapping[str, Any] = MappingProxyType(
     {
         "rounds": 20,
@@ -52,6 +100,61 @@ FIXED: Mapping[str, Any] = MappingProxyType(
 """What is used for settings left open where no rule applies."""
 
 
+class LossFacts(NamedTuple):
+    """What the rule takes from a loss at w = 0; derived in the module's docstring.
+
+    Attributes:
+      clip: C over the length of a standardised record, sqrt(F + 1).
+      widest_clip: the same where the signal is large.
+      sharing: what divides the signal n mu / ((F + 1) h).
+      tau_of_signal: tau over the signal.
+      most_tau: the longest tau.
+      plain_tau: tau of a training without noise, whose gradients are not clipped: shorter where longer steps would diverge.
+      clamp: bound on a site's sum in one coordinate over the bound on its units.
+    """
+
+    clip: float
+    widest_clip: float
+    sharing: float
+    tau_of_signal: float
+    most_tau: float
+    plain_tau: float
+    clamp: float
+
+
+def loss_facts(task: Task, outputs: int) -> LossFacts:
+    """The facts of the loss of a task.
+
+    Args:
+      task: what is learnt.
+      outputs: classes or labels; 1 for one of two classes or a number.
+    """
+    count = float(outputs)
+    match task:
+        case "binary":
+            return LossFacts(0.3, 0.3, 1.0, 2.67, 300.0, 300.0, 0.6)
+        case "multilabel":
+            clip = 0.3 * math.sqrt(count)
+            return LossFacts(clip, clip, math.sqrt(count), 2.67, 300.0, 300.0, 0.6)
+        case "multiclass":
+            gradient, pairs = math.sqrt(1 - 1 / count), math.sqrt(count * (count - 1) / 2)
+            return LossFacts(
+                0.6 * gradient, 0.6 * gradient, pairs, 2.2 * count, 200.0 * count, 75.0 * count, 1.2 * gradient**2
+            )
+        case "regression":
+            return LossFacts(1.0, 2.0, 1.0, 0.4, 15.0, 15.0, 1.2)
+
+
+def clip_over_length(facts: LossFacts, signal: float | None) -> float:
+    """C over sqrt(F + 1): the widest that the signal affords; the narrowest where the number of units is not public.
+
+    Args:
+      facts: of the loss.
+      signal: s, or None.
+    """
+    return facts.clip if signal is None else min(max(facts.clip * signal / _WIDE, facts.clip), facts.widest_clip)
+
+
 class PublicSizes(NamedTuple):
     """The public numbers that a rule may use.
 
@@ -62,6 +165,8 @@ class PublicSizes(NamedTuple):
       largest_site: bound on the training units of one site.
       units: training units of all sites, if declared or if the records are public; None if not known.
       sites_per_unit: the most sites that one unit has records at.
+      task: what is learnt.
+      outputs: classes or labels; 1 for one of two classes or a number.
     """
 
     features: int
@@ -70,6 +175,13 @@ class PublicSizes(NamedTuple):
     largest_site: int
     units: int | None
     sites_per_unit: int = 1
+    task: Task = "binary"
+    outputs: int = 1
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of a linear model."""
+        return self.outputs * (self.features + 1)
 
 
 class TrainingRecipe(NamedTuple):
@@ -87,7 +199,8 @@ class TrainingRecipe(NamedTuple):
       standardize_share: share of the budget for means and deviations.
       standardize_norm: clip of a moment vector.
       controller: what decides the noise of each round, and when to stop.
-      scale: mu / (d h k), the signal per unit; None where the rule does not apply.
+      scale: the signal per unit; None where the rule does not apply.
+      facts: of the loss; None where the rule does not apply.
       signal: s, or None if the number of units is not known.
       reasons: how the settings came about, one sentence each.
     """
@@ -104,6 +217,7 @@ class TrainingRecipe(NamedTuple):
     standardize_norm: float
     controller: str
     scale: float | None = None
+    facts: LossFacts | None = None
     signal: float | None = None
     reasons: tuple[str, ...] = ()
 
@@ -151,39 +265,48 @@ def step_size(recipe: TrainingRecipe, units: float) -> float:
     """
     if recipe.learning_rate is not None:
         return recipe.learning_rate
-    assert recipe.scale is not None
-    tau = min(_MOST_TAU, _TAU_OF_SIGNAL * recipe.scale * max(units, 1.0))
+    assert recipe.scale is not None and recipe.facts is not None
+    if math.isinf(units):
+        tau = recipe.facts.plain_tau
+    else:
+        tau = min(recipe.facts.most_tau, recipe.facts.tau_of_signal * recipe.scale * max(units, 1.0))
     return tau * (1 - recipe.momentum) / recipe.rounds
 
 
 def _auto(config: Config, sizes: PublicSizes) -> TrainingRecipe:
     """The rule of the module's docstring."""
-    parameters = sizes.features + 1
+    length, facts = sizes.features + 1, loss_facts(sizes.task, sizes.outputs)
     spread = math.sqrt(sizes.senders / sizes.honest_senders)
     mu = math.sqrt(accounting.variance_budget(config.epsilon, config.delta).total)
-    scale = mu / (parameters * spread * sizes.sites_per_unit)
+    scale = mu / (length * spread * sizes.sites_per_unit * facts.sharing)
     signal = None if sizes.units is None else sizes.units * scale
 
     def chosen(name: str, value: float) -> float:
         own = getattr(config, name)
         return value if own is None else float(own)
 
-    clip = chosen("clip_norm", _CLIP * math.sqrt(parameters))
+    clip = chosen("clip_norm", clip_over_length(facts, signal) * math.sqrt(length))
     rate = chosen("sampling_rate", 1.0)
+    columns = sizes.features + (
+        sizes.task == "regression"
+    )  # a label that is a number is one more column of the moments
     coordinate = chosen("coordinate_bound", clip)
     return TrainingRecipe(
         rounds=int(chosen("rounds", ROUNDS)),
         sampling_rate=rate,
         clip_norm=clip,
         coordinate_bound=coordinate,
-        total_bound=chosen("total_bound", max(_CLAMP * sizes.largest_site * rate, sizes.sites_per_unit * coordinate)),
+        total_bound=chosen(
+            "total_bound", max(facts.clamp * sizes.largest_site * rate, sizes.sites_per_unit * coordinate)
+        ),
         learning_rate=config.learning_rate,
         momentum=chosen("momentum", MOMENTUM),
         average_share=chosen("average_share", AVERAGE_SHARE),
         standardize_share=chosen("standardize_share", _SHARE if signal is None or signal >= _WEAK else _SHARE_IF_WEAK),
-        standardize_norm=chosen("standardize_norm", math.sqrt(1 + 0.35 * sizes.features)),
+        standardize_norm=chosen("standardize_norm", math.sqrt(1 + 0.35 * columns)),
         controller=config.controller or "schedule",
         scale=scale,
+        facts=facts,
         signal=signal,
         reasons=_reasons(config, sizes, scale, signal),
     )
@@ -193,7 +316,7 @@ def _reasons(config: Config, sizes: PublicSizes, scale: float, signal: float | N
     names = ("rounds", "clip_norm", "learning_rate", "sampling_rate", "momentum")
     left_open = [name for name in names if getattr(config, name) is None]
     made = (
-        f"recipe auto: {', '.join(left_open)} follow from {sizes.features + 1} parameters, {sizes.honest_senders} of {sizes.senders} sites honest and "
+        f"recipe auto: {', '.join(left_open)} follow from {sizes.parameters} parameters, {sizes.honest_senders} of {sizes.senders} sites honest and "
         f"epsilon {config.epsilon:g}"
     )
     found = [made] if left_open else []
@@ -202,25 +325,15 @@ def _reasons(config: Config, sizes: PublicSizes, scale: float, signal: float | N
             f"signal: {scale:.3g} for each training unit; their number is not public, so what to expect is not said (declare it with --training-units)"
         )
         return tuple(found)
-    found.append(f"signal {signal:.3g} ({sizes.units:,} training units): {_expectation(signal)}")
+    found.append(f"signal {signal:.3g} ({sizes.units:,} training units): {_expectation(signal, sizes.task)}")
     if signal < _SOME and sizes.units is not None:
         found.append(_remedy(config, sizes, signal))
     return tuple(found)
 
 
-def _expectation(signal: float) -> str:
-    """What `experiments/tables.py` saw at such a signal."""
-    if signal < _NONE:
-        return "expect chance level"
-    if signal < _SOME:
-        return "expect to lose more than .05 of AUC against a model without privacy"
-    if signal < _GOOD:
-        return "expect to lose .01 to .05 of AUC against a model without privacy"
-    return (
-        "expect the AUC of a model without privacy within .01"
-        if signal < 3 * _GOOD
-        else "expect the AUC of a model without privacy"
-    )
+def _expectation(signal: float, task: Task) -> str:
+    """What `experiments/tables.py` and `table_tasks.py` saw at such a signal."""
+    return _EXPECTED[task][sum(signal >= edge for edge in (_NONE, _SOME, _GOOD, 3 * _GOOD))]
 
 
 def _remedy(config: Config, sizes: PublicSizes, signal: float) -> str:

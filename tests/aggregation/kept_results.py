@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, member, opening, rows, screening
+from fedjax_poisson.aggregation import bodies, client, keys, member_shares, opening, rows, screening
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.randomness import stream
 from tests.aggregation.rounds import World
@@ -52,9 +52,9 @@ PATCHES = functools.cache(
         (keys, "seal_box", kept(keys.seal_box)),
         (keys, "box_opener", kept(keys.box_opener, lambda seed: seed.value)),
         (
-            member,
-            "_one_share",
-            kept(member._one_share, lambda who, s, p, message, handed, opener: (who.number, s.digest, handed)),
+            member_shares,
+            "one_share",
+            kept(member_shares.one_share, lambda who, s, p, message, handed, opener: (who.number, s.digest, handed)),
         ),
         (client, "fold_in", lambda root, *words: root),
         (client, "_seal", kept(client._seal, lambda params, a, counts, root: by_bytes(params, a, counts))),

@@ -13,7 +13,7 @@ import numpy as np
 from fedjax_poisson.aggregation import bare
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.aggregation.opening import Expected
-from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, default_threshold
+from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.randomness import Stream, fold_in, stream
 
@@ -56,7 +56,7 @@ class Sums(NamedTuple):
 @functools.cache
 def sums(size: int, senders: int, bound: int, members: int = 5) -> Sums:
     """Programs for these rounds."""
-    threshold = default_threshold(members, default_malicious(members))
+    threshold = least_threshold(members, default_malicious(members))
     return with_parameters(choose(size, bound, senders, members, threshold), bound)
 
 

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import client, keys, member, messages, opening, parameters, rows
+from fedjax_poisson.aggregation import client, keys, member, messages, opening, parameters, rows, server_state
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.store import memory_store
@@ -152,7 +152,7 @@ def test_31_a_residue_that_is_not_below_its_prime():
 
 def test_31_twin_without_the_comparison_it_is_taken_in(monkeypatch):
     world = at("contribution")
-    monkeypatch.setattr(rounds.server, "read_residues", lambda *a: np.zeros((1, 1, 1024), np.uint32))
+    monkeypatch.setattr(server_state, "read_residues", lambda *a: np.zeros((1, 1, 1024), np.uint32))
     world.hear(with_residue_q(world))
 
 

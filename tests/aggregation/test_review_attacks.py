@@ -11,7 +11,6 @@ from fedjax_poisson.aggregation import bodies, member, messages, opening, server
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.bodies import Include
-from fedjax_poisson.aggregation.store import StoreBusy, memory_store, sqlite_store
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
 from tests.aggregation import rounds
 from tests.aggregation.test_attacks import at
@@ -50,21 +49,6 @@ def test_twin_without_the_record_a_member_signs_both(monkeypatch):
     judged, before = next(one for one in world.out if one.to == 1), world.states[0]
     world.tell(1, judged.blob)
     member.step(world.members[0], before, messages.encode_notice(messages.Notice("abandon", u64(1))))
-
-
-def test_one_process_at_a_time_speaks_for_a_party(tmp_path):
-    first = sqlite_store(tmp_path / "store.sqlite")
-    first.put(b"r" * 16, 1, "step", b"x")
-    with pytest.raises(StoreBusy, match="one process at a time"):
-        sqlite_store(tmp_path / "store.sqlite")
-
-
-def test_a_store_that_forgets_old_rounds_still_refuses_them():
-    store = memory_store(keep=2)
-    for number in range(1, 6):
-        store.put(b"r", number, "terms", bytes([number]))
-    assert store.get(b"r", 3, "terms") is None and store.get(b"r", 5, "terms") == b"\5"
-    assert store.last(b"r", "terms") == 5
 
 
 @pytest.mark.parametrize("lie", ["an honest client is out", "another reason", "a stranger is named"])

@@ -8,12 +8,13 @@ import itertools
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import server
+from fedjax_poisson.aggregation import messages, server
 from fedjax_poisson.aggregation.refusals import NoQuorum, RoundRefused, TinySet
 from tests.aggregation import rounds
 from tests.aggregation.rounds import BOUND, MINIMUM, World
 
-PHASES = ["round-key", "certify", "held", "commit", "beacon-open", "seed", "projections", "include", "answer"]
+PHASES = messages.MEMBER_LABELS[:-1]
+"""Without that in which a round is given up."""
 """What members say, in order; clients speak between the second and the third."""
 
 

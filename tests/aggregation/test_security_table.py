@@ -81,7 +81,7 @@ def test_the_rejected_alternatives_are_weaker(stored) -> None:
 def test_everything_that_the_chooser_returns_is_within_the_limits(stored, members) -> None:
     """On a grid of (D, n, m): the ring is one of the table's, its modulus no larger than the one that was estimated."""
     limits = {int(degree): bits for degree, bits in stored["limits"].items()}
-    threshold = parameters.default_threshold(members, parameters.default_malicious(members))
+    threshold = parameters.least_threshold(members, parameters.default_malicious(members))
     seen = set()
     for size in (1, 14, 3000, 100_000, 421_642, 1_000_000, 25_600_000):
         for senders in (2, 10, 100, 1000, 10_000):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fedjax_poisson import data, federated, models
-from fedjax_poisson.federated import standardize
+from fedjax_poisson.federated import saved_model, standardize
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,48 @@ def test_what_does_not_fit_is_named(heart, tmp_path):
         federated.load_model(tmp_path / "torn.npz")
     with pytest.raises(FileNotFoundError):
         federated.load_model(tmp_path / "none.npz")
+
+
+def _relabelled(heart, task):
+    """The heart records with another kind of label."""
+    numbers = np.clip(heart.features[:, 3], 80, 200).astype(np.float32)
+    changes = {
+        "multiclass": {"labels": (heart.features[:, 2] % 3).astype(np.int32), "class_names": ("x", "y", "z")},
+        "multilabel": {
+            "labels": np.stack([heart.labels, heart.features[:, 1]], axis=1).astype(np.int32),
+            "class_names": ("ill", "male"),
+        },
+        "regression": {"labels": numbers, "class_names": ("pressure",), "label_bounds": (80.0, 200.0)},
+    }
+    return dataclasses.replace(heart, **changes[task])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_what_is_predicted_follows_the_label(heart, tmp_path, task):
+    sites = _relabelled(heart, task)
+    assert sites.task == task
+    model = {
+        "multiclass": lambda: models.linear(3),
+        "multilabel": lambda: models.multilabel_logistic(2),
+        "regression": models.linear_regression,
+    }[task]()
+    scaler = standardize.bounds_scaler(sites.feature_bounds, 500, sites.label_bounds)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(1).normal(size=leaf.shape), jnp.float32), _trained(model, (13,))
+    )
+    federated.save_model(tmp_path / "model.npz", model, params, sites, scaler)
+    want = np.asarray(model.apply(params, standardize.standardize(scaler, jnp.asarray(sites.features))))
+    found = federated.predict(tmp_path / "model.npz", sites.features)
+    np.testing.assert_allclose(found.outputs, want, rtol=1e-4, atol=1e-5)
+    lines = saved_model.table_of(found)
+    assert found.task == task and len(lines) == len(want) + 1
+    if task == "regression":
+        np.testing.assert_allclose(found.labels, np.clip(140 + 60 * want.astype(float), 80, 200), rtol=1e-4)
+        assert found.probabilities is None and lines[0] == ["row", "predicted pressure"]
+    elif task == "multilabel":
+        np.testing.assert_array_equal(found.labels, want > 0)
+        np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-want.astype(float))), rtol=1e-4)
+        assert lines[0][1:] == ["predicted ill", "predicted male", "probability of ill", "probability of male"]
+    else:
+        np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
+        assert lines[1][1] == "xyz"[want[0].argmax()]

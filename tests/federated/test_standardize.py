@@ -110,7 +110,7 @@ def test_without_noise_the_release_gives_the_exact_scaler(
     records = cohort if largest_unit == 1 else patients
     exact = reference.exact_scaler(records, BOUNDS, BINARY)
     private = _scaler(records, helpers.noise_free(_mechanism(400.0)), largest_unit)
-    for one, other in zip(private, exact, strict=True):
+    for one, other in zip(jax.tree.leaves(private), jax.tree.leaves(exact), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
 
 
@@ -176,4 +176,42 @@ def test_standardised_records_have_mean_zero_deviation_one_and_no_leverage(cohor
 
 def test_the_blank_scaler_has_the_shapes_of_a_real_one(cohort: Records) -> None:
     real, blank = reference.exact_scaler(cohort, BOUNDS, BINARY), standardize.blank_scaler(4)
-    assert [(a.shape, a.dtype) for a in real] == [(b.shape, b.dtype) for b in blank]
+    leaves = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(each)] for each in (real, blank)]
+    assert leaves[0] == leaves[1] and len(leaves[0]) == 5
+
+
+@pytest.mark.parametrize("by_site", [False, True])
+def test_a_label_that_is_a_number_is_one_more_column_of_the_same_sum(cohort: Records, by_site: bool) -> None:
+    mask = np.asarray(cohort.mask)
+    labels = np.where(mask, np.asarray(cohort.features)[..., 0] / 2 + 7, 0).astype(np.float32)
+    numbers, bounds = cohort._replace(labels=jnp.asarray(labels)), (0.0, 80.0)
+    size = standardize.moment_dimension(BINARY, bounds)
+    assert size == MOMENTS + 2
+    mechanism = helpers.noise_free(
+        _mechanism(400.0)
+    )  # its clip is that of `MOMENTS` entries; here two more are below 1
+    length = size * (len(SIZES) if by_site else 1)
+    found, _ = standardize.private_scaler(
+        numbers,
+        BOUNDS,
+        BINARY,
+        mechanism=mechanism,
+        aggregator=helpers.plain_aggregator(mechanism, len(SIZES), length),
+        stream=helpers.seeded(0),
+        by_site=by_site,
+        label_bounds=bounds,
+    )
+    exact = reference.exact_scaler(numbers, BOUNDS, BINARY, by_site=by_site, label_bounds=bounds)
+    assert found.target is not None and exact.target is not None
+    np.testing.assert_allclose(exact.target, [labels[mask].mean(), labels[mask].std()], rtol=1e-3)
+    np.testing.assert_allclose(found.target, exact.target, rtol=2e-3)
+    assert found.centre.shape == exact.centre.shape == ((3, 1, 4) if by_site else (4,)) and found.lower.shape == (4,)
+    plain = reference.exact_scaler(cohort, BOUNDS, BINARY, by_site=by_site)
+    np.testing.assert_allclose(exact.centre, plain.centre, rtol=1e-6)
+    own = np.asarray(standardize.standardize_labels(exact, numbers.labels))[mask]
+    assert abs(own.mean()) < 1e-3 and own.std() == pytest.approx(1, abs=1e-2)
+    np.testing.assert_allclose(standardize.in_units(exact, own, bounds), labels[mask], rtol=1e-4)
+    assert standardize.in_units(exact, np.array([1e3, -1e3]), bounds).tolist() == [80.0, 0.0]
+    real, blank = found, standardize.blank_scaler(4, len(SIZES) if by_site else None, regression=True)
+    assert jax.tree.structure(real) == jax.tree.structure(blank)
+    assert [a.shape for a in jax.tree.leaves(real)] == [b.shape for b in jax.tree.leaves(blank)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 
@@ -10,8 +9,7 @@ import matplotlib
 import matplotlib.image
 import pytest
 
-from fedjax_poisson.reports import figures
-from fedjax_poisson.reports.plotting import spread
+from fedjax_poisson.reports import figures, recorded_values
 from fedjax_poisson.runs.run_folder import read_run
 from tests.helpers.example_run import FINAL, write_example_run
 
@@ -111,11 +109,6 @@ def test_cost_figure_shows_the_phases_and_the_expansion(example):
     assert "66.7 kB (1,191 times)" in found and "56 B" in found and "everything else" in found
 
 
-def test_phase_seconds_account_for_the_whole_run(example):
-    run = read_run(example)
-    assert sum(value for _, value in figures.phase_seconds(run)) == pytest.approx(run.summary["total_seconds"])
-
-
 def test_what_was_not_recorded_is_not_drawn_and_stale_files_go(example):
     figures.write_figures(example)
     (example / "summary.json").write_text("{}")
@@ -133,7 +126,7 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
     bad = {"bins": [], "confidence": [0.1, None, "x"], "frequency": [0.2, 0.5, 0.1], "count": [4, 2, 1]}
     write_example_run(tmp_path, reliability=bad, nonprivate_mean_client_accuracy=float("nan"), accuracy_by_site=None)
     run = read_run(tmp_path)
-    assert figures.reliability_bins(run) == [(0.1, 0.2, 4.0)]
+    assert recorded_values.reliability_bins(run) == [(0.1, 0.2, 4.0)]
     assert figures.sites_figure(run) is None
     assert "same recipe" not in "\n".join(texts(figures.accuracy_figure(run)))
 
@@ -144,24 +137,6 @@ def test_drawing_leaves_the_caller_s_matplotlib_alone(example):
     assert dict(matplotlib.rcParams) == before
     if "matplotlib.pyplot" in sys.modules:
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
-
-
-@pytest.mark.parametrize(
-    ("hits", "count", "low", "high"),
-    # Newcombe 1998, Statistics in Medicine 17, 857-872, table I, method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_interval_against_published_values(hits, count, low, high):
-    assert figures.wilson_interval(hits / count, count) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
-
-
-def test_spread_keeps_order_and_distance():
-    wanted, heights = [0.1, 0.5, 0.51, 0.52], [0.1] * 4
-    places = spread(wanted, heights)
-    assert places[0] == pytest.approx(0.1)  # far from the others: stays
-    gaps = [b - a for a, b in itertools.pairwise(places[1:])]
-    assert gaps == pytest.approx([0.1, 0.1])
-    assert sum(places[1:]) == pytest.approx(sum(wanted[1:]))  # a block sits where its members want it on average
 
 
 def test_an_unfinished_run_is_named_with_the_remedy(tmp_path):

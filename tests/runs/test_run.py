@@ -237,9 +237,13 @@ def test_fixed_features_computed_once_train_the_model_that_computes_them_each_ro
 
     each = once._replace(loss=loss, fixed=None, head=None)
     found = {}
+    # Given, since the rule would see 6 learned features here and 13 there.
+    same = {"clip_norm": 1.1, "learning_rate": 20.0, "standardize_share": 0.2}
     for name, model in (("once", once), ("each", each)):
         monkeypatch.setattr(setting_module, "model_for", lambda *_, model=model: model)
-        found[name] = run(Config(rounds=3, seed=3, aggregator="plain", yardstick=name == "once"), tmp_path / name)
+        found[name] = run(
+            Config(rounds=3, seed=3, aggregator="plain", yardstick=name == "once", **same), tmp_path / name
+        )
     assert seen == {13}  # there the records themselves reached the gradient
     shapes = [[leaf.shape for leaf in _leaves(tmp_path / name)] for name in found]
     assert shapes[0] == shapes[1] and (6,) in shapes[0]

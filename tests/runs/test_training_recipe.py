@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import optimize, stats
 
+from fedjax_poisson import models
 from fedjax_poisson.runs.budget_plan import make_plan
 from fedjax_poisson.runs.config import Config
-from fedjax_poisson.runs.training_recipe import FIXED, PublicSizes, recipe_of, step_size
+from fedjax_poisson.runs.training_recipe import FIXED, MOMENTUM, ROUNDS, PublicSizes, loss_facts, recipe_of, step_size
 
 SIZES = PublicSizes(features=41, senders=5, honest_senders=4, largest_site=4096, units=6056)
 
@@ -131,3 +135,59 @@ def test_planning_is_quick_enough_to_be_counted_in_calls(monkeypatch):
     monkeypatch.setattr(remaining_variance, "rates", counted)
     _plan(3.0)
     assert len(calls) < 2500
+
+
+LOSSES = {
+    ("binary", 1): models.logistic(),
+    ("multilabel", 5): models.multilabel_logistic(5),
+    ("multiclass", 2): models.linear(2),
+    ("multiclass", 6): models.linear(6),
+    ("regression", 1): models.linear_regression(),
+}
+
+
+@pytest.mark.parametrize(("task", "outputs"), LOSSES)
+def test_the_facts_of_a_loss_are_those_of_its_gradients_at_zero(task, outputs):
+    """The clip is .6 of a gradient's norm (a deviation's for a number); curvature times the steps is what the signal allows."""
+    model, facts = LOSSES[task, outputs], loss_facts(task, outputs)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 9)), jnp.float32)
+    labels = {"binary": 1.0, "multiclass": 1, "multilabel": np.eye(outputs)[0], "regression": 1.0}
+    y = jnp.asarray([labels[task]], jnp.int32 if task == "multiclass" else jnp.float32)
+    start, rebuild = ravel_pytree(model.init(jax.random.key(0), x))
+
+    def loss(flat):
+        return model.loss(rebuild(flat), x, y)[0]
+
+    length = math.sqrt(1 + float(jnp.sum(x**2)))
+    norm = float(jnp.linalg.norm(jax.grad(loss)(start)))
+    assert facts.clip * length == pytest.approx(norm * (1.0 if task == "regression" else 0.6), rel=1e-4)
+    curvature = float(jnp.linalg.eigvalsh(jax.hessian(loss)(start))[-1]) / length**2
+    reach = {"binary": 0.6675, "multilabel": 0.6675, "multiclass": 2.2, "regression": 0.4}[task]
+    assert curvature * facts.tau_of_signal == pytest.approx(reach, rel=1e-3)
+    # Steps of a training without noise stay below what momentum allows for features whose largest eigenvalue is 14.
+    assert curvature * facts.plain_tau * (1 - MOMENTUM) / ROUNDS * 14 < 2 * (1 + MOMENTUM)
+
+
+def test_two_classes_of_softmax_have_the_signal_of_one_logit():
+    """The noise of the difference of two logits, over what a gradient moves it by, is the same in both parametrisations."""
+    binary, softmax = loss_facts("binary", 1), loss_facts("multiclass", 2)
+    assert softmax.sharing == binary.sharing == 1
+    assert math.sqrt(2) * softmax.clip / 2 == pytest.approx(binary.clip)
+    assert [loss_facts("multiclass", k).sharing ** 2 for k in (3, 5)] == pytest.approx([3, 10])
+    assert loss_facts("multilabel", 9).sharing == 3
+
+
+def test_other_tasks_follow_from_their_sizes_and_say_what_to_expect():
+    several = SIZES._replace(task="multilabel", outputs=4)
+    found, alone = recipe_of(Config(epsilon=3.0), several), recipe_of(Config(epsilon=3.0), SIZES)
+    assert alone.signal is not None and found.signal == pytest.approx(alone.signal / 2)
+    assert found.clip_norm == pytest.approx(2 * alone.clip_norm) and several.parameters == 4 * 42
+    assert "168 parameters" in found.reasons[0] and "mean AUC" in found.reasons[1]
+    number = SIZES._replace(task="regression")
+    wide, narrow = (recipe_of(Config(epsilon=3.0), number._replace(units=n)) for n in (6056, 500))
+    assert wide.clip_norm == pytest.approx(2 * math.sqrt(42)) and narrow.clip_norm == pytest.approx(math.sqrt(42))
+    unknown = recipe_of(Config(epsilon=3.0), number._replace(units=None))
+    assert unknown.clip_norm == narrow.clip_norm and wide.standardize_norm == pytest.approx(math.sqrt(1 + 0.35 * 42))
+    assert "R2" in wide.reasons[-1] and step_size(wide, 1e9) == pytest.approx(15 * 0.2 / 60)
+    weak = recipe_of(Config(epsilon=1.0), SIZES._replace(task="multiclass", outputs=8, units=600))
+    assert "too little signal" in weak.reasons[-1]

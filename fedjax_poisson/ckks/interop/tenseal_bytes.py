@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.ckks import encryption, ntt
-from fedjax_poisson.ckks.ciphertext_bytes import from_bytes, to_bytes
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.errors import WireError
 from fedjax_poisson.ckks.interop.seal_format import (
@@ -38,7 +37,7 @@ from fedjax_poisson.ckks.interop.seal_format import (
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.slots import slot_parameters, slot_scale
 
-__all__ = ["from_bytes", "from_tenseal_vector", "read_tenseal_context", "tenseal_vector", "to_bytes"]
+__all__ = ["from_tenseal_vector", "read_tenseal_context", "tenseal_vector"]
 
 _CKKS_SCHEME = 2
 _MAX_DEGREE = 1 << 15

@@ -23,10 +23,10 @@ from fedjax_poisson.data.tables.bins import BUCKETS, LINEAR, OCTAVES, linear_bin
 from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values
 from fedjax_poisson.data.tables.csv_table import Table, canonical, numeric, read_table
 from fedjax_poisson.data.tables.declarations import check_missing
+from fedjax_poisson.data.tables.labels import LabelSpec, TableLabel, check_label, read_label
 from fedjax_poisson.data.tables.schema import ColumnSpec, Encoder, Released, Schema, encode_columns
 from fedjax_poisson.data.tables.spec import TableSpec
 from fedjax_poisson.data.tables.tabular import (
-    binary_label,
     declared_for,
     feature_columns,
     place_table,
@@ -46,8 +46,7 @@ class OpenTable(NamedTuple):
     Attributes:
         table: Its text.
         schema: Its feature columns.
-        labels: int32 `[n]`.
-        class_names: Names of the two classes.
+        label: The label of every record.
         placement: Sites, patients and split.
         notes: What was done.
         uncovered: As in `Sites`.
@@ -55,8 +54,7 @@ class OpenTable(NamedTuple):
 
     table: Table
     schema: Schema
-    labels: np.ndarray
-    class_names: tuple[str, str]
+    label: TableLabel
     placement: Placement
     notes: tuple[str, ...]
     uncovered: tuple[tuple[str, str], ...]
@@ -81,10 +79,12 @@ class Binned(NamedTuple):
 def read_open(
     path: str | os.PathLike[str],
     *,
-    label: str,
+    label: str | Sequence[str],
     site: str,
     patient: str | None = None,
     positive: str | Sequence[str] | None = None,
+    classes: Sequence[str] | FromData | None = None,
+    label_bounds: Sequence[float] | None = None,
     categorical: Levels = "private",
     bounds: Bounds = "private",
     missing: Missing = "impute",
@@ -101,10 +101,12 @@ def read_open(
 
     Args:
         path: The file; it and all other arguments are those of `from_csv`, except:
-        label: Label column.
+        label: Label column, or several.
         site: Site column.
         patient: Patient column, or None where the record is the unit.
         positive: Label values that count as 1.
+        classes: Values of a label with several.
+        label_bounds: Public range of a label that is a number.
         categorical: "private" leaves the levels of all text columns open; in a mapping, those of a column, which is then
             declared to be text.
         bounds: "private" leaves the ranges of all numbers open; in a mapping, that of a column, which is then declared to be a
@@ -140,11 +142,13 @@ def read_open(
         ),
     )
     check_missing(missing)
+    declared = LabelSpec(label, positive, classes, label_bounds)
+    check_label(declared)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     names = feature_columns(table, spec, label)
-    table, _ = without_gaps(table, [label, *names], missing)
-    labels, class_names, coded = binary_label(table, label, positive)
-    placement, _, _ = place_table(table, spec, labels)
+    table, _ = without_gaps(table, [*declared.columns, *names], missing)
+    known = read_label(table, declared)
+    placement, _, _ = place_table(table, spec, known.strata)
     found = [
         _specify(
             column_of(table.path, name, table.columns[name], table.lines, placement.train, table.delimiter != ","),
@@ -162,11 +166,10 @@ def read_open(
     return OpenTable(
         table,
         Schema(tuple(spec for spec, _ in found), missing),
-        labels,
-        class_names,
+        known,
         placement,
-        (*coded, *_kind_notes(looked_up)),
-        tuple(learned_facts(facts)),
+        (*known.notes, *_kind_notes(looked_up)),
+        (*known.uncovered, *learned_facts(facts)),
     )
 
 
@@ -190,10 +193,11 @@ def encode_sites(opened: OpenTable, released: Released | None) -> Sites:
     block = encode_columns(opened.table, opened.schema, released, opened.placement.train)
     return table_sites(
         block,
-        opened.labels,
+        opened.label.values,
         opened.placement,
-        opened.class_names,
+        opened.label.names,
         table_provenance(opened.table, [*opened.notes, *_released_notes(opened.schema)]),
+        label_bounds=opened.label.bounds,
         uncovered=opened.uncovered,
         encoder=Encoder(opened.schema, released),
     )

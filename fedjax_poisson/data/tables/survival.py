@@ -13,6 +13,7 @@ from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.columns import Missing, column_of, flag_values
 from fedjax_poisson.data.tables.csv_table import Table, line_list, numeric, read_table
 from fedjax_poisson.data.tables.declarations import is_finite
+from fedjax_poisson.data.tables.labels import TableLabel, refuse_missing
 from fedjax_poisson.data.tables.remedies import option
 from fedjax_poisson.data.tables.spec import TableSpec, check_spec
 from fedjax_poisson.data.tables.suspicion import refuse_thousands
@@ -20,7 +21,6 @@ from fedjax_poisson.data.tables.tabular import (
     Bounds,
     Levels,
     feature_columns,
-    refuse_missing,
     table_records,
     without_gaps,
 )
@@ -131,7 +131,9 @@ def from_survival_csv(
         raise ValueError(
             f"{table.path}: every record has the same label ({names[0]} or {names[1]}); choose another horizon"
         )
-    sites = table_records(followed.table, spec, columns, labels, names, notes=[*dropped, *notes])
+    sites = table_records(
+        followed.table, spec, columns, TableLabel(labels, names, None, labels, tuple(notes)), notes=dropped
+    )
     return Survival(sites, followed.time, followed.event)
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedjax_poisson.data.tables.csv_table import line_list, listed
+from fedjax_poisson.data.tables.csv_table import line_list, listed, numeric
 from fedjax_poisson.data.tables.remedies import declare_bounds, declare_levels, leave_out, option
 
 if TYPE_CHECKING:
     from fedjax_poisson.data.tables.columns import Column
+    from fedjax_poisson.data.tables.labels import TableLabel
 
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _SURE_THOUSANDS = re.compile(
@@ -163,16 +164,17 @@ def refuse_constants(columns: Sequence[Column]) -> None:
         )
 
 
-def label_copies(columns: Sequence[Column], labels: np.ndarray) -> list[str]:
-    """Refuse columns that are the label in other words, and say which ones nearly are.
+def label_copies(columns: Sequence[Column], label: TableLabel) -> list[str]:
+    """Refuse columns that are a label in other words, and say which ones nearly are.
 
     A column with few different values (a fifth of the records at most) that determines the label of every record which has one is a
     copy, however it is coded; so is one with more than one value for a label. The rarer label must occur five times, so that
-    an accident is unlikely.
+    an accident is unlikely. Of several classes a copy gives every one that occurs five times. A copy of a number is a column that orders the records in
+    the same way, or in the opposite one.
 
     Args:
         columns: The columns to learn from.
-        labels: int32 `[n]` of 0 and 1.
+        label: Of every record.
 
     Returns:
         Warnings about columns that give the label of 99 % of the records.
@@ -180,26 +182,70 @@ def label_copies(columns: Sequence[Column], labels: np.ndarray) -> list[str]:
     Raises:
         ValueError: With all such columns.
     """
+    if label.bounds is not None:
+        return _number_copies(columns, label.values)
+    if label.values.ndim == 2:
+        each = [
+            _copies(columns, [own], f"the label {name!r}")
+            for name, own in zip(label.names, label.values.T, strict=True)
+        ]
+        return [warning for own in each for warning in own]
+    if len(label.names) == 2:
+        return _copies(columns, [label.values], "the label")
+    counts = np.bincount(label.values, minlength=len(label.names))
+    return _copies(columns, [(label.values == k).astype(np.int32) for k in np.flatnonzero(counts >= 5)], "the label")
+
+
+def _copies(columns: Sequence[Column], splits: Sequence[np.ndarray], what: str) -> list[str]:
+    """Columns from which all of some 0/1 labels can be read off; see `label_copies`."""
     copies, near = [], []
     for column in columns:
         known = ~column.missing
-        codings = [(column.codes[known], labels[known], len(column.distinct))]
+        codings = [(column.codes, known, len(column.distinct))]
         if not known.all():  # whether there is a value tells as well: a cause of death is there for the dead
-            codings.append((known.astype(np.int64), labels, 2))
-        wrongs = [_wrong(*coding) for coding in codings]
+            codings.append((known.astype(np.int64), np.ones(len(known), bool), 2))
+        wrongs = [max(_wrong(codes[of], own[of], kinds) for own in splits) for codes, of, kinds in codings]
         if 0.0 in wrongs:
             copies.append(column.name)
         elif min(wrongs) <= 0.01:
             near.append(column.name)
     if copies:
         raise ValueError(
-            f"{columns[0].path}: the label can be read off {listed(copies)} in every record, as off a copy of it; {leave_out(*copies)}"
+            f"{columns[0].path}: {what} can be read off {listed(copies)} in every record, as off a copy of it; {leave_out(*copies)}"
         )
     if not near:
         return []
     return [
-        f"the label can be read off {listed(near)} in 99 % of the records or more: was that known before the outcome? "
+        f"{what} can be read off {listed(near)} in 99 % of the records or more: was that known before the outcome? "
         f"If not, {leave_out(*near)}"
+    ]
+
+
+def _number_copies(columns: Sequence[Column], label: np.ndarray) -> list[str]:
+    """Columns of numbers that order the records as the label does."""
+    copies, near = [], []
+    for column in columns:
+        numbers = numeric(column.distinct, column.decimal_comma)
+        if numbers is None or len(column.distinct) < 10:
+            continue
+        values = np.array(numbers)[column.codes]
+        known = ~np.isnan(values)
+        if known.sum() < _LEAST_RECORDS or len(np.unique(label[known])) < 10:
+            continue
+        _, own = np.unique(values[known], return_inverse=True)
+        _, theirs = np.unique(label[known], return_inverse=True)
+        alike = abs(float(np.corrcoef(own, theirs)[0, 1]))
+        if alike > 1 - 1e-9:
+            copies.append(column.name)
+        elif alike > 0.995:
+            near.append(column.name)
+    if copies:
+        raise ValueError(
+            f"{columns[0].path}: {listed(copies)} orders the records exactly as the label does, as a copy of it would; {leave_out(*copies)}"
+        )
+    return [
+        f"the label can almost be read off {name!r}: was that known before the outcome? If not, {leave_out(name)}"
+        for name in near
     ]
 
 

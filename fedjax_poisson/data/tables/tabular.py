@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,10 @@ from fedjax_poisson.data.blocks import join
 from fedjax_poisson.data.placement import Placement, place_records, table_sites
 from fedjax_poisson.data.sites import Provenance, Sites
 from fedjax_poisson.data.splitting import SplitRules
-from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode, flag_values
-from fedjax_poisson.data.tables.csv_table import Table, canonical, line_list, listed, read_table
-from fedjax_poisson.data.tables.declarations import check_positive, checked_levels
+from fedjax_poisson.data.tables.columns import Column, FromData, Missing, column_of, encode
+from fedjax_poisson.data.tables.csv_table import Table, canonical, read_table
+from fedjax_poisson.data.tables.declarations import checked_levels
+from fedjax_poisson.data.tables.labels import LabelSpec, TableLabel, check_label, read_label, refuse_missing
 from fedjax_poisson.data.tables.remedies import option
 from fedjax_poisson.data.tables.schema import Encoder, Schema, spec_of
 from fedjax_poisson.data.tables.spec import TableSpec, check_spec
@@ -32,10 +32,12 @@ _Word = TypeVar("_Word", bound=str)
 def from_csv(
     path: str | os.PathLike[str],
     *,
-    label: str,
+    label: str | Sequence[str],
     site: str,
     patient: str | None = None,
     positive: str | Sequence[str] | None = None,
+    classes: Sequence[str] | FromData | None = None,
+    label_bounds: Sequence[float] | None = None,
     categorical: Levels = None,
     bounds: Bounds = "from_data",
     missing: Missing = "impute",
@@ -48,7 +50,10 @@ def from_csv(
     delimiter: str | None = None,
     encoding: str = "utf-8-sig",
 ) -> Sites:
-    """Read a table with a binary label and a site column.
+    """Read a table with a label and a site column.
+
+    The label has two values, unless declared otherwise: `classes` for one of several, a list of columns for several yes/no labels of each record,
+    `label_bounds` for a number.
 
     Columns that are neither label, site nor patient become features: numbers as they are, yes/no columns as 0/1, other
     text one-hot over its levels. Anything not declared that had to be read from the records (ranges of numbers by
@@ -57,11 +62,14 @@ def from_csv(
 
     Args:
         path: The file: comma, semicolon, tab or bar separated, UTF-8, header line first; `.gz` is unpacked.
-        label: Column of the label.
+        label: Column of the label, or a list of columns that are 0/1, true/false or yes/no.
         site: Column that gives the site of a record.
         patient: Column that identifies the patient of a record. With it the patient is the privacy unit and is never split between
             training and test; without it the record is.
         positive: The label value (or values) that count as 1; needed unless the label is 0/1, true/false or yes/no.
+        classes: The values of a label with several, in order; "other" collects undeclared ones. `"from_data"` takes those in the
+            table, which is not private.
+        label_bounds: `(lower, upper)`, the public range of a label that is a number; values outside are clipped to it.
         categorical: Levels of text columns, `{"sex": ["F", "M"]}`; the level "other" collects undeclared values, the
             level "missing" takes missing ones. A column's `"from_data"` (or `"from_data"` for all) takes the levels
             from the records, which is not private.
@@ -105,32 +113,26 @@ def from_csv(
             split_seed=split_seed,
         ),
     )
-    check_positive(positive)
-    check_spec(spec, label=label, site=site)
+    declared = LabelSpec(label, positive, classes, label_bounds)
+    check_label(declared)
+    check_spec(spec, site=site)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     columns = feature_columns(table, spec, label)
-    table, dropped = without_gaps(table, [label, *columns], missing)
-    labels, class_names, coded = binary_label(table, label, positive)
-    return table_records(table, spec, columns, labels, class_names, notes=[*dropped, *coded])
+    table, dropped = without_gaps(table, [*declared.columns, *columns], missing)
+    return table_records(table, spec, columns, read_label(table, declared), notes=dropped)
 
 
 def table_records(
-    table: Table,
-    spec: TableSpec,
-    columns: Sequence[str],
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    *,
-    notes: Sequence[str],
+    table: Table, spec: TableSpec, columns: Sequence[str], label: TableLabel, *, notes: Sequence[str]
 ) -> Sites:
-    """Records of a table whose labels are known, int32 `[n]`, read as `spec` says."""
-    placement, places, people = place_table(table, spec, labels)
+    """Records of a table whose labels are known, read as `spec` says."""
+    placement, places, people = place_table(table, spec, label.strata)
     parts = [
         column_of(table.path, name, table.columns[name], table.lines, placement.train, table.delimiter != ",")
         for name in columns
     ]
-    warnings = [*split_warnings(table.path, labels, placement), *people_warnings(people, len(set(places)))]
-    warnings += label_copies(parts, labels)
+    warnings = [*split_warnings(table.path, label, placement), *people_warnings(people, len(set(places)))]
+    warnings += label_copies(parts, label)
     levels = checked_levels(spec.categorical)
     blocks, specs = [], []
     for column in parts:
@@ -142,12 +144,13 @@ def table_records(
     refuse_constants([column for column in parts if not _speaks_of(column, spec)])
     return table_sites(
         block,
-        labels,
+        label.values,
         placement,
-        class_names,
-        table_provenance(table, notes),
+        label.names,
+        table_provenance(table, [*notes, *label.notes]),
+        label_bounds=label.bounds,
         warnings=[*block.warnings, *warnings],
-        uncovered=learned_facts(block.learned),
+        uncovered=[*label.uncovered, *learned_facts(block.learned)],
         encoder=Encoder(Schema(tuple(specs), spec.missing)),
     )
 
@@ -165,7 +168,7 @@ def place_table(table: Table, spec: TableSpec, labels: np.ndarray) -> tuple[Plac
     Args:
         table: Its text.
         spec: Names the columns of the site and the patient, and has the rules.
-        labels: int32 `[n]`.
+        labels: int32 `[n]` or `[n, K]`, what the split is stratified by.
 
     Raises:
         ValueError: A site or patient is missing, or a site is spelt in two ways; or as in `place_records`.
@@ -187,13 +190,14 @@ def _speaks_of(column: Column, spec: TableSpec) -> bool:
     return declared or (spec.missing == "indicate" and bool(column.missing.any()))
 
 
-def feature_columns(table: Table, spec: TableSpec, label: str, **others: str) -> list[str]:
+def feature_columns(table: Table, spec: TableSpec, label: str | Sequence[str], **others: str) -> list[str]:
     """The columns to learn from: all that have no role and are not dropped; `others` are further roles.
 
     Raises:
         ValueError: A named column does not exist, or a declaration contradicts its role.
     """
-    roles = {"label": label, "site": spec.site, **others} | ({} if spec.patient is None else {"patient": spec.patient})
+    own = {"label": label} if isinstance(label, str) else {f"label {k}": name for k, name in enumerate(label, 1)}
+    roles = own | {"site": spec.site, **others} | ({} if spec.patient is None else {"patient": spec.patient})
     for role, name in roles.items():
         table.column(name, role)
     if len(set(roles.values())) < len(roles):
@@ -252,52 +256,6 @@ def without_gaps(table: Table, names: Sequence[str], missing: Missing) -> tuple[
     count = len(table.lines) - len(kept)
     notes = [f"{count} of {len(table.lines)} records with a missing value dropped"] if count else []
     return table._replace(columns=columns, lines=[table.lines[row] for row in kept]), notes
-
-
-def binary_label(
-    table: Table, label: str, positive: str | Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, str], list[str]]:
-    """Labels int32 `[n]` of 0 and 1, the names of the two classes, and notes on how they were coded."""
-    refuse_missing(table, label, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
-    texts = [canonical(text) for text in table.columns[label]]
-    seen = sorted(set(texts))
-    refuse_spellings(table.path, "label", texts, table.lines)
-    if positive is None:
-        flags = flag_values(texts)
-        if flags is None:
-            counts = collections.Counter(texts)
-            rare = min(seen, key=lambda text: counts[text])
-            lines = [line for line, text in zip(table.lines, texts, strict=True) if text == rare]
-            where = f" ({rare!r} is on {line_list(lines)})" if len(lines) <= 5 else ""
-            raise ValueError(
-                f"{table.path}: the label {label!r} is not binary: it has {len(seen)} values, {', '.join(seen[:8])}"
-                f"{', ...' if len(seen) > 8 else ''}{where}. "
-                f"Say which count as 1, for example {option('positive', seen[-1])}"
-            )
-        labels = np.array(flags).astype(np.int32)
-        names, note = (f"{label}=0", f"{label}=1"), []
-    else:
-        wanted = [canonical(value) for value in ([positive] if isinstance(positive, str) else positive)]
-        unknown = [value for value in wanted if value not in seen]
-        if unknown:
-            raise ValueError(
-                f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {listed(seen)}"
-            )
-        labels = np.isin(texts, wanted).astype(np.int32)
-        names = (f"{label} other", f"{label}={'|'.join(wanted)}")
-        note = [f"label 1 = {label} in ({', '.join(wanted)}), 0 = any other value"]
-    if labels.min() == labels.max():
-        raise ValueError(
-            f"{table.path}: every record has the same label ({labels[0]}), so there is nothing to learn; bring records of both kinds"
-        )
-    return labels, names, note
-
-
-def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
-    """Refuse a column with a missing value, with the lines where it is missing."""
-    lines = [line for line, text in zip(table.lines, table.columns[name], strict=True) if text == ""]
-    if lines:
-        raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
 
 
 def table_identity(table: Table) -> str:

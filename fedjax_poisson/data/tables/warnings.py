@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedjax_poisson.data.placement import Placement
+from fedjax_poisson.data.tables.labels import TableLabel
 from fedjax_poisson.data.tables.remedies import declare_bounds, declare_levels, option
 from fedjax_poisson.data.tables.suspicion import spelling_groups
 
@@ -32,26 +33,34 @@ def learned_facts(learned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return found
 
 
-def split_warnings(path: str, labels: np.ndarray, placement: Placement) -> list[str]:
-    """Refuse a training set with a single label, and warn about what no test record can show.
+def split_warnings(path: str, label: TableLabel, placement: Placement) -> list[str]:
+    """Refuse a training set in which nothing can be learned about a label, and warn about what no test record can show.
 
     Args:
         path: The file, for messages.
-        labels: int32 `[n]` of 0 and 1.
+        label: Of every record.
         placement: Sites and split.
 
     Raises:
         ValueError: All training records have the same label.
     """
-    fit, held_out = labels[placement.train], labels[~placement.train]
-    if len(fit) == 0 or fit.min() == fit.max():
+    columns = label.values.reshape(len(label.values), -1)
+    which = [f" {name!r}" for name in label.names] if label.values.ndim == 2 else [""]
+    fit, held_out = columns[placement.train], columns[~placement.train]
+    alike = [name for j, name in enumerate(which) if len(fit) == 0 or fit[:, j].min() == fit[:, j].max()]
+    if alike:
         raise ValueError(
-            f"{path}: all training records have the same label, so nothing can be learned; bring more records, or hold out fewer: "
+            f"{path}: all training records have the same label{alike[0]}, so nothing can be learned; bring more records, or hold out fewer: "
             + option("test_fraction", 0.2)
         )
     if len(held_out) == 0:
         return ["no record is held out for testing, so the quality of the model is unknown"]
-    found = ["all test records have the same label, so an AUC is not defined"] * bool(held_out.min() == held_out.max())
+    score = "an R2" if label.bounds is not None else "an AUC"
+    found = [
+        f"all test records have the same label{name}, so {score} is not defined"
+        for j, name in enumerate(which)
+        if held_out[:, j].min() == held_out[:, j].max()
+    ]
     for side, what in (
         (placement.train, "training record, so it sends only noise"),
         (~placement.train, "test record, so the quality of the model there is unknown"),

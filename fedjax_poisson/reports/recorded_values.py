@@ -1,0 +1,50 @@
+"""Values of a finished run in the form in which figures and sections show them; what was not recorded is left out."""
+
+from __future__ import annotations
+
+import math
+
+from fedjax_poisson.runs.run_folder import RunFolder, number
+
+__all__ = ["phase_seconds", "reliability_bins", "wilson_interval"]
+
+_PHASES = (
+    ("train", "compute gradients"),
+    ("embed", "draw Poisson counts"),
+    ("encrypt", "encrypt (all senders)"),
+    ("add", "add ciphertexts"),
+    ("open", "agree on the set, open the sum"),
+)
+
+
+def phase_seconds(run: RunFolder) -> list[tuple[str, float]]:
+    """(name of the phase, seconds over all releases) for every recorded phase, then the rest of the run's time."""
+    found = []
+    for key, words in _PHASES:
+        values = [value for row in run.rounds if (value := number(row.get(f"{key}_seconds"))) is not None]
+        total = sum(values) if values else number(run.summary.get(f"{key}_seconds"))
+        if total is not None:
+            found.append((words, total))
+    whole = number(run.summary.get("total_seconds"))
+    if found and whole is not None and (rest := whole - sum(value for _, value in found)) > 0:
+        found.append(("everything else", rest))
+    return found
+
+
+def reliability_bins(run: RunFolder) -> list[tuple[float, float, float]]:
+    """(mean predicted probability, observed frequency, records) of the non-empty bins."""
+    recorded = run.summary.get("reliability")
+    if not isinstance(recorded, dict):
+        return []
+    columns = [recorded.get(name) for name in ("confidence", "frequency", "count")]
+    if not all(isinstance(column, list) for column in columns):
+        return []
+    rows = [[number(value) for value in row] for row in zip(*columns, strict=False)]
+    return [(c, f, n) for c, f, n in rows if c is not None and f is not None and n is not None and n > 0]
+
+
+def wilson_interval(frequency: float, count: float, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927), valid even for the handful of records in a bin."""
+    centre = (frequency + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(frequency * (1 - frequency) / count + z**2 / (4 * count**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

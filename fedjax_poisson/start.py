@@ -1,0 +1,73 @@
+"""The command's entry point: where compiled programs are kept is settled before jax is imported, then the command line runs.
+
+Most of a short run's time is compilation, and the next run compiles the same programs. So the command keeps them on disk, unless `--no-cache` is given or the
+user has set jax's own variables (a notebook and a script keep what they set; the library itself sets nothing). What is kept are programs: records, keys
+and noise are their arguments, and a test looks for records in the files. jax's key of a program holds its version, the device and every compiler flag.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+__all__ = ["MOST_BYTES", "NO_CACHE", "keep_programs", "main"]
+
+NO_CACHE = "--no-cache"
+_FOLDER = "JAX_COMPILATION_CACHE_DIR"
+_SETTINGS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+MOST_BYTES = 256 << 20  # jax's own limit would need a further package, and a lock at every look-up
+
+
+def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | None:
+    """Set jax's variables so that compiled programs are kept in a folder of the user's.
+
+    Args:
+      environment: variables of the process; changed unless they name a folder already.
+      home: the user's home, for where there is no XDG_CACHE_HOME.
+
+    Returns:
+      The folder, mode 0700; None if the user has settled the matter, or if it cannot be made (said on standard error: a run works without it).
+    """
+    if _FOLDER in environment or environment.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("0", "false"):
+        return None
+    # The specification of that variable: a path that is not absolute is ignored.
+    named = Path(environment.get("XDG_CACHE_HOME", ""))
+    folder = (named if named.is_absolute() else home / ".cache") / "fedjax_poisson" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(
+            0o700
+        )  # who may write here decides what the command executes; fails where the folder is somebody else's
+        _trim(folder)
+    except OSError as error:
+        print(f"fedjax-poisson: compiled programs are not kept, {folder}: {error}", file=sys.stderr)
+        return None
+    environment[_FOLDER] = str(folder)
+    for name, value in _SETTINGS.items():
+        environment.setdefault(name, value)
+    return folder
+
+
+def _trim(folder: Path) -> None:
+    """Remove the oldest programs beyond `MOST_BYTES`; another process that looks one up meanwhile compiles it."""
+    room = MOST_BYTES
+    found = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
+    for facts, file in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
+        room -= facts.st_size
+        if room < 0:
+            file.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Run `fedjax-poisson`; `--no-cache` anywhere on its command line compiles everything anew and keeps nothing."""
+    arguments = sys.argv[1:]
+    if NO_CACHE not in arguments:
+        keep_programs(os.environ, Path.home())
+    from fedjax_poisson.cli import main as command
+
+    command([argument for argument in arguments if argument != NO_CACHE])

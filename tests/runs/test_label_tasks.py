@@ -1,0 +1,125 @@
+"""Runs on tables whose label is several classes, several labels or a number: what they release, say, save and refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from fedjax_poisson.cli import main
+from fedjax_poisson.federated import predict
+from fedjax_poisson.leakage.measure import attack_run
+from fedjax_poisson.reports.page import write_report
+from fedjax_poisson.runs.build import prepare
+from fedjax_poisson.runs.config import Config, read_config
+from fedjax_poisson.runs.run import run
+
+COLUMNS = {
+    "multiclass": {"label": "kind", "classes": "x,y,z", "drop": "died,back,stay"},
+    "multilabel": {"label": "died,back", "drop": "kind,stay"},
+    "regression": {"label": "stay", "label_bounds": (-10, 60), "drop": "kind,died,back"},
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("table") / "visits.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["site", "a", "b", "kind", "died", "back", "stay"])
+        for i in range(240):
+            a, b = rng.normal(size=2)
+            kind = "xyz"[int(np.argmax(np.array([2 * a, 2 * b, 0]) + rng.gumbel(size=3)))]
+            died, back = int(2 * a + rng.normal() > 0), ("no", "yes")[int(2 * b + rng.normal() > 0)]
+            writer.writerow(
+                ["NSW"[i % 3], round(a, 3), round(b, 3), kind, died, back, round(20 + 8 * a + rng.normal(), 2)]
+            )
+    return path
+
+
+def _config(table, task, **more):
+    bounds = {"a": [-4.0, 4.0], "b": [-4.0, 4.0]}
+    base = {
+        "csv": str(table),
+        "site": "site",
+        "bounds": bounds,
+        "epsilon": 8.0,
+        "aggregator": "plain",
+        "min_site_records": 1,
+    }
+    return Config(**base | COLUMNS[task] | more)
+
+
+@pytest.mark.parametrize("task", COLUMNS)
+def test_a_run_learns_saves_and_reports_every_kind_of_label(table, tmp_path, task):
+    config = _config(table, task, rounds=30, yardstick=task == "regression")
+    folder = tmp_path / task
+    summary = run(config, folder)
+    assert summary["task"] == task and read_config(folder / "config.toml") == config
+    assert summary["epsilon"] <= 8 and summary["dimension"] == {"multiclass": 9, "multilabel": 6, "regression": 3}[task]
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert [line["purpose"] for line in lines] == ["standardise", *["train"] * 30]
+    found = predict(folder, str(table))
+    page = write_report(folder).read_text()
+    if task == "regression":
+        assert summary["r2"] > 0.8 and summary["auc"] is None and summary["mean_client_accuracy"] is None
+        assert summary["nonprivate_r2"] > 0.8 and lines[-1]["test"]["rmse"] == pytest.approx(summary["rmse"], rel=1e-6)
+        assert found.probabilities is None and 10 < found.labels.mean() < 30 and found.labels.max() <= 60
+        assert "root mean squared error" in page.lower() and "whose public range is -10 to 60" in page
+    else:
+        assert summary["auc"] > 0.75 and summary["rmse"] is None
+        own = summary["auc_by_label"]
+        assert set(own) == set("xyz" if task == "multiclass" else ("died", "back"))
+        assert summary["auc"] == pytest.approx(np.mean(list(own.values())))
+        assert found.probabilities.shape[1] == len(own) and "Each" in page
+        assert summary["reliability"]["count"]
+    assert not (folder / "figures" / "reliability.png").exists() or task != "regression"
+
+
+def test_attacks_that_score_one_class_are_refused_for_other_labels(table, tmp_path):
+    folder = tmp_path / "run"
+    run(_config(table, "regression", rounds=2, evaluation="none"), folder)
+    found = attack_run(folder, "membership", quick=True)
+    assert "a number as its label" in found["attacks"]["membership"]["skipped"]
+    assert "audit" in found["attacks"]["membership"]["skipped"]
+
+
+def test_scores_of_one_private_sum_are_for_two_classes(table):
+    for task in COLUMNS:
+        with pytest.raises(ValueError, match=r"evaluation='private' is for two classes.*choose 'clear' or 'none'"):
+            prepare(_config(table, task, evaluation="private"))
+
+
+def test_models_get_an_output_for_each_class_or_label(table):
+    for task, outputs in {"multiclass": 3, "multilabel": 2, "regression": 1}.items():
+        linear, network = (prepare(_config(table, task, model=model)) for model in ("logistic", "mlp"))
+        assert linear.sizes.parameters == outputs * 3 and linear.target.outputs == outputs
+        assert network.plan.train.dimension == 3 * 32 + 33 * 16 + 17 * outputs
+    assert math.isclose(prepare(_config(table, "multilabel")).recipe.clip_norm, 0.3 * math.sqrt(6))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--label", "kind"], "--classes x,y,z"),
+        (["--label", "stay"], "--label-bounds 0 100"),
+        (["--label", "stay", "--label-bounds", "9", "2"], "lower < upper"),
+        (["--label", "died,back", "--classes", "a,b"], "contradict each other"),
+        (["--label", "kind", "--classes", "x,y"], "'z', which is not a declared class"),
+    ],
+)
+def test_the_command_line_says_how_a_label_is_declared(table, capsys, given, message):
+    with pytest.raises(SystemExit):
+        main(["run", "--csv", str(table), "--site", "site", *given])
+    assert message in capsys.readouterr().err
+
+
+def test_a_label_belongs_to_a_table(capsys):
+    for given in (["--label-bounds", "0", "1"], ["--classes", "a,b"]):
+        with pytest.raises(SystemExit):
+            main(["run", "heart", *given])
+        assert "only applies to your own table" in capsys.readouterr().err
