@@ -48,17 +48,21 @@ def without(row: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def support2(source: Path, folder: Path, label: str) -> data.Sites:
-    """SUPPORT2 with the disease group as the site: death within 180 days without the columns that leak it, or any death, with all columns."""
+def support2(source: Path, folder: Path) -> data.Sites:
+    """SUPPORT2 with the disease group as the site: any death, with all columns."""
+    path = unpacked(source, folder, lambda row: without(row, "pid", "time"))
+    return data.from_csv(path, label="event", site="fac_dzgroup", categorical="from_data", min_site_records=1)
+
+
+def support2_within(source: Path, folder: Path, days: int) -> data.Sites:
+    """The same: death within so many days, without the columns that leak it."""
 
     def keep(row: dict[str, str]) -> dict[str, str] | None:
-        if label == "event":
-            return without(row, "pid", "time")
-        dead = int(row["event"] == "1" and float(row["time"]) <= 180)
-        return without(row, "pid", "time", "event", *LEAKY) | {label: str(dead)}
+        dead = int(row["event"] == "1" and float(row["time"]) <= days)
+        return without(row, "pid", "time", "event", *LEAKY) | {"dead": str(dead)}
 
     path = unpacked(source, folder, keep)
-    return data.from_csv(path, label=label, site="fac_dzgroup", categorical="from_data", min_site_records=1)
+    return data.from_csv(path, label="dead", site="fac_dzgroup", categorical="from_data", min_site_records=1)
 
 
 def dialysis(source: Path, folder: Path) -> data.Sites:
@@ -96,8 +100,8 @@ def breast_cancer(source: Path, folder: Path) -> data.Sites:
 TABLES: dict[str, tuple[str | None, Callable[[Path, Path], data.Sites]]] = {
     "heart": (None, lambda source, folder: data.load("heart")),
     "thyroid": (None, lambda source, folder: data.load("thyroid")),
-    "SUPPORT2, 180 days": ("support2.csv.gz", lambda source, folder: support2(source, folder, "dead_180")),
-    "SUPPORT2, any death": ("support2.csv.gz", lambda source, folder: support2(source, folder, "event")),
+    "SUPPORT2, 180 days": ("support2.csv.gz", lambda source, folder: support2_within(source, folder, 180)),
+    "SUPPORT2, any death": ("support2.csv.gz", support2),
     "dialysis": ("dialysis.csv.gz", dialysis),
     "eICU by region": (
         "eicu_demo_apache.csv.gz",

@@ -21,7 +21,7 @@ from jax import Array
 from fedjax_poisson.attacks.training import AttackedTraining
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.records import Records
-from fedjax_poisson.federated.server import State, init_state, server_step
+from fedjax_poisson.federated.server import State, init_state, is_averaged, server_step
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -123,8 +123,7 @@ def private_trainer(
 
         first = init_state(params, training.server_optimizer)
         last = jax.lax.scan(step, first, (jnp.arange(training.rounds, dtype=jnp.uint32), used))[0]
-        unaveraged = training.average_from is None or training.rounds <= training.average_from
-        return last.params if unaveraged else last.average
+        return last.average if is_averaged(training.rounds, training.average_from) else last.params
 
     return train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from fedjax_poisson.federated.server import ServerOptimizer
+from fedjax_poisson.federated.server import AverageFrom, ServerOptimizer
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.models import Model
 
@@ -23,7 +23,7 @@ class AttackedTraining:
       server_optimizer: fed with the estimated mean gradient.
       sampling_rate: q, each unit's probability of being in a round.
       unit: "record" or "patient".
-      average_from: round after which parameters are averaged; None for no averaging.
+      average_from: as in `server.server_step`.
     """
 
     model: Model
@@ -33,5 +33,5 @@ class AttackedTraining:
     server_optimizer: ServerOptimizer
     sampling_rate: float = 1.0
     unit: Literal["record", "patient"] = "record"
-    average_from: int | None = None
+    average_from: AverageFrom = None
     portions: tuple[int, ...] | None = None

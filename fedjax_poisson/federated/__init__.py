@@ -1,5 +1,6 @@
 """Federated algorithms as pure functions: many clients in one program, sites with record- or patient-level privacy, private sums."""
 
+from fedjax_poisson.federated import controllers
 from fedjax_poisson.federated.algorithm import Algorithm, Info, dimension_of, fedsgd
 from fedjax_poisson.federated.banded import BandedState
 from fedjax_poisson.federated.banding import Banding, banding
@@ -70,6 +71,7 @@ __all__ = [
     "calibrate",
     "client_mesh",
     "cohort_blocks",
+    "controllers",
     "dimension_of",
     "evaluator",
     "fedavg",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,13 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson import accounting
+from fedjax_poisson import accounting, trees
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.aggregation import Aggregator
-from fedjax_poisson.federated import checks
+from fedjax_poisson.federated import checks, control
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.charging import Paying, check_paying, make_round_account, payment
+from fedjax_poisson.federated.control import Controller, Decision, Released
+from fedjax_poisson.federated.controllers.schedule import constant
 from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.features import (
     RecordShape,
@@ -41,8 +43,15 @@ from fedjax_poisson.federated.features import (
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
-from fedjax_poisson.federated.server import ServerOptimizer, State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Mechanism, at_portions, check_honest
+from fedjax_poisson.federated.server import (
+    AverageFrom,
+    ServerOptimizer,
+    State,
+    final_parameters,
+    init_state,
+    server_step,
+)
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 
@@ -71,7 +80,8 @@ class Algorithm(NamedTuple):
       rdp: `(orders) -> float64[orders]`, the Renyi curve of one round's release, sampling included.
       ledger: the ledger charged for rounds without a gate (`charging`); None without privacy.
       apply_rounds: several rounds in one compiled program (`fedavg`); None if the algorithm does not support it.
-      price: the privacy cost of one round, for a ledger of the caller (`Ledger.gate`); None without privacy.
+      price: the privacy cost of one round, for a ledger of the caller (`Ledger.gate`), of the dearest round if rounds differ; None without privacy.
+      decision: `(state) -> Decision`, the noise of the next round and whether there is one (`control`); None where nothing steers.
 
     **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream gives fresh noise in
     every round, and the same (stream, round) the same noise. Two different releases under one (stream, round), such as the same state applied to two
@@ -90,6 +100,7 @@ class Algorithm(NamedTuple):
     ledger: accounting.Ledger | None
     apply_rounds: Callable[..., tuple[Any, Any]] | None = None
     price: accounting.Price | None = None
+    decision: Callable[[Any], Decision] | None = None
 
 
 def fedsgd(
@@ -99,7 +110,7 @@ def fedsgd(
     records: float,
     sampling_rate: float,
     mechanism: Mechanism,
-    portions: Sequence[int] | None = None,
+    controller: Controller | None = None,
     aggregator: Aggregator | None = None,
     server_optimizer: ServerOptimizer,
     senders: int,
@@ -107,7 +118,7 @@ def fedsgd(
     unit: Literal["record", "patient"] = "record",
     adjacency: Adjacency = "zero_out",
     largest_unit: int = 1,
-    average_from: int | None = None,
+    average_from: AverageFrom = None,
     chunk: int | None = None,
     ledger: accounting.Ledger | None = None,
     delta: float | None = None,
@@ -122,8 +133,9 @@ def fedsgd(
         scales the step.
       sampling_rate: q in (0, 1], each unit's probability of being in a round.
       mechanism: an integer mechanism with `total_bound` set to the clamp on one site's summed gradient; one of real numbers with the plain aggregator only.
-      portions: how many of the mechanism's portions (`poisson_embedding(..., portions=...)`) round 1, 2, ... uses, for less noise in some rounds than in
-        others, such as `tail_average_portions`; the ledger is charged with each round's own cost. None uses all of it in every round.
+      controller: decides from past releases how many of the mechanism's portions (`poisson_embedding(..., portions=...)`) the next round uses and when to
+        stop (`control`); such as `controllers.schedule(tail_average_portions(...))` or `controllers.settle(...)`. The ledger is charged with each round's
+        own cost. None uses all of the noise in every round.
       aggregator: encryption backend; None for rounds with a committee of five, all roles in this process.
       server_optimizer: optax transformation, or a `Server` of your own, fed with the estimated mean gradient.
       senders: number of sites; all of them send in every round.
@@ -131,7 +143,8 @@ def fedsgd(
       unit: "record" or "patient" (records of a patient are summed before clipping).
       adjacency: "zero_out" or "replace_one"; amplification by sampling is proved for zero_out only.
       largest_unit: records of the largest unit (1 at record level).
-      average_from: round after which parameters are averaged; None for no averaging.
+      average_from: round after which parameters are averaged; "growing" for about the last half of the rounds, whenever a controller stops
+        (`server.server_step`); None for no averaging.
       chunk: records vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
       ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
       delta: delta of the ledger created in that case; None for 1e-5.
@@ -156,10 +169,9 @@ def fedsgd(
             "aggregator('plain', ...), which encrypts nothing."
         )
     checks.check_aggregator(summing, mechanism, size, senders, senders)
-    mechanism_of = _schedule(mechanism, portions)
+    steering = control.checked(constant() if controller is None else controller, size, mechanism)
     account = make_round_account(
         mechanism=mechanism,
-        of_round=mechanism_of,
         participation=participation,
         dimension=size,
         unit=unit,
@@ -171,7 +183,8 @@ def fedsgd(
     opened, rate = openings(), sampling_rate
 
     def init(key: Array) -> State:
-        return init_state(model.init(key, blank_batch(spec, 1)), server_optimizer)
+        state = init_state(model.init(key, blank_batch(spec, 1)), server_optimizer)
+        return state._replace(controller=steering.start(trees.flatten(state.params)))
 
     @functools.partial(jax.jit, static_argnames="slots")
     def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
@@ -183,9 +196,25 @@ def fedsgd(
         gradient = total / jnp.float32(rate * records)
         return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
 
+    def steered(state: State, before: State, total: Array, own: Mechanism) -> State:
+        gradient = total / jnp.float32(rate * records)
+        noise = jnp.float32(math.sqrt(own.variance(senders)) / (rate * records))
+        flat = (trees.flatten(state.params), trees.flatten(final_parameters(state, average_from)))
+        used = before.controller.next.portions
+        released = Released(state.round, gradient, *flat, used, noise)
+        return state._replace(controller=steering.after(before.controller, released))
+
     def apply(state: State, cohort: Records, stream: Stream, gate: Paying = None) -> tuple[State, Info]:
         checks.check_stream(stream)
         check_paying(gate)
+        if gate is None and steering.adapts and math.isinf(account.budget):
+            raise ValueError(_no_budget(steering.controller))
+        if bool(state.controller.next.stop):
+            raise ValueError(
+                f"the controller {steering.controller.name!r} ended the training after round {int(state.round)} ({steering.controller.stopped}): ask "
+                "algorithm.decision(state).stop before a round, as fit does."
+            )
+        own = control.mechanism_at(mechanism, int(state.controller.next.portions))
         _check_cohort(cohort, senders, spec)
         checks.check_labels(model, cohort.labels, cohort.mask)
         number = int(state.round)
@@ -195,9 +224,10 @@ def fedsgd(
         slots = records_lib.record_slots(units, rate)
         # Waited for, so that the seconds of the embedding are its own.
         grids = jax.block_until_ready(contributions(state.params, cohort, units, own_stream, slots=slots))
-        pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders)
-        estimate, sum_info = private_sum(mechanism_of(number + 1), summing, grids, own_stream, gate=pay)
-        state, norm = finish(state, estimate)
+        pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders, own)
+        estimate, sum_info = private_sum(own, summing, grids, own_stream, gate=pay)
+        after, norm = finish(state._replace(controller=()), estimate)
+        state = steered(after, state, estimate, own)
         return state, Info(sum_info, float(norm), account.epsilon(gate))
 
     return Algorithm(
@@ -207,6 +237,14 @@ def fedsgd(
         account.rdp,
         account.ledger,
         price=account.price,
+        decision=lambda state: state.controller.next,
+    )
+
+
+def _no_budget(controller: Controller) -> str:
+    return (
+        f"the controller {controller.name!r} adapts to releases, and the algorithm's ledger has no budget: what it reads is valid for schedules that were "
+        "fixed beforehand only. Give a ledger that admits releases under a budget: fp.calibrate(...), or accounting.open_ledger(...)."
     )
 
 
@@ -224,22 +262,6 @@ def _everybody(
         sampling_rate=sampling_rate,
         adjacency=adjacency,
     )
-
-
-def _schedule(mechanism: Mechanism, portions: Sequence[int] | None) -> Callable[[int], Mechanism]:
-    """`(number) -> mechanism` of round 1, 2, ..., built here so that a wrong schedule is refused before anything is released."""
-    if portions is None:
-        return lambda number: mechanism
-    each = tuple(at_portions(mechanism, used) for used in portions)
-
-    def of_round(number: int) -> Mechanism:
-        if not 1 <= number <= len(each):
-            raise ValueError(
-                f"round {number}, but portions gives the noise of {len(each)} rounds: give one number a round."
-            )
-        return each[number - 1]
-
-    return of_round
 
 
 def _check_unit(unit: str, largest_unit: int) -> None:

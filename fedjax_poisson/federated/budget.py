@@ -70,8 +70,8 @@ def calibrate(
       adjacency: "zero_out" or "replace_one".
       modulation: r of the embedding; None for the smallest from 0.05 to 0.3 that the samplers support.
       average_from: round after which parameters are averaged, as in `fedsgd`: rounds that weigh more in the average then get less noise
-        (`noise_schedule`), and the algorithm must be made with `portions=tail_average_portions(rounds, average_from)`. None for the same noise in every
-        round.
+        (`noise_schedule`), and the algorithm must be made with `controller=controllers.schedule(tail_average_portions(rounds, average_from))`. None for
+        the same noise in every round.
       ledger: file of the ledger; in memory if left out.
 
     Returns:

@@ -39,11 +39,12 @@ class RoundAccount(NamedTuple):
 
     Attributes:
       ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
-      charge: `(paying, number, senders, last=None)`: charge round `number` (1, 2, ...) with this many senders in the sum, and what it covers of the
-        rounds up to `last`; raises what the ledger or the gate raises.
+      charge: `(paying, number, senders, last=None, own=None)`: charge round `number` (1, 2, ...) with this many senders in the sum, and what it covers of
+        the rounds up to `last`, through the mechanism `own` where it is not that of every round; raises what the ledger or the gate raises.
       epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite if anything went unaccounted, None if the caller's gate is charged.
       rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included, of the dearest under a schedule; infinite without a mechanism.
       price: privacy cost of one round with all senders present, for any ledger, of the dearest round under a schedule; None without a mechanism.
+      budget: epsilon that the ledger admits; infinite for a meter.
     """
 
     ledger: Ledger | None
@@ -51,6 +52,7 @@ class RoundAccount(NamedTuple):
     epsilon: Callable[[Paying], float | None]
     rdp: Callable[[np.ndarray], np.ndarray]
     price: accounting.Price | None
+    budget: float
 
 
 def round_rdp(
@@ -86,7 +88,6 @@ def round_cost(
 def make_round_account(
     *,
     mechanism: Mechanism | None,
-    of_round: Callable[[int], Mechanism] | None = None,
     participation: Participation,
     dimension: int,
     unit: str,
@@ -98,8 +99,7 @@ def make_round_account(
     """The account of an algorithm.
 
     Args:
-      mechanism: the mechanism of a round's release, of the dearest round under a schedule; None for no privacy.
-      of_round: `(number) -> mechanism` of round 1, 2, ...; None for the same in every round.
+      mechanism: the mechanism of a round's release, of the dearest round where they differ; None for no privacy.
       participation: of a round.
       dimension: coordinates of a round's sum; with the mechanism's draws and `overflow` it bounds the total variation between a round's law and the
         curve's (`accounting.release_distance`). The ledger that is made reads it into its epsilon; a caller's ledger is charged with it where it has a
@@ -159,7 +159,9 @@ def make_round_account(
         assert ledger is not None
         return price_with(participation.senders, own).charge(ledger.law)
 
-    def charge(paying: Paying, number: int, senders: int, last: int | None = None) -> None:
+    def charge(
+        paying: Paying, number: int, senders: int, last: int | None = None, own: Mechanism | None = None
+    ) -> None:
         if callable(paying):
             paying()
         elif paying == "unaccounted":
@@ -172,7 +174,7 @@ def make_round_account(
             uncounted.append(number)
         elif mechanism is not None:
             assert ledger is not None
-            own = mechanism if of_round is None else of_round(number)
+            own = own or mechanism
             if made and not np.isfinite(rdp(np.asarray(ledger.orders))).any():
                 raise ValueError(no_guarantee(mechanism))
             paid = price_with(senders, own)
@@ -193,7 +195,8 @@ def make_round_account(
         return None if callable(paying) else ledger.epsilon()
 
     price = None if mechanism is None else price_with(participation.senders, mechanism)
-    return RoundAccount(ledger if mechanism is not None else None, charge, epsilon, rdp, price)
+    budget = math.inf if ledger is None else ledger.budget_epsilon
+    return RoundAccount(ledger if mechanism is not None else None, charge, epsilon, rdp, price, budget)
 
 
 def payment(
@@ -204,6 +207,7 @@ def payment(
     mark: Array | None,
     paying: Paying,
     senders: int,
+    own: Mechanism | None = None,
 ) -> Gate:
     """The gate of one round: it first checks whether this noise opened another sum before, then charges the release.
 
@@ -215,12 +219,13 @@ def payment(
       mark: fingerprint of what would be opened (`reuse`); None if there is no noise that could be reused.
       paying: the caller's choice of ledger, gate or "unaccounted".
       senders: in the sum.
+      own: the mechanism of this round where it is not that of every round; a caller's gate charges what its caller decided.
     """
 
     def pay() -> None:
         if mark is not None:
             opened.check(stream, number, mark)
-        account.charge(paying, number + 1, senders)
+        account.charge(paying, number + 1, senders, own=own)
         if mark is not None:
             opened.remember(stream, number, mark)
 

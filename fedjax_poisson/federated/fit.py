@@ -29,7 +29,7 @@ from fedjax_poisson.randomness import stream as new_stream
 
 CHECKPOINT = "fit.npz"
 
-Ended = Literal["rounds", "budget", "callback", "interrupted"]
+Ended = Literal["rounds", "budget", "controller", "callback", "interrupted"]
 
 
 class Round(NamedTuple):
@@ -70,8 +70,10 @@ class Fitted(NamedTuple):
       params: parameters to evaluate or ship.
       state: the algorithm's state, for continuing.
       rounds: total number of rounds done.
-      epsilon: spent at the delta of the algorithm's ledger; None if a gate of the caller was charged.
-      ended: "rounds" (all done), "budget" (the ledger refused the next), "callback" (one asked to stop) or "interrupted" (Ctrl-C, after its round).
+      epsilon: spent at the delta of the algorithm's ledger; None if a gate of the caller was charged. Where noise or stopping were decided from releases, it is
+        what the next question does not have; the guarantee is the ledger's budget (`control`).
+      ended: "rounds" (all done), "budget" (the ledger refused the next), "controller" (the algorithm's decided to stop: the rest stays on the ledger),
+        "callback" (one asked to stop) or "interrupted" (Ctrl-C, after its round).
       history: one dict per round: round, epsilon, update_norm, seconds, scores.
     """
 
@@ -90,9 +92,9 @@ def training_rounds(
     *,
     first: int,
     last: int,
-    terms: Callable[[int], tuple[Paying, Stream]],
+    terms: Callable[[int, Any], tuple[Paying, Stream]],
 ) -> Iterator[Round]:
-    """Rounds `first` to `last`, one after another.
+    """Rounds `first` to `last`, one after another; fewer where the algorithm's controller stops (`stopped`).
 
     Args:
       algorithm: the algorithm that runs a round.
@@ -100,16 +102,23 @@ def training_rounds(
       cohort_of: `(number) -> cohort`.
       first: number of the first round.
       last: of the last.
-      terms: `(number) -> (ledger, gate or "unaccounted", stream)`.
+      terms: `(number, state before it) -> (ledger, gate or "unaccounted", stream)`.
 
     Raises:
       BudgetExhausted: the ledger refused the next round; earlier rounds remain valid.
     """
     for number in range(first, last + 1):
+        if stopped(algorithm, state):
+            return
         began = time.perf_counter()
-        paying, stream = terms(number)
+        paying, stream = terms(number, state)
         state, info = algorithm.apply(state, cohort_of(number), stream, paying)
         yield Round(number, state, info, time.perf_counter() - began, getattr(info, "epsilon", None))
+
+
+def stopped(algorithm: Algorithm, state: Any) -> bool:
+    """Whether the algorithm's controller has ended the training."""
+    return algorithm.decision is not None and bool(algorithm.decision(state).stop)
 
 
 def fit(
@@ -126,7 +135,7 @@ def fit(
     resume: str | Path | None = None,
     progress: bool | None = None,
 ) -> Fitted:
-    """Train for a number of rounds, or until the ledger refuses the next.
+    """Train for a number of rounds, or until the algorithm's controller stops or the ledger refuses the next.
 
     Args:
       algorithm: `fedsgd(...)`, `fedavg(...)`, or a custom one.
@@ -174,14 +183,15 @@ def fit(
             _cohorts(data),
             first=len(history) + 1,
             last=rounds,
-            terms=lambda number: (gate(number) if callable(gate) else gate, stream),
+            terms=lambda number, state: (gate(number) if callable(gate) else gate, stream),
         )
         try:
             for step in steps:
                 state = step.state
                 history.append(step.row())
                 _save(ledger, folder, state, history)  # before anything else can fail: the round is paid for
-                if evaluate is not None and (step.number % evaluate_every == 0 or step.number == rounds):
+                last = step.number == rounds or stopped(algorithm, state)
+                if evaluate is not None and (step.number % evaluate_every == 0 or last):
                     step = step._replace(scores=evaluate(algorithm.parameters(state)))
                     history[-1] = step.row()
                     _save(ledger, folder, state, history)
@@ -189,9 +199,12 @@ def fit(
                 if any([callback(step) is True for callback in callbacks]):  # every callback sees every round
                     ended = "callback"
                     break
-                if stop() and step.number < rounds:
+                if stop() and not last:
                     ended = "interrupted"
                     break
+            if ended == "rounds" and len(history) < rounds and stopped(algorithm, state):
+                ended = "controller"
+                say(f"the controller ended the training after {len(history)} of {rounds} rounds")
         except accounting.BudgetExhausted as refused:
             ended = "budget"
             say(f"the budget ends after round {len(history)}: {refused}")

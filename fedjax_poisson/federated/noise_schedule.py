@@ -12,7 +12,7 @@ from fedjax_poisson.mechanisms.dark_counts import NOISE_PORTIONS
 
 
 def tail_average_portions(rounds: int, average_from: int) -> tuple[int, ...]:
-    """Portions of the dark count, of `NOISE_PORTIONS`, that round 1, 2, ... uses when parameters are averaged: `fedsgd(portions=...)`.
+    """Portions of the dark count, of `NOISE_PORTIONS`, that round 1, 2, ... uses when parameters are averaged: `controllers.schedule(...)`.
 
     Args:
       rounds: T.

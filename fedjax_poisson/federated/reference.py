@@ -49,7 +49,7 @@ def train_without_privacy(
     sampling_rate: float,
     server_optimizer: server.ServerOptimizer,
     stream: Stream,
-    average_from: int | None = None,
+    average_from: server.AverageFrom = None,
 ) -> Any:
     """Sampled SGD on the exact mean gradient of the (standardised) records of all sites; no clip, no noise, no encryption.
 

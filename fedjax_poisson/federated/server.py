@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,11 @@ ServerOptimizer: TypeAlias = optax.GradientTransformation | Server
 """What algorithms take: an optax transformation, or a rule of your own."""
 
 
+AverageFrom: TypeAlias = int | Literal["growing"] | None
+"""Which parameters are averaged: those after later rounds than this, with equal weights; about the last half of the rounds done so far, whenever training
+stops ("growing"); none."""
+
+
 class State(NamedTuple):
     """The state that the next round needs.
 
@@ -40,12 +45,14 @@ class State(NamedTuple):
       optimizer: the server optimiser's state.
       average: running mean of the parameters over the averaged rounds (a function of past releases: costs no privacy).
       round: int32 `[]`, rounds done.
+      controller: what the controller remembers and decided for the next round (`control.Control`); empty where nothing steers.
     """
 
     params: Any
     optimizer: Any
     average: Any
     round: Array
+    controller: Any = ()
 
 
 def init_state(params: Any, optimizer: ServerOptimizer) -> State:
@@ -53,14 +60,16 @@ def init_state(params: Any, optimizer: ServerOptimizer) -> State:
     return State(params, optimizer.init(params), jax.tree.map(jnp.zeros_like, params), jnp.int32(0))
 
 
-def server_step(state: State, gradient: Array, optimizer: ServerOptimizer, average_from: int | None) -> State:
+def server_step(state: State, gradient: Array, optimizer: ServerOptimizer, average_from: AverageFrom) -> State:
     """One optimiser step.
 
     Args:
       state: current state.
       gradient: float32 `[D]`, estimated mean gradient (or minus a mean update), flat.
       optimizer: optax transformation, or a `Server`.
-      average_from: parameters after rounds > average_from enter the average with equal weights; None for no averaging.
+      average_from: parameters after rounds > average_from enter the average with equal weights; None for no averaging. "growing" weighs the parameters after
+        round s by s (s + 1): at any time t the centre of the average is near 3 t / 4 and its effective length 5 t / 9, as of the mean over the last half
+        (polynomial-decay averaging, Shamir and Zhang 2013, arXiv:1212.1824).
     """
     tree = trees.layout(state.params).unflatten(gradient)
     if isinstance(optimizer, Server):
@@ -70,15 +79,21 @@ def server_step(state: State, gradient: Array, optimizer: ServerOptimizer, avera
         params = optax.apply_updates(state.params, updates)
     done = state.round + jnp.int32(1)
     average = state.average
-    if average_from is not None:
+    if average_from == "growing":
+        share = jnp.float32(3) / (done + 2).astype(jnp.float32)
+        average = jax.tree.map(lambda a, p: a + (p - a) * share, state.average, params)
+    elif average_from is not None:
         start = jnp.int32(average_from)
         weight = jnp.float32(1) / jnp.maximum(done - start, jnp.int32(1)).astype(jnp.float32)
         average = jax.tree.map(lambda a, p: jnp.where(done > start, a + (p - a) * weight, a), state.average, params)
-    return State(params, inner, average, done)
+    return State(params, inner, average, done, state.controller)
 
 
-def final_parameters(state: State, average_from: int | None) -> Any:
+def is_averaged(rounds: int, average_from: AverageFrom) -> bool:
+    """Whether the average has begun after so many rounds."""
+    return rounds > (0 if average_from == "growing" else average_from) if average_from is not None else False
+
+
+def final_parameters(state: State, average_from: AverageFrom) -> Any:
     """The parameters to evaluate or ship: the average once it has begun, else the last iterate."""
-    if average_from is None or int(state.round) <= average_from:
-        return state.params
-    return state.average
+    return state.average if is_averaged(int(state.round), average_from) else state.params

@@ -81,7 +81,7 @@ def _training(run: Attacked, rounds: int, records: float) -> attacks.AttackedTra
     return attacks.AttackedTraining(
         model=learned_model(setting),
         mechanism=setting.plan.train.mechanism,
-        portions=setting.plan.portions,
+        portions=run.portions,
         rounds=rounds,
         records=records,
         server_optimizer=optimizer_for(setting, step_size(setting.recipe, records)),

@@ -66,6 +66,7 @@ class Attacked(NamedTuple):
       scaler: the standardisation that it released.
       params: its final parameters.
       rounds: training releases that it made.
+      portions: of the noise, that each of them used; None for all of it.
       epsilon: what its ledger reads.
       claim: the last training release on the ledger; None where the ledger cannot be trusted.
       notes: facts about the run that a reader of the results must know.
@@ -79,6 +80,7 @@ class Attacked(NamedTuple):
     scaler: standardize.Scaler
     params: Any
     rounds: int
+    portions: tuple[int, ...] | None
     epsilon: float
     claim: accounting.Release | None
     notes: tuple[str, ...]
@@ -145,10 +147,23 @@ def load(folder: str | Path, sites: data.Sites | None = None) -> Attacked:
         scaler=scaler,
         params=algorithm.parameters(state),
         rounds=rounds,
+        portions=_portions(run, setting, rounds),
         epsilon=setting.plan.epsilon if ledger.epsilon is None else ledger.epsilon,
         claim=trained[-1] if trained else None,
         notes=tuple(notes),
     )
+
+
+def _portions(run: RunFolder, setting: RunSetup, rounds: int) -> tuple[int, ...] | None:
+    """What each round used, by its line: a controller may have used less than was planned."""
+    if setting.plan.portions is None:
+        return None
+    used = {row["round"]: row["portions"] for row in run.rounds if row.get("purpose") == "train" and "portions" in row}
+    if missing := [number for number in range(1, rounds + 1) if number not in used]:
+        raise ValueError(
+            f"{run.path / 'rounds.jsonl'} does not say how much noise round {missing[0]} used, so its training cannot be repeated; copy the whole run folder."
+        )
+    return tuple(int(used[number]) for number in range(1, rounds + 1))
 
 
 def box(run: Attacked) -> tuple[float, float]:

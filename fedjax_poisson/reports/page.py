@@ -221,7 +221,21 @@ def _how_private(run: RunFolder) -> list[Child]:
         bold(f"epsilon {format_epsilon(epsilon)}, delta {delta:g}"),
         f" for each {unit}: an attacker who tries to find out {question(run)}, and accepts 5 % false alarms, succeeds "
         f"in at most {caught} of cases (5 % by guessing).",
+        *_spent_less(run),
         *_beside_epsilon(run),
+    ]
+
+
+def _spent_less(run: RunFolder) -> list[Child]:
+    """What a run that its controller ended took of its budget, and what is left."""
+    summary, ended = run.summary, run.summary.get("ended")
+    if not isinstance(ended, dict):
+        return []
+    return [
+        f" The training ended by itself after {shown(summary.get('rounds'), '{:,.0f}'.format)} of {shown(summary.get('rounds_planned'), '{:,.0f}'.format)} "
+        f"rounds ({words(ended.get('how'))}). It spent what reads as epsilon {shown(summary.get('epsilon_spent'), format_epsilon)}; "
+        f"{shown(ended.get('share_left'), format_share)} of the budget is left on the ledger for the next question. Since the end was chosen from "
+        "releases, the epsilon that is guaranteed is that of the whole plan.",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from fedjax_poisson.accounting import Participation
@@ -10,7 +10,8 @@ from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.data import Sites
 from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.federated import Algorithm, Records
-from fedjax_poisson.federated.server import ServerOptimizer
+from fedjax_poisson.federated.control import Controller
+from fedjax_poisson.federated.server import AverageFrom, ServerOptimizer
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
@@ -27,7 +28,7 @@ class Parts(NamedTuple):
       cohort: training records `[S, n]`, standardised, as that part sees them.
       records: number of training units of all sites, released or public; it may only scale a step.
       mechanism: of the training sums, calibrated for the recipe's rounds; None for the same training without privacy.
-      portions: portions of the mechanism's noise in round 1, 2, ...; None for all of it in every round.
+      controller: decides the noise of each round and when to stop; None for all of the noise in every round.
       aggregator: how the sums are encrypted; None where nothing is encrypted because nothing is private.
       server_optimizer: the recipe's.
       participation: all sites, in every round.
@@ -41,13 +42,13 @@ class Parts(NamedTuple):
     cohort: Records
     records: float
     mechanism: Mechanism | None
-    portions: Sequence[int] | None
+    controller: Controller | None
     aggregator: Aggregator | None
     server_optimizer: ServerOptimizer
     participation: Participation
     unit: Literal["record", "patient", "client"]
     largest_unit: int
-    average_from: int | None
+    average_from: AverageFrom
 
 
 class Training(NamedTuple):
@@ -76,7 +77,7 @@ class AlgorithmEntry(NamedTuple):
         "client" where a whole site is.
       recipe: the settings of the training that the user left open.
       check: refuses settings and data that it does not fit, before anything is released, with what to do instead.
-      portions: whether it takes a schedule of noise.
+      steered: whether it takes a controller, and so a schedule of noise.
       signed: whether every sender's message passes through the parties of a round; if not, sums are made in one program and their outputs say that nothing
         was signed, boxed or screened.
       without_privacy: `(parts, rounds, sampling_rate, stream) -> parameters`: the same training without mechanism and encryption, as a yardstick; None
@@ -87,6 +88,6 @@ class AlgorithmEntry(NamedTuple):
     unit: Literal["record", "client"]
     recipe: Callable[[Config, PublicSizes], TrainingRecipe] = recipe_of
     check: Callable[[Config, Placement | Sites], None] = _nothing_to_check
-    portions: bool = False
+    steered: bool = False
     signed: bool = True
     without_privacy: Callable[[Parts, int, float, Stream], Any] | None = None

@@ -33,7 +33,7 @@ class BudgetPlan(NamedTuple):
       columns: the histograms that ranges and levels are read from.
       standardize: the one moment sum; None where nothing is released for standardisation (public bounds are enough).
       train: a training sum with all of its noise; `of_round` has a round's own.
-      portions: portions of the noise that round 1, 2, ... uses; None for all of it in every round.
+      portions: the most portions of the noise that round 1, 2, ... uses; None for all of it in every round.
       evaluate: the sum of scores; None where scores are no release.
       rounds: number of training sums.
       epsilon: what all of it costs at `delta`.
@@ -73,7 +73,7 @@ class BudgetPlan(NamedTuple):
         return self.terms.participation.senders
 
     def of_round(self, number: int) -> Planned:
-        """The training sum of round 1, 2, ..."""
+        """The training sum of round 1, 2, ..., as the budget was planned."""
         if self.portions is None:
             return self.train
         return self.train.used(self.portions[number - 1])
@@ -111,7 +111,7 @@ def make_plan(
     open_texts: int = 0,
     law: Law | None = None,
     level: Literal["record", "client"] = "record",
-    scheduled: bool = True,
+    steered: bool = True,
 ) -> BudgetPlan:
     """Calibrate all mechanisms so that everything released costs at most `config.epsilon` at `config.delta`.
 
@@ -133,7 +133,7 @@ def make_plan(
         embedding grows with its dimension, so the plan's curves, which are charged, cover whatever number of features will be released.
       law: what the releases are charged by, where a shared ledger says it; None for what costs less.
       level: "client" where a site sends one contribution of its own, "record" where it sums those of its units.
-      scheduled: whether the training takes a schedule of noise.
+      steered: whether the training takes a controller, and so a schedule of noise.
 
     Raises:
       ValueError: a claim would be unsound or the budget cannot be met, with the reason.
@@ -151,7 +151,7 @@ def make_plan(
     )
     kind = mechanism_entry(config.mechanism).entry
     check_mechanism(config, kind, level)
-    portions = noise_portions(config, recipe, scheduled and kind.portions)
+    portions = noise_portions(config, recipe, kind, steered)
     law = only_law(config, recipe, kind, law)
 
     def used(plan: BudgetPlan) -> list[Mechanism]:

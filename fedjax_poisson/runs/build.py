@@ -21,6 +21,7 @@ from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.device_records import records_of
 from fedjax_poisson.federated.records import largest_unit, units_of
+from fedjax_poisson.federated.server import AverageFrom
 from fedjax_poisson.mechanisms.registry import Law
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, stream
@@ -69,8 +70,8 @@ class RunSetup(NamedTuple):
     root: Stream
 
     @property
-    def average_from(self) -> int | None:
-        """Round after which parameters are averaged; None for no averaging."""
+    def average_from(self) -> AverageFrom:
+        """Which parameters are averaged, as in `server_step`."""
         return self.recipe.average_from
 
 
@@ -177,7 +178,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         open_texts=texts,
         law=_law_of_shared(config),
         level=kind.unit,
-        scheduled=kind.portions,
+        steered=kind.steered,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead

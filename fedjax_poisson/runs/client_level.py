@@ -35,6 +35,7 @@ def make(parts: Parts) -> Training:
     """Federated averaging of local SGD, all clients in every round."""
     config, who = parts.config, parts.participation
     population = make_population(*(np.asarray(part) for part in parts.cohort[:3]))
+    assert parts.average_from != "growing"  # of controllers that stop, and this algorithm takes none
     clear = parts.mechanism is None or not parts.mechanism.facts.integer
     algorithm = fedavg(
         parts.model,
@@ -79,7 +80,7 @@ def recipe(config: Config, sizes: PublicSizes) -> TrainingRecipe:
         average_share=_AVERAGE_SHARE if config.average_share is None else config.average_share,
         standardize_share=0.5,  # nothing is released for it
         standardize_norm=1.0,
-        noise_schedule="constant",
+        controller="constant",
         reasons=(
             f"fedavg: a whole client is the privacy unit; updates clipped to {clip:g}, {config.local_epochs or _LOCAL_EPOCHS} local epochs a round",
         ),

@@ -79,8 +79,9 @@ class Config:
         unused by scattering.
       optimizer: server optimiser, "sgd" or "adam".
       learning_rate: server step size on the estimated mean gradient.
-      noise_schedule: "tail" gives rounds that weigh more in the averaged parameters less noise, at the same privacy (every unit in every round only);
-        "constant" gives all the same.
+      controller: what decides the noise of each round and when to stop, from past releases alone (`federated.controllers`): "schedule" gives rounds that weigh
+        more in the averaged parameters less noise, at the same privacy, "constant" gives all the same, "settle" stops when the training has settled and
+        leaves the rest of the budget, "risk" makes rounds cheaper where their sums show no signal. Default: schedule where every unit is in every round.
       momentum: server momentum (of sgd).
       average_share: share of the last rounds whose parameters are averaged; 0 for none.
       aggregator: how sums are encrypted: round (the protocol with a committee), tenseal, plain (not at all), or module:name of a backend of your own, whose
@@ -151,7 +152,7 @@ class Config:
     learning_rate: float | None = None
     momentum: float | None = None
     average_share: float | None = None
-    noise_schedule: Literal["tail", "constant"] | None = None
+    controller: str | None = None
     aggregator: str = "round"
     members: int = 5
     yardstick: bool | None = None

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from fedjax_poisson.accounting.checks import check_adjacency
 from fedjax_poisson.data.tables import declarations, labels
 from fedjax_poisson.extensions import is_path
+from fedjax_poisson.federated.controllers import registered
 
 DATASETS_OF_PICTURES = ("xray", "pneumonia", "medmnist", "covid")
 
@@ -121,6 +122,8 @@ def check(config: Any) -> None:
       ValueError: for the first setting that is wrong, with the value and the remedy.
     """
     check_ranges({name: getattr(config, name) for name in RANGES})
+    if config.controller is not None:
+        registered(config.controller)
     words = (declarations.FROM_DATA, declarations.PRIVATE)
     declarations.checked_levels(config.categorical, words)
     if config.bounds is not None:

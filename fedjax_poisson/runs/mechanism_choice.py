@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.mechanisms.registry import Law, MechanismEntry
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.training_recipe import TrainingRecipe
@@ -43,15 +42,21 @@ def only_law(config: Config, recipe: TrainingRecipe, kind: MechanismEntry, law: 
     return law or (kind.laws[0] if len(kind.laws) == 1 else None)
 
 
-def noise_portions(config: Config, recipe: TrainingRecipe, scheduled: bool) -> tuple[int, ...] | None:
-    """The schedule of the noise: less of it in rounds that weigh more in the averaged parameters."""
-    if not scheduled:
-        if config.noise_schedule == "tail":
+def noise_portions(
+    config: Config, recipe: TrainingRecipe, kind: MechanismEntry, steered: bool
+) -> tuple[int, ...] | None:
+    """The most portions of the noise that each round may use, as the recipe's controller announces them; None where all of it comes in one piece."""
+    if not steered:
+        if config.controller not in (None, "constant"):
             raise ValueError(
-                f"noise_schedule='tail' is for the Poisson embedding with fedsgd, not for mechanism={config.mechanism!r} with "
-                f"algorithm={config.algorithm!r}; leave it out."
+                f"controller={config.controller!r} steers fedsgd, and algorithm={config.algorithm!r} takes no controller; leave it out."
             )
         return None
-    if recipe.sampling_rate < 1 or recipe.average_from is None or recipe.noise_schedule == "constant":
-        return None
-    return tail_average_portions(recipe.rounds, recipe.average_from)
+    if kind.portions or recipe.portions is None:
+        return recipe.portions
+    if config.controller is not None:
+        raise ValueError(
+            f"controller={config.controller!r} changes the noise from round to round, and mechanism={config.mechanism!r} comes with all of its noise in one "
+            "piece: take --controller constant or settle, or --mechanism poisson_embedding."
+        )
+    return None

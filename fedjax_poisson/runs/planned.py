@@ -42,6 +42,8 @@ class Planned(NamedTuple):
 
     def used(self, portions: int) -> Planned:
         """The release with so many portions of its noise."""
+        if self.mechanism.portions is None and portions == 1:
+            return self
         return planned_of(self.terms, self.priced.used(portions), self.dimension, self.distance, self.sampling_rate)
 
 

@@ -22,7 +22,7 @@ def make(parts: Parts) -> Training:
         records=parts.records,
         sampling_rate=who.sampling_rate,
         mechanism=parts.mechanism,
-        portions=parts.portions,
+        controller=parts.controller,
         aggregator=parts.aggregator,
         server_optimizer=parts.server_optimizer,
         senders=who.senders,
@@ -59,4 +59,4 @@ def without_privacy(parts: Parts, rounds: int, sampling_rate: float, stream: Str
     )
 
 
-ENTRY = AlgorithmEntry(make, unit="record", check=check, portions=True, without_privacy=without_privacy)
+ENTRY = AlgorithmEntry(make, unit="record", check=check, steered=True, without_privacy=without_privacy)

@@ -21,7 +21,7 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import Records, checkpoints, standardize
 from fedjax_poisson.federated.charging import Paying
-from fedjax_poisson.federated.fit import training_rounds
+from fedjax_poisson.federated.fit import stopped, training_rounds
 from fedjax_poisson.federated.folder_lock import folder_lock
 from fedjax_poisson.federated.saved_model import save_model
 from fedjax_poisson.randomness import Stream
@@ -41,6 +41,7 @@ from fedjax_poisson.runs.releases import (
 )
 from fedjax_poisson.runs.run_ledger import CHECKPOINT, CONFIG, DAMAGED_LINES, LINES, MODEL, SUMMARY, Books, CannotResume
 from fedjax_poisson.runs.scoring import test_scores
+from fedjax_poisson.runs.steering import release_of
 from fedjax_poisson.runs.summary import Finished, summarise
 from fedjax_poisson.runs.training import aggregator_for, blank_training, learned_records, training_for
 
@@ -151,7 +152,8 @@ def _train_and_tell(
         setting = complete(books.prepared, sites)
         aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train", out=out)
         cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
-        params = blank_training(setting).algorithm.parameters(progress.state)
+        blank = blank_training(setting)
+        params = blank.algorithm.parameters(progress.state)
         save_model(out / MODEL, setting.model, params, sites, progress.scaler)
         lines, _ = checkpoints.read_lines(out / LINES)
         summary = summarise(
@@ -163,6 +165,7 @@ def _train_and_tell(
                 test=test,
                 params=params,
                 rounds=int(progress.state.round),
+                stop=stopped(blank.algorithm, progress.state),
                 aggregator=aggregator,
                 exhausted=exhausted,
                 released=progress.scores,
@@ -224,17 +227,22 @@ def _release_everything(
             save(progress, line)
             tell(line)
     scaler, state, bytes_up, scores = progress
-    exhausted = False
+    exhausted, before = False, state
     cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     algorithm, cohort_of = training_for(setting, scaler, cohort, train_aggregator)
     every = max(1, recipe.rounds // _EVALUATIONS) if setting.sites.features.ndim == 4 else 1
 
     paid: set[int] = set()
 
-    def terms(number: int) -> tuple[Paying, Stream]:
+    def portions_in(state: Any) -> int | None:
+        return None if algorithm.decision is None else int(algorithm.decision(state).portions)
+
+    def terms(number: int, before: Any) -> tuple[Paying, Stream]:
         if stop():
             raise Stopped(f"Stopped after round {number - 1} of {recipe.rounds}; continue with --resume {out}")
-        pay, own = charge("train", number, plan.of_round(number))
+        decided = portions_in(before)
+        release = plan.of_round(number) if decided is None else release_of(plan, number, decided)
+        pay, own = charge("train", number, release)
 
         def asked() -> None:
             pay()
@@ -251,9 +259,10 @@ def _release_everything(
                     "it released: call it once, before the sum is opened."
                 )
             bytes_up += info.sum.bytes_up_per_sender
-            line = round_line(number, "train", books, info.sum, seconds, bytes_up)
+            line = round_line(number, "train", books, info.sum, seconds, bytes_up) | {"portions": portions_in(before)}
+            before = state
             save(Progress(scaler, state, bytes_up), line)
-            due = number % every == 0 or number == recipe.rounds
+            due = number % every == 0 or number == recipe.rounds or stopped(algorithm, state)
             if due and config.evaluation == "clear":
                 line["test"] = _scores(setting, scaler, algorithm.parameters(state), test)
             tell(line)

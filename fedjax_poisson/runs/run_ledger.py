@@ -67,7 +67,10 @@ class Books(NamedTuple):
         return [row for row in self.ledger.rows() if row.origin.get("run") == self.run]
 
     def epsilon(self) -> float:
-        """Epsilon of what this run has released, at the delta that its plan accounts for: its curves were fixed before the first."""
+        """Epsilon of what this run has released, at the delta that its plan accounts for, as if its curves had been fixed before the first.
+
+        Where a controller chose them from releases this is what was taken of the budget; what is guaranteed is `guaranteed`.
+        """
         rows = self.rows()
         read = self.epsilon_of(rows)
         if not self.shared:
@@ -76,6 +79,19 @@ class Books(NamedTuple):
             row.origin["attempt"] == 0 for row in rows
         )  # what was not lost and made again is part of the plan
         return min(read, self.prepared.config.epsilon) if as_planned else read
+
+    def guaranteed(self, adapts: bool) -> float:
+        """The epsilon that this run may state: of what it released, or of all that was planned where a controller `adapts` (`federated.control`)."""
+        if not adapts:
+            return self.epsilon()
+        plan, config = self.prepared.plan, self.prepared.config
+        lost = [row.charge for row in self.rows() if row.origin["attempt"]]  # made again, so one more than planned
+        if not lost:
+            return min(plan.epsilon, config.epsilon)
+        if not self.shared:
+            return self.ledger.budget_epsilon
+        charges = [(charge, 1) for charge in (*plan.charges, *lost)]
+        return accounting.scheduled_epsilon(self.ledger.law, charges, plan.accounted_delta)
 
     def epsilon_of(self, rows: list[accounting.Release]) -> float:
         """Epsilon of some releases by themselves, at the delta that the plan accounts for."""

@@ -21,6 +21,7 @@ from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.config import records_are_public
 from fedjax_poisson.runs.earlier_runs import EarlierRuns
 from fedjax_poisson.runs.run_ledger import Books, foreign_parts
+from fedjax_poisson.runs.steering import ending, steering_of
 from fedjax_poisson.runs.verdict import (
     PRIVATE,
     conditions,
@@ -46,6 +47,7 @@ class Finished(NamedTuple):
       test: test records in the same form.
       params: the final parameters.
       rounds: training sums that were released.
+      stop: whether the training's controller ended it.
       aggregator: the encryption of the training sums.
       exhausted: whether the budget ran out before all planned releases were made.
       scaler: the standardisation.
@@ -59,6 +61,7 @@ class Finished(NamedTuple):
     test: Records
     params: Any
     rounds: int
+    stop: bool
     aggregator: Aggregator
     exhausted: bool
     scaler: standardize.Scaler
@@ -103,6 +106,8 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
     """The verdict, the budget spent and the number of releases."""
     config, plan, releases = setting.config, setting.plan, books.rows()
     judged, rounds = judge(releases, conditions(setting)), finished.rounds
+    steering = steering_of(setting.recipe, plan, setting.dimension) if setting.kind.steered else None
+    adapts = steering is not None and steering.adapts
     once = len(plan.columns.releases) + (plan.standardize is not None) + (finished.released is not None)
     return {
         "verdict": judged.word,
@@ -113,7 +118,12 @@ def _privacy(setting: RunSetup, books: Books, finished: Finished) -> dict[str, A
         "assumed": list(judged.assumed),
         "unit": setting.unit,
         "adjacency": config.adjacency,
-        "epsilon": books.epsilon(),
+        "epsilon": books.guaranteed(adapts),
+        "epsilon_spent": books.epsilon(),
+        "adapts": adapts,
+        "ended": None
+        if steering is None
+        else ending(steering.controller, finished.stop, rounds, setting.recipe.rounds, books.ledger.remaining()),
         "epsilon_one_honest": plan.epsilon_one_honest,
         "delta": config.delta,
         "epsilon_target": config.epsilon,

@@ -36,6 +36,11 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
             f"[bold yellow]The budget was exhausted after {summary['rounds']} of {summary['rounds_planned']} rounds:[/] {summary['lost_releases']} "
             "releases were charged but their results were lost."
         )
+    if ended := summary.get("ended"):
+        say(
+            f"[bold]{ended['how']} after {summary['rounds']} of {summary['rounds_planned']} rounds[/] (controller {ended['controller']}): "
+            f"{_spent(summary, ended['share_left'])}"
+        )
     say(
         f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
         f"{summary['algorithm']} with {summary['mechanism']['train']['name']}, "
@@ -88,6 +93,15 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     for warning in summary["warnings"]:
         say(f"[yellow]warning:[/] {warning}")
     say(f"report: {page}")
+
+
+def _spent(summary: dict[str, Any], share_left: float) -> str:
+    """What a run that adapted took of its budget, and what that means."""
+    where = "shared ledger" if summary["shared_ledger"] else "ledger"
+    return (
+        f"it spent what reads as epsilon {summary['epsilon_spent']:.4f}, and {share_left:.1%} of the budget is left on the {where} for the next question. "
+        f"Guaranteed is epsilon {summary['epsilon']:.4f}, as the end was chosen from releases"
+    )
 
 
 def _print_verdict(say: Callable[[str], None], summary: dict[str, Any]) -> None:

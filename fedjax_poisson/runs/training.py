@@ -20,6 +20,7 @@ from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import fold_in
 from fedjax_poisson.runs.algorithm_entry import Parts, Training
 from fedjax_poisson.runs.build import Prepared, RunSetup
+from fedjax_poisson.runs.steering import controller_for
 from fedjax_poisson.runs.training_recipe import step_size
 from fedjax_poisson.runs.transcripts import keeping
 
@@ -130,7 +131,7 @@ def parts_for(
         cohort=cohort,
         records=float(scaler.records),
         mechanism=plan.train.mechanism,
-        portions=plan.portions,
+        controller=controller_for(setting.recipe, plan, float(scaler.records)) if setting.kind.steered else None,
         aggregator=aggregator,
         server_optimizer=optimizer,
         participation=plan.terms.participation,

@@ -38,10 +38,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fedjax_poisson import accounting
 from fedjax_poisson.data.sites import Task
+from fedjax_poisson.federated.controllers import registered
+from fedjax_poisson.federated.server import AverageFrom
 from fedjax_poisson.runs.config import Config
 
 ROUNDS, MOMENTUM, AVERAGE_SHARE = 60, 0.8, 0.5
@@ -196,7 +198,7 @@ class TrainingRecipe(NamedTuple):
       average_share: share of the last rounds whose parameters are averaged.
       standardize_share: share of the budget for means and deviations.
       standardize_norm: clip of a moment vector.
-      noise_schedule: "tail" or "constant".
+      controller: what decides the noise of each round, and when to stop.
       scale: the signal per unit; None where the rule does not apply.
       facts: of the loss; None where the rule does not apply.
       signal: s, or None if the number of units is not known.
@@ -213,16 +215,26 @@ class TrainingRecipe(NamedTuple):
     average_share: float
     standardize_share: float
     standardize_norm: float
-    noise_schedule: Literal["tail", "constant"]
+    controller: str
     scale: float | None = None
     facts: LossFacts | None = None
     signal: float | None = None
     reasons: tuple[str, ...] = ()
 
     @property
-    def average_from(self) -> int | None:
-        """Round after which parameters are averaged; None for no averaging."""
+    def tail_from(self) -> int | None:
+        """Round after which parameters are averaged if all rounds are done; None for no averaging."""
         return math.floor(self.rounds * (1 - self.average_share)) if self.average_share else None
+
+    @property
+    def average_from(self) -> AverageFrom:
+        """Which parameters are averaged, as in `server_step`."""
+        return "growing" if registered(self.controller).growing else self.tail_from
+
+    @property
+    def portions(self) -> tuple[int, ...] | None:
+        """Portions of the noise that each round may use at most, which the budget is planned for; None for all of it in one piece."""
+        return None if self.sampling_rate < 1 else registered(self.controller).portions(self.rounds, self.tail_from)
 
 
 def recipe_of(config: Config, sizes: PublicSizes) -> TrainingRecipe:
@@ -240,7 +252,7 @@ def recipe_of(config: Config, sizes: PublicSizes) -> TrainingRecipe:
     given = {name: getattr(config, name) for name in FIXED}
     settings = {name: FIXED[name] if value is None else value for name, value in given.items()}
     return _checked(
-        TrainingRecipe(**settings, total_bound=config.total_bound, noise_schedule=config.noise_schedule or "tail")
+        TrainingRecipe(**settings, total_bound=config.total_bound, controller=config.controller or "schedule")
     )
 
 
@@ -292,7 +304,7 @@ def _auto(config: Config, sizes: PublicSizes) -> TrainingRecipe:
         average_share=chosen("average_share", AVERAGE_SHARE),
         standardize_share=chosen("standardize_share", _SHARE if signal is None or signal >= _WEAK else _SHARE_IF_WEAK),
         standardize_norm=chosen("standardize_norm", math.sqrt(1 + 0.35 * columns)),
-        noise_schedule=config.noise_schedule or "tail",
+        controller=config.controller or "schedule",
         scale=scale,
         facts=facts,
         signal=signal,
@@ -341,6 +353,12 @@ def _mu(epsilon: float, delta: float) -> float:
 
 
 def _checked(recipe: TrainingRecipe) -> TrainingRecipe:
+    if registered(recipe.controller).growing and (recipe.sampling_rate < 1 or not recipe.average_share):
+        raise ValueError(
+            f"controller={recipe.controller!r} judges releases by the noise of the embedding, which is known only with sampling_rate=1 (here "
+            f"{recipe.sampling_rate:g}), and stops with averaged parameters (average_share={recipe.average_share:g}): set --sampling-rate 1 and leave "
+            "--average-share out, or take another controller."
+        )
     if recipe.coordinate_bound > recipe.clip_norm:
         raise ValueError(
             f"coordinate_bound={recipe.coordinate_bound:g} exceeds clip_norm={recipe.clip_norm:g}, so it would bound nothing; set both, such "

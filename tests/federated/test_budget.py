@@ -69,7 +69,7 @@ def test_a_schedule_is_charged_round_by_round():
         records=90,
         sampling_rate=1.0,
         mechanism=budgeted.mechanism,
-        portions=portions,
+        controller=federated.controllers.schedule(portions),
         aggregator=helpers.plain_aggregator(budgeted.mechanism, 3, SIZE),
         server_optimizer=optax.sgd(0.5),
         senders=3,
@@ -80,7 +80,7 @@ def test_a_schedule_is_charged_round_by_round():
     assert (fitted.rounds, fitted.ended) == (6, "rounds") and 1.99 < fitted.epsilon <= 2.0
     events = [row.charge.events for row in budgeted.ledger.rows()]
     assert [round(8 * each / max(events)) for each in events] == list(portions)
-    with pytest.raises(ValueError, match="portions gives the noise of 6 rounds"):
+    with pytest.raises(ValueError, match="ended the training after round 6"):
         algorithm.apply(fitted.state, helpers.cohort((30, 30, 30), 4), helpers.seeded(1))
     with pytest.raises(ValueError, match="sampling_rate=1"):
         federated.calibrate(**asked, clip_norm=1.0, largest_site=32, average_from=2, sampling_rate=0.5)

@@ -270,6 +270,17 @@ def test_lost_releases_are_said(tmp_path):
     assert "2 more releases remain on the ledger" in page_of(tmp_path, lost_releases=2).text
 
 
+def test_a_run_that_its_controller_ended_says_what_is_left_and_claims_no_less(tmp_path):
+    ended = {"controller": "settle", "how": "settled", "share_left": 0.42}
+    text = page_of(tmp_path, ended=ended, epsilon_spent=0.61, rounds_planned=60).text
+    assert (
+        "ended by itself after 20 of 60 rounds (settled). It spent what reads as epsilon 0.6100 ; 42"
+        in text.replace("0.6100;", "0.6100 ;")
+    )
+    assert "the epsilon that is guaranteed is that of the whole plan" in text
+    assert "ended by itself" not in page_of(tmp_path / "other").text
+
+
 def test_unfinished_or_broken_folders_are_refused_with_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="--resume"):
         write_report(tmp_path)

@@ -22,7 +22,7 @@ from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.run import NothingLearned, RunExists, Stopped, run
 from fedjax_poisson.runs.run_ledger import CannotResume
 
-CONFIG = Config(rounds=4, aggregator="plain", yardstick=False, noise_schedule="constant")
+CONFIG = Config(rounds=4, aggregator="plain", yardstick=False, controller="constant")
 
 
 class Killed(Exception):
@@ -263,7 +263,7 @@ def test_a_damaged_checkpoint_says_what_stays_charged(folder: Path, accident: st
 
 
 def test_without_its_checkpoint_a_run_trains_anew_with_what_is_left(tmp_path: Path) -> None:
-    config = Config(rounds=6, aggregator="plain", yardstick=False, noise_schedule="constant")
+    config = Config(rounds=6, aggregator="plain", yardstick=False, controller="constant")
     with pytest.raises(Killed):
         run(config, tmp_path / "run", report=_stop_after(0))
     (tmp_path / "run" / "checkpoints" / "latest.npz").unlink()

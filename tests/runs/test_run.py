@@ -91,7 +91,7 @@ KILLED = """
             os._exit(17)  # after the ledger's transaction, before the sum is opened
         return release
     accounting.Ledger.spend = spend_then_die
-    run(Config(rounds=5, seed={seed}, aggregator="plain", yardstick=False, noise_schedule="constant"), Path(sys.argv[1]))
+    run(Config(rounds=5, seed={seed}, aggregator="plain", yardstick=False, controller="constant"), Path(sys.argv[1]))
 """
 
 
@@ -106,7 +106,7 @@ def test_killed_between_ledger_and_release_then_resumed(tmp_path: Path, seed: in
     assert [row.label for row in book.rows()] == ["standardise 0", "train 1", "train 2", "train 3"]
     book.close()
     summary = run(
-        Config(rounds=5, seed=seed, aggregator="plain", yardstick=False, noise_schedule="constant"), folder, resume=True
+        Config(rounds=5, seed=seed, aggregator="plain", yardstick=False, controller="constant"), folder, resume=True
     )
     book = accounting.read_ledger(folder / "ledger.sqlite")
     labels = [row.label for row in book.rows()]

@@ -153,3 +153,18 @@ def test_the_tight_ledger_is_as_good_as_it_says(script, tmp_path: Path, capsys) 
         assert all(1 < row["over_gaussian"][name] <= 1.01 for name in row["over_gaussian"] if "renyi" not in name)
         assert all(0.8 < gain <= 0.86 for gain in row["over_renyi"].values())
     assert "milliseconds" in capsys.readouterr().out
+
+
+@pytest.mark.long  # three programs; test_controllers and test_controlled_runs hold what they decide
+def test_controllers_keep_what_they_leave(script, tmp_path: Path) -> None:
+    script("controllers").main(["--toy", "--out", str(tmp_path)])
+    result = result_of(tmp_path, "controllers")
+    rows = {row["controller"]: row for row in result["summary"]}
+    assert set(rows) == {"schedule", "settle", "risk"} and all(row["runs"] == 2 for row in rows.values())
+    assert rows["schedule"]["share_left"] < 1e-3 and rows["schedule"]["gain"] == 0
+    assert all(
+        0 <= row["share_left"] < 1 and 8 <= row["rounds"] <= 10
+        for row in result["rows"]
+        if row["controller"] == "settle"
+    )
+    assert {row["canaries"] for row in result["ideal_auditor"]} == {100, 1000}

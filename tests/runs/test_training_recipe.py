@@ -111,7 +111,7 @@ def test_the_plan_takes_the_law_with_less_noise_and_says_how_much():
 
 
 def test_the_schedule_of_the_plan_saves_noise_in_the_average():
-    tail, constant = _plan(3.0), _plan(3.0, noise_schedule="constant")
+    tail, constant = _plan(3.0), _plan(3.0, controller="constant")
     assert tail.portions is not None and constant.portions is None
 
     def noise(plan) -> float:
