@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
@@ -30,8 +31,17 @@ from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
-from fedjax_poisson.federated.server import ServerOptimizer, State, final_parameters, init_state, server_step
-from fedjax_poisson.mechanisms.types import Mechanism, at_portions, check_honest
+from fedjax_poisson.federated.server import (
+    ServerOptimizer,
+    State,
+    factor_apart,
+    final_parameters,
+    init_state,
+    server_step,
+    with_factor,
+)
+from fedjax_poisson.federated.sharing_programs import built_once
+from fedjax_poisson.mechanisms.types import Mechanism, at_portions, check_honest, partial_of
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 
@@ -160,15 +170,8 @@ def fedsgd(
     def init(key: Array) -> State:
         return init_state(model.init(key, jnp.zeros((1, *shape), jnp.float32)), server_optimizer)
 
-    @functools.partial(jax.jit, static_argnames="slots")
-    def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
-        sampling = records_lib.Sampling(units, rate, slots, at_once)
-        return records_lib.sampled_gradients(model.loss, params, mechanism, cohort, sampling, stream)
-
-    @jax.jit
-    def finish(state: State, total: Array) -> tuple[State, Array]:
-        gradient = total / jnp.float32(rate * records)
-        return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
+    rule, factor = factor_apart(server_optimizer)
+    programs = _programs(model.loss, rate, at_once, rule, average_from)
 
     def apply(state: State, cohort: Records, stream: Stream, gate: Paying = None) -> tuple[State, Info]:
         checks.check_stream(stream)
@@ -181,10 +184,14 @@ def fedsgd(
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
         slots = records_lib.record_slots(units, rate)
         # Waited for, so that the seconds of the embedding are its own.
-        grids = jax.block_until_ready(contributions(state.params, cohort, units, own_stream, slots=slots))
+        records_lib.check_sums_fit(mechanism, min(slots, cohort.labels.shape[1]))
+        clip = partial_of(mechanism.clip, size)
+        grids = jax.block_until_ready(
+            programs.contributions(clip, state.params, cohort, units, own_stream, slots=slots)
+        )
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders)
         estimate, sum_info = private_sum(mechanism_of(number + 1), summing, grids, own_stream, gate=pay)
-        state, norm = finish(state, estimate)
+        state, norm = programs.finish(state, estimate, np.float32(rate * records), factor)
         return state, Info(sum_info, float(norm), account.epsilon(gate))
 
     return Algorithm(
@@ -195,6 +202,39 @@ def fedsgd(
         account.ledger,
         price=account.price,
     )
+
+
+class _Programs(NamedTuple):
+    """The compiled programs of `fedsgd`, with all that is a number as an argument.
+
+    Attributes:
+      contributions: `(clip, params, cohort, units, stream, slots) -> grids`.
+      finish: `(state, total, records, factor) -> (state, norm)`, with the expected records of a sample and the optimiser's factor.
+    """
+
+    contributions: Callable[..., Array]
+    finish: Callable[..., tuple[State, Array]]
+
+
+@built_once
+def _programs(
+    loss: Callable[..., Array], rate: float, chunk: int, rule: ServerOptimizer, average_from: int | None
+) -> _Programs:
+    """The same programs for all algorithms of one structure: noise, bounds and step sizes may differ."""
+
+    @functools.partial(jax.jit, static_argnames="slots")
+    def contributions(
+        clip: Partial, params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int
+    ) -> Array:
+        sampling = records_lib.Sampling(units, rate, slots, chunk)
+        return records_lib.sampled_gradients(loss, params, clip, cohort, sampling, stream)
+
+    @jax.jit
+    def finish(state: State, total: Array, records: Array, factor: Array | None) -> tuple[State, Array]:
+        gradient = total / records
+        return server_step(state, gradient, with_factor(rule, factor), average_from), jnp.linalg.norm(gradient)
+
+    return _Programs(contributions, finish)
 
 
 def _everybody(

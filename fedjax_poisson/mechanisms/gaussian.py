@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
-from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, check_positive, make_mechanism
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, WithNumbers, check_positive, make_mechanism
 from fedjax_poisson.randomness import Stream, bits
 
 
@@ -35,18 +36,6 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
     """
     check_positive(clip_norm=clip_norm, noise_std=noise_std)
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=clip_norm)
-
-    def embed(stream: Stream, grid: Array) -> Array:
-        # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
-        uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(
-            2**-24
-        ) + jnp.float32(2**-25)
-        noise = jax.scipy.special.ndtri(uniform)
-        return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
-
-    def estimate(total: Array, senders: int | Array) -> Array:
-        del senders
-        return jnp.asarray(total).astype(jnp.float32)
 
     def scaled_rdp(
         factor: float, orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency
@@ -83,9 +72,11 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
             sampler_distance=1.0,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=embed,
-        estimate=estimate,
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(
+            lambda dimension: Partial(_embed, np.float32(limits.grid_step), np.float32(noise_std)), vector=1
+        ),
+        estimate=_estimate,
         rdp=functools.partial(scaled_rdp, 1.0),
         variance=variance,
         count_bound=count_bound,
@@ -93,3 +84,15 @@ def gaussian(*, clip_norm: float, noise_std: float) -> Mechanism:
         scaled_rdp=scaled_rdp,
         cost=cost,
     )
+
+
+def _embed(step: Array, noise_std: Array, stream: Stream, grid: Array) -> Array:
+    # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
+    uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24)
+    noise = jax.scipy.special.ndtri(uniform + jnp.float32(2**-25))
+    return grid.astype(jnp.float32) * step + noise * noise_std
+
+
+def _estimate(total: Array, senders: int | Array) -> Array:
+    del senders
+    return jnp.asarray(total).astype(jnp.float32)

@@ -8,12 +8,12 @@ h mu (1 - r), never the typical one (`accounting.single_channel_rdp` has the pro
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
@@ -21,14 +21,17 @@ from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
+    Mean,
     Mechanism,
+    WithNumbers,
     bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
+    mean_count,
     subtract_mean,
 )
-from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import SamplingTables, Stream
 
 
 def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: float, modulation: float) -> Mechanism:
@@ -51,13 +54,7 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         )
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=coordinate_bound)
     tables = randomness.single_channel_tables(dark_count=dark_count, modulation=modulation)
-
-    def embed(stream: Stream, grid: Array) -> Array:
-        top = jnp.int32(2**randomness.GRID_BITS)
-        return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
-
-    def estimate(total: Array, senders: int | Array) -> Array:
-        return subtract_mean(total, dark_count, senders) * jnp.float32(coordinate_bound / (dark_count * modulation))
+    scale = np.float32(coordinate_bound / (dark_count * modulation))
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return accounting.single_channel_rdp(
@@ -93,10 +90,19 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, coordinate_bound, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=embed,
-        estimate=estimate,
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(lambda dimension: Partial(_embed, tables), vector=1),
+        estimate=WithNumbers(lambda dimension: Partial(_estimate, mean_count(dark_count), scale)),
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
     )
+
+
+def _embed(tables: SamplingTables, stream: Stream, grid: Array) -> Array:
+    top = jnp.int32(2**randomness.GRID_BITS)
+    return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
+
+
+def _estimate(mean: Mean, scale: Array, total: Array, senders: int | Array) -> Array:
+    return subtract_mean(total, mean, senders) * scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import warnings
 from pathlib import Path
@@ -25,7 +26,7 @@ from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.device_records import records_of
 from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.federated.records import largest_unit, units_of
-from fedjax_poisson.federated.server import State, init_state
+from fedjax_poisson.federated.server import Paced, ServerOptimizer, State, init_state
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, fold_in, stream
@@ -285,14 +286,17 @@ def _is_small(sites: data.Sites | None) -> bool:
     return sites is not None and sites.features.shape[1] <= 64
 
 
-def optimizer_for(setting: RunSetup, rate: float) -> optax.GradientTransformation:
-    """The server's optimiser at a step size."""
-    if setting.config.optimizer == "adam":
-        return optax.adam(rate)
-    return optax.sgd(rate, momentum=setting.recipe.momentum or None)
+def optimizer_for(setting: RunSetup, rate: float) -> Paced:
+    """The server's optimiser at a step size, which is no constant of the programs: runs with other budgets take other steps."""
+    return Paced(_unit_optimizer(setting.config.optimizer, setting.recipe.momentum), rate)
 
 
-def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> optax.GradientTransformation:
+@functools.cache
+def _unit_optimizer(name: str, momentum: float) -> optax.GradientTransformation:
+    return optax.adam(1.0) if name == "adam" else optax.sgd(1.0, momentum=momentum or None)
+
+
+def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> Paced:
     """The server's optimiser of the run, whose step may follow from the released number of units."""
     return optimizer_for(setting, step_size(setting.recipe, float(scaler.records)))
 
@@ -365,7 +369,7 @@ def algorithm_for(
     setting: RunSetup,
     scaler: standardize.Scaler,
     aggregator: Aggregator,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: ServerOptimizer | None = None,
 ) -> Algorithm:
     """The training algorithm; the count of records that the scaler holds (private, or public) scales its step; another optimiser, if given."""
     config, plan, model = setting.config, setting.plan, learned_model(setting)
