@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,7 @@ class DeviceFunctions(NamedTuple):
 
     Attributes:
       params: of the round.
+      corrupt: clients assumed corrupt, which an opening tolerates.
       key: public constants, to be passed as an argument.
       draw: `(stream) -> Secrets`: one client's.
       none: `() -> Secrets`: the empty sum.
@@ -92,7 +93,8 @@ class DeviceFunctions(NamedTuple):
     """
 
     params: RoundParameters
-    key: RoundKey
+    corrupt: int
+    key: Any
     draw: Callable[[Stream], Secrets]
     none: Callable[[], Secrets]
     add_up: Callable[[Secrets, Secrets, Array], Secrets]
@@ -116,10 +118,20 @@ def round_key(params: RoundParameters, terms_hash: bytes) -> RoundKey:
 
 def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expected) -> DeviceFunctions:
     """The functions of programs that simulate rounds with these parameters."""
+    return structure_functions(params, expected.corrupt)._replace(key=round_key(params, terms_hash))
+
+
+@functools.lru_cache(maxsize=64)
+def structure_functions(params: RoundParameters, corrupt: int) -> DeviceFunctions:
+    """The same without public constants, for programs that are shared by all rounds with these parameters and so many corrupt clients.
+
+    They get the constants as an argument, as they always do; `key` is None.
+    """
     bind = functools.partial
     return DeviceFunctions(
         params=params,
-        key=round_key(params, terms_hash),
+        corrupt=corrupt,
+        key=None,
         draw=bind(rows.draw, params),
         none=bind(_none, params),
         add_up=_add_up,
@@ -127,7 +139,7 @@ def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expec
         encrypt=bind(_encrypt, params),
         add=bind(_add, params),
         zero=bind(_zero, params),
-        open=bind(_open, params, expected),
+        open=bind(_open, params, corrupt),
     )
 
 
@@ -172,11 +184,11 @@ def _zero(params: RoundParameters) -> RoundSum:
     )
 
 
-def _open(params: RoundParameters, expected: Expected, key: RoundKey, total: RoundSum) -> tuple[Array, Array]:
+def _open(params: RoundParameters, corrupt: int, key: RoundKey, total: RoundSum) -> tuple[Array, Array]:
     """Counts int32 `[D]`, and whether checks 1 and 2 of `opening` hold and what lies behind the vector is zero."""
     form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
     values, small = opening.centred(params, form)
-    allowed = allowed_rms(total.senders.astype(jnp.float32), expected.corrupt, sqrt=jnp.sqrt)
+    allowed = allowed_rms(total.senders.astype(jnp.float32), corrupt, sqrt=jnp.sqrt)
     size = jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32))))
     counts, largest, rms = opening.decode_sum(params, key.a, total.rows, form)
     ok = small & (size <= allowed) & (largest <= jnp.float32(MARGIN))

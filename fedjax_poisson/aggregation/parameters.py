@@ -171,7 +171,8 @@ def choose(
     sent = found.rows_bytes + found.corrections * found.polynomial_bytes
     ring = dataclasses.replace(
         found.ring,
-        count_bound=count_bound,
+        count_bound=(1 << (field_bits - 1))
+        - 1,  # what a field holds: bounds of one width share their programs, terms state the bound
         bytes_per_value=sent / size,
         explanation=(
             f"N = {found.ring.degree}, {found.ring.limbs} primes, log2 Q = {math.log2(found.ring.modulus):.1f} (2024 guideline, scaled for {HINTS} opened "

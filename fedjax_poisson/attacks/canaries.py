@@ -33,6 +33,7 @@ from fedjax_poisson.federated.client import Client, ClientOf, Schedule
 from fedjax_poisson.federated.population import Population, make_population
 from fedjax_poisson.federated.private_sum import Gate, private_sum
 from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.server import Paced
 from fedjax_poisson.mechanisms.types import Mechanism, one_grid_step
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import GRID_BITS, Stream, fold_in
@@ -66,7 +67,7 @@ class Released(NamedTuple):
     gradient: Any
 
 
-def recording(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+def recording(optimizer: optax.GradientTransformation | Paced) -> optax.GradientTransformation:
     """The same optimiser, which also keeps the released mean gradient in its state: the server sees it anyway, the auditor reads it there.
 
     Pass it to `fedsgd` as `server_optimizer`; `federated` itself stays as it is.
@@ -211,13 +212,16 @@ def _expected(
     model: Model, mechanism: Mechanism, params: Any, cohort: Records, x: Array, y: Array, largest: int
 ) -> tuple[Array, Array]:
     """Clipped gradients of the canaries, float32 `[m, D]`, and the honest records' clipped sum, float32 `[D]`, in the update's unit."""
+    records_lib.check_sums_fit(mechanism, cohort.labels.shape[1])
     contribution = records_lib.gradient_contribution(model.loss, params)
     step = jnp.float32(one_grid_step(mechanism))
     clipped = jax.vmap(lambda a, b: mechanism.clip(contribution(a, b)))(x, y.astype(cohort.labels.dtype))
 
     def one_site(xs: Array, ys: Array, unit: Array) -> Array:
         everyone = jnp.ones(xs.shape[0], bool)
-        return records_lib.summed_contributions(contribution, mechanism, xs, ys, unit, everyone, largest_unit=largest)
+        return records_lib.summed_contributions(
+            contribution, mechanism.clip, xs, ys, unit, everyone, largest_unit=largest
+        )
 
     top = jnp.int32(2**GRID_BITS)
     sums = jnp.clip(jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit), -top, top)

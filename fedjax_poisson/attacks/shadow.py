@@ -102,6 +102,7 @@ def private_trainer(
     sites, count = cohort.labels.shape[:2]
     units = records_lib.units_of(np.asarray(cohort.unit), training.unit)
     sampling = records_lib.Sampling(units, rate, records_lib.record_slots(units, rate), chunk)
+    records_lib.check_sums_fit(mechanism, min(sampling.slots, count))
 
     def train(member: Array, key: Array) -> Any:
         words = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)
@@ -113,7 +114,7 @@ def private_trainer(
             number, noise = here
             of_round = fold_in(root, number)
             grids = records_lib.sampled_gradients(
-                model.loss, state.params, mechanism, cohort, sampling, of_round, among=kept
+                model.loss, state.params, mechanism.clip, cohort, sampling, of_round, among=kept
             )
             counts = jax.vmap(lambda site, grid: embed(fold_in(of_round, site, "embed"), grid, noise))(
                 jnp.arange(sites, dtype=jnp.uint32), grids

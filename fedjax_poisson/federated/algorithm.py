@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, trees
 from fedjax_poisson.accounting import Adjacency
@@ -47,11 +48,14 @@ from fedjax_poisson.federated.server import (
     AverageFrom,
     ServerOptimizer,
     State,
+    factor_apart,
     final_parameters,
     init_state,
     server_step,
+    with_factor,
 )
-from fedjax_poisson.mechanisms.types import Mechanism, check_honest
+from fedjax_poisson.federated.sharing_programs import built_once
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest, partial_of
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 
@@ -186,15 +190,8 @@ def fedsgd(
         state = init_state(model.init(key, blank_batch(spec, 1)), server_optimizer)
         return state._replace(controller=steering.start(trees.flatten(state.params)))
 
-    @functools.partial(jax.jit, static_argnames="slots")
-    def contributions(params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int) -> Array:
-        sampling = records_lib.Sampling(units, rate, slots, at_once)
-        return records_lib.sampled_gradients(model.loss, params, mechanism, cohort, sampling, stream)
-
-    @jax.jit
-    def finish(state: State, total: Array) -> tuple[State, Array]:
-        gradient = total / jnp.float32(rate * records)
-        return server_step(state, gradient, server_optimizer, average_from), jnp.linalg.norm(gradient)
+    rule, factor = factor_apart(server_optimizer)
+    programs = _programs(model.loss, rate, at_once, rule, average_from)
 
     def steered(state: State, before: State, total: Array, own: Mechanism) -> State:
         gradient = total / jnp.float32(rate * records)
@@ -223,10 +220,14 @@ def fedsgd(
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
         slots = records_lib.record_slots(units, rate)
         # Waited for, so that the seconds of the embedding are its own.
-        grids = jax.block_until_ready(contributions(state.params, cohort, units, own_stream, slots=slots))
+        records_lib.check_sums_fit(mechanism, min(slots, cohort.labels.shape[1]))
+        clip = partial_of(mechanism.clip, size)
+        grids = jax.block_until_ready(
+            programs.contributions(clip, state.params, cohort, units, own_stream, slots=slots)
+        )
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders, own)
         estimate, sum_info = private_sum(own, summing, grids, own_stream, gate=pay)
-        after, norm = finish(state._replace(controller=()), estimate)
+        after, norm = programs.finish(state._replace(controller=()), estimate, np.float32(rate * records), factor)
         state = steered(after, state, estimate, own)
         return state, Info(sum_info, float(norm), account.epsilon(gate))
 
@@ -246,6 +247,39 @@ def _no_budget(controller: Controller) -> str:
         f"the controller {controller.name!r} adapts to releases, and the algorithm's ledger has no budget: what it reads is valid for schedules that were "
         "fixed beforehand only. Give a ledger that admits releases under a budget: fp.calibrate(...), or accounting.open_ledger(...)."
     )
+
+
+class _Programs(NamedTuple):
+    """The compiled programs of `fedsgd`, with all that is a number as an argument.
+
+    Attributes:
+      contributions: `(clip, params, cohort, units, stream, slots) -> grids`.
+      finish: `(state, total, records, factor) -> (state, norm)`, with the expected records of a sample and the optimiser's factor.
+    """
+
+    contributions: Callable[..., Array]
+    finish: Callable[..., tuple[State, Array]]
+
+
+@built_once
+def _programs(
+    loss: Callable[..., Array], rate: float, chunk: int, rule: ServerOptimizer, average_from: AverageFrom
+) -> _Programs:
+    """The same programs for all algorithms of one structure: noise, bounds and step sizes may differ."""
+
+    @functools.partial(jax.jit, static_argnames="slots")
+    def contributions(
+        clip: Partial, params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int
+    ) -> Array:
+        sampling = records_lib.Sampling(units, rate, slots, chunk)
+        return records_lib.sampled_gradients(loss, params, clip, cohort, sampling, stream)
+
+    @jax.jit
+    def finish(state: State, total: Array, records: Array, factor: Array | None) -> tuple[State, Array]:
+        gradient = total / records
+        return server_step(state, gradient, with_factor(rule, factor), average_from), jnp.linalg.norm(gradient)
+
+    return _Programs(contributions, finish)
 
 
 def _everybody(

@@ -58,17 +58,18 @@ from jax import Array
 
 from fedjax_poisson import accounting, trees
 from fedjax_poisson.federated import checks
-from fedjax_poisson.federated.banding import Banding, decode, first_history, scale_grid
+from fedjax_poisson.federated.banding import Banding, decode, first_history, pick
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, no_scaled_price
 from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking
 from fedjax_poisson.federated.epochs import Coverage, coverage, last_of_epoch
-from fedjax_poisson.federated.federation import Federation, FedState, first_state
+from fedjax_poisson.federated.federation import Federation, FedState, Structure, first_state, numbers_of, structure_of
 from fedjax_poisson.federated.population import Cohort, make_cohort
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.release import check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, compile_programs, sum_cohort
-from fedjax_poisson.federated.server import State, server_step
+from fedjax_poisson.federated.server import State, server_step, with_factor
+from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.federated.turns import FixedCohorts, Turn, check_band
 from fedjax_poisson.randomness import Stream
 
@@ -104,8 +105,9 @@ class Banded:
       encoding: the coefficients.
       train: the programs of the cohort that trains.
       send: the programs of clients that send.
+      numbers: `() -> Numbers` of all programs.
       pick: `(new, kept, rows, numerators) -> (scaled, kept)`: what each sender embeds, int32 `[n, D]`, and what is kept.
-      finish: `(state, client_state, kept, total, senders, size, trained) -> (state, norm)`.
+      finish: `(state, client_state, kept, total, senders, size, trained, numbers) -> (state, norm)`.
       covers: charges' coverage of rounds (`coverage`).
       mark: uint32 `[2]`, of a state that belongs here.
     """
@@ -115,6 +117,7 @@ class Banded:
     encoding: Banding
     train: Programs
     send: Programs
+    numbers: Callable[[], Numbers]
     pick: Callable[..., tuple[Array, Array]]
     finish: Callable[..., tuple[BandedState, Array]]
     covers: Coverage
@@ -135,20 +138,15 @@ def make_banded(
     """
     _check(federation, cohorts, encoding)
 
-    @jax.jit
-    def pick(new: Array, kept: Array, rows: Array, numerators: Array) -> tuple[Array, Array]:
-        together = jnp.concatenate([new[None], kept])
-        scaled = scale_grid(together.reshape(-1, together.shape[-1])[rows], numerators)
-        return scaled, together[: encoding.band - 1]
-
     return Banded(
         federation=federation,
         cohorts=cohorts,
         encoding=encoding,
-        train=compile_programs(federation, layout),
-        send=compile_programs(federation, layout, trains=False),
-        pick=pick,
-        finish=jax.jit(functools.partial(_finish, federation, encoding)),
+        train=compile_programs(structure_of(federation), layout),
+        send=compile_programs(structure_of(federation, trains=False), layout),
+        numbers=functools.cache(functools.partial(numbers_of, federation)),
+        pick=functools.partial(pick, encoding.band),
+        finish=_finish_program(structure_of(federation), encoding),
         covers=coverage(cohorts.cohorts, ledger),
         mark=_mark_of(federation, cohorts, encoding),
     )
@@ -265,7 +263,7 @@ def banded_round(
     trained, client_state, reports = _train(banded, state, turn, here, of_round)
     blocks, kept = _messages(banded, state, turn, here, trained)
     sends_only = FedState(state.server, (), ())
-    summed = sum_cohort(federation, banded.send, sends_only, [blocks], of_round)
+    summed = sum_cohort(federation, banded.send, banded.numbers(), sends_only, [blocks], of_round)
     present = int(here.sum())
     sealed_at = time.perf_counter()
     check_round(turn.sends.size, present, federation.participation)
@@ -274,7 +272,7 @@ def banded_round(
     opened_at = time.perf_counter()
     size, worked = turn.trains.size, int(here[: turn.trains.size].sum())
     counts = (jnp.float32(each) for each in (size, worked))
-    state, norm = banded.finish(state, client_state, kept, values, jnp.uint32(present), *counts)
+    state, norm = banded.finish(state, client_state, kept, values, jnp.uint32(present), *counts, banded.numbers())
     found = float(norm)
     seconds = {
         "train and seal": sealed_at - began,
@@ -322,7 +320,9 @@ def _train(
     population, size = banded.federation.population, turn.trains.size
     cohort = make_cohort(population, turn.trains, present=here[:size], multiple=banded.cohorts.largest)
     fed = FedState(state.server, state.shared, state.client_state)
-    grids, client_state, report = banded.train.grids(fed, state.client_state, cohort._replace(numbers=()), stream)
+    grids, client_state, report = banded.train.grids(
+        fed, state.client_state, cohort._replace(numbers=()), stream, banded.numbers()
+    )
     return grids, client_state, np.asarray(report)[:size]
 
 
@@ -366,8 +366,13 @@ def _payment(
     return pay
 
 
+@built_once
+def _finish_program(structure: Structure, encoding: Banding) -> Callable[..., tuple[BandedState, Array]]:
+    return jax.jit(functools.partial(_finish, structure, encoding))
+
+
 def _finish(
-    federation: Federation,
+    structure: Structure,
     encoding: Banding,
     state: BandedState,
     client_state: Any,
@@ -376,16 +381,19 @@ def _finish(
     senders: Array,
     size: Array,
     trained: Array,
+    numbers: Numbers,
 ) -> tuple[BandedState, Array]:
     """Decode and step. The mean is over the cohort as it was announced: few of it may be there while the noise is that of all senders."""
-    assert federation.mechanism is not None
-    history, decoded = decode(encoding, state.history, federation.mechanism.estimate(total, senders))
+    assert numbers.functions is not None and structure.client is not None
+    history, decoded = decode(encoding, state.history, numbers.functions.estimate(total, senders))
     update = decoded / size
-    server = server_step(state.server, -update, *federation.rule)
-    shared, advance = state.shared, federation.client.shared
+    server = server_step(
+        state.server, -update, with_factor(structure.optimizer, numbers.factor), structure.average_from
+    )
+    shared, advance = state.shared, structure.client.shared
     if advance is not None:
         there = jnp.maximum(trained, jnp.float32(1))
         tree = trees.layout(state.server.params).unflatten(decoded / there)
-        shared = advance.advance(shared, tree, trained / jnp.float32(federation.population.size))
+        shared = advance.advance(shared, tree, trained / jnp.float32(structure.clients))
     mark = state.mark.at[2].set(server.round.astype(jnp.uint32))
     return BandedState(server, shared, client_state, kept, history, mark), jnp.linalg.norm(update)

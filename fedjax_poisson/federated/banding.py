@@ -25,8 +25,10 @@ the rounding of its float32 arithmetic.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -117,3 +119,22 @@ def decoded_weights(encoding: Banding, weights: np.ndarray) -> np.ndarray:
         later = min(encoding.band, rounds - t)
         found[t] = weights[t] - np.dot(factors[1:later], found[t + 1 : t + later])
     return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def pick(band: int, new: Array, kept: Array, rows: Array, numerators: Array) -> tuple[Array, Array]:
+    """What each sender of a round embeds, and the updates that are kept for the next rounds.
+
+    Args:
+      band: rounds that a client sends in.
+      new: int32 `[m, D]`, clipped updates of the cohort that trained.
+      kept: int32 `[band - 1, m, D]`, those of the cohorts that still send.
+      rows: int32 `[n]`, each sender's row in `[band * m, D]`, newest cohort first.
+      numerators: uint32 `[n]`, of each sender's coefficient.
+
+    Returns:
+      int32 `[n, D]` and int32 `[band - 1, m, D]`.
+    """
+    together = jnp.concatenate([new[None], kept])
+    scaled = scale_grid(together.reshape(-1, together.shape[-1])[rows], numerators)
+    return scaled, together[: band - 1]

@@ -29,13 +29,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from fedjax_poisson import trees
-from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundKey, RoundSum
+from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.federated.client import Client, run_steps
 from fedjax_poisson.federated.each_ciphertext import add_each
 from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.reuse import fingerprint
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.federated.sharing_programs import Numbers, Sends
+from fedjax_poisson.mechanisms.types import Functions
 from fedjax_poisson.randomness import Stream, fold_in
 
 Encryption = Literal["every_client", "sum_only", "off"]
@@ -90,10 +91,10 @@ class CohortSum(NamedTuple):
 
     Attributes:
       start: `() -> carry`.
-      add: `(carry, params, shared, client_state, cohort, stream, key) -> (carry, client_state, report)`: one cohort or block; report is uint8 `[K]`,
+      add: `(carry, params, shared, client_state, cohort, stream, numbers) -> (carry, client_state, report)`: one cohort or block; report is uint8 `[K]`,
         bits above.
-      close: `(carry, key, stream) -> Total`; `key` has the round's public constants, None without encryption. Transforms of sums happen here.
-      counts: `(params, shared, client_state, cohort, stream) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
+      close: `(carry, numbers, stream) -> Total`. Transforms of sums happen here.
+      counts: `(params, shared, client_state, cohort, stream, numbers) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
       grids: the same with every client's clipped update in place of its counts, which no client sends as it is.
       one_by_one: whether every client's rows are made separately.
     """
@@ -121,7 +122,7 @@ def default_chunk(dimension: int, clients: int) -> int:
 def cohort_sum(
     client: Client | None,
     shapes: Tree,
-    mechanism: Mechanism | None,
+    sends: Sends,
     *,
     clients: int,
     device: DeviceFunctions | None = None,
@@ -135,7 +136,7 @@ def cohort_sum(
     Args:
       client: one client's work; None for clients that only send: the cohort's `examples` are then clipped updates on the mechanism's grid, int32 `[K, D]`.
       shapes: the parameters' shapes (arrays or `jax.ShapeDtypeStruct`), D values in all.
-      mechanism: what turns updates into counts; None adds float32 updates as they are (no privacy, no encryption, and no promise about the last bit).
+      sends: what clients send (`sends_of`); "updates" are added as they are (no privacy, no encryption, and no promise about the last bit).
       clients: K of a usual cohort or block, for the default chunk.
       device: the encryption's functions.
       encryption_level: "every_client", "sum_only" or "off".
@@ -148,7 +149,7 @@ def cohort_sum(
     """
     if encryption_level not in LEVELS:
         raise ValueError(f"encryption={encryption_level!r}; there are {', '.join(LEVELS)}.")
-    if encryption_level != "off" and (mechanism is None or not mechanism.facts.integer or device is None):
+    if encryption_level != "off" and (sends != "counts" or device is None):
         raise ValueError(
             f"encryption={encryption_level!r} needs integers and a ring: use an integer mechanism and an aggregator, or encryption='off'."
         )
@@ -157,16 +158,16 @@ def cohort_sum(
     work = _Work(
         client=client,
         shapes=shapes,
-        mechanism=mechanism,
+        private=sends != "updates",
         device=device,
         level=encryption_level,
         dimension=dimension,
         chunk=chunking.chunk or default_chunk(dimension, clients),
         each=each,
         summed=encryption_level == "every_client" and not each,
-        integer=mechanism is not None and mechanism.facts.integer,
+        integer=sends == "counts",
         sampling_rate=sampling_rate,
-        isolate=isolate or mechanism is not None,  # a NaN must not reach the embedding
+        isolate=isolate or sends != "updates",  # a NaN must not reach the embedding
     )
     return CohortSum(
         start=functools.partial(_start, work),
@@ -184,7 +185,7 @@ class _Work(NamedTuple):
     Attributes:
       client: one client's work; None where clients only send.
       shapes: the parameters' shapes.
-      mechanism: as in `cohort_sum`.
+      private: there is a mechanism.
       device: the encryption's functions.
       level: of the encryption.
       dimension: D.
@@ -198,7 +199,7 @@ class _Work(NamedTuple):
 
     client: Client | None
     shapes: Tree
-    mechanism: Mechanism | None
+    private: bool
     device: DeviceFunctions | None
     level: Encryption
     dimension: int
@@ -222,9 +223,9 @@ class _Part(NamedTuple):
 def _one_update(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
     """The update of one client (`part` without the leading axis), whether it counts, what the client keeps and its report; `stream` is the client's."""
     assert work.client is not None
-    mechanism, present = work.mechanism, part.present
+    present = part.present
     tree, kept = run_steps(work.client, weights, shared, part.client_state, part.examples, stream)
-    update = tree if mechanism is None else trees.flatten(tree)
+    update = trees.flatten(tree) if work.private else tree
     finite = jnp.bool_(True)
     if work.isolate:
         finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(update)])
@@ -233,7 +234,7 @@ def _one_update(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: S
     if work.sampling_rate < 1:
         sampled = sample_units(fold_in(stream, "participation"), 1, work.sampling_rate)[0]
     works = finite & some & sampled
-    if mechanism is not None:
+    if work.private:
         update = jnp.where(works, update, jnp.float32(0))
     kept = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), kept, part.client_state)
     report = sum(
@@ -244,45 +245,49 @@ def _one_update(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: S
     return update, works, kept, report
 
 
-def _one_client(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+def _one_client(
+    work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, functions: Functions | None
+) -> Any:
     """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
-    mechanism, present = work.mechanism, part.present
+    present = part.present
     stream = fold_in(stream, part.ids)
     update, works, kept, report = _one_update(work, weights, shared, part, stream)
-    sent = update if mechanism is None else mechanism.privatize(fold_in(stream, "embed"), update)
-    counted = present if mechanism is not None else present & works
+    sent = update if functions is None else functions.privatize(fold_in(stream, "embed"), update)
+    counted = present & works if functions is None else present
     sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
     return sent, kept, report, fold_in(stream, "encrypt")
 
 
-def _one_sender(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+def _one_sender(
+    work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, functions: Functions | None
+) -> Any:
     """The same for a client that sends a clipped update of its own, without training: of a presence, it reports whether it is there."""
-    del weights, shared
-    assert work.mechanism is not None
+    del work, weights, shared
+    assert functions is not None
     stream = fold_in(stream, part.ids)
-    counts = work.mechanism.embed(fold_in(stream, "embed"), part.examples)
+    counts = functions.embed(fold_in(stream, "embed"), part.examples)
     sent = jnp.where(part.present, counts, jnp.zeros((), counts.dtype))
     report = jnp.where(part.present, jnp.uint8(0), jnp.uint8(ABSENT))
     return sent, part.client_state, report, fold_in(stream, "encrypt")
 
 
-def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
+def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, functions: Functions | None) -> Any:
     """What all clients of a part send."""
     one = functools.partial(_one_sender if work.client is None else _one_client, work)
-    return jax.vmap(one, in_axes=(None, None, 0, None))(weights, shared, part, stream)
+    return jax.vmap(one, in_axes=(None, None, 0, None, None))(weights, shared, part, stream, functions)
 
 
 def _one_chunk(
-    work: _Work, carry: Tree, weights: Tree, shared: Tree, part: _Part, stream: Stream, key: Any
+    work: _Work, carry: Tree, weights: Tree, shared: Tree, part: _Part, stream: Stream, numbers: Numbers
 ) -> tuple[Tree, Any]:
     """The running sums with one chunk of clients added; what the clients keep and their reports."""
-    sent, kept, report, streams = _clients(work, weights, shared, part, stream)
-    if work.mechanism is not None:
+    sent, kept, report, streams = _clients(work, weights, shared, part, stream, numbers.functions)
+    if work.private:
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
     carry = dict(carry)
     if work.each:
         assert work.device is not None
-        carry["sealed"] = add_each(work.device, key, carry["sealed"], sent, streams, part.present)
+        carry["sealed"] = add_each(work.device, numbers.key, carry["sealed"], sent, streams, part.present)
     else:
         carry["values"] = jax.tree.map(
             lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=leaf.dtype), carry["values"], sent
@@ -302,7 +307,7 @@ def _start(work: _Work) -> Tree:
     if work.each:
         assert work.device is not None
         carry["sealed"] = work.device.zero()
-    elif work.mechanism is None:
+    elif not work.private:
         carry["values"] = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), work.shapes)
     else:
         carry["values"] = jnp.zeros(work.dimension, jnp.int32 if work.integer else jnp.float32)
@@ -320,12 +325,12 @@ def _add(
     client_state: Tree,
     cohort: Cohort,
     stream: Stream,
-    key: Any = None,
+    numbers: Numbers,
 ) -> tuple[Tree, Tree, Array]:
     """The running sums with a cohort added, chunk by chunk."""
     carry, (kept, report) = _by_chunks(
         work.chunk,
-        lambda c, part: _one_chunk(work, c, weights, shared, part, stream, key),
+        lambda c, part: _one_chunk(work, c, weights, shared, part, stream, numbers),
         carry,
         _Part(client_state, cohort.ids, cohort.examples, cohort.present),
     )
@@ -350,36 +355,36 @@ def _by_chunks(
     return carry, jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], rows)
 
 
-def _close(work: _Work, carry: Tree, key: RoundKey | None, stream: Stream) -> Total:
+def _close(work: _Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
     """The total of the running sums, encrypted where that is left to the end."""
     senders, largest = carry["senders"], carry["largest"]
     if work.each:
         return Total(None, carry["sealed"], senders, largest, fingerprint(carry["sealed"].rows))
-    values = trees.flatten(carry["values"]) if work.mechanism is None else carry["values"]
+    values = carry["values"] if work.private else trees.flatten(carry["values"])
     if work.level == "off":
-        mark = None if work.mechanism is None else fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32))
+        mark = fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32)) if work.private else None
         return Total(values, None, senders, largest, mark)
-    assert work.device is not None and key is not None
+    assert work.device is not None and numbers.key is not None
     drawn = carry["secrets"] if work.summed else work.device.draw(fold_in(stream, "sum"))
-    sealed = work.device.close(key, values, drawn, senders, fold_in(stream, "shares"))
+    sealed = work.device.close(numbers.key, values, drawn, senders, fold_in(stream, "shares"))
     return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
 
 
 def _counts(
-    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream
+    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Array, Tree, Array]:
     """Every client's counts by themselves."""
     part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    sent, kept, report, _ = _clients(work, weights, shared, part, stream)
+    sent, kept, report, _ = _clients(work, weights, shared, part, stream, numbers.functions)
     return sent, kept, report
 
 
 def _grids(
-    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream
+    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Array, Tree, Array]:
     """Every client's clipped update on the mechanism's grid, zeros for one that is lost, chunk by chunk."""
-    assert work.mechanism is not None
-    clip = work.mechanism.clip
+    assert numbers.functions is not None
+    clip = numbers.functions.clip
 
     def one(part: _Part) -> Any:
         own = fold_in(stream, part.ids)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -31,7 +32,15 @@ from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, make_round_account, payment
 from fedjax_poisson.federated.client import ClientOf
 from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking, Encryption
-from fedjax_poisson.federated.federation import Federation, FedState, ServerRule, first_state, make_federation
+from fedjax_poisson.federated.federation import (
+    Federation,
+    FedState,
+    ServerRule,
+    first_state,
+    make_federation,
+    numbers_of,
+    structure_of,
+)
 from fedjax_poisson.federated.fused import fused_rounds
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.private_sum import SumInfo
@@ -39,6 +48,7 @@ from fedjax_poisson.federated.release import check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
 from fedjax_poisson.federated.server import ServerOptimizer, final_parameters
+from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.federated.turns import FixedCohorts
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
@@ -203,13 +213,16 @@ def fedavg(
             ledger=account.ledger,
             price=account.price,
         )
-    programs = compile_programs(federation, layout)
+    programs = compile_programs(structure_of(federation), layout)
+    numbers = functools.cache(functools.partial(numbers_of, federation))  # at the first round: it makes the tables
     apply_rounds = None
     if mesh is None:
-        apply_rounds = fused_rounds(programs.parts, population, federation.aggregator, level, senders, account, opened)
+        apply_rounds = fused_rounds(
+            programs.fused, numbers, population, federation.aggregator, level, senders, account, opened
+        )
     return Algorithm(
         init=functools.partial(first_state, federation),
-        apply=functools.partial(_apply, federation, programs, account, opened),
+        apply=functools.partial(_apply, federation, programs, numbers, account, opened),
         parameters=lambda state: final_parameters(state.server, average_from),
         rdp=account.rdp,
         ledger=account.ledger,
@@ -221,6 +234,7 @@ def fedavg(
 def _apply(
     federation: Federation,
     programs: Programs,
+    numbers: Callable[[], Numbers],
     account: RoundAccount,
     opened: Openings,
     state: FedState,
@@ -234,14 +248,14 @@ def _apply(
     check_paying(gate)
     number = int(state.server.round)
     blocks = blocks_of(federation, cohort)
-    summed = sum_cohort(federation, programs, state, blocks, round_stream(stream, number))
+    summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
     present = int(((summed.flags & ABSENT) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids.size, present, federation.participation)
     pay = payment(account, opened, stream, number, summed.mark, gate, present)
     values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)
     opened_at = time.perf_counter()
-    state, norm = programs.finish(state, summed.client_state, values, jnp.uint32(present))
+    state, norm = programs.finish(state, summed.client_state, values, jnp.uint32(present), numbers())
     update_norm = float(norm)
     return state, RoundInfo(
         senders=present,

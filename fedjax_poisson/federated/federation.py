@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 from fedjax_poisson import trees
 from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator
+from fedjax_poisson.aggregation.bare import DeviceFunctions, structure_functions
+from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.client import Client, ClientOf
@@ -22,8 +24,16 @@ from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.features import Features, blank_batch, spec_of
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_parts
-from fedjax_poisson.federated.server import ServerOptimizer, State, init_state, server_step
-from fedjax_poisson.mechanisms.types import Mechanism, check_honest
+from fedjax_poisson.federated.server import (
+    ServerOptimizer,
+    State,
+    factor_apart,
+    init_state,
+    server_step,
+    with_factor,
+)
+from fedjax_poisson.federated.sharing_programs import Numbers, Sends, built_once, sends_of
+from fedjax_poisson.mechanisms.types import Mechanism, check_honest, functions_of
 from fedjax_poisson.models import Model
 
 
@@ -119,7 +129,7 @@ def make_federation(
     check_parts(population, participation, mechanism, aggregator, level, mesh)
     if mechanism is not None:
         check_honest(participation.honest_senders, participation.minimum_senders)
-    work = client(model)
+    work = _work_of(client, model)
     checks.check_made_client(work)
     _check_data(model, population)
     if aggregator is not None and mechanism is not None and level != "off":
@@ -139,6 +149,11 @@ def make_federation(
     )
 
 
+@built_once
+def _work_of(client: ClientOf, model: Model) -> Client:
+    return client(model)
+
+
 def first_state(federation: Federation, key: Array) -> FedState:
     """Fresh parameters, and the initial state of the server and every client."""
     population, work = federation.population, federation.client
@@ -152,22 +167,98 @@ def first_state(federation: Federation, key: Array) -> FedState:
     return state if federation.mesh is None else spread_lib.replicated(federation.mesh, state)
 
 
-def mean_update(federation: Federation, total: Array, present: Array) -> Array:
+class Structure(NamedTuple):
+    """What the programs of a round are compiled for: all of a federation that is no number. Hashable where client and optimiser are.
+
+    Attributes:
+      client: one client's work; None where clients only send.
+      shapes: of the parameters, as a treedef and leaves.
+      sends: what clients send.
+      participation: who takes part in a round.
+      clients: N of the population.
+      params: of encrypted rounds whose rows are made inside programs; None without.
+      corrupt: clients assumed corrupt there.
+      level: of the encryption.
+      mesh: devices; None for one.
+      optimizer: the server's, without its factor.
+      average_from: as in `ServerRule`.
+    """
+
+    client: Client | None
+    shapes: tuple[Any, tuple[Any, ...]]
+    sends: Sends
+    participation: Participation
+    clients: int
+    params: RoundParameters | None
+    corrupt: int
+    level: Encryption
+    mesh: Mesh | None
+    optimizer: ServerOptimizer
+    average_from: int | None
+
+    @property
+    def tree(self) -> Any:
+        """The parameters' shapes."""
+        return jax.tree.unflatten(*self.shapes)
+
+    @property
+    def device(self) -> DeviceFunctions | None:
+        """The encryption's functions."""
+        return None if self.params is None else structure_functions(self.params, self.corrupt)
+
+
+def structure_of(federation: Federation, *, trains: bool = True) -> Structure:
+    """The structure of a federation's programs; without `trains`, of clients that only send."""
+    device = None
+    if federation.encrypts_on_device:
+        assert federation.aggregator is not None
+        device = federation.aggregator.device
+    leaves, tree = jax.tree.flatten(federation.shapes)
+    return Structure(
+        client=federation.client if trains else None,
+        shapes=(tree, tuple(leaves)),
+        sends=sends_of(federation.mechanism),
+        participation=federation.participation,
+        clients=federation.population.size,
+        params=None if device is None else device.params,
+        corrupt=0 if device is None else device.corrupt,
+        level="off" if federation.encrypts_on_host else federation.level,
+        mesh=federation.mesh,
+        optimizer=factor_apart(federation.rule.optimizer)[0],
+        average_from=federation.rule.average_from,
+    )
+
+
+def numbers_of(federation: Federation) -> Numbers:
+    """The numbers of a federation's programs; the mechanism's tables are made here."""
+    aggregator, mechanism = federation.aggregator, federation.mechanism
+    encrypts = federation.encrypts_on_device and aggregator is not None and aggregator.device is not None
+    return Numbers(
+        key=aggregator.device.key if encrypts else None,  # type: ignore[union-attr]
+        functions=None if mechanism is None else functions_of(mechanism, federation.size),
+        factor=factor_apart(federation.rule.optimizer)[1],
+    )
+
+
+def mean_update(structure: Structure, total: Array, present: Array, numbers: Numbers) -> Array:
     """float32 `[D]`: the released mean over the clients that are expected to have trained among those present."""
-    summed = total if federation.mechanism is None else federation.mechanism.estimate(total, present)
-    rate = jnp.float32(federation.participation.sampling_rate)
+    summed = total if numbers.functions is None else numbers.functions.estimate(total, present)
+    rate = jnp.float32(structure.participation.sampling_rate)
     return summed / (rate * jnp.maximum(present.astype(jnp.float32), jnp.float32(1)))
 
 
 def step(
-    federation: Federation, state: FedState, client_state: Any, update: Array, present: Array
+    structure: Structure, state: FedState, client_state: Any, update: Array, present: Array, numbers: Numbers
 ) -> tuple[FedState, Array]:
     """The server's step with a released mean update: the next state, and the update's L2 norm."""
-    server = server_step(state.server, -update, *federation.rule)
-    shared, advance = state.shared, federation.client.shared
+    assert structure.client is not None
+    server = server_step(
+        state.server, -update, with_factor(structure.optimizer, numbers.factor), structure.average_from
+    )
+    shared, advance = state.shared, structure.client.shared
     if advance is not None:
         tree = trees.layout(state.server.params).unflatten(update)
-        rate = federation.participation.sampling_rate / federation.population.size
+        rate = structure.participation.sampling_rate / structure.clients
         shared = advance.advance(shared, tree, present.astype(jnp.float32) * jnp.float32(rate))
     return FedState(server, shared, client_state), jnp.linalg.norm(update)
 

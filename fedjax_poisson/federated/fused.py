@@ -22,6 +22,7 @@ from fedjax_poisson.federated.cohort import CohortSum, Encryption
 from fedjax_poisson.federated.population import Cohort, Population, check_ids
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import Openings, round_stream
+from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.randomness import Stream
 
 
@@ -30,19 +31,17 @@ class RoundParts(NamedTuple):
 
     Attributes:
       programs: the sum over a cohort.
-      add_block: `(carry, state, client_state, cohort, stream, key) -> (carry, client_state, report)`.
-      mean_update: `(total, present) -> float32 [D]`.
-      step: `(state, client_state, update, present) -> (state, norm)`.
-      key: what senders encrypt under, or None.
-      size: D.
+      add_block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
+      mean_update: `(total, present, numbers) -> float32 [D]`.
+      step: `(state, client_state, update, present, numbers) -> (state, norm)`.
+      open: `DeviceFunctions.open`; None where no program encrypts.
     """
 
     programs: CohortSum
     add_block: Callable[..., tuple[Any, Any, Array]]
-    mean_update: Callable[[Array, Array], Array]
+    mean_update: Callable[..., Array]
     step: Callable[..., tuple[Any, Array]]
-    key: Any
-    size: int
+    open: Callable[..., tuple[Array, Array]] | None
 
 
 class FusedInfo(NamedTuple):
@@ -59,8 +58,43 @@ class FusedInfo(NamedTuple):
     epsilon: float | None
 
 
-def fused_rounds(
+def rounds_in_one(
     parts: RoundParts,
+    level: Encryption,
+    state: Any,
+    examples: Any,
+    ids: Array,
+    present: Array,
+    stream: Stream,
+    numbers: Numbers,
+) -> tuple[Any, Any]:
+    """T rounds: the last state, and of each round the update's norm, whether all was exact, the largest count and what was opened (`reuse`)."""
+
+    def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
+        rows, here = xs
+        of_round = round_stream(stream, state.server.round)
+        cohort = Cohort(rows, jax.tree.map(lambda leaf: leaf[rows], examples), here)
+        start = parts.programs.start()
+        carry, client_state, _ = parts.add_block(start, state, state.client_state, cohort, of_round, numbers)
+        total = parts.programs.close(carry, numbers, of_round)
+        if total.sealed is None:
+            assert total.values is not None
+            values, exact = total.values, jnp.bool_(True)
+        else:
+            assert parts.open is not None
+            values, exact = parts.open(numbers.key, total.sealed)
+        most = jnp.int32(0) if level == "off" else jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
+        mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
+        update = parts.mean_update(values, total.senders, numbers)
+        state, norm = parts.step(state, client_state, update, total.senders, numbers)
+        return state, (norm, exact, most, mark)
+
+    return jax.lax.scan(one, state, (ids, present))
+
+
+def fused_rounds(
+    run: Callable[..., tuple[Any, Any]],
+    numbers: Callable[[], Numbers],
     population: Population,
     aggregator: Aggregator | None,
     level: Encryption,
@@ -68,31 +102,9 @@ def fused_rounds(
     account: RoundAccount,
     opened: Openings,
 ) -> Callable[..., tuple[Any, FusedInfo]]:
-    """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`."""
+    """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`. `run` is the compiled `rounds_in_one`."""
     bound = None if aggregator is None else aggregator.info.count_bound
-    opener = None if aggregator is None or aggregator.device is None else aggregator.device.open
-
-    @jax.jit
-    def run(key: Any, state: Any, examples: Any, ids: Array, present: Array, stream: Stream) -> tuple[Any, Any]:
-        def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
-            rows, here = xs
-            of_round = round_stream(stream, state.server.round)
-            cohort = Cohort(rows, jax.tree.map(lambda leaf: leaf[rows], examples), here)
-            start = parts.programs.start()
-            carry, client_state, _ = parts.add_block(start, state, state.client_state, cohort, of_round, key)
-            total = parts.programs.close(carry, key, of_round)
-            if total.sealed is None:
-                assert total.values is not None
-                values, exact = total.values, jnp.bool_(True)
-            else:
-                assert opener is not None
-                values, exact = opener(key, total.sealed)
-            most = jnp.int32(0) if level == "off" else jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
-            mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
-            state, norm = parts.step(state, client_state, parts.mean_update(values, total.senders), total.senders)
-            return state, (norm, exact, most, mark)
-
-        return jax.lax.scan(one, state, (ids, present))
+    opens = aggregator is not None and aggregator.device is not None
 
     def apply_rounds(
         state: Any, ids: Any, stream: Stream, gates: Sequence[Gate] | Literal["unaccounted"] | None = None
@@ -102,7 +114,7 @@ def fused_rounds(
             raise ValueError(
                 "fused rounds take their clients from the device; make the population with on_device=True."
             )
-        if level != "off" and opener is None:
+        if level != "off" and not opens:
             raise ValueError(
                 "fused rounds open sums inside the program, which only rounds can; use aggregator('round', ...), or apply, one round at a time."
             )
@@ -123,7 +135,7 @@ def fused_rounds(
         for number, one in enumerate(paying, before + 1):
             account.charge(one, number, senders)
         moved, (norms, exact, most, marks) = run(
-            parts.key, state, population.device, table.astype(np.uint32), here, stream
+            state, population.device, table.astype(np.uint32), here, stream, numbers()
         )
         _check_opened(aggregator, bool(jnp.all(exact)), int(jnp.max(most)), bound)
         for number, mark in enumerate(np.asarray(marks), before):

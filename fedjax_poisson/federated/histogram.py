@@ -7,16 +7,15 @@ both in integers. So all columns together are one release of the Poisson embeddi
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import GRID_BITS, Stream
 
 _CHUNK = 4096  # units clipped at once
@@ -64,21 +63,22 @@ def histogram_grids(
     this has the bits of clipping the whole vector, which a test checks.
     """
     units, coordinates, weights = _entries(bins, site, group, size)
+    clip = partial_of(mechanism.clip, weights.shape[1])
     total = np.zeros((sites, size + 1), np.int64)  # the last coordinate takes the padding
     for start in range(0, len(units), _CHUNK):
         part = slice(start, start + _CHUNK)
         count = len(units[part])
         lacking = (1 << (count - 1).bit_length()) - count  # a power of two: few programs for tables of any size
-        clipped = np.asarray(_clip_all(mechanism, jnp.asarray(np.pad(weights[part], ((0, lacking), (0, 0))))))
+        clipped = np.asarray(_clip_all(clip, jnp.asarray(np.pad(weights[part], ((0, lacking), (0, 0))))))
         rows = clipped[:count].astype(np.int64)
         np.add.at(total, (units[part][:, None], coordinates[part]), rows)
     top = 2**GRID_BITS
     return np.clip(total[:, :size], -top, top).astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnums=0)  # a module's function: one compilation for all calls with a mechanism
-def _clip_all(mechanism: Mechanism, weights: Array) -> Array:
-    return jax.vmap(mechanism.clip)(weights)
+@jax.jit  # a module's function: one compilation for all mechanisms whose clip has one structure
+def _clip_all(clip: Partial, weights: Array) -> Array:
+    return jax.vmap(clip)(weights)
 
 
 def _entries(

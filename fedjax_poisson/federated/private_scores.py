@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream
 
 BINS = 32
@@ -62,7 +63,7 @@ def private_scores(
     Returns:
       float64 `[2 S + 2 BINS]`, the estimated sum, and what the release cost.
     """
-    grids = _score_grids(mechanism, largest_unit, probabilities, cohort)
+    grids = score_grids(mechanism, largest_unit, probabilities, cohort)
     sites = grids.shape[0]
     own = jax.nn.one_hot(jnp.arange(sites), sites, dtype=jnp.int32)  # each site's count stands in a place of its own
     rows = jnp.concatenate([own * grids[:, :1], own * grids[:, 1:2], grids[:, 2:]], axis=1)
@@ -70,9 +71,14 @@ def private_scores(
     return np.asarray(total, np.float64), info
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score_grids(mechanism: Mechanism, largest_unit: int, probabilities: Array, cohort: Records) -> Array:
-    """Each site's summed vectors `[count, correct, histogram of label 0, of label 1]` on the mechanism's grid."""
+def score_grids(mechanism: Mechanism, largest_unit: int, probabilities: Array, cohort: Records) -> Array:
+    """Each site's summed vectors `[count, correct, histogram of label 0, of label 1]` on the mechanism's grid, int32 `[S, 2 + 2 BINS]`."""
+    records_lib.check_sums_fit(mechanism, cohort.labels.shape[1])
+    return _score_grids(largest_unit, partial_of(mechanism.clip, 2 + 2 * BINS), probabilities, cohort)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score_grids(largest_unit: int, clip: Partial, probabilities: Array, cohort: Records) -> Array:
     everyone = jnp.ones(cohort.labels.shape[1], bool)
 
     def contribution(chance: Array, label: Array) -> Array:
@@ -84,7 +90,7 @@ def _score_grids(mechanism: Mechanism, largest_unit: int, probabilities: Array, 
 
     def one_site(chance: Array, labels: Array, unit: Array) -> Array:
         return records_lib.summed_contributions(
-            contribution, mechanism, chance, labels, unit, everyone, largest_unit=largest_unit, average=True
+            contribution, clip, chance, labels, unit, everyone, largest_unit=largest_unit, average=True
         )
 
     return jax.vmap(one_site)(probabilities, cohort.labels.astype(jnp.float32), cohort.unit)

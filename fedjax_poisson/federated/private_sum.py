@@ -18,7 +18,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
-from fedjax_poisson.mechanisms.types import Mechanism, Tabled
+from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
 
 Gate = Callable[[], None]
@@ -162,8 +162,7 @@ def _check_senders(present: list[int], count: int) -> None:
 
 
 def _embed_all(mechanism: Mechanism, grids: Array, stream: Stream) -> Array:
-    embed = mechanism.embed
-    return _embed_rows(embed.sampler() if isinstance(embed, Tabled) else Partial(embed), grids, stream)
+    return _embed_rows(partial_of(mechanism.embed, grids.shape[-1]), grids, stream)
 
 
 @jax.jit

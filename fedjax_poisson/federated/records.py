@@ -155,7 +155,7 @@ def chunk_for(dimension: int, record: int) -> int:
 
 def sampled_sums(
     contribution: Callable[[Any, Array], Array],
-    mechanism: Mechanism,
+    clip: Callable[[Array], Array],
     x: Features,
     y: Array,
     units: Units,
@@ -168,7 +168,7 @@ def sampled_sums(
 
     Args:
       contribution: `(x_i, y_i)` to float32 `[D]`, one record's contribution; those of a unit's records are added before the clip.
-      mechanism: gives the clip.
+      clip: the mechanism's, whose sums of so many records fit (`check_sums_fit`).
       x: features `[S, n, ...]`.
       y: `[S, n]` or `[S, n, K]`.
       units: the units (`units_of`).
@@ -180,7 +180,6 @@ def sampled_sums(
       int32 `[S, D]` on the mechanism's grid, not yet clamped to its total bound (`mechanism.embed` does that).
     """
     sites, room = y.shape[:2]
-    _check_fits_int32(mechanism, min(slots, room))
     x, y = flatten_leading(x), y.reshape(sites * room, *y.shape[2:])
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
@@ -195,7 +194,7 @@ def sampled_sums(
         return contribution(take(x, place), y[place])
 
     def add_clipped(total: Array, contributions: Array, unit: Array) -> Array:
-        clipped = jax.vmap(mechanism.clip)(contributions)
+        clipped = jax.vmap(clip)(contributions)
         kept = jnp.where((unit < count)[:, None], clipped, jnp.int32(0))
         return total.at[home[jnp.minimum(unit, count - 1)]].add(kept)
 
@@ -229,7 +228,7 @@ def sampled_sums(
 
 def summed_contributions(
     contribution: Callable[[Any, Array], Array],
-    mechanism: Mechanism,
+    clip: Callable[[Array], Array],
     x: Features,
     y: Array,
     unit: Array,
@@ -243,7 +242,7 @@ def summed_contributions(
 
     Args:
       contribution: `(x_i [F], y_i [])` to float32 `[D]`, one record's contribution.
-      mechanism: gives the clip.
+      clip: the mechanism's, whose sums of so many records fit (`check_sums_fit`).
       x: features `[n, ...]`.
       y: `[n]`.
       unit: int32 `[n]`, unit of each record, -1 for padding.
@@ -257,14 +256,13 @@ def summed_contributions(
       int32 `[D]`, not yet clamped to the mechanism's total bound (`mechanism.embed` does that).
     """
     count = y.shape[0]
-    _check_fits_int32(mechanism, count)
     per_record = jax.vmap(contribution)
     if largest_unit == 1:
         keep = (unit >= 0) & sampled[jnp.maximum(unit, 0)]
 
         def chunk_sum(total: Array, part: tuple[Features, Array, Array]) -> tuple[Array, None]:
             xs, ys, kept = part
-            clipped = jax.vmap(mechanism.clip)(per_record(xs, ys))
+            clipped = jax.vmap(clip)(per_record(xs, ys))
             return total + jnp.sum(jnp.where(kept[:, None], clipped, jnp.int32(0)), axis=0, dtype=jnp.int32), None
 
         parts = -(-count // chunk)
@@ -279,7 +277,7 @@ def summed_contributions(
         present = (unit >= 0).astype(jnp.float32)
         sizes = jax.ops.segment_sum(present, jnp.maximum(unit, 0), num_segments=units)
         summed = summed / jnp.maximum(sizes, jnp.float32(1))[:, None]
-    clipped = jax.vmap(mechanism.clip)(summed)
+    clipped = jax.vmap(clip)(summed)
     return jnp.sum(jnp.where(sampled[:, None], clipped, jnp.int32(0)), axis=0, dtype=jnp.int32)
 
 
@@ -302,7 +300,7 @@ class Sampling(NamedTuple):
 def sampled_gradients(
     loss: Callable[..., Array],
     params: Any,
-    mechanism: Mechanism,
+    clip: Callable[[Array], Array],
     cohort: Records,
     sampling: Sampling,
     stream: Stream,
@@ -314,7 +312,7 @@ def sampled_gradients(
     Args:
       loss: `(params, x [1, ...], y [1]) -> [1]`.
       params: where gradients are taken.
-      mechanism: gives the clip.
+      clip: the mechanism's, whose sums of a site's records fit (`check_sums_fit`).
       cohort: records `[S, n]`.
       sampling: of the units.
       stream: of the round.
@@ -331,7 +329,7 @@ def sampled_gradients(
     sampled = jax.vmap(coins)(jnp.arange(sites, dtype=jnp.uint32))
     return sampled_sums(
         gradient_contribution(loss, params),
-        mechanism,
+        clip,
         cohort.features,
         cohort.labels,
         sampling.units,
@@ -350,7 +348,12 @@ def gradient_contribution(loss: Callable[..., Array], params: Any) -> Callable[[
     return contribution
 
 
-def _check_fits_int32(mechanism: Mechanism, count: int) -> None:
+def check_sums_fit(mechanism: Mechanism, count: int) -> None:
+    """Refuse sums of clipped contributions of so many records of one site that could overflow int32.
+
+    Raises:
+      ValueError: they could; with the remedy.
+    """
     bound, step = mechanism.bounds.coordinate_bound, mechanism.bounds.grid_step
     if count < 2048:  # a contribution is at most 2**20 grid steps
         return

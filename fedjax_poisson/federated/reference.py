@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated import server, standardize
 from fedjax_poisson.federated.features import Features, flatten_leading, floats_in, spec_of, take
 from fedjax_poisson.federated.records import Records
+from fedjax_poisson.federated.sharing_programs import built_once
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -75,27 +77,49 @@ def train_without_privacy(
     parts = max(-(-slots // (8 * records_lib.chunk_for(dimension, floats_in(spec_of(x, 1))))), 1)
     size = -(-slots // parts)
 
+    rule, factor = server.factor_apart(server_optimizer)
+    train = _trainer(model.loss, rule, average_from, sampling_rate, rounds, slots, parts, size)
+    last = train(params, x, y, jnp.asarray(real, jnp.int32), stream, np.float32(sampling_rate * len(real)), factor)
+    return server.final_parameters(last, average_from)
+
+
+@built_once
+def _trainer(
+    loss: Callable[..., Array],
+    rule: server.ServerOptimizer,
+    average_from: server.AverageFrom,
+    sampling_rate: float,
+    rounds: int,
+    slots: int,
+    parts: int,
+    size: int,
+) -> Callable[..., server.State]:
+    """`(params, x, y, real, stream, records, factor) -> state`: one program for all trainings of one structure."""
+
     @jax.jit
-    def train(params: Any, x: Features, y: Array, stream: Stream) -> server.State:
+    def train(
+        params: Any, x: Features, y: Array, real: Array, stream: Stream, records: Array, factor: Array | None
+    ) -> server.State:
+        optimizer, count = server.with_factor(rule, factor), real.shape[0]
+
         def step(state: server.State, number: Array) -> tuple[server.State, None]:
-            coins = records_lib.sample_units(fold_in(stream, number, "reference"), sites * units, sampling_rate)
-            (chosen,) = jnp.nonzero(coins[real], size=slots, fill_value=len(real))
-            chosen = jnp.pad(chosen.astype(jnp.int32), (0, parts * size - slots), constant_values=len(real))
+            coins = records_lib.sample_units(fold_in(stream, number, "reference"), y.shape[0], sampling_rate)
+            (chosen,) = jnp.nonzero(coins[real], size=slots, fill_value=count)
+            chosen = jnp.pad(chosen.astype(jnp.int32), (0, parts * size - slots), constant_values=count)
 
             def add_part(total: Array, own: Array) -> tuple[Array, None]:
-                place = jnp.asarray(real, jnp.int32)[jnp.minimum(own, len(real) - 1)]
+                place = real[jnp.minimum(own, count - 1)]
 
                 def objective(p: Any) -> Array:
-                    return jnp.sum(jnp.where(own < len(real), model.loss(p, take(x, place), y[place]), jnp.float32(0)))
+                    return jnp.sum(jnp.where(own < count, loss(p, take(x, place), y[place]), jnp.float32(0)))
 
                 return total + trees.flatten(jax.grad(objective)(state.params)), None
 
-            zero = jnp.zeros(dimension, jnp.float32)
+            zero = jnp.zeros_like(trees.flatten(state.params))
             total, _ = jax.lax.scan(add_part, zero, chosen.reshape(parts, size))
-            gradient = total / jnp.float32(sampling_rate * len(real))
-            return server.server_step(state, gradient, server_optimizer, average_from), None
+            return server.server_step(state, total / records, optimizer, average_from), None
 
-        state = server.init_state(params, server_optimizer)
+        state = server.init_state(params, optimizer)
         return jax.lax.scan(step, state, jnp.arange(rounds, dtype=jnp.uint32))[0]
 
-    return server.final_parameters(train(params, x, y, stream), average_from)
+    return train

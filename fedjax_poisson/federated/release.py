@@ -123,7 +123,7 @@ def open_total(
 
 
 def sums_on_host(
-    aggregator: Aggregator, counts_of: Any, state: Any, parts: Iterable[Cohort], stream: Stream
+    aggregator: Aggregator, counts_of: Any, state: Any, parts: Iterable[Cohort], stream: Stream, numbers: Any
 ) -> tuple[Any, Any, list[Any], Array]:
     """For backends outside the program: counts come from the device a few clients at a time, each is encrypted and added.
 
@@ -135,7 +135,7 @@ def sums_on_host(
         for first in range(0, part.present.shape[0], _AT_ONCE):
             few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], arrays(part))
             numbers = part.numbers[first : first + _AT_ONCE]
-            counts, client_state, report = counts_of(state, client_state, few, stream)
+            counts, client_state, report = counts_of(state, client_state, few, stream, numbers)
             here = np.asarray(few.present)
             rows = np.asarray(counts)
             summed = (rows.sum(axis=0) + (summed if summed.size else 0)).astype(np.int32)

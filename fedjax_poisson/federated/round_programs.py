@@ -14,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.cohort import Chunking, CohortSum, Total, cohort_sum
-from fedjax_poisson.federated.federation import Federation, FedState, mean_update, step
-from fedjax_poisson.federated.fused import RoundParts
+from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step
+from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
+from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.randomness import Stream
 
 Blocks = list[Cohort] | Iterator[Cohort]
@@ -41,21 +42,24 @@ class MeshPrograms(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a round. A round's public constants are arguments, so that programs do not hold them.
+    """The compiled programs of a round. Its `Numbers` are arguments, so that algorithms of one structure share programs.
 
     Attributes:
+      structure: what they are compiled for.
       parts: the pure pieces.
-      whole: `(state, cohort, stream, key) -> (total, client_state, report)`: a round's sum in one program.
+      whole: `(state, cohort, stream, numbers) -> (total, client_state, report)`: a round's sum in one program.
       hopeful: the same without a look at each client, where sums are floats: only one that is not finite has to be made again. Else None.
       start: `() -> carry`.
-      block: `(carry, state, client_state, cohort, stream, key) -> (carry, client_state, report)`.
-      counts: `(state, client_state, cohort, stream) -> (counts, client_state, report)`, for encryption on the host.
+      block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
+      counts: `(state, client_state, cohort, stream, numbers) -> (counts, client_state, report)`, for encryption on the host.
       grids: the same with clipped updates in place of counts.
-      close: `(carry, key, stream) -> total`.
-      finish: `(state, client_state, total, present) -> (state, norm)`: estimate, mean, step.
+      close: `(carry, numbers, stream) -> total`.
+      finish: `(state, client_state, total, present, numbers) -> (state, norm)`: estimate, mean, step.
+      fused: several rounds in one program (`fused.rounds_in_one`).
       mesh: programs of several devices; None for one.
     """
 
+    structure: Structure
     parts: RoundParts
     whole: Callable[..., tuple[Total, Any, Array]]
     hopeful: Callable[..., tuple[Total, Any, Array]] | None
@@ -65,6 +69,7 @@ class Programs(NamedTuple):
     grids: Callable[..., tuple[Array, Any, Array]]
     close: Callable[..., Total]
     finish: Callable[..., tuple[FedState, Array]]
+    fused: Callable[..., tuple[FedState, Any]]
     mesh: MeshPrograms | None
 
 
@@ -86,33 +91,36 @@ class Summed(NamedTuple):
     mark: Array | None
 
 
-def compile_programs(federation: Federation, chunking: Chunking | None, *, trains: bool = True) -> Programs:
-    """The programs of a federation's rounds, compiled at their first use; without `trains`, of clients that only send (`cohort.cohort_sum`)."""
-    aggregator = federation.aggregator
-    device = aggregator.device if aggregator is not None and federation.encrypts_on_device else None
+@built_once
+def compile_programs(structure: Structure, chunking: Chunking | None) -> Programs:
+    """The programs of rounds of a structure, compiled at their first use and shared by all algorithms of it."""
     make = functools.partial(
         cohort_sum,
-        federation.client if trains else None,
-        federation.shapes,
-        federation.mechanism,
-        clients=federation.participation.senders,
-        device=device,
-        encryption_level="off" if federation.encrypts_on_host else federation.level,
+        structure.client,
+        structure.tree,
+        structure.sends,
+        clients=structure.participation.senders,
+        device=structure.device,
+        encryption_level=structure.level,
         chunking=chunking,
-        sampling_rate=federation.participation.sampling_rate,
+        sampling_rate=structure.participation.sampling_rate,
     )
     sums = make()
     add_block = functools.partial(_add_block, sums)
-    average, advance = functools.partial(mean_update, federation), functools.partial(step, federation)
+    average, advance = functools.partial(mean_update, structure), functools.partial(step, structure)
 
-    def finish(state: FedState, client_state: Any, total: Array, present: Array) -> tuple[FedState, Array]:
-        return advance(state, client_state, average(total, present), present)
+    def finish(
+        state: FedState, client_state: Any, total: Array, present: Array, numbers: Numbers
+    ) -> tuple[FedState, Array]:
+        return advance(state, client_state, average(total, present, numbers), present, numbers)
 
     hopeful = None
-    if federation.mechanism is None:
+    if structure.sends == "updates":
         hopeful = jax.jit(functools.partial(_whole_round, make(isolate=False)))
+    parts = RoundParts(sums, add_block, average, advance, None if structure.device is None else structure.device.open)
     return Programs(
-        parts=RoundParts(sums, add_block, average, advance, None if device is None else device.key, federation.size),
+        structure=structure,
+        parts=parts,
         whole=jax.jit(functools.partial(_whole_round, sums)),
         hopeful=hopeful,
         start=jax.jit(sums.start),
@@ -121,7 +129,8 @@ def compile_programs(federation: Federation, chunking: Chunking | None, *, train
         grids=jax.jit(functools.partial(_rows_of_block, sums.grids)),
         close=jax.jit(sums.close),
         finish=jax.jit(finish),
-        mesh=None if federation.mesh is None else _mesh_programs(sums, federation.mesh),
+        fused=jax.jit(functools.partial(rounds_in_one, parts, structure.level)),
+        mesh=None if structure.mesh is None else _mesh_programs(sums, structure.mesh),
     )
 
 
@@ -147,51 +156,60 @@ def blocks_of(federation: Federation, cohort: Any) -> Blocks:
     return [make_cohort(federation.population, cohort, multiple=1 if mesh is None else mesh.devices.size, mesh=mesh)]
 
 
-def sum_cohort(federation: Federation, programs: Programs, state: FedState, blocks: Blocks, stream: Stream) -> Summed:
+def sum_cohort(
+    federation: Federation, programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
+) -> Summed:
     """Train, embed, seal and add up the clients of a round; `stream` is the round's."""
     if federation.encrypts_on_host:
         assert federation.aggregator is not None
-        total, client_state, seen, mark = sums_on_host(federation.aggregator, programs.counts, state, blocks, stream)
+        total, client_state, seen, mark = sums_on_host(
+            federation.aggregator, programs.counts, state, blocks, stream, numbers
+        )
         return Summed(total, client_state, *reports(seen), mark)
     if programs.mesh is not None:
-        total, client_state, seen = _sum_over_mesh(programs, programs.mesh, state, blocks, stream)
+        total, client_state, seen = _sum_over_mesh(programs, programs.mesh, numbers, state, blocks, stream)
     elif isinstance(blocks, list):
-        total, client_state, seen = _sum_at_once(programs, state, blocks[0], stream)
+        total, client_state, seen = _sum_at_once(programs, numbers, state, blocks[0], stream)
     else:
-        total, client_state, seen = _sum_blocks(programs, state, blocks, stream)
+        total, client_state, seen = _sum_blocks(programs, numbers, state, blocks, stream)
     return Summed(total, client_state, *reports(seen), total.fingerprint)
 
 
-def _sum_at_once(programs: Programs, state: FedState, cohort: Cohort, stream: Stream) -> tuple[Total, Any, list[Any]]:
-    whole, key = programs.hopeful or programs.whole, programs.parts.key
-    total, client_state, report = whole(state, arrays(cohort), stream, key)
+def _sum_at_once(
+    programs: Programs, numbers: Numbers, state: FedState, cohort: Cohort, stream: Stream
+) -> tuple[Total, Any, list[Any]]:
+    whole = programs.hopeful or programs.whole
+    total, client_state, report = whole(state, arrays(cohort), stream, numbers)
     if programs.hopeful is not None and not np.isfinite(np.asarray(total.values)).all():
-        total, client_state, report = programs.whole(state, arrays(cohort), stream, key)
+        total, client_state, report = programs.whole(state, arrays(cohort), stream, numbers)
     return total, client_state, [(cohort.numbers, report)]
 
 
-def _sum_blocks(programs: Programs, state: FedState, blocks: Blocks, stream: Stream) -> tuple[Total, Any, list[Any]]:
+def _sum_blocks(
+    programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
+) -> tuple[Total, Any, list[Any]]:
     carry, client_state, seen = programs.start(), state.client_state, []
     for block in blocks:
-        carry, client_state, report = programs.block(
-            carry, state, client_state, arrays(block), stream, programs.parts.key
-        )
+        carry, client_state, report = programs.block(carry, state, client_state, arrays(block), stream, numbers)
         seen.append((block.numbers, report))
-    return programs.close(carry, programs.parts.key, stream), client_state, seen
+    return programs.close(carry, numbers, stream), client_state, seen
 
 
 def _sum_over_mesh(
-    programs: Programs, on: MeshPrograms, state: FedState, blocks: Blocks, stream: Stream
+    programs: Programs, on: MeshPrograms, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
 ) -> tuple[Total, Any, list[Any]]:
     state = spread_lib.replicated(on.mesh, state)  # a state that was read from a checkpoint lies on one device
     carry, client_state, seen = on.sums.start(), state.client_state, []
+    embedding = spread_lib.replicated(on.mesh, Numbers(functions=numbers.functions))
     for block in blocks:
         rows = on.take(client_state, block.ids)
-        carry, rows, report = on.sums.add(carry, state.server.params, state.shared, rows, arrays(block), stream)
+        carry, rows, report = on.sums.add(
+            carry, state.server.params, state.shared, rows, arrays(block), stream, embedding
+        )
         client_state, report = on.keep(client_state, block.ids, block.present, rows, report)
         seen.append((block.numbers, report))
-    key, stream = jax.device_put((programs.parts.key, stream), on.sums.first)
-    total = programs.close(on.sums.gather(carry), key, stream)
+    key, stream = jax.device_put((numbers.key, stream), on.sums.first)
+    total = programs.close(on.sums.gather(carry), Numbers(key), stream)
     if (
         total.values is not None
     ):  # the step is on all devices: values that are bound to the first would not go with its state
@@ -212,23 +230,28 @@ def _scatter_clients(client_state: Any, ids: Array, present: Array, rows: Any) -
 
 
 def _add_block(
-    sums: CohortSum, carry: Any, state: FedState, client_state: Any, cohort: Cohort, stream: Stream, key: Any
+    sums: CohortSum, carry: Any, state: FedState, client_state: Any, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Any, Any, Array]:
     rows = _gather_clients(client_state, cohort.ids)
-    carry, rows, report = sums.add(carry, state.server.params, state.shared, rows, cohort, stream, key)
+    carry, rows, report = sums.add(carry, state.server.params, state.shared, rows, cohort, stream, numbers)
     return carry, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
 
 
 def _rows_of_block(
-    rows_of: Callable[..., tuple[Array, Any, Array]], state: FedState, client_state: Any, cohort: Cohort, stream: Stream
+    rows_of: Callable[..., tuple[Array, Any, Array]],
+    state: FedState,
+    client_state: Any,
+    cohort: Cohort,
+    stream: Stream,
+    numbers: Numbers,
 ) -> tuple[Array, Any, Array]:
     rows = _gather_clients(client_state, cohort.ids)
-    counts, rows, report = rows_of(state.server.params, state.shared, rows, cohort, stream)
+    counts, rows, report = rows_of(state.server.params, state.shared, rows, cohort, stream, numbers)
     return counts, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
 
 
 def _whole_round(
-    sums: CohortSum, state: FedState, cohort: Cohort, stream: Stream, key: Any
+    sums: CohortSum, state: FedState, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Total, Any, Array]:
-    carry, client_state, report = _add_block(sums, sums.start(), state, state.client_state, cohort, stream, key)
-    return sums.close(carry, key, stream), client_state, report
+    carry, client_state, report = _add_block(sums, sums.start(), state, state.client_state, cohort, stream, numbers)
+    return sums.close(carry, numbers, stream), client_state, report

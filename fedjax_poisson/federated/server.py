@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -28,8 +29,42 @@ class Server(NamedTuple):
     step: Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-ServerOptimizer: TypeAlias = optax.GradientTransformation | Server
-"""What algorithms take: an optax transformation, or a rule of your own."""
+class Paced(NamedTuple):
+    """An optax transformation of step size 1 whose updates are multiplied by a factor: algorithms that differ in the factor share their programs.
+
+    `Paced(optax.sgd(1.0), rate)` is `optax.sgd(rate)`, bit for bit, as is Adam; the factor is an argument of the program in place of a constant.
+
+    Attributes:
+      unit: the transformation, the same object for all algorithms that are to share programs.
+      factor: a number, or float32 `[]`.
+    """
+
+    unit: optax.GradientTransformation
+    factor: float | Array
+
+    def init(self, params: Any) -> Any:
+        """The optimiser's state."""
+        return self.unit.init(params)
+
+    def update(self, gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """As the transformation's, times the factor."""
+        updates, state = self.unit.update(gradient, state, params)
+        factor = jnp.asarray(self.factor, jnp.float32)
+        return jax.tree.map(lambda leaf: factor * leaf, updates), state
+
+
+ServerOptimizer: TypeAlias = optax.GradientTransformation | Server | Paced
+"""What algorithms take: an optax transformation, one whose step size is an argument of programs, or a rule of your own."""
+
+
+def factor_apart(optimizer: ServerOptimizer) -> tuple[ServerOptimizer, np.float32 | None]:
+    """What of an optimiser belongs to a program's structure, and what is a number; `with_factor` joins them."""
+    return (optimizer.unit, np.float32(optimizer.factor)) if isinstance(optimizer, Paced) else (optimizer, None)
+
+
+def with_factor(optimizer: Any, factor: Any) -> ServerOptimizer:
+    """The optimiser of which these are the parts."""
+    return optimizer if factor is None else Paced(optimizer, factor)
 
 
 AverageFrom: TypeAlias = int | Literal["growing"] | None

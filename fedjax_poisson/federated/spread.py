@@ -28,6 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fedjax_poisson.federated.cohort import CohortSum
 from fedjax_poisson.federated.population import CLIENTS, Cohort
 from fedjax_poisson.federated.private_sum import Gate
+from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness import stream as new_stream
 
@@ -44,7 +45,7 @@ class Spread(NamedTuple):
 
     Attributes:
       start: `() -> carry`, partial sums with a leading axis of devices, spread over the mesh.
-      add: `(carry, params, shared, client_state, cohort, stream) -> (carry, client_state, report)`; `client_state` has the rows of the cohort's
+      add: `(carry, params, shared, client_state, cohort, stream, numbers) -> (carry, client_state, report)`; `client_state` has the rows of the cohort's
         clients, spread like the cohort, and so are the results.
       gather: `(carry) -> carry` on this process's first device, the same in every process. Raises `RoundLost`.
       first: this process's first device.
@@ -129,12 +130,20 @@ def spread(programs: CohortSum, mesh: Mesh) -> Spread:
     def start() -> Tree:
         return jax.tree.map(lambda leaf: jnp.zeros((devices, *leaf.shape), leaf.dtype), programs.start())
 
-    def local(carry: Tree, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream) -> Any:
+    def local(
+        carry: Tree,
+        weights: Tree,
+        shared: Tree,
+        client_state: Tree,
+        cohort: Cohort,
+        stream: Stream,
+        numbers: Numbers,
+    ) -> Any:
         mine = jax.tree.map(lambda leaf: leaf[0], carry)
-        mine, client_state, report = programs.add(mine, weights, shared, client_state, cohort, stream, None)
+        mine, client_state, report = programs.add(mine, weights, shared, client_state, cohort, stream, numbers)
         return jax.tree.map(lambda leaf: leaf[None], mine), client_state, report
 
-    specs = (split, whole, whole, split, split, whole)
+    specs = (split, whole, whole, split, split, whole, whole)
     add = jax.jit(shard_map(local, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
 
     def over_devices(stacked: Tree) -> Tree:

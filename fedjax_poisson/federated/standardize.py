@@ -25,12 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
-from fedjax_poisson.mechanisms.types import Mechanism
+from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream
 
 _LEAST_DEVIATION, _LEAST_OF_NOISE = 0.05, 0.35
@@ -166,7 +167,9 @@ def private_scaler(
     bounds32, flags = with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
     cohort = label_as_column(cohort, label_bounds)
     noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
-    grids = _moment_grids(mechanism, tuple(flags.tolist()), largest_unit, cohort, bounds32)
+    records_lib.check_sums_fit(mechanism, cohort.features.shape[1])
+    clip = partial_of(mechanism.clip, moment_dimension(flags))
+    grids = _moment_grids(tuple(flags.tolist()), largest_unit, clip, cohort, bounds32)
     if by_site:
         sites, width = grids.shape
         blocks = jnp.eye(sites, dtype=jnp.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
@@ -225,18 +228,16 @@ def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray, noise: flo
 
 
 @functools.partial(
-    jax.jit, static_argnums=(0, 1, 2)
-)  # a module's function: one compilation for all trials of a mechanism
-def _moment_grids(
-    mechanism: Mechanism, binary: tuple[bool, ...], largest_unit: int, cohort: Records, bounds: Array
-) -> Array:
+    jax.jit, static_argnums=(0, 1)
+)  # a module's function: one compilation for all mechanisms whose clip has one structure
+def _moment_grids(binary: tuple[bool, ...], largest_unit: int, clip: Partial, cohort: Records, bounds: Array) -> Array:
     """Each site's summed moment vectors on the mechanism's grid, int32 `[S, 1 + F + F_continuous]`; every unit takes part."""
     everyone, flags = jnp.ones(cohort.features.shape[1], bool), np.asarray(binary, bool)
 
     def one_site(x: Array, y: Array, unit: Array) -> Array:
         return records_lib.summed_contributions(
             lambda row, label: moments(row, bounds, flags),
-            mechanism,
+            clip,
             x,
             y,
             unit,

@@ -236,11 +236,12 @@ def site_property(run: Attacked, sizes: Sizes, report: OnProgress) -> dict[str, 
     units = records.units_of(np.asarray(run.cohort.unit), setting.sites.unit)
     chunk = records.chunk_for(setting.dimension, math.prod(run.cohort.features.shape[2:]))
     sampling = records.Sampling(units, rate, records.record_slots(units, rate), chunk)
+    records.check_sums_fit(mechanism, min(sampling.slots, run.cohort.labels.shape[1]))
     step, loss = one_grid_step(mechanism), learned_model(setting).loss
 
     @jax.jit
     def sums(of_round: Stream) -> jax.Array:
-        return records.sampled_gradients(loss, run.params, mechanism, run.cohort, sampling, of_round)
+        return records.sampled_gradients(loss, run.params, mechanism.clip, run.cohort, sampling, of_round)
 
     seen: dict[str, list[np.ndarray]] = {view: [] for view in attacks.VIEWS}
     for number in range(sizes.site_rounds):

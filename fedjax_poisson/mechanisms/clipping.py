@@ -32,12 +32,14 @@ arithmetic, on the update in units of its own largest power of two.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from fractions import Fraction
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from fedjax_poisson.randomness import GRID_BITS
@@ -46,6 +48,8 @@ from fedjax_poisson.randomness.wide import upper_product
 _WORD = 16  # limbs of 16 bits in uint32: products and short sums never overflow
 _SHRINK_BITS = 30
 _OCTAVES = GRID_BITS + 4  # an update of D <= 2**40 coordinates below 2**(top - 22) is shorter than its bound
+_THRESHOLD_LIMBS = 6  # B' in squared units of an octave is below (2**top / 2**(top - 42))**2 = 2**84
+_WIDE_LIMBS = 7  # B < 4**(19 + 29); B' 4**point < 4**(19 + bits) 4**(30 - bits) = 2**98
 _HUGE = jnp.finfo(jnp.float32).max
 
 
@@ -114,16 +118,85 @@ def integer_steps(*, clip_norm: float, scale: float) -> tuple[ClipLimits, int]:
     return clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=total_bound), point
 
 
+class ClipNumbers(NamedTuple):
+    """`ClipLimits` as arrays for updates of one length: what a compiled clip computes with, so that mechanisms with other bounds share its program.
+
+    All of them are made on the host, from the exact limits: a program that gets them as arguments compares with the integers that the proof speaks of.
+
+    Attributes:
+      limit: int32 `[]`, `coordinate_limit`.
+      steps: float32 `[]`, grid steps per unit of the update.
+      bound: uint32 `[7]`, the limbs of `squared_norm_limit`.
+      thresholds: uint32 `[octaves, 6]`: the limbs of B' in the squared units of each octave.
+      target: uint32 `[7]`: the limbs of B' 4**point.
+      point: uint32 `[]`, binary places of the factor that shrinks.
+      top: int32 `[]`, `top_exponent`.
+    """
+
+    limit: Array
+    steps: Array
+    bound: Array
+    thresholds: Array
+    target: Array
+    point: Array
+    top: Array
+
+
+@functools.lru_cache(maxsize=256)
+def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
+    """The numbers of a clip of float32 `[dimension]`.
+
+    Raises:
+      ValueError: the limits are too far apart for the factor's bits.
+    """
+    target = scaled_target(limits, dimension)
+    units = [Fraction(2) ** (limits.top_exponent + 1 - k - GRID_BITS) for k in range(_OCTAVES)]
+    thresholds = [int(target * (Fraction(limits.grid_step) / unit) ** 2) for unit in units]
+    # n sqrt(B' / N) with N >= 2**38: the factor needs the bits of sqrt(B) / 2**19 before the point, the other 30 behind it.
+    whole_bits = (math.isqrt(limits.squared_norm_limit) >> (GRID_BITS - 1)).bit_length()
+    point = _SHRINK_BITS - whole_bits
+    if point < 1:
+        raise ValueError("clip_norm / coordinate_bound exceeds 2**28; raise coordinate_bound.")
+    with jax.ensure_compile_time_eval():
+        return ClipNumbers(
+            limit=jnp.int32(limits.coordinate_limit),
+            steps=jnp.float32(1.0 / limits.grid_step),
+            bound=_limbs_of(limits.squared_norm_limit, _WIDE_LIMBS),
+            thresholds=jnp.stack([_limbs_of(each, _THRESHOLD_LIMBS) for each in thresholds]),
+            target=_limbs_of(target << (2 * point), _WIDE_LIMBS),
+            point=jnp.uint32(point),
+            top=jnp.int32(limits.top_exponent),
+        )
+
+
+def limit_limbs(squared_norm_limit: int) -> Array:
+    """A squared norm as limbs uint32 `[7]` for `norm_at_most_limbs`, to be an argument of programs."""
+    with jax.ensure_compile_time_eval():
+        return _limbs_of(squared_norm_limit, _WIDE_LIMBS)
+
+
+def _limbs_of(value: int, width: int) -> Array:
+    if value >> (_WORD * width):
+        raise ValueError(
+            f"a bound of {value.bit_length()} bits exceeds {width} limbs; bring clip_norm and bounds nearer together."
+        )
+    return jnp.asarray(np.asarray(_digits(value, width), np.uint32))
+
+
 def to_grid(update: Array, limits: ClipLimits) -> Array:
     """float32 `[..., D]` to int32 `[..., D]`: rounded to the nearest grid step, clamped per coordinate; NaN becomes 0.
 
     One float32 product and its rounding (half to even); the rounding of the product or of the scale (relative 2**-24) moves the value, never a bound:
     the limit is an integer below 2**24, so the clamp after the rounding is exact.
     """
-    limit = jnp.float32(limits.coordinate_limit)  # <= 2**20: exact in float32
-    steps = update.astype(jnp.float32) * jnp.float32(1.0 / limits.grid_step)
-    steps = jnp.nan_to_num(steps, nan=0.0, posinf=limits.coordinate_limit, neginf=-limits.coordinate_limit)
-    return jnp.clip(jnp.rint(steps), -limit, limit).astype(jnp.int32)
+    return _to_nearest(update, jnp.float32(1.0 / limits.grid_step), jnp.int32(limits.coordinate_limit))
+
+
+def _to_nearest(update: Array, steps: Array, limit: Array) -> Array:
+    largest = limit.astype(jnp.float32)  # <= 2**20: exact in float32
+    scaled = update.astype(jnp.float32) * steps
+    scaled = jnp.where(jnp.isnan(scaled), jnp.float32(0), scaled)
+    return jnp.clip(jnp.rint(scaled), -largest, largest).astype(jnp.int32)
 
 
 def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
@@ -132,10 +205,15 @@ def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
     An update longer than clip_norm, less what rounding may add, is first scaled to that, direction kept; then rounded to nearest, coordinates clamped,
     and the bounds of what came out compared exactly. NaN becomes 0, an infinite coordinate the largest float.
     """
+    return clip_with(clip_numbers(limits, update.shape[-1]), update)
+
+
+def clip_with(numbers: ClipNumbers, update: Array) -> Array:
+    """`clip_to_grid` with the limits as numbers that may be arguments of a program."""
     finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-    scaled, truncated, is_long = _scaled_to_norm(finite, limits)
-    nearest = jnp.where(is_long, scaled, to_grid(finite, limits))
-    return jnp.where(norm_at_most(squared_norm(nearest), limits.squared_norm_limit), nearest, truncated)
+    scaled, truncated, is_long = _scaled_to_norm(finite, numbers)
+    nearest = jnp.where(is_long, scaled, _to_nearest(finite, numbers.steps, numbers.limit))
+    return jnp.where(norm_at_most_limbs(squared_norm(nearest), numbers.bound), nearest, truncated)
 
 
 def scaled_target(limits: ClipLimits, dimension: int) -> int:
@@ -150,49 +228,36 @@ def scaled_target(limits: ClipLimits, dimension: int) -> int:
     return min(int(max(target, length / 2) ** 2), limits.squared_norm_limit)
 
 
-def _scaled_to_norm(update: Array, limits: ClipLimits) -> tuple[Array, Array, Array]:
+def _scaled_to_norm(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
     """(the update scaled to the L2 bound, rounded to nearest and clamped, int32 `[D]`; the same rounded toward zero; whether it is longer than the bound).
 
     In units of 2**(e - 20), where e is the exponent of the largest coordinate, the update is an integer vector n with N = sum n**2; the
     scaled vector is n sqrt(B' / N), whatever the unit. Whether the update is longer than sqrt(B') steps is one comparison of N for each e.
     """
-    target = scaled_target(limits, update.shape[-1])
-    units = [Fraction(2) ** (limits.top_exponent + 1 - k - GRID_BITS) for k in range(_OCTAVES)]
-    thresholds = [int(target * (Fraction(limits.grid_step) / unit) ** 2) for unit in units]
     exponent = (jax.lax.bitcast_convert_type(jnp.max(jnp.abs(update)), jnp.int32) >> jnp.int32(23)) - jnp.int32(126)
-    octave = (
-        jnp.int32(limits.top_exponent + 1) - exponent
-    )  # how far below the longest octave the largest coordinate lies
-    floor = limits.top_exponent + 2 - _OCTAVES
-    exponent = jnp.maximum(exponent, jnp.int32(floor))
+    octave = numbers.top + jnp.int32(1) - exponent  # how far below the longest octave the largest coordinate lies
+    exponent = jnp.maximum(exponent, numbers.top + jnp.int32(2 - _OCTAVES))
     unit = jax.lax.bitcast_convert_type((jnp.int32(127 + GRID_BITS) - exponent) << jnp.int32(23), jnp.float32)
     whole = jnp.rint(update * unit).astype(jnp.int32)  # |whole| <= 2**20
     squared = squared_norm(whole)
-    width = max(t.bit_length() for t in thresholds) // _WORD + 1
-    table = jnp.array([_digits(t, width) for t in thresholds], jnp.uint32)
-    threshold = table[jnp.clip(octave, 0, _OCTAVES - 1)]
+    threshold = numbers.thresholds[jnp.clip(octave, 0, _OCTAVES - 1)]
     is_long = (octave < _OCTAVES) & ~norm_at_most_limbs(squared, threshold)
-
-    # n sqrt(B' / N) with N >= 2**38: the factor needs the bits of sqrt(B) / 2**19 before the point, the other 30 behind it.
-    whole_bits = (math.isqrt(limits.squared_norm_limit) >> (GRID_BITS - 1)).bit_length()
-    point = _SHRINK_BITS - whole_bits
-    if point < 1:
-        raise ValueError("clip_norm / coordinate_bound exceeds 2**28; raise coordinate_bound.")
-    factor = shrink_factor(squared, target, point)
+    factor = _largest_factor(squared, numbers.target)
     magnitude = jnp.abs(whole).astype(jnp.uint32)
-    low, nearest = _product_shifted(magnitude, factor, point)
-    limit, sign = jnp.uint32(limits.coordinate_limit), jnp.sign(whole)
+    low, nearest = _product_shifted(magnitude, factor, numbers.point)
+    limit, sign = numbers.limit.astype(jnp.uint32), jnp.sign(whole)
     scaled, truncated = (sign * jnp.minimum(each, limit).astype(jnp.int32) for each in (nearest, low))
     return scaled, truncated, is_long
 
 
-def _product_shifted(magnitude: Array, factor: Array, shift: int) -> tuple[Array, Array]:
+def _product_shifted(magnitude: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
     """`magnitude * factor / 2**shift` of uint32 `[D]` and uint32 `[]`, 1 <= shift <= 31: rounded down, and to nearest; saturating at 2**31 - 1 and 2**31."""
     low = magnitude * factor
     high = upper_product(magnitude, factor[None])
-    value = (low >> jnp.uint32(shift)) | (high << jnp.uint32(32 - shift))
-    value = jnp.where(high >> jnp.uint32(shift - 1) == 0, value, jnp.uint32(2**31 - 1))
-    return value, value + ((low >> jnp.uint32(shift - 1)) & jnp.uint32(1))
+    below = shift - jnp.uint32(1)
+    value = (low >> shift) | (high << (jnp.uint32(32) - shift))
+    value = jnp.where(high >> below == 0, value, jnp.uint32(2**31 - 1))
+    return value, value + ((low >> below) & jnp.uint32(1))
 
 
 class Wide(NamedTuple):
@@ -217,20 +282,24 @@ def squared_norm(grid: Array) -> Wide:
 def shrink_factor(squared: Wide, squared_norm_limit: int, point: int = _SHRINK_BITS) -> Array:
     """Largest uint32 `s < 2**31` with `s**2 * squared <= squared_norm_limit * 4**point`, found bit by bit with exact comparisons."""
     limit = squared_norm_limit << (2 * point)
+    return _largest_factor(squared, _limbs_of(limit, limit.bit_length() // _WORD + 1))
+
+
+def _largest_factor(squared: Wide, limit: Array) -> Array:
+    """Largest uint32 `s < 2**31` with `s**2 * squared <= limit`, a limit in 16-bit limbs."""
 
     def try_bit(i: Array, s: Array) -> Array:
         candidate = s | (jnp.uint32(1 << _SHRINK_BITS) >> i.astype(jnp.uint32))
         limbs = jnp.stack([candidate & jnp.uint32(0xFFFF), candidate >> jnp.uint32(16)])
         product = _multiply(_multiply(limbs, limbs), squared.limbs)
-        return jnp.where(norm_at_most(Wide(product), limit), candidate, s)
+        return jnp.where(norm_at_most_limbs(Wide(product), limit), candidate, s)
 
     return jax.lax.fori_loop(0, _SHRINK_BITS + 1, try_bit, jnp.zeros_like(squared.limbs[0]))
 
 
 def norm_at_most(squared: Wide, squared_norm_limit: int) -> Array:
     """bool `[]`: `squared <= squared_norm_limit`, exactly."""
-    width = squared_norm_limit.bit_length() // _WORD + 1
-    return norm_at_most_limbs(squared, jnp.array(_digits(squared_norm_limit, width), jnp.uint32))
+    return norm_at_most_limbs(squared, _limbs_of(squared_norm_limit, squared_norm_limit.bit_length() // _WORD + 1))
 
 
 def norm_at_most_limbs(squared: Wide, limit: Array) -> Array:

@@ -27,6 +27,7 @@ from fedjax_poisson.mechanisms.types import (
     bernstein_deviation,
     check_positive,
     make_mechanism,
+    mean_count,
     subtract_mean,
 )
 from fedjax_poisson.randomness import Stream, fold_in
@@ -54,7 +55,7 @@ def centred_poisson(*, clip_norm: float, scale: float, dark_count: float) -> Mec
         return steps + randomness.poisson(stream, grid.shape, tables)
 
     def estimate(total: Array, senders: int | Array) -> Array:
-        return subtract_mean(total, dark_count, senders) / jnp.float32(scale)
+        return subtract_mean(total, mean_count(dark_count), senders) / jnp.float32(scale)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         del dimension
@@ -158,7 +159,7 @@ def data_embedding(*, gain: float, offset: float) -> Mechanism:
         return randomness.single_channel(stream, grid, tables)
 
     def estimate(total: Array, senders: int | Array) -> Array:
-        return subtract_mean(total, gain * offset, senders) / jnp.float32(gain)
+        return subtract_mean(total, mean_count(gain * offset), senders) / jnp.float32(gain)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return guarantees.data_embedding_rdp(orders, gain=gain, offset=offset, pixels=dimension)

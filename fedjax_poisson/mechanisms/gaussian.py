@@ -15,11 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
-from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, check_bounds, check_positive, make_mechanism
+from fedjax_poisson.mechanisms.types import (
+    Bounds,
+    Facts,
+    Mechanism,
+    WithNumbers,
+    check_bounds,
+    check_positive,
+    make_mechanism,
+)
 from fedjax_poisson.randomness import GRID_BITS, Stream, bits
 
 if TYPE_CHECKING:
@@ -50,19 +59,7 @@ def gaussian(
         )
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate, total_bound=bound)
 
-    def embed(stream: Stream, grid: Array) -> Array:
-        # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
-        uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(
-            2**-24
-        ) + jnp.float32(2**-25)
-        noise = jax.scipy.special.ndtri(uniform)
-        if total_bound is not None:
-            grid = jnp.clip(grid, -(2**GRID_BITS), 2**GRID_BITS)
-        return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise * jnp.float32(noise_std)
-
-    def estimate(total: Array, senders: int | Array) -> Array:
-        del senders
-        return jnp.asarray(total).astype(jnp.float32)
+    top = np.int32(2**31 - 1 if total_bound is None else 2**GRID_BITS)  # one contribution of a client needs no clamp
 
     def scaled_rdp(
         factor: float, orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency
@@ -104,9 +101,11 @@ def gaussian(
             sampler_distance=1.0,
         ),
         bounds=Bounds(clip_norm, coordinate, total_bound, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=embed,
-        estimate=estimate,
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(
+            lambda dimension: Partial(_embed, np.float32(limits.grid_step), np.float32(noise_std), top), vector=1
+        ),
+        estimate=_estimate,
         rdp=functools.partial(scaled_rdp, 1.0),
         variance=variance,
         count_bound=count_bound,
@@ -114,6 +113,18 @@ def gaussian(
         scaled_rdp=scaled_rdp,
         cost=cost,
     )
+
+
+def _embed(step: Array, noise_std: Array, top: Array, stream: Stream, grid: Array) -> Array:
+    # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
+    uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24)
+    noise = jax.scipy.special.ndtri(uniform + jnp.float32(2**-25))
+    return jnp.clip(grid, -top, top).astype(jnp.float32) * step + noise * noise_std
+
+
+def _estimate(total: Array, senders: int | Array) -> Array:
+    del senders
+    return jnp.asarray(total).astype(jnp.float32)
 
 
 def at_noise(shape: Shape, noise_std: float, terms: Terms) -> Mechanism:

@@ -6,14 +6,18 @@ given the data). Each block is clipped separately, so the whole vector's L2 boun
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson.accounting import Adjacency
-from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, make_mechanism
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, WithNumbers, make_mechanism, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
 
 
@@ -38,15 +42,12 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
         )
     edges = np.cumsum([0, *(size for size, _ in groups)])
 
-    def split(vector: Array) -> list[Array]:
-        if vector.shape[-1] != edges[-1]:
-            raise ValueError(f"The vector has {vector.shape[-1]} coordinates, the groups {int(edges[-1])}.")
-        return [vector[..., edges[i] : edges[i + 1]] for i in range(len(groups))]
+    sizes = tuple(size for size, _ in groups)
 
-    def over(apply: Callable[[int, Mechanism, Array], Array], vector: Array) -> Array:
-        return jnp.concatenate(
-            [apply(i, m, part) for i, (m, part) in enumerate(zip(mechanisms, split(vector), strict=True))], axis=-1
-        )
+    def blocks(functions: Sequence[Callable[..., Array]], dimension: int) -> tuple[Partial, ...]:
+        if dimension != edges[-1]:
+            raise ValueError(f"The vector has {dimension} coordinates, the groups {int(edges[-1])}.")
+        return tuple(partial_of(function, size) for function, size in zip(functions, sizes, strict=True))
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         if dimension != edges[-1]:
@@ -74,14 +75,43 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
             data_dependent_noise=any(m.facts.data_dependent_noise for m in mechanisms),
         ),
         bounds=Bounds(),
-        clip=lambda update: over(lambda _, m, part: m.clip(part), update),
-        embed=lambda stream, grid: over(lambda i, m, part: m.embed(_own(stream, i), part), grid),
-        estimate=lambda total, senders: over(lambda _, m, part: m.estimate(part, senders), total),
+        clip=WithNumbers(
+            lambda dimension: Partial(_clip, blocks([m.clip for m in mechanisms], dimension), Sizes(sizes))
+        ),
+        embed=WithNumbers(
+            lambda dimension: Partial(_embed, blocks([m.embed for m in mechanisms], dimension), Sizes(sizes)), vector=1
+        ),
+        estimate=WithNumbers(
+            lambda dimension: Partial(_estimate, blocks([m.estimate for m in mechanisms], dimension), Sizes(sizes))
+        ),
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
     )
 
 
-def _own(stream: Stream, group: int) -> Stream:
-    return fold_in(stream, "group", group)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["each"])
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the blocks, part of a program's structure."""
+
+    each: tuple[int, ...]
+
+    def cut(self, vector: Array) -> list[Array]:
+        """The blocks of `[..., D]`."""
+        return jnp.split(vector, np.cumsum(self.each)[:-1].tolist(), axis=-1)
+
+
+def _clip(functions: Sequence[Partial], sizes: Sizes, update: Array) -> Array:
+    return jnp.concatenate([clip(part) for clip, part in zip(functions, sizes.cut(update), strict=True)], axis=-1)
+
+
+def _embed(functions: Sequence[Partial], sizes: Sizes, stream: Stream, grid: Array) -> Array:
+    own = [fold_in(stream, "group", i) for i in range(len(functions))]
+    drawn = [embed(each, part) for embed, each, part in zip(functions, own, sizes.cut(grid), strict=True)]
+    return jnp.concatenate(drawn, axis=-1)
+
+
+def _estimate(functions: Sequence[Partial], sizes: Sizes, total: Array, senders: int | Array) -> Array:
+    parts = zip(functions, sizes.cut(jnp.asarray(total)), strict=True)
+    return jnp.concatenate([estimate(part, senders) for estimate, part in parts], axis=-1)

@@ -34,11 +34,12 @@ from fedjax_poisson.mechanisms.types import (
     Facts,
     Mechanism,
     Portions,
-    Tabled,
+    WithNumbers,
     bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
+    scaled_sum,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream
 
@@ -131,14 +132,14 @@ def poisson_embedding(
     def tables() -> SamplingTables:
         return randomness.push_pull_tables(dark_count=dark_count / parts, modulation=modulation)
 
-    def sampler() -> Partial:
+    def embed(dimension: int) -> Partial:
+        del dimension
         if portions is None and parts == 1:
             return Partial(_embed_once, tables())
-        return Partial(_embed_sum, tables(), jnp.int32(parts))
+        return Partial(_embed_sum, tables(), np.int32(parts))
 
-    def estimate(total: Array, senders: int | Array) -> Array:
-        del senders  # the dark counts of the two channels cancel in the mean
-        return jnp.asarray(total).astype(jnp.float32) * jnp.float32(scale)
+    # The dark counts of the two channels cancel in the mean.
+    estimate = WithNumbers(lambda dimension: Partial(scaled_sum, np.float32(scale)))
 
     channel: dict[str, Any] = {
         "modulation": modulation,
@@ -203,8 +204,8 @@ def poisson_embedding(
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, bound, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=Tabled(sampler),
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(embed, vector=1),
         estimate=estimate,
         rdp=functools.partial(scaled_rdp, 1.0),
         variance=variance,

@@ -23,12 +23,14 @@ from fedjax_poisson.mechanisms import clipping
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
+    Mean,
     Mechanism,
-    Tabled,
+    WithNumbers,
     bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
+    mean_count,
     subtract_mean,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream
@@ -59,12 +61,8 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         )
     limits = clipping.clip_limits(clip_norm=clip_norm, coordinate_bound=coordinate_bound, total_bound=coordinate_bound)
     randomness.check_push_pull(dark_count=dark_count, modulation=modulation)  # the same ranges
-
-    def sampler() -> Partial:
-        return Partial(_embed, randomness.single_channel_tables(dark_count=dark_count, modulation=modulation))
-
-    def estimate(total: Array, senders: int | Array) -> Array:
-        return subtract_mean(total, dark_count, senders) * jnp.float32(coordinate_bound / (dark_count * modulation))
+    tables = functools.cache(lambda: randomness.single_channel_tables(dark_count=dark_count, modulation=modulation))
+    scale = np.float32(coordinate_bound / (dark_count * modulation))
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         return accounting.single_channel_rdp(
@@ -100,9 +98,9 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, coordinate_bound, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=Tabled(sampler),
-        estimate=estimate,
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(lambda dimension: Partial(_embed, tables()), vector=1),
+        estimate=WithNumbers(lambda dimension: Partial(_estimate, mean_count(dark_count), scale)),
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
@@ -112,6 +110,10 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
 def _embed(tables: SamplingTables, stream: Stream, grid: Array) -> Array:
     top = jnp.int32(2**randomness.GRID_BITS)
     return randomness.single_channel(stream, jnp.clip(grid, -top, top), tables)
+
+
+def _estimate(mean: Mean, scale: Array, total: Array, senders: int | Array) -> Array:
+    return subtract_mean(total, mean, senders) * scale
 
 
 def at_noise(shape: Shape, noise_std: float, terms: Terms) -> Mechanism:

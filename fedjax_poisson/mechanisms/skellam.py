@@ -8,13 +8,13 @@ vector exceeds the clip norm (factor 2 in variance at sqrt(d) / 2, 1.25 at sqrt(
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
@@ -23,11 +23,12 @@ from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
     Mechanism,
+    WithNumbers,
     bernstein_deviation,
     check_positive,
     make_mechanism,
 )
-from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.randomness import SamplingTables, Stream, bits, fold_in
 
 _REDRAWS = 64  # each is accepted with probability >= 1 - beta; then rounding toward zero, whose norm always fits
 
@@ -60,15 +61,9 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             scaled_norm=scaled_norm, dimension=dimension, beta=beta, adjacency=adjacency
         )
 
-    def embed(stream: Stream, grid: Array) -> Array:
-        rounded = _conditional_rounding(
-            fold_in(stream, "rounding"), grid, fraction_bits, int(sensitivity(grid.shape[-1]).l2 ** 2)
-        )
-        return rounded + randomness.skellam(fold_in(stream, "noise"), grid.shape, tables)
-
-    def estimate(total: Array, senders: int | Array) -> Array:
-        del senders
-        return jnp.asarray(total).astype(jnp.float32) / jnp.float32(scale)
+    def embed(dimension: int) -> Partial:
+        squared_limit = clipping.limit_limbs(int(sensitivity(dimension).l2 ** 2))
+        return Partial(_embed, np.uint32(fraction_bits), squared_limit, tables)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         moved = sensitivity(dimension, adjacency)
@@ -91,30 +86,41 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             sampler_distance=tables.distance,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=embed,
-        estimate=estimate,
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(embed, vector=1),
+        estimate=WithNumbers(lambda dimension: Partial(_estimate, np.float32(scale))),
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
     )
 
 
-def _conditional_rounding(stream: Stream, grid: Array, fraction_bits: int, squared_limit: int) -> Array:
-    """Round int32 `[D]` with `fraction_bits` binary places to integers, unbiased given acceptance, until `sum x**2 <= squared_limit`.
+def _embed(fraction_bits: Array, squared_limit: Array, tables: SamplingTables, stream: Stream, grid: Array) -> Array:
+    rounded = _conditional_rounding(fold_in(stream, "rounding"), grid, fraction_bits, squared_limit)
+    return rounded + randomness.skellam(fold_in(stream, "noise"), grid.shape, tables)
+
+
+def _estimate(scale: Array, total: Array, senders: int | Array) -> Array:
+    del senders
+    return jnp.asarray(total).astype(jnp.float32) / scale
+
+
+def _conditional_rounding(stream: Stream, grid: Array, fraction_bits: Array, squared_limit: Array) -> Array:
+    """Round int32 `[D]` with `fraction_bits` binary places to integers, unbiased given acceptance, until `sum x**2 <= squared_limit` (limbs).
 
     The guarantee needs only the norm of what is returned; that holds in every branch, also for the last resort (toward zero).
     """
-    floor = grid >> jnp.int32(fraction_bits)
-    fraction = (grid - (floor << jnp.int32(fraction_bits))).astype(jnp.uint32)
-    mask = jnp.uint32((1 << fraction_bits) - 1)
+    places = jnp.asarray(fraction_bits).astype(jnp.int32)
+    floor = grid >> places
+    fraction = (grid - (floor << places)).astype(jnp.uint32)
+    mask = (jnp.uint32(1) << jnp.asarray(fraction_bits)) - jnp.uint32(1)
 
     def draw(attempt: Array) -> Array:
         words = bits(fold_in(stream, attempt), grid.shape[-1])
         return floor + ((words & mask) < fraction).astype(jnp.int32)
 
     def fits(x: Array) -> Array:
-        return clipping.norm_at_most(clipping.squared_norm(x), squared_limit)
+        return clipping.norm_at_most_limbs(clipping.squared_norm(x), squared_limit)
 
     def again(carry: tuple[Array, Array]) -> Array:
         attempt, x = carry
@@ -125,5 +131,5 @@ def _conditional_rounding(stream: Stream, grid: Array, fraction_bits: int, squar
         return attempt + jnp.uint32(1), draw(attempt)
 
     _, x = jax.lax.while_loop(again, step, (jnp.uint32(1), draw(jnp.uint32(0))))
-    toward_zero = jnp.sign(grid) * (jnp.abs(grid) >> jnp.int32(fraction_bits))
+    toward_zero = jnp.sign(grid) * (jnp.abs(grid) >> places)
     return jnp.where(fits(x), x, toward_zero)

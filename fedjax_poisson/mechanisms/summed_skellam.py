@@ -26,7 +26,7 @@ from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
     Mechanism,
-    Tabled,
+    WithNumbers,
     bernstein_deviation,
     check_bounds,
     check_positive,
@@ -107,9 +107,9 @@ def summed_skellam(
             sampler_distance=tables().distance,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, total_bound, limits.grid_step),
-        clip=functools.partial(clipping.clip_to_grid, limits=limits),
-        embed=Tabled(lambda: Partial(_add_noise, tables(), jnp.int32(min(top, 2**31 - 1)))),
-        estimate=lambda total, senders: jnp.asarray(total).astype(jnp.float32) * jnp.float32(grid_step),
+        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
+        embed=WithNumbers(lambda dimension: Partial(_add_noise, tables(), np.int32(min(top, 2**31 - 1))), vector=1),
+        estimate=WithNumbers(lambda dimension: Partial(_estimate, np.float32(grid_step))),
         rdp=rdp,
         variance=lambda senders: senders * noise_variance * grid_step**2,
         count_bound=count_bound,
@@ -118,6 +118,11 @@ def summed_skellam(
 
 def _add_noise(tables: SamplingTables, top: Array, stream: Stream, grid: Array) -> Array:
     return jnp.clip(grid, -top, top) + randomness.skellam(stream, grid.shape, tables)
+
+
+def _estimate(step: Array, total: Array, senders: int | Array) -> Array:
+    del senders
+    return jnp.asarray(total).astype(jnp.float32) * step
 
 
 def at_noise(shape: Shape, noise_std: float, terms: Terms) -> Mechanism:

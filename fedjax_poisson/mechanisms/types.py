@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,20 +65,27 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tabled:
-    """A mechanism's `embed` whose sampler has tables: called like any other, it can also be an argument of a compiled program.
+class WithNumbers:
+    """A function of a mechanism whose numbers (bounds, scales, sampling tables) can be arguments of a compiled program; called like any other.
 
     Attributes:
-      sampler: makes the function, with the tables as its leaves, so that mechanisms that differ in tables alone share a program. The tables are made at first
-        use: a planner tries many mechanisms and draws nothing.
+      partial: `(dimension) -> Partial`: the function for vectors of so many coordinates, the numbers its leaves, so that mechanisms that differ in numbers
+        alone share a program. They are made at first use: a planner tries many mechanisms and draws nothing.
+      vector: which argument is the vector, whose length is the dimension.
     """
 
-    sampler: Callable[[], Partial]
+    partial: Callable[[int], Partial]
+    vector: int = 0
 
-    def __call__(self, stream: Stream, grid: Array) -> Array:
-        """int32 `[D]` counts for an int32 `[D]` grid."""
-        counts: Array = self.sampler()(stream, grid)
-        return counts
+    def __call__(self, *arguments: Any) -> Array:
+        """What the function gives for its arguments; called inside a program, its numbers are constants of that program."""
+        value: Array = self.partial(jnp.shape(arguments[self.vector])[-1])(*arguments)
+        return value
+
+
+def partial_of(function: Callable[..., Array], dimension: int) -> Partial:
+    """A mechanism's function as a pytree, to be an argument of a compiled program; one without numbers of its own belongs to the program's structure."""
+    return function.partial(dimension) if isinstance(function, WithNumbers) else Partial(function)
 
 
 class Portions(NamedTuple):
@@ -139,6 +146,30 @@ class Mechanism(NamedTuple):
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
         return f"{self.facts.name}({inner})"
+
+
+class Functions(NamedTuple):
+    """What compiled programs call of a mechanism, a pytree: `Mechanism` describes each.
+
+    Attributes:
+      clip: as in `Mechanism`.
+      embed: as in `Mechanism`.
+      estimate: as in `Mechanism`.
+    """
+
+    clip: Partial
+    embed: Partial
+    estimate: Partial
+
+    def privatize(self, stream: Stream, update: Array) -> Array:
+        """`Mechanism.privatize`."""
+        counts: Array = self.embed(stream, jax.lax.optimization_barrier(self.clip(update)))
+        return counts
+
+
+def functions_of(mechanism: Mechanism, dimension: int) -> Functions:
+    """The functions of a mechanism for vectors of D coordinates, as an argument of compiled programs (`partial_of`)."""
+    return Functions(*(partial_of(each, dimension) for each in (mechanism.clip, mechanism.embed, mechanism.estimate)))
 
 
 def make_mechanism(
@@ -267,7 +298,20 @@ def check_honest(honest_senders: int, senders: int | None = None) -> None:
         raise ValueError(f"honest_senders={honest_senders} exceeds senders={senders}.")
 
 
-def subtract_mean(total: Array, mean: float, senders: int | Array) -> Array:
+class Mean(NamedTuple):
+    """A mean count >= 0 in units of 2**-32, as arrays: its whole part and its fraction, uint32 `[]` each."""
+
+    whole: Array | np.uint32
+    fraction: Array | np.uint32
+
+
+def mean_count(mean: float) -> Mean:
+    """The mean of one sender's count, rounded to 2**-32."""
+    whole = math.floor(mean)
+    return Mean(np.uint32(whole), np.uint32(min(round((mean - whole) * 2.0**32), 2**32 - 1)))
+
+
+def subtract_mean(total: Array, mean: Mean, senders: int | Array) -> Array:
     """A sum of counts of some senders less its public mean, `senders * mean`, float32.
 
     The whole part goes as an integer, as counts above 2**24 are not exact in float32. It is computed in integers, because the number of senders may be
@@ -275,15 +319,19 @@ def subtract_mean(total: Array, mean: float, senders: int | Array) -> Array:
 
     Args:
       total: int `[D]`, sum of counts.
-      mean: of one sender's count, >= 0; times senders it must be below 2**31, as the sum is.
+      mean: of one sender's count; times senders it must be below 2**31, as the sum is.
       senders: in the sum, a Python int or a traced integer.
     """
-    whole = math.floor(mean)
-    fraction = jnp.uint32(min(round((mean - whole) * 2.0**32), 2**32 - 1))
     count = jnp.asarray(senders).astype(jnp.uint32)
-    carried = (count * jnp.uint32(whole) + upper_product(count, fraction)).astype(jnp.int32)
-    rest = ((count * fraction) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2.0**-24)
+    carried = (count * mean.whole + upper_product(count, jnp.asarray(mean.fraction))).astype(jnp.int32)
+    rest = ((count * mean.fraction) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2.0**-24)
     return (jnp.asarray(total) - carried).astype(jnp.float32) - rest
+
+
+def scaled_sum(scale: Array, total: Array, senders: int | Array) -> Array:
+    """An estimate that is a sum of counts times a number, float32 `[D]`: where the mean of the noise is zero, whoever sends."""
+    del senders
+    return jnp.asarray(total).astype(jnp.float32) * scale
 
 
 def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:

@@ -43,8 +43,9 @@ Factory = TypeVar("Factory", bound=Callable[..., Model])
 
 
 def recorded(factory: Factory) -> Factory:
-    """The factory, whose models say how they were made (`Model.recipe`)."""
+    """The factory, whose models say how they were made (`Model.recipe`); the same arguments give the same model, and so the same compiled programs."""
     signature = inspect.signature(factory)
+    made: dict[Any, Model] = {}
 
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Model:
@@ -53,7 +54,12 @@ def recorded(factory: Factory) -> Factory:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 given |= given.pop(name, {})
         pairs = tuple((name, _as_json(value)) for name, value in given.items())
-        return factory(*args, **kwargs)._replace(recipe=(factory.__name__, pairs))
+        key = tuple(
+            (name, type(value), value) for name, value in pairs
+        )  # 2 and 2.0 are equal, and not the same argument
+        if key not in made:
+            made[key] = factory(*args, **kwargs)._replace(recipe=(factory.__name__, pairs))
+        return made[key]
 
     return make  # type: ignore[return-value]
 

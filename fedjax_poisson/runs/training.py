@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.aggregation.terms import mechanism_facts
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.evaluator import map_records
+from fedjax_poisson.federated.server import Paced, ServerOptimizer
 from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import fold_in
@@ -27,14 +29,17 @@ from fedjax_poisson.runs.transcripts import keeping
 _NO_COUNTS = 2**31 - 1  # the bound of an aggregator that adds real numbers in the clear
 
 
-def optimizer_for(setting: RunSetup, rate: float) -> optax.GradientTransformation:
-    """The server's optimiser at a step size."""
-    if setting.config.optimizer == "adam":
-        return optax.adam(rate)
-    return optax.sgd(rate, momentum=setting.recipe.momentum or None)
+def optimizer_for(setting: RunSetup, rate: float) -> Paced:
+    """The server's optimiser at a step size, which is no constant of the programs: runs with other budgets take other steps."""
+    return Paced(_unit_optimizer(setting.config.optimizer, setting.recipe.momentum), rate)
 
 
-def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> optax.GradientTransformation:
+@functools.cache
+def _unit_optimizer(name: str, momentum: float) -> optax.GradientTransformation:
+    return optax.adam(1.0) if name == "adam" else optax.sgd(1.0, momentum=momentum or None)
+
+
+def optimizer_of(setting: RunSetup, scaler: standardize.Scaler) -> Paced:
     """The server's optimiser of the run, whose step may follow from the released number of units."""
     return optimizer_for(setting, step_size(setting.recipe, float(scaler.records)))
 
@@ -102,7 +107,7 @@ def training_for(
     scaler: standardize.Scaler,
     cohort: Records,
     aggregator: Aggregator,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: ServerOptimizer | None = None,
 ) -> Training:
     """The training algorithm with its data.
 
@@ -121,7 +126,7 @@ def parts_for(
     scaler: standardize.Scaler,
     cohort: Records,
     aggregator: Aggregator | None,
-    optimizer: optax.GradientTransformation,
+    optimizer: ServerOptimizer,
 ) -> Parts:
     """What the training is made of; arguments as in `training_for`."""
     plan = setting.plan

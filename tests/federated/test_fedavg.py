@@ -114,22 +114,25 @@ def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
     """The levels agree in the opened counts by exactness; here the rows themselves agree, absent clients included."""
     from fedjax_poisson.aggregation import sharing
     from fedjax_poisson.federated.cohort import Chunking, cohort_sum
+    from fedjax_poisson.federated.sharing_programs import Numbers
+    from fedjax_poisson.mechanisms.types import functions_of
 
     device = _aggregator("round").device
     client = federated.local_sgd(0.5, batch_size=3)(models.logistic())
     cohort = federated.make_cohort(_population(), IDS, present=np.arange(SENDERS) != 4)._replace(numbers=())
     params = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
+    numbers = Numbers(device.key, functions_of(MECHANISM, SIZE))
     found = []
     for transforms in ("summed", "each"):
         programs = cohort_sum(
-            client, params, MECHANISM, clients=SENDERS, device=device, encryption_level="every_client",
+            client, params, "counts", clients=SENDERS, device=device, encryption_level="every_client",
             chunking=Chunking(chunk=5, transforms=transforms),
         )  # fmt: skip
 
         @jax.jit
         def run(cohort, stream, programs=programs):
-            carry, _, report = programs.add(programs.start(), params, (), (), cohort, stream, device.key)
-            return programs.close(carry, device.key, stream), report
+            carry, _, report = programs.add(programs.start(), params, (), (), cohort, stream, numbers)
+            return programs.close(carry, numbers, stream), report
 
         found.append(run(cohort, ROOT))
     (summed, report), (each, _) = found

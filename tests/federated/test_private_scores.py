@@ -80,9 +80,9 @@ def test_one_unit_moves_the_grids_by_at_most_its_bounds(grouped: bool) -> None:
         cohort = cohort._replace(unit=cohort.unit.at[0].set(0))
     mechanism = _mechanism(1e4)
     largest = 40 if grouped else 1
-    whole = np.asarray(scores._score_grids(mechanism, largest, chance, cohort), np.int64)
+    whole = np.asarray(scores.score_grids(mechanism, largest, chance, cohort), np.int64)
     without = cohort._replace(unit=jnp.where(cohort.unit == 0, -1, cohort.unit).at[1:].set(cohort.unit[1:]))
-    less = np.asarray(scores._score_grids(mechanism, largest, chance, without), np.int64)
+    less = np.asarray(scores.score_grids(mechanism, largest, chance, without), np.int64)
     step = 256.0 / 2**20
     moved = (whole - less)[0] * step
     assert 0.5 < np.linalg.norm(moved) <= scores.CLIP_NORM * (1 + 1e-9) and np.abs(moved).max() <= 1.0

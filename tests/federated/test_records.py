@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fedjax_poisson import federated, models
 from fedjax_poisson.federated.records import (
     OVERFLOW,
+    check_sums_fit,
     chunk_for,
     gradient_contribution,
     largest_unit,
@@ -43,7 +44,7 @@ def summed():
     """`summed_contributions`, compiled once for each set of static options."""
     return jax.jit(
         lambda x, y, unit, sampled, largest, chunk: summed_contributions(
-            contribution, MECHANISM, x, y, unit, sampled, largest_unit=largest, chunk=chunk
+            contribution, MECHANISM.clip, x, y, unit, sampled, largest_unit=largest, chunk=chunk
         ),
         static_argnums=(4, 5),
     )
@@ -178,7 +179,7 @@ def sites_summed():
     """`sampled_sums` of two sites, compiled once for each set of static options."""
     return jax.jit(
         lambda x, y, units, sampled, slots, chunk: sampled_sums(
-            contribution, MECHANISM, x, y, units, sampled, slots=slots, chunk=chunk
+            contribution, MECHANISM.clip, x, y, units, sampled, slots=slots, chunk=chunk
         ),
         static_argnums=(4, 5),
     )
@@ -252,7 +253,7 @@ def test_units_that_go_over_chunks_are_clipped_whole_and_do_not_touch_each_other
     found = np.asarray(
         sampled_sums(
             one,
-            MECHANISM,
+            MECHANISM.clip,
             jnp.asarray(both),
             jnp.asarray(labels),
             units_of(unit),
@@ -299,7 +300,7 @@ def test_the_bits_of_a_unit_do_not_depend_on_who_else_was_sampled(model, shape, 
     )
     add = jax.jit(
         lambda sampled: sampled_sums(
-            gradient_contribution(model.loss, params), MECHANISM, x, y, units, sampled, slots=count, chunk=16
+            gradient_contribution(model.loss, params), MECHANISM.clip, x, y, units, sampled, slots=count, chunk=16
         )
     )
 
@@ -373,8 +374,9 @@ def test_sums_that_could_leave_int32_are_refused_and_the_largest_that_cannot_are
     y, unit, everyone = np.ones(count, np.float32), np.arange(count, dtype=np.int32), np.ones(count, bool)
     tight = helpers.mechanism(total_bound=None)
     with pytest.raises(ValueError, match=r"3000 records.*raise total_bound"):
-        summed_contributions(contribution, tight, x, y, unit, everyone, largest_unit=1)
-    grid = np.asarray(summed_contributions(contribution, MECHANISM, x, y, unit, everyone, largest_unit=1))
+        check_sums_fit(tight, count)
+    check_sums_fit(MECHANISM, count)
+    grid = np.asarray(summed_contributions(contribution, MECHANISM.clip, x, y, unit, everyone, largest_unit=1))
     each = np.asarray(MECHANISM.clip(jnp.full(2, 5.0, jnp.float32)), np.int64)
     np.testing.assert_array_equal(grid, each * count)
     assert each[0] * STEP == pytest.approx(0.5, rel=1e-5)

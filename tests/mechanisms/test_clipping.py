@@ -101,7 +101,9 @@ def test_scaled_updates_are_rarely_rounded_toward_zero(size: int) -> None:
     """The model behind `scaled_target`: rounding to nearest passes the bound in fewer than one of a thousand long updates."""
     limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=1.0, total_bound=1.0 / 200 * 2**20)
     u = np.random.default_rng(6).standard_normal((60_000 // size + 900, size)).astype(np.float32) * 7
-    scaled, _, is_long = jax.jit(jax.vmap(lambda one: clipping._scaled_to_norm(one, limits)))(u)
+    scaled, _, is_long = jax.jit(
+        jax.vmap(lambda one: clipping._scaled_to_norm(one, clipping.clip_numbers(limits, size)))
+    )(u)
     over = np.asarray(jnp.sum(scaled.astype(jnp.float32) ** 2, axis=1)) > limits.squared_norm_limit
     assert np.asarray(is_long).all() and over.mean() < 1e-3
     assert _passes_without_room(u, limits) > 0.2, "without the room it would pass it often"
