@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         mechanisms,
         models,
         randomness,
+        reports,
     )
     from fedjax_poisson.aggregation.aggregator import aggregator
     from fedjax_poisson.federated.algorithm import fedsgd
@@ -31,19 +32,30 @@ if TYPE_CHECKING:
     from fedjax_poisson.federated.fedavg import fedavg
     from fedjax_poisson.federated.fit import fit
     from fedjax_poisson.federated.saved_model import load_model, predict, save_model
+    from fedjax_poisson.leakage.measure import attack_run
+    from fedjax_poisson.leakage.registry import RunAttack
+    from fedjax_poisson.leakage.words import Said
     from fedjax_poisson.mechanisms.gaussian import gaussian
     from fedjax_poisson.mechanisms.poisson import poisson_embedding
+    from fedjax_poisson.mechanisms.registry import MechanismEntry
     from fedjax_poisson.mechanisms.skellam import skellam
+    from fedjax_poisson.runs.algorithm_entry import AlgorithmEntry, Training
     from fedjax_poisson.runs.config import Config
     from fedjax_poisson.runs.run import run
 
     __version__: str
 
 __all__ = [
+    "AlgorithmEntry",
     "Config",
+    "MechanismEntry",
+    "RunAttack",
+    "Said",
+    "Training",
     "accounting",
     "aggregation",
     "aggregator",
+    "attack_run",
     "attacks",
     "calibrate",
     "ckks",
@@ -61,14 +73,21 @@ __all__ = [
     "poisson_embedding",
     "predict",
     "randomness",
+    "reports",
     "run",
     "save_model",
     "skellam",
 ]
 
 _HOMES = {
+    "AlgorithmEntry": "runs.algorithm_entry",
     "Config": "runs.config",
+    "MechanismEntry": "mechanisms",
+    "RunAttack": "leakage.registry",
+    "Said": "leakage.words",
+    "Training": "runs.algorithm_entry",
     "aggregator": "aggregation",
+    "attack_run": "leakage.measure",
     "calibrate": "federated",
     "evaluator": "federated",
     "fedavg": "federated",

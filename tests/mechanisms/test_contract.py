@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fedjax_poisson as fp
-from fedjax_poisson.mechanisms import experimental, grouped, single_channel
+from fedjax_poisson.mechanisms import experimental, grouped, single_channel, summed_skellam
 from fedjax_poisson.mechanisms.types import mean_count, subtract_mean
 from tests.helpers.stat import assert_moments
 
@@ -22,6 +22,9 @@ MECHANISMS = {
     ),
     "single_channel": lambda: single_channel(clip_norm=1.0, coordinate_bound=0.4, dark_count=20.0, modulation=0.2),
     "skellam": lambda: fp.skellam(clip_norm=1.0, scale=60.0, noise_variance=400.0),
+    "summed_skellam": lambda: summed_skellam(
+        clip_norm=1.0, coordinate_bound=0.4, total_bound=0.4, grid_step=2.0**-12, noise_variance=1e6
+    ),
     "centred_poisson": lambda: experimental.centred_poisson(clip_norm=1.0, scale=40.0, dark_count=30.0),
     "compound_poisson": lambda: experimental.compound_poisson(clip_norm=1.0, events=30.0, jump_std=0.1),
     "data_embedding": lambda: experimental.data_embedding(gain=20.0, offset=0.5),
@@ -104,7 +107,7 @@ def test_estimate_is_unbiased_with_the_stated_variance(mechanism, stream, bias: 
     if mechanism.facts.name == "grouped":  # the stated variance is the largest group's
         assert errors.var(axis=0).max() < 1.15 or not passes
         errors = errors / errors.std(axis=0)
-    exact = mechanism.facts.name in ("poisson_embedding", "gaussian", "grouped")
+    exact = mechanism.facts.name in ("poisson_embedding", "gaussian", "grouped", "summed_skellam")
     if exact:
         if passes:
             assert_moments(errors, 0.0, 1.0)
@@ -212,7 +215,15 @@ def test_wrong_parameters_are_refused(arguments: dict[str, float], words: str) -
 
 
 def test_real_valued_mechanisms_are_never_summed_under_encryption(mechanism, stream) -> None:
-    aggregator = fp.aggregator("plain", count_bound=1000, senders=2)
-    if not mechanism.facts.integer:
-        with pytest.raises(ValueError, match="does not send integers"):
-            fp.federated.private_sum(mechanism, aggregator, jnp.zeros((2, SIZE), jnp.int32), stream)
+    if mechanism.facts.integer:
+        return
+    grids = jnp.zeros((2, SIZE), jnp.int32)
+    sealed = fp.aggregator("round", count_bound=1000, senders=2, size=SIZE, authenticate=False)
+    with pytest.raises(ValueError, match="does not send integers"):
+        fp.federated.private_sum(mechanism, sealed, grids, stream)
+    clear, refused = fp.aggregator("plain", count_bound=1, senders=2), []
+    estimate, info = fp.federated.private_sum(mechanism, clear, grids, stream, gate=lambda: refused.append(1))
+    assert info.senders == 2 and not info.exact and refused == [1]
+    assert 0.5 < float(jnp.var(estimate)) / mechanism.variance(2) < 2
+    with pytest.raises(fp.aggregation.RoundRefused, match="at least 2"):
+        fp.federated.private_sum(mechanism, clear, grids, stream, senders=[0])
