@@ -38,42 +38,36 @@ from typing import Any, NamedTuple
 
 import pytest
 
-# What is run for a module unless --tests says otherwise; modules with the same tests share the run without a mutant. Else all tests of its folder are run.
-_REFUSALS = "tests/accounting/test_refusals.py"
-_CURVES = " ".join(
-    f"tests/accounting/test_{name}.py"
-    for name in ("renyi", "calibration", "filter", "account", "experimental", "skellam", "tight_values", "refusals")
-)
-_VARIANCE = " ".join(
-    f"tests/accounting/test_{name}.py" for name in ("remaining_variance", "variance_drift", "tight_ledger")
-)
-_LEDGER = " ".join(f"tests/accounting/test_{name}.py" for name in ("tight_ledger", "ledger", "ledger_readings"))
-_MECHANISMS = " ".join(
-    f"tests/mechanisms/test_{name}.py" for name in ("values", "rounding", "grouped", "portions", "contract")
-)
-_MECHANISMS += " -k 'not vmap_and_scan and not 0.05-False'"
-_TABLES = " ".join(f"tests/randomness/test_{name}.py" for name in ("distances", "laws", "sampling_benchmark", "tables"))
-
+# What is run for a module unless --tests says otherwise: its own cheap tests, so that a mutant costs seconds; else all tests of its folder. A survivor is
+# worth a second run with more of them. Modules with the same tests share the run without a mutant.
+_NAMES_OF_TESTS = {
+    **{
+        f"accounting/{name}": "ledger ledger_readings tight_ledger"
+        for name in ("chain", "law", "ledger", "memory", "opening")
+    },
+    **{f"accounting/{name}": "remaining_variance" for name in ("fixed_plan", "variance_cost")},
+    "accounting/checks": "refusals",
+    "accounting/gaussian": "account renyi",
+    "accounting/price": "ledger_readings",
+    "accounting/reserve": "ledger",
+    "accounting/skellam": "skellam renyi",
+    "accounting/tight": "tight_values",
+    **{f"mechanisms/{name}": "values" for name in ("experimental", "gaussian", "poisson", "single_channel", "types")},
+    "mechanisms/grouped": "grouped values",
+    "mechanisms/skellam": "values rounding",
+    "randomness/kernels": "chacha",
+    "randomness/laws": "laws distances",
+    "randomness/layout": "distances tables",
+    "randomness/tables": "tables distances sampling_benchmark",
+    "randomness/samplers": "samplers sampling_benchmark",
+}
+_OWN = ("account", "calibration", "experimental", "filter", "participation", "remaining_variance", "renyi", "sampling")
+_NAMES_OF_TESTS |= {f"accounting/{name}": name for name in _OWN}
+_NAMES_OF_TESTS |= {f"mechanisms/{name}": name for name in ("adaptive", "clipping", "dark_counts")}
+_NAMES_OF_TESTS |= {f"randomness/{name}": name for name in ("chacha", "wide")}
 TESTS = {
-    **{f"accounting/{name}.py": _CURVES for name in ("account", "calibration", "checks", "experimental", "filter")},
-    **{f"accounting/{name}.py": _CURVES for name in ("gaussian", "renyi", "skellam", "tight")},
-    **{f"accounting/{name}.py": _VARIANCE for name in ("fixed_plan", "remaining_variance", "variance_cost")},
-    **{f"accounting/{name}.py": _LEDGER for name in ("chain", "law", "ledger", "opening")},
-    "accounting/memory.py": "tests/accounting/test_ledger.py tests/federated/test_stopping.py",
-    "accounting/participation.py": "tests/mechanisms/test_dark_counts.py tests/federated/test_cohort_plan.py",
-    "accounting/price.py": "tests/accounting/test_ledger_readings.py",
-    "accounting/reserve.py": "tests/accounting/test_ledger.py tests/federated/test_charging.py tests/federated/test_budget.py",
-    "accounting/sampling.py": f"tests/accounting/test_sampling.py {_REFUSALS}",
-    **{f"mechanisms/{name}.py": _MECHANISMS for name in ("experimental", "gaussian", "grouped", "poisson")},
-    **{f"mechanisms/{name}.py": _MECHANISMS for name in ("single_channel", "skellam", "types")},
-    "mechanisms/adaptive.py": "tests/mechanisms/test_adaptive.py",
-    "mechanisms/clipping.py": "tests/mechanisms/test_clipping.py",
-    "mechanisms/dark_counts.py": "tests/mechanisms/test_dark_counts.py tests/runs/test_budget_plan.py tests/federated/test_budget.py",
-    "randomness/chacha.py": "tests/randomness/test_chacha.py",
-    "randomness/kernels.py": "tests/randomness/test_chacha.py",
-    **{f"randomness/{name}.py": _TABLES for name in ("laws", "layout", "tables")},
-    "randomness/samplers.py": "tests/randomness/test_sampling_benchmark.py tests/randomness/test_samplers.py",
-    "randomness/wide.py": "tests/randomness/test_wide.py",
+    f"{module}.py": " ".join(f"tests/{module.split('/')[0]}/test_{name}.py" for name in names.split())
+    for module, names in _NAMES_OF_TESTS.items()
 }
 
 # What a test would have to import again in every process.
