@@ -42,7 +42,7 @@ import pytest
 # worth a second run with more of them. Modules with the same tests share the run without a mutant.
 _NAMES_OF_TESTS = {
     **{
-        f"accounting/{name}": "ledger ledger_readings tight_ledger"
+        f"accounting/{name}": "law ledger ledger_readings tight_ledger"
         for name in ("chain", "law", "ledger", "memory", "opening")
     },
     **{f"accounting/{name}": "remaining_variance" for name in ("fixed_plan", "variance_cost")},
@@ -274,7 +274,7 @@ def campaign(path: pathlib.Path, mutants: Iterable[Mutant], tests: Tests, second
     """Try mutants of one module: for each what it changes, whether it was "killed" (or "timeout", "survived") and by which test."""
     tried = []
     for mutant in mutants:
-        verdict, used, failed = run(path, mutant.code, tests, 10 + 2 * int(seconds))
+        verdict, used, failed = run(path, mutant.code, tests, 5 + 2 * int(seconds))
         seconds = min(seconds, used) if verdict == "survived" else seconds  # without the tests that are left out
         print(f"{verdict:8} {used:5.1f} s  {path.name} {mutant}    {failed}", flush=True)
         facts = {name: value for name, value in mutant._asdict().items() if name != "code"}
