@@ -43,13 +43,12 @@ import pytest
 _NAMES_OF_TESTS = {
     **{
         f"accounting/{name}": "law ledger ledger_readings tight_ledger"
-        for name in ("chain", "law", "ledger", "memory", "opening")
+        for name in ("chain", "law", "ledger", "opening")
     },
     **{f"accounting/{name}": "remaining_variance" for name in ("fixed_plan", "variance_cost")},
     "accounting/checks": "refusals",
     "accounting/gaussian": "account renyi",
     "accounting/price": "ledger_readings",
-    "accounting/reserve": "ledger",
     "accounting/skellam": "skellam renyi",
     "accounting/tight": "tight_values",
     **{f"mechanisms/{name}": "values" for name in ("experimental", "gaussian", "poisson", "single_channel", "types")},
@@ -61,7 +60,18 @@ _NAMES_OF_TESTS = {
     "randomness/tables": "tables distances sampling_benchmark",
     "randomness/samplers": "samplers sampling_benchmark",
 }
-_OWN = ("account", "calibration", "experimental", "filter", "participation", "remaining_variance", "renyi", "sampling")
+_OWN = (
+    "account",
+    "calibration",
+    "experimental",
+    "filter",
+    "memory",
+    "participation",
+    "remaining_variance",
+    "renyi",
+    "reserve",
+    "sampling",
+)
 _NAMES_OF_TESTS |= {f"accounting/{name}": name for name in _OWN}
 _NAMES_OF_TESTS |= {f"mechanisms/{name}": name for name in ("adaptive", "clipping", "dark_counts")}
 _NAMES_OF_TESTS |= {f"randomness/{name}": name for name in ("chacha", "wide")}
