@@ -83,6 +83,13 @@ def test_rounds_noise_multiplier_and_skellam_variance():
         assert (acc.epsilon(ORDERS, total, 1e-5) <= 2.0) is fits
 
 
+def test_the_number_of_rounds_stays_below_the_target_by_more_than_rounding():
+    curve = acc.gaussian_rdp(ORDERS, noise_multiplier=9.0)
+    seven = acc.epsilon(ORDERS, 7 * curve, 1e-5)
+    for epsilon, rounds in ((seven * (1 - 5e-11), 6), (seven, 6), (seven * (1 + 2e-10), 7)):
+        assert acc.calibrate_rounds(ORDERS, curve, epsilon=epsilon, delta=1e-5) == rounds
+
+
 def test_variance_is_within_a_third_of_a_percent_of_the_gaussian():
     """The headline: r = 0.05, n >= 100, epsilon 1, 3, 8; the twin with r = 0.2 is not."""
     for n in (100, 1000, 10**5):

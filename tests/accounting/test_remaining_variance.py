@@ -396,10 +396,10 @@ def test_a_refused_release_takes_nothing_and_a_smaller_one_may_follow():
 def test_ends_at_the_floor_in_little_time(cost):
     """From W down to the floor, and from the floor itself, with overflows on the way."""
     for budget in (*BUDGETS.values(), acc.variance_budget(1e4, 1e-4), acc.variance_budget(1e-8, 1e-100)):
-        started = time.perf_counter()
+        started = time.process_time()
         assert acc.spend_variance(budget, budget.total, cost._replace(events=1e90)) is None
         assert acc.spend_variance(budget, budget.floor * 1.001, cost._replace(events=1e90)) is None
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
 
 
 BAD = [0.0, -1.0, math.nan, math.inf, -math.inf, 1e200, "x", None]

@@ -432,3 +432,17 @@ def test_skellam_refuses_fractional_orders_and_shifts():
         acc.skellam_rdp([2.5], variance=1.0, l1=1.0, l2=1.0)
     with pytest.raises(ValueError, match="integer"):
         acc.skellam_exact_rdp([2], variance=1.0, shift=0)
+
+
+def test_integer_orders_end_at_a_million():
+    assert acc.integer_orders(10**6)[-1] == 10**6
+    with pytest.raises(ValueError, match="ask for at most 1000000"):
+        acc.integer_orders(10**6 + 1)
+
+
+def test_an_orders_divergence_does_not_depend_on_the_orders_beside_it():
+    """At a step of 1e-8 the closed form keeps 8 digits of order 2; an order that leaves the range of the integral must not drag it along."""
+    orders = [2.0, 30.0, 1e9]
+    alone = [acc.embedding_divergence([order], 0.5, 1e-8)[0] for order in orders]
+    np.testing.assert_allclose(acc.embedding_divergence(orders, 0.5, 1e-8), alone, rtol=1e-14)
+    assert alone[0] == pytest.approx(1e-16 * (1 / 0.5 + 1 / 1.5), rel=1e-7)

@@ -2,21 +2,27 @@
 
     python -m tests.helpers.mutants fedjax_poisson/mechanisms/poisson.py --sample 30 --seed 1
     python -m tests.helpers.mutants fedjax_poisson/accounting/chain.py --only 17 --tests tests/accounting/test_ledger.py
+    python -m tests.helpers.mutants fedjax_poisson/{accounting,mechanisms,randomness}/[a-z]*.py --sample 14 --seed 2 --results tests/mutants.json
 
 Run it from the root of the repository (POSIX only). Nothing on disk is changed: a mutant lives in the memory of one forked process, whose import of the module
 is compiled from the changed syntax tree. The parent has imported jax and pytest but computed nothing, so a mutant costs its tests and a fraction of a second.
 Processes that a test starts itself see the module unchanged, so tests that do all their work in them kill nothing.
 
-A mutant that survives is equivalent (no input tells it apart), changes a text or the speed alone, or shows that a test is missing.
+A mutant that survives is equivalent (no input tells it apart), changes a text or the speed alone, or shows that a test is missing. With `--results` a list of
+the survivors of every module is written, to be judged by hand; a module is tried again when its text, the sample or the seed have changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import collections
 import copy
+import hashlib
 import importlib.abc
 import importlib.machinery
+import json
+import math
 import os
 import pathlib
 import random
@@ -26,56 +32,56 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-# What is run for a module unless --tests says otherwise: cheap tests that kill much come first. Else all tests of its folder are run.
-_SAMPLERS = "tests/randomness/test_sampling_benchmark.py tests/randomness/test_samplers.py"
-_REFUSALS = "tests/accounting/test_refusals.py"
-
-
-def _mechanism(names: str) -> str:
-    files = " ".join(f"tests/mechanisms/test_{name}.py" for name in ("values", "rounding", "grouped", "contract"))
-    quick = f"({names}) and not vmap_and_scan and not 0.05-False"
-    return f"{files} -k 'test_values or test_rounding or test_grouped or ({quick})'"
-
-
-TESTS = {
-    "mechanisms/adaptive.py": "tests/mechanisms/test_adaptive.py",
-    "mechanisms/clipping.py": "tests/mechanisms/test_clipping.py",
-    "mechanisms/dark_counts.py": "tests/mechanisms/test_dark_counts.py tests/runs/test_budget_plan.py tests/federated/test_budget.py",
-    "mechanisms/experimental.py": _mechanism("centred or compound or data_embedding"),
-    "mechanisms/gaussian.py": _mechanism("gaussian"),
-    "mechanisms/grouped.py": _mechanism("grouped"),
-    "mechanisms/poisson.py": _mechanism("push_pull or wrong_parameters"),
-    "mechanisms/single_channel.py": _mechanism("single_channel"),
-    "mechanisms/skellam.py": _mechanism("skellam"),
-    "mechanisms/types.py": _mechanism("subtracted or single_channel or wrong_parameters"),
-    "randomness/chacha.py": "tests/randomness/test_chacha.py",
-    "randomness/kernels.py": "tests/randomness/test_chacha.py",
-    "randomness/laws.py": "tests/randomness/test_distances.py tests/randomness/test_laws.py",
-    "randomness/layout.py": "tests/randomness/test_distances.py tests/randomness/test_tables.py -k 'layout or halves or most_levels'",
-    "randomness/samplers.py": _SAMPLERS,
-    "randomness/tables.py": f"tests/randomness/test_distances.py {_SAMPLERS.split()[0]} tests/randomness/test_tables.py",
-    "randomness/wide.py": "tests/randomness/test_wide.py",
-    "accounting/account.py": f"tests/accounting/test_account.py {_REFUSALS}",
-    "accounting/calibration.py": f"tests/accounting/test_calibration.py tests/accounting/test_filter.py {_REFUSALS}",
-    "accounting/chain.py": "tests/accounting/test_ledger.py tests/accounting/test_ledger_readings.py",
-    "accounting/checks.py": f"{_REFUSALS} tests/accounting/test_calibration.py tests/accounting/test_renyi.py",
-    "accounting/experimental.py": f"tests/accounting/test_experimental.py {_REFUSALS}",
-    "accounting/filter.py": f"tests/accounting/test_filter.py {_REFUSALS}",
-    "accounting/gaussian.py": f"tests/accounting/test_renyi.py tests/accounting/test_account.py {_REFUSALS} tests/accounting/test_tight_values.py",
-    "accounting/ledger.py": "tests/accounting/test_ledger.py tests/accounting/test_ledger_readings.py",
-    "accounting/memory.py": "tests/accounting/test_ledger.py tests/federated/test_stopping.py",
-    "accounting/opening.py": "tests/accounting/test_ledger.py tests/accounting/test_ledger_readings.py",
-    "accounting/renyi.py": f"tests/accounting/test_renyi.py {_REFUSALS} tests/accounting/test_calibration.py",
-    "accounting/reserve.py": "tests/accounting/test_ledger.py tests/federated/test_charging.py tests/federated/test_budget.py",
-    "accounting/sampling.py": f"tests/accounting/test_sampling.py {_REFUSALS}",
-    "accounting/skellam.py": f"tests/accounting/test_renyi.py {_REFUSALS}",
+# What is run for a module unless --tests says otherwise: its own cheap tests, so that a mutant costs seconds; else all tests of its folder. A survivor is
+# worth a second run with more of them. Modules with the same tests share the run without a mutant.
+_NAMES_OF_TESTS = {
+    **{
+        f"accounting/{name}": "law ledger ledger_readings tight_ledger"
+        for name in ("chain", "law", "ledger", "opening")
+    },
+    **{f"accounting/{name}": "remaining_variance" for name in ("fixed_plan", "variance_cost")},
+    "accounting/checks": "refusals",
+    "accounting/gaussian": "account renyi",
+    "accounting/price": "ledger_readings",
+    "accounting/skellam": "skellam renyi",
+    "accounting/tight": "tight_values",
+    **{f"mechanisms/{name}": "values" for name in ("experimental", "gaussian", "poisson", "single_channel", "types")},
+    "mechanisms/grouped": "grouped values",
+    "mechanisms/skellam": "values rounding",
+    "randomness/kernels": "chacha",
+    "randomness/laws": "laws distances",
+    "randomness/layout": "distances tables",
+    "randomness/tables": "tables distances sampling_benchmark",
+    "randomness/samplers": "samplers sampling_benchmark",
 }
+_OWN = (
+    "account",
+    "calibration",
+    "experimental",
+    "filter",
+    "memory",
+    "participation",
+    "remaining_variance",
+    "renyi",
+    "reserve",
+    "sampling",
+)
+_NAMES_OF_TESTS |= {f"accounting/{name}": name for name in _OWN}
+_NAMES_OF_TESTS |= {f"mechanisms/{name}": name for name in ("adaptive", "clipping", "dark_counts")}
+_NAMES_OF_TESTS |= {f"randomness/{name}": name for name in ("chacha", "wide")}
+TESTS = {
+    f"{module}.py": " ".join(f"tests/{module.split('/')[0]}/test_{name}.py" for name in names.split())
+    for module, names in _NAMES_OF_TESTS.items()
+}
+
+# What a test would have to import again in every process.
+_READY = ("jax.numpy", "scipy.stats", "scipy.optimize", "scipy.integrate", "mpmath", "nbmake", "xdist", "sqlite3")
 
 _SWAPS: dict[type, list[type]] = {
     **{ast.Lt: [ast.LtE], ast.LtE: [ast.Lt], ast.Gt: [ast.GtE], ast.GtE: [ast.Gt], ast.Eq: [ast.NotEq]},
@@ -166,15 +172,19 @@ class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinde
 
 
 class Tests:
-    """What is known of the tests, by name; as a plugin of pytest it runs first those that killed before, then the quick ones."""
+    """What is known of the tests, by name; as a plugin of pytest it runs first those that killed before, then the quick ones.
 
-    def __init__(self, arguments: list[str]) -> None:
-        self.arguments = arguments
+    Tests that are known to take longer than `longest` seconds are left out.
+    """
+
+    def __init__(self, arguments: list[str], longest: float) -> None:
+        self.arguments, self.longest = arguments, longest
         self.seconds: dict[str, float] = {}
         self.kills: dict[str, int] = {}
         self.reports = tempfile.TemporaryFile("w+")
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [each for each in items if self.seconds.get(each.nodeid, 0.0) <= self.longest]
         items.sort(key=lambda each: self.seconds.get(each.nodeid, 0.0) / (1 + 4 * self.kills.get(each.nodeid, 0)))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -187,7 +197,7 @@ class Tests:
         self.reports.seek(0)
         for line in self.reports.read().splitlines():
             duration, wrong, name = line.split(" ", 2)
-            self.seconds[name] = max(self.seconds.get(name, 0.0), float(duration))
+            self.seconds[name] = min(self.seconds.get(name, math.inf), float(duration))  # other programs lengthen it
             if wrong == "1":
                 failed = name
                 self.kills[name] = self.kills.get(name, 0) + 1
@@ -221,60 +231,143 @@ def run(path: pathlib.Path, code: CodeType, tests: Tests, limit: int) -> tuple[s
     return verdict, ended[2].ru_utime + ended[2].ru_stime, tests.learn()
 
 
+def arguments(path: pathlib.Path, tests: str | None) -> list[str]:
+    """What pytest is given for a module: `tests` instead of the usual ones, if named."""
+    usual = TESTS.get("/".join(path.parts[-2:]), f"tests/{path.parent.name}")
+    return [*shlex.split(tests or usual), "-x", "-q", "-n0", "-p", "no:cacheprovider", "-m", "not slow and not long"]
+
+
+class Mutant(NamedTuple):
+    """What is known of a mutant before it is tried: its number if it was drawn, where it is, what it changes, and the changed module."""
+
+    number: int | None
+    line: int
+    column: int
+    text: str
+    was: str
+    became: str
+    code: CodeType
+
+    def __str__(self) -> str:
+        return (
+            f"{self.number}  line {self.line}:{self.column}: {self.was.splitlines()[0][:100]}  ->  {self.became[:100]}"
+        )
+
+
+def drawn(path: pathlib.Path, text: str, number: int) -> Mutant:
+    tree = ast.parse(text)
+    old, new = sites(tree)[number]
+    was, became, line, column = ast.unparse(old), ast.unparse(new), old.lineno, old.col_offset
+    changed = ast.fix_missing_locations(_Replace(old, new).visit(tree))
+    code = compile(changed, str(path), "exec")
+    return Mutant(number, line, column, text.splitlines()[line - 1].strip(), was[:200], became[:200], code)
+
+
+def by_hand(path: pathlib.Path, text: str, old: str, new: str) -> Mutant:
+    if text.count(old) != 1:
+        sys.exit(f"--swap: {old!r} stands {text.count(old)} times in {path}; give a text that stands there once")
+    start = text.index(old)
+    line, column = text.count("\n", 0, start) + 1, start - 1 - text.rfind("\n", 0, start)
+    code = compile(text.replace(old, new), str(path), "exec")
+    return Mutant(None, line, column, text.splitlines()[line - 1].strip(), old, new, code)
+
+
+def passing(path: pathlib.Path, text: str, given: list[str], longest: float) -> tuple[Tests, float] | None:
+    """The tests, and the seconds that they take on the module as it is; None if one of them fails there."""
+    tests = Tests(given, longest)
+    verdict, seconds, failed = run(path, compile(text, str(path), "exec"), tests, 3600)
+    print(f"{verdict} {failed} without a mutant, {seconds:.0f} s: {shlex.join(given)}", flush=True)
+    return (tests, seconds) if verdict == "survived" else None
+
+
+def campaign(path: pathlib.Path, mutants: Iterable[Mutant], tests: Tests, seconds: float) -> list[dict[str, Any]]:
+    """Try mutants of one module: for each what it changes, whether it was "killed" (or "timeout", "survived") and by which test."""
+    tried = []
+    for mutant in mutants:
+        verdict, used, failed = run(path, mutant.code, tests, 5 + 2 * int(seconds))
+        seconds = min(seconds, used) if verdict == "survived" else seconds  # without the tests that are left out
+        print(f"{verdict:8} {used:5.1f} s  {path.name} {mutant}    {failed}", flush=True)
+        facts = {name: value for name, value in mutant._asdict().items() if name != "code"}
+        tried.append({**facts, "outcome": verdict, "by": failed})
+    return tried
+
+
+def write(path: pathlib.Path, results: dict[str, Any]) -> None:
+    """Write the list, whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(beside, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("module", type=pathlib.Path)
-    parser.add_argument("--sample", type=int, help="so many mutants, drawn at random; all if left out")
+    parser.add_argument("modules", type=pathlib.Path, nargs="+")
+    parser.add_argument("--sample", type=int, help="so many mutants a module, drawn at random; all if left out")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of single mutants")
     parser.add_argument("--tests", help="arguments for pytest instead of the module's usual ones")
+    parser.add_argument(
+        "--swap", nargs=2, action="append", metavar=("OLD", "NEW"), help="a mutant by hand: this text becomes that"
+    )
+    parser.add_argument(
+        "--longest", type=float, default=math.inf, help="leave out tests that take more than so many seconds"
+    )
+    parser.add_argument("--results", type=pathlib.Path, help="the list to write, or to go on with")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
-    path = options.module
-    text = path.read_text()
-    count = len(sites(ast.parse(text)))
-    chosen = options.only or sorted(
-        random.Random(options.seed).sample(range(count), min(options.sample or count, count))
-    )
-    usual = TESTS.get("/".join(path.parts[-2:]), f"tests/{path.parent.name}")
-    arguments = shlex.split(options.tests or usual)
-    arguments += ["-x", "-q", "-n0", "-p", "no:cacheprovider", "-m", "not slow and not long"]
-
-    importlib.import_module(
-        "tests.conftest"
-    )  # sets what jax reads when it is imported; below: what a test would have to import again
-
-    for module in (
-        "jax.numpy",
-        "scipy.stats",
-        "scipy.optimize",
-        "scipy.integrate",
-        "mpmath",
-        "nbmake",
-        "xdist",
-        "sqlite3",
-    ):
-        importlib.import_module(module)
-    tests, limit = Tests(arguments), 3600
-    if not options.list:
-        verdict, seconds, failed = run(path, compile(text, str(path), "exec"), tests, limit)
-        if verdict != "survived":
-            sys.exit(f"the tests do not pass on the module as it is: {verdict} {failed}")
-        limit = 20 + 3 * int(seconds)
-        print(
-            f"{path}: {count} mutants, {len(chosen)} tried; the tests take {seconds:.0f} s: {' '.join(arguments)}",
-            flush=True,
-        )
-    for number in chosen:
-        tree = ast.parse(text)
-        old, new = sites(tree)[number]
-        what = f"{number}  line {old.lineno}: {ast.unparse(old).splitlines()[0][:100]}  ->  {ast.unparse(new)[:100]}"
+    if options.results and options.only:
+        parser.error("--results: the list holds samples and mutants by hand (--swap), no single numbers (--only)")
+    importlib.import_module("tests.conftest")  # sets what jax reads when it is imported
+    for name in _READY:
+        importlib.import_module(name)
+    results = json.loads(options.results.read_text()) if options.results and options.results.exists() else {}
+    wrong, known = False, {}  # modules with the same tests share the run without a mutant
+    for path in options.modules:
+        text = path.read_text()
+        possible = len(sites(ast.parse(text)))
+        size = min(options.sample or possible, possible)
+        chosen = options.only or sorted(random.Random(options.seed).sample(range(possible), size))
+        if options.swap:
+            mutants = [by_hand(path, text, *swap) for swap in options.swap]
+        else:
+            mutants = [drawn(path, text, number) for number in chosen]
         if options.list:
-            print(what)
+            print(*mutants, sep="\n")
             continue
-        changed = ast.fix_missing_locations(_Replace(old, new).visit(tree))
-        verdict, seconds, failed = run(path, compile(changed, str(path), "exec"), tests, limit)
-        print(f"{verdict:8} {seconds:5.1f} s  {what}    {failed}", flush=True)
+        # An entry stands as long as the module's text, the sample and the seed do: an interrupted campaign goes on where it was.
+        source = {
+            "text": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "sample": options.sample,
+            "seed": options.seed,
+        }
+        entry = results.get(str(path), {})
+        if not mutants or (not options.swap and entry.items() >= source.items()):
+            continue
+        given = arguments(path, options.tests)
+        if not (ready := known.get(tuple(given)) or passing(path, text, given, options.longest)):
+            wrong = True
+            continue
+        known[tuple(given)] = ready
+        tried = campaign(path, mutants, *ready)
+        if not options.results:
+            continue
+        if options.swap:
+            kept = [each for each in entry.get("by_hand", []) if [each["was"], each["became"]] not in options.swap]
+            entry["by_hand"] = kept + tried
+        else:
+            outcomes = collections.Counter(each["outcome"] for each in tried)
+            counts = {
+                "possible": possible,
+                "sampled": len(tried),
+                "killed": outcomes["killed"],
+                "timeout": outcomes["timeout"],
+            }
+            survivors = [{**each, "verdict": ""} for each in tried if each["outcome"] == "survived"]
+            entry = {**entry, **source, **counts, "survivors": survivors}
+        results[str(path)] = entry
+        write(options.results, dict(sorted(results.items())))
+    if wrong:
+        sys.exit("the tests of some modules do not pass on the module as it is, either: see above")
 
 
 if __name__ == "__main__":
