@@ -43,7 +43,6 @@ TESTED_IN = {
     "benchmarks/aggregation.py": "cli/test_calculations.py",
     "benchmarks/sampling.py": "randomness/test_sampling_benchmark.py",
     "benchmarks/simulation.py": "cli/test_calculations.py",
-    "ckks/device_layout.py": "ckks/test_encryption.py",
     "ckks/errors.py": "ckks/test_ciphertext_bytes.py",
     "cli/finished_runs.py": "test_cli.py",
     "cli/training.py": "test_cli.py",

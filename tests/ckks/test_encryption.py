@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_poisson.ckks import device_layout, encryption, modular, ntt, packing, rlwe_samplers
+from fedjax_poisson.ckks import encryption, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.ckks.encryption import Ciphertext, PublicKey, SecretKey
 from fedjax_poisson.ckks.parameters import MARGIN, choose_parameters, sum_bound
 from tests.ckks.core import combine_crt, negacyclic, random_residues, seeded_stream, tiny
@@ -238,36 +238,6 @@ def test_summed_counts_under_summed_masks_have_the_bits_of_the_sum_of_ciphertext
     assert int(quick.senders) == int(total.senders) == 5
     opened = encryption.decrypt(params, secret, quick, 5000)
     assert np.array_equal(np.asarray(opened), np.asarray(counts).sum(axis=0))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("mode", MODES)
-def test_every_plan_jit_vmap_and_scan_give_the_same_bits(mode):
-    params = tiny(mode=mode, fields=1)
-    secret, public = keys_of(params)
-    key = public if mode == "public_key" else secret
-    counts = jnp.asarray(np.random.default_rng(1).integers(-999, 1000, size=(3, 300)), jnp.int32)  # five rows
-    base = rlwe_samplers.fold_in(seeded_stream(), "plans")
-    streams = jax.vmap(lambda i: rlwe_samplers.fold_in(base, i))(jnp.arange(3, dtype=jnp.uint32))
-    expected = np.stack(
-        [
-            np.asarray(encryption.encrypt(params, key, counts[i], rlwe_samplers.fold_in(base, jnp.uint32(i))).data)
-            for i in range(3)
-        ]
-    )
-    for plan in (
-        device_layout.ACCELERATOR_PLAN,
-        device_layout.DeviceLayout(columns=False, radix=2, row_block=2),
-        device_layout.DeviceLayout(row_block=2, limb_loops=True, join=True),
-        device_layout.DeviceLayout(row_block=1, limb_loops=True, whole=1 << 20),
-    ):
-        found = jax.vmap(lambda c, s, plan=plan: encryption.encrypt(params, key, c, s, plan=plan))(counts, streams)
-        assert np.array_equal(np.asarray(found.data), expected), plan
-    scanned = jax.lax.scan(lambda _, xs: (0, encryption.encrypt(params, key, *xs)), 0, (counts, streams))[1]
-    assert np.array_equal(np.asarray(scanned.data), expected)
-    opened = jax.vmap(lambda c: encryption.decrypt(params, secret, c, 300))(scanned)
-    assert np.array_equal(np.asarray(opened), np.asarray(counts))
-    assert np.array_equal(np.asarray(encryption.decrypt(params, secret, scanned, 300)), np.asarray(counts))
 
 
 def test_one_compilation_for_many_rounds():
