@@ -35,9 +35,9 @@ from fedjax_poisson.leakage import attack_runs, finished_run, reconstruction
 from fedjax_poisson.randomness import stream
 from fedjax_poisson.reports import leakage
 from fedjax_poisson.reports.plotting import DPI, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
-from fedjax_poisson.runs.build import learned_model
 from fedjax_poisson.runs.config import Config, recipe
 from fedjax_poisson.runs.run import run
+from fedjax_poisson.runs.training import learned_model
 
 HERE = Path(__file__).parent
 TABLES, PICTURES = ("heart", "thyroid"), ("xray", "pneumonia")

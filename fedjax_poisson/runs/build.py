@@ -143,13 +143,13 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         placement, identity = sites, sites.provenance.identity or sites.provenance.name
         moments, shape = standardize.moment_dimension(sites.binary, sites.label_bounds), sites.features.shape[1:]
         numbers = texts = 0
+    kind.check(config, placement)
     senders = len(placement.site_names)
     if senders < 2:
         raise ValueError(
             f"{identity} has {senders} site: a sum over one site hides nothing; at least 2 are needed"
             + (" (cut some with --clients)." if len(shape) == 3 else ".")
         )
-    kind.check(config, placement)
     whole = kind.unit == "client"
     bound = 1 if whole else site_bound(config, _most_units(placement))
     sites_per_unit = 1 if whole else placement.sites_per_unit

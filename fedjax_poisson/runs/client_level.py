@@ -89,17 +89,17 @@ def recipe(config: Config, sizes: PublicSizes) -> TrainingRecipe:
 
 def check(config: Config, data: Placement | Sites) -> None:
     """Refuse data with few clients, and releases and settings about records."""
+    if config.csv is not None and config.min_site_records > 1:
+        raise ValueError(
+            f"min_site_records={config.min_site_records} merges clients with fewer records into one, and a client that was merged is not protected by itself: "
+            "set --min-site-records 1."
+        )
     count = len(data.site_names)
     if count < LEAST_CLIENTS:
         raise ValueError(
             f"algorithm='fedavg' protects a client as a whole, and there are {count} clients: the noise that hides one is as large as its whole update, so a "
             f"mean over fewer than {LEAST_CLIENTS} shows noise alone. Use --algorithm fedsgd, which protects records or patients; or name a column with more "
             "values as the client (--site COLUMN), or cut one source into clients (--clients N)."
-        )
-    if config.csv is not None and config.min_site_records > 1:
-        raise ValueError(
-            f"min_site_records={config.min_site_records} merges clients with fewer records into one, and a client that was merged is not protected by itself: "
-            "set --min-site-records 1."
         )
     if config.standardize != "bounds":
         raise ValueError(

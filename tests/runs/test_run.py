@@ -167,7 +167,7 @@ def test_unsound_claims_are_refused_before_anything_is_released(
 
 
 def test_a_value_far_from_an_integer_refuses_the_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedjax_poisson.runs import build as setting_module
+    from fedjax_poisson.runs import training as setting_module
 
     make = setting_module.make_aggregator
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fedjax_poisson import accounting
-from fedjax_poisson.runs import build as setting_module
+from fedjax_poisson.runs import training as setting_module
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import NothingLearned, run
 
