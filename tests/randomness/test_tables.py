@@ -111,7 +111,10 @@ def test_the_law_of_a_draw_is_the_push_pull_law_to_the_stated_distance():
 def test_any_rate_gets_tables_of_modest_size_within_2_to_minus_60(mean, modulation):
     built = randomness.push_pull_tables(dark_count=mean, modulation=modulation)
     assert built.distance <= 2.0**-60
-    assert sum(v.bits for v in built.levels) == 21 and built.high.size <= 1 << 18
+    assert sum(v.bits for v in built.levels) == 21
+    assert built.high.size <= (
+        1 << 18 if mean <= 1e4 or modulation <= 0.05 else 1 << 19
+    )  # a plan is for the top of a range
 
 
 @pytest.mark.slow
