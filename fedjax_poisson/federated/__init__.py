@@ -34,7 +34,7 @@ from fedjax_poisson.federated.population import (
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.saved_model import Predictions, SavedModel, load_model, predict, save_model
-from fedjax_poisson.federated.server import Server, State
+from fedjax_poisson.federated.server import Paced, Server, State
 from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
 from fedjax_poisson.federated.standardize import Scaler, bounds_scaler, private_scaler
 from fedjax_poisson.federated.turns import FixedCohorts, fixed_cohorts
@@ -53,6 +53,7 @@ __all__ = [
     "Fitted",
     "FixedCohorts",
     "Info",
+    "Paced",
     "Population",
     "Predictions",
     "Records",

@@ -27,11 +27,10 @@ import numpy as np
 from jax import lax
 
 from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, TILE, Stream, Words, output_block
+from fedjax_poisson.randomness.table_plan import digit_units
 from fedjax_poisson.randomness.tables import (
     GRID_BITS,
-    Level,
     SamplingTables,
-    digit_units,
     poisson_tables,
     push_pull_tables,
     single_channel_tables,
@@ -206,16 +205,17 @@ def _group_draws(tables: SamplingTables, words: Words, grid: jax.Array | None) -
         column = planes([words[word] >> jnp.uint32(shift) for word, shift in places]) & jnp.uint32(
             (1 << level.column_bits) - 1
         )
-        value = _one_level(tables, level, high, low, column.astype(jnp.int32), units)
+        value = _one_level(tables, number, high, low, column.astype(jnp.int32), units)
         total = value if total is None else total + value
     assert total is not None
     return total
 
 
 def _one_level(
-    tables: SamplingTables, level: Level, high: jax.Array, low: jax.Array, column: jax.Array, units: jax.Array | None
+    tables: SamplingTables, number: int, high: jax.Array, low: jax.Array, column: jax.Array, units: jax.Array | None
 ) -> jax.Array:
     """Sample one level by the alias method (its tables are described at `Level`)."""
+    level = tables.levels[number]
     row, negate = jnp.int32(0), None
     if units is not None and level.bits:
         largest = digit_units(level.shift, level.bits)
@@ -238,7 +238,7 @@ def _one_level(
     else:
         other = jnp.int32(level.rows << level.column_bits)
         outcome = _gather(tables.outcomes, entry + level.outcome_offset + jnp.where(own, jnp.int32(0), other))
-    value = outcome.astype(jnp.int32) + jnp.int32(level.origin)
+    value = outcome.astype(jnp.int32) + tables.origins[number].astype(jnp.int32)
     return value if negate is None else jnp.where(negate, -value, value)
 
 

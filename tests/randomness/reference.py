@@ -64,6 +64,7 @@ def row_law(tables: SamplingTables, level_number: int, row: int) -> dict[int, in
     """
     level = tables.levels[level_number]
     high, low, outcomes = (np.asarray(x) for x in (tables.high, tables.low, tables.outcomes))
+    origin = int(np.asarray(tables.origins)[level_number].astype(np.int32))
     law: dict[int, int] = {}
     for column in range(1 << level.column_bits):
         entry = (row << level.column_bits) + column
@@ -75,5 +76,5 @@ def row_law(tables: SamplingTables, level_number: int, row: int) -> dict[int, in
             own, other = int(outcomes[place]), int(outcomes[place + (level.rows << level.column_bits)])
         for outcome, mass in ((own, threshold), (other, (1 << 64) - threshold)):
             if mass:
-                law[outcome + level.origin] = law.get(outcome + level.origin, 0) + mass
+                law[outcome + origin] = law.get(outcome + origin, 0) + mass
     return law

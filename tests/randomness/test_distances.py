@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from fedjax_poisson import randomness
-from fedjax_poisson.randomness import laws, layout, tables
+from fedjax_poisson.randomness import laws, layout, table_plan, tables
 
 
 @pytest.mark.parametrize(("plus", "minus", "bits"), [(8.0, 7.5, 7), (0.3, 0.0, 5), (300.0, 2.0, 9)])
@@ -77,7 +77,7 @@ def test_tables_state_the_sum_of_all_levels_and_of_the_layout(kind):
     built = build(dark_count=mean, modulation=modulation)
     wanted = built.layout.distance
     for level in built.levels:
-        rates = tables.level_rates(kind, Fraction(mean), Fraction(modulation), level.shift, level.bits)
+        rates = table_plan.level_rates(kind, Fraction(mean), Fraction(modulation), level.shift, level.bits)
         wanted += max(laws.alias_table(laws.skellam_pmf(*pair), level.column_bits).distance for pair in rates)
     assert wanted <= Fraction(built.distance) <= wanted * (1 + Fraction(1, 10**11))
 

