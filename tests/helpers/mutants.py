@@ -339,6 +339,8 @@ def main() -> None:
             "text": hashlib.sha256(text.encode()).hexdigest()[:16],
             "sample": options.sample,
             "seed": options.seed,
+            **({"longest": options.longest} if options.longest < math.inf else {}),
+            **({"tests": options.tests} if options.tests else {}),
         }
         entry = results.get(str(path), {})
         if not mutants or (not options.swap and entry.items() >= source.items()):
