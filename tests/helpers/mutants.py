@@ -364,7 +364,13 @@ def main() -> None:
                 "killed": outcomes["killed"],
                 "timeout": outcomes["timeout"],
             }
-            survivors = [{**each, "verdict": ""} for each in tried if each["outcome"] == "survived"]
+            judged = {
+                (each["text"], each["was"], each["became"]): each["verdict"] for each in entry.get("survivors", [])
+            }
+            survivors = [each for each in tried if each["outcome"] == "survived"]
+            for each in survivors:  # a verdict stays with the same change of the same line
+                del each["outcome"], each["by"]
+                each["verdict"] = judged.get((each["text"], each["was"], each["became"]), "")
             entry = {**entry, **source, **counts, "survivors": survivors}
         results[str(path)] = entry
         write(options.results, dict(sorted(results.items())))
