@@ -133,3 +133,9 @@ def test_without_dp_accounting_the_table_tells_all_but_the_sampled_comparison(mo
     with pytest.raises(ModuleNotFoundError, match=r"fedjax-poisson\[compare\]"):
         acc.gaussian_pld_epsilon(1.0, 1e-5, 5, 0.1)
     assert acc.gaussian_pld_epsilon(1.0, 1e-5, 5) > 1.0  # without sampling nothing is missing
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), -float("inf")])
+def test_the_delta_of_a_gaussian_needs_a_finite_epsilon(epsilon):
+    with pytest.raises(ValueError, match="must be a finite number"):
+        acc.gaussian_delta(epsilon, 1.0)
