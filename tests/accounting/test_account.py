@@ -63,7 +63,9 @@ def test_round_table_grows_to_the_total():
     result = acc.make_account(SETTING, epsilon=3.0, rounds=37)
     table = acc.round_table(result, lines=5)
     assert [row.round for row in table] == sorted({row.round for row in table})
-    assert table[0].round == 1 and table[-1].round == 37
+    assert [row.round for row in table] == [1, 7, 15, 22, 30, 37]
+    assert [row.round for row in acc.round_table(result, lines=1)] == [1, 18, 37]
+    assert [row.round for row in acc.round_table(result, lines=99)] == list(range(1, 38))
     assert table[-1].epsilon == pytest.approx(result.epsilon) and table[-1].events == pytest.approx(result.events)
     assert all(a.epsilon < b.epsilon for a, b in itertools.pairwise(table))
     # Not a multiple of the first round's epsilon.
@@ -131,3 +133,9 @@ def test_without_dp_accounting_the_table_tells_all_but_the_sampled_comparison(mo
     with pytest.raises(ModuleNotFoundError, match=r"fedjax-poisson\[compare\]"):
         acc.gaussian_pld_epsilon(1.0, 1e-5, 5, 0.1)
     assert acc.gaussian_pld_epsilon(1.0, 1e-5, 5) > 1.0  # without sampling nothing is missing
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), -float("inf")])
+def test_the_delta_of_a_gaussian_needs_a_finite_epsilon(epsilon):
+    with pytest.raises(ValueError, match="must be a finite number"):
+        acc.gaussian_delta(epsilon, 1.0)

@@ -43,6 +43,7 @@ def test_infinity_masses_of_the_literature():
     assert experimental.compound_poisson_infinity_mass(events=12, coordinates=10**6) == pytest.approx(0.998, abs=1e-3)
     mass = experimental.centred_poisson_infinity_mass(total_dark_count=26, shift=1, coordinates=10**6)
     assert 3e-6 < mass < 1e-5
+    assert experimental.compound_poisson_infinity_mass(events=1e-20) == 1.0, "no jump at all: everything is bare"
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])

@@ -446,3 +446,9 @@ def test_an_orders_divergence_does_not_depend_on_the_orders_beside_it():
     alone = [acc.embedding_divergence([order], 0.5, 1e-8)[0] for order in orders]
     np.testing.assert_allclose(acc.embedding_divergence(orders, 0.5, 1e-8), alone, rtol=1e-14)
     assert alone[0] == pytest.approx(1e-16 * (1 / 0.5 + 1 / 1.5), rel=1e-7)
+
+
+@pytest.mark.parametrize("orders", [[2.0, 5.0, 4.0, 8.0], [2.0, 3.0, 3.0], [1.0005, 2.0], [2.0, math.inf], []])
+def test_orders_rise_from_the_first_to_the_last(orders):
+    with pytest.raises(ValueError, match="orders must be"):
+        acc.gaussian_rdp(orders, noise_multiplier=1.0)

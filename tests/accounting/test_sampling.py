@@ -116,10 +116,13 @@ def test_noise_of_the_cohort_alone_leaks_more_than_the_formula_says():
     assert float(real) > 10 * claimed
 
 
-@pytest.mark.parametrize(("cohort", "population"), [(1, 10), (5, 20), (50, 100)])
-def test_without_replacement_formula_and_coverage(cohort, population):
+@pytest.mark.parametrize(
+    ("cohort", "population", "noise"),
+    [(1, 10, 2.0), (5, 20, 2.0), (50, 100, 2.0), (5, 500, 8.0)],  # little noise and much: either term of the minimum
+)
+def test_without_replacement_formula_and_coverage(cohort, population, noise):
     orders = acc.integer_orders(12)
-    curve = acc.gaussian_rdp(orders, noise_multiplier=2.0, adjacency="replace_one")
+    curve = acc.gaussian_rdp(orders, noise_multiplier=noise, adjacency="replace_one")
     value = acc.without_replacement_rdp(orders, curve, cohort=cohort, population=population)
     g = mp.mpf(cohort) / population
     for i, a in enumerate(range(2, 13)):

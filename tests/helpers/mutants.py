@@ -339,6 +339,8 @@ def main() -> None:
             "text": hashlib.sha256(text.encode()).hexdigest()[:16],
             "sample": options.sample,
             "seed": options.seed,
+            **({"longest": options.longest} if options.longest < math.inf else {}),
+            **({"tests": options.tests} if options.tests else {}),
         }
         entry = results.get(str(path), {})
         if not mutants or (not options.swap and entry.items() >= source.items()):
@@ -362,7 +364,13 @@ def main() -> None:
                 "killed": outcomes["killed"],
                 "timeout": outcomes["timeout"],
             }
-            survivors = [{**each, "verdict": ""} for each in tried if each["outcome"] == "survived"]
+            judged = {
+                (each["text"], each["was"], each["became"]): each["verdict"] for each in entry.get("survivors", [])
+            }
+            survivors = [each for each in tried if each["outcome"] == "survived"]
+            for each in survivors:  # a verdict stays with the same change of the same line
+                del each["outcome"], each["by"]
+                each["verdict"] = judged.get((each["text"], each["was"], each["became"]), "")
             entry = {**entry, **source, **counts, "survivors": survivors}
         results[str(path)] = entry
         write(options.results, dict(sorted(results.items())))

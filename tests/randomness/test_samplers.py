@@ -190,6 +190,28 @@ def test_jit_vmap_scan_and_shard_map_give_the_same_integers(seeded):
     np.testing.assert_array_equal(total, expected.sum(axis=0))
 
 
+PINNED = {
+    "push_pull": [11, 5, 10, 6, 8, 11, 3, 1, 12, 6, 11, 3],
+    "single_channel": [10, 8, 8, 8, 9, 13, 11, 9, 10, 10, 10, 10],
+    "poisson": [5, 6, 8, 8, 6, 12, 8, 8, 6, 9, 7, 8],
+    "skellam": [1, -5, 5, -3, 5, -4, 8, 5, 2, -5, 4, 10],
+}
+
+
+@pytest.mark.parametrize("kind", PINNED)
+def test_a_stream_gives_these_integers(seeded, kind):
+    """Pinned: a seed stands for the same counts on every device and with every version, so a change of the mapping is a change that must be seen."""
+    assert draw(seeded, kind, 8.0, 0.5, 777_777, 12).tolist() == PINNED[kind]
+
+
+@pytest.mark.parametrize("per_group", [1, 2, 3])
+@pytest.mark.parametrize("draws", [1, 4096, 8192, 8193, 70_000])
+def test_tiles_hold_all_draws_and_are_no_more_than_needed(draws, per_group):
+    tiles, lanes = samplers._tiling(draws, per_group)
+    assert 1 <= lanes <= samplers.TILE and tiles * lanes * per_group >= draws
+    assert (tiles - 1) * samplers.TILE * per_group < draws and tiles * (lanes - 1) * per_group < draws
+
+
 @pytest.mark.parametrize("count", [7, 6000])
 def test_fixed_rates_are_vmapped_over_streams(seeded, count):
     tables = randomness.poisson_tables(8.0)
