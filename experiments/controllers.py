@@ -32,10 +32,11 @@ from fedjax_poisson.federated.control import Control, Released
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
 from fedjax_poisson.randomness import fold_in, stream
 from fedjax_poisson.reports.plotting import PLAIN, grid
-from fedjax_poisson.runs.build import RunSetup, aggregator_for, build, learned_model, learned_records, optimizer_for
+from fedjax_poisson.runs.build import RunSetup, build
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.scoring import predictions
 from fedjax_poisson.runs.steering import controller_for
-from fedjax_poisson.runs.summary import predictions
+from fedjax_poisson.runs.training import aggregator_for, learned_model, learned_records, optimizer_for
 from fedjax_poisson.runs.training_recipe import step_size
 
 CONTROLLERS = ("schedule", "settle", "risk")
