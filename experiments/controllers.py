@@ -32,10 +32,11 @@ from fedjax_poisson.federated.control import Control, Released
 from fedjax_poisson.federated.server import State, final_parameters, init_state, server_step
 from fedjax_poisson.randomness import fold_in, stream
 from fedjax_poisson.reports.plotting import PLAIN, grid
-from fedjax_poisson.runs.build import RunSetup, aggregator_for, build, learned_model, learned_records, optimizer_for
+from fedjax_poisson.runs.build import RunSetup, build
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.scoring import predictions
 from fedjax_poisson.runs.steering import controller_for
-from fedjax_poisson.runs.summary import predictions
+from fedjax_poisson.runs.training import aggregator_for, learned_model, learned_records, optimizer_for
 from fedjax_poisson.runs.training_recipe import step_size
 
 CONTROLLERS = ("schedule", "settle", "risk")
@@ -224,7 +225,7 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     """AUC less that of the schedule against the share of the budget left, one panel an epsilon."""
     rows = [row for row in result["summary"] if row["controller"] != "schedule" and row["gain"] is not None]
     epsilons = sorted({row["epsilon"] for row in rows})
-    figure, axes = grid(5.2, 1, len(epsilons))
+    figure, axes = grid(5.4, 1, len(epsilons))
     names = [name for name in EIGHT if name in {row["task"] for row in rows}]
     for epsilon, panel in zip(epsilons, np.ravel(axes), strict=False):
         for colour, controller in zip(COLOURS, CONTROLLERS[1:], strict=False):
@@ -248,8 +249,15 @@ def draw(path: Path, result: dict[str, Any]) -> None:
         panel.set_yticks(range(len(names)), names if panel is np.ravel(axes)[0] else [""] * len(names))
         panel.invert_yaxis()
         panel.set_title(f"cap: epsilon {epsilon:g}", fontsize=11, loc="left")
-        panel.set_xlabel("AUC less that of the fixed schedule, which spends all", fontsize=10)
-    np.ravel(axes)[0].legend(frameon=False, fontsize=9.5, loc="lower left")
+        panel.set_xscale("symlog", linthresh=0.005, linscale=2.0)
+        panel.set_xlim(-0.15, 0.15)
+        ticks = (-0.05, -0.003, 0.0, 0.003, 0.05)
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=9)
+        panel.minorticks_off()
+    figure.supxlabel(
+        "AUC less that of the fixed schedule, which spends all (linear within 0.005, logarithmic beyond)", fontsize=10
+    )
+    np.ravel(axes)[-1].legend(frameon=False, fontsize=9.5, loc="upper left")
     figure.savefig(path)
 
 

@@ -155,7 +155,7 @@ def test_the_tight_ledger_is_as_good_as_it_says(script, tmp_path: Path, capsys) 
     assert "milliseconds" in capsys.readouterr().out
 
 
-@pytest.mark.long  # three programs; test_controllers and test_controlled_runs hold what they decide
+@pytest.mark.long  # three programs; test_controllers and test_steering hold what they decide
 def test_controllers_keep_what_they_leave(script, tmp_path: Path) -> None:
     script("controllers").main(["--toy", "--out", str(tmp_path)])
     result = result_of(tmp_path, "controllers")

@@ -14,6 +14,7 @@ bounds the gain of the last half from above at 95 % confidence. Training stops a
 D / (2 n) is what D parameters gain in mean log-likelihood on n units where there is nothing to learn (Wilks 1938: 2 n times the gain is chi-square with D
 degrees of freedom, so D on average); the second condition keeps a training that has not got under way from being taken for one that has settled. Both sides
 follow from D, n and the known noise; the form of the rule was chosen on parts of the training records of seven tables, no constant was.
+(Where the loss is no log-likelihood, such as a bounded loss of a number, the comparison with D / (2 n) is a convention in the loss's own unit.)
 
 **What it saves.** A run is planned with the same noise in every round up to its last, so a stop after t of T rounds leaves about 1 - t/T of the variance. (The
 schedule for a fixed number of rounds has spent nine tenths of its noise after three quarters of them and leaves little to save.) The parameters are averaged
