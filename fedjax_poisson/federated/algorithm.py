@@ -172,7 +172,7 @@ def fedsgd(
             f"{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism, or "
             "aggregator('plain', ...), which encrypts nothing."
         )
-    checks.check_aggregator(summing, mechanism, size, senders, senders)
+    checks.check_aggregator(summing, mechanism, size, senders, senders, reals=True)
     steering = control.checked(constant() if controller is None else controller, size, mechanism)
     account = make_round_account(
         mechanism=mechanism,

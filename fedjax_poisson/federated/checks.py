@@ -131,14 +131,16 @@ def check_labels(model: Model, labels: Any, mask: Any) -> None:
         )
 
 
-def check_aggregator(aggregator: Aggregator, mechanism: Mechanism, size: int, senders: int, minimum: int) -> None:
-    """Refuse an aggregator that cannot carry the mechanism's counts of these senders.
+def check_aggregator(
+    aggregator: Aggregator, mechanism: Mechanism, size: int, senders: int, minimum: int, *, reals: bool = False
+) -> None:
+    """Refuse an aggregator that cannot carry the mechanism's counts of these senders; with `reals`, the plain one may stand for a sum of real numbers.
 
     Raises:
       ValueError: what does not fit.
     """
     name, info = mechanism.facts.name, aggregator.info
-    if not mechanism.facts.integer and info.backend != "plain":
+    if not mechanism.facts.integer and not (reals and info.backend == "plain"):
         raise ValueError(
             f"{name} does not send integers, so no exact encrypted sum exists; use an integer mechanism (poisson_embedding, skellam), "
             "fedsgd with the \"plain\" aggregator, or fedavg with encryption='off'."

@@ -29,6 +29,10 @@ def _plain(mechanism: Any = RECORDS, **more: Any) -> Any:
     return aggregation.aggregator("plain", **{**settings, **more})
 
 
+def _tenseal() -> Any:
+    return aggregation.aggregator("tenseal", count_bound=1000, senders=SENDERS)
+
+
 def _fedsgd(model: Any = LOGISTIC, **more: Any) -> Any:
     settings: dict[str, Any] = dict(
         features=FEATURES, records=15.0, sampling_rate=1.0, mechanism=RECORDS, senders=SENDERS,
@@ -89,7 +93,7 @@ COHORT = helpers.cohort((5, 2, 4), FEATURES)
         (lambda: _fedsgd(aggregator=_plain(count_bound=100)), ValueError, r"count_bound=100 is too small.*mechanism\.count_bound\(3, 5\) = \d+"),
         (lambda: _fedavg(aggregator=_plain(CLIENTS, count_bound=100)), ValueError, "count_bound=100 is too small"),
         (lambda: _fedsgd(aggregator=_plain(senders=2)), ValueError, "for 2 to 2 senders, the algorithm for 3 to 3"),
-        (lambda: _fedsgd(mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), ValueError, "gaussian does not send integers"),
+        (lambda: _fedsgd(mechanism=gaussian(clip_norm=1.0, noise_std=1.0), aggregator=_tenseal()), ValueError, "gaussian does not send integers"),
         (lambda: _fedavg(mechanism=gaussian(clip_norm=1.0, noise_std=1.0), aggregator=_plain(CLIENTS)), ValueError, "gaussian does not send integers"),
         *(
             (lambda make=make, rate=rate: make(rate), ValueError, f"learning_rate={rate} must be a positive finite")
