@@ -59,6 +59,7 @@ TESTS = {
     "randomness/laws.py": "tests/randomness/test_distances.py tests/randomness/test_laws.py",
     "randomness/layout.py": "tests/randomness/test_distances.py tests/randomness/test_tables.py -k 'layout or halves or most_levels'",
     "randomness/samplers.py": _SAMPLERS,
+    "randomness/table_plan.py": "tests/randomness/test_table_plan.py tests/randomness/test_tables.py",
     "randomness/tables.py": f"tests/randomness/test_distances.py {_SAMPLERS.split()[0]} tests/randomness/test_tables.py",
     "randomness/wide.py": "tests/randomness/test_wide.py",
     "accounting/account.py": f"tests/accounting/test_account.py {_REFUSALS}",
