@@ -59,6 +59,7 @@ _NAMES_OF_TESTS = {
     "randomness/layout": "distances tables",
     "randomness/tables": "tables distances sampling_benchmark",
     "randomness/samplers": "samplers sampling_benchmark",
+    "randomness/table_plan": "table_plan tables",
 }
 _OWN = (
     "account",
