@@ -15,6 +15,7 @@ from fedjax_poisson.federated.client import (
     mean_loss,
     scaffold,
 )
+from fedjax_poisson.federated.client_recipe import ClientRecipe, client_recipe
 from fedjax_poisson.federated.cohort import Chunking
 from fedjax_poisson.federated.cohort_plan import CohortPlan, open_budget, parameter_weights, plan_cohorts
 from fedjax_poisson.federated.device_records import population_of, records_of
@@ -46,6 +47,7 @@ __all__ = [
     "Budgeted",
     "Chunking",
     "Client",
+    "ClientRecipe",
     "Cohort",
     "CohortPlan",
     "Examples",
@@ -71,6 +73,7 @@ __all__ = [
     "bounds_scaler",
     "calibrate",
     "client_mesh",
+    "client_recipe",
     "cohort_blocks",
     "controllers",
     "dimension_of",

@@ -30,7 +30,7 @@ from fedjax_poisson.runs.algorithm_registry import algorithm_entry
 from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
-from fedjax_poisson.runs.named_models import Target, check_model, model_for, target_of
+from fedjax_poisson.runs.named_models import FIXED_NORMS, Target, check_model, model_for, target_of
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe
 
 
@@ -163,6 +163,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         sites_per_unit=sites_per_unit,
         task=target.task,
         outputs=target.outputs,
+        fixed_norm=FIXED_NORMS.get(config.model),
     )
     recipe = kind.recipe(config, sizes)
     plan = make_plan(
@@ -256,10 +257,11 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
 
 
 def _public_units(config: Config, placement: Placement | data.Sites) -> int | None:
-    """The number of training units, if it is declared or the records are public."""
+    """The number of training units, if it is declared, if the records are public, or where it scales the step of a model on fixed features."""
     if config.training_units is not None:
         return config.training_units
-    if not records_are_public(config):
+    # Without moments the step is scaled by the same count, which the verdict names as a condition.
+    if not records_are_public(config) and config.model not in FIXED_NORMS:
         return None
     fit = placement.train
     return len(np.unique(np.stack([placement.site[fit], placement.group[fit]]), axis=1).T)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fedjax_poisson import data, models
@@ -12,7 +14,8 @@ from fedjax_poisson.runs.config import Config
 
 FOR_TABLES = ("logistic", "mlp")
 FOR_PICTURES = ("scattering", "cnn", "small_resnet", "resnet18", "resnet50")
-WITH_FIXED_FEATURES = ("scattering",)
+FIXED_NORMS: Mapping[str, float] = MappingProxyType({"scattering": 1.0})
+"""Models on fixed features, with the norm of a record's features."""
 
 _SMALL = 64  # pixels: below, a residual network for small images
 

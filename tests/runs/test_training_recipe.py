@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -13,7 +14,7 @@ from scipy import optimize, stats
 
 from fedjax_poisson import models
 from fedjax_poisson.runs.budget_plan import make_plan
-from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.config import Config, recipe
 from fedjax_poisson.runs.training_recipe import FIXED, MOMENTUM, ROUNDS, PublicSizes, loss_facts, recipe_of, step_size
 
 SIZES = PublicSizes(features=41, senders=5, honest_senders=4, largest_site=4096, units=6056)
@@ -191,3 +192,28 @@ def test_other_tasks_follow_from_their_sizes_and_say_what_to_expect():
     assert "R2" in wide.reasons[-1] and step_size(wide, 1e9) == pytest.approx(15 * 0.2 / 60)
     weak = recipe_of(Config(epsilon=1.0), SIZES._replace(task="multiclass", outputs=8, units=600))
     assert "too little signal" in weak.reasons[-1]
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
+def test_fixed_features_are_known_by_their_norm_and_not_by_their_number(epsilon):
+    sizes = SIZES._replace(features=3969, senders=10, honest_senders=9, units=4708, fixed_norm=1.0)
+    config = Config(epsilon=epsilon, model="scattering", standardize="bounds")
+    found = recipe_of(config, sizes)
+    signal = 4708 * _mu(epsilon, 1e-4) / (2 * math.sqrt(10 / 9))
+    assert found.signal == pytest.approx(signal, rel=1e-3) and recipe_of(config, sizes._replace(features=99)) == found
+    assert found.clip_norm == pytest.approx(0.3 * math.sqrt(2)) and 60 <= found.rounds <= 300
+    step = step_size(found, 4708)
+    # Heavy ball with a curvature of at most L^2 / 4 is stable below 2 (1 + m) / that; half of what plain descent allows.
+    assert step * 2 / 4 <= 2.0 + 1e-9
+    reach = step * found.rounds / (1 - found.momentum)
+    assert reach == pytest.approx(min(6 * 2.67 * signal, found.rounds * 4.0 / 0.1), rel=1e-3)
+    assert str(found.rounds) in found.reasons[0] and "AUC" not in found.reasons[0]
+    fixed = recipe_of(dataclasses.replace(config, recipe="fixed"), sizes)
+    assert {name: getattr(fixed, name) for name in FIXED} == dict(FIXED)
+
+
+def test_searched_settings_of_linear_models_on_pictures_stay_and_others_follow_the_rule():
+    for name, ruled in {"pneumonia": False, "covid": False, "medmnist": True, "xray": True}.items():
+        settings = recipe(name, model="scattering")
+        assert (settings.recipe == "auto") == ruled and (settings.learning_rate is None) == ruled
+        assert settings.standardize == "bounds" and settings.model == "scattering"
