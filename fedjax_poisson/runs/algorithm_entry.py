@@ -24,6 +24,7 @@ class Parts(NamedTuple):
 
     Attributes:
       config: the settings, those that only this algorithm reads among them.
+      recipe: the settings of the training, none of them left open.
       model: the part of the model that is trained.
       cohort: training records `[S, n]`, standardised, as that part sees them.
       records: number of training units of all sites, released or public; it may only scale a step.
@@ -38,6 +39,7 @@ class Parts(NamedTuple):
     """
 
     config: Config
+    recipe: TrainingRecipe
     model: Model
     cohort: Records
     records: float

@@ -7,7 +7,8 @@ for a table that is whatever column --site names: hospital, practice, ward, phys
 What would be wrong at this level is refused too: releases about records (moments, private scores, ranges and levels of columns) are charged for a record and
 not for a client, and a small client that was merged with others is not protected by itself.
 
-The settings left open are those that `experiments/client_level.py` uses, whose search on folds of training records they come from.
+The settings left open follow from public numbers for logistic regression (`federated.client_recipe`). For other models they are those that
+`experiments/client_level.py` found by a search on folds of training records.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from fedjax_poisson.data import Sites
 from fedjax_poisson.data.placement import Placement
 from fedjax_poisson.federated import fedavg, local_sgd, make_population
+from fedjax_poisson.federated.client_recipe import client_recipe
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.runs.algorithm_entry import AlgorithmEntry, Parts, Training
 from fedjax_poisson.runs.config import Config
@@ -33,16 +35,17 @@ _LOCAL_RATE, _LOCAL_EPOCHS = 0.3, 5
 
 def make(parts: Parts) -> Training:
     """Federated averaging of local SGD, all clients in every round."""
-    config, who = parts.config, parts.participation
+    local, who = parts.recipe, parts.participation
+    assert local.local_rate is not None and local.local_epochs is not None
     population = make_population(*(np.asarray(part) for part in parts.cohort[:3]))
     assert parts.average_from != "growing"  # of controllers that stop, and this algorithm takes none
     clear = parts.mechanism is None or not parts.mechanism.facts.integer
     algorithm = fedavg(
         parts.model,
         client=local_sgd(
-            _LOCAL_RATE if config.local_rate is None else config.local_rate,
-            batch_size=config.batch_size,
-            epochs=config.local_epochs or _LOCAL_EPOCHS,
+            local.local_rate,
+            batch_size=parts.config.batch_size,
+            epochs=local.local_epochs,
         ),
         population=population,
         senders=who.senders,
@@ -61,16 +64,27 @@ def make(parts: Parts) -> Training:
 
 
 def recipe(config: Config, sizes: PublicSizes) -> TrainingRecipe:
-    """The settings of the training; none depends on the data, `sizes` is not used."""
-    del sizes
-    clip = config.clip_norm or _CLIP
+    """The settings of the training, from public numbers: `client_recipe` for logistic regression, else fixed ones."""
+    rule = None
+    if config.recipe == "auto" and config.model == "logistic" and sizes.task == "binary":
+        rule = client_recipe(
+            clients=sizes.senders,
+            features=sizes.features,
+            epsilon=config.epsilon,
+            delta=config.delta,
+            honest_senders=sizes.honest_senders,
+            rounds=config.rounds,
+        )
+    clip = config.clip_norm or (rule.clip_norm if rule else _CLIP)
     coordinate = config.coordinate_bound or clip
     if coordinate > clip:
         raise ValueError(
             f"coordinate_bound={coordinate:g} exceeds clip_norm={clip:g}, so it would bound nothing; lower it or raise --clip-norm."
         )
+    epochs = config.local_epochs or (rule.epochs if rule else _LOCAL_EPOCHS)
+    said = f"fedavg: a whole client is the privacy unit; updates clipped to {clip:.3g}, {epochs} local epochs a round"
     return TrainingRecipe(
-        rounds=config.rounds or _ROUNDS,
+        rounds=config.rounds or (rule.rounds if rule else _ROUNDS),
         sampling_rate=config.sampling_rate or 1.0,
         clip_norm=clip,
         coordinate_bound=coordinate,
@@ -81,9 +95,9 @@ def recipe(config: Config, sizes: PublicSizes) -> TrainingRecipe:
         standardize_share=0.5,  # nothing is released for it
         standardize_norm=1.0,
         controller="constant",
-        reasons=(
-            f"fedavg: a whole client is the privacy unit; updates clipped to {clip:g}, {config.local_epochs or _LOCAL_EPOCHS} local epochs a round",
-        ),
+        local_rate=config.local_rate or (rule.learning_rate if rule else _LOCAL_RATE),
+        local_epochs=epochs,
+        reasons=(said, *(rule.reasons if rule else ())),
     )
 
 

@@ -132,6 +132,7 @@ def parts_for(
     plan = setting.plan
     return Parts(
         config=setting.config,
+        recipe=setting.recipe,
         model=learned_model(setting),
         cohort=cohort,
         records=float(scaler.records),

@@ -213,6 +213,8 @@ class TrainingRecipe(NamedTuple):
       scale: the signal per unit; None where the rule does not apply.
       facts: of the loss; None where the rule does not apply.
       signal: s, or None if the number of units is not known.
+      local_rate: step of a client's own training; None where clients take one gradient.
+      local_epochs: passes of a client over its records in a round; None likewise.
       reasons: how the settings came about, one sentence each.
     """
 
@@ -230,6 +232,8 @@ class TrainingRecipe(NamedTuple):
     scale: float | None = None
     facts: LossFacts | None = None
     signal: float | None = None
+    local_rate: float | None = None
+    local_epochs: int | None = None
     reasons: tuple[str, ...] = ()
 
     @property
@@ -356,7 +360,7 @@ def _auto_fixed(config: Config, sizes: PublicSizes, norm: float, units: int) -> 
         average_share=chosen("average_share", AVERAGE_SHARE),
         standardize_share=chosen("standardize_share", _SHARE),  # of no release
         standardize_norm=chosen("standardize_norm", 1.0),
-        noise_schedule=config.noise_schedule or "tail",
+        controller=config.controller or "schedule",
         scale=scale,
         facts=facts._replace(tau_of_signal=_FIXED_REACH * facts.tau_of_signal, most_tau=longest, plain_tau=longest),
         signal=scale * units,
