@@ -34,8 +34,9 @@ from fedjax_poisson.federated import reference, standardize, task_scores
 from fedjax_poisson.federated.device_records import records_of
 from fedjax_poisson.reports.plotting import PLAIN, grid
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.loss_facts import clip_over_length, loss_facts
 from fedjax_poisson.runs.named_models import target_of
-from fedjax_poisson.runs.training_recipe import MOMENTUM, ROUNDS, clip_over_length, loss_facts
+from fedjax_poisson.runs.training_recipe import MOMENTUM, ROUNDS
 
 DIAGNOSES = {"none": "-", "hyperthyroid": "ABCD", "hypothyroid": "EFGH", "binding protein": "IJ", "general health": "K"}
 DISEASES = ["ARF/MOSF", "COPD/CHF/Cirrhosis", "Cancer", "Coma"]
@@ -312,8 +313,9 @@ def main(argv: list[str] | None = None) -> None:
         facts = result["facts"][name]
         print(f"{name} ({facts['units']} training records): {facts['score']} in the clear {facts['clear']:.4f}")
         for row in found:
-            error = 1.96 * (row[f"{facts['score']}_error"] or 0)
-            print(f"  epsilon {row['epsilon']:g}: {row[facts['score']]:.4f} +- {error:.4f}")
+            error = row[f"{facts['score']}_error"]
+            spread = "(one run)" if error is None else f"+- {1.96 * error:.4f}"
+            print(f"  epsilon {row['epsilon']:g}: {row[facts['score']]:.4f} {spread}")
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

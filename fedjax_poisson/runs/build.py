@@ -155,7 +155,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
     sites_per_unit = 1 if whole else placement.sites_per_unit
     model = model_for(config, target, shape)
     sizes = PublicSizes(
-        features=_learned_features(model, shape),
+        features=math.prod(shape),
         senders=senders,
         honest_senders=senders - 1 if config.honest_senders is None else config.honest_senders,
         largest_site=bound,
@@ -199,13 +199,6 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         largest_site=bound,
         root=root,
     )
-
-
-def _learned_features(model: Model, shape: tuple[int, ...]) -> int:
-    """Numbers of a record that the learned part of a model sees."""
-    if model.fixed is None:
-        return math.prod(shape)
-    return math.prod(jax.eval_shape(model.fixed, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:])
 
 
 def build(config: Config, sites: data.Sites | None = None) -> RunSetup:

@@ -15,7 +15,8 @@ from scipy import optimize, stats
 from fedjax_poisson import models
 from fedjax_poisson.runs.budget_plan import make_plan
 from fedjax_poisson.runs.config import Config, recipe
-from fedjax_poisson.runs.training_recipe import FIXED, MOMENTUM, ROUNDS, PublicSizes, loss_facts, recipe_of, step_size
+from fedjax_poisson.runs.loss_facts import loss_facts
+from fedjax_poisson.runs.training_recipe import FIXED, MOMENTUM, ROUNDS, PublicSizes, recipe_of, step_size
 
 SIZES = PublicSizes(features=41, senders=5, honest_senders=4, largest_site=4096, units=6056)
 
