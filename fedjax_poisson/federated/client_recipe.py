@@ -85,7 +85,7 @@ def client_recipe(
 
     >>> found = client_recipe(clients=200, features=20, epsilon=3.0, delta=1e-3)
     >>> found.rounds, round(found.clip_norm, 2), found.epochs, round(found.learning_rate, 2)
-    (30, 1.84, 4, 0.48)
+    (30, 1.24, 10, 0.5)
     """
     honest = clients - 1 if honest_senders is None else honest_senders
     for name, value in {"clients": clients, "features": features, "rounds": rounds, "records": records}.items():

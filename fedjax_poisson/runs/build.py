@@ -8,8 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson import accounting, data
