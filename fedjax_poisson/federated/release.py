@@ -134,7 +134,7 @@ def sums_on_host(
     for part in parts:
         for first in range(0, part.present.shape[0], _AT_ONCE):
             few = jax.tree.map(lambda leaf, first=first: leaf[first : first + _AT_ONCE], arrays(part))
-            numbers = part.numbers[first : first + _AT_ONCE]
+            who = part.numbers[first : first + _AT_ONCE]
             counts, client_state, report = counts_of(state, client_state, few, stream, numbers)
             here = np.asarray(few.present)
             rows = np.asarray(counts)
@@ -143,7 +143,7 @@ def sums_on_host(
                 if here[i]:
                     sealed = aggregator.encrypt(row, fold_in(stream, few.ids[i], "encrypt"), round=number)
                     total = sealed if total is None else aggregator.add(total, sealed)
-            seen.append((numbers, report))
+            seen.append((who, report))
     return total, client_state, seen, fingerprint(jnp.asarray(summed))
 
 
