@@ -108,6 +108,7 @@ TESTED_IN = {
     "mechanisms/noise_levels.py": "mechanisms/test_registry.py",
     "mechanisms/summed_skellam.py": "mechanisms/test_registry.py",
     "runs/algorithm_entry.py": "runs/test_algorithms.py",
+    "runs/loss_facts.py": "runs/test_training_recipe.py",
     "runs/algorithm_registry.py": "runs/test_algorithms.py",
     "runs/client_level.py": "runs/test_algorithms.py",
     "runs/headline.py": "runs/test_label_tasks.py",

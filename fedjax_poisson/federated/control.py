@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.federated.sharing_programs import built_once
 from fedjax_poisson.mechanisms.types import Mechanism, at_portions
 
 
@@ -169,7 +170,13 @@ def checked(controller: Controller, dimension: int, mechanism: Mechanism) -> Ste
     Raises:
       ValueError: it carries an array of its own, calls back into Python, or gives something else than a `Decision`.
     """
-    whole, vector = whole_noise(mechanism), jax.ShapeDtypeStruct((dimension,), jnp.float32)
+    return _steering(controller, dimension, whole_noise(mechanism))
+
+
+@built_once
+def _steering(controller: Controller, dimension: int, whole: int) -> Steering:
+    """The same for equal controllers, so that a sweep over noise levels traces and compiles it once."""
+    vector = jax.ShapeDtypeStruct((dimension,), jnp.float32)
     one, word = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
     released: Any = (one, vector, vector, vector, one, word)
     memory, first = jax.eval_shape(lambda params: controller.init(Start(params, whole)), vector)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from fedjax_poisson.accounting.checks import check_adjacency
+from fedjax_poisson.aggregation.aggregator import BACKENDS
 from fedjax_poisson.data.tables import declarations, labels
 from fedjax_poisson.extensions import is_path
 from fedjax_poisson.federated.controllers import registered
@@ -124,6 +125,10 @@ def check(config: Any) -> None:
     check_ranges({name: getattr(config, name) for name in RANGES})
     if config.controller is not None:
         registered(config.controller)
+    if not is_path(config.aggregator) and config.aggregator not in BACKENDS:
+        raise ValueError(
+            f"aggregator={config.aggregator!r} (--aggregator): give one of {', '.join(BACKENDS)}, or module:name of a backend of your own."
+        )
     words = (declarations.FROM_DATA, declarations.PRIVATE)
     declarations.checked_levels(config.categorical, words)
     if config.bounds is not None:

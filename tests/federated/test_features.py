@@ -142,7 +142,7 @@ def test_a_site_by_itself_takes_dicts_in_chunks() -> None:
     keep, unit = jnp.ones(ROWS, bool), jnp.arange(ROWS, dtype=jnp.int32)
     for model, x in ((ON_FLAT, jnp.asarray(flat)), (ON_DICT, split(jnp.asarray(flat)))):
         own, rows = gradient_contribution(model.loss, params), features.take(x, 0)
-        site = functools.partial(summed_contributions, own, MECHANISM, largest_unit=1, chunk=6)
+        site = functools.partial(summed_contributions, own, MECHANISM.clip, largest_unit=1, chunk=6)
         sums.append(jax.jit(site)(rows, jnp.asarray(y[0]), unit, keep))
     _same(*sums)
 

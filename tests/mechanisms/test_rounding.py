@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fedjax_poisson as fp
+from fedjax_poisson.mechanisms.clipping import limit_limbs
 from fedjax_poisson.mechanisms.skellam import _conditional_rounding
 
 PLACES = 4
@@ -26,7 +27,7 @@ def streams() -> fp.randomness.Stream:
 
 def _rounded(streams: fp.randomness.Stream, limit: int) -> np.ndarray:
     grid = jnp.asarray(VALUES * 2**PLACES, jnp.int32)
-    draw = functools.partial(_conditional_rounding, grid=grid, fraction_bits=PLACES, squared_limit=limit)
+    draw = functools.partial(_conditional_rounding, grid=grid, fraction_bits=PLACES, squared_limit=limit_limbs(limit))
     return np.asarray(jax.jit(jax.vmap(draw))(streams))
 
 

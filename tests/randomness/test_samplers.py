@@ -191,9 +191,9 @@ def test_jit_vmap_scan_and_shard_map_give_the_same_integers(seeded):
 
 
 PINNED = {
-    "push_pull": [11, 5, 10, 6, 8, 11, 3, 1, 12, 6, 11, 3],
-    "single_channel": [10, 8, 8, 8, 9, 13, 11, 9, 10, 10, 10, 10],
-    "poisson": [5, 6, 8, 8, 6, 12, 8, 8, 6, 9, 7, 8],
+    "push_pull": [2, 10, 2, 8, 1, 9, 9, 5, 1, 3, 3, 4],
+    "single_channel": [10, 10, 12, 10, 8, 14, 11, 12, 10, 11, 11, 9],
+    "poisson": [9, 6, 11, 4, 11, 14, 7, 11, 10, 8, 6, 7],
     "skellam": [1, -5, 5, -3, 5, -4, 8, 5, 2, -5, 4, 10],
 }
 

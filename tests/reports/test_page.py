@@ -110,6 +110,7 @@ def test_pictures_of_several_classes_show_their_control_and_what_was_not_sent(tm
         "standardize": "bounds",
         "border_only": border,
         "classes": ["a", "b", "c"],
+        "task": "multiclass",
         "model": "cnn",
     }
     page = page_of(tmp_path / "covid", **changes)

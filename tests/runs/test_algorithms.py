@@ -12,6 +12,7 @@ import pytest
 
 import fedjax_poisson as fp
 from fedjax_poisson import accounting, cli
+from fedjax_poisson.federated.client_recipe import client_recipe
 from fedjax_poisson.mechanisms import MECHANISMS
 from fedjax_poisson.reports.guarantees import protection
 from fedjax_poisson.runs import client_level, record_level
@@ -19,6 +20,7 @@ from fedjax_poisson.runs.build import build, prepare
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import Stopped, run
 from fedjax_poisson.runs.run_folder import read_run
+from fedjax_poisson.runs.training_recipe import PublicSizes
 from fedjax_poisson.runs.verdict import judge
 
 CLIENTS = 50
@@ -122,8 +124,8 @@ def test_every_integer_mechanism_serves_clients_under_encryption(
         ({"evaluation": "private"}, "choose 'clear' or 'none'"),
         ({"bounds": {"age": "private"}}, "declare them"),
         ({"total_bound": 3.0}, "total-bound: bounds a sum"),
-        ({"noise_schedule": "tail"}, "leave it out"),
-        ({"coordinate_bound": 3.0}, "would bound nothing"),
+        ({"controller": "settle"}, "takes no controller; leave it out"),
+        ({"coordinate_bound": 30.0}, "would bound nothing"),
         ({"aggregator": "round"}, "only integers have an exact encrypted sum"),
         ({"mechanism": "laplace"}, "there is no mechanism 'laplace'"),
         ({"algorithm": "fedprox"}, "there is no algorithm 'fedprox'; give one of fedsgd, fedavg"),
@@ -153,7 +155,7 @@ def test_a_shared_ledger_of_another_law_is_refused(tmp_path: Path) -> None:
 
 
 def test_skellam_is_planned_for_records_by_its_own_curve() -> None:
-    plan, embedded = build(Config(mechanism="skellam")).plan, build(Config(noise_schedule="constant")).plan
+    plan, embedded = build(Config(mechanism="skellam")).plan, build(Config(controller="constant")).plan
     assert plan.law == "renyi" and plan.train.mechanism.facts.name == "summed_skellam" and plan.portions is None
     assert plan.standardize is not None and plan.standardize.mechanism.facts.name == "poisson_embedding"
     assert plan.epsilon <= 1.0 and plan.epsilon > 0.99
@@ -210,7 +212,16 @@ def test_what_is_foreign_is_assumed_on_every_surface(
 
 
 def test_the_recipe_of_clients_reads_no_data() -> None:
+    """Public sizes decide it: by the rule for clients for logistic regression, by fixed settings for other models."""
     config = Config(algorithm="fedavg", rounds=7, momentum=0.5)
-    recipe = client_level.recipe(config, None)  # type: ignore[arg-type]
-    assert (recipe.rounds, recipe.momentum, recipe.clip_norm, recipe.total_bound) == (7, 0.5, 0.5, 0.5)
+    sizes = PublicSizes(features=13, senders=60, honest_senders=59, largest_site=1, units=None)
+    recipe = client_level.recipe(config, sizes)
+    rule = client_recipe(clients=60, features=13, epsilon=config.epsilon, delta=config.delta, rounds=7)
+    assert (recipe.rounds, recipe.momentum, recipe.clip_norm, recipe.total_bound) == (
+        *(7, 0.5),
+        *(rule.clip_norm, rule.clip_norm),
+    )
+    assert (recipe.local_rate, recipe.local_epochs) == (rule.learning_rate, rule.epochs)
     assert jax.tree.leaves(recipe.average_from) == [3]
+    other = client_level.recipe(Config(algorithm="fedavg", model="mlp", rounds=7), sizes)
+    assert (other.clip_norm, other.local_rate, other.local_epochs) == (0.5, 0.3, 5)

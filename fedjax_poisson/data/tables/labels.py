@@ -80,7 +80,7 @@ def check_label(spec: LabelSpec) -> None:
         _check_name(names)
     elif len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
-            f"label is {list(names)!r}; several labels are different columns, at least two: {_listed_option('label', ['died', 'readmitted'])}"
+            f"label is {list(names)!r}; expected different columns for several labels, at least two: {_listed_option('label', ['died', 'readmitted'])}"
         )
     else:
         for name in names:

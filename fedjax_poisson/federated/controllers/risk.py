@@ -16,6 +16,7 @@ What was charged bounds the leakage from above at every moment, exactly, and is 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class Memory(NamedTuple):
     whole: Array
 
 
+@functools.cache
 def risk() -> Controller:
     """Halve the noise budget of a round where its sum shows no signal, double it where it does, stop where nothing is left (module docstring)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from fedjax_poisson.federated.control import Controller, Decision, Plan, Released, Start, decision
 
 
+@functools.cache
 def constant() -> Controller:
     """All of the noise in every round."""
     return Controller(
@@ -28,8 +30,13 @@ def schedule(portions: Sequence[int]) -> Controller:
     """
     if not len(portions) or any(int(each) != each or each < 1 for each in portions):
         raise ValueError(f"portions={list(portions)}: give one whole number from 1 for each round.")
-    planned = tuple(int(each) for each in portions)
+    return _scheduled(tuple(int(each) for each in portions))
 
+
+@functools.lru_cache(
+    maxsize=32
+)  # one controller for each schedule, so that algorithms with the same one share its programs
+def _scheduled(planned: tuple[int, ...]) -> Controller:
     def init(start: Start) -> tuple[jnp.ndarray, Decision]:
         if max(planned) > start.whole:
             raise ValueError(

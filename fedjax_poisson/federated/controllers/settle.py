@@ -23,6 +23,7 @@ with growing weights, which need not know the last round. What is claimed is bud
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ class Memory(NamedTuple):
     gain: Array
 
 
+@functools.lru_cache(maxsize=32)
 def settle(rounds: int, records: float) -> Controller:
     """Stop when half of the rounds gained no more than fitting noise would (module docstring).
 
