@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +46,6 @@ MAX_DISTANCE = 2.0**-60
 """Tables whose law is farther from the true one, in total variation, are refused."""
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["high", "low", "outcomes", "origins"],
-    meta_fields=["levels", "layout", "kind"],
-    drop_fields=["distance"],
-)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingTables:
     """Alias tables of all levels, a pytree whose leaves are device arrays and whose plan is static: rates of one range share it (`table_plan`).
@@ -76,6 +70,21 @@ class SamplingTables:
     layout: Layout
     kind: str
     distance: float = math.inf
+
+
+def _flatten(tables: SamplingTables) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return (tables.high, tables.low, tables.outcomes, tables.origins), (tables.levels, tables.layout, tables.kind)
+
+
+def _unflatten(plan: tuple[Any, ...], arrays: tuple[Any, ...]) -> SamplingTables:
+    (levels, layout, kind), (high, low, outcomes, origins) = plan, arrays
+    return SamplingTables(
+        levels=levels, high=high, low=low, outcomes=outcomes, origins=origins, layout=layout, kind=kind
+    )
+
+
+# By hand: register_dataclass of jax 0.7 cannot leave out a field, and tables that differ in their distance alone share programs.
+jax.tree_util.register_pytree_node(SamplingTables, _flatten, _unflatten)
 
 
 def push_pull_tables(*, dark_count: float, modulation: float) -> SamplingTables:
