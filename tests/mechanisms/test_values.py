@@ -139,3 +139,16 @@ def test_wrong_parameters_are_refused_from_both_sides() -> None:
     check_honest(1, 1)
     with pytest.raises(ValueError, match="exceeds senders"):
         check_honest(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: fp.gaussian(clip_norm=1.0, noise_std=-1.0), "noise_std"),
+        (lambda: fp.skellam(clip_norm=1.0, scale=100.0, noise_variance=-4.0), "noise_variance"),
+        (lambda: fp.skellam(clip_norm=-1.0, scale=100.0, noise_variance=4.0), "clip_norm"),
+    ],
+)
+def test_noise_and_bounds_below_zero_are_refused_by_name(make, name) -> None:
+    with pytest.raises(ValueError, match=name):
+        make()
