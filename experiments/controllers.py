@@ -70,7 +70,7 @@ def trainer(setting: RunSetup, cohort: Records, units: float) -> Callable[[Any, 
 
         def step(state: State, number: Any) -> tuple[State, Any]:
             here, (used, stop) = fold_in(root, number), state.controller.next
-            grids = records.sampled_gradients(model.loss, state.params, mechanism, own, sampling, here)
+            grids = records.sampled_gradients(model.loss, state.params, mechanism.clip, own, sampling, here)
             counts = jax.vmap(lambda site, row: embed(fold_in(here, site, "embed"), row, used))(
                 jnp.arange(senders, dtype=jnp.uint32), grids
             )
