@@ -28,7 +28,7 @@ import numpy as np
 
 from fedjax_poisson import data
 from fedjax_poisson.federated.checkpoints import write_atomic
-from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, title
+from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, canvas, grid, title
 from fedjax_poisson.runs.build import build
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.run import run
@@ -204,6 +204,16 @@ def kept(arguments: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     """The rows of an earlier call, if there was one."""
     path = arguments.out / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def panels_of(names: Sequence[str]) -> tuple[Any, list[tuple[str, Any]]]:
+    """A figure with one panel a name, three in a row: the figure, and each name with its panel."""
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = grid(3.2 * rows, rows, columns)
+    for panel in axes[len(names) :]:
+        panel.set_visible(False)
+    return figure, list(zip(names, axes, strict=False))
 
 
 def curve(

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import COLOURS, kept, load, parser, private_row, save, say, subset, table, training_fold
+from common import COLOURS, kept, load, panels_of, parser, private_row, save, say, subset, table, training_fold
 from scipy import optimize, special
 from tables import LEAKY, unpacked, without
 
@@ -32,7 +32,7 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.data.tables.csv_table import read_table
 from fedjax_poisson.federated import reference, standardize, task_scores
 from fedjax_poisson.federated.device_records import records_of
-from fedjax_poisson.reports.plotting import PLAIN, grid
+from fedjax_poisson.reports.plotting import PLAIN
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.loss_facts import clip_over_length, loss_facts
 from fedjax_poisson.runs.named_models import target_of
@@ -249,12 +249,8 @@ def constants(name: str, sites: data.Sites, epsilons: list[float], seeds: int) -
 
 def draw(path: Path, result: dict[str, Any]) -> None:
     """The score against epsilon, one panel a task, the model in the clear as a line."""
-    names = list(result["tables"])
-    columns = min(3, len(names))
-    figure, axes = grid(3.2 * -(-len(names) // columns), -(-len(names) // columns), columns)
-    for panel in axes[len(names) :]:
-        panel.set_visible(False)
-    for name, panel in zip(names, axes, strict=False):
+    figure, panels = panels_of(list(result["tables"]))
+    for name, panel in panels:
         facts = result["facts"][name]
         rows, which, clear = result["tables"][name], facts["score"], facts["clear"]
         x, y = [row["epsilon"] for row in rows], [row[which] for row in rows]

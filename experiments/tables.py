@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import COLOURS, kept, load, parser, private_row, save, say, subset, table
+from common import COLOURS, kept, load, panels_of, parser, private_row, save, say, subset, table
 
 from fedjax_poisson import data
 from fedjax_poisson.federated import evaluation, reference, standardize
 from fedjax_poisson.federated.device_records import records_of
-from fedjax_poisson.reports.plotting import PLAIN, grid
+from fedjax_poisson.reports.plotting import PLAIN
 from fedjax_poisson.runs.config import Config
 
 LEAKY = ("num_surv2m", "num_surv6m", "fac_dnr", "fac_sfdm2", "num_sps")
@@ -149,12 +149,8 @@ def measure(name: str, sites: data.Sites, epsilons: list[float], runs: int, aggr
 
 def draw(path: Path, result: dict[str, Any]) -> None:
     """AUC against epsilon, one panel a table: the model in the clear as a line, chance as a line."""
-    names = list(result["tables"])
-    columns = min(3, len(names))
-    figure, axes = grid(3.2 * -(-len(names) // columns), -(-len(names) // columns), columns)
-    for panel in axes[len(names) :]:
-        panel.set_visible(False)
-    for name, panel in zip(names, axes, strict=False):
+    figure, panels = panels_of(list(result["tables"]))
+    for name, panel in panels:
         rows = result["tables"][name]
         x = [row["epsilon"] for row in rows]
         bars = [1.96 * (row["auc_error"] or 0.0) for row in rows]

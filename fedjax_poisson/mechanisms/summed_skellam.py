@@ -31,6 +31,7 @@ from fedjax_poisson.mechanisms.types import (
     check_bounds,
     check_positive,
     make_mechanism,
+    scaled_sum,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream
 
@@ -109,7 +110,7 @@ def summed_skellam(
         bounds=Bounds(clip_norm, coordinate_bound, total_bound, limits.grid_step),
         clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
         embed=WithNumbers(lambda dimension: Partial(_add_noise, tables(), np.int32(min(top, 2**31 - 1))), vector=1),
-        estimate=WithNumbers(lambda dimension: Partial(_estimate, np.float32(grid_step))),
+        estimate=WithNumbers(lambda dimension: Partial(scaled_sum, np.float32(grid_step))),
         rdp=rdp,
         variance=lambda senders: senders * noise_variance * grid_step**2,
         count_bound=count_bound,
@@ -118,11 +119,6 @@ def summed_skellam(
 
 def _add_noise(tables: SamplingTables, top: Array, stream: Stream, grid: Array) -> Array:
     return jnp.clip(grid, -top, top) + randomness.skellam(stream, grid.shape, tables)
-
-
-def _estimate(step: Array, total: Array, senders: int | Array) -> Array:
-    del senders
-    return jnp.asarray(total).astype(jnp.float32) * step
 
 
 def at_noise(shape: Shape, noise_std: float, terms: Terms) -> Mechanism:

@@ -33,6 +33,7 @@ matters much (doubling or halving any one costs below 0.003 of AUC on average); 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -234,10 +235,7 @@ def _auto(config: Config, sizes: PublicSizes) -> TrainingRecipe:
     scale = mu / (length * spread * sizes.sites_per_unit * facts.sharing)
     signal = None if sizes.units is None else sizes.units * scale
 
-    def chosen(name: str, value: float) -> float:
-        own = getattr(config, name)
-        return value if own is None else float(own)
-
+    chosen = functools.partial(_chosen, config)
     clip = chosen("clip_norm", clip_over_length(facts, signal) * math.sqrt(length))
     rate = chosen("sampling_rate", 1.0)
     columns = sizes.features + (
@@ -265,6 +263,12 @@ def _auto(config: Config, sizes: PublicSizes) -> TrainingRecipe:
     )
 
 
+def _chosen(config: Config, name: str, value: float) -> float:
+    """What the user set, or the rule's value where it was left open."""
+    own = getattr(config, name)
+    return value if own is None else float(own)
+
+
 def _auto_fixed(config: Config, sizes: PublicSizes, norm: float, units: int) -> TrainingRecipe:
     """The rule for a linear model on fixed features."""
     square, facts = 1 + norm**2, loss_facts(sizes.task, sizes.outputs)
@@ -274,10 +278,7 @@ def _auto_fixed(config: Config, sizes: PublicSizes, norm: float, units: int) -> 
     tau = _FIXED_REACH * facts.tau_of_signal * scale * units
     largest = 2 * (4 if sizes.task == "binary" else sizes.outputs) / square
 
-    def chosen(name: str, value: float) -> float:
-        own = getattr(config, name)
-        return value if own is None else float(own)
-
+    chosen = functools.partial(_chosen, config)
     momentum = chosen("momentum", _FIXED_MOMENTUM)
     rounds = int(chosen("rounds", min(max(math.ceil(tau * (1 - momentum) / largest), _LEAST_ROUNDS), _MOST_ROUNDS)))
     clip = chosen("clip_norm", facts.clip * math.sqrt(square))
