@@ -21,7 +21,7 @@ place of sqrt(F + 1), which the noise of an output knows alone: C = 0.3 L, s = n
 a picture vary in few directions and little in most. One step is at most 2 / (c L^2), c the curvature (1/4 for two classes, 1/K for K): longer ones
 oscillate. So the rounds follow: T = tau (1 - m) / eta between 60 and 300, with m = 0.9. No moments are released. The number of units is the one that scales
 the step anyway. What s means for the AUC depends on the pictures, so nothing is promised. (Six was chosen on folds of two sets of radiographs in a simulation
-with Gaussian noise; data sets whose settings were searched keep them, `runs.recipes`.)
+with Gaussian noise, by a script that is not kept; data sets whose settings were searched keep them, `runs.recipes`.)
 
 The constants for two classes were chosen on eight public tables in a simulation with Gaussian noise, those of the other losses on folds of the training
 records of SUPPORT2 (`experiments/table_tasks.py --constants`); apart from the fixed ones above no record decides anything. For two classes none of them
