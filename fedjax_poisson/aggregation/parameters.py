@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS, NormScreening, squared_bound
+from fedjax_poisson.aggregation.proof_shape import ProofShape, proof_shape
 from fedjax_poisson.ckks.noise_bound import WIDE_PAIRS, WIDE_VARIANCE
 from fedjax_poisson.ckks.parameters import LIMITS, CkksParameters, candidate
 
@@ -41,7 +43,10 @@ UNIFORM = 3
 HINTS = FUNCTIONALS + UNIFORM
 BALL = 8.3
 """Above 2 sqrt(2 pi e): the ball of twice the radius, per coefficient."""
+LARGEST_RESIDUE = 8.3
+"""Standard deviations within which an opened functional of secrets or errors is accepted."""
 _MOST_ROWS_ADDED = 64
+_FUNCTIONAL_NOISE = 0.17  # a functional of errors, at 8.3 standard deviations, is as large as the noise bound of so many senders times R N
 
 
 class RoundParameters(NamedTuple):
@@ -53,6 +58,7 @@ class RoundParameters(NamedTuple):
       size: D.
       members: m.
       threshold: t.
+      proof: sizes of the clients' norm proofs; None in light rounds.
     """
 
     ring: CkksParameters
@@ -60,6 +66,17 @@ class RoundParameters(NamedTuple):
     size: int
     members: int
     threshold: int
+    proof: ProofShape | None = None
+
+    @property
+    def scalars(self) -> int:
+        """Scalars that a member sends for each client, in each field: functionals of its secret, and what is opened of its proof."""
+        return HINTS + (0 if self.proof is None else self.proof.opened)
+
+    @property
+    def proof_bytes(self) -> int:
+        """Bytes of one correction of a proof; 0 in light rounds."""
+        return 0 if self.proof is None else sum(-(-self.proof.length * bits // 8) for bits in self.ring.residue_bits)
 
     @property
     def padded(self) -> int:
@@ -101,17 +118,34 @@ def allowed_rms(clients: Any, corrupt: int = 0, *, sqrt: Callable[[Any], Any] = 
     return math.sqrt(WIDE_VARIANCE) * (1.2 * sqrt(clients) + 3 * min(corrupt, 1))
 
 
-def _enough_rows(
-    ring: CkksParameters, rows: int, size: int, senders: int, corrupt: int, count_rms: float | None
-) -> bool:
+def _enough_rows(ring: CkksParameters, rows: int, asked: _Asked) -> bool:
     """Whether one sum of secrets explains an opening (module docstring)."""
-    rms = allowed_rms(senders, corrupt)
+    rms = allowed_rms(asked.senders, asked.corrupt)
     fields = rows * ring.values_per_row
     bits = rows * ring.degree * max(0.0, math.log2(ring.step) - math.log2(BALL * rms))
-    bits += (fields - size) * ring.field_bits
-    if count_rms is not None:
-        bits += size * max(0.0, ring.field_bits - math.log2(BALL * max(count_rms, 1.0)))
+    if asked.norm is not None:  # what stands behind the vector belongs to it: one client must not stop a round by it
+        assert asked.count_rms is not None
+        spread = asked.count_rms * math.sqrt(asked.size / fields)
+        bits += fields * max(0.0, ring.field_bits - math.log2(BALL * max(spread, 1.0)))
+    else:
+        bits += (fields - asked.size) * ring.field_bits
+        if asked.count_rms is not None:
+            bits += asked.size * max(0.0, ring.field_bits - math.log2(BALL * max(asked.count_rms, 1.0)))
     return bits >= ring.degree * math.log2(BALL * rms) + 128
+
+
+class _Asked(NamedTuple):
+    """What parameters are chosen for; `senders` counts everybody whose secrets are in a sum."""
+
+    size: int
+    senders: int
+    members: int
+    threshold: int
+    corrupt: int
+    count_rms: float | None
+    norm: NormScreening | None
+    squared_bound: int
+    failure: float
 
 
 @functools.lru_cache(maxsize=256)
@@ -124,9 +158,11 @@ def choose(
     *,
     corrupt: int = 0,
     count_rms: float | None = None,
+    malicious: int = 0,
+    norm: NormScreening | None = None,
     failure: float = 2.0**-128,
 ) -> RoundParameters:
-    """The cheapest parameters: fewest bits in rows and corrections of one client, (R + m - t + 1) N log2 Q.
+    """The cheapest parameters: fewest bits in rows and corrections of one client, (R + m - t + 1) N log2 Q, and of its proof.
 
     Args:
       size: D, at least 1.
@@ -135,7 +171,9 @@ def choose(
       members: m, 1 to 20.
       threshold: t.
       corrupt: clients assumed corrupt; an opening tolerates one (`allowed_rms`).
-      count_rms: root mean square that the counts of a sum keep to, if it is known; saves rows for short vectors.
+      count_rms: root mean square that the counts of a sum keep to, if it is known; saves rows for short vectors. Norm rounds need it.
+      malicious: f; only norm rounds depend on it.
+      norm: of a norm round; None for a light one.
       failure: probability that an honest sum is opened wrongly or refused for its noise.
 
     Raises:
@@ -151,31 +189,46 @@ def choose(
         raise ValueError(f"threshold = {threshold} of members = {members}: 1 <= t <= m is needed.")
     if corrupt < 0 or not (count_rms is None or 0 <= count_rms < math.inf):
         raise ValueError(f"corrupt = {corrupt} and count_rms = {count_rms} must not be negative.")
-    field_bits = count_bound.bit_length() + 1
+    field_bits, bound, everybody, hints = count_bound.bit_length() + 1, 0, senders, HINTS
+    if norm is not None:
+        if norm.squared_norm < 1 or not 1 <= norm.honest_noise <= norm.noise_senders or count_rms is None:
+            raise ValueError(
+                f"squared_norm = {norm.squared_norm}, {norm.honest_noise} of {norm.noise_senders} noise senders honest, count_rms = {count_rms}: a norm "
+                "round needs a norm of at least 1, one honest noise sender or more, and count_rms."
+            )
+        bound = squared_bound(norm.squared_norm, members, threshold, malicious)
+        field_bits = max(field_bits, math.isqrt(bound).bit_length() + 2)
+        everybody, hints = senders + norm.noise_senders, HINTS + FUNCTIONALS_OF_COUNTS
+    asked = _Asked(size, everybody, members, threshold, corrupt, count_rms, norm, bound, failure)
     best: tuple[float, RoundParameters] | None = None
     for degree, limit in LIMITS["2024"].items():
-        scaled = math.floor(limit * (1 - HINTS / degree))
+        scaled = math.floor(limit * (1 - hints / degree))
         for fields in range(1, scaled // field_bits + 1):
-            made = _with_rows(degree, fields, field_bits, scaled, size, senders, corrupt, count_rms, failure)
+            made = _with_rows(degree, fields, field_bits, scaled, asked)
             if made is None:
                 break
-            ring, rows = made
-            cost = (rows + members - threshold + 1) * degree * sum(ring.residue_bits)
+            if made.proof is None and norm is not None:
+                continue
+            proof = 0 if made.proof is None else made.proof.length
+            bits = sum(made.ring.residue_bits)
+            cost = made.rows * degree * bits + (members - threshold + 1) * (degree + proof) * bits
             if best is None or cost < best[0]:
-                best = cost, RoundParameters(ring, rows, size, members, threshold)
+                best = cost, made
     if best is None:
         raise ValueError(
-            f"No ring up to N = {max(LIMITS['2024'])} holds sums up to {count_bound} of {senders} clients: fewer senders or a smaller count_bound would help."
+            f"No ring up to N = {max(LIMITS['2024'])} holds sums up to {count_bound} of {everybody} senders"
+            + (", or their norm proofs" if norm else "")
+            + ": fewer senders or a smaller count_bound would help."
         )
     found = best[1]
-    sent = found.rows_bytes + found.corrections * found.polynomial_bytes
+    sent = found.rows_bytes + found.corrections * (found.polynomial_bytes + found.proof_bytes)
     ring = dataclasses.replace(
         found.ring,
         count_bound=(1 << (field_bits - 1))
         - 1,  # what a field holds: bounds of one width share their programs, terms state the bound
         bytes_per_value=sent / size,
         explanation=(
-            f"N = {found.ring.degree}, {found.ring.limbs} primes, log2 Q = {math.log2(found.ring.modulus):.1f} (2024 guideline, scaled for {HINTS} opened "
+            f"N = {found.ring.degree}, {found.ring.limbs} primes, log2 Q = {math.log2(found.ring.modulus):.1f} (2024 guideline, scaled for {hints} opened "
             f"functionals), {found.ring.values_per_coefficient} counts of {field_bits} bits a coefficient, {found.rows} rows and {found.corrections} "
             f"corrections, {sent / size:.3f} bytes a parameter; failure 2^{math.log2(failure):.0f}"
         ),
@@ -183,33 +236,38 @@ def choose(
     return found._replace(ring=ring)
 
 
-def _with_rows(
-    degree: int,
-    fields: int,
-    field_bits: int,
-    limit: int,
-    size: int,
-    senders: int,
-    corrupt: int,
-    count_rms: float | None,
-    failure: float,
-) -> tuple[CkksParameters, int] | None:
-    """The cheapest ring with so many fields a coefficient and the fewest rows that leave one opening; None where the modulus would be too large."""
-    least = -(-size // (degree * fields))
+def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _Asked) -> RoundParameters | None:
+    """The cheapest ring with so many fields a coefficient and the fewest rows that leave one opening; None where the modulus would be too large.
+
+    In a norm round `proof` is None where the ring has no room for a proof.
+    """
+    least = -(-asked.size // (degree * fields))
     for rows in range(least, least + _MOST_ROWS_ADDED):
+        noise_of = asked.senders
+        if asked.norm is not None:
+            noise_of = max(noise_of, math.ceil(_FUNCTIONAL_NOISE * rows * degree))
         made = candidate(
             degree,
             fields,
             field_bits=field_bits,
             limit=limit,
             mode="round",
-            senders=senders,
-            failure=failure,
+            senders=noise_of,
+            failure=asked.failure,
             values=rows * degree * fields,
-            least_prime=2 * WIDE_PAIRS * senders + 2,  # a sum of secrets is below half of every prime
+            least_prime=2 * WIDE_PAIRS * asked.senders + 2,  # a sum of secrets is below half of every prime
         )
         if isinstance(made, tuple):
             return None
-        if _enough_rows(made, rows, size, senders, corrupt, count_rms):
-            return made, rows
+        if not _enough_rows(made, rows, asked):
+            continue
+        made = dataclasses.replace(made, senders=asked.senders)
+        found = RoundParameters(made, rows, asked.size, asked.members, asked.threshold)
+        if asked.norm is None:
+            return found
+        try:
+            shape = proof_shape(asked.squared_bound, fields, degree, made.moduli, field_bits)
+        except ValueError:
+            return found
+        return found._replace(proof=shape)
     return None
