@@ -15,7 +15,10 @@ individual senders).
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation import envelope, keys, local, plain_backend, tenseal_backend
 from fedjax_poisson.aggregation.backend import AggregatorInfo, Parts
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
+from fedjax_poisson.aggregation.norm_bound import NormScreening, dense_passes, squared_bound
 from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
 from fedjax_poisson.aggregation.roles import (
     Holder,
@@ -53,8 +57,14 @@ _ALONE = "NO COMMITTEE: the one member could open every sender; each sum has at 
 _ONE_PROCESS = " All roles run in this one process: whoever reads its memory sees everything."
 _HOLDS = (
     "The server, any senders and up to {f} of {m} members, all malicious, learn the one sum and nothing of single senders (ring-LWE; functionals of secrets "
-    "are opened, of counts none). An opening that anyone can check is exact or refused. Not bounded: what a malicious sender adds to the sum (light rounds)."
+    "are opened, of counts none). An opening that anyone can check is exact or refused."
 )
+_LIGHT = " Not bounded: what a malicious sender adds to the sum (light rounds)."
+_NORM = (
+    " Norm rounds: counts are sent without noise, {noise} parties send it ({honest} of them are counted on), and each client proves that its vector is short: "
+    "one of 3 bounds passes with {three:.2g}, one of 5 with {five:.2g}, one of 10 with {ten:.2g}."
+)
+_UNPROVED = " The vectors' norms are NOT tested in such a simulation unless the algorithm does it."
 _BARE = (
     "A SIMULATION of rounds: senders' counts are hidden under secrets of their own and the sum is opened exactly, but messages are NOT signed, boxed or "
     "screened, so nothing is claimed against a party that deviates: {why}"
@@ -118,6 +128,8 @@ def aggregator(
     authenticate: bool | None = None,
     mechanism: Mapping[str, Any] | None = None,
     stream: Stream | None = None,
+    norm: NormScreening | None = None,
+    noise: Callable[[Stream, int], Any] | None = None,
 ) -> Aggregator:
     """Make keys and connect the roles.
 
@@ -136,6 +148,9 @@ def aggregator(
         says if not, and why.
       mechanism: facts that the terms of a round state.
       stream: names the run, so that several processes of one simulation agree; no secret comes from it.
+      norm: makes norm rounds: clients send clean counts and prove their norm, noise senders send the noise ("round"; needs `noise`, `size`, `count_rms`).
+        `count_bound` and `count_rms` are those of an honest sum; what a corrupt client that passes may add is added here.
+      noise: `(stream, D) -> int32[D]`, one noise sender's noise (`Mechanism.noise`).
 
     Returns:
       The record of roles.
@@ -164,6 +179,8 @@ def aggregator(
         raise ValueError(f"corrupt = {c} of minimum_senders = {minimum}: at least one sender must be honest.")
     if count_rms is not None and not 0.001 <= count_rms < 2**31 / 1000:
         raise ValueError(f"count_rms = {count_rms}; give 0.001 to {2**31 // 1000}, or leave it out.")
+    if norm is not None:
+        count_bound, count_rms = _with_corrupt(backend, norm, noise, size, count_bound, count_rms, members, t, f, c)
     setting = RoundSetting(
         run=run_name(stream),
         count_bound=count_bound,
@@ -176,8 +193,34 @@ def aggregator(
         malicious=f,
         mechanism=json.dumps(dict(mechanism or {}), sort_keys=True, default=str),
         size=size,
+        norm=norm,
+        noise=noise,
     )
     return found.entry(setting, authenticate)
+
+
+def _with_corrupt(
+    backend: str,
+    norm: NormScreening,
+    noise: Callable[[Stream, int], Any] | None,
+    size: int | None,
+    count_bound: int,
+    count_rms: float | None,
+    members: int,
+    threshold: int,
+    malicious: int,
+    corrupt: int,
+) -> tuple[int, float]:
+    """Bounds of a norm round's sum with what corrupt clients that pass may add: B in one coordinate, three norms in all (`norm_bound`)."""
+    if backend != "round" or noise is None or size is None or count_rms is None:
+        raise ValueError(
+            f'norm rounds need backend = "round" (here {backend!r}), noise, size and count_rms: without noise a sum of clean counts would be opened.'
+        )
+    largest = math.isqrt(squared_bound(norm.squared_norm, members, threshold, malicious)) + 1
+    found = count_bound + corrupt * largest
+    if found >= 2**31:
+        raise ValueError(f"count_bound = {count_bound} with {corrupt} corrupt clients reaches {found}, beyond 2^31.")
+    return found, count_rms + corrupt * 3 * math.sqrt(norm.squared_norm / size)
 
 
 def with_key_holder(choose: Callable[..., Parts]) -> Backend:
@@ -218,13 +261,17 @@ def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
         senders=setting.senders,
         minimum_senders=setting.minimum,
         key_holder=who + _ONE_PROCESS,
-        protects=_HOLDS.format(f=setting.malicious, m=setting.members) if messages else _BARE.format(why=why),
+        protects=_HOLDS.format(f=setting.malicious, m=setting.members) + ("" if setting.norm else _LIGHT)
+        if messages
+        else _BARE.format(why=why),
         error_bound=0.0,
         members=setting.members,
         threshold=setting.threshold,
         malicious=setting.malicious,
         corrupt=setting.corrupt,
     )
+    if setting.norm is not None:
+        info = dataclasses.replace(info, norm=setting.norm, protects=info.protects + _in_words(setting, messages))
     device = None if setting.size is None else rounds.functions(setting.size)
     return Aggregator(
         encrypt=rounds.encrypt,
@@ -236,13 +283,27 @@ def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
         message_bytes=rounds.message_bytes,
         info=info,
         device=device,
-        wrap=_wrap,
+        wrap=functools.partial(_wrap, setting.noise_senders),
         size=setting.size,
     )
 
 
-def _wrap(total: RoundSum, size: int, *, round: int = 0) -> Sealed:
-    return Sealed(total, size, int(total.senders), frozenset([envelope.new_id()]), round)
+def _wrap(noise_senders: int, total: RoundSum, size: int, *, round: int = 0) -> Sealed:
+    return Sealed(total, size, int(total.senders) - noise_senders, frozenset([envelope.new_id()]), round)
+
+
+def _in_words(setting: RoundSetting, messages: bool) -> str:
+    assert setting.norm is not None
+    bound = squared_bound(setting.norm.squared_norm, setting.members, setting.threshold, setting.malicious)
+    ratio = bound / setting.norm.squared_norm
+    said = _NORM.format(
+        noise=setting.norm.noise_senders,
+        honest=setting.norm.honest_noise,
+        three=dense_passes(3, ratio),
+        five=dense_passes(5, ratio),
+        ten=dense_passes(10, ratio),
+    )
+    return said if messages else said + _UNPROVED
 
 
 Backend = Callable[[RoundSetting, "bool | None"], Aggregator]

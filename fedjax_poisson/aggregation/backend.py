@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedjax_poisson.aggregation.norm_bound import NormScreening
+
 Payload = Any
 """What a backend sums: TenSEAL vectors, or plain integers."""
 
@@ -71,6 +73,7 @@ class AggregatorInfo:
       threshold: t, members that open a sum.
       malicious: f, members that may be malicious.
       corrupt: senders assumed corrupt: honest_senders is minimum_senders less these.
+      norm: of norm rounds, whose noise comes from noise senders; None for all others.
     """
 
     backend: str
@@ -89,6 +92,7 @@ class AggregatorInfo:
     threshold: int = 0
     malicious: int = 0
     corrupt: int = 0
+    norm: NormScreening | None = None
 
 
 class Parts(NamedTuple):

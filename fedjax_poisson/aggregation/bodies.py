@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import messages, screening
-from fedjax_poisson.aggregation.client import RoundKey
+from fedjax_poisson.aggregation import judging, messages
+from fedjax_poisson.aggregation.judging import Shown
 from fedjax_poisson.aggregation.keys import Hidden
 from fedjax_poisson.aggregation.messages import entries_of, read_entries
-from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
-from fedjax_poisson.aggregation.refusals import NoQuorum, Oversize, WrongTerms
+from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.refusals import MissingNoise, NoQuorum, Oversize, WrongTerms
+from fedjax_poisson.aggregation.round_keys import RoundKey
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes, u8, u32
 
@@ -22,6 +23,7 @@ __all__ = [
     "Handed",
     "Include",
     "check_include",
+    "check_noise",
     "commit_body",
     "commit_hash",
     "commitment",
@@ -42,9 +44,6 @@ __all__ = [
 
 Entries = tuple[tuple[bytes, bytes], ...]
 """Clients in order: (key, manifest hash)."""
-
-REASONS = {1: "shares do not agree", 2: "the secret is not small"}
-"""Why a client of D is not in U."""
 
 
 class Handed(NamedTuple):
@@ -162,8 +161,8 @@ def read_handed(body: bytes, terms: Terms) -> list[Handed]:
     """The inverse of `handed_body`."""
     reader = Reader(body)
     count = reader.u32()
-    if count > terms.senders:
-        raise Oversize(f"{count} contributions; the terms have {terms.senders} clients.")
+    if count > terms.parties:
+        raise Oversize(f"{count} contributions; the terms have {terms.parties}.")
     found = [Handed(reader.prefixed(), reader.prefixed(), reader.prefixed()) for _ in range(count)]
     reader.done()
     return found
@@ -190,13 +189,13 @@ def read_include(body: bytes, terms: Terms) -> Include:
       RoundRefused: by its name.
     """
     reader = Reader(body)
-    clients = read_entries(reader, terms.senders)
+    clients = read_entries(reader, terms.parties)
     members = tuple(reader.take(reader.u8()))
     if list(members) != sorted(set(members)) or not all(1 <= k <= len(terms.members) for k in members):
         raise WrongTerms("The members of a set are not distinct numbers in order.")
     count = reader.u32()
-    if count > terms.senders:
-        raise Oversize(f"A list of {count} clients; the terms have {terms.senders}.")
+    if count > terms.parties:
+        raise Oversize(f"A list of {count} clients; the terms have {terms.parties}.")
     left = tuple((entry[:32], entry[32]) for entry in reader.increasing(count, 33))
     reader.done()
     if {key for key, _ in left} & {key for key, _ in clients}:
@@ -204,34 +203,49 @@ def read_include(body: bytes, terms: Terms) -> Include:
     return Include(clients, members, left)
 
 
-def projections_body(seed: bytes, committed: Entries, scalars: np.ndarray, params: RoundParameters) -> bytes:
-    """A member's scalars uint32 `[clients, 15, L]`, in the order of D."""
-    flat = np.moveaxis(scalars, -1, 0).reshape(params.ring.limbs, -1)
-    return seed + commit_hash(committed) + residue_bytes(flat, params.ring.moduli)
+def projections_body(seed: bytes, committed: Entries, shown: Shown, params: RoundParameters) -> bytes:
+    """A member's scalars of all of D, and in norm rounds the names of the proofs that they are about."""
+    flat = np.moveaxis(shown.scalars, -1, 0).reshape(params.ring.limbs, -1)
+    return seed + commit_hash(committed) + b"".join(shown.proofs) + residue_bytes(flat, params.ring.moduli)
 
 
 def read_scalars(
     blobs: Iterable[bytes], terms: Terms, digest: bytes, params: RoundParameters, seed: bytes, committed: Entries
-) -> dict[int, np.ndarray]:
-    """Member number to scalars uint32 `[clients, 15, L]` of signed `projections` for this seed and D.
+) -> dict[int, Shown]:
+    """Member number to what it showed in signed `projections` for this seed and D.
 
     Raises:
       RoundRefused: one is not signed by a member, or is for another seed or set.
     """
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Shown] = {}
     count = len(committed)
     for blob in blobs:
         message = messages.decode(blob, terms, digest, lambda label: terms.members, ["projections"])
-        if message.body[:32] != seed or message.body[32:64] != commit_hash(committed):
+        reader = Reader(message.body)
+        if reader.take(32) != seed or reader.take(32) != commit_hash(committed):
             raise WrongTerms("Projections for another seed or another set.")
-        flat = read_residues(message.body[64:], (), count * HINTS, params.ring.moduli)
-        found[terms.members.index(message.sender) + 1] = np.moveaxis(flat.reshape(-1, count, HINTS), 0, -1)
+        proofs = tuple(reader.take(32) for _ in range(count)) if terms.norm is not None else ()
+        flat = read_residues(reader.rest(), (), count * params.scalars, params.ring.moduli)
+        scalars = np.moveaxis(flat.reshape(-1, count, params.scalars), 0, -1)
+        found[terms.members.index(message.sender) + 1] = Shown(scalars, proofs)
     return found
+
+
+def check_noise(entries: Entries, terms: Terms) -> Entries:
+    """The entries of clients, once those of all noise senders were found among them; in light rounds all of them.
+
+    Raises:
+      MissingNoise: a noise sender is not in the set: the sum would carry less noise than is charged.
+    """
+    senders = set(terms.noise)
+    if not senders <= {key for key, _ in entries}:
+        raise MissingNoise("A noise sender is not in the set: its sum would carry less noise than is charged.")
+    return tuple(entry for entry in entries if entry[0] not in senders)
 
 
 def check_include(
     include: Include,
-    shown: Mapping[int, np.ndarray],
+    shown: Mapping[int, Shown],
     terms: Terms,
     digest: bytes,
     params: RoundParameters,
@@ -240,10 +254,12 @@ def check_include(
 ) -> None:
     """Refuse a set whose clients do not pass screening by the scalars of its members.
 
-    M is either all members that showed scalars, or at least t + f of them: it then holds t honest ones, so what it agrees on is the truth.
+    M is either all members that showed scalars, or at least t + f of them: it then holds t honest ones, so what it agrees on is the truth. Whether a proof is
+    about a client's rows is not checked here: that needs the rows (`judging.reasons`).
 
     Raises:
       NoQuorum: a member of M showed nothing, M is too small, or a client of U does not pass.
+      MissingNoise: a noise sender is not in U.
     """
     if not set(include.members) <= set(shown) or len(include.members) < params.threshold:
         raise NoQuorum(f"{len(include.members)} members decide, {params.threshold} with scalars are needed.")
@@ -251,20 +267,25 @@ def check_include(
         raise NoQuorum(
             f"Only {len(include.members)} of the members that sent scalars decide: {params.threshold + terms.malicious} are needed."
         )
-    scalars = np.stack([shown[k] for k in include.members])
-    signs = screening.functionals(params, seed).signs
-    found = screening.verdicts(params, digest, include.members, scalars, signs)
+    check_noise(include.clients, terms)
+    noise = [key in terms.noise for key, _ in committed]
+    found = judging.reasons(params, digest, seed, {k: shown[k] for k in include.members}, noise, None)
     reasons = dict(zip(committed, found.tolist(), strict=True))
     failed = sum(reasons[entry] != 0 for entry in include.clients)
     if failed:
         raise NoQuorum(f"{failed} clients of the set do not pass screening.")
-    _check_left_out(include, {key: reason for (key, _), reason in reasons.items()})
+    _check_left_out(include, {key: reason for (key, _), reason in reasons.items()}, terms)
 
 
-def _check_left_out(include: Include, reasons: Mapping[bytes, int]) -> None:
-    """Refuse a set that leaves out a client which passes, or names another reason than the scalars show."""
+def _check_left_out(include: Include, reasons: Mapping[bytes, int], terms: Terms) -> None:
+    """Refuse a set that leaves out a client which passes, or names another reason than the scalars show.
+
+    In norm rounds who has the rows may say of a client which passes here that its proof is not about its rows.
+    """
     rest = set(reasons) - {key for key, _ in include.clients}
     if {key for key, _ in include.left_out} != rest:
         raise WrongTerms("Those left out are not the rest of the committed set.")
-    if any(not reason or reason != reasons[key] for key, reason in include.left_out):
-        raise WrongTerms("A client is left out for a reason that the scalars do not show.")
+    for key, reason in include.left_out:
+        seen = reasons[key] or (judging.OTHER_ROWS if terms.norm is not None else 0)
+        if not reason or reason != seen:
+            raise WrongTerms("A client is left out for a reason that the scalars do not show.")

@@ -1,25 +1,24 @@
-"""A client of a round: it checks the terms, encrypts once, and speaks once.
+"""A client of a round: it checks the terms, encrypts once, and speaks once (in norm rounds it proves its norm after that, `prover`).
 
 A contribution is a signed *manifest* (hashes of the rows, of every box and of every correction) followed by these. Before anything is encrypted the client
 checks everything that row 2 of the protocol names (`docs/aggregation.md`); the bytes are in its store before they are returned, and a second call for the
-round returns the same bytes.
+round returns the same bytes. In norm rounds the counts are clean, and turned by public signs (`signs`).
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import keys, messages, rows, sharing
-from fedjax_poisson.aggregation.messages import NO_TERMS, Message, check_quorum
-from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.aggregation.refusals import BadBox, BadTerms, Malformed, RoundUsed, UnknownSender
+from fedjax_poisson.aggregation import keys, messages, rows
+from fedjax_poisson.aggregation.contribution import contribution_message
+from fedjax_poisson.aggregation.messages import check_quorum
+from fedjax_poisson.aggregation.refusals import BadTerms, RoundUsed, UnknownSender
+from fedjax_poisson.aggregation.round_keys import RoundKey, check_round_keys
+from fedjax_poisson.aggregation.signs import Certificate, read_certificate, signs_of
 from fedjax_poisson.aggregation.store import Store
 from fedjax_poisson.aggregation.terms import (
     Pinned,
@@ -30,19 +29,13 @@ from fedjax_poisson.aggregation.terms import (
     roster_hash,
     terms_hash,
 )
-from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes, u64
+from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.randomness import Stream, bits, fold_in, is_reproducible
 
 __all__ = [
     "Client",
-    "Contribution",
-    "Manifest",
     "accept_terms",
-    "box_info",
     "contribute",
-    "read_contribution",
-    "read_manifest",
-    "round_key_of",
     "taken_back",
 ]
 
@@ -65,78 +58,10 @@ class Client(NamedTuple):
     store: Store
 
 
-class Manifest(NamedTuple):
-    """The signed body of a contribution: hashes of what follows it."""
-
-    rows: bytes
-    certificate: bytes
-    boxes: tuple[bytes, ...]
-    corrections: tuple[bytes, ...]
-
-
-class Contribution(NamedTuple):
-    """A contribution in parts; bytes as they travel."""
-
-    message: Message
-    manifest: Manifest
-    rows: bytes
-    boxes: tuple[bytes, ...]
-    corrections: tuple[bytes, ...]
-
-
-class RoundKey(NamedTuple):
-    """A member's announcement of a round: a fresh box key, and a commitment to what it will open."""
-
-    run: bytes
-    round: int
-    box_key: bytes
-    commitment: bytes
-
-
-def round_key_of(blob: bytes, members: Sequence[bytes]) -> tuple[bytes, RoundKey]:
-    """A signed `round-key` and its sender.
-
-    Raises:
-      RoundRefused: of the kinds of `messages.decode`.
-    """
-    message = messages.decode(blob, None, NO_TERMS, lambda label: members, ["round-key"])
-    reader = Reader(message.body)
-    found = RoundKey(reader.take(16), reader.u64(), reader.take(keys.BOX_KEY_BYTES), reader.take(32))
-    reader.done()
-    return message.sender, found
-
-
-def check_round_keys(terms: Terms) -> tuple[RoundKey | None, ...]:
-    """Every member's round key, signed by that member for this run and round; None for a member that is away.
-
-    Raises:
-      RoundRefused: fewer than t are there, or one is planted or of another round.
-    """
-    found: list[RoundKey | None] = []
-    for member, blob in zip(terms.members, terms.round_keys, strict=True):
-        if not blob:
-            found.append(None)
-            continue
-        sender, key = round_key_of(blob, terms.members)
-        if sender != member:
-            raise UnknownSender("A round key stands in another member's place.")
-        if (key.run, key.round) != (terms.run, terms.round):
-            raise BadTerms(f"A round key is for round {key.round}, the terms are for round {terms.round}.")
-        found.append(key)
-    if sum(key is not None for key in found) < terms.threshold:
-        raise BadTerms(f"Fewer than t = {terms.threshold} members are there.")
-    return tuple(found)
-
-
-def box_info(terms: bytes, client: bytes, number: int) -> bytes:
-    """What binds a box to its round, client and member."""
-    return b"fedjax-poisson/1/box\0" + terms + client + bytes([number])
-
-
 def accept_terms(
     client: Client, terms_blob: bytes, certificate: bytes, model: bytes
-) -> tuple[Terms, tuple[RoundKey | None, ...]]:
-    """Every check that precedes encryption.
+) -> tuple[Terms, tuple[RoundKey | None, ...], Certificate]:
+    """Every check that precedes encryption; the terms, the members' round keys and what they certified.
 
     Raises:
       RoundRefused: the first that fails, by its name.
@@ -144,11 +69,8 @@ def accept_terms(
     terms = decode_terms(terms_blob)
     check_terms(terms, client.pinned)
     digest = terms_hash(terms)
-    found = messages.decode_quorum(certificate)
-    if found.body != digest:
-        raise BadTerms("The certificate is for other terms.")
-    check_quorum(found, "certify", digest, client.pinned.members, client.pinned.threshold)
     round_keys = check_round_keys(terms)
+    shown = read_certificate(certificate, terms, digest, round_keys)
     if terms.run != client.run:
         raise BadTerms("The terms are of another run.")
     if roster_hash(tuple(client.roster)) != client.pinned.roster:
@@ -157,7 +79,7 @@ def accept_terms(
         raise UnknownSender("This client's own key is not on the roster.")
     if terms.model != model:
         raise BadTerms("The terms are for another model than the one that this client trained.")
-    return terms, round_keys
+    return terms, round_keys, shown
 
 
 def contribute(
@@ -176,8 +98,8 @@ def contribute(
     Args:
       client: who.
       terms_blob: the terms as the server sent them.
-      certificate: a quorum of the members' `certify`.
-      counts: int32 `[D]`, each within the count bound.
+      certificate: t members' `certify`, as `signs.certificate_of` puts them together.
+      counts: int32 `[D]`, each within the count bound; in norm rounds without noise, and within the norm.
       stream: fresh randomness for this round and nothing else.
       model: SHA-256 of what the counts were computed for.
       charge: charges the client's own privacy filter for the sum, and raises to refuse; called before the bytes are stored, and again only if the process
@@ -195,7 +117,7 @@ def contribute(
         raise ValueError(
             "The stream comes from a seed, and whoever has it reads the counts: give `stream()`, or reproducible=True to simulate."
         )
-    terms, round_keys = accept_terms(client, terms_blob, certificate, model)
+    terms, round_keys, shown = accept_terms(client, terms_blob, certificate, model)
     digest = terms_hash(terms)
     earlier = client.store.get(terms.run, terms.round, "contribution")
     if earlier is not None and client.store.get(terms.run, terms.round, "terms") == digest:
@@ -210,48 +132,23 @@ def contribute(
         raise ValueError(f"counts are {values.dtype} {values.shape}; the terms are for int32 ({terms.size},).")
     if values.size and max(int(values.max()), -int(values.min())) > terms.count_bound:
         raise ValueError(f"A count is beyond count_bound = {terms.count_bound}: it could wrap into its neighbour.")
+    signs = signs_of(values.size, terms, digest, shown)
+    if terms.norm is not None and int((values.astype(np.int64) ** 2).sum()) > terms.squared_norm:
+        raise ValueError(
+            f"The squared norm of the counts is {int((values.astype(np.int64) ** 2).sum())}, beyond squared_norm = {terms.squared_norm}: they would be refused."
+        )
     if charge is not None:
         charge(terms)
     client.store.put(terms.run, terms.round, "terms", digest)
-    # Bound to the terms, the client and the counts: a stream that is given again, its store lost, yields no secret twice.
-    own = fold_in(
-        stream, *(int(word) for word in rows.hash_words("fresh", digest, keys.public_of(client.key), values.tobytes()))
+    turned = values * signs
+    message, kappas = contribution_message(
+        client.key, "contribution", digest, params, round_keys, turned, stream, hashlib.sha256(certificate).digest()
     )
-    made, secret, kappas = _seal(params, rows.common_of(params, digest), jnp.asarray(values), own)
-    words = np.asarray(kappas).astype("<u4")
-    public = keys.public_of(client.key)
-    moduli = params.ring.moduli
-    boxes = tuple(
-        b"" if key is None else keys.seal_box(key.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
-        for k, key in enumerate(round_keys)
-    )
-    parts = [residue_bytes(one, moduli) for one in _dealt(params, digest, secret, kappas)]
-    row_bytes = residue_bytes(np.asarray(made), moduli)
-    hashes = [hashlib.sha256(part).digest() for part in (row_bytes, certificate, *boxes, *parts)]
-    attached = prefixed(row_bytes) + b"".join(prefixed(part) for part in (*boxes, *parts))
-    message = messages.make(client.key, "contribution", digest, b"".join(hashes), attached)
+    if terms.norm is not None:  # what the proof is made of, until it is
+        fresh = rows.hash_words("proof", digest, keys.public_of(client.key), turned.tobytes())
+        own = np.asarray(bits(fold_in(stream, *(int(word) for word in fresh)), 8)).astype("<u4").tobytes()
+        client.store.put(terms.run, terms.round, "secrets", own + kappas + turned.astype("<i4").tobytes())
     return client.store.put(terms.run, terms.round, "contribution", messages.encode(message))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _seal(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
-    """Rows, the secret in NTT form, and the members' 32 bytes each."""
-    secrets = rows.draw(params, stream)
-    made = rows.encrypt(params, a, counts, secrets)
-    return made, rows.small_form(params, secrets.secret), kappas_of(params, stream)
-
-
-def kappas_of(params: RoundParameters, stream: Stream) -> jax.Array:
-    """The members' 32 bytes, uint32 `[m, 8]`, of a client's stream."""
-    return bits(fold_in(stream, "kappas"), (params.members, 8))
-
-
-def _dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax.Array) -> np.ndarray:
-    """The corrections of a secret uint32 `[L, N]`."""
-    none = jnp.zeros_like(secret)
-    expanded = jnp.stack([sharing.share_of(params, kappa, none) for kappa in kappas])
-    weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
-    return np.asarray(sharing.corrections(params, jnp.asarray(weights), secret, expanded))
 
 
 def taken_back(client: Client, terms_blob: bytes, dead: bytes) -> Terms:
@@ -278,44 +175,3 @@ def taken_back(client: Client, terms_blob: bytes, dead: bytes) -> Terms:
         raise BadTerms("The members signed that another round is dead.")
     check_quorum(found, "dead", digest, client.pinned.members, client.pinned.threshold)
     return terms
-
-
-def read_manifest(body: bytes, params: RoundParameters) -> Manifest:
-    """The hashes in a contribution's signed body.
-
-    Raises:
-      Malformed: another length.
-    """
-    reader = Reader(body)
-    found = Manifest(
-        reader.take(32),
-        reader.take(32),
-        tuple(reader.take(32) for _ in range(params.members)),
-        tuple(reader.take(32) for _ in range(params.corrections)),
-    )
-    reader.done()
-    return found
-
-
-def read_contribution(message: Message, params: RoundParameters) -> Contribution:
-    """A contribution in parts, each as the manifest names it.
-
-    Raises:
-      Malformed, BadBox: a part that is missing, of another size, or not the one that was signed.
-    """
-    manifest = read_manifest(message.body, params)
-    reader = Reader(message.attached)
-    row_bytes = reader.prefixed()
-    boxes = tuple(reader.prefixed() for _ in range(params.members))
-    corrections = tuple(reader.prefixed() for _ in range(params.corrections))
-    reader.done()
-    # sizes first: with one part made longer at the cost of the others, a member's list would be too large for it
-    if len(row_bytes) != params.rows_bytes or any(len(part) != params.polynomial_bytes for part in corrections):
-        raise Malformed("Rows or a correction of another size than the terms imply.")
-    if any(len(box) not in (0, keys.BOX_BYTES) for box in boxes):
-        raise BadBox(f"A box has {keys.BOX_BYTES} bytes, or none for a member that is away.")
-    named = (manifest.rows, *manifest.boxes, *manifest.corrections)
-    for part, digest in zip((row_bytes, *boxes, *corrections), named, strict=True):
-        if hashlib.sha256(part).digest() != digest:
-            raise Malformed("A part of a contribution is not the one that its manifest names.")
-    return Contribution(message, manifest, row_bytes, boxes, corrections)

@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import keys, member, messages, server, terms
+from fedjax_poisson.aggregation import keys, member, messages, prover, server, terms
 from fedjax_poisson.aggregation.client import Client, contribute
-from fedjax_poisson.aggregation.refusals import RoundRefused
+from fedjax_poisson.aggregation.noise import NoiseSender, contribute_noise
+from fedjax_poisson.aggregation.refusals import LongVector, RoundRefused
 from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of
 from fedjax_poisson.aggregation.server_state import included_clients
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned
 from fedjax_poisson.aggregation.wire import Reader
-from fedjax_poisson.randomness import Stream, is_reproducible
+from fedjax_poisson.randomness import Stream, fold_in, is_reproducible
 
 __all__ = ["Committee", "UnderWay", "add_contribution", "answered", "included", "open_round", "to_include"]
 
@@ -29,6 +30,8 @@ class Committee:
         self.public = tuple(keys.public_of(key) for key in signing)
         self.roster = frozenset(keys.public_of(key) for key in clients)
         self.roster_hash = terms.roster_hash(tuple(self.roster))
+        noise = signing if setting.noise_senders == setting.members else _fresh(setting.noise_senders)
+        self.noise = tuple(sorted(keys.public_of(key) for key in noise)) if setting.norm else ()
         pinned = Pinned(
             self.public,
             setting.threshold,
@@ -36,6 +39,11 @@ class Committee:
             self.roster_hash,
             setting.minimum - setting.corrupt,
             setting.corrupt,
+            self.noise,
+            setting.norm.honest_noise if setting.norm else 0,
+        )
+        self.noise_senders = tuple(
+            NoiseSender(key, pinned, setting.run, memory_store(keep=2)) for key in (noise if setting.norm else ())
         )
         self.members = tuple(
             member.Member(
@@ -47,13 +55,45 @@ class Committee:
         self.states = [member.State() for _ in signing]
 
     def say(self, state: server.State, outgoing: list[server.Outgoing]) -> server.State:
-        """Hand notices to members, and their replies to the server."""
+        """Hand notices to members, and their replies to the server; ask clients for their proofs."""
         for one in outgoing:
+            if not one.to and state.phase == "proof":
+                state = self._proofs(state, one.blob)
             if one.to:
                 place = one.to - 1
                 self.states[place], reply = member.step(self.members[place], self.states[place], one.blob)
                 state = server.receive(state, reply)
         return state
+
+    def _proofs(self, state: server.State, blob: bytes) -> server.State:
+        reader = Reader(messages.decode_notice(blob, 1 << 26, ["prove"]).body)
+        parts = [reader.prefixed() for _ in range(3)]
+        inside = {key for key, _ in state.committed}
+        for client in self.clients:
+            if keys.public_of(client.key) not in inside:
+                continue
+            try:
+                state = server.receive(state, prover.prove(client, *parts))
+            except LongVector:  # it sits the round out, as any party would see
+                continue
+        return state
+
+    def send_noise(self, setting: RoundSetting, state: server.State, blob: bytes, stream: Stream) -> server.State:
+        """The contributions of all noise senders, each from a part of the stream of its own."""
+        assert setting.noise is not None
+        terms_blob = messages.decode_notice(blob, 1 << 24, ["send noise"]).body
+        for number, sender in enumerate(self.noise_senders):
+            own = fold_in(stream, "noise sender", number)
+            noise = np.asarray(setting.noise(fold_in(own, "noise"), state.draft.size))
+            sent = contribute_noise(
+                sender, terms_blob, noise, fold_in(own, "encrypt"), reproducible=is_reproducible(stream)
+            )
+            state = server.receive(state, sent)
+        return state
+
+
+def _fresh(count: int) -> list[keys.Hidden]:
+    return [keys.new_signing_key() for _ in range(count)]
 
 
 class UnderWay(NamedTuple):
@@ -66,12 +106,15 @@ class UnderWay(NamedTuple):
     outgoing: list[server.Outgoing]
 
 
-def open_round(committee: Committee, setting: RoundSetting, number: int, size: int) -> UnderWay:
-    """A round of D values up to where clients may speak."""
-    draft = draft_of(setting, number, size, committee.public, committee.roster_hash)
+def open_round(committee: Committee, setting: RoundSetting, number: int, size: int, stream: Stream) -> UnderWay:
+    """A round of D values up to where clients may speak; the stream is for the noise of norm rounds."""
+    draft = draft_of(setting, number, size, committee.public, committee.roster_hash, committee.noise)
     state, outgoing = server.start(draft, committee.roster)
     while state.phase != "contribution":
-        state = committee.say(state, outgoing)
+        if state.phase == "noise":
+            state = committee.send_noise(setting, state, outgoing[0].blob, stream)
+        else:
+            state = committee.say(state, outgoing)
         state, outgoing = server.advance(state)
     reader = Reader(messages.decode_notice(outgoing[0].blob, 1 << 24, ["invite"]).body)
     return UnderWay(state, reader.prefixed(), reader.prefixed(), 0, [])
@@ -95,7 +138,8 @@ def to_include(committee: Committee, under: UnderWay, chosen: frozenset[bytes]) 
     Raises:
       RoundRefused: one of them did not pass screening, or the members do not go on.
     """
-    clients = {key: one for key, one in under.state.clients.items() if one.digest in chosen}
+    noise = under.state.draft.noise
+    clients = {key: one for key, one in under.state.clients.items() if one.digest in chosen or key in noise}
     state, outgoing = server.advance(dataclasses.replace(under.state, clients=clients))
     while state.phase != "answer":
         state = committee.say(state, outgoing)

@@ -29,7 +29,7 @@ from fedjax_poisson.aggregation.roles import (
     checked_counts,
 )
 from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of, expected_of, message_bytes, parameters_for
-from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import Stream, fold_in
 
 __all__ = ["LocalRounds", "local_rounds"]
 
@@ -59,6 +59,7 @@ class _Process:
       number: of the last round.
       under: the round that is under way.
       opened: names of the contributions in opened sums.
+      noised: in bare norm rounds, whether a contribution since the last sum carries the noise; a sum must hold it exactly once.
     """
 
     setting: RoundSetting
@@ -68,6 +69,7 @@ class _Process:
     number: int = 0
     under: UnderWay | None = None
     opened: set[bytes] = dataclasses.field(default_factory=set)
+    noised: bool = False
 
 
 def local_rounds(setting: RoundSetting, *, authenticate: bool) -> LocalRounds:
@@ -92,7 +94,7 @@ def local_rounds(setting: RoundSetting, *, authenticate: bool) -> LocalRounds:
 
 
 def _begin(process: _Process) -> None:
-    process.under = None
+    process.under, process.noised = None, False
 
 
 def _functions(process: _Process, size: int) -> DeviceFunctions:
@@ -115,8 +117,22 @@ def _encrypt(process: _Process, counts: Any, stream: Any = None, *, round: int =
         )
     if not process.authenticate:
         payload = bare.encrypt_one(_functions(process, values.size), values, stream)
+        if setting.noise is not None and not process.noised:
+            payload = _with_noise(process, payload, values.size, fold_in(stream, "noise"))
         return Sealed(payload, values.size, 1, frozenset([new_id()]), int(round))
     return Sealed(None, values.size, 1, frozenset([_contribute(process, values, stream)]), int(round))
+
+
+def _with_noise(process: _Process, payload: RoundSum, size: int, stream: Stream) -> RoundSum:
+    """A bare contribution with those of all noise senders added; the sum counts all of them."""
+    assert process.setting.noise is not None
+    use = _functions(process, size)
+    for number in range(process.setting.noise_senders):
+        own = fold_in(stream, "noise sender", number)
+        noise = np.asarray(process.setting.noise(fold_in(own, "noise"), size))
+        payload = bare.add_two(use, payload, bare.encrypt_one(use, noise, fold_in(own, "encrypt")))
+    process.noised = True
+    return payload
 
 
 def _contribute(process: _Process, values: np.ndarray, stream: Stream) -> bytes:
@@ -127,7 +143,9 @@ def _contribute(process: _Process, values: np.ndarray, stream: Stream) -> bytes:
     over = under is None or under.sent == process.setting.senders or under.state.phase != "contribution"
     if under is None or over or under.state.draft.size != values.size:
         process.number += 1
-        under = committee.open_round(process.committee, process.setting, process.number, values.size)
+        under = committee.open_round(
+            process.committee, process.setting, process.number, values.size, fold_in(stream, "noise")
+        )
     process.under, name = committee.add_contribution(process.committee, under, values, stream)
     return name
 
@@ -146,7 +164,7 @@ def _check(process: _Process, sealed: Sealed, size: int) -> None:
     check_announced(sealed, size, process.setting.minimum, process.setting.senders)
     check_unopened(sealed, process.opened)
     if sealed.payload is not None:
-        _counted(int(sealed.payload.senders), sealed)
+        _counted(int(sealed.payload.senders) - process.setting.noise_senders, sealed)
         return
     _counted(len(sealed.ids), sealed)
     under = process.under
@@ -163,7 +181,7 @@ def _check(process: _Process, sealed: Sealed, size: int) -> None:
 def _counted(found: int, sealed: Sealed) -> None:
     if found != sealed.senders:
         raise RoundRefused(
-            f"The sum counts {found} contributions and its message {sealed.senders}. Nothing was opened."
+            f"The sum counts {found} clients' contributions beside all noise, and its message {sealed.senders}. Nothing was opened."
         )
 
 
@@ -173,6 +191,7 @@ def _open(process: _Process, sealed: Sealed, size: int) -> Opened:
         expected = expected_of(process.setting, sealed.senders)
         counts = bare.open_one(_functions(process, size), sealed.payload, expected)
         process.opened |= sealed.ids
+        process.noised = False
         return Opened(counts, sealed.senders, True)
     assert process.committee is not None and process.under is not None
     state = committee.answered(process.committee, process.under)

@@ -18,12 +18,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, messages, screening
+from fedjax_poisson.aggregation import bodies, keys, messages, norm_member, screening, signs
+from fedjax_poisson.aggregation.judging import Shown
 from fedjax_poisson.aggregation.keys import Hidden
 from fedjax_poisson.aggregation.member_shares import opened_boxes
 from fedjax_poisson.aggregation.member_state import Member, State, body_of, decide, restore, said_of, say, under_way
 from fedjax_poisson.aggregation.messages import Notice, check_quorum
-from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
+from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import (
     AlreadyDone,
     BadTerms,
@@ -33,12 +34,25 @@ from fedjax_poisson.aggregation.refusals import (
     TinySet,
     WrongTerms,
 )
+from fedjax_poisson.aggregation.round_keys import check_round_keys
 from fedjax_poisson.aggregation.terms import check_terms, decode_terms, parameters_of, roster_hash, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, residue_bytes, u64
 
 __all__ = ["LABELS", "Member", "State", "restore", "step"]
 
-LABELS = ("begin", "terms", "shares", "propose", "committed", "beacons", "seeded", "judged", "included", "abandon")
+LABELS = (
+    "begin",
+    "terms",
+    "terms and noise",
+    "shares",
+    "propose",
+    "committed",
+    "beacons",
+    "seeded",
+    "judged",
+    "included",
+    "abandon",
+)
 """What a member listens to."""
 
 
@@ -63,9 +77,9 @@ def step(member: Member, state: State, blob: bytes) -> tuple[State, bytes]:
 def _most_bytes(state: State) -> int:
     if state.params is None or state.terms is None:
         return 1 << 17
-    n, m, params = state.terms.senders, state.params.members, state.params
-    share = 512 + 64 * m + keys.BOX_BYTES + params.polynomial_bytes
-    scalars = m * (256 + params.ring.limbs * (8 + 4 * HINTS * n))
+    n, m, params = state.terms.parties, state.params.members, state.params
+    share = 512 + 64 * m + keys.BOX_BYTES + params.polynomial_bytes + params.proof_bytes
+    scalars = m * (256 + 32 * n + params.ring.limbs * (8 + 4 * params.scalars * n))
     return (1 << 17) + n * share + scalars + 200 * n
 
 
@@ -87,16 +101,35 @@ def _begin(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     if last >= 0:
         member.store.erase(run, last, "secrets")  # what was not answered will not be
     # a process that ended between the two records goes on with the secrets that it stored: the same bytes
-    secrets = Hidden(member.store.get(run, number, "secrets") or keys.new_box_seed().value + bodies.new_beacon().value)
-    seed, beacon = Hidden(secrets.value[: keys.BOX_SEED_BYTES]), Hidden(secrets.value[keys.BOX_SEED_BYTES :])
-    body = run + u64(number) + keys.box_public(seed) + bodies.commitment(beacon)
+    fresh = keys.new_box_seed().value + bodies.new_beacon().value + signs.new_part().value
+    secrets = Hidden(member.store.get(run, number, "secrets") or fresh)
+    seed, beacon, part = _parted(secrets.value)
+    body = run + u64(number) + keys.box_public(Hidden(seed)) + bodies.commitment(beacon) + signs.commitment(part)
     member.store.put(run, number, "secrets", secrets.value)
     message = messages.encode(messages.make(member.key, "round-key", messages.NO_TERMS, body))
     return State(round=number), member.store.put(run, number, "round-key", message)
 
 
+def _parted(secrets: bytes) -> tuple[bytes, bytes, bytes]:
+    """A member's secrets of a round: the box key's seed, its part of the beacon, its part of the signs."""
+    at = len(secrets) - signs.PART_BYTES
+    return secrets[: keys.BOX_SEED_BYTES], secrets[keys.BOX_SEED_BYTES : at], secrets[at:]
+
+
 def _terms(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
-    terms = decode_terms(notice.body)
+    """Sign the terms of a light round."""
+    return _signed_terms(member, state, notice.body, None)
+
+
+def _terms_and_noise(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
+    """Sign the terms of a norm round and the list of all its noise, and open the member's part of the signs."""
+    reader = Reader(notice.body)
+    blob, noise = reader.prefixed(), reader.rest()
+    return _signed_terms(member, state, blob, noise)
+
+
+def _signed_terms(member: Member, state: State, blob: bytes, noise: bytes | None) -> tuple[State, bytes]:
+    terms = decode_terms(blob)
     if state.terms is not None and terms != state.terms:
         raise AlreadyDone("Other terms were signed for this round; one set of terms a round.")
     if (terms.run, terms.round) != (member.run, state.round):
@@ -104,14 +137,22 @@ def _terms(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
     check_terms(terms, member.pinned)
     if roster_hash(tuple(member.roster)) != member.pinned.roster:
         raise BadTerms("This member's list of clients is not the roster that it has pinned.")
-    client.check_round_keys(terms)
+    check_round_keys(terms)
     own = member.store.get(member.run, state.round, "round-key")
     if own is None or terms.round_keys[member.number - 1] != own:
         raise BadTerms("The round key in this member's place is not the one that it announced.")
+    if (terms.norm is None) != (noise is None):
+        raise BadTerms("The terms of a norm round come with its noise, those of a light one alone.")
+    if set(terms.noise) & member.roster:
+        raise BadTerms("A noise sender's key is also that of a client.")
     digest = terms_hash(terms)
     after = dataclasses.replace(state, terms=terms, digest=digest, params=parameters_of(terms))
-    member.store.put(member.run, state.round, "terms", notice.body)
-    return after, say(member, after, "certify", digest)
+    entries = () if noise is None else norm_member.noise_entries(noise, terms, digest)
+    secrets = member.store.get(member.run, state.round, "secrets")
+    if not secrets:
+        raise OutOfOrder("The keys of this round are gone.")
+    member.store.put(member.run, state.round, "terms", blob)
+    return after, say(member, after, "certify", signs.certify_body(terms, digest, entries, _parted(secrets)[2]))
 
 
 def _shares(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
@@ -130,9 +171,9 @@ def _shares_again(member: Member, state: State, notice: Notice) -> tuple[State, 
     terms, _ = under_way(state)
     said = said_of(member, state, "commit")
     assert said is not None
-    entries = dict(bodies.read_commit(body_of(said), terms.senders))
+    entries = dict(bodies.read_commit(body_of(said), terms.parties))
     held, refused = opened_boxes(member, state, notice.body)
-    kept = {key: found for key, found in held.items() if entries.get(key) == found[0]}
+    kept = {key: found for key, found in held.items() if entries.get(key) == found.digest}
     after = dataclasses.replace(state, shares={**kept, **state.shares})
     return after, messages.encode(messages.make(member.key, "held", state.digest, bodies.key_list(refused)))
 
@@ -145,11 +186,16 @@ def _propose(member: Member, state: State, notice: Notice) -> tuple[State, bytes
         if body_of(said) != notice.body:
             raise AlreadyDone("Another set of clients was signed for this round.")
         return state, said
-    entries = bodies.read_commit(notice.body, terms.senders)
-    if len(entries) < terms.minimum:
-        raise TinySet(f"{len(entries)} clients, the minimum is {terms.minimum}.")
+    entries = bodies.read_commit(notice.body, terms.parties)
+    clients = bodies.check_noise(entries, terms)
+    if len(clients) < terms.minimum:
+        raise TinySet(f"{len(clients)} clients, the minimum is {terms.minimum}.")
+    if terms.norm is not None:
+        certified = said_of(member, state, "certify")
+        assert certified is not None
+        norm_member.check_noise_entries(entries, terms, body_of(certified))
     for key, digest in entries:
-        if key not in state.shares or state.shares[key][0] != digest:
+        if key not in state.shares or state.shares[key].digest != digest:
             raise OutOfOrder("The set names a client whose share this member does not hold.")
     return state, say(member, state, "commit", notice.body)
 
@@ -159,7 +205,7 @@ def _committed(member: Member, state: State, notice: Notice) -> tuple[State, byt
     terms, _ = under_way(state)
     found = messages.decode_quorum(notice.body)
     check_quorum(found, "commit", state.digest, terms.members, terms.threshold)
-    entries = bodies.read_commit(found.body, terms.senders)
+    entries = bodies.read_commit(found.body, terms.parties)
     own = said_of(member, state, "commit")
     if own is None or body_of(own) != found.body:
         raise NoQuorum("This member did not sign this set; it takes no part in it.")
@@ -169,7 +215,7 @@ def _committed(member: Member, state: State, notice: Notice) -> tuple[State, byt
     if not secrets:
         raise OutOfOrder("The keys of this round are gone.")
     after = dataclasses.replace(state, committed=entries)
-    return after, say(member, after, "beacon-open", secrets[keys.BOX_SEED_BYTES :])
+    return after, say(member, after, "beacon-open", _parted(secrets)[1])
 
 
 def _beacons(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
@@ -188,7 +234,7 @@ def _beacons(member: Member, state: State, notice: Notice) -> tuple[State, bytes
     own = said_of(member, state, "beacon-open")
     assert own is not None
     parts[terms.members[member.number - 1]] = body_of(own)
-    seed = bodies.seed_of(terms, client.check_round_keys(terms), state.committed, parts)
+    seed = bodies.seed_of(terms, check_round_keys(terms), state.committed, parts)
     return state, say(member, state, "seed", seed)
 
 
@@ -198,7 +244,8 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     if state.committed is None:
         raise OutOfOrder("There is no committed set yet.")
     said = said_of(member, state, "projections")
-    found = messages.decode_quorum(notice.body)
+    reader = Reader(notice.body)
+    found, handed = messages.decode_quorum(reader.prefixed()), reader.rest()
     if said:
         if body_of(said)[:32] != found.body:
             raise AlreadyDone("Projections were given for another seed.")
@@ -211,17 +258,20 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
         raise OutOfOrder(
             f"{len(missing)} shares of the set are not here (after a restart the server sends them again)."
         )
-    drawn = screening.functionals(params, found.body)
-    signs, uniform = jnp.asarray(drawn.signs), jnp.asarray(drawn.uniform)  # once, not for every client
-    scalars = np.stack(
-        [
-            np.asarray(screening.project(params, signs, uniform, state.shares[key][1].value))
-            for key, _ in state.committed
-        ]
-    )
-    body = bodies.projections_body(found.body, state.committed, scalars, params)
+    if terms.norm is None:
+        shown = Shown(_light_scalars(params, found.body, [state.shares[key].share for key, _ in state.committed]))
+    else:
+        shown = norm_member.scalars(member, state, found.body, handed)
+    body = bodies.projections_body(found.body, state.committed, shown, params)
     after = dataclasses.replace(state, seed=found.body)
     return after, say(member, after, "projections", body)
+
+
+def _light_scalars(params: RoundParameters, seed: bytes, shares: list[Hidden]) -> np.ndarray:
+    """The scalars uint32 `[clients, 15, L]` of clients' shares."""
+    drawn = screening.functionals(params, seed)
+    small, uniform = jnp.asarray(drawn.signs), jnp.asarray(drawn.uniform)  # once, not for every client
+    return np.stack([np.asarray(screening.project(params, small, uniform, share.value)) for share in shares])
 
 
 def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:
@@ -239,8 +289,9 @@ def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
     include = bodies.read_include(body, terms)
     if not set(include.clients) <= set(state.committed):
         raise NoQuorum("The set names a client that is not in the committed set.")
-    if len(include.clients) < terms.minimum:
-        raise TinySet(f"{len(include.clients)} clients are left, the minimum is {terms.minimum}.")
+    left = len(bodies.check_noise(include.clients, terms))
+    if left < terms.minimum:
+        raise TinySet(f"{left} clients are left, the minimum is {terms.minimum}.")
     blobs = bodies.read_many(reader.rest(), len(terms.members))
     shown = bodies.read_scalars(blobs, terms, state.digest, params, state.seed, state.committed)
     bodies.check_include(include, shown, terms, state.digest, params, state.seed, state.committed)
@@ -264,11 +315,12 @@ def _included(member: Member, state: State, notice: Notice) -> tuple[State, byte
     include = bodies.read_include(found.body, terms)
     if member.number not in include.members:
         raise NoQuorum("This member is not among those whose scalars were used; it does not answer.")
-    if not set(include.clients) <= set(state.committed) or len(include.clients) < terms.minimum:
+    clients = bodies.check_noise(include.clients, terms)
+    if not set(include.clients) <= set(state.committed) or len(clients) < terms.minimum:
         raise TinySet("The set is not part of the committed one, or below the minimum.")
     if any(key not in state.shares for key, _ in include.clients):
         raise OutOfOrder("Shares of the set are not here (after a restart the server sends them again).")
-    total = sum_of_shares([state.shares[key][1].value for key, _ in include.clients], params)
+    total = sum_of_shares([state.shares[key].share.value for key, _ in include.clients], params)
     body = hashlib.sha256(found.body).digest() + residue_bytes(total, params.ring.moduli)
     decide(member, state, "include")
     reply = say(member, state, "answer", body)
@@ -309,6 +361,7 @@ def _abandon(member: Member, state: State, notice: Notice) -> tuple[State, bytes
 _STEPS: dict[str, Callable[[Member, State, Notice], tuple[State, bytes]]] = {
     "begin": _begin,
     "terms": _terms,
+    "terms and noise": _terms_and_noise,
     "shares": _shares,
     "propose": _propose,
     "committed": _committed,

@@ -9,9 +9,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, messages, sharing
+from fedjax_poisson.aggregation import bodies, keys, messages, sharing
+from fedjax_poisson.aggregation.contribution import box_info, read_manifest
 from fedjax_poisson.aggregation.keys import Hidden
-from fedjax_poisson.aggregation.member_state import Member, State, under_way
+from fedjax_poisson.aggregation.member_state import Held, Member, State, under_way
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadBox, DuplicateClient, OutOfOrder, RoundRefused
@@ -20,7 +21,7 @@ from fedjax_poisson.aggregation.wire import read_residues
 __all__ = ["one_share", "opened_boxes"]
 
 
-def opened_boxes(member: Member, state: State, body: bytes) -> tuple[dict[bytes, tuple[bytes, Hidden]], list[bytes]]:
+def opened_boxes(member: Member, state: State, body: bytes) -> tuple[dict[bytes, Held], list[bytes]]:
     """The shares of the clients of a list that are not held yet.
 
     Args:
@@ -29,7 +30,7 @@ def opened_boxes(member: Member, state: State, body: bytes) -> tuple[dict[bytes,
       body: of a `shares` notice.
 
     Returns:
-      Client key to (manifest hash, hidden share uint32 `[L, N]`), and the clients whose box or correction is not as they signed it.
+      Client key to what is held, and the clients whose box or correction is not as they signed it.
 
     Raises:
       RoundRefused: the list is not one of contributions to this round, or contradicts what is held.
@@ -39,24 +40,25 @@ def opened_boxes(member: Member, state: State, body: bytes) -> tuple[dict[bytes,
     if not secrets:
         raise OutOfOrder("The keys of this round are gone; nothing of it can be opened.")
     opener = keys.box_opener(Hidden(secrets[: keys.BOX_SEED_BYTES]))
-    held: dict[bytes, tuple[bytes, Hidden]] = {}
+    held: dict[bytes, Held] = {}
+    senders = {"contribution": member.roster, "noise": frozenset(terms.noise)}
     refused: list[bytes] = []
     for handed in bodies.read_handed(body, terms):
-        message = messages.decode(handed.signed, terms, state.digest, lambda label: member.roster, ["contribution"])
+        message = messages.decode(handed.signed, terms, state.digest, lambda label: senders[label], tuple(senders))
         if message.sender in held:
             raise DuplicateClient("A client stands twice in a list.")
         digest = messages.manifest_hash(message)
         known = state.shares.get(message.sender)
         if known is not None:
-            if known[0] != digest:
+            if known.digest != digest:
                 raise DuplicateClient("A client's second contribution: the first one counts.")
             continue
         try:
-            share = one_share(member, state, params, message, handed, opener)
+            share, kappa = one_share(member, state, params, message, handed, opener)
         except RoundRefused:
             refused.append(message.sender)
             continue
-        held[message.sender] = (digest, Hidden(share))
+        held[message.sender] = Held(digest, Hidden(share), kappa)
     return held, refused
 
 
@@ -67,13 +69,13 @@ def one_share(
     message: Message,
     handed: bodies.Handed,
     opener: Callable[[bytes, bytes], Hidden],
-) -> Any:
-    """A member's share of one client's secret, uint32 `[L, N]`, from its box and (from member t on) its correction.
+) -> tuple[Any, Hidden]:
+    """A member's share of one client's secret, uint32 `[L, N]`, from its box and (from member t on) its correction; and the 32 bytes in the box.
 
     Raises:
       RoundRefused: one of them is not what the client signed, or cannot be read.
     """
-    manifest = client.read_manifest(message.body, params)
+    manifest = read_manifest(message.body, params)
     place = member.number - params.threshold
     if hashlib.sha256(handed.box).digest() != manifest.boxes[member.number - 1]:
         raise BadBox("The box is not the one that the client signed.")
@@ -84,6 +86,6 @@ def one_share(
         correction = jnp.asarray(read_residues(handed.correction, (), params.ring.degree, params.ring.moduli))
     elif handed.correction:
         raise BadBox("A member below t has no correction.")
-    kappa = opener(handed.box, client.box_info(state.digest, message.sender, member.number))
+    kappa = opener(handed.box, box_info(state.digest, message.sender, member.number))
     words = jnp.asarray(np.frombuffer(kappa.value, "<u4").astype(np.uint32))
-    return sharing.share_of(params, words, correction)
+    return sharing.share_of(params, words, correction), kappa

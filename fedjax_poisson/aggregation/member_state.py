@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from fedjax_poisson.aggregation import bodies, messages
 from fedjax_poisson.aggregation.keys import Hidden
@@ -11,9 +12,8 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import OutOfOrder
 from fedjax_poisson.aggregation.store import Store
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, parameters_of, terms_hash
-from fedjax_poisson.aggregation.wire import Reader
 
-__all__ = ["Member", "State", "body_of", "decide", "restore", "said_of", "say", "under_way"]
+__all__ = ["Held", "Member", "State", "body_of", "decide", "restore", "said_of", "say", "under_way"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,14 @@ class Member:
     store: Store
 
 
+class Held(NamedTuple):
+    """What a member holds of one contribution: the manifest's hash, its share uint32 `[L, N]` of the secret, and the 32 bytes it came from."""
+
+    digest: bytes
+    share: Hidden
+    kappa: Hidden
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class State:
     """Of one round, apart from what the store holds.
@@ -46,7 +54,7 @@ class State:
       terms: once they were signed.
       digest: their hash.
       params: their parameters.
-      shares: client key to (manifest hash, hidden share uint32 `[L, N]`).
+      shares: client key to what is held of its contribution.
       committed: D, once t members signed it.
       seed: of the functionals, once t members signed it.
       over: the round is over for this member, answered or dead.
@@ -56,7 +64,7 @@ class State:
     terms: Terms | None = None
     digest: bytes = b""
     params: RoundParameters | None = None
-    shares: Mapping[bytes, tuple[bytes, Hidden]] = dataclasses.field(default_factory=dict)
+    shares: Mapping[bytes, Held] = dataclasses.field(default_factory=dict)
     committed: tuple[tuple[bytes, bytes], ...] | None = None
     seed: bytes | None = None
     over: bool = False
@@ -101,10 +109,7 @@ def under_way(state: State) -> tuple[Terms, RoundParameters]:
 
 def body_of(blob: bytes) -> bytes:
     """The body of a message of one's own."""
-    reader = Reader(blob)
-    reader.prefixed()
-    reader.take(64)
-    return reader.prefixed()
+    return messages.parts_of(blob).body
 
 
 def restore(member: Member) -> State:
@@ -123,7 +128,7 @@ def restore(member: Member) -> State:
     if member.store.get(member.run, number, "beacon-open"):
         said = member.store.get(member.run, number, "commit")
         assert said is not None
-        state = dataclasses.replace(state, committed=bodies.read_commit(body_of(said), terms.senders))
+        state = dataclasses.replace(state, committed=bodies.read_commit(body_of(said), terms.parties))
     said = member.store.get(member.run, number, "projections")
     if said:
         state = dataclasses.replace(state, seed=body_of(said)[:32])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from fedjax_poisson.aggregation import keys
-from fedjax_poisson.aggregation.parameters import HINTS
 from fedjax_poisson.aggregation.refusals import (
     BadSignature,
     DuplicateClient,
@@ -41,6 +40,7 @@ __all__ = [
     "encode_quorum",
     "make",
     "most_bytes",
+    "parts_of",
     "quorum_of",
 ]
 
@@ -58,9 +58,9 @@ MEMBER_LABELS = (
     "answer",
     "dead",
 )
-CLIENT_LABELS = ("contribution",)
+CLIENT_LABELS = ("noise", "contribution", "proof")
 _HEAD = 4 + 32 + 32 + 32 + 4 + 4 + 64
-ROUND_KEY_BYTES = 16 + 8 + keys.BOX_KEY_BYTES + 32
+ROUND_KEY_BYTES = 16 + 8 + keys.BOX_KEY_BYTES + 32 + 32
 ENTRY_BYTES = 64
 
 
@@ -73,7 +73,7 @@ class Message(NamedTuple):
       sender: Ed25519 key, 32 bytes.
       body: what is signed.
       signature: 64 bytes.
-      attached: what the body names by its hash and what follows it unsigned (a contribution's rows, boxes and corrections).
+      attached: what the body names by its hash and what follows it unsigned (a contribution's rows, boxes and corrections, a proof's corrections).
     """
 
     label: str
@@ -134,21 +134,30 @@ def most_bytes(label: str, terms: Terms | None) -> int:
         raise UnknownMessage(f'A message "{label[:32]}" is not expected here.')
     params = parameters_of(terms)
     polynomial = residues_size(params.ring.degree, params.ring.moduli)
-    clients, members = terms.senders, len(terms.members)
+    clients, members = terms.parties, len(terms.members)
+    contribution = 64 + 32 * members + 32 * params.corrections
     bodies = {
-        "certify": 32,
+        "certify": 32 + (32 + 64 if terms.noise else 0),
         "held": 4 + 32 * clients,
         "commit": 4 + ENTRY_BYTES * clients,
         "beacon-open": 64,
         "seed": 32,
-        "projections": 32 + 32 + residues_size(clients * HINTS, params.ring.moduli) + 8,
+        "projections": 32
+        + 32
+        + residues_size(clients * params.scalars, params.ring.moduli)
+        + (32 * clients if terms.noise else 0)
+        + 8,
         "include": 4 + ENTRY_BYTES * clients + 4 + members + 4 + 33 * clients,
         "answer": 32 + polynomial,
         "dead": 8,
-        "contribution": 64 + 32 * members + 32 * params.corrections,
+        "noise": contribution,
+        "contribution": contribution,
+        "proof": 32 + 32 * params.corrections,
     }
     attached = 0
-    if label == "contribution":
+    if label == "proof":
+        attached = params.corrections * (4 + params.proof_bytes)
+    elif label in CLIENT_LABELS:
         attached = residues_size(params.rows * params.ring.degree, params.ring.moduli)
         attached += members * (4 + keys.BOX_BYTES) + params.corrections * (4 + polynomial) + 4
     return _HEAD + len(label) + bodies[label] + attached
@@ -194,6 +203,14 @@ def decode(
         raise Malformed(f'A "{label}" has nothing attached.')
     keys.verify(sender, label, found, body, signature)
     return Message(label, found, sender, body, signature, attached)
+
+
+def parts_of(blob: bytes) -> Message:
+    """A message of one's own in parts; nothing of it is checked."""
+    reader = Reader(blob)
+    label, terms, sender = reader.prefixed().decode("ascii"), reader.take(32), reader.take(32)
+    body, signature = reader.prefixed(), reader.take(64)
+    return Message(label, terms, sender, body, signature, reader.prefixed())
 
 
 def encode_notice(notice: Notice) -> bytes:

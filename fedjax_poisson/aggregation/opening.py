@@ -3,7 +3,8 @@
 An answer is a member's share of S, the sum of the secrets of the set U. An opening counts only if
   1. S is one small polynomial in all fields, |S| <= 2^20 and rms <= sqrt(21) (1.2 sqrt(|U|) + 3), without the 3 where no client is assumed corrupt;
   2. what C - a S leaves beside whole steps keeps to the same rms, and nowhere comes nearer to half a step than the parameters' margin;
-  3. the counts keep to the stated bound and rms, and what lies behind the vector is zero;
+  3. the counts keep to the stated bound and rms, and what lies behind the vector is zero; in norm rounds it counts as part of the vector, since one client
+     whose proof holds may put something small there;
   4. with more than t answers, the others are compared with the polynomial.
 A small residue alone proves nothing with one row: adding a^-1 encode(x) to an answer shifts the sum by x and leaves a perfect residue, but a secret sum
 of rms 10^5. With 1 to 3 at most one S is accepted for given rows (`parameters`). Any client of a light round can make 2 and 3 fail: a refusal names no client.
@@ -129,13 +130,14 @@ def checked(
         return None, wrong
     if largest > MARGIN or rms * params.ring.step > allowed_rms(expected.clients, expected.corrupt):
         return None, "what is left beside whole counts is larger than the errors of so many clients"
-    found = np.asarray(counts)
-    if found[params.size :].any():
+    everything = np.asarray(counts)
+    if params.proof is None and everything[params.size :].any():
         return None, "something stands behind the vector"
-    found = found[: params.size]
+    found = everything[: params.size]
     if max(int(found.max()), -int(found.min())) > expected.count_bound:
         return None, f"a coordinate is beyond count_bound = {expected.count_bound}"
-    if expected.count_rms is not None and math.sqrt(float(np.mean(found.astype(np.float64) ** 2))) > expected.count_rms:
+    energy = float(np.sum(everything.astype(np.float64) ** 2))
+    if expected.count_rms is not None and math.sqrt(energy / params.size) > expected.count_rms:
         return None, "the counts are larger than those of so many honest clients"
     return found, ""
 

@@ -10,7 +10,9 @@ __all__ = [
     "BadSignature",
     "BadTerms",
     "DuplicateClient",
+    "LongVector",
     "Malformed",
+    "MissingNoise",
     "NoQuorum",
     "OpeningRefused",
     "OutOfOrder",
@@ -87,3 +89,11 @@ class OutOfOrder(RoundRefused):
 
 class OpeningRefused(RoundRefused):
     """No t answers give one small secret, one small residue and plausible counts: nothing was opened."""
+
+
+class LongVector(RoundRefused):
+    """A client's own vector is longer than a norm round allows: it has no proof to give."""
+
+
+class MissingNoise(RoundRefused):
+    """A noise sender is not in a set of a norm round, whose sum would then carry less noise than is charged: the round dies."""

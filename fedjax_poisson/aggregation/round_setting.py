@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedjax_poisson.aggregation import keys
+from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.terms import Terms
@@ -33,6 +35,8 @@ class RoundSetting(NamedTuple):
       malicious: f.
       mechanism: facts, canonical JSON.
       size: D of every message; None takes any.
+      norm: of norm rounds; None for light ones.
+      noise: `(stream, D) -> int32[D]`, the noise of one noise sender; only for norm rounds.
     """
 
     run: bytes
@@ -46,6 +50,13 @@ class RoundSetting(NamedTuple):
     malicious: int
     mechanism: str
     size: int | None
+    norm: NormScreening | None = None
+    noise: Callable[[Stream, int], Any] | None = None
+
+    @property
+    def noise_senders(self) -> int:
+        """l; 0 in light rounds."""
+        return 0 if self.norm is None else self.norm.noise_senders
 
 
 def parameters_for(setting: RoundSetting, size: int) -> RoundParameters:
@@ -58,6 +69,8 @@ def parameters_for(setting: RoundSetting, size: int) -> RoundParameters:
         setting.threshold,
         corrupt=setting.corrupt,
         count_rms=None if setting.count_rms is None else thousandths(setting.count_rms) / 1000,
+        malicious=setting.malicious,
+        norm=setting.norm,
     )
 
 
@@ -66,8 +79,15 @@ def thousandths(count_rms: float) -> int:
     return math.ceil(count_rms * 1000)
 
 
-def draft_of(setting: RoundSetting, number: int, size: int, members: tuple[bytes, ...], roster: bytes) -> Terms:
-    """The terms of a round, without round keys."""
+def draft_of(
+    setting: RoundSetting,
+    number: int,
+    size: int,
+    members: tuple[bytes, ...],
+    roster: bytes,
+    noise: tuple[bytes, ...] = (),
+) -> Terms:
+    """The terms of a round, without round keys; `noise` are the keys of its noise senders."""
     return Terms(
         run=setting.run,
         round=number,
@@ -85,21 +105,30 @@ def draft_of(setting: RoundSetting, number: int, size: int, members: tuple[bytes
         members=members,
         round_keys=tuple(b"" for _ in members),
         roster=roster,
+        noise=noise,
+        honest_noise=0 if setting.norm is None else setting.norm.honest_noise,
+        squared_norm=0 if setting.norm is None else setting.norm.squared_norm,
     )
 
 
 def expected_of(setting: RoundSetting, clients: int) -> Expected:
-    """What the sum of so many clients keeps to."""
-    return Expected(clients, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious)
+    """What the sum of so many clients, and of all noise senders, keeps to."""
+    return Expected(
+        clients + setting.noise_senders, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious
+    )
 
 
 def message_bytes(params: RoundParameters) -> int:
-    """Bytes of one client's contribution on the wire."""
+    """Bytes of one client's messages on the wire: its contribution, and in norm rounds its proof."""
     parts = (
         params.rows_bytes + params.members * (4 + keys.BOX_BYTES) + params.corrections * (4 + params.polynomial_bytes)
     )
     body = 64 + 32 * params.members + 32 * params.corrections
-    return 4 + len("contribution") + 32 + 32 + 4 + body + 64 + 4 + 4 + parts
+    contribution = 4 + len("contribution") + 32 + 32 + 4 + body + 64 + 4 + 4 + parts
+    if params.proof is None:
+        return contribution
+    proof = 4 + len("proof") + 32 + 32 + 4 + 32 + 32 * params.corrections + 64 + 4
+    return contribution + proof + params.corrections * (4 + params.proof_bytes)
 
 
 def run_name(stream: Stream | None) -> bytes:

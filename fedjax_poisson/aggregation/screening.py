@@ -33,7 +33,7 @@ from fedjax_poisson.aggregation.sharing import lagrange, points
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
 
-__all__ = ["Functionals", "agreeing", "best_members", "functionals", "judge", "project", "verdicts"]
+__all__ = ["Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
 
 _LARGEST = 8.3
 _TAIL = 12 * math.log(10)
@@ -69,7 +69,14 @@ def functionals(params: RoundParameters, seed: bytes) -> Functionals:
 
 @functools.partial(jax.jit, static_argnums=0)
 def project(params: RoundParameters, signs: Array, uniform: Array, share: Array) -> Array:
-    """A member's scalars uint32 `[15, L]` of one client's share uint32 `[L, N]` in NTT form; vmap over clients."""
+    """A member's scalars uint32 `[12 + U, L]` of one client's share uint32 `[L, N]` in NTT form; vmap over clients.
+
+    Args:
+      params: of the round.
+      signs: int32 `[12, N]`, small weights of the coefficients.
+      uniform: uint32 `[U, L, N]`, weights in each field: the uniform ones, and in norm rounds those of `sketch.secret_weights`.
+      share: in NTT form.
+    """
     moduli = params.ring.moduli
     c = modular.constants(moduli)
     f = ntt.inverse(share, moduli)
@@ -99,10 +106,10 @@ def agreeing(
       params: of the round.
       terms_hash: of the round.
       numbers: members, at least t of them.
-      scalars: uint32 `[members, clients, 15, L]` in the same order.
+      scalars: uint32 `[members, clients, S, L]` in the same order, 15 or more.
 
     Returns:
-      bool `[clients]`, and uint64 `[clients, 15, L]`.
+      bool `[clients]`, and uint64 `[clients, S, L]`.
     """
     moduli, t = params.ring.moduli, params.threshold
     at = points(terms_hash, params.members, moduli)
@@ -129,7 +136,7 @@ def judge(params: RoundParameters, signs: np.ndarray, values: np.ndarray) -> np.
     Args:
       params: of the round.
       signs: int32 `[12, N]`.
-      values: uint64 `[clients, 15, L]` (`agreeing`); only the first twelve are looked at.
+      values: uint64 `[clients, S, L]` (`agreeing`); only the first twelve are looked at.
 
     Returns:
       bool `[clients]`.
@@ -147,14 +154,6 @@ def judge(params: RoundParameters, signs: np.ndarray, values: np.ndarray) -> np.
     limit = FUNCTIONALS + 2 * math.sqrt(FUNCTIONALS * _TAIL) + 2 * _TAIL
     good: np.ndarray = same.all(axis=1) & within.all(axis=1) & (statistic <= limit)
     return good
-
-
-def verdicts(
-    params: RoundParameters, terms_hash: bytes, numbers: Sequence[int], scalars: np.ndarray, signs: np.ndarray
-) -> np.ndarray:
-    """For each client 0 if it passes, 1 if its shares do not agree, 2 if they do and its secret is not small; arguments as in `agreeing` and `judge`."""
-    agree, values = agreeing(params, terms_hash, numbers, scalars)
-    return np.where(agree, np.where(judge(params, signs, values), 0, 2), 1)
 
 
 def best_members(numbers: Sequence[int], least: int, score: Callable[[tuple[int, ...]], int]) -> tuple[int, ...]:

@@ -8,27 +8,34 @@ or corrections some members refuse, and whose scalars disagree, are weighed so t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, messages, opening, screening
+from fedjax_poisson.aggregation import bodies, judging, messages, opening, screening, signs, sketch
 from fedjax_poisson.aggregation.bodies import Handed, Include
 from fedjax_poisson.aggregation.messages import NO_TERMS, Message, Notice, Quorum
+from fedjax_poisson.aggregation.norm_member import handed_proofs
+from fedjax_poisson.aggregation.prover import HandedProof
 from fedjax_poisson.aggregation.refusals import (
     AlreadyDone,
+    MissingNoise,
     NoQuorum,
     OutOfOrder,
     TinySet,
 )
+from fedjax_poisson.aggregation.round_keys import check_round_keys
 from fedjax_poisson.aggregation.server_state import (
     CHECKS,
     State,
     Taken,
     expected_of,
+    noise_of,
     sum_of_rows,
     take_contribution,
+    take_proof,
 )
 from fedjax_poisson.aggregation.terms import Terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
@@ -56,8 +63,12 @@ def _notice(to: int, label: str, body: bytes) -> Outgoing:
 
 def complete(state: State) -> bool:
     """Whether everybody that the phase waits for has spoken."""
+    if state.phase == "noise":
+        return len(state.clients) == len(state.draft.noise)
     if state.phase == "contribution":
-        return len(state.clients) == state.draft.senders
+        return len(state.clients) == state.draft.parties
+    if state.phase == "proof":
+        return len(state.proofs) == len(state.committed) - len(state.draft.noise)
     expected = state.deciding or tuple(range(1, len(state.draft.members) + 1))
     return set(expected) <= set(state.heard.get(state.phase, {}))
 
@@ -70,8 +81,10 @@ def receive(state: State, blob: bytes) -> State:
     """
     if state.phase in ("opened", "over"):
         raise OutOfOrder("The round is over.")
-    if state.phase == "contribution":
+    if state.phase in ("noise", "contribution"):
         return take_contribution(state, blob)
+    if state.phase == "proof":
+        return take_proof(state, blob)
     terms = None if state.phase == "round-key" else state.draft
     digest = NO_TERMS if terms is None else state.digest
     message = messages.decode(blob, terms, digest, lambda label: state.draft.members, [state.phase])
@@ -119,26 +132,39 @@ def _after_round_keys(state: State) -> tuple[State, list[Outgoing]]:
         draft=terms,
         digest=terms_hash(terms),
         params=parameters_of(terms),
-        phase="certify",
+        phase="certify" if terms.norm is None else "noise",
         deciding=tuple(sorted(said)),
     )
     blob = encode_terms(terms)
+    if terms.norm is not None:
+        return after, [_notice(0, "send noise", blob)]
     return after, [_notice(k, "terms", blob) for k in after.deciding]
+
+
+def _after_noise(state: State) -> tuple[State, list[Outgoing]]:
+    if len(state.clients) < len(state.draft.noise):
+        raise MissingNoise(
+            f"{len(state.clients)} of {len(state.draft.noise)} noise senders sent: all of them are in a sum, or there is none. Nothing was opened."
+        )
+    listed = bodies.many(messages.encode(state.clients[key].message) for key, _ in noise_of(state))
+    body = prefixed(encode_terms(state.draft)) + listed
+    return dataclasses.replace(state, phase="certify"), [_notice(k, "terms and noise", body) for k in state.deciding]
 
 
 def _after_certify(state: State) -> tuple[State, list[Outgoing]]:
     said = _said(state)
     _need(state, len(said))
-    certificate = messages.encode_quorum(messages.quorum_of(said.values(), state.digest))
+    certificate = signs.certificate_of(state.draft, state.digest, said.values())
     after = dataclasses.replace(state, certificate=certificate, phase="contribution", deciding=tuple(sorted(said)))
     invite = prefixed(encode_terms(state.draft)) + prefixed(certificate)
     return after, [_notice(0, "invite", invite)]
 
 
 def _after_contributions(state: State) -> tuple[State, list[Outgoing]]:
-    if len(state.clients) < state.draft.minimum:
+    sent = len(state.clients) - len(state.draft.noise)
+    if sent < state.draft.minimum:
         raise TinySet(
-            f"{len(state.clients)} clients sent, at least {state.draft.minimum} were announced. Nothing was opened and nothing was charged."
+            f"{sent} clients sent, at least {state.draft.minimum} were announced. Nothing was opened and nothing was charged."
         )
     after = dataclasses.replace(state, phase="held")
     return after, [_notice(k, "shares", handed_to(state, k, state.clients)) for k in state.deciding]
@@ -161,19 +187,25 @@ def _least(state: State, available: int) -> int:
 
 
 def _after_held(state: State) -> tuple[State, list[Outgoing]]:
-    refused = {k: set(bodies.read_key_list(message.body, state.draft.senders)) for k, message in _said(state).items()}
+    refused = {k: set(bodies.read_key_list(message.body, state.draft.parties)) for k, message in _said(state).items()}
     _need(state, len(refused))
 
     def stay(members: tuple[int, ...]) -> set[bytes]:
         return set(state.clients) - set().union(*(refused[k] for k in members))
 
-    deciding = screening.best_members(sorted(refused), _least(state, len(refused)), lambda m: len(stay(m)))
-    if len(stay(deciding)) < state.draft.minimum:  # as if the members that refuse were away
-        deciding = screening.best_members(sorted(refused), state.draft.threshold, lambda m: len(stay(m)))
-    kept = stay(deciding)
-    if len(kept) < state.draft.minimum:
+    def clients_left(members: tuple[int, ...]) -> int:
+        kept = stay(members)
+        return len(kept) - len(state.draft.noise) if kept.issuperset(state.draft.noise) else -1
+
+    deciding = screening.best_members(sorted(refused), _least(state, len(refused)), clients_left)
+    if clients_left(deciding) < state.draft.minimum:  # as if the members that refuse were away
+        deciding = screening.best_members(sorted(refused), state.draft.threshold, clients_left)
+    kept, left = stay(deciding), clients_left(deciding)
+    if left < 0:
+        raise MissingNoise("Members refuse the share of a noise sender. Nothing was opened.")
+    if left < state.draft.minimum:
         raise TinySet(
-            f"Members hold the shares of {len(kept)} clients, at least {state.draft.minimum} were announced. Nothing was opened."
+            f"Members hold the shares of {left} clients, at least {state.draft.minimum} were announced. Nothing was opened."
         )
     entries = tuple(sorted((key, state.clients[key].digest) for key in kept))
     after = dataclasses.replace(state, committed=entries, deciding=deciding, phase="commit")
@@ -204,12 +236,30 @@ def _after_beacons(state: State) -> tuple[State, list[Outgoing]]:
 def _after_seeds(state: State) -> tuple[State, list[Outgoing]]:
     said = _said(state)
     parts = {message.sender: message.body for message in state.heard["beacon-open"].values()}
-    seed = bodies.seed_of(state.draft, client.check_round_keys(state.draft), state.committed, parts)
+    seed = bodies.seed_of(state.draft, check_round_keys(state.draft), state.committed, parts)
     agreed = tuple(sorted(k for k, message in said.items() if message.body == seed))
     _need(state, len(agreed))
+    quorum = messages.encode_quorum(_quorum(state, seed))
     after = dataclasses.replace(state, seed=seed, deciding=agreed, phase="projections")
-    body = messages.encode_quorum(_quorum(state, seed))
-    return after, [_notice(k, "seeded", body) for k in agreed]
+    if state.draft.norm is None:
+        return after, [_notice(k, "seeded", prefixed(quorum)) for k in agreed]
+    body = bodies.commit_body(state.committed)
+    committed = messages.encode_quorum(messages.quorum_of(state.heard["commit"].values(), body))
+    invite = prefixed(encode_terms(state.draft)) + prefixed(committed) + prefixed(quorum)
+    return dataclasses.replace(after, phase="proof"), [_notice(0, "prove", invite)]
+
+
+def _after_proofs(state: State) -> tuple[State, list[Outgoing]]:
+    quorum = messages.encode_quorum(messages.quorum_of(state.heard["seed"].values(), state.seed))
+    out = []
+    for k in state.deciding:
+        place = k - state.draft.threshold
+        handed = [
+            HandedProof(messages.encode(one.message), one.corrections[place] if place >= 0 else b"")
+            for _, one in sorted(state.proofs.items())
+        ]
+        out.append(_notice(k, "seeded", prefixed(quorum) + handed_proofs(handed)))
+    return dataclasses.replace(state, phase="projections"), out
 
 
 def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
@@ -224,13 +274,21 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
         state.seed,
         state.committed,
     )
-    signs = screening.functionals(params, state.seed).signs
+    noise = [key in state.draft.noise for key, _ in state.committed]
 
+    @functools.cache
+    def sums(place: int) -> np.ndarray:
+        return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows)
+
+    drawn = sketch.sketch_of(params, state.seed) if params.proof is not None else sketch.Sketch(np.zeros(0, np.int8))
+
+    @functools.cache
     def verdicts(members: tuple[int, ...]) -> np.ndarray:
-        return screening.verdicts(params, state.digest, members, np.stack([shown[k] for k in members]), signs)
+        return judging.reasons(params, state.digest, state.seed, {k: shown[k] for k in members}, noise, sums)
 
     def passing(members: tuple[int, ...]) -> int:
-        return int((verdicts(members) == 0).sum())
+        good = verdicts(members) == 0
+        return int(good.sum()) - sum(noise) if good[np.asarray(noise, bool)].all() else -1
 
     numbers = tuple(sorted(shown))
     members, least = numbers, state.draft.threshold + state.draft.malicious
@@ -238,14 +296,16 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
     if (reasons == 1).any() and len(numbers) > least:
         members = screening.best_members(numbers, least, passing)
         reasons = verdicts(members)
-    if (reasons == 0).sum() < state.draft.minimum:  # as if those that disagree were away: only the others' go out
+    if passing(members) < state.draft.minimum:  # as if those that disagree were away: only the others' go out
         members = screening.best_members(numbers, state.draft.threshold, passing)
         reasons = verdicts(members)
         said = {k: said[k] for k in members}
     clients = tuple(entry for entry, reason in zip(state.committed, reasons, strict=True) if not reason)
-    if len(clients) < state.draft.minimum:
+    if passing(members) < 0:
+        raise MissingNoise("A noise sender did not pass screening. Nothing was opened.")
+    if passing(members) < state.draft.minimum:
         raise TinySet(
-            f"{len(clients)} clients passed screening, at least {state.draft.minimum} were announced. Nothing was opened."
+            f"{passing(members)} clients passed screening, at least {state.draft.minimum} were announced. Nothing was opened."
         )
     left = tuple((key, int(reason)) for (key, _), reason in zip(state.committed, reasons, strict=True) if reason)
     body = bodies.include_body(Include(clients, members, left))
@@ -282,7 +342,9 @@ def _after_answers(state: State) -> tuple[State, list[Outgoing]]:
     found = opening.open_sum(
         params, state.digest, sum_of_rows(state, include), answers, expected_of(state.draft, len(include.clients))
     )
-    return dataclasses.replace(state, opened=found, phase="opened"), []
+    certificate = signs.read_certificate(state.certificate, state.draft, state.digest, check_round_keys(state.draft))
+    turned = found.counts * signs.signs_of(found.counts.size, state.draft, state.digest, certificate)
+    return dataclasses.replace(state, opened=found._replace(counts=turned), phase="opened"), []
 
 
 def abandon(state: State) -> tuple[State, list[Outgoing]]:
@@ -312,12 +374,14 @@ def _over(state: State) -> tuple[State, list[Outgoing]]:
 
 _ADVANCE: dict[str, Callable[[State], tuple[State, list[Outgoing]]]] = {
     "round-key": _after_round_keys,
+    "noise": _after_noise,
     "certify": _after_certify,
     "contribution": _after_contributions,
     "held": _after_held,
     "commit": _after_commit,
     "beacon-open": _after_beacons,
     "seed": _after_seeds,
+    "proof": _after_proofs,
     "projections": _after_projections,
     "include": _after_include,
     "answer": _after_answers,
@@ -327,4 +391,4 @@ _ADVANCE: dict[str, Callable[[State], tuple[State, list[Outgoing]]]] = {
 }
 
 PHASES = tuple(_ADVANCE)
-"""What the server waits for, in order; the last two only where a round is given up."""
+"""What the server waits for, in order: noise and proofs in norm rounds only, the last two where a round is given up."""

@@ -9,18 +9,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, messages
+from fedjax_poisson.aggregation import bodies, contribution, keys, messages, prover, signs
 from fedjax_poisson.aggregation.bodies import Entries, Include
-from fedjax_poisson.aggregation.client import Contribution
+from fedjax_poisson.aggregation.contribution import Contribution
 from fedjax_poisson.aggregation.growing_table import GrowingTable, with_entry
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.opening import Expected, OpenedSum
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadTerms, DuplicateClient, OutOfOrder, WrongTerms
+from fedjax_poisson.aggregation.round_keys import check_round_keys, round_key_of
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.aggregation.wire import read_residues, u64
 
-__all__ = ["CHECKS", "State", "Taken", "expected_of", "included_clients", "sum_of_rows", "take_contribution"]
+__all__ = [
+    "CHECKS",
+    "State",
+    "Taken",
+    "expected_of",
+    "included_clients",
+    "noise_of",
+    "sum_of_rows",
+    "take_contribution",
+    "take_proof",
+]
 
 
 class Taken(NamedTuple):
@@ -44,7 +55,8 @@ class State:
       digest: hash of the terms.
       params: their parameters.
       heard: phase to member number to message, of what members said.
-      clients: client key to contribution.
+      clients: client key to contribution; in norm rounds those of noise senders too.
+      proofs: client key to its proof.
       deciding: the members that go on.
       committed: D.
       seed: of the functionals.
@@ -60,6 +72,7 @@ class State:
     params: RoundParameters | None = None
     heard: Mapping[str, Mapping[int, Message]] = dataclasses.field(default_factory=dict)
     clients: Mapping[bytes, Taken] = dataclasses.field(default_factory=GrowingTable)
+    proofs: Mapping[bytes, prover.Proof] = dataclasses.field(default_factory=GrowingTable)
     deciding: tuple[int, ...] = ()
     committed: Entries = ()
     seed: bytes = b""
@@ -69,19 +82,21 @@ class State:
 
 
 def _check_round_key(state: State, message: Message, number: int) -> None:
-    _, key = client.round_key_of(messages.encode(message), state.draft.members)
+    _, key = round_key_of(messages.encode(message), state.draft.members)
     if (key.run, key.round) != (state.draft.run, state.draft.round):
         raise WrongTerms(f"A round key for round {key.round}, not {state.draft.round}.")
     keys.seal_box(key.box_key, bytes(32), b"")  # a key that no client can use would cost all of them the round
 
 
-def _check_digest(state: State, message: Message, number: int) -> None:
-    if message.body != state.digest:
-        raise WrongTerms("A certificate for other terms.")
+def _check_certify(state: State, message: Message, number: int) -> None:
+    key = check_round_keys(state.draft)[number - 1]
+    signs.check_certify(message, state.draft, state.digest, None if key is None else key.sign_commitment)
+    if state.draft.norm is not None and message.body[32:64] != bodies.commit_hash(noise_of(state)):
+        raise WrongTerms("A certificate for another list of noise.")
 
 
 def _check_held(state: State, message: Message, number: int) -> None:
-    bodies.read_key_list(message.body, state.draft.senders)
+    bodies.read_key_list(message.body, state.draft.parties)
 
 
 def _check_commit(state: State, message: Message, number: int) -> None:
@@ -116,7 +131,7 @@ def _check_dead(state: State, message: Message, number: int) -> None:
 
 CHECKS: dict[str, Callable[[State, Message, int], None]] = {
     "round-key": _check_round_key,
-    "certify": _check_digest,
+    "certify": _check_certify,
     "held": _check_held,
     "commit": _check_commit,
     "projections": _check_projections,
@@ -127,28 +142,55 @@ CHECKS: dict[str, Callable[[State, Message, int], None]] = {
 
 
 def take_contribution(state: State, blob: bytes) -> State:
-    """Take in a client's contribution; the first one that it signed counts.
+    """Take in a client's contribution, or a noise sender's in the phase of that name; the first one that it signed counts.
 
     Raises:
       RoundRefused: by its name; the state stays as it was.
     """
-    params = state.params
+    params, noise = state.params, state.phase == "noise"
     assert params is not None
-    message = messages.decode(blob, state.draft, state.digest, lambda label: state.roster, ["contribution"])
+    senders = state.draft.noise if noise else state.roster
+    message = messages.decode(blob, state.draft, state.digest, lambda label: senders, [state.phase])
     digest = messages.manifest_hash(message)
     if message.sender in state.clients:
         if state.clients[message.sender].digest == digest:
             return state
         raise DuplicateClient("A client's second contribution: the first one counts.")
-    if len(state.clients) == state.draft.senders:  # one more, and every member would refuse the list of them
+    most = len(state.draft.noise) if noise else state.draft.parties
+    if len(state.clients) == most:  # one more, and every member would refuse the list of them
         raise OutOfOrder(f"{state.draft.senders} clients have sent, as many as the terms have room for.")
-    found: Contribution = client.read_contribution(message, params)
-    if found.manifest.certificate != hashlib.sha256(state.certificate).digest():
+    found: Contribution = contribution.read_contribution(message, params)
+    if found.manifest.certificate != (bytes(32) if noise else hashlib.sha256(state.certificate).digest()):
         raise WrongTerms("The client was shown another certificate.")
     ring = params.ring
     made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
     taken = Taken(message._replace(attached=b""), digest, found.boxes, found.corrections, made)
     return dataclasses.replace(state, clients=with_entry(state.clients, message.sender, taken))
+
+
+def take_proof(state: State, blob: bytes) -> State:
+    """Take in a client's proof for the round's seed; the first one that it signed counts.
+
+    Raises:
+      RoundRefused: by its name; the state stays as it was.
+    """
+    assert state.params is not None
+    message = messages.decode(blob, state.draft, state.digest, lambda label: state.roster, ["proof"])
+    found = prover.read_proof(message, state.params)
+    if found.seed != state.seed:
+        raise WrongTerms("A proof for another seed.")
+    if message.sender not in {key for key, _ in state.committed}:
+        raise OutOfOrder("A proof of a client that is not in the committed set.")
+    if message.sender in state.proofs:
+        if state.proofs[message.sender].message.body == message.body:
+            return state
+        raise DuplicateClient("A client's second proof: the first one counts.")
+    return dataclasses.replace(state, proofs=with_entry(state.proofs, message.sender, found))
+
+
+def noise_of(state: State) -> Entries:
+    """The contributions of noise senders, as entries of a set."""
+    return tuple(sorted((key, one.digest) for key, one in state.clients.items() if key in state.draft.noise))
 
 
 def sum_of_rows(state: State, include: Include) -> np.ndarray:
@@ -164,8 +206,8 @@ def sum_of_rows(state: State, include: Include) -> np.ndarray:
 
 
 def included_clients(state: State) -> Entries:
-    """U, once it was proposed."""
-    return bodies.read_include(state.included, state.draft).clients
+    """The clients of U, once it was proposed."""
+    return bodies.check_noise(bodies.read_include(state.included, state.draft).clients, state.draft)
 
 
 def expected_of(terms: Terms, clients: int) -> Expected:

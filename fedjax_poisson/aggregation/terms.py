@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, least_threshold
 from fedjax_poisson.aggregation.refusals import BadTerms, Oversize
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u8, u32, u64
@@ -30,9 +31,10 @@ __all__ = [
     "terms_hash",
 ]
 
-VERSION = 1
+VERSION = 2
 MOST_MEMBERS = 20
 MOST_CLIENTS = 1 << 20
+MOST_NOISE_SENDERS = 64
 MOST_VALUES = 1 << 28
 _MOST_TEXT = 1 << 14
 _ROUND_KEY_BYTES = 1 << 12
@@ -59,7 +61,9 @@ class Terms:
       members: the members' keys, in the order of their numbers 1..m.
       round_keys: each member's signed `round-key` message for this round.
       roster: hash of the enrolled clients' keys.
-      screening: "light".
+      noise: keys of the senders of noise, increasing; none in a light round, whose clients send noise of their own.
+      honest_noise: how many of them the privacy cost counts on.
+      squared_norm: Delta^2, bound on the squared L2 norm of one client's counts; 0 in a light round, which bounds nothing.
     """
 
     run: bytes
@@ -78,7 +82,21 @@ class Terms:
     members: tuple[bytes, ...]
     round_keys: tuple[bytes, ...]
     roster: bytes
-    screening: str = "light"
+    noise: tuple[bytes, ...] = ()
+    honest_noise: int = 0
+    squared_norm: int = 0
+
+    @property
+    def norm(self) -> NormScreening | None:
+        """What makes this a norm round; None for a light one."""
+        if not self.noise:
+            return None
+        return NormScreening(self.squared_norm, len(self.noise), self.honest_noise)
+
+    @property
+    def parties(self) -> int:
+        """Most contributions in a sum: those of clients and of noise senders."""
+        return self.senders + len(self.noise)
 
 
 class Pinned(NamedTuple):
@@ -91,6 +109,8 @@ class Pinned(NamedTuple):
       roster: hash of the enrolled clients' keys.
       least_honest: fewest honest senders that the party accepts, minimum - corrupt.
       corrupt: fewest clients that must be assumed corrupt; else the server could state none and lower the minimum by as many.
+      noise: keys of the noise senders, increasing; none for a party that takes part in light rounds. A client of norm rounds sends no noise itself.
+      honest_noise: most of them that may be counted on.
     """
 
     members: tuple[bytes, ...]
@@ -99,6 +119,8 @@ class Pinned(NamedTuple):
     roster: bytes
     least_honest: int = 1
     corrupt: int = 0
+    noise: tuple[bytes, ...] = ()
+    honest_noise: int = 0
 
 
 def roster_hash(clients: list[bytes] | tuple[bytes, ...]) -> bytes:
@@ -129,7 +151,10 @@ def encode_terms(terms: Terms) -> bytes:
             *terms.members,
             *(prefixed(key) for key in terms.round_keys),
             terms.roster,
-            prefixed(terms.screening.encode()),
+            u8(len(terms.noise)),
+            *terms.noise,
+            u8(terms.honest_noise),
+            u64(terms.squared_norm),
         ]
     )
 
@@ -140,7 +165,7 @@ def decode_terms(blob: bytes) -> Terms:
     Raises:
       Oversize, Malformed, BadTerms: they are not terms.
     """
-    if len(blob) > MOST_MEMBERS * (_ROUND_KEY_BYTES + 36) + 3 * _MOST_TEXT:
+    if len(blob) > MOST_MEMBERS * (_ROUND_KEY_BYTES + 36) + 32 * 256 + 3 * _MOST_TEXT:
         raise Oversize(f"Terms of {len(blob)} bytes; no round of {MOST_MEMBERS} members has as many.")
     reader = Reader(blob)
     version = reader.u8()
@@ -155,7 +180,8 @@ def decode_terms(blob: bytes) -> Terms:
             raise BadTerms(f"{count} members; a round has 1 to {MOST_MEMBERS}.")
         members = tuple(reader.take(32) for _ in range(count))
         keys = tuple(reader.prefixed() for _ in range(count))
-        roster, screening = reader.take(32), reader.prefixed().decode()
+        roster, noise = reader.take(32), tuple(reader.take(32) for _ in range(reader.u8()))
+        honest_noise, squared_norm = reader.u8(), reader.u64()
     except UnicodeDecodeError:
         raise BadTerms("A text in the terms is not UTF-8.") from None
     reader.done()
@@ -178,7 +204,9 @@ def decode_terms(blob: bytes) -> Terms:
         members=members,
         round_keys=keys,
         roster=roster,
-        screening=screening,
+        noise=noise,
+        honest_noise=honest_noise,
+        squared_norm=squared_norm,
     )
 
 
@@ -202,6 +230,8 @@ def parameters_of(terms: Terms) -> RoundParameters:
             terms.threshold,
             corrupt=terms.corrupt,
             count_rms=terms.count_rms / 1000 if terms.count_rms else None,
+            malicious=terms.malicious,
+            norm=terms.norm,
         )
     except ValueError as error:
         raise BadTerms(f"No parameters for these terms: {error}") from None
@@ -230,8 +260,7 @@ def check_terms(terms: Terms, pinned: Pinned) -> None:
         )
     if terms.roster != pinned.roster:
         raise BadTerms("The roster of clients is not the pinned one: clients that the server enrols hide nobody.")
-    if terms.screening != "light":
-        raise BadTerms(f'screening = "{terms.screening}"; this package makes "light" rounds.')
+    _check_noise(terms, pinned)
     if not 1 <= terms.size <= MOST_VALUES or not 1 <= terms.senders <= MOST_CLIENTS:
         raise BadTerms(f"{terms.size} values of {terms.senders} clients; at most {MOST_VALUES} and {MOST_CLIENTS}.")
     if not 1 <= terms.minimum <= terms.senders:
@@ -249,3 +278,24 @@ def check_terms(terms: Terms, pinned: Pinned) -> None:
     except (ValueError, RecursionError):  # the latter for ten thousand brackets
         raise BadTerms("The mechanism's facts are not JSON.") from None
     parameters_of(terms)
+
+
+def _check_noise(terms: Terms, pinned: Pinned) -> None:
+    """The noise senders are the pinned ones, and no more of them are counted on than is pinned.
+
+    A client of norm rounds sends clean counts: a light round, or one with noise senders of the server's choice, would open their sum without noise.
+    """
+    if terms.noise != pinned.noise:
+        raise BadTerms(f"{len(terms.noise)} noise senders, which are not the {len(pinned.noise)} pinned ones.")
+    if list(terms.noise) != sorted(set(terms.noise)) or len(terms.noise) > MOST_NOISE_SENDERS:
+        raise BadTerms(f"Noise senders are not distinct keys in order, {MOST_NOISE_SENDERS} at most.")
+    if not terms.noise:
+        if terms.honest_noise or terms.squared_norm:
+            raise BadTerms("A round without noise senders is a light one, without a norm.")
+        return
+    if not 1 <= terms.honest_noise <= min(pinned.honest_noise, len(terms.noise)):
+        raise BadTerms(
+            f"{terms.honest_noise} honest noise senders are counted on; {pinned.honest_noise} of {len(terms.noise)} are pinned."
+        )
+    if not 1 <= terms.squared_norm < 1 << 56:
+        raise BadTerms(f"squared_norm = {terms.squared_norm} must be in [1, 2^56).")

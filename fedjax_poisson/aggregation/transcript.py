@@ -2,7 +2,8 @@
 
 Checked: every member's signatures, the quorums under terms, D, seed and U, that U passed screening by the shown scalars, that the answers open the summed rows
 to the stated counts. Not checked, since the clients' rows are not in it: that the summed rows are the sum of the rows whose hashes the manifests name.
-A transcript shows sums of secrets and errors and 15 functionals of each client's secret, all independent of the counts, and who was in the round.
+A transcript shows sums of secrets and errors and functionals of each client's secret (and, in norm rounds, errors), all independent of the counts, and who
+was in the round. In norm rounds it shows that each client of U proved the norm of a vector, and not, without its rows, that the vector is that of its rows.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, messages, opening
+from fedjax_poisson.aggregation import bodies, judging, messages, opening, signs
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.refusals import BadTerms, NoQuorum, WrongTerms
+from fedjax_poisson.aggregation.round_keys import check_round_keys
 from fedjax_poisson.aggregation.server_state import State, expected_of, sum_of_rows
 from fedjax_poisson.aggregation.terms import (
     Pinned,
@@ -38,7 +40,7 @@ class Checked(NamedTuple):
 
     Attributes:
       terms: of the round.
-      clients: keys of U.
+      clients: keys of U, without those of noise senders.
       left_out: keys of clients of D that are not in U, and why.
       answered: members whose answers opened the round.
       wrong: members whose answers are proved wrong.
@@ -93,15 +95,23 @@ def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
         raise BadTerms("This is no transcript of a round.")
     reader = Reader(blob[len(_MAGIC) :])
     terms = decode_terms(reader.prefixed())
-    check_terms(terms, pinned or Pinned(terms.members, terms.threshold, terms.malicious, terms.roster))
+    own = Pinned(
+        terms.members,
+        terms.threshold,
+        terms.malicious,
+        terms.roster,
+        noise=terms.noise,
+        honest_noise=terms.honest_noise,
+    )
+    check_terms(terms, pinned or own)
     digest, params = terms_hash(terms), parameters_of(terms)
-    certificate = messages.decode_quorum(reader.prefixed())
-    if certificate.body != digest:
-        raise BadTerms("The certificate is for other terms.")
-    messages.check_quorum(certificate, "certify", digest, terms.members, terms.threshold)
-    round_keys = client.check_round_keys(terms)
+    round_keys = check_round_keys(terms)
+    certificate = signs.read_certificate(reader.prefixed(), terms, digest, round_keys)
     said = {phase: _signed(reader.prefixed(), phase, terms, digest) for phase in _PHASES}
-    committed = bodies.read_commit(_agreed(said["commit"], "commit", terms, digest), terms.senders)
+    committed = bodies.read_commit(_agreed(said["commit"], "commit", terms, digest), terms.parties)
+    noise = tuple(entry for entry in committed if entry[0] in terms.noise)
+    if terms.norm is not None and bodies.commit_hash(noise) != certificate.noise:
+        raise WrongTerms("The committed set has other noise than the one that was certified.")
     beacons = {message.sender: message.body for message in said["beacon-open"].values()}
     seed = bodies.seed_of(terms, round_keys, committed, beacons)
     if _agreed(said["seed"], "seed", terms, digest) != seed:
@@ -110,7 +120,8 @@ def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
     shown = bodies.read_scalars(blobs, terms, digest, params, seed, committed)
     body = _agreed(said["include"], "include", terms, digest)
     include = bodies.read_include(body, terms)
-    if not set(include.clients) <= set(committed) or len(include.clients) < terms.minimum:
+    clients = bodies.check_noise(include.clients, terms)
+    if not set(include.clients) <= set(committed) or len(clients) < terms.minimum:
         raise NoQuorum("The included set is not part of the committed one, or below the minimum.")
     bodies.check_include(include, shown, terms, digest, params, seed, committed)
     ring = params.ring
@@ -124,17 +135,18 @@ def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
     stated = reader.prefixed()
     reader.done()
     opened = opening.open_sum(params, digest, total, answers, expected_of(terms, len(include.clients)))
-    if hashlib.sha256(opened.counts.tobytes()).digest() != stated:
+    counts = opened.counts * signs.signs_of(opened.counts.size, terms, digest, certificate)
+    if hashlib.sha256(counts.tobytes()).digest() != stated:
         raise WrongTerms("The answers open to other counts than the stated ones.")
-    left = tuple((key, bodies.REASONS.get(reason, "unknown")) for key, reason in include.left_out)
+    left = tuple((key, judging.REASONS.get(reason, "unknown")) for key, reason in include.left_out)
     return Checked(
         terms,
-        tuple(key for key, _ in include.clients),
+        tuple(key for key, _ in clients),
         left,
         tuple(sorted(answers)),
         opened.wrong,
         opened.disputed,
-        opened.counts,
+        counts,
     )
 
 

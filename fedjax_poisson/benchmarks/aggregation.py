@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bare, client, keys, opening, rows, screening, sharing
+from fedjax_poisson.aggregation import bare, contribution, keys, opening, rows, screening, sharing
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.round_setting import message_bytes
@@ -66,7 +66,7 @@ def _calls(params: RoundParameters, senders: int) -> dict[str, Callable[[], obje
     def one_client(a: jax.Array, counts: jax.Array, own: Any) -> Any:
         secrets = rows.draw(params, own)
         form = rows.small_form(params, secrets.secret)
-        expanded = jax.vmap(functools.partial(sharing.expand_share, params))(client.kappas_of(params, own))
+        expanded = jax.vmap(functools.partial(sharing.expand_share, params))(contribution.kappas_of(params, own))
         return rows.encrypt(params, a, counts, secrets), sharing.corrections(params, weights, form, expanded)
 
     add = jax.jit(lambda a, b: modular.add(a, b, modular.constants(ring.moduli).q), donate_argnums=0)

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, member_shares, opening, rows, screening
+from fedjax_poisson.aggregation import bodies, contribution, keys, member_shares, opening, rows, screening
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.randomness import stream
 from tests.aggregation.rounds import World
@@ -56,9 +56,13 @@ PATCHES = functools.cache(
             "one_share",
             kept(member_shares.one_share, lambda who, s, p, message, handed, opener: (who.number, s.digest, handed)),
         ),
-        (client, "fold_in", lambda root, *words: root),
-        (client, "_seal", kept(client._seal, lambda params, a, counts, root: by_bytes(params, a, counts))),
-        (client, "_dealt", kept(client._dealt, by_bytes)),
+        (contribution, "fold_in", lambda root, *words: root),
+        (
+            contribution,
+            "seal_rows",
+            kept(contribution.seal_rows, lambda params, a, counts, root: by_bytes(params, a, counts)),
+        ),
+        (contribution, "dealt", kept(contribution.dealt, by_bytes)),
         (rows, "common_of", kept(rows.common_of)),
         (screening, "functionals", kept(screening.functionals)),
         (screening, "project", kept(screening.project, lambda params, signs, u, share: (*by_bytes(signs), id(share)))),

@@ -14,7 +14,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, client, keys, member, messages, rows, server, sharing, store
+from fedjax_poisson.aggregation import (
+    bodies,
+    client,
+    contribution,
+    keys,
+    member,
+    messages,
+    round_keys,
+    rows,
+    server,
+    sharing,
+    store,
+)
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.messages import Notice
 from fedjax_poisson.aggregation.refusals import RoundRefused
@@ -276,9 +288,9 @@ def parts(
     params, root = world.params, stream() if root is None else root
     weights = jnp.asarray(sharing.dealing_weights(world.digest, params.members, params.threshold, params.ring.moduli))
     values = world.counts[i] if counts is None else counts
-    sealed, own, drawn = client._seal(params, rows.common_of(params, world.digest), jnp.asarray(values), root)
+    sealed, own, drawn = contribution.seal_rows(params, rows.common_of(params, world.digest), jnp.asarray(values), root)
     secret = np.asarray(rows.draw(params, root).secret, np.int64)
-    sent, corrections = np.asarray(sealed), client._dealt(params, world.digest, own, drawn)
+    sent, corrections = np.asarray(sealed), contribution.dealt(params, world.digest, own, drawn)
     if shift is not None:
         # a (s + d) + e + m, and the polynomial of s + d: its values at t.. move by weights[:, 0] d
         moved = form(world, shift)
@@ -305,13 +317,13 @@ def seal(
     key = world.client_keys[i] if key is None else key
     public, moduli = keys.public_of(key), params.ring.moduli
     sealed = []
-    for k, found in enumerate(client.check_round_keys(world.server.draft), 1):
+    for k, found in enumerate(round_keys.check_round_keys(world.server.draft), 1):
         own = (boxes or {}).get(k)
         if own is None:
             own = (
                 b""
                 if found is None
-                else keys.seal_box(found.box_key, made.kappas[k - 1], client.box_info(digest, public, k))
+                else keys.seal_box(found.box_key, made.kappas[k - 1], contribution.box_info(digest, public, k))
             )
         sealed.append(own)
     listed = [
@@ -335,4 +347,4 @@ def reread(blob: bytes) -> messages.Message:
 
 def share_of(world: World, k: int, i: int) -> np.ndarray:
     """Member k's share of client i's secret: for tests, no party can ask for it."""
-    return np.asarray(world.states[k - 1].shares[world.public(i)][1].value)
+    return np.asarray(world.states[k - 1].shares[world.public(i)].share.value)

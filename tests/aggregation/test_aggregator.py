@@ -176,7 +176,7 @@ def test_a_message_that_miscounts_its_senders_is_not_opened(agg):
     """One ciphertext that claims to be a sum of three."""
     claimed = seal(agg, np.zeros(8))._replace(senders=3)
     if agg.info.backend == "round":
-        with pytest.raises(RoundRefused, match="counts 1 contributions and its message 3"):
+        with pytest.raises(RoundRefused, match="counts 1 clients' contributions beside all noise, and its message 3"):
             agg.open(claimed, 8)
     with pytest.raises(ValueError, match="round = -1"):
         seal(agg, np.zeros(8), round=-1)

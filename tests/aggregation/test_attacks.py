@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, keys, messages, opening, screening, server, sharing
+from fedjax_poisson.aggregation import bodies, client, contribution, keys, messages, opening, screening, server, sharing
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.parameters import HINTS, choose
@@ -86,7 +86,7 @@ def test_01_twin_without_the_verdict_it_is_in_the_sum_and_the_round_stops(monkey
 def of_other_terms(world: World) -> bytes:
     """A member's list with a contribution that an enrolled client signed for other terms, its box made for these."""
     made = rounds.reread(rounds.seal(world, 4, rounds.parts(world, 4)))
-    parts = client.read_contribution(made, world.params)
+    parts = contribution.read_contribution(made, world.params)
     other = messages.make(world.client_keys[4], "contribution", bytes(32), made.body)
     return bodies.handed_body([bodies.Handed(messages.encode(other), parts.boxes[0], b"")])
 
@@ -248,7 +248,7 @@ def test_10_twin_without_the_comparison_the_server_counts_the_replay(monkeypatch
     world.go("contribution")
     monkeypatch.setattr(messages, "decode", unchecked)
     monkeypatch.setattr(
-        server.client,
+        contribution,
         "read_manifest",
         lambda body, params: REAL_MANIFEST(body, params)._replace(certificate=Anything()),
     )
@@ -256,7 +256,7 @@ def test_10_twin_without_the_comparison_the_server_counts_the_replay(monkeypatch
     assert world.public(0) in world.server.clients
 
 
-REAL_MANIFEST = client.read_manifest
+REAL_MANIFEST = contribution.read_manifest
 
 
 def test_11_a_sender_counts_once_whatever_it_claims():

@@ -9,7 +9,18 @@ import itertools
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, keys, member, messages, opening, server, server_state, sharing
+from fedjax_poisson.aggregation import (
+    bodies,
+    contribution,
+    keys,
+    member,
+    member_shares,
+    messages,
+    opening,
+    server,
+    server_state,
+    sharing,
+)
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, residue_bytes
@@ -322,7 +333,9 @@ def noting(opener, found):
 def test_22_twin_without_the_hashes_the_member_holds_another_share(monkeypatch):
     world = at("held")
     monkeypatch.setattr(
-        client, "read_manifest", lambda body, params: client.Manifest(b"", b"", (Anything(),) * 6, (Anything(),) * 3)
+        member_shares,
+        "read_manifest",
+        lambda body, params: contribution.Manifest(b"", b"", (Anything(),) * 6, (Anything(),) * 3),
     )
     world.tamper("shares", swapped(world, "correction"), 5)
     world.go("commit")
@@ -341,22 +354,22 @@ def test_22_a_swapped_row_does_not_open():
 def test_29_functionals_are_drawn_after_the_set_and_for_one_set():
     world = at("commit")
     with pytest.raises(r.OutOfOrder):
-        world.say(1, "seeded", quorum(world, "seed", bytes(32), ALL))
+        world.say(1, "seeded", prefixed(quorum(world, "seed", bytes(32), ALL)))
     world.go("include")
     with pytest.raises(r.AlreadyDone):
-        world.say(1, "seeded", quorum(world, "seed", bytes(32), ALL))
+        world.say(1, "seeded", prefixed(quorum(world, "seed", bytes(32), ALL)))
     with pytest.raises(r.AlreadyDone):
         world.say(1, "propose", bodies.commit_body(world.server.committed[:-1]))
     world.restart(1)
     with pytest.raises(r.AlreadyDone):
-        world.say(1, "seeded", quorum(world, "seed", bytes(32), ALL))
+        world.say(1, "seeded", prefixed(quorum(world, "seed", bytes(32), ALL)))
 
 
 def test_29_twin_without_its_memory_a_member_opens_functionals_of_the_servers_choice(monkeypatch):
     world = at("include")
     monkeypatch.setattr(member, "said_of", lambda *_: None)
     monkeypatch.setattr(member, "say", lambda who, state, label, body: body)
-    assert world.say(1, "seeded", quorum(world, "seed", bytes(32), ALL))[:32] == bytes(32)
+    assert world.say(1, "seeded", prefixed(quorum(world, "seed", bytes(32), ALL)))[:32] == bytes(32)
 
 
 def test_32_a_set_below_the_minimum_is_not_opened():
@@ -402,7 +415,7 @@ def test_36_documents_the_limit_two_malicious_members_open_two_sets():
         found = include_quorum(world, some, signers=(*honest, *evil))
         replies[len(some)] = {k: world.say(k, "included", found) for k in honest}
         for k in evil:
-            shares = [states[k - 1].shares[key][1].value for key, _ in some]
+            shares = [states[k - 1].shares[key].share.value for key, _ in some]
             total = member.sum_of_shares(shares, world.params)
             replies[len(some)][k] = world.signed(
                 k, "answer", bytes(32) + residue_bytes(total, world.params.ring.moduli)

@@ -11,7 +11,18 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import client, keys, member, messages, opening, parameters, rows, server_state
+from fedjax_poisson.aggregation import (
+    client,
+    contribution,
+    keys,
+    member,
+    messages,
+    opening,
+    parameters,
+    round_keys,
+    rows,
+    server_state,
+)
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.store import memory_store
@@ -158,7 +169,7 @@ def test_31_twin_without_the_comparison_it_is_taken_in(monkeypatch):
 
 def secrets_of(world: World) -> list[bytes]:
     """Bytes of every share and every box key."""
-    shares = [np.asarray(s.shares[key][1].value).tobytes() for s in world.states for key in s.shares]
+    shares = [np.asarray(s.shares[key].share.value).tobytes() for s in world.states for key in s.shares]
     return shares + [m.store.get(world.run, 1, "secrets")[:32] for m in world.members]
 
 
@@ -273,11 +284,11 @@ def test_39_twin_without_the_comparison_the_server_opens_the_box(monkeypatch):
         client, "check_round_keys", lambda terms: tuple(REAL_KEY(blob, terms.members)[1] for blob in terms.round_keys)
     )
     message = rounds.reread(world.contribute(0, invite))
-    box = client.read_contribution(message, world.params).boxes[5]
-    assert len(keys.box_opener(seed)(box, client.box_info(message.terms, world.public(0), 6)).value) == 32
+    box = contribution.read_contribution(message, world.params).boxes[5]
+    assert len(keys.box_opener(seed)(box, contribution.box_info(message.terms, world.public(0), 6)).value) == 32
 
 
-REAL_KEY = client.round_key_of
+REAL_KEY = round_keys.round_key_of
 
 
 @pytest.mark.parametrize("senders", [1, 100, 10_000])

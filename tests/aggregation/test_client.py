@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import client, messages, opening, rows
+from fedjax_poisson.aggregation import client, contribution, messages, opening, rows
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.randomness import fold_in, stream
@@ -26,7 +26,7 @@ def test_27_no_secret_of_a_client_is_under_two_messages():
     for counts in (world.counts[0], world.counts[1]):
         one = world.clients[0]._replace(store=memory_store())
         blob = client.contribute(one, terms, certificate, counts, root, model=rounds.MODEL)
-        found.append(client.read_contribution(rounds.reread(blob), world.params))
+        found.append(contribution.read_contribution(rounds.reread(blob), world.params))
     assert all(a != b for a, b in zip(found[0].corrections, found[1].corrections, strict=True))
 
 

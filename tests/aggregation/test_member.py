@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, member, messages, server
+from fedjax_poisson.aggregation import bodies, contribution, member, messages, server
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.store import sqlite_store
@@ -52,7 +52,7 @@ def test_shares_that_come_again_after_the_commit_change_nothing():
     held = dict(world.states[0].shares)
     late = bodies.read_handed(server.handed_to(world.server, 1, world.server.clients), world.server.draft)
     other = rounds.reread(rounds.seal(world, 4, rounds.parts(world, 4)))
-    parts = client.read_contribution(other, world.params)
+    parts = contribution.read_contribution(other, world.params)
     swapped = [bodies.Handed(messages.encode(other._replace(attached=b"")), parts.boxes[0], b"")]
     with pytest.raises(r.DuplicateClient):
         world.say(1, "shares", bodies.handed_body(swapped))
@@ -99,7 +99,7 @@ def test_28_a_beacon_unlike_its_hash_counts_as_zero_for_everybody(monkeypatch):
     world = chosen_beacon(at("commit"))
     parts = {m.sender: m.body for m in world.server.heard["beacon-open"].values()}
     without = {sender: body for sender, body in parts.items() if sender != world.pinned.members[1]}
-    found = rounds.client.check_round_keys(world.server.draft)
+    found = rounds.round_keys.check_round_keys(world.server.draft)
     seeds = [bodies.seed_of(world.server.draft, found, world.server.committed, shown) for shown in (parts, without)]
     assert seeds[0] == seeds[1]
     world.go()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, member, messages, server
+from fedjax_poisson.aggregation import bodies, client, contribution, member, messages, server
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.store import Store, memory_store
 from fedjax_poisson.aggregation.terms import decode_terms
@@ -158,7 +158,7 @@ def again(world: World, blob: bytes, rng: random.Random) -> bytes:
         if rng.random() < 0.3:
             attached = mutated(rng, attached)
         else:  # parts as their hashes say
-            parts = client.read_contribution(found, world.params)
+            parts = contribution.read_contribution(found, world.params)
             listed = [parts.rows, *parts.boxes, *parts.corrections]
             place = rng.randrange(len(listed))
             listed[place] = mutated(rng, listed[place])
@@ -173,9 +173,12 @@ def again(world: World, blob: bytes, rng: random.Random) -> bytes:
 def notice(world: World, label: str, blob: bytes, rng: random.Random) -> bytes:
     """A notice whose signed contents are changed and signed again by all members, or by the client."""
     body = messages.decode_notice(blob, 1 << 24, member.LABELS).body
-    if label in ("committed", "seeded", "included"):
-        name = {"committed": "commit", "seeded": "seed", "included": "include"}[label]
+    if label in ("committed", "included"):
+        name = {"committed": "commit", "included": "include"}[label]
         body = quorum(world, name, mutated(rng, messages.decode_quorum(body).body), range(1, 7))
+    elif label == "seeded":
+        found = messages.decode_quorum(Reader(body).prefixed())
+        body = prefixed(quorum(world, "seed", mutated(rng, found.body), range(1, 7)))
     elif label == "shares":
         handed = bodies.read_handed(body, world.server.draft)
         place = rng.randrange(len(handed))

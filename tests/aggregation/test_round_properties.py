@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from fedjax_poisson.aggregation import bodies, client, keys, member, messages, server
+from fedjax_poisson.aggregation import bodies, client, contribution, keys, member, messages, server, signs
 from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.wire import prefixed, residue_bytes, u64
@@ -81,7 +81,7 @@ class Schedule(RuleBasedStateMachine):
 
     def with_a_bad_share(self, blob: bytes) -> bytes:
         found = rounds.reread(blob)
-        parts = client.read_contribution(found, self.world.params)
+        parts = contribution.read_contribution(found, self.world.params)
         listed = [parts.rows, *parts.boxes, *parts.corrections]
         place = 1 + self.m + self.bad - THRESHOLD
         listed[place] = bytes([listed[place][0] ^ 1]) + listed[place][1:]
@@ -101,6 +101,7 @@ class Schedule(RuleBasedStateMachine):
             with (
                 mock.patch.object(keys, "new_box_seed", lambda: keys.Hidden(seed)),
                 mock.patch.object(bodies, "new_beacon", lambda: keys.Hidden(beacon)),
+                mock.patch.object(signs, "new_part", lambda: keys.Hidden(beacon)),
             ):
                 reply = self.world.tell(to, blob)
         except RoundRefused:
@@ -267,7 +268,8 @@ class Schedule(RuleBasedStateMachine):
             if not found:
                 return
             body, made = found[data.draw(st.integers(0, len(found) - 1))]
-            notice = messages.Notice(NAMES[label], messages.encode_quorum(messages.quorum_of(made, body)))
+            quorum = messages.encode_quorum(messages.quorum_of(made, body))
+            notice = messages.Notice(NAMES[label], prefixed(quorum) if label == "seed" else quorum)
         elif kind == "beacons":
             opened = [made for found in self.signatures("beacon-open").values() for made in found[:1]]
             shown = data.draw(st.sets(st.integers(0, 5)), label="shown")
@@ -300,7 +302,8 @@ class Schedule(RuleBasedStateMachine):
             notice = messages.Notice("propose", body)
         else:
             made = [rounds.reread(world.signed(self.evil, label, body))] if self.evil else []
-            notice = messages.Notice(NAMES[label], messages.encode_quorum(messages.quorum_of(made, body)))
+            quorum = messages.encode_quorum(messages.quorum_of(made, body))
+            notice = messages.Notice(NAMES[label], prefixed(quorum) if label == "seed" else quorum)
         for k in range(1, self.m + 1):
             self.give(k, messages.encode_notice(notice))
 

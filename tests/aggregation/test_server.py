@@ -29,7 +29,7 @@ def test_a_box_key_that_nobody_can_use(how):
     bad = {"zeros": bytes(1216), "ones": b"\xff" * 1216, "low order": good[:1184] + bytes(32)}[how]
     world = World()
     world.begin()
-    body = world.run + u64(1) + bad + bytes(32)
+    body = world.run + u64(1) + bad + bytes(64)
     world.tamper("round-key", lambda blob: world.signed(3, "round-key", body, messages.NO_TERMS), 3)
     world.go()
     assert world.exact() and len(world.inside()) == 5 and world.names() == ["BadBox"]
@@ -43,7 +43,7 @@ def test_parts_of_other_sizes_are_refused_by_the_server(part, longer):
     world = at("contribution")
     made = rounds.parts(world, 4)
     honest = rounds.reread(rounds.seal(world, 4, made))
-    found = rounds.client.read_contribution(honest, world.params)
+    found = rounds.contribution.read_contribution(honest, world.params)
 
     def resized(blob: bytes) -> bytes:
         return blob + bytes(longer) if longer > 0 else blob[:longer]

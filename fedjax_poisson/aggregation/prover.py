@@ -1,0 +1,175 @@
+"""A client's second message in a norm round: the proof that its counts are short, shared to the members (`proof`).
+
+It is made once, for one set D that names the client's own contribution and for one seed that t members signed. It names that seed, and no member with
+another one answers: else who hides a part of the seed from the client could have functionals opened that the proof was not made for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_poisson.aggregation import bodies, keys, messages, proof, rows, sharing, sketch
+from fedjax_poisson.aggregation.client import Client
+from fedjax_poisson.aggregation.messages import Message, check_quorum
+from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.refusals import AlreadyDone, BadBox, BadTerms, Malformed, NoQuorum, WrongTerms
+from fedjax_poisson.aggregation.terms import check_terms, decode_terms, parameters_of, terms_hash
+from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
+from fedjax_poisson.randomness import fold_in
+
+__all__ = ["HandedProof", "Proof", "expanded_share", "proof_name", "proof_share", "prove", "read_proof"]
+
+
+class Proof(NamedTuple):
+    """A proof in parts: the signed message without what it names, the seed, and the corrections of members t..m."""
+
+    message: Message
+    seed: bytes
+    corrections: tuple[bytes, ...]
+
+
+class HandedProof(NamedTuple):
+    """What the server hands a member of one proof: the signed body, and the member's correction (empty below t)."""
+
+    signed: bytes
+    correction: bytes
+
+
+def proof_name(message: Message) -> bytes:
+    """The name of a proof: over its sender and its signed body."""
+    return hashlib.sha256(b"fedjax-poisson/1/proof name\0" + message.sender + message.body).digest()
+
+
+def expanded_share(params: RoundParameters, kappa: bytes) -> np.ndarray:
+    """uint64 `[L, length]`: what a member's 32 bytes are expanded to for the proof; other words than for the secret's share."""
+    words = np.frombuffer(kappa, "<u4").astype(np.uint32)
+    assert params.proof is not None
+    return proof.padded_residues(params, fold_in(rows.words_stream(words), "proof"), params.proof.length)
+
+
+def prove(client: Client, terms_blob: bytes, committed: bytes, seeded: bytes) -> bytes:
+    """The proof of the contribution that the client made under these terms.
+
+    Args:
+      client: who.
+      terms_blob: of the round.
+      committed: a quorum of the members' `commit`.
+      seeded: a quorum of their `seed`.
+
+    Returns:
+      The message; the same bytes at every later call.
+
+    Raises:
+      RoundRefused: by its name; `LongVector` where no proof exists, which an honest client meets with at most 10^-9.
+    """
+    terms = decode_terms(terms_blob)
+    check_terms(terms, client.pinned)
+    digest = terms_hash(terms)
+    if client.store.get(terms.run, terms.round, "terms") != digest or terms.norm is None:
+        raise BadTerms("This client took no part in a norm round with these terms.")
+    params, public = parameters_of(terms), keys.public_of(client.key)
+    seed = messages.decode_quorum(seeded)
+    check_quorum(seed, "seed", digest, terms.members, terms.threshold)
+    if len(seed.body) != 32:
+        raise WrongTerms("A seed has 32 bytes.")
+    earlier = client.store.get(terms.run, terms.round, "proof")
+    if earlier:
+        if _seed_of(earlier) != seed.body:
+            raise AlreadyDone("A proof was made for another seed; there is one a round.")
+        return earlier
+    found = messages.decode_quorum(committed)
+    check_quorum(found, "commit", digest, terms.members, terms.threshold)
+    entries = dict(bodies.read_commit(found.body, terms.parties))
+    said, hidden = (client.store.get(terms.run, terms.round, step) for step in ("contribution", "secrets"))
+    if not said or not hidden:
+        raise BadTerms("What this client's proof is made of is gone.")
+    if entries.get(public) != messages.manifest_hash(messages.parts_of(said)):
+        raise NoQuorum("The committed set does not name this client's contribution.")
+    client.store.put(terms.run, terms.round, "proof seed", seed.body)  # before anything depends on it: one seed a round
+    message = _made(client, params, digest, seed.body, hidden)
+    blob = client.store.put(terms.run, terms.round, "proof", messages.encode(message))
+    client.store.erase(terms.run, terms.round, "secrets")
+    return blob
+
+
+def _seed_of(blob: bytes) -> bytes:
+    return messages.parts_of(blob).body[:32]
+
+
+def _made(client: Client, params: RoundParameters, digest: bytes, seed: bytes, hidden: bytes) -> Message:
+    """The signed proof from what the client kept: 32 bytes of its own, the members' 32 bytes each, and its counts."""
+    own, kappas = hidden[:32], [hidden[32 + 32 * k : 64 + 32 * k] for k in range(params.members)]
+    counts = np.frombuffer(hidden[32 + 32 * params.members :], "<i4").astype(np.int32)
+    drawn = fold_in(rows.words_stream(np.frombuffer(own, "<u4").astype(np.uint32)), *seed_words(seed))
+    digits = sketch.digits_of(params, sketch.sketch_of(params, seed), counts)
+    values = proof.proof_values(params, digits, drawn)
+    parts = [residue_bytes(one, params.ring.moduli) for one in shared(params, digest, values, kappas)]
+    body = seed + b"".join(hashlib.sha256(part).digest() for part in parts)
+    return messages.make(client.key, "proof", digest, body, b"".join(prefixed(part) for part in parts))
+
+
+def seed_words(seed: bytes) -> tuple[int, ...]:
+    """A seed as labels of a stream."""
+    return tuple(int(word) for word in np.frombuffer(seed, "<u4"))
+
+
+def shared(params: RoundParameters, digest: bytes, values: np.ndarray, kappas: list[bytes]) -> np.ndarray:
+    """The corrections uint32 `[m - t + 1, L, length]` that share values uint64 `[L, length]` to the members."""
+    expanded = np.stack([expanded_share(params, kappa) for kappa in kappas]).astype(np.uint32)
+    weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
+    made = sharing.corrections(
+        params, jnp.asarray(weights), jnp.asarray(values.astype(np.uint32)), jnp.asarray(expanded)
+    )
+    return np.asarray(made)
+
+
+def read_proof(message: Message, params: RoundParameters) -> Proof:
+    """A proof in parts, each as its signed body names it.
+
+    Raises:
+      Malformed: a part that is missing, of another size, or not the one that was signed.
+    """
+    reader = Reader(message.body)
+    seed = reader.take(32)
+    hashes = [reader.take(32) for _ in range(params.corrections)]
+    reader.done()
+    attached = Reader(message.attached)
+    corrections = tuple(attached.prefixed() for _ in range(params.corrections))
+    attached.done()
+    for part, digest in zip(corrections, hashes, strict=True):
+        if len(part) != params.proof_bytes or hashlib.sha256(part).digest() != digest:
+            raise Malformed("A correction of a proof is not the one that its client signed.")
+    return Proof(message._replace(attached=b""), seed, corrections)
+
+
+def proof_share(params: RoundParameters, number: int, message: Message, correction: bytes, kappa: bytes) -> np.ndarray:
+    """A member's share of a proof, uint64 `[L, length]`.
+
+    Args:
+      params: of the round.
+      number: of the member.
+      message: the signed proof.
+      correction: the member's, empty below t.
+      kappa: the member's 32 bytes of this client.
+
+    Raises:
+      RoundRefused: the correction is not the one that the client signed, or cannot be read.
+    """
+    share, place = expanded_share(params, kappa), number - params.threshold
+    if len(message.body) != 32 + 32 * params.corrections:
+        raise Malformed("A proof's body has another length.")
+    if place < 0:
+        if correction:
+            raise BadBox("A member below t has no correction.")
+        return share
+    if hashlib.sha256(correction).digest() != message.body[32 + 32 * place : 64 + 32 * place]:
+        raise BadBox("The correction of a proof is not the one that the client signed.")
+    assert params.proof is not None
+    found = read_residues(correction, (), params.proof.length, params.ring.moduli).astype(np.uint64)
+    q = np.asarray(params.ring.moduli, np.uint64)[:, None]
+    total: np.ndarray = (share + found) % q
+    return total
