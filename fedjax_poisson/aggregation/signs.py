@@ -134,5 +134,5 @@ def signs_of(size: int, terms: Terms, digest: bytes, certificate: Certificate) -
 @functools.partial(jax.jit, static_argnums=0)
 def _signs(size: int, words: Array) -> Array:
     drawn = bits(words_stream(words), -(-size // 32))
-    flat = (drawn[:, None] >> jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(1)
+    flat = (drawn[:, None] >> jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(1)
     return 1 - 2 * flat.reshape(-1)[:size].astype(jnp.int32)

@@ -51,7 +51,7 @@ def sketch_of(params: RoundParameters, seed: bytes) -> Sketch:
 @functools.partial(jax.jit, static_argnums=0)
 def _weights(count: int, words: Array) -> Array:
     drawn = bits(words_stream(words), (FUNCTIONALS_OF_COUNTS, -(-count // 16)))
-    pairs = (drawn[..., None] >> jnp.arange(0, 32, 2, dtype=jnp.uint32)) & jnp.uint32(3)
+    pairs = (drawn[..., None] >> jnp.arange(0, 32, 2, dtype=jnp.uint32)[None, None]) & jnp.uint32(3)
     flat = pairs.reshape(FUNCTIONALS_OF_COUNTS, -1)[:, :count].astype(jnp.int8)
     return jnp.where(flat == 2, jnp.int8(1), jnp.where(flat == 3, jnp.int8(-1), jnp.int8(0)))
 

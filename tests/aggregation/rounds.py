@@ -1,6 +1,7 @@
 """A committee, clients and a server in one process, with a hand on every message: what the tests of rounds are driven by.
 
 All worlds have the same sizes, so that every test uses the same compiled programs: 40 values, one row of a ring of 1,024, six or five members, t = 4, f = 1.
+In norm rounds the members send the noise.
 """
 
 from __future__ import annotations
@@ -21,20 +22,28 @@ from fedjax_poisson.aggregation import (
     keys,
     member,
     messages,
+    noise,
+    proof,
+    prover,
     round_keys,
     rows,
     server,
     sharing,
+    signs,
+    sketch,
     store,
 )
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.messages import Notice
+from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.terms import Pinned, Terms
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, stream
 
 SIZE, BOUND, SENDERS, MINIMUM, THRESHOLD, MALICIOUS = 40, 200, 6, 3, 4, 1
+DELTA = 60
+"""Bound on the norm of the counts of norm rounds; those of `World` are at most 9 sqrt(40) = 57."""
 MODEL = hashlib.sha256(b"model").digest()
 Tamper = Callable[[bytes], bytes | list[bytes] | None]
 """Bytes to what is delivered instead: other bytes, several, or None for nothing."""
@@ -54,7 +63,13 @@ class World:
     """
 
     def __init__(
-        self, m: int = 6, clients: int = 5, *, least_honest: int = 2, stores: Callable[[int], store.Store] | None = None
+        self,
+        m: int = 6,
+        clients: int = 5,
+        *,
+        least_honest: int = 2,
+        norm: bool = False,
+        stores: Callable[[int], store.Store] | None = None,
     ) -> None:
         self.m = m
         self.member_keys = [keys.new_signing_key() for _ in range(m)]
@@ -62,7 +77,16 @@ class World:
         self.roster = frozenset(keys.public_of(key) for key in self.client_keys)
         self.run = hashlib.sha256(b"".join(sorted(self.roster))).digest()[:16]
         publics = tuple(keys.public_of(key) for key in self.member_keys)
-        self.pinned = Pinned(publics, THRESHOLD, MALICIOUS, terms_module.roster_hash(tuple(self.roster)), least_honest)
+        self.norm = NormScreening(DELTA**2, m, m - THRESHOLD + 1) if norm else None
+        self.pinned = Pinned(
+            publics,
+            THRESHOLD,
+            MALICIOUS,
+            terms_module.roster_hash(tuple(self.roster)),
+            least_honest,
+            noise=tuple(sorted(publics)) if norm else (),
+            honest_noise=self.norm.honest_noise if self.norm else 0,
+        )
         make = stores or (lambda k: store.memory_store())
         self.members = [
             member.Member(number=k, key=key, pinned=self.pinned, roster=self.roster, run=self.run, store=make(k))
@@ -72,6 +96,10 @@ class World:
         self.clients = [
             client.Client(key, self.pinned, self.roster, self.run, store.memory_store()) for key in self.client_keys
         ]
+        self.noise_senders = [
+            noise.NoiseSender(key, self.pinned, self.run, store.memory_store()) for key in self.member_keys if norm
+        ]
+        self.noise = np.random.default_rng(1).integers(-9, 10, (m, SIZE)).astype(np.int32)
         self.counts = np.random.default_rng(0).integers(-9, 10, (clients, SIZE)).astype(np.int32)
         self.tampers: dict[tuple[str, int | None], Tamper] = {}
         self.refused: list[tuple[str, str, RoundRefused]] = []
@@ -85,6 +113,7 @@ class World:
         other.members = [dataclasses.replace(one, store=store.memory_store()) for one in self.members]
         other.states = [member.State() for _ in self.members]
         other.clients = [one._replace(store=store.memory_store()) for one in self.clients]
+        other.noise_senders = [one._replace(store=store.memory_store()) for one in self.noise_senders]
         other.tampers, other.refused, other.heard, other.server, other.out = {}, [], [], None, []
         return other
 
@@ -113,6 +142,13 @@ class World:
             "round_keys": (),
             "roster": self.pinned.roster,
         }
+        if self.norm is not None:
+            facts |= {
+                "noise": self.pinned.noise,
+                "honest_noise": self.norm.honest_noise,
+                "squared_norm": self.norm.squared_norm,
+                "count_rms": 150_000,
+            }
         return Terms(**{**facts, **changes})
 
     @property
@@ -180,6 +216,44 @@ class World:
             self.clients[i], reader.prefixed(), reader.prefixed(), self.counts[i], stream(), model=model
         )
 
+    def send_noise(self, blob: bytes) -> None:
+        """All noise senders answer the server's notice."""
+        body = messages.decode_notice(blob, 1 << 20, ["send noise"]).body
+        for k, sender in enumerate(self.noise_senders):
+            try:
+                sent = noise.contribute_noise(sender, body, self.noise[k], stream())
+            except RoundRefused as error:
+                self.refused.append((f"noise {k}", "send noise", error))
+                continue
+            for found in self._delivered("noise", k, sent):
+                self._receive(found, f"noise {k}", "noise")
+
+    def prove(self, blob: bytes) -> None:
+        """All clients of D answer the server's notice; what a tamper makes of a client that has no proof (empty bytes) is delivered too."""
+        inside = {key for key, _ in self.server.committed}
+        for i in range(len(self.clients)):
+            if self.public(i) not in inside:
+                continue
+            try:
+                sent = self.proof_of(i, blob)
+            except RoundRefused as error:
+                self.refused.append((f"client {i}", "prove", error))
+                sent = b""
+            for found in self._delivered("proof", i, sent):
+                if found:
+                    self._receive(found, f"client {i}", "proof")
+
+    def proof_of(self, i: int, blob: bytes) -> bytes:
+        """What client i says to a notice that asks for its proof."""
+        reader = Reader(messages.decode_notice(blob, 1 << 20, ["prove"]).body)
+        return prover.prove(self.clients[i], *(reader.prefixed() for _ in range(3)))
+
+    def signs(self) -> np.ndarray:
+        """The public signs, int32 [SIZE]."""
+        terms = self.server.draft
+        found = signs.read_certificate(self.server.certificate, terms, self.digest, round_keys.check_round_keys(terms))
+        return signs.signs_of(SIZE, terms, self.digest, found)
+
     def _receive(self, blob: bytes, who: str, label: str) -> None:
         self.heard.append(blob)
         try:
@@ -192,6 +266,10 @@ class World:
         label = self.server.phase
         if label == "contribution":
             self.contributions(range(len(self.clients)) if senders is None else senders)
+        elif label == "noise":
+            self.send_noise(self.out[0].blob)
+        elif label == "proof":
+            self.prove(self.out[0].blob)
         else:
             for one in self.out:
                 notice = messages.decode_notice(one.blob, 1 << 24, member.LABELS).label
@@ -227,13 +305,16 @@ class World:
         return [i for i in range(len(self.clients)) if self.public(i) in chosen]
 
     def exact(self) -> bool:
-        """Whether the opened counts are the sum over U."""
-        return bool((self.server.opened.counts == self.counts[self.inside()].sum(0)).all())
+        """Whether the opened counts are the sum over U, with the noise in norm rounds."""
+        expected = self.counts[self.inside()].sum(0)
+        if self.norm is not None:
+            expected = expected + self.signs() * self.noise.sum(0)
+        return bool((self.server.opened.counts == expected).all())
 
 
-def opened(m: int = 6, clients: int = 5, **changes: Any) -> World:
+def opened(m: int = 6, clients: int = 5, *, norm: bool = False, **changes: Any) -> World:
     """A world after one honest round."""
-    world = World(m, clients)
+    world = World(m, clients, norm=norm)
     world.begin(**changes)
     return world.go()
 
@@ -348,3 +429,34 @@ def reread(blob: bytes) -> messages.Message:
 def share_of(world: World, k: int, i: int) -> np.ndarray:
     """Member k's share of client i's secret: for tests, no party can ask for it."""
     return np.asarray(world.states[k - 1].shares[world.public(i)].share.value)
+
+
+def careless(world: World, i: int, made: Parts) -> bytes:
+    """A contribution of parts, as of a client that keeps what a proof needs and makes no check of its own."""
+    blob = seal(world, i, made)
+    own = world.clients[i].store
+    own.put(world.run, world.server.draft.round, "terms", world.digest)
+    return own.put(world.run, world.server.draft.round, "contribution", blob)
+
+
+def forged_proof(
+    world: World,
+    i: int,
+    made: Parts,
+    counts: np.ndarray,
+    *,
+    digits: np.ndarray | None = None,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    seed: bytes | None = None,
+) -> bytes:
+    """A signed proof of parts for the round's seed: of the digits of turned counts, or of other ones, with its values changed if given."""
+    params, seed = world.params, world.server.seed if seed is None else seed
+    if digits is None:
+        digits = sketch.digits_of(params, sketch.sketch_of(params, seed), counts)
+    values = proof.proof_values(params, digits, stream())
+    if change is not None:
+        values = change(values)
+    listed = [residue_bytes(one, params.ring.moduli) for one in prover.shared(params, world.digest, values, made.kappas)]
+    body = seed + b"".join(hashlib.sha256(part).digest() for part in listed)
+    attached = b"".join(prefixed(part) for part in listed)
+    return messages.encode(messages.make(world.client_keys[i], "proof", world.digest, body, attached))
