@@ -16,7 +16,7 @@ __all__ = ["doubled", "inverses", "roots_of_unity", "value_weights"]
 
 @functools.lru_cache(maxsize=64)
 def roots_of_unity(moduli: tuple[int, ...], count: int) -> np.ndarray:
-    """The `count`-th roots of unity w^0, w^1, .. of each field, uint64 `[L, count]`; count is a power of two that divides every q - 1."""
+    """The `count`-th roots of unity w^0, w^1, .. of each field, uint64 `[L, count]`; count, a power of two, divides every q - 1."""
     found = np.ones((len(moduli), count), np.uint64)
     for limb, q in enumerate(moduli):
         root = pow(minimal_root(q, count // 2), 1, q)

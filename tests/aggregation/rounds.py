@@ -147,7 +147,8 @@ class World:
                 "noise": self.pinned.noise,
                 "honest_noise": self.norm.honest_noise,
                 "squared_norm": self.norm.squared_norm,
-                "count_rms": 150_000,
+                "count_bound": 1_500,
+                "count_rms": 200_000,
             }
         return Terms(**{**facts, **changes})
 
@@ -456,7 +457,9 @@ def forged_proof(
     values = proof.proof_values(params, digits, stream())
     if change is not None:
         values = change(values)
-    listed = [residue_bytes(one, params.ring.moduli) for one in prover.shared(params, world.digest, values, made.kappas)]
+    listed = [
+        residue_bytes(one, params.ring.moduli) for one in prover.shared(params, world.digest, values, made.kappas)
+    ]
     body = seed + b"".join(hashlib.sha256(part).digest() for part in listed)
     attached = b"".join(prefixed(part) for part in listed)
     return messages.encode(messages.make(world.client_keys[i], "proof", world.digest, body, attached))

@@ -23,6 +23,7 @@ from fedjax_poisson.aggregation import (
 )
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.bodies import Include
+from fedjax_poisson.aggregation.judging import Shown
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, residue_bytes
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
@@ -91,14 +92,15 @@ def lying(world: World, k: int, change):
     def tamper(blob: bytes) -> bytes:
         message = rounds.reread(blob)
         params, entries = world.params, world.server.committed
-        (scalars,) = bodies.read_scalars(
+        (found,) = bodies.read_scalars(
             [blob], world.server.draft, world.digest, params, world.server.seed, entries
         ).values()
         place = [key for key, _ in entries].index(world.public(0))
         (q,) = params.ring.moduli
-        scalars = scalars.copy()
+        scalars = found.scalars.copy()
         scalars[place] = (scalars[place].astype(np.int64) + change) % q
-        return world.signed(k, "projections", bodies.projections_body(message.body[:32], entries, scalars, params))
+        lie = Shown(scalars, found.proofs)
+        return world.signed(k, "projections", bodies.projections_body(message.body[:32], entries, lie, params))
 
     world.tamper("projections", tamper, k)
     return world
@@ -172,10 +174,10 @@ def test_18_documents_the_limit_a_server_that_hides_scalars_lets_an_accomplice_p
     points = sharing.points(world.digest, 6, params.ring.moduli)
     weights = sharing.lagrange([points[k - 1] for k in (1, 2, 3, 4)], (0,), params.ring.moduli)[:, 0].astype(object)
     place = [key for key, _ in entries].index(world.public(4))
-    rest = sum(int(weights[k - 1]) * found[k][place].astype(object) for k in (1, 2, 3)) % q
-    lie = found[4].copy()
+    rest = sum(int(weights[k - 1]) * found[k].scalars[place].astype(object) for k in (1, 2, 3)) % q
+    lie = found[4].scalars.copy()
     lie[place] = (-rest * pow(int(weights[3]), -1, q) % q).astype(np.uint32)
-    forged_ = world.signed(4, "projections", bodies.projections_body(world.server.seed, entries, lie, params))
+    forged_ = world.signed(4, "projections", bodies.projections_body(world.server.seed, entries, Shown(lie), params))
     body = bodies.include_body(Include(entries, (1, 2, 3, 4), ()))
     some = prefixed(body) + bodies.many([shown[1], shown[2], shown[3], forged_])
     assert rounds.reread(world.say(1, "judged", some)).label == "include"

@@ -17,11 +17,21 @@ from typing import NamedTuple
 
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, contribution, member, messages, server
+from fedjax_poisson.aggregation import (
+    bodies,
+    client,
+    contribution,
+    member,
+    messages,
+    noise,
+    prover,
+    server,
+)
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.store import Store, memory_store
 from fedjax_poisson.aggregation.terms import decode_terms
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u32, u64
+from fedjax_poisson.randomness import stream
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
 from tests.aggregation.test_attacks import at, quorum
@@ -93,9 +103,17 @@ def mutated(rng: random.Random, blob: bytes) -> bytes:
 
 @functools.cache
 def samples() -> dict[str, Sample]:
-    """One good input of every kind, by its name, from one round."""
+    """One good input of every kind, by its name, from one light round and one norm round."""
+    return {
+        **of_a_round(False),
+        **{"norm " + name: sample for name, sample in of_a_round(True).items() if name in OF_NORM},
+    }
+
+
+def of_a_round(norm: bool) -> dict[str, Sample]:
+    """Inputs of every kind from one round."""
     store, taken = recording_store()
-    world = World(stores=lambda k: store if k == 1 else memory_store())
+    world = World(norm=norm, stores=lambda k: store if k == 1 else memory_store())
     found: dict[str, Sample] = {}
     world.begin()
     while world.server.phase != "opened":
@@ -105,6 +123,13 @@ def samples() -> dict[str, Sample]:
             give = functools.partial(invited, world)
             found["invite"] = Sample(give, invite, functools.partial(certified, world, invite))
             world.contributions(range(5))
+            blob = world.heard[-1]
+        elif phase in ("noise", "proof"):
+            body = world.out[0].blob
+            give = functools.partial(noised if phase == "noise" else proved, world)
+            name = {"noise": "send noise", "proof": "prove"}[phase]
+            found[name] = Sample(give, body, functools.partial(changed, name, body))
+            (world.send_noise if phase == "noise" else world.prove)(body)
             blob = world.heard[-1]
         else:
             for one in world.out:
@@ -145,6 +170,22 @@ def invited(world: World, blob: bytes) -> object:
     return client.accept_terms(one, reader.prefixed(), reader.prefixed(), rounds.MODEL)
 
 
+def noised(world: World, blob: bytes) -> object:
+    body = messages.decode_notice(blob, 1 << 20, ["send noise"]).body
+    return noise.contribute_noise(world.noise_senders[0]._replace(store=memory_store()), body, world.noise[0], stream())
+
+
+def proved(world: World, blob: bytes) -> object:
+    reader = Reader(messages.decode_notice(blob, 1 << 20, ["prove"]).body)
+    return prover.prove(world.clients[0], *(reader.prefixed() for _ in range(3)))
+
+
+def changed(name: str, blob: bytes, rng: random.Random) -> bytes:
+    """A notice with another body."""
+    body = messages.decode_notice(blob, 1 << 20, [name]).body
+    return messages.encode_notice(messages.Notice(name, mutated(rng, body)))
+
+
 def signer(world: World, sender: bytes):
     every = {rounds.keys.public_of(key): key for key in (*world.member_keys, *world.client_keys)}
     return every[sender]
@@ -154,7 +195,14 @@ def again(world: World, blob: bytes, rng: random.Random) -> bytes:
     """A message with another body or other parts, signed by its sender."""
     found = rounds.reread(blob)
     body, attached = found.body, found.attached
-    if found.label == "contribution":
+    if found.label == "proof":
+        parts = prover.read_proof(found, world.params)
+        listed = list(parts.corrections)
+        place = rng.randrange(len(listed))
+        listed[place] = mutated(rng, listed[place])
+        body = parts.seed + b"".join(hashlib.sha256(part).digest() for part in listed)
+        attached = b"".join(prefixed(part) for part in listed)
+    if found.label in ("contribution", "noise"):
         if rng.random() < 0.3:
             attached = mutated(rng, attached)
         else:  # parts as their hashes say
@@ -165,7 +213,7 @@ def again(world: World, blob: bytes, rng: random.Random) -> bytes:
             hashes = [hashlib.sha256(part).digest() for part in listed]
             body = b"".join([hashes[0], parts.manifest.certificate, *hashes[1:]])
             attached = b"".join(prefixed(part) for part in listed)
-    if found.label != "contribution" or rng.random() < 0.2:
+    if found.label not in ("contribution", "noise", "proof") or rng.random() < 0.2:
         body = mutated(rng, body)
     return messages.encode(messages.make(signer(world, found.sender), found.label, found.terms, body, attached))
 
@@ -177,8 +225,12 @@ def notice(world: World, label: str, blob: bytes, rng: random.Random) -> bytes:
         name = {"committed": "commit", "included": "include"}[label]
         body = quorum(world, name, mutated(rng, messages.decode_quorum(body).body), range(1, 7))
     elif label == "seeded":
-        found = messages.decode_quorum(Reader(body).prefixed())
-        body = prefixed(quorum(world, "seed", mutated(rng, found.body), range(1, 7)))
+        reader = Reader(body)
+        found, handed = messages.decode_quorum(reader.prefixed()), reader.rest()
+        if handed and rng.random() < 0.7:
+            body = prefixed(messages.encode_quorum(found)) + mutated(rng, handed)
+        else:
+            body = prefixed(quorum(world, "seed", mutated(rng, found.body), range(1, 7))) + handed
     elif label == "shares":
         handed = bodies.read_handed(body, world.server.draft)
         place = rng.randrange(len(handed))
@@ -256,11 +308,26 @@ def campaign(name: str, count: int, seed: int) -> dict[str, int]:
     return outcomes
 
 
-NAMES = (
+LIGHT = (
     "invite",
-    *("notice " + label for label in member.LABELS),
-    *("message " + phase for phase in server.PHASES if phase not in ("opened", "over")),
+    *("notice " + label for label in member.LABELS if label != "terms and noise"),
+    *("message " + phase for phase in server.PHASES if phase not in ("noise", "proof", "opened", "over")),
 )
+OF_NORM = (
+    "send noise",
+    "message noise",
+    "notice terms and noise",
+    "message certify",
+    "invite",
+    "notice propose",
+    "prove",
+    "message proof",
+    "notice seeded",
+    "message projections",
+    "notice judged",
+)
+"""What a norm round has, or has otherwise than a light one."""
+NAMES = (*LIGHT, *("norm " + name for name in OF_NORM))
 
 
 def test_every_kind_of_input_is_there():
@@ -271,7 +338,7 @@ def test_every_kind_of_input_is_there():
                 sample.blob
             )  # the sample itself is taken; of the server's phases some need more than one message
         except RoundRefused as refusal:
-            assert type(refusal).__name__ in ("NoQuorum", "TinySet") and name.startswith("message"), name
+            assert type(refusal).__name__ in ("MissingNoise", "NoQuorum", "TinySet") and "message" in name, name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from fedjax_poisson.aggregation import bodies, client, contribution, keys, member, messages, server, signs
+from fedjax_poisson.aggregation import bodies, client, contribution, judging, keys, member, messages, server, signs
 from fedjax_poisson.aggregation.bodies import Include
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.wire import prefixed, residue_bytes, u64
@@ -218,7 +218,7 @@ class Schedule(RuleBasedStateMachine):
         elif phase == "projections":
             shape = (len(entries), 15, 1)
             scalars = np.random.default_rng(len(some)).integers(0, params.ring.moduli[0], shape).astype(np.uint32)
-            body = bodies.projections_body(world.server.seed, entries, scalars, params)
+            body = bodies.projections_body(world.server.seed, entries, judging.Shown(scalars), params)
         elif phase == "answer":
             share = np.full((1, 1024), len(some), np.uint32)
             body = hashlib.sha256(world.server.included).digest() + residue_bytes(share, params.ring.moduli)

@@ -1,0 +1,49 @@
+"""The functionals of rows, seen by the client, by the members and by whoever has the rows: one identity, checked in big integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedjax_poisson.aggregation import sketch
+from tests.aggregation import test_proof as proofs
+
+
+@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL])
+def test_row_sums_are_secret_errors_and_digits(size):
+    params, x, drawn, digits, made, secret = proofs.honest(size)
+    moduli, modulus = params.ring.moduli, params.ring.modulus
+    fields, width = params.ring.values_per_coefficient, params.ring.field_bits
+    sums = sketch.row_sums(params, drawn, made)
+    shown = proofs.projected(size)
+    for g in range(16):
+        residues = []
+        for limb, q in enumerate(moduli):
+            scale = pow(1 << fields * width, -1, q)
+            encoded = -sum(int(d) << (b * width) for b, d in enumerate(digits[g])) * scale
+            residues.append((int(sums[g, limb]) - int(shown[g, limb]) - encoded) % q)
+        lifted = sum(r * (modulus // q) * pow(modulus // q, -1, q) for r, q in zip(residues, moduli, strict=True))
+        noise = min(lifted % modulus, modulus - lifted % modulus)
+        assert 0 < noise < 9 * (21 * params.rows * params.ring.degree / 2) ** 0.5
+    del x, secret
+
+
+def test_digits_are_exact_for_counts_of_any_size():
+    params, x, drawn, _, _, _ = proofs.honest(proofs.ONE)
+    behind = np.zeros(params.padded - x.size, np.int64)
+    for factor in (1, 300, 20_000_000):
+        counts = (np.sign(x) * np.minimum(np.abs(x).astype(np.int64) * factor, 2**31 - 1)).astype(np.int32)
+        blocks = np.concatenate([counts.astype(np.int64), behind]).reshape(params.ring.values_per_coefficient, -1)
+        expected = drawn.weights.astype(np.int64) @ blocks.T
+        assert (sketch.digits_of(params, drawn, counts) == expected).all()
+
+
+def test_weights_have_their_law_and_hang_on_the_seed():
+    params, _, drawn, _, _, _ = proofs.honest(proofs.SEVERAL)
+    assert drawn.weights.shape == (16, params.rows * params.ring.degree)
+    count = drawn.weights.size
+    for value, share in ((0, 0.5), (1, 0.25), (-1, 0.25)):
+        assert abs((drawn.weights == value).mean() - share) < 6 * (share / count) ** 0.5
+    other = sketch.sketch_of(params, bytes([9]) * 32)
+    assert abs((other.weights == drawn.weights).mean() - 0.375) < 6 * (0.25 / count) ** 0.5
+    assert (sketch.sketch_of(params, proofs.SEED).weights == drawn.weights).all()
