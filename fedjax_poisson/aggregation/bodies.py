@@ -95,24 +95,26 @@ def seed_of(
     return state.digest()
 
 
-def commit_body(entries: Entries) -> bytes:
-    """D as bytes."""
-    return entries_of(entries)
+def commit_body(entries: Entries, certificate: bytes = b"") -> bytes:
+    """What members sign of D: its entries, and in norm rounds the name of the certificate that all of its clients were shown."""
+    return entries_of(entries) + certificate
 
 
 def commit_hash(entries: Entries) -> bytes:
     """The name of D."""
-    return hashlib.sha256(commit_body(entries)).digest()
+    return hashlib.sha256(entries_of(entries)).digest()
 
 
-def read_commit(body: bytes, most: int) -> Entries:
+def read_commit(body: bytes, terms: Terms) -> Entries:
     """D from bytes.
 
     Raises:
       RoundRefused: too many, a client twice, or bytes left over.
     """
     reader = Reader(body)
-    found = read_entries(reader, most)
+    found = read_entries(reader, terms.parties)
+    if terms.norm is not None:
+        reader.take(32)
     reader.done()
     return found
 
@@ -254,7 +256,8 @@ def check_include(
 ) -> None:
     """Refuse a set whose clients do not pass screening by the scalars of its members.
 
-    M is either all members that showed scalars, or at least t + f of them: it then holds t honest ones, so what it agrees on is the truth. Whether a proof is
+    M is either all members that showed scalars, or at least t + f of them: it then holds t honest ones, so what it agrees on is the truth; in norm rounds it is
+    at least t + f in any case, since with fewer a liar could make any vector pass. Whether a proof is
     about a client's rows is not checked here: that needs the rows (`judging.reasons`).
 
     Raises:
@@ -263,7 +266,8 @@ def check_include(
     """
     if not set(include.members) <= set(shown) or len(include.members) < params.threshold:
         raise NoQuorum(f"{len(include.members)} members decide, {params.threshold} with scalars are needed.")
-    if set(include.members) != set(shown) and len(include.members) < params.threshold + terms.malicious:
+    some = set(include.members) != set(shown) or terms.norm is not None
+    if some and len(include.members) < params.threshold + terms.malicious:
         raise NoQuorum(
             f"Only {len(include.members)} of the members that sent scalars decide: {params.threshold + terms.malicious} are needed."
         )

@@ -7,7 +7,6 @@ round returns the same bytes. In norm rounds the counts are clean, and turned by
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -133,22 +132,31 @@ def contribute(
     if values.size and max(int(values.max()), -int(values.min())) > terms.count_bound:
         raise ValueError(f"A count is beyond count_bound = {terms.count_bound}: it could wrap into its neighbour.")
     signs = signs_of(values.size, terms, digest, shown)
-    if terms.norm is not None and int((values.astype(np.int64) ** 2).sum()) > terms.squared_norm:
+    if terms.norm is not None and squared_norm(values) > terms.squared_norm:
         raise ValueError(
-            f"The squared norm of the counts is {int((values.astype(np.int64) ** 2).sum())}, beyond squared_norm = {terms.squared_norm}: they would be refused."
+            f"The squared norm of the counts is {squared_norm(values)}, beyond squared_norm = {terms.squared_norm}: they would be refused."
         )
+    earlier_round = client.store.last(terms.run, "secrets")
+    if earlier_round >= 0:
+        client.store.erase(terms.run, earlier_round, "secrets")  # what was not proved will not be
     if charge is not None:
         charge(terms)
     client.store.put(terms.run, terms.round, "terms", digest)
     turned = values * signs
     message, kappas = contribution_message(
-        client.key, "contribution", digest, params, round_keys, turned, stream, hashlib.sha256(certificate).digest()
+        client.key, "contribution", digest, params, round_keys, turned, stream, shown.name
     )
     if terms.norm is not None:  # what the proof is made of, until it is
         fresh = rows.hash_words("proof", digest, keys.public_of(client.key), turned.tobytes())
         own = np.asarray(bits(fold_in(stream, *(int(word) for word in fresh)), 8)).astype("<u4").tobytes()
         client.store.put(terms.run, terms.round, "secrets", own + kappas + turned.astype("<i4").tobytes())
     return client.store.put(terms.run, terms.round, "contribution", messages.encode(message))
+
+
+def squared_norm(values: np.ndarray) -> int:
+    """The exact squared norm of int32 counts."""
+    squares = values.astype(np.int64) ** 2  # below 2^62 each; their halves add up to less than 2^63
+    return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFFFFFF).sum())
 
 
 def taken_back(client: Client, terms_blob: bytes, dead: bytes) -> Terms:
@@ -174,4 +182,5 @@ def taken_back(client: Client, terms_blob: bytes, dead: bytes) -> Terms:
     if found.body != u64(terms.round):
         raise BadTerms("The members signed that another round is dead.")
     check_quorum(found, "dead", digest, client.pinned.members, client.pinned.threshold)
+    client.store.erase(terms.run, terms.round, "secrets")
     return terms

@@ -41,6 +41,7 @@ class Committee:
             setting.corrupt,
             self.noise,
             setting.norm.honest_noise if setting.norm else 0,
+            setting.norm.squared_norm if setting.norm else 0,
         )
         self.noise_senders = tuple(
             NoiseSender(key, pinned, setting.run, memory_store(keep=2)) for key in (noise if setting.norm else ())

@@ -10,7 +10,7 @@ import numpy as np
 from fedjax_poisson.aggregation import proof, screening
 from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters
 
-__all__ = ["NO_PROOF", "OTHER_ROWS", "REASONS", "RowSums", "Shown", "reasons"]
+__all__ = ["NO_PROOF", "OTHER_ROWS", "REASONS", "Rows", "Shown", "reasons"]
 
 REASONS = {
     1: "shares do not agree",
@@ -24,8 +24,18 @@ NO_PROOF = bytes(32)
 """What stands for the name of a proof that was not given."""
 OTHER_ROWS = 5
 """The reason that only who has the rows can see."""
-RowSums = Callable[[int], np.ndarray]
-"""Place of a client in D to the functionals of its rows, uint64 `[16, L]` (`sketch.row_sums`)."""
+
+
+class Rows(NamedTuple):
+    """What who has the rows knows of them.
+
+    Attributes:
+      gram: float64 `[16, 16]`, of the functionals (`sketch.gram`).
+      sums: place of a client in D to the functionals of its rows, uint64 `[16, L]` (`sketch.row_sums`).
+    """
+
+    gram: np.ndarray
+    sums: Callable[[int], np.ndarray]
 
 
 class Shown(NamedTuple):
@@ -46,7 +56,7 @@ def reasons(
     seed: bytes,
     shown: Mapping[int, Shown],
     noise: Sequence[bool],
-    row_sums: RowSums | None,
+    rows: Rows | None,
 ) -> np.ndarray:
     """For each client of D 0 if it passes, else the number of the reason.
 
@@ -56,7 +66,7 @@ def reasons(
       seed: of the functionals.
       shown: member number to what it showed, of the members that decide.
       noise: for each client of D whether it is a noise sender, which proves no norm.
-      row_sums: of clients' rows; None for who has no rows, and so cannot see reason 5.
+      rows: for who has them; None for who has not, and so cannot see reason 5.
 
     Returns:
       int64 `[clients]`.
@@ -70,10 +80,13 @@ def reasons(
         return found
     for place in np.flatnonzero((found == 0) & ~np.asarray(noise, bool)):
         names = {shown[k].proofs[place] for k in numbers}
-        if len(names) != 1 or NO_PROOF in names:
+        opened = values[place, HINTS:]
+        if len(names) != 1:  # members saw different proofs, or one lies about its name
+            found[place] = 1
+        elif NO_PROOF in names:
             found[place] = 3
-        elif not proof.verdict(params, values[place, HINTS:], None):
+        elif not proof.verdict(params, opened):
             found[place] = 4
-        elif row_sums is not None and not proof.verdict(params, values[place, HINTS:], row_sums(int(place))):
+        elif rows is not None and not proof.of_rows(params, opened, rows.sums(int(place)), rows.gram):
             found[place] = OTHER_ROWS
     return found

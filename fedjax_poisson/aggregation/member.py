@@ -171,7 +171,7 @@ def _shares_again(member: Member, state: State, notice: Notice) -> tuple[State, 
     terms, _ = under_way(state)
     said = said_of(member, state, "commit")
     assert said is not None
-    entries = dict(bodies.read_commit(body_of(said), terms.parties))
+    entries = dict(bodies.read_commit(body_of(said), terms))
     held, refused = opened_boxes(member, state, notice.body)
     kept = {key: found for key, found in held.items() if entries.get(key) == found.digest}
     after = dataclasses.replace(state, shares={**kept, **state.shares})
@@ -186,17 +186,20 @@ def _propose(member: Member, state: State, notice: Notice) -> tuple[State, bytes
         if body_of(said) != notice.body:
             raise AlreadyDone("Another set of clients was signed for this round.")
         return state, said
-    entries = bodies.read_commit(notice.body, terms.parties)
+    entries = bodies.read_commit(notice.body, terms)
     clients = bodies.check_noise(entries, terms)
     if len(clients) < terms.minimum:
         raise TinySet(f"{len(clients)} clients, the minimum is {terms.minimum}.")
     if terms.norm is not None:
         certified = said_of(member, state, "certify")
-        assert certified is not None
+        if certified is None:
+            raise OutOfOrder("This member has certified no noise.")
         norm_member.check_noise_entries(entries, terms, body_of(certified))
     for key, digest in entries:
         if key not in state.shares or state.shares[key].digest != digest:
             raise OutOfOrder("The set names a client whose share this member does not hold.")
+    if terms.norm is not None:
+        norm_member.check_certificates(notice.body[-32:], clients, state)
     return state, say(member, state, "commit", notice.body)
 
 
@@ -205,7 +208,7 @@ def _committed(member: Member, state: State, notice: Notice) -> tuple[State, byt
     terms, _ = under_way(state)
     found = messages.decode_quorum(notice.body)
     check_quorum(found, "commit", state.digest, terms.members, terms.threshold)
-    entries = bodies.read_commit(found.body, terms.parties)
+    entries = bodies.read_commit(found.body, terms)
     own = said_of(member, state, "commit")
     if own is None or body_of(own) != found.body:
         raise NoQuorum("This member did not sign this set; it takes no part in it.")

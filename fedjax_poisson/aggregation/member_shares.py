@@ -58,7 +58,8 @@ def opened_boxes(member: Member, state: State, body: bytes) -> tuple[dict[bytes,
         except RoundRefused:
             refused.append(message.sender)
             continue
-        held[message.sender] = Held(digest, Hidden(share), kappa)
+        certificate = read_manifest(message.body, params).certificate
+        held[message.sender] = Held(digest, certificate, Hidden(share), kappa)
     return held, refused
 
 

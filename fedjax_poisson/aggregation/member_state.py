@@ -38,9 +38,17 @@ class Member:
 
 
 class Held(NamedTuple):
-    """What a member holds of one contribution: the manifest's hash, its share uint32 `[L, N]` of the secret, and the 32 bytes it came from."""
+    """What a member holds of one contribution.
+
+    Attributes:
+      digest: of its manifest.
+      certificate: that the manifest names.
+      share: uint32 `[L, N]`, the member's share of the secret.
+      kappa: the 32 bytes that it came from.
+    """
 
     digest: bytes
+    certificate: bytes
     share: Hidden
     kappa: Hidden
 
@@ -128,7 +136,7 @@ def restore(member: Member) -> State:
     if member.store.get(member.run, number, "beacon-open"):
         said = member.store.get(member.run, number, "commit")
         assert said is not None
-        state = dataclasses.replace(state, committed=bodies.read_commit(body_of(said), terms.parties))
+        state = dataclasses.replace(state, committed=bodies.read_commit(body_of(said), terms))
     said = member.store.get(member.run, number, "projections")
     if said:
         state = dataclasses.replace(state, seed=body_of(said)[:32])

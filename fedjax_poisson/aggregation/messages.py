@@ -139,7 +139,7 @@ def most_bytes(label: str, terms: Terms | None) -> int:
     bodies = {
         "certify": 32 + (32 + 64 if terms.noise else 0),
         "held": 4 + 32 * clients,
-        "commit": 4 + ENTRY_BYTES * clients,
+        "commit": 4 + ENTRY_BYTES * clients + (32 if terms.noise else 0),
         "beacon-open": 64,
         "seed": 32,
         "projections": 32

@@ -15,7 +15,7 @@ from fedjax_poisson.aggregation.refusals import DuplicateClient, Oversize, Round
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u32
 
-__all__ = ["check_noise_entries", "handed_proofs", "noise_entries", "scalars"]
+__all__ = ["check_certificates", "check_noise_entries", "handed_proofs", "noise_entries", "scalars"]
 
 
 def noise_entries(listed: bytes, terms: Terms, digest: bytes) -> Entries:
@@ -44,6 +44,16 @@ def check_noise_entries(entries: Entries, terms: Terms, certified: bytes) -> Non
     noise = tuple(entry for entry in entries if entry[0] in terms.noise)
     if bodies.commit_hash(noise) != certified[32:64]:
         raise WrongTerms("The set has other noise than the list that was certified before clients spoke.")
+
+
+def check_certificates(name: bytes, clients: Entries, state: State) -> None:
+    """Refuse a set whose clients were not all shown the certificate of this name: else the server could choose signs for each of them.
+
+    Raises:
+      WrongTerms: a client's contribution names another.
+    """
+    if any(state.shares[key].certificate != name for key, _ in clients):
+        raise WrongTerms("A client of the set was shown another certificate.")
 
 
 def handed_proofs(handed: list[prover.HandedProof]) -> bytes:

@@ -8,7 +8,7 @@ all of these (`proof_shape`). Under a challenge that is a hash of the seed, the 
   2. combinations of (square - value) over all bits: 0, so every bit is one;
   3. sum of the squared digits + slack - B^2: 0;
   4. with several primes, weighings of all bits of digits and slack, each under a mask: one integer of a window, so the bits are the same in all fields;
-  5. r_g = V_g - encode(d_g) = Z_g e, small: so the digits are those of the rows (`sketch`).
+  5. r_g = V_g - encode(d_g) = Z_g e, small: so the digits are those of the rows (`sketch`). Who has the rows checks this.
 
 *Zero knowledge* (*proved*): 1 is uniform by the blinds (as many as places, none a 2P-th root, so the map from blinds to A's values is invertible), 2 and 3
 are 0, 4 is within 2^-38 in total variation of a law without the counts (a sum of at most 2^12 weights of mean 0 under a mask 2^42 times longer), 5 does not
@@ -19,10 +19,13 @@ depend on the counts; what t - 1 members hold follows from their own random shar
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS
@@ -30,11 +33,21 @@ from fedjax_poisson.aggregation.parameters import LARGEST_RESIDUE, RoundParamete
 from fedjax_poisson.aggregation.proof_shape import COMBINATIONS, ProofShape
 from fedjax_poisson.aggregation.refusals import LongVector
 from fedjax_poisson.aggregation.root_values import doubled, value_weights
+from fedjax_poisson.aggregation.screening import TAIL
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
 from fedjax_poisson.ckks.rlwe_samplers import uniform_residues
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
-__all__ = ["Challenge", "challenge_of", "lifted", "member_scalars", "padded_residues", "proof_values", "verdict"]
+__all__ = [
+    "Challenge",
+    "challenge_of",
+    "lifted",
+    "member_scalars",
+    "of_rows",
+    "padded_residues",
+    "proof_values",
+    "verdict",
+]
 
 
 class Challenge(NamedTuple):
@@ -110,9 +123,9 @@ def proof_values(params: RoundParameters, digits: np.ndarray, stream: Stream) ->
         ]
     )
     count = shape.tests * shape.mask_width
-    masks = np.asarray(bits(fold_in(stream, "masks"), max(count, 1)))[:count] & np.uint32(1)
+    masks = np.asarray(_mask_bits(max(count, 1), stream))[:count]
     all_bits = np.concatenate([plain, masks.astype(np.uint64)])
-    blinds = padded_residues(params, fold_in(stream, "blinds"), shape.points)
+    blinds = padded_residues(params, _folded(stream), shape.points)
     return shared_values(params, np.broadcast_to(all_bits, (params.ring.limbs, shape.bits)), blinds)
 
 
@@ -150,9 +163,23 @@ def _digits(params: RoundParameters, all_bits: np.ndarray) -> np.ndarray:
 
 def padded_residues(params: RoundParameters, stream: Stream, count: int) -> np.ndarray:
     """`count` uniform residues in each field: uint64 `[L, count]`."""
-    rows = -(-count // params.ring.degree)
-    drawn = np.asarray(uniform_residues(stream, (rows, params.ring.degree), params.ring.moduli))
-    return np.moveaxis(drawn, 1, 0).reshape(params.ring.limbs, -1)[:, :count].astype(np.uint64)
+    return np.asarray(_residues_of(params, -(-count // params.ring.degree), stream))[:, :count].astype(np.uint64)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _residues_of(params: RoundParameters, rows: int, stream: Stream) -> jax.Array:
+    drawn = uniform_residues(stream, (rows, params.ring.degree), params.ring.moduli)
+    return jnp.moveaxis(drawn, 1, 0).reshape(params.ring.limbs, -1)
+
+
+@jax.jit
+def _folded(stream: Stream) -> Stream:
+    return fold_in(stream, "blinds")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mask_bits(count: int, stream: Stream) -> jax.Array:
+    return bits(fold_in(stream, "masks"), count) & jnp.uint32(1)
 
 
 def member_scalars(
@@ -228,27 +255,43 @@ def _residues(params: RoundParameters, digits: np.ndarray, projected: np.ndarray
     return found
 
 
-def verdict(params: RoundParameters, opened: np.ndarray, row_sums: np.ndarray | None) -> bool:
-    """Whether a proof holds.
-
-    Args:
-      params: of the round.
-      opened: uint64 `[opened, L]`, residues.
-      row_sums: uint64 `[16, L]` of the client's rows (`sketch.row_sums`); None for who has no rows: 5 is then not looked at.
-    """
+def verdict(params: RoundParameters, opened: np.ndarray) -> bool:
+    """Whether checks 1 to 4 of a proof hold, for which nobody needs the rows; `opened` is uint64 `[opened, L]`, residues."""
     shape, q = _shape(params), _moduli(params, 2)
-    values = opened.astype(np.uint64).T
-    ends = np.cumsum([shape.points, shape.points, COMBINATIONS, 1, shape.tests, FUNCTIONALS_OF_COUNTS])
-    a, squares, combined, total, weighed, residues = np.split(values, ends[:-1], axis=1)
+    a, squares, combined, total, weighed, _ = _parts(params, opened)
     if (a * a % q != squares).any() or combined.any() or total.any():
         return False
     low, high = shape.window
-    if shape.tests and not all(low <= value <= high for value in lifted(params, weighed)):
-        return False
-    if row_sums is None:
-        return True
+    return not shape.tests or all(low <= value <= high for value in lifted(params, weighed))
+
+
+def of_rows(params: RoundParameters, opened: np.ndarray, row_sums: np.ndarray, gram: np.ndarray) -> bool:
+    """Whether check 5 holds: the digits are those of these rows, whose errors are as small as an honest client's.
+
+    r_g = Z_g e, so r (Z Z')^-1 r is the squared norm of a projection of e of rank 16: an honest client fails with at most 10^-12 (`screening` has the bound).
+    One large error would pass a bound on each r_g alone, and then stop a round at its opening.
+
+    Args:
+      params: of the round.
+      opened: uint64 `[opened, L]`.
+      row_sums: uint64 `[16, L]` (`sketch.row_sums`).
+      gram: float64 `[16, 16]` (`sketch.gram`).
+    """
+    q = _moduli(params, 2)
+    residues = lifted(params, (_parts(params, opened)[-1] + row_sums.T.astype(np.uint64)) % q)
     largest = LARGEST_RESIDUE * math.sqrt(WIDE_VARIANCE * params.rows * params.ring.degree / 2)
-    return all(abs(value) <= largest for value in lifted(params, (residues + row_sums.T.astype(np.uint64)) % q))
+    if any(abs(value) > largest for value in residues):
+        return False
+    vector = np.asarray(residues, np.float64)
+    statistic = float(vector @ np.linalg.solve(gram, vector)) / WIDE_VARIANCE
+    return statistic <= FUNCTIONALS_OF_COUNTS + 2 * math.sqrt(FUNCTIONALS_OF_COUNTS * TAIL) + 2 * TAIL
+
+
+def _parts(params: RoundParameters, opened: np.ndarray) -> list[np.ndarray]:
+    """What was opened, in the order of the module's list: uint64 `[L, ...]` each."""
+    shape = _shape(params)
+    ends = np.cumsum([shape.points, shape.points, COMBINATIONS, 1, shape.tests])
+    return list(np.split(opened.astype(np.uint64).T, ends, axis=1))
 
 
 def lifted(params: RoundParameters, residues: np.ndarray) -> list[int]:

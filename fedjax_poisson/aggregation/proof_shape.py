@@ -4,7 +4,8 @@ A client shares, in every prime field, the values of two polynomials: A on the P
 digits d_gb + 2^(b-1), bits of the slack B^2 - T, bits of masks, the digits themselves (linear in their bits, so they are not shared again) and blinds.
 
 Soundness of what the sizes fix (*proved*, given the two conditions that `chain_is_good` checks numerically):
-  - the squares miss with (2P / q)^points, at most 2^-96 a field: a polynomial of degree below 2P that is not 0 has fewer than 2P roots;
+  - the squares miss with ((2P - 1) / (q - 1 - 2P))^points, at most 2^-96 a field: a polynomial of degree below 2P that is not 0 has fewer than 2P roots, and
+    points are drawn from what is neither 0 nor a 2P-th root of unity;
   - bits that differ between primes would make digits that are no integers. They are weighed with uniform weights of a = `weight_bits` bits, once for each of
     `tests`; two weights that both pass for the same other bits differ by 0 < c < 2^a such that c d, d in {0, 1}^L not constant, are the residues of a number
     below 2^(a + 43). Where there is none (a reduced basis of a lattice of two dimensions), each test misses with 2^-a, all of them with 2^-80.
@@ -118,7 +119,10 @@ def proof_shape(squared_bound: int, blocks: int, degree: int, moduli: tuple[int,
     tests = -(-_TEST_BITS // weight_bits) if weight_bits else 0
     shape = ProofShape(squared_bound, blocks, digit_bits, squared_bound.bit_length(), weight_bits, tests, 0, 1)
     while True:
-        points = math.ceil(_POINT_BITS / math.log2(min(moduli) / (2 * shape.size)))
+        roots = 2 * shape.size
+        if min(moduli) <= 4 * roots:
+            raise ValueError(f"a prime of {min(moduli)} is too small for a proof on {roots} roots of unity")
+        points = math.ceil(_POINT_BITS / math.log2((min(moduli) - 1 - roots) / (roots - 1)))
         needed = shape.bits + shape.digits + points
         if needed <= shape.size:
             return shape._replace(points=points)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,12 +17,29 @@ from fedjax_poisson.aggregation import bodies, keys, messages, proof, rows, shar
 from fedjax_poisson.aggregation.client import Client
 from fedjax_poisson.aggregation.messages import Message, check_quorum
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.aggregation.refusals import AlreadyDone, BadBox, BadTerms, Malformed, NoQuorum, WrongTerms
+from fedjax_poisson.aggregation.refusals import (
+    AlreadyDone,
+    BadBox,
+    BadTerms,
+    LongVector,
+    Malformed,
+    NoQuorum,
+    WrongTerms,
+)
 from fedjax_poisson.aggregation.terms import check_terms, decode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
-from fedjax_poisson.randomness import fold_in
+from fedjax_poisson.randomness import Stream, fold_in
 
-__all__ = ["HandedProof", "Proof", "expanded_share", "proof_name", "proof_share", "prove", "read_proof"]
+__all__ = [
+    "HandedProof",
+    "Proof",
+    "expanded_share",
+    "proof_name",
+    "proof_share",
+    "prove",
+    "read_correction",
+    "read_proof",
+]
 
 
 class Proof(NamedTuple):
@@ -48,7 +66,12 @@ def expanded_share(params: RoundParameters, kappa: bytes) -> np.ndarray:
     """uint64 `[L, length]`: what a member's 32 bytes are expanded to for the proof; other words than for the secret's share."""
     words = np.frombuffer(kappa, "<u4").astype(np.uint32)
     assert params.proof is not None
-    return proof.padded_residues(params, fold_in(rows.words_stream(words), "proof"), params.proof.length)
+    return proof.padded_residues(params, _proof_stream(jnp.asarray(words)), params.proof.length)
+
+
+@jax.jit
+def _proof_stream(words: jax.Array) -> Stream:
+    return fold_in(rows.words_stream(words), "proof")
 
 
 def prove(client: Client, terms_blob: bytes, committed: bytes, seeded: bytes) -> bytes:
@@ -80,17 +103,22 @@ def prove(client: Client, terms_blob: bytes, committed: bytes, seeded: bytes) ->
     if earlier:
         if _seed_of(earlier) != seed.body:
             raise AlreadyDone("A proof was made for another seed; there is one a round.")
+        client.store.erase(terms.run, terms.round, "secrets")  # the process may have ended before it came to that
         return earlier
     found = messages.decode_quorum(committed)
     check_quorum(found, "commit", digest, terms.members, terms.threshold)
-    entries = dict(bodies.read_commit(found.body, terms.parties))
+    entries = dict(bodies.read_commit(found.body, terms))
     said, hidden = (client.store.get(terms.run, terms.round, step) for step in ("contribution", "secrets"))
     if not said or not hidden:
         raise BadTerms("What this client's proof is made of is gone.")
     if entries.get(public) != messages.manifest_hash(messages.parts_of(said)):
         raise NoQuorum("The committed set does not name this client's contribution.")
     client.store.put(terms.run, terms.round, "proof seed", seed.body)  # before anything depends on it: one seed a round
-    message = _made(client, params, digest, seed.body, hidden)
+    try:
+        message = _made(client, params, digest, seed.body, hidden)
+    except LongVector:
+        client.store.erase(terms.run, terms.round, "secrets")
+        raise
     blob = client.store.put(terms.run, terms.round, "proof", messages.encode(message))
     client.store.erase(terms.run, terms.round, "secrets")
     return blob
@@ -146,6 +174,16 @@ def read_proof(message: Message, params: RoundParameters) -> Proof:
     return Proof(message._replace(attached=b""), seed, corrections)
 
 
+def read_correction(params: RoundParameters, blob: bytes) -> np.ndarray:
+    """A correction of a proof: uint64 `[L, length]`.
+
+    Raises:
+      RoundRefused: another length, or a residue that is not below its prime.
+    """
+    assert params.proof is not None
+    return read_residues(blob, (), params.proof.length, params.ring.moduli).astype(np.uint64)
+
+
 def proof_share(params: RoundParameters, number: int, message: Message, correction: bytes, kappa: bytes) -> np.ndarray:
     """A member's share of a proof, uint64 `[L, length]`.
 
@@ -168,8 +206,7 @@ def proof_share(params: RoundParameters, number: int, message: Message, correcti
         return share
     if hashlib.sha256(correction).digest() != message.body[32 + 32 * place : 64 + 32 * place]:
         raise BadBox("The correction of a proof is not the one that the client signed.")
-    assert params.proof is not None
-    found = read_residues(correction, (), params.proof.length, params.ring.moduli).astype(np.uint64)
+    found = read_correction(params, correction)
     q = np.asarray(params.ring.moduli, np.uint64)[:, None]
     total: np.ndarray = (share + found) % q
     return total

@@ -33,10 +33,11 @@ from fedjax_poisson.aggregation.sharing import lagrange, points
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
 
-__all__ = ["Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
+__all__ = ["TAIL", "Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
 
 _LARGEST = 8.3
-_TAIL = 12 * math.log(10)
+TAIL = 12 * math.log(10)
+"""Of a bound that an honest client breaks with at most 10^-12."""
 _MOST_LEFT_OUT = 3
 
 
@@ -151,7 +152,7 @@ def judge(params: RoundParameters, signs: np.ndarray, values: np.ndarray) -> np.
     gram = signs.astype(np.float64) @ signs.T.astype(np.float64)
     bounded = np.where(same & within, small, 0).astype(np.float64)
     statistic = np.einsum("cg,cg->c", bounded, np.linalg.solve(gram, bounded.T).T) / WIDE_VARIANCE
-    limit = FUNCTIONALS + 2 * math.sqrt(FUNCTIONALS * _TAIL) + 2 * _TAIL
+    limit = FUNCTIONALS + 2 * math.sqrt(FUNCTIONALS * TAIL) + 2 * TAIL
     good: np.ndarray = same.all(axis=1) & within.all(axis=1) & (statistic <= limit)
     return good
 

@@ -31,6 +31,8 @@ from fedjax_poisson.aggregation.server_state import (
     CHECKS,
     State,
     Taken,
+    certificate_of,
+    commit_of,
     expected_of,
     noise_of,
     sum_of_rows,
@@ -121,6 +123,12 @@ def _need(state: State, found: int) -> None:
         )
 
 
+def _need_for_proofs(state: State, found: int) -> None:
+    least = state.draft.threshold + state.draft.malicious
+    if state.draft.norm is not None and found < least:
+        raise NoQuorum(f"{found} members are left, t + f = {least} are needed to judge proofs. Nothing was opened.")
+
+
 def _after_round_keys(state: State) -> tuple[State, list[Outgoing]]:
     said = _said(state)
     _need(state, len(said))
@@ -182,8 +190,12 @@ def handed_to(state: State, number: int, which: Mapping[bytes, Taken] | set[byte
 
 
 def _least(state: State, available: int) -> int:
-    """Members that must decide: t + f where there are as many, else all that there are."""
-    return min(available, state.draft.threshold + state.draft.malicious)
+    """Members that must decide: t + f; in light rounds all that there are where there are fewer.
+
+    With t of them any scalars agree: in a norm round a liar among them would let an accomplice's vector pass, whatever its length.
+    """
+    least = state.draft.threshold + state.draft.malicious
+    return least if state.draft.norm is not None else min(available, least)
 
 
 def _after_held(state: State) -> tuple[State, list[Outgoing]]:
@@ -197,8 +209,9 @@ def _after_held(state: State) -> tuple[State, list[Outgoing]]:
         kept = stay(members)
         return len(kept) - len(state.draft.noise) if kept.issuperset(state.draft.noise) else -1
 
+    _need_for_proofs(state, len(refused))
     deciding = screening.best_members(sorted(refused), _least(state, len(refused)), clients_left)
-    if clients_left(deciding) < state.draft.minimum:  # as if the members that refuse were away
+    if state.draft.norm is None and clients_left(deciding) < state.draft.minimum:  # as if those that refuse were away
         deciding = screening.best_members(sorted(refused), state.draft.threshold, clients_left)
     kept, left = stay(deciding), clients_left(deciding)
     if left < 0:
@@ -209,8 +222,7 @@ def _after_held(state: State) -> tuple[State, list[Outgoing]]:
         )
     entries = tuple(sorted((key, state.clients[key].digest) for key in kept))
     after = dataclasses.replace(state, committed=entries, deciding=deciding, phase="commit")
-    body = bodies.commit_body(entries)
-    return after, [_notice(k, "propose", body) for k in deciding]
+    return after, [_notice(k, "propose", commit_of(after)) for k in deciding]
 
 
 def _quorum(state: State, body: bytes) -> Quorum:
@@ -221,7 +233,7 @@ def _after_commit(state: State) -> tuple[State, list[Outgoing]]:
     said = _said(state)
     _need(state, len(said))
     after = dataclasses.replace(state, deciding=tuple(sorted(said)), phase="beacon-open")
-    body = messages.encode_quorum(_quorum(state, bodies.commit_body(state.committed)))
+    body = messages.encode_quorum(_quorum(state, commit_of(state)))
     return after, [_notice(k, "committed", body) for k in after.deciding]
 
 
@@ -243,8 +255,7 @@ def _after_seeds(state: State) -> tuple[State, list[Outgoing]]:
     after = dataclasses.replace(state, seed=seed, deciding=agreed, phase="projections")
     if state.draft.norm is None:
         return after, [_notice(k, "seeded", prefixed(quorum)) for k in agreed]
-    body = bodies.commit_body(state.committed)
-    committed = messages.encode_quorum(messages.quorum_of(state.heard["commit"].values(), body))
+    committed = messages.encode_quorum(messages.quorum_of(state.heard["commit"].values(), commit_of(state)))
     invite = prefixed(encode_terms(state.draft)) + prefixed(committed) + prefixed(quorum)
     return dataclasses.replace(after, phase="proof"), [_notice(0, "prove", invite)]
 
@@ -276,15 +287,19 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
     )
     noise = [key in state.draft.noise for key, _ in state.committed]
 
-    @functools.cache
-    def sums(place: int) -> np.ndarray:
-        return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows)
+    seen = None
+    if params.proof is not None:
+        drawn = sketch.sketch_of(params, state.seed)
 
-    drawn = sketch.sketch_of(params, state.seed) if params.proof is not None else sketch.Sketch(np.zeros(0, np.int8))
+        @functools.cache
+        def sums(place: int) -> np.ndarray:
+            return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows)
+
+        seen = judging.Rows(sketch.gram(drawn), sums)
 
     @functools.cache
     def verdicts(members: tuple[int, ...]) -> np.ndarray:
-        return judging.reasons(params, state.digest, state.seed, {k: shown[k] for k in members}, noise, sums)
+        return judging.reasons(params, state.digest, state.seed, {k: shown[k] for k in members}, noise, seen)
 
     def passing(members: tuple[int, ...]) -> int:
         good = verdicts(members) == 0
@@ -292,11 +307,12 @@ def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
 
     numbers = tuple(sorted(shown))
     members, least = numbers, state.draft.threshold + state.draft.malicious
+    _need_for_proofs(state, len(numbers))
     reasons = verdicts(numbers)
     if (reasons == 1).any() and len(numbers) > least:
         members = screening.best_members(numbers, least, passing)
         reasons = verdicts(members)
-    if passing(members) < state.draft.minimum:  # as if those that disagree were away: only the others' go out
+    if state.draft.norm is None and passing(members) < state.draft.minimum:  # as if those that disagree were away
         members = screening.best_members(numbers, state.draft.threshold, passing)
         reasons = verdicts(members)
         said = {k: said[k] for k in members}
@@ -342,7 +358,7 @@ def _after_answers(state: State) -> tuple[State, list[Outgoing]]:
     found = opening.open_sum(
         params, state.digest, sum_of_rows(state, include), answers, expected_of(state.draft, len(include.clients))
     )
-    certificate = signs.read_certificate(state.certificate, state.draft, state.digest, check_round_keys(state.draft))
+    certificate = certificate_of(state)
     turned = found.counts * signs.signs_of(found.counts.size, state.draft, state.digest, certificate)
     return dataclasses.replace(state, opened=found._replace(counts=turned), phase="opened"), []
 

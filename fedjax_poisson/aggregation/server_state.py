@@ -25,6 +25,8 @@ __all__ = [
     "CHECKS",
     "State",
     "Taken",
+    "certificate_of",
+    "commit_of",
     "expected_of",
     "included_clients",
     "noise_of",
@@ -100,7 +102,7 @@ def _check_held(state: State, message: Message, number: int) -> None:
 
 
 def _check_commit(state: State, message: Message, number: int) -> None:
-    if message.body != bodies.commit_body(state.committed):
+    if message.body != commit_of(state):
         raise WrongTerms("Another set of clients than the one that was proposed.")
 
 
@@ -160,7 +162,7 @@ def take_contribution(state: State, blob: bytes) -> State:
     if len(state.clients) == most:  # one more, and every member would refuse the list of them
         raise OutOfOrder(f"{state.draft.senders} clients have sent, as many as the terms have room for.")
     found: Contribution = contribution.read_contribution(message, params)
-    if found.manifest.certificate != (bytes(32) if noise else hashlib.sha256(state.certificate).digest()):
+    if found.manifest.certificate != (bytes(32) if noise else certificate_of(state).name):
         raise WrongTerms("The client was shown another certificate.")
     ring = params.ring
     made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
@@ -177,6 +179,8 @@ def take_proof(state: State, blob: bytes) -> State:
     assert state.params is not None
     message = messages.decode(blob, state.draft, state.digest, lambda label: state.roster, ["proof"])
     found = prover.read_proof(message, state.params)
+    for part in found.corrections:  # one that cannot be read would cost its member its place among those that decide
+        prover.read_correction(state.params, part)
     if found.seed != state.seed:
         raise WrongTerms("A proof for another seed.")
     if message.sender not in {key for key, _ in state.committed}:
@@ -186,6 +190,16 @@ def take_proof(state: State, blob: bytes) -> State:
             return state
         raise DuplicateClient("A client's second proof: the first one counts.")
     return dataclasses.replace(state, proofs=with_entry(state.proofs, message.sender, found))
+
+
+def certificate_of(state: State) -> signs.Certificate:
+    """What t members certified, from the bytes that clients were shown."""
+    return signs.read_certificate(state.certificate, state.draft, state.digest, check_round_keys(state.draft))
+
+
+def commit_of(state: State) -> bytes:
+    """What members sign of D."""
+    return bodies.commit_body(state.committed, b"" if state.draft.norm is None else certificate_of(state).name)
 
 
 def noise_of(state: State) -> Entries:

@@ -3,7 +3,8 @@
 A noise sender could shift the sum along a direction of its choice. Its vector is fixed before the signs are, and the opened sum is turned back, so along
 any fixed direction its shift becomes a random sum of the variance that honest noise has there too (a spike keeps its place, not its sign). Honest noise is
 symmetric, so turning it changes nothing: *proved*. The signs come from ChaCha20 under a hash of the terms, the list of noise, and the parts g_k that members
-committed to before the terms were known; who gathers t signatures chooses among C(m, t) sets of signers and as many drawings.
+committed to before the terms were known; who gathers signatures chooses among the sets of t signers or more, and as many drawings (60,460 of 20 members with
+t = 14: the largest of so many random sums is 4.7 standard deviations).
 """
 
 from __future__ import annotations
@@ -50,10 +51,13 @@ class Certificate(NamedTuple):
     Attributes:
       noise: SHA-256 of the list of noise contributions (`bodies.commit_hash`); empty in light rounds.
       parts: member key to its part of the signs; empty in light rounds.
+      name: a hash of what was certified, which contributions name: in norm rounds of who signed with which part, not of signatures, of which a signer can make
+        any number.
     """
 
     noise: bytes
     parts: Mapping[bytes, bytes]
+    name: bytes
 
 
 def new_part() -> Hidden:
@@ -93,7 +97,7 @@ def read_certificate(blob: bytes, terms: Terms, digest: bytes, round_keys: Itera
         if found.body != digest:
             raise BadTerms("The certificate is for other terms.")
         check_quorum(found, "certify", digest, terms.members, terms.threshold)
-        return Certificate(b"", {})
+        return Certificate(b"", {}, hashlib.sha256(blob).digest())
     committed = {
         member: key.sign_commitment for member, key in zip(terms.members, round_keys, strict=True) if key is not None
     }
@@ -107,7 +111,8 @@ def read_certificate(blob: bytes, terms: Terms, digest: bytes, round_keys: Itera
         parts[message.sender] = message.body[64:]
     if len(parts) < terms.threshold:
         raise NoQuorum(f"{len(parts)} of {len(terms.members)} members certified, {terms.threshold} are needed.")
-    return Certificate(noise, parts)
+    listed = b"".join(member + parts[member] for member in sorted(parts))
+    return Certificate(noise, parts, hashlib.sha256(b"fedjax-poisson/1/certificate\0" + noise + listed).digest())
 
 
 def check_certify(message: Message, terms: Terms, digest: bytes, committed: bytes | None) -> None:

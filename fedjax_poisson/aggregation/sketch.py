@@ -25,7 +25,7 @@ from fedjax_poisson.aggregation.rows import common_of, hash_words, multiply_rows
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.randomness import bits
 
-__all__ = ["Sketch", "digits_of", "row_sums", "secret_weights", "sketch_of"]
+__all__ = ["Sketch", "digits_of", "gram", "row_sums", "secret_weights", "sketch_of"]
 
 _LINE = 4096  # coefficients whose products are added in float32
 _EXACT = 1 << 11  # of counts below this, such a sum is exact: 2^11 4096 < 2^24
@@ -54,6 +54,15 @@ def _weights(count: int, words: Array) -> Array:
     pairs = (drawn[..., None] >> jnp.arange(0, 32, 2, dtype=jnp.uint32)[None, None]) & jnp.uint32(3)
     flat = pairs.reshape(FUNCTIONALS_OF_COUNTS, -1)[:, :count].astype(jnp.int8)
     return jnp.where(flat == 2, jnp.int8(1), jnp.where(flat == 3, jnp.int8(-1), jnp.int8(0)))
+
+
+def gram(sketch: Sketch) -> np.ndarray:
+    """Products of the functionals with one another: float64 `[16, 16]`, exact."""
+    found = np.zeros((FUNCTIONALS_OF_COUNTS, FUNCTIONALS_OF_COUNTS))
+    for first in range(0, sketch.weights.shape[1], _PART):
+        part = sketch.weights[:, first : first + _PART].astype(np.float64)
+        found += part @ part.T
+    return found
 
 
 def digits_of(params: RoundParameters, sketch: Sketch, counts: np.ndarray) -> np.ndarray:

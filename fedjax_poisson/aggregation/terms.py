@@ -111,6 +111,7 @@ class Pinned(NamedTuple):
       corrupt: fewest clients that must be assumed corrupt; else the server could state none and lower the minimum by as many.
       noise: keys of the noise senders, increasing; none for a party that takes part in light rounds. A client of norm rounds sends no noise itself.
       honest_noise: most of them that may be counted on.
+      squared_norm: largest Delta^2 that may be announced; the proofs of a round with a larger one would bound less.
     """
 
     members: tuple[bytes, ...]
@@ -121,6 +122,7 @@ class Pinned(NamedTuple):
     corrupt: int = 0
     noise: tuple[bytes, ...] = ()
     honest_noise: int = 0
+    squared_norm: int = 0
 
 
 def roster_hash(clients: list[bytes] | tuple[bytes, ...]) -> bytes:
@@ -297,5 +299,10 @@ def _check_noise(terms: Terms, pinned: Pinned) -> None:
         raise BadTerms(
             f"{terms.honest_noise} honest noise senders are counted on; {pinned.honest_noise} of {len(terms.noise)} are pinned."
         )
-    if not 1 <= terms.squared_norm < 1 << 56:
-        raise BadTerms(f"squared_norm = {terms.squared_norm} must be in [1, 2^56).")
+    if not 1 <= terms.squared_norm <= min(pinned.squared_norm, (1 << 56) - 1):
+        raise BadTerms(f"squared_norm = {terms.squared_norm}; at most {pinned.squared_norm} is pinned.")
+    if terms.threshold + terms.malicious > len(terms.members):
+        raise BadTerms(
+            f"t + f = {terms.threshold + terms.malicious} of m = {len(terms.members)} members: proofs are judged by so many, else a liar could let any "
+            "vector pass. Lower f, or take more members."
+        )

@@ -102,16 +102,20 @@ def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
         terms.roster,
         noise=terms.noise,
         honest_noise=terms.honest_noise,
+        squared_norm=terms.squared_norm,
     )
     check_terms(terms, pinned or own)
     digest, params = terms_hash(terms), parameters_of(terms)
     round_keys = check_round_keys(terms)
     certificate = signs.read_certificate(reader.prefixed(), terms, digest, round_keys)
     said = {phase: _signed(reader.prefixed(), phase, terms, digest) for phase in _PHASES}
-    committed = bodies.read_commit(_agreed(said["commit"], "commit", terms, digest), terms.parties)
+    agreed = _agreed(said["commit"], "commit", terms, digest)
+    committed = bodies.read_commit(agreed, terms)
     noise = tuple(entry for entry in committed if entry[0] in terms.noise)
     if terms.norm is not None and bodies.commit_hash(noise) != certificate.noise:
         raise WrongTerms("The committed set has other noise than the one that was certified.")
+    if terms.norm is not None and agreed[-32:] != certificate.name:
+        raise WrongTerms("The committed clients were shown another certificate, and so other signs.")
     beacons = {message.sender: message.body for message in said["beacon-open"].values()}
     seed = bodies.seed_of(terms, round_keys, committed, beacons)
     if _agreed(said["seed"], "seed", terms, digest) != seed:

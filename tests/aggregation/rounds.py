@@ -28,6 +28,7 @@ from fedjax_poisson.aggregation import (
     round_keys,
     rows,
     server,
+    server_state,
     sharing,
     signs,
     sketch,
@@ -86,6 +87,7 @@ class World:
             least_honest,
             noise=tuple(sorted(publics)) if norm else (),
             honest_noise=self.norm.honest_noise if self.norm else 0,
+            squared_norm=self.norm.squared_norm if self.norm else 0,
         )
         make = stores or (lambda k: store.memory_store())
         self.members = [
@@ -413,8 +415,9 @@ def seal(
         for k, one in enumerate(made.corrections, params.threshold)
     ]
     row_bytes = residue_bytes(made.rows, moduli) if raw_rows is None else raw_rows
-    hashed = (row_bytes, world.server.certificate, *sealed, *listed)
-    body = b"".join(hashlib.sha256(part).digest() for part in hashed)
+    shown = server_state.certificate_of(world.server).name
+    hashes = [hashlib.sha256(row_bytes).digest(), shown]
+    body = b"".join([*hashes, *(hashlib.sha256(part).digest() for part in (*sealed, *listed))])
     attached = prefixed(row_bytes) + b"".join(prefixed(part) for part in (*sealed, *listed))
     return messages.encode(messages.make(key, "contribution", digest, body, attached))
 

@@ -7,7 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import bodies, client, contribution, keys, messages, opening, screening, server, sharing
+from fedjax_poisson.aggregation import (
+    bodies,
+    contribution,
+    keys,
+    member_shares,
+    messages,
+    opening,
+    screening,
+    server,
+    sharing,
+)
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation import terms as terms_module
 from fedjax_poisson.aggregation.parameters import HINTS, choose
@@ -181,7 +191,8 @@ def test_07_a_copy_under_another_key_does_not_hold():
 
 
 def test_07_twin_where_boxes_are_not_bound_the_copy_counts_twice(monkeypatch):
-    monkeypatch.setattr(client, "box_info", lambda terms, public, number: b"")
+    for module in (contribution, member_shares):
+        monkeypatch.setattr(module, "box_info", lambda terms, public, number: b"")
     world = at("contribution", clients=6)
     (invite,) = world.out
     honest = rounds.reread(world.contribute(0, invite.blob))

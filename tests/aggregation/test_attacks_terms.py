@@ -52,7 +52,9 @@ CHANGES = {
     "members": (bytes(32),) * 6,
     "round_keys": (b"",) * 6,
     "roster": bytes(32),
-    "screening": "norm",
+    "noise": (bytes(32),),
+    "honest_noise": 1,
+    "squared_norm": 1,
 }
 
 
@@ -260,7 +262,7 @@ def test_37_huge_parameters():
 def planted(world: World) -> tuple[bytes, keys.Hidden]:
     """An invitation whose key of member 6, who did not sign, is the server's own."""
     seed = keys.new_box_seed()
-    body = world.run + (1).to_bytes(8, "little") + keys.box_public(seed) + bytes(32)
+    body = world.run + (1).to_bytes(8, "little") + keys.box_public(seed) + bytes(64)
     key = world.member_keys[0]  # the server has a malicious member's key, not that of member 6
     blob = messages.encode(messages.make(key, "round-key", messages.NO_TERMS, body))
     return other_terms(world, round_keys=(*world.server.draft.round_keys[:5], blob)), seed
@@ -309,7 +311,7 @@ FALSE_TERMS = {
     "f": lambda w: {"malicious": 0},
     "roster": lambda w: {"roster": bytes(32)},
     "floor": lambda w: {"minimum": 2},
-    "screening": lambda w: {"screening": "none"},
+    "noise": lambda w: {"noise": (bytes(32),), "honest_noise": 1, "squared_norm": 1},
     "mechanism": lambda w: {"mechanism": "[" * 10_000},
     "no keys": lambda w: {"round_keys": (*w.server.draft.round_keys[:3], b"", b"", b"")},
 }

@@ -65,8 +65,12 @@ def opened(size: int, values: np.ndarray) -> np.ndarray:
 
 def verdict(size: int, values: np.ndarray, with_rows: bool = True) -> bool:
     params, _, drawn, _, made, _ = honest(size)
-    sums = sketch.row_sums(params, drawn, made) if with_rows else None
-    return proof.verdict(params, opened(size, values), sums)
+    shown = opened(size, values)
+    if not with_rows:
+        return proof.verdict(params, shown)
+    return proof.verdict(params, shown) and proof.of_rows(
+        params, shown, sketch.row_sums(params, drawn, made), sketch.gram(drawn)
+    )
 
 
 @pytest.mark.parametrize("size", [ONE, SEVERAL])

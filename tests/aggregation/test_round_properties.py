@@ -118,7 +118,7 @@ class Schedule(RuleBasedStateMachine):
             bodies_said.add(message.body)
             assert len(bodies_said) == 1, f"member {k} said {message.label} twice"
         if message.label == "commit":
-            assert len(bodies.read_commit(message.body, 6)) >= MINIMUM
+            assert len(bodies.read_commit(message.body, self.world.server.draft)) >= MINIMUM
         if message.label == "include":
             assert len(bodies.read_include(message.body, self.world.server.draft).clients) >= MINIMUM
         for label, before in (("beacon-open", "commit"), ("projections", "seed"), ("answer", "include")):
