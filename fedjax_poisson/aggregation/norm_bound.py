@@ -12,7 +12,8 @@ are independent, and a product of (1 - l_b |x_b|^2)^(-1/2) with the same sum of 
 and B^2 is the smallest integer for which that is at most 10^-9 2^-(m - t + f): who withholds parts of the seed chooses among 2^(m - t + f) drawings.
 
 *Others*. For a dense vector in one block T / |x|^2 is chi^2 with 16 degrees over 2 (*checked numerically*, `tests/aggregation/test_norm_bound.py`), and a
-vector with a single coordinate gives |x|^2 times a binomial of 16 trials of chance 1/2 (*exact*). Spread over blocks, T is nearer to its mean 8 |x|^2, so less passes.
+vector with a single coordinate gives |x|^2 times a binomial of 16 trials of chance 1/2 (*exact*).
+Spread over blocks, T is nearer to its mean 8 |x|^2, so less passes.
 """
 
 from __future__ import annotations
