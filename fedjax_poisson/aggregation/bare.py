@@ -59,7 +59,7 @@ class RoundSum(NamedTuple):
     Attributes:
       rows: uint32 `[R, L, N]`.
       shares: uint32 `[t, L, N]`, the first t members' sums of shares.
-      senders: uint32 `[]`, clients in it; the noise senders of norm rounds, which are in every sum that is opened, are not counted.
+      senders: uint32 `[]`, everybody whose secrets are in it, noise senders of norm rounds too.
     """
 
     rows: Array
@@ -188,8 +188,7 @@ def _open(params: RoundParameters, corrupt: int, key: RoundKey, total: RoundSum)
     """Counts int32 `[D]`, and whether checks 1 and 2 of `opening` hold and what lies behind the vector is zero."""
     form = sharing.weighted_sum(key.opening, total.shares, params.ring.moduli)
     values, small = opening.centred(params, form)
-    everybody = total.senders + jnp.uint32(params.noise_senders)
-    allowed = allowed_rms(everybody.astype(jnp.float32), corrupt, sqrt=jnp.sqrt)
+    allowed = allowed_rms(total.senders.astype(jnp.float32), corrupt, sqrt=jnp.sqrt)
     size = jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32))))
     counts, largest, rms = opening.decode_sum(params, key.a, total.rows, form)
     ok = small & (size <= allowed) & (largest <= jnp.float32(MARGIN))

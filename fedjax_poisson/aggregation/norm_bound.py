@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scipy import special, stats
+from scipy import special
 
 __all__ = [
     "FUNCTIONALS_OF_COUNTS",
@@ -89,7 +89,7 @@ def dense_passes(shift: float, bound_ratio: float) -> float:
       shift: its length in Delta.
       bound_ratio: B^2 / Delta^2.
     """
-    return float(stats.chi2.cdf(2 * bound_ratio / shift**2, FUNCTIONALS_OF_COUNTS))
+    return float(special.chdtr(FUNCTIONALS_OF_COUNTS, 2 * bound_ratio / shift**2))
 
 
 def spike_passes(shift: float, bound_ratio: float) -> float:

@@ -48,7 +48,6 @@ def norm_arguments(mechanism: Mechanism, size: int, senders: int) -> dict[str, A
     if by is None:
         return {}
     return {
-        "screening": "norm",
         "norm": NormScreening(by.squared_norm(size), by.senders, by.honest),
         "noise": mechanism.noise,
         "count_rms": by.count_rms(senders, size),

@@ -38,8 +38,7 @@ def with_noise(
         alone = jax.tree.map(lambda leaf: leaf[None], fold_in(own, "encrypt"))
         if "sealed" in carry:
             assert device is not None
-            sealed = add_each(device, numbers.key, carry["sealed"], counts[None], alone, here)
-            carry["sealed"] = sealed._replace(senders=carry["sealed"].senders)  # of clients alone
+            carry["sealed"] = add_each(device, numbers.key, carry["sealed"], counts[None], alone, here)
             return carry, None
         carry["values"] = carry["values"] + counts
         if "secrets" in carry:

@@ -80,7 +80,7 @@ def norm_check(mechanism: Mechanism, dimension: int, params: RoundParameters | N
         if params.proof is None:
             raise ValueError(
                 f"{mechanism.facts.name} sends clean counts, and the aggregator makes light rounds, in which nobody bounds them and nobody adds the "
-                "noise: make it with screening='norm' and the mechanism's noise."
+                "noise: make it with norm=NormScreening(...) and noise=mechanism.noise."
             )
         low, high = (squared_bound(squared, params.members, params.threshold, f) for f in (0, params.members))
         if not low <= params.proof.squared_bound <= high or params.noise_senders != by.senders:

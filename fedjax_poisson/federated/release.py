@@ -115,7 +115,8 @@ def check_clean_counts(
     if level != "off" and (aggregator is None or aggregator.device is None):
         name = "no" if aggregator is None else aggregator.info.backend
         raise ValueError(
-            f"{mechanism.facts.name} sends clean counts, and the {name} backend has no noise senders: use aggregator('round', ..., screening='norm', size=D)."
+            f"{mechanism.facts.name} sends clean counts, and the {name} backend has no noise senders: use aggregator('round', "
+            "norm=NormScreening(...), noise=mechanism.noise, ..., size=D)."
         )
 
 

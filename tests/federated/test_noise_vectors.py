@@ -78,7 +78,10 @@ def _norm_aggregator(minimum: int = 10, mechanism=MECHANISM):
         counts = bare.open_one(device, sealed.payload, Expected(everybody, 1, bound, None, 1))
         return Opened(counts, sealed.senders, True)
 
-    return light._replace(device=device, open=opened)
+    def wrapped(total, size, *, round=0):  # a sealed sum counts clients, the sum itself everybody
+        return light.wrap(total._replace(senders=total.senders - jnp.uint32(by.senders)), size, round=round)
+
+    return light._replace(device=device, open=opened, wrap=wrapped)
 
 
 def _algorithm(mechanism=MECHANISM, *, lying=False, **more):
