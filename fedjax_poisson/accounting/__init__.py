@@ -63,7 +63,14 @@ from fedjax_poisson.accounting.renyi import (
     rdp_budget,
     single_channel_rdp,
 )
-from fedjax_poisson.accounting.reserve import ATTEMPTS, DRAW_DISTANCE, plan_reserve, release_distance, reserve_for
+from fedjax_poisson.accounting.reserve import (
+    ATTEMPTS,
+    DRAW_DISTANCE,
+    SCREENING,
+    plan_reserve,
+    release_distance,
+    reserve_for,
+)
 from fedjax_poisson.accounting.sampling import subsampled_rdp, without_replacement_rdp
 from fedjax_poisson.accounting.skellam import Sensitivity, rounded_sensitivity, skellam_exact_rdp, skellam_rdp
 from fedjax_poisson.accounting.tight import (
@@ -80,6 +87,7 @@ __all__ = [
     "DEFAULT_ORDERS",
     "DRAW_DISTANCE",
     "MEMORY",
+    "SCREENING",
     "Account",
     "AccountedRounds",
     "Adjacency",

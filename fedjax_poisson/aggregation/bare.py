@@ -59,7 +59,7 @@ class RoundSum(NamedTuple):
     Attributes:
       rows: uint32 `[R, L, N]`.
       shares: uint32 `[t, L, N]`, the first t members' sums of shares.
-      senders: uint32 `[]`.
+      senders: uint32 `[]`, everybody whose secrets are in it, noise senders of norm rounds too.
     """
 
     rows: Array

@@ -59,6 +59,7 @@ class RoundParameters(NamedTuple):
       members: m.
       threshold: t.
       proof: sizes of the clients' norm proofs; None in light rounds.
+      noise_senders: l, parties whose noise, and so whose secrets, are in every sum besides those of clients; 0 in light rounds.
     """
 
     ring: CkksParameters
@@ -67,6 +68,7 @@ class RoundParameters(NamedTuple):
     members: int
     threshold: int
     proof: ProofShape | None = None
+    noise_senders: int = 0
 
     @property
     def scalars(self) -> int:
@@ -269,5 +271,5 @@ def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _As
             shape = proof_shape(asked.squared_bound, fields, degree, made.moduli, field_bits)
         except ValueError:
             return found
-        return found._replace(proof=shape)
+        return found._replace(proof=shape, noise_senders=asked.norm.noise_senders)
     return None

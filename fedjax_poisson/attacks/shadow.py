@@ -22,6 +22,7 @@ from fedjax_poisson.attacks.training import AttackedTraining
 from fedjax_poisson.federated import records as records_lib
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.server import State, init_state, is_averaged, server_step
+from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -132,6 +133,7 @@ def private_trainer(
 def _noise_of_rounds(training: AttackedTraining) -> tuple[Callable[..., Array], Callable[..., Array], Array]:
     """`(embed, estimate, used)`: the mechanism's functions with the portions of a round as their last argument, and those of each round, int32 `[T]`."""
     mechanism, rounds = training.mechanism, training.rounds
+    check_own_noise(mechanism, "an attacked training")
     if training.portions is None:
         whole = jnp.zeros(rounds, jnp.int32)
         return (

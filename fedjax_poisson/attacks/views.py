@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -51,6 +52,7 @@ def four_views(mechanism: Mechanism, updates: Array, stream: Stream, grids: Arra
     Returns:
       `Views`. View 3 and view 4 are of the same counts.
     """
+    check_own_noise(mechanism, "a view")
     if updates.ndim != 2 or (grids is not None and grids.shape != updates.shape):
         found = updates.shape if grids is None else (updates.shape, grids.shape)
         raise ValueError(f"updates and grids have the shape [senders, D]; got {found}.")

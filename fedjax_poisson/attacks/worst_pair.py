@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson import accounting
+from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import GRID_BITS, Stream, fold_in
 
@@ -43,8 +44,9 @@ def worst_pair(mechanism: Mechanism, dimension: int) -> Pair:
     mechanisms whose noise does not depend on the data the target moves one coordinate by C.
 
     Raises:
-      ValueError: the mechanism has no single clip norm (`grouped`).
+      ValueError: the mechanism has no single clip norm (`grouped`), or its senders send clean counts.
     """
+    check_own_noise(mechanism, "an audit")
     norm, bound = mechanism.bounds.clip_norm, mechanism.bounds.coordinate_bound
     if norm is None or bound is None:
         raise ValueError(

@@ -7,6 +7,7 @@ on, because counting later releases cannot make up for one that was not counted.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import warnings
@@ -20,6 +21,7 @@ from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Ledger, Participation
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import Openings
+from fedjax_poisson.mechanisms.noise_source import noise_source, release_distance
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream
 
@@ -63,7 +65,7 @@ def round_rdp(
     factors: Sequence[float] = (1.0,),
 ) -> np.ndarray:
     """float64 `[orders]`, the Renyi curve of one charge, sampling included: of as many releases as there are `factors` (`make_round_account`)."""
-    honest, adjacency = participation.honest_senders, participation.adjacency
+    honest, adjacency = noise_source(mechanism, participation).honest, participation.adjacency
     if tuple(factors) == (1.0,):
         full = mechanism.rdp(orders, honest, dimension, adjacency)
     elif mechanism.scaled_rdp is None:
@@ -81,7 +83,7 @@ def round_cost(
     """What one charge takes of a remaining variance (`round_rdp`); None with secret sampling, or where the mechanism has no such cost."""
     if mechanism.cost is None or participation.sampling_rate < 1:
         return None
-    whole = mechanism.cost(participation.honest_senders, dimension, participation.adjacency)
+    whole = mechanism.cost(noise_source(mechanism, participation).honest, dimension, participation.adjacency)
     return accounting.scaled_cost(whole, factors)
 
 
@@ -121,9 +123,8 @@ def make_round_account(
         return round_rdp(mechanism, participation, dimension, orders, factors)
 
     def price_with(senders: int, own: Mechanism) -> accounting.Price:
-        distance = len(factors) * accounting.release_distance(
-            senders=senders, dimension=dimension, overflow=overflow, draw=_draw_distance(own)
-        )
+        present = participation if own.noise_senders else dataclasses.replace(participation, senders=senders)
+        distance = len(factors) * release_distance(own, present, dimension, overflow, _draw_distance(own))
         parameters = dict[str, Any](own.facts.parameters)
         if tuple(factors) != (1.0,):
             parameters["factors"] = list(factors)
@@ -131,7 +132,7 @@ def make_round_account(
             own.facts.name,
             parameters,
             functools.partial(round_rdp, own, participation, dimension, factors=factors),
-            participation.honest_senders,
+            noise_source(own, participation).honest,
             senders,
             distance,
             round_cost(own, participation, dimension, factors),

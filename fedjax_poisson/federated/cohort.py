@@ -14,11 +14,12 @@ Encryption has three levels, and every output names the one in use:
 
 A client with a broken update (NaN or infinite) or without records does what privacy requires: it sends the embedding of a zero update, including the noise,
 so that the number of noise shares does not depend on anyone's data; the report names it. A client that was lost (`present` False) sends nothing.
+
+In norm rounds clients send clean counts; whoever's norm does not pass is left out (`norm_check`), and the noise senders' vectors are added once a round.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -30,8 +31,11 @@ from jax import Array
 
 from fedjax_poisson import trees
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
+from fedjax_poisson.federated.chunks import Chunking, by_chunks, default_chunk
 from fedjax_poisson.federated.client import Client, run_steps
 from fedjax_poisson.federated.each_ciphertext import add_each
+from fedjax_poisson.federated.noise_vectors import with_noise
+from fedjax_poisson.federated.norm_check import NormCheck, draw_functionals, passes
 from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.reuse import fingerprint
@@ -43,29 +47,8 @@ Encryption = Literal["every_client", "sum_only", "off"]
 LEVELS: tuple[Encryption, ...] = ("every_client", "sum_only", "off")
 Tree = Any
 
-NOT_FINITE, EMPTY, NOT_SAMPLED, ABSENT = 1, 2, 4, 8
+NOT_FINITE, EMPTY, NOT_SAMPLED, ABSENT, REFUSED = 1, 2, 4, 8, 16
 """Bits of a client's report."""
-
-_CPU_VALUES = 1 << 18  # coordinates of a chunk on a CPU
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chunking:
-    """How the cohort is laid out in the program; speed and memory only.
-
-    Attributes:
-      chunk: clients vmapped at once; None takes `default_chunk`.
-      transforms: "summed" or "each" (module docstring).
-    """
-
-    chunk: int | None = None
-    transforms: Literal["summed", "each"] = "summed"
-
-    def __post_init__(self) -> None:
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk={self.chunk} must be at least 1.")
-        if self.transforms not in ("summed", "each"):
-            raise ValueError(f'transforms={self.transforms!r}; there are "summed" and "each".')
 
 
 class Total(NamedTuple):
@@ -74,7 +57,7 @@ class Total(NamedTuple):
     Attributes:
       values: int32 `[D]` summed counts, or float32 `[D]` summed updates where there is no mechanism; None where it is encrypted.
       sealed: the encrypted sum, or None.
-      senders: uint32 `[]`, clients in the sum.
+      senders: uint32 `[]`, clients in the sum; noise senders are not counted.
       largest: int32 `[]`, the largest |count| that one client sent.
       fingerprint: uint32 `[2]` of what would be opened (`reuse`); None where there is no mechanism, and so no noise to use twice.
     """
@@ -107,18 +90,6 @@ class CohortSum(NamedTuple):
     one_by_one: bool
 
 
-def default_chunk(dimension: int, clients: int) -> int:
-    """Clients that are vmapped at once: all of them on an accelerator; on a CPU about as many as keep a chunk within a core's cache.
-
-    Measured by `experiments/benchmarks/scaling.py`, section chunk. Of the sizes near the best one that leaves the fewest places of the last chunk empty.
-    """
-    if jax.default_backend() != "cpu":
-        return clients
-    best = max(1.0, min(clients, 100, _CPU_VALUES / dimension))
-    near = range(max(1, round(0.7 * best)), max(1, round(1.3 * best)) + 1)
-    return min(near, key=lambda width: (-clients % width, abs(width - best)))
-
-
 def cohort_sum(
     client: Client | None,
     shapes: Tree,
@@ -130,6 +101,7 @@ def cohort_sum(
     chunking: Chunking | None = None,
     sampling_rate: float = 1.0,
     isolate: bool = True,
+    norm: NormCheck | None = None,
 ) -> CohortSum:
     """The programs of a round.
 
@@ -143,6 +115,7 @@ def cohort_sum(
       chunking: chunk and transforms.
       sampling_rate: q: each client takes part with this chance, secretly; one that does not sends the embedding of zero.
       isolate: look for updates that are not finite, client by client. Without a mechanism it may be left out: a sum that is finite had none.
+      norm: the test of clean counts, and who sends the noise; None where senders bring their own.
 
     Raises:
       ValueError: an unknown level, or encryption of something that is not integer.
@@ -168,6 +141,7 @@ def cohort_sum(
         integer=sends == "counts",
         sampling_rate=sampling_rate,
         isolate=isolate or sends != "updates",  # a NaN must not reach the embedding
+        norm=norm,
     )
     return CohortSum(
         start=functools.partial(_start, work),
@@ -195,6 +169,7 @@ class _Work(NamedTuple):
       integer: counts are sent, not floats.
       sampling_rate: q.
       isolate: look at each client's update.
+      norm: the test of clean counts.
     """
 
     client: Client | None
@@ -209,6 +184,7 @@ class _Work(NamedTuple):
     integer: bool
     sampling_rate: float
     isolate: bool
+    norm: NormCheck | None
 
 
 class _Part(NamedTuple):
@@ -278,24 +254,37 @@ def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stre
 
 
 def _one_chunk(
-    work: _Work, carry: Tree, weights: Tree, shared: Tree, part: _Part, stream: Stream, numbers: Numbers
+    work: _Work,
+    functionals: Array | None,
+    carry: Tree,
+    weights: Tree,
+    shared: Tree,
+    part: _Part,
+    stream: Stream,
+    numbers: Numbers,
 ) -> tuple[Tree, Any]:
     """The running sums with one chunk of clients added; what the clients keep and their reports."""
     sent, kept, report, streams = _clients(work, weights, shared, part, stream, numbers.functions)
     if work.private:
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
+    included = part.present
+    if work.norm is not None:
+        assert functionals is not None
+        included = part.present & passes(work.norm, functionals, numbers.norm_bound, sent)
+        sent = jnp.where(included[:, None], sent, jnp.int32(0))
+        report = report | jnp.where(part.present & ~included, jnp.uint8(REFUSED), jnp.uint8(0))
     carry = dict(carry)
     if work.each:
         assert work.device is not None
-        carry["sealed"] = add_each(work.device, numbers.key, carry["sealed"], sent, streams, part.present)
+        carry["sealed"] = add_each(work.device, numbers.key, carry["sealed"], sent, streams, included)
     else:
         carry["values"] = jax.tree.map(
             lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=leaf.dtype), carry["values"], sent
         )
     if work.summed:
         assert work.device is not None
-        carry["secrets"] = work.device.add_up(carry["secrets"], jax.vmap(work.device.draw)(streams), part.present)
-    carry["senders"] = carry["senders"] + jnp.sum(part.present.astype(jnp.uint32), dtype=jnp.uint32)
+        carry["secrets"] = work.device.add_up(carry["secrets"], jax.vmap(work.device.draw)(streams), included)
+    carry["senders"] = carry["senders"] + jnp.sum(included.astype(jnp.uint32), dtype=jnp.uint32)
     if work.integer:
         carry["largest"] = jnp.maximum(carry["largest"], jnp.max(jnp.abs(sent)))
     return carry, (kept, report)
@@ -328,35 +317,20 @@ def _add(
     numbers: Numbers,
 ) -> tuple[Tree, Tree, Array]:
     """The running sums with a cohort added, chunk by chunk."""
-    carry, (kept, report) = _by_chunks(
+    functionals = None if work.norm is None else draw_functionals(work.norm, stream)
+    carry, (kept, report) = by_chunks(
         work.chunk,
-        lambda c, part: _one_chunk(work, c, weights, shared, part, stream, numbers),
+        lambda c, part: _one_chunk(work, functionals, c, weights, shared, part, stream, numbers),
         carry,
         _Part(client_state, cohort.ids, cohort.examples, cohort.present),
     )
     return carry, kept, report
 
 
-def _by_chunks(
-    chunk: int, step: Callable[[Tree, Any], tuple[Tree, Tree]], carry: Tree, part: _Part
-) -> tuple[Tree, Tree]:
-    """`step` over a part chunk by chunk, `(carry, part) -> (carry, rows)`; the rows of all clients together."""
-    size = part.ids.shape[0]
-    parts = -(-size // chunk)
-    width = -(-size // parts)
-
-    def split(leaf: Array) -> Array:  # what is missing in the last chunk is absent: zeros, `present` False
-        padded = jnp.pad(leaf, [(0, parts * width - size)] + [(0, 0)] * (leaf.ndim - 1))
-        return padded.reshape(parts, width, *leaf.shape[1:])
-
-    if parts == 1:
-        return step(carry, part)
-    carry, rows = jax.lax.scan(step, carry, jax.tree.map(split, part))
-    return carry, jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], rows)
-
-
 def _close(work: _Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
-    """The total of the running sums, encrypted where that is left to the end."""
+    """The total of the running sums, encrypted where that is left to the end; in norm rounds with the noise senders' vectors."""
+    if work.norm is not None:
+        carry = with_noise(work.device, carry, numbers, work.norm.noise_senders, work.dimension, stream)
     senders, largest = carry["senders"], carry["largest"]
     if work.each:
         return Total(None, carry["sealed"], senders, largest, fingerprint(carry["sealed"].rows))
@@ -366,7 +340,8 @@ def _close(work: _Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
         return Total(values, None, senders, largest, mark)
     assert work.device is not None and numbers.key is not None
     drawn = carry["secrets"] if work.summed else work.device.draw(fold_in(stream, "sum"))
-    sealed = work.device.close(numbers.key, values, drawn, senders, fold_in(stream, "shares"))
+    everybody = senders if work.norm is None else senders + jnp.uint32(work.norm.noise_senders)
+    sealed = work.device.close(numbers.key, values, drawn, everybody, fold_in(stream, "shares"))
     return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
 
 
@@ -392,6 +367,6 @@ def _grids(
         return jnp.where(part.present, clip(update), jnp.int32(0)), kept, report
 
     part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    _, rows = _by_chunks(work.chunk, lambda carry, some: (carry, jax.vmap(one)(some)), (), part)
+    _, rows = by_chunks(work.chunk, lambda carry, some: (carry, jax.vmap(one)(some)), (), part)
     grids, kept, report = rows
     return grids, kept, report

@@ -30,8 +30,9 @@ from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.banded import Banded, BandedState, banded_round, first_banded_state, make_banded
 from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, make_round_account, payment
+from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.client import ClientOf
-from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking, Encryption
+from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, REFUSED, Encryption
 from fedjax_poisson.federated.federation import (
     Federation,
     FedState,
@@ -42,9 +43,10 @@ from fedjax_poisson.federated.federation import (
     structure_of,
 )
 from fedjax_poisson.federated.fused import fused_rounds
+from fedjax_poisson.federated.norm_check import TESTED_IN_WORDS
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.private_sum import SumInfo
-from fedjax_poisson.federated.release import check_round, named, open_total
+from fedjax_poisson.federated.release import Screening, check_round, check_screening, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
 from fedjax_poisson.federated.server import ServerOptimizer, final_parameters
@@ -88,6 +90,8 @@ class RoundInfo(NamedTuple):
       not_finite: clients whose update was NaN or infinite: they sent the embedding of zero.
       empty: clients without records: likewise.
       absent: clients that were lost after they had been chosen.
+      refused: clients whose counts were too long: they are not in the sum (norm rounds).
+      screening: how norms were tested, in words; empty in light rounds.
       seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step".
     """
 
@@ -101,6 +105,8 @@ class RoundInfo(NamedTuple):
     empty: tuple[int, ...]
     absent: tuple[int, ...]
     seconds: dict[str, float]
+    refused: tuple[int, ...] = ()
+    screening: str = ""
 
     @property
     def sum(self) -> SumInfo:
@@ -137,6 +143,7 @@ def fedavg(
     band: int | Banding = 1,
     ledger: accounting.Ledger | None = None,
     delta: float | None = None,
+    screening: Screening | None = None,
 ) -> Algorithm:
     """Federated averaging over a population of simulated clients.
 
@@ -163,6 +170,8 @@ def fedavg(
         needs a mechanism whose price for scaled updates is stated (the Poisson embedding; the Gaussian baseline).
       ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
       delta: delta of the ledger created in that case; None for 1e-5.
+      screening: "norm" where the mechanism's clients send clean counts (`mechanisms.committee_noise`), whose norms are tested and whose noise is sent by noise
+        senders; "light" for all others. None takes what the mechanism needs, the other one is refused.
 
     Returns:
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
@@ -175,6 +184,7 @@ def fedavg(
       ValueError: a privacy claim would be unsound, or the parts do not fit, with the reason and the remedy.
       TypeError: the model, or the client, has the wrong type.
     """
+    check_screening(mechanism, screening, cohorts is not None)
     sends_integers = mechanism is not None and mechanism.facts.integer
     level: Encryption = encryption or ("every_client" if aggregator is not None or sends_integers else "off")
     encoding = band if isinstance(band, Banding) else banding(band)
@@ -218,7 +228,7 @@ def fedavg(
     apply_rounds = None
     if mesh is None:
         apply_rounds = fused_rounds(
-            programs.fused, numbers, population, federation.aggregator, level, senders, account, opened
+            programs.fused, numbers, population, federation.aggregator, level, participation, account, opened
         )
     return Algorithm(
         init=functools.partial(first_state, federation),
@@ -249,7 +259,7 @@ def _apply(
     number = int(state.server.round)
     blocks = blocks_of(federation, cohort)
     summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
-    present = int(((summed.flags & ABSENT) == 0).sum())
+    present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids.size, present, federation.participation)
     pay = payment(account, opened, stream, number, summed.mark, gate, present)
@@ -267,6 +277,8 @@ def _apply(
         not_finite=named(summed.ids, summed.flags, NOT_FINITE),
         empty=named(summed.ids, summed.flags, EMPTY),
         absent=named(summed.ids, summed.flags, ABSENT),
+        refused=named(summed.ids, summed.flags, REFUSED),
+        screening="" if programs.structure.norm is None else TESTED_IN_WORDS,
         seconds={
             "train and seal": sealed_at - began,
             "open": opened_at - sealed_at,

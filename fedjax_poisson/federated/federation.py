@@ -22,8 +22,9 @@ from fedjax_poisson.federated.client import Client, ClientOf
 from fedjax_poisson.federated.cohort import Encryption
 from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.features import Features, blank_batch, spec_of
+from fedjax_poisson.federated.norm_check import NormCheck, bound_of, norm_check
 from fedjax_poisson.federated.population import Population
-from fedjax_poisson.federated.release import check_parts
+from fedjax_poisson.federated.release import check_clean_counts, check_parts
 from fedjax_poisson.federated.server import (
     ServerOptimizer,
     State,
@@ -33,6 +34,7 @@ from fedjax_poisson.federated.server import (
     with_factor,
 )
 from fedjax_poisson.federated.sharing_programs import Numbers, Sends, built_once, sends_of
+from fedjax_poisson.mechanisms.clipping import limit_limbs
 from fedjax_poisson.mechanisms.types import Mechanism, check_honest, functions_of
 from fedjax_poisson.models import Model
 
@@ -127,6 +129,8 @@ def make_federation(
     if aggregator is None and level != "off" and mechanism is not None:
         aggregator = default_aggregator(mechanism, size, participation)
     check_parts(population, participation, mechanism, aggregator, level, mesh)
+    if mechanism is not None and mechanism.noise_senders is not None:
+        check_clean_counts(mechanism, participation, aggregator, level)
     if mechanism is not None:
         check_honest(participation.honest_senders, participation.minimum_senders)
     work = _work_of(client, model)
@@ -182,6 +186,7 @@ class Structure(NamedTuple):
       mesh: devices; None for one.
       optimizer: the server's, without its factor.
       average_from: as in `ServerRule`.
+      norm: the test of clean counts; None where senders bring their own noise.
     """
 
     client: Client | None
@@ -195,6 +200,7 @@ class Structure(NamedTuple):
     mesh: Mesh | None
     optimizer: ServerOptimizer
     average_from: int | None
+    norm: NormCheck | None = None
 
     @property
     def tree(self) -> Any:
@@ -226,17 +232,37 @@ def structure_of(federation: Federation, *, trains: bool = True) -> Structure:
         mesh=federation.mesh,
         optimizer=factor_apart(federation.rule.optimizer)[0],
         average_from=federation.rule.average_from,
+        norm=_norm_of(federation),
     )
+
+
+def _norm_of(federation: Federation) -> NormCheck | None:
+    """The test of a mechanism's clean counts; None where it sends none."""
+    mechanism = federation.mechanism
+    if mechanism is None or mechanism.noise_senders is None:
+        return None
+    return norm_check(mechanism, federation.size, _params_of(federation))
+
+
+def _params_of(federation: Federation) -> RoundParameters | None:
+    if not federation.encrypts_on_device:
+        return None
+    assert federation.aggregator is not None and federation.aggregator.device is not None
+    return federation.aggregator.device.params
 
 
 def numbers_of(federation: Federation) -> Numbers:
     """The numbers of a federation's programs; the mechanism's tables are made here."""
     aggregator, mechanism = federation.aggregator, federation.mechanism
     encrypts = federation.encrypts_on_device and aggregator is not None and aggregator.device is not None
+    bound = None
+    if mechanism is not None and mechanism.noise_senders is not None:
+        bound = limit_limbs(bound_of(mechanism, federation.size, _params_of(federation)))
     return Numbers(
         key=aggregator.device.key if encrypts else None,  # type: ignore[union-attr]
         functions=None if mechanism is None else functions_of(mechanism, federation.size),
         factor=factor_apart(federation.rule.optimizer)[1],
+        norm_bound=bound,
     )
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying
 from fedjax_poisson.federated.checks import check_stream
@@ -51,11 +52,13 @@ class FusedInfo(NamedTuple):
       update_norms: float32 `[T]`, L2 norms of the released mean updates.
       exact: every opened value was within the backend's margin of an integer.
       epsilon: as in `RoundInfo`.
+      refused: int `[T]`, clients that were left out of each round's sum because of their norm; zeros in light rounds.
     """
 
     update_norms: np.ndarray
     exact: bool
     epsilon: float | None
+    refused: np.ndarray
 
 
 def rounds_in_one(
@@ -68,7 +71,7 @@ def rounds_in_one(
     stream: Stream,
     numbers: Numbers,
 ) -> tuple[Any, Any]:
-    """T rounds: the last state, and of each round the update's norm, whether all was exact, the largest count and what was opened (`reuse`)."""
+    """T rounds: the last state, and of each round the update's norm, whether all was exact, the largest count, what was opened (`reuse`) and the senders."""
 
     def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
         rows, here = xs
@@ -87,7 +90,7 @@ def rounds_in_one(
         mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
         update = parts.mean_update(values, total.senders, numbers)
         state, norm = parts.step(state, client_state, update, total.senders, numbers)
-        return state, (norm, exact, most, mark)
+        return state, (norm, exact, most, mark, total.senders)
 
     return jax.lax.scan(one, state, (ids, present))
 
@@ -98,11 +101,12 @@ def fused_rounds(
     population: Population,
     aggregator: Aggregator | None,
     level: Encryption,
-    senders: int,
+    participation: Participation,
     account: RoundAccount,
     opened: Openings,
 ) -> Callable[..., tuple[Any, FusedInfo]]:
     """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`. `run` is the compiled `rounds_in_one`."""
+    senders, minimum = participation.senders, participation.minimum_senders
     bound = None if aggregator is None else aggregator.info.count_bound
     opens = aggregator is not None and aggregator.device is not None
 
@@ -134,19 +138,31 @@ def fused_rounds(
         before = int(state.server.round)
         for number, one in enumerate(paying, before + 1):
             account.charge(one, number, senders)
-        moved, (norms, exact, most, marks) = run(
+        moved, (norms, exact, most, marks, counted) = run(
             state, population.device, table.astype(np.uint32), here, stream, numbers()
         )
         _check_opened(aggregator, bool(jnp.all(exact)), int(jnp.max(most)), bound)
+        _check_counted(int(jnp.min(counted)), minimum)
         for number, mark in enumerate(np.asarray(marks), before):
             opened.check(stream, number, mark)
         for number, mark in enumerate(np.asarray(marks), before):
             opened.remember(stream, number, mark)
         return moved, FusedInfo(
-            np.asarray(norms), bool(jnp.all(exact)), account.epsilon(next(filter(callable, paying), paying[0]))
+            np.asarray(norms),
+            bool(jnp.all(exact)),
+            account.epsilon(next(filter(callable, paying), paying[0])),
+            senders - np.asarray(counted, np.int64),
         )
 
     return apply_rounds
+
+
+def _check_counted(fewest: int, minimum: int) -> None:
+    if fewest < minimum:
+        raise RoundRefused(
+            f"After clients were refused for their norm, {fewest} were left in a fused round, at least {minimum} were announced: nothing is returned; "
+            "the rounds stay paid for."
+        )
 
 
 def _check_opened(aggregator: Aggregator | None, exact: bool, most: int, bound: int | None) -> None:

@@ -18,6 +18,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
+from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -72,9 +73,10 @@ def private_sum(
       float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and its cost.
 
     Raises:
-      ValueError: the mechanism's output cannot be summed exactly, or senders is empty, repeats a sender or names one that does not exist.
+      ValueError: the mechanism's output cannot be summed exactly, or is clean counts, or senders is empty, repeats a sender or names one that does not exist.
       RoundRefused: the aggregator refused to open (too few senders, a value that is not near an integer, tampering).
     """
+    check_own_noise(mechanism, "a private sum")
     if not mechanism.facts.integer and aggregator.info.backend != "plain":
         raise ValueError(
             f'{mechanism.facts.name} does not send integers, so no exact encrypted sum exists; use an integer mechanism, or the "plain" aggregator, '

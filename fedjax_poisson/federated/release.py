@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,53 @@ def check_parts(
     if aggregator.device is None and (level == "sum_only" or mesh is not None):
         raise ValueError(
             f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
+        )
+
+
+Screening = Literal["light", "norm"]
+
+
+def check_screening(mechanism: Mechanism | None, screening: Screening | None, turns: bool) -> None:
+    """Refuse a screening that the mechanism's counts do not fit, and clean counts where cohorts take turns.
+
+    Raises:
+      ValueError: the reason and the remedy.
+    """
+    clean = mechanism is not None and mechanism.noise_senders is not None
+    name = "training without a mechanism" if mechanism is None else mechanism.facts.name
+    if screening not in (None, "light", "norm"):
+        raise ValueError(f'screening={screening!r}; there are "light" and "norm".')
+    if screening == "norm" and not clean:
+        raise ValueError(
+            f"screening='norm' bounds clean counts, and {name} sends none: a norm test of counts that carry noise would let through what that noise hides. Use "
+            "committee_noise."
+        )
+    if screening == "light" and clean:
+        raise ValueError(f"screening='light' with {name}: in light rounds nobody adds the noise; use screening='norm'.")
+    if clean and turns:
+        raise ValueError(
+            f"fixed cohorts with {name}: banded messages of clean counts are not priced; leave cohorts out, or use poisson_embedding."
+        )
+
+
+def check_clean_counts(
+    mechanism: Mechanism, participation: Participation, aggregator: Aggregator | None, level: Encryption
+) -> None:
+    """Refuse what would open clean counts without the noise senders' noise, or claims more of them than is stated.
+
+    Raises:
+      ValueError: the reason and the remedy.
+    """
+    if participation.sampling_rate < 1:
+        raise ValueError(
+            f"sampling_rate={participation.sampling_rate} with {mechanism.facts.name}: the amplified price needs a set of senders that does not depend on the "
+            "secret sample, and norm rounds leave clients out by what they send; set sampling_rate=1."
+        )
+    if level != "off" and (aggregator is None or aggregator.device is None):
+        name = "no" if aggregator is None else aggregator.info.backend
+        raise ValueError(
+            f"{mechanism.facts.name} sends clean counts, and the {name} backend has no noise senders: use aggregator('round', "
+            "norm=NormScreening(...), noise=mechanism.noise, ..., size=D)."
         )
 
 

@@ -13,7 +13,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson.federated import spread as spread_lib
-from fedjax_poisson.federated.cohort import Chunking, CohortSum, Total, cohort_sum
+from fedjax_poisson.federated.chunks import Chunking
+from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step
 from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, make_cohort
@@ -104,6 +105,7 @@ def compile_programs(structure: Structure, chunking: Chunking | None) -> Program
         encryption_level=structure.level,
         chunking=chunking,
         sampling_rate=structure.participation.sampling_rate,
+        norm=structure.norm,
     )
     sums = make()
     add_block = functools.partial(_add_block, sums)
@@ -200,7 +202,7 @@ def _sum_over_mesh(
 ) -> tuple[Total, Any, list[Any]]:
     state = spread_lib.replicated(on.mesh, state)  # a state that was read from a checkpoint lies on one device
     carry, client_state, seen = on.sums.start(), state.client_state, []
-    embedding = spread_lib.replicated(on.mesh, Numbers(functions=numbers.functions))
+    embedding = spread_lib.replicated(on.mesh, numbers._replace(key=None, factor=None))
     for block in blocks:
         rows = on.take(client_state, block.ids)
         carry, rows, report = on.sums.add(
@@ -208,8 +210,11 @@ def _sum_over_mesh(
         )
         client_state, report = on.keep(client_state, block.ids, block.present, rows, report)
         seen.append((block.numbers, report))
-    key, stream = jax.device_put((numbers.key, stream), on.sums.first)
-    total = programs.close(on.sums.gather(carry), Numbers(key), stream)
+    noise = (
+        None if programs.structure.norm is None else numbers.functions
+    )  # in light rounds it is in the counts already
+    key, noise, stream = jax.device_put((numbers.key, noise, stream), on.sums.first)
+    total = programs.close(on.sums.gather(carry), Numbers(key, noise), stream)
     if (
         total.values is not None
     ):  # the step is on all devices: values that are bound to the first would not go with its state

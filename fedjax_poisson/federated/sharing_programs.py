@@ -24,11 +24,13 @@ class Numbers(NamedTuple):
       key: the round's public constants; None where no program encrypts.
       functions: the mechanism's, with its bounds and tables as leaves; None without one.
       factor: of the server's optimiser (`server.Paced`); None where it has none.
+      norm_bound: B^2 of norm rounds in limbs, uint32 `[7]` (`norm_check`); None where nobody's norm is tested.
     """
 
     key: Any = None
     functions: Functions | None = None
     factor: Any = None
+    norm_bound: Any = None
 
 
 Sends = Literal["updates", "reals", "counts"]

@@ -2,6 +2,7 @@
 
 from fedjax_poisson.mechanisms import experimental
 from fedjax_poisson.mechanisms.adaptive import AdaptiveEmbedding, ClipState, adaptive_embedding
+from fedjax_poisson.mechanisms.committee_noise import committee_noise
 from fedjax_poisson.mechanisms.gaussian import gaussian
 from fedjax_poisson.mechanisms.grouped import grouped
 from fedjax_poisson.mechanisms.noise_levels import by_noise
@@ -22,6 +23,7 @@ __all__ = [
     "MechanismEntry",
     "adaptive_embedding",
     "by_noise",
+    "committee_noise",
     "experimental",
     "gaussian",
     "grouped",

@@ -100,12 +100,13 @@ def clip_limits(*, clip_norm: float, coordinate_bound: float, total_bound: float
     )
 
 
-def integer_steps(*, clip_norm: float, scale: float) -> tuple[ClipLimits, int]:
+def integer_steps(*, clip_norm: float, scale: float, coordinate_bound: float | None = None) -> tuple[ClipLimits, int]:
     """Limits for updates that become integers `scale * u`, and how many binary places the grid has behind the integer.
 
     Args:
       clip_norm: L2 bound C of one unit.
       scale: integer steps per unit of the update.
+      coordinate_bound: per-coordinate bound of one unit, at most C; None for C.
 
     Raises:
       ValueError: `scale * clip_norm` exceeds 2**16, which would leave the grid fewer than four places.
@@ -115,7 +116,8 @@ def integer_steps(*, clip_norm: float, scale: float) -> tuple[ClipLimits, int]:
         raise ValueError(f"scale * clip_norm = {steps:.6g} exceeds 2**16: lower scale (10 sqrt(dimension) is plenty).")
     point = GRID_BITS - max(math.ceil(math.log2(steps)), 0)
     total_bound = 2.0**GRID_BITS / (scale * 2.0**point)
-    return clip_limits(clip_norm=clip_norm, coordinate_bound=clip_norm, total_bound=total_bound), point
+    bound = clip_norm if coordinate_bound is None else coordinate_bound
+    return clip_limits(clip_norm=clip_norm, coordinate_bound=bound, total_bound=total_bound), point
 
 
 class ClipNumbers(NamedTuple):

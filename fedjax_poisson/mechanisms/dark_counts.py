@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fedjax_poisson import accounting
+from fedjax_poisson.mechanisms.noise_source import noise_source
 from fedjax_poisson.mechanisms.poisson import in_portions, poisson_embedding
 from fedjax_poisson.mechanisms.types import Mechanism, at_portions
 
@@ -42,6 +43,7 @@ class Terms(NamedTuple):
       modulation: r of the embedding; None for the smallest that the samplers serve.
       orders: Renyi orders of every curve.
       variance: the budget of remaining variance that releases are charged to; None where they are charged with Renyi curves.
+      noise_senders: l and h, parties that send the noise of training sums and those assumed honest, where clients send clean counts (`committee_noise`).
     """
 
     epsilon: float
@@ -52,6 +54,7 @@ class Terms(NamedTuple):
     modulation: float | None
     orders: np.ndarray
     variance: accounting.VarianceBudget | None = None
+    noise_senders: tuple[int, int] | None = None
 
 
 class Priced(NamedTuple):
@@ -66,8 +69,13 @@ class Priced(NamedTuple):
     charged: Mechanism
 
     def rdp(self, terms: Terms, dimension: int, honest_senders: int | None = None) -> np.ndarray:
-        """float64 `[orders]`, the privacy cost of one release; with other honest senders than the terms count on, if given."""
-        honest = terms.participation.honest_senders if honest_senders is None else honest_senders
+        """float64 `[orders]`, the privacy cost of one release; with other honest senders than the terms count on, if given.
+
+        How many senders are honest is no part of it where noise senders bring the noise (`noise_source`).
+        """
+        honest = noise_source(self.charged, terms.participation).honest
+        if honest_senders is not None and self.charged.noise_senders is None:
+            honest = honest_senders
         return self.charged.rdp(terms.orders, honest, dimension, terms.participation.adjacency)
 
     def cost(self, terms: Terms, dimension: int, honest_senders: int | None = None) -> accounting.Cost:

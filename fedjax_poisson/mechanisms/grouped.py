@@ -17,6 +17,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from fedjax_poisson.accounting import Adjacency
+from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, WithNumbers, make_mechanism, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -28,11 +29,12 @@ def grouped(groups: Sequence[tuple[int, Mechanism]]) -> Mechanism:
       groups: (size, mechanism) of each block, in the order of the flat vector; sizes add up to D.
 
     Raises:
-      ValueError: no groups, an empty block, or integer and real mechanisms mixed.
+      ValueError: no groups, an empty block, integer and real mechanisms mixed, or clean counts.
     """
     if not groups:
         raise ValueError("grouped needs at least one (size, mechanism).")
-    for size, _ in groups:
+    for size, mechanism in groups:
+        check_own_noise(mechanism, "a release by groups")
         if size < 1:
             raise ValueError(f"A group has size {size}; each block needs at least one coordinate.")
     mechanisms = [mechanism for _, mechanism in groups]

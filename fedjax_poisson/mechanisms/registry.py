@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from fedjax_poisson.extensions import Found, find
+from fedjax_poisson.mechanisms.committee_noise import at_noise as committee_noise_at
+from fedjax_poisson.mechanisms.committee_noise import committee_noise
 from fedjax_poisson.mechanisms.dark_counts import repeated
 from fedjax_poisson.mechanisms.gaussian import at_noise as gaussian_at
 from fedjax_poisson.mechanisms.gaussian import gaussian
@@ -37,6 +39,7 @@ class MechanismEntry(NamedTuple):
       integer: whether it sends integers. What does not can only be added in the clear.
       sums: whether a sender may add up the contributions of many units before it embeds them, as it does at record and patient level.
       portions: whether its noise comes in portions, for a schedule (`Mechanism.portions`).
+      noise_by: "senders", or "committee" where clients send clean counts and noise senders the noise (`Facts.noise_by`).
     """
 
     calibrate: Calibrate
@@ -45,12 +48,16 @@ class MechanismEntry(NamedTuple):
     integer: bool = True
     sums: bool = True
     portions: bool = False
+    noise_by: Literal["senders", "committee"] = "senders"
 
 
 MECHANISMS: Mapping[str, MechanismEntry] = MappingProxyType(
     {
         "poisson_embedding": MechanismEntry(repeated, poisson_embedding, laws=("tight", "renyi"), portions=True),
         "skellam": MechanismEntry(by_noise(skellam_at), summed_skellam),
+        "committee_noise": MechanismEntry(
+            by_noise(committee_noise_at), committee_noise, sums=False, noise_by="committee"
+        ),
         "single_channel": MechanismEntry(by_noise(single_channel_at), single_channel, sums=False),
         "gaussian": MechanismEntry(by_noise(gaussian_at), gaussian, laws=("tight", "renyi"), integer=False),
     }

@@ -53,6 +53,8 @@ class Facts:
       sampler_distance: total-variation distance of one coordinate's draw to the law the proof speaks of; added to delta.
       data_dependent_noise: whether the noise of a count depends on what is embedded; it is then smallest at the lower end of the range, where
         neighbouring inputs are told apart best.
+      noise_by: "senders" where each sender's counts have noise of their own, and the cost falls with the number of honest senders; "committee" where noise
+        senders send it (`Mechanism.noise_senders`), and the cost does not depend on how many clients there are.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Facts:
     guarantee: str
     sampler_distance: float
     data_dependent_noise: bool = False
+    noise_by: Literal["senders", "committee"] = "senders"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ class WithNumbers:
     Attributes:
       partial: `(dimension) -> Partial`: the function for vectors of so many coordinates, the numbers its leaves, so that mechanisms that differ in numbers
         alone share a program. They are made at first use: a planner tries many mechanisms and draws nothing.
-      vector: which argument is the vector, whose length is the dimension.
+      vector: which argument is the vector, whose length is the dimension, or the dimension itself.
     """
 
     partial: Callable[[int], Partial]
@@ -79,7 +82,8 @@ class WithNumbers:
 
     def __call__(self, *arguments: Any) -> Array:
         """What the function gives for its arguments; called inside a program, its numbers are constants of that program."""
-        value: Array = self.partial(jnp.shape(arguments[self.vector])[-1])(*arguments)
+        vector = arguments[self.vector]
+        value: Array = self.partial(vector if isinstance(vector, int) else jnp.shape(vector)[-1])(*arguments)
         return value
 
 
@@ -102,6 +106,22 @@ class Portions(NamedTuple):
     embed: Callable[[Stream, Array, int | Array], Array]
     estimate: Callable[[Array, int | Array, int | Array], Array]
     mechanism: Callable[[int], Mechanism]
+
+
+class NoiseSenders(NamedTuple):
+    """Who sends the noise of a mechanism whose clients send clean counts, and what such counts keep to (`committee_noise`).
+
+    Attributes:
+      senders: l, parties that send noise; all of them must be in the sum.
+      honest: h of them that are assumed honest and closed: the cost is that of their noise alone.
+      squared_norm: `(dimension)` to Delta^2, an integer that no client's squared norm exceeds, whatever is drawn.
+      count_rms: `(senders, dimension)` to a bound on the root mean square of the counts of a sum of so many honest clients and all noise.
+    """
+
+    senders: int
+    honest: int
+    squared_norm: Callable[[int], int]
+    count_rms: Callable[[int, int], float]
 
 
 class Mechanism(NamedTuple):
@@ -127,6 +147,9 @@ class Mechanism(NamedTuple):
       cost: `(honest_senders, dimension, adjacency="zero_out")` to what one opened sum takes from a tight ledger (`accounting.remaining_variance`); None
         where no such bound is proved.
       portions: the noise in equal portions, for a schedule; None where it comes in one piece.
+      noise: `(stream, dimension)` to int32 `[D]`: the vector of ONE noise sender; None where every sender's counts have noise of their own. Where it is
+        given, `embed` adds no noise, and a sum without the vectors of all noise senders is not private.
+      noise_senders: who sends it; None likewise.
     """
 
     facts: Facts
@@ -142,6 +165,8 @@ class Mechanism(NamedTuple):
     scaled_rdp: Callable[..., np.ndarray] | None = None
     cost: Callable[..., Cost] | None = None
     portions: Portions | None = None
+    noise: Callable[[Stream, int], Array] | None = None
+    noise_senders: NoiseSenders | None = None
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
@@ -155,11 +180,13 @@ class Functions(NamedTuple):
       clip: as in `Mechanism`.
       embed: as in `Mechanism`.
       estimate: as in `Mechanism`.
+      noise: as in `Mechanism`; None where counts have noise of their own.
     """
 
     clip: Partial
     embed: Partial
     estimate: Partial
+    noise: Partial | None = None
 
     def privatize(self, stream: Stream, update: Array) -> Array:
         """`Mechanism.privatize`."""
@@ -169,7 +196,12 @@ class Functions(NamedTuple):
 
 def functions_of(mechanism: Mechanism, dimension: int) -> Functions:
     """The functions of a mechanism for vectors of D coordinates, as an argument of compiled programs (`partial_of`)."""
-    return Functions(*(partial_of(each, dimension) for each in (mechanism.clip, mechanism.embed, mechanism.estimate)))
+    return Functions(
+        clip=partial_of(mechanism.clip, dimension),
+        embed=partial_of(mechanism.embed, dimension),
+        estimate=partial_of(mechanism.estimate, dimension),
+        noise=None if mechanism.noise is None else partial_of(mechanism.noise, dimension),
+    )
 
 
 def make_mechanism(
@@ -186,6 +218,8 @@ def make_mechanism(
     scaled_rdp: Callable[[float, np.ndarray, int, int, Adjacency], np.ndarray] | None = None,
     cost: Callable[[int, int, Adjacency], Cost] | None = None,
     portions: Portions | None = None,
+    noise: Callable[[Stream, int], Array] | None = None,
+    noise_senders: NoiseSenders | None = None,
 ) -> Mechanism:
     """Assemble a mechanism: `privatize` follows from clip and embed, and no curve is computed for an unsound claim.
 
@@ -202,6 +236,8 @@ def make_mechanism(
       scaled_rdp: the curve at scaled bounds, given what `rdp` is given, or None.
       cost: what one release takes from a tight ledger, under the same conditions.
       portions: as in `Mechanism`.
+      noise: as in `Mechanism`.
+      noise_senders: as in `Mechanism`.
     """
 
     def checked_cost(honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> Cost:
@@ -241,6 +277,8 @@ def make_mechanism(
         scaled_rdp=None if scaled_rdp is None else checked_scaled_rdp,
         cost=None if cost is None else checked_cost,
         portions=portions,
+        noise=noise,
+        noise_senders=noise_senders,
     )
 
 

@@ -20,7 +20,7 @@ from fedjax_poisson.mechanisms.registry import Law, MechanismEntry, mechanism_en
 from fedjax_poisson.mechanisms.types import check_honest
 from fedjax_poisson.runs.column_release import ColumnPlan, column_coordinates, plan_columns
 from fedjax_poisson.runs.config import Config
-from fedjax_poisson.runs.mechanism_choice import check_mechanism, noise_portions, only_law
+from fedjax_poisson.runs.mechanism_choice import check_mechanism, noise_portions, noise_senders_of, only_law
 from fedjax_poisson.runs.planned import Planned, planned_of
 from fedjax_poisson.runs.training_recipe import TrainingRecipe
 
@@ -256,7 +256,9 @@ def _calibrated(
     )
     check_honest(participation.honest_senders, sizes.senders)
     check_sampling(recipe.sampling_rate, config.adjacency)
-    distances = _distances(participation, sizes, draw)
+    distances = _distances(
+        participation, sizes, draw, noise_senders_of(config)[0] if kind.noise_by == "committee" else 0
+    )
     sampler_delta = accounting.plan_reserve(
         config.epsilon,
         config.delta,
@@ -272,6 +274,7 @@ def _calibrated(
         modulation=config.modulation,
         orders=accounting.integer_orders(256),  # one set for every run, so that runs can share a ledger
         variance=accounting.variance_budget(config.epsilon, delta) if law == "tight" else None,
+        noise_senders=noise_senders_of(config) if kind.noise_by == "committee" else None,
     )
     columns = plan_columns(terms, numbers=sizes.open_numbers, texts=sizes.open_texts)
     left = _left(terms, 0.0 if terms.variance is None else terms.variance.total, columns.charges)
@@ -325,14 +328,19 @@ def _left(terms: Terms, left: float, charges: Iterable[accounting.Charge]) -> fl
     return after
 
 
-def _distances(participation: accounting.Participation, sizes: _Sizes, draw: float) -> _Distances:
-    def of(dimension: int, overflow: float = 0.0) -> float:
-        return accounting.release_distance(senders=sizes.senders, dimension=dimension, overflow=overflow, draw=draw)
+def _distances(participation: accounting.Participation, sizes: _Sizes, draw: float, noise_senders: int) -> _Distances:
+    """Of all releases; `noise_senders` of the training sums where clients send clean counts, else 0."""
+
+    def of(dimension: int, overflow: float = 0.0, senders: int = sizes.senders) -> float:
+        return accounting.release_distance(senders=senders, dimension=dimension, overflow=overflow, draw=draw)
+
+    beside = OVERFLOW if participation.sampling_rate < 1 else 0.0
+    beside += accounting.SCREENING if noise_senders else 0.0
 
     return _Distances(
         columns=of(column_coordinates(sizes.open_numbers, sizes.open_texts)),
         standardize=of(sizes.moments),
-        train=of(sizes.dimension, OVERFLOW if participation.sampling_rate < 1 else 0.0),
+        train=of(sizes.dimension, beside, noise_senders or sizes.senders),
         evaluate=of(sizes.scores),
     )
 

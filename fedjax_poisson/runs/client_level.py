@@ -40,6 +40,8 @@ def make(parts: Parts) -> Training:
     population = make_population(*(np.asarray(part) for part in parts.cohort[:3]))
     assert parts.average_from != "growing"  # of controllers that stop, and this algorithm takes none
     clear = parts.mechanism is None or not parts.mechanism.facts.integer
+    if parts.mechanism is not None and parts.mechanism.noise_senders is not None and parts.aggregator is not None:
+        clear = parts.aggregator.info.backend == "plain"  # noise is added in the program; backends on the host add none
     algorithm = fedavg(
         parts.model,
         client=local_sgd(

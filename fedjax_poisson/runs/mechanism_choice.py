@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
 from fedjax_poisson.mechanisms.registry import Law, MechanismEntry
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.training_recipe import TrainingRecipe
@@ -14,11 +15,23 @@ def check_mechanism(config: Config, kind: MechanismEntry, level: str) -> None:
             f"mechanism={config.mechanism!r} sends real numbers, and only integers have an exact encrypted sum: choose an integer mechanism "
             "(poisson_embedding, skellam), or --aggregator plain, which encrypts nothing and is not private."
         )
+    rate = config.sampling_rate
+    if kind.noise_by == "committee" and rate is not None and rate < 1:
+        raise ValueError(
+            f"sampling_rate={rate:g} with mechanism={config.mechanism!r}: norm rounds leave clients out by what they send, and the amplified price "
+            "needs a set of senders that does not depend on the secret sample; leave sampling_rate out."
+        )
     if not kind.sums and level == "record":
         raise ValueError(
             f"mechanism={config.mechanism!r} bounds one contribution of a sender, and here a site sums those of many records: choose poisson_embedding or "
             "skellam, or --algorithm fedavg, whose clients send one update each."
         )
+
+
+def noise_senders_of(config: Config) -> tuple[int, int]:
+    """l and h of a mechanism whose noise the committee sends: all m members, of whom m - t + 1 are counted on, since t - 1 may pool what they hold."""
+    members = config.members
+    return members, members - least_threshold(members, default_malicious(members)) + 1
 
 
 def only_law(config: Config, recipe: TrainingRecipe, kind: MechanismEntry, law: Law | None) -> Law | None:

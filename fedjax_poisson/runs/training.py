@@ -15,6 +15,7 @@ from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.aggregation.terms import mechanism_facts
 from fedjax_poisson.federated import Records, standardize
+from fedjax_poisson.federated.default_rounds import norm_arguments
 from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.federated.server import Paced, ServerOptimizer
 from fedjax_poisson.mechanisms import Mechanism
@@ -98,6 +99,7 @@ def aggregator_for(
         corrupt=plan.senders - plan.honest_senders,
         mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose),
         stream=fold_in(run.root, "run name", purpose),
+        **(norm_arguments(mechanism, size, plan.senders) if run.config.aggregator == "round" else {}),
     )
     return made if out is None else keeping(made, out, purpose)
 

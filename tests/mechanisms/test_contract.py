@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fedjax_poisson as fp
-from fedjax_poisson.mechanisms import experimental, grouped, single_channel, summed_skellam
+from fedjax_poisson.mechanisms import committee_noise, experimental, grouped, single_channel, summed_skellam
 from fedjax_poisson.mechanisms.types import mean_count, subtract_mean
 from tests.helpers.stat import assert_moments
 
@@ -24,6 +24,9 @@ MECHANISMS = {
     "skellam": lambda: fp.skellam(clip_norm=1.0, scale=60.0, noise_variance=400.0),
     "summed_skellam": lambda: summed_skellam(
         clip_norm=1.0, coordinate_bound=0.4, total_bound=0.4, grid_step=2.0**-12, noise_variance=1e6
+    ),
+    "committee_noise": lambda: committee_noise(
+        clip_norm=1.0, scale=60.0, noise_variance=400.0, noise_senders=25, honest_noise=20
     ),
     "centred_poisson": lambda: experimental.centred_poisson(clip_norm=1.0, scale=40.0, dark_count=30.0),
     "compound_poisson": lambda: experimental.compound_poisson(clip_norm=1.0, events=30.0, jump_std=0.1),
@@ -83,6 +86,18 @@ def test_same_stream_same_bits_and_other_stream_other_bits(privatize, stream) ->
     assert np.any(a != c)
 
 
+def _with_noise(mechanism, totals, stream):
+    """Sums of counts [draws, D] with the vectors of all noise senders, where counts come without noise."""
+    if mechanism.noise is None:
+        return totals
+    by = mechanism.noise_senders.senders
+    streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "noise senders", i))(
+        jnp.arange(len(totals) * by, dtype=jnp.uint32)
+    )
+    noise = jax.jit(jax.vmap(lambda s: mechanism.noise(s, SIZE)))(streams)
+    return totals + noise.reshape(len(totals), by, SIZE).sum(axis=1, dtype=jnp.int32)
+
+
 def _typical(mechanism) -> np.ndarray:
     """An update that no clip touches; zero where the mechanism rounds toward zero and so is unbiased only on its own steps."""
     rng = np.random.default_rng(1)
@@ -101,7 +116,7 @@ def test_estimate_is_unbiased_with_the_stated_variance(mechanism, stream, bias: 
         jnp.arange(draws * senders, dtype=jnp.uint32)
     )
     counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, small)))(streams)
-    totals = counts.reshape(draws, senders, SIZE).sum(axis=1, dtype=counts.dtype)
+    totals = _with_noise(mechanism, counts.reshape(draws, senders, SIZE).sum(axis=1, dtype=counts.dtype), stream)
     sums = np.asarray(jax.vmap(lambda t: mechanism.estimate(t, senders))(totals), np.float64)
     variance = mechanism.variance(senders)
     errors = (sums - senders * small.astype(np.float64)) / np.sqrt(variance) + bias
@@ -134,7 +149,7 @@ def test_the_estimate_is_of_those_present_not_of_those_planned(mechanism, stream
         jnp.arange(draws * present, dtype=jnp.uint32)
     )
     counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, small)))(streams)
-    totals = counts.reshape(draws, present, SIZE).sum(axis=1, dtype=counts.dtype)
+    totals = _with_noise(mechanism, counts.reshape(draws, present, SIZE).sum(axis=1, dtype=counts.dtype), stream)
     estimate = jax.jit(jax.vmap(mechanism.estimate, in_axes=(0, None)))
     near = {}
     for counted in (present, 5):
@@ -194,7 +209,7 @@ def test_counts_stay_below_the_count_bound(mechanism, stream) -> None:
     assert bound < mechanism.count_bound(senders, SIZE, 2.0**-128) < 2**31
     streams = jax.vmap(lambda i: fp.randomness.fold_in(stream, "bound", i))(jnp.arange(300, dtype=jnp.uint32))
     counts = jax.jit(jax.vmap(lambda s: mechanism.privatize(s, jnp.full(SIZE, 3e38, jnp.float32))))(streams)
-    totals = np.asarray(counts).reshape(100, senders, SIZE).sum(axis=1)
+    totals = np.asarray(_with_noise(mechanism, counts.reshape(100, senders, SIZE).sum(axis=1), stream))
     assert np.abs(totals).max() <= bound
     assert np.abs(totals).max() > bound / 6  # and the bound means something
 

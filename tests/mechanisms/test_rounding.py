@@ -11,7 +11,7 @@ import pytest
 
 import fedjax_poisson as fp
 from fedjax_poisson.mechanisms.clipping import limit_limbs
-from fedjax_poisson.mechanisms.skellam import _conditional_rounding
+from fedjax_poisson.mechanisms.rounding import conditional_rounding, rounding
 
 PLACES = 4
 VALUES = np.repeat([0.75, -2.25], 20)  # rounded at random: 20 of {0, 1} and 20 of {-3, -2}
@@ -27,7 +27,7 @@ def streams() -> fp.randomness.Stream:
 
 def _rounded(streams: fp.randomness.Stream, limit: int) -> np.ndarray:
     grid = jnp.asarray(VALUES * 2**PLACES, jnp.int32)
-    draw = functools.partial(_conditional_rounding, grid=grid, fraction_bits=PLACES, squared_limit=limit_limbs(limit))
+    draw = functools.partial(conditional_rounding, grid=grid, fraction_bits=PLACES, squared_limit=limit_limbs(limit))
     return np.asarray(jax.jit(jax.vmap(draw))(streams))
 
 
@@ -49,3 +49,16 @@ def test_what_is_accepted_at_once_is_unbiased(streams) -> None:
     np.testing.assert_allclose(found, [0.75, -2.25], atol=6 * standard_error)
     assert np.abs(TOWARD_ZERO.reshape(2, 20).mean(axis=1) - [0.75, -2.25]).min() > 6 * standard_error, "the twin"
     assert set(rounded[:, :20].ravel()) == {0, 1} and set(rounded[:, 20:].ravel()) == {-3, -2}
+
+
+def test_a_rounded_vector_keeps_to_the_bound_of_its_coordinates() -> None:
+    for coordinate, largest in ((0.3, 18), (0.305, 19), (None, 60)):  # 60 steps a unit: 18, 18.3 and 60
+        made = rounding(clip_norm=1.0, scale=60.0, beta=0.5, coordinate_bound=coordinate)
+        assert made.largest == largest
+        grid = np.asarray(made.clip(jnp.full(4, 9.0)))
+        ceiling = -(-grid.astype(np.int64) // 2**made.places)
+        assert ceiling.max() <= largest and ceiling.max() >= min(largest, 29), (
+            "half of the norm in each of four coordinates"
+        )
+    with pytest.raises(ValueError, match="beta=1"):
+        rounding(clip_norm=1.0, scale=60.0, beta=1.0)

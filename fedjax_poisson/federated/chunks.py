@@ -1,0 +1,69 @@
+"""Many clients, a few at a time: how wide a chunk is, and the scan over chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Tree = Any
+
+_CPU_VALUES = 1 << 18  # coordinates of a chunk on a CPU
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chunking:
+    """How the cohort is laid out in the program; speed and memory only.
+
+    Attributes:
+      chunk: clients vmapped at once; None takes `default_chunk`.
+      transforms: "summed" or "each" (`cohort`).
+    """
+
+    chunk: int | None = None
+    transforms: Literal["summed", "each"] = "summed"
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk={self.chunk} must be at least 1.")
+        if self.transforms not in ("summed", "each"):
+            raise ValueError(f'transforms={self.transforms!r}; there are "summed" and "each".')
+
+
+def default_chunk(dimension: int, clients: int) -> int:
+    """Clients that are vmapped at once: all of them on an accelerator; on a CPU about as many as keep a chunk within a core's cache.
+
+    Measured by `experiments/benchmarks/scaling.py`, section chunk. Of the sizes near the best one that leaves the fewest places of the last chunk empty.
+    """
+    if jax.default_backend() != "cpu":
+        return clients
+    best = max(1.0, min(clients, 100, _CPU_VALUES / dimension))
+    near = range(max(1, round(0.7 * best)), max(1, round(1.3 * best)) + 1)
+    return min(near, key=lambda width: (-clients % width, abs(width - best)))
+
+
+def by_chunks(chunk: int, step: Callable[[Tree, Any], tuple[Tree, Tree]], carry: Tree, part: Any) -> tuple[Tree, Tree]:
+    """`step` over a part chunk by chunk, `(carry, part) -> (carry, rows)`; the rows of all clients together.
+
+    Args:
+      chunk: clients of a step, at most.
+      step: of some clients.
+      carry: what the first step is given.
+      part: what belongs to the clients, a tree with a leading axis whose `ids` count them; in what the last chunk is padded with, all is zero.
+    """
+    size = part.ids.shape[0]
+    parts = -(-size // chunk)
+    width = -(-size // parts)
+
+    def split(leaf: Array) -> Array:  # what is missing in the last chunk is absent: zeros, `present` False
+        padded = jnp.pad(leaf, [(0, parts * width - size)] + [(0, 0)] * (leaf.ndim - 1))
+        return padded.reshape(parts, width, *leaf.shape[1:])
+
+    if parts == 1:
+        return step(carry, part)
+    carry, rows = jax.lax.scan(step, carry, jax.tree.map(split, part))
+    return carry, jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], rows)

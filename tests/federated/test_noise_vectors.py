@@ -1,0 +1,220 @@
+"""Norm rounds of a simulation: the opened sum is that of clean counts and all noise, bit for bit; who is too long is left out, named and not divided by."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fedjax_poisson import accounting, federated, models, trees
+from fedjax_poisson.aggregation import Opened, RoundRefused, aggregator, bare
+from fedjax_poisson.aggregation.norm_bound import NormScreening
+from fedjax_poisson.aggregation.opening import Expected
+from fedjax_poisson.aggregation.parameters import choose
+from fedjax_poisson.federated.client import Examples, run_client
+from fedjax_poisson.federated.reuse import round_stream
+from fedjax_poisson.mechanisms import committee_noise, poisson_embedding
+from fedjax_poisson.randomness import fold_in
+from tests.federated.helpers import seeded
+
+CLIENTS, RECORDS, FEATURES, SENDERS, NOISE = 14, 6, 4, 12, 5
+SIZE = FEATURES + 1
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
+Y = (X[..., 0] > 0).astype(np.float32)
+IDS = np.asarray([13, 0, 5, 2, 7, 1, 11, 3, 4, 12, 6, 9])
+MECHANISM = committee_noise(
+    clip_norm=1.0, scale=60.0, noise_variance=1e5, noise_senders=NOISE, honest_noise=2, coordinate_bound=0.8
+)
+LIARS = (7, 4)
+ROOT = seeded(31)
+
+
+@functools.cache
+def _lying():
+    """The mechanism with two clients whose counts are a hundred times too long: those whose update is beyond anything that training gives here."""
+    clip = MECHANISM.clip
+
+    def marked(update):
+        grid = clip(update)
+        return jnp.where(jnp.max(jnp.abs(update)) > 1e3, jnp.full_like(grid, 2**19), grid)
+
+    def embed(stream, grid):
+        return jnp.where(jnp.all(grid == 2**19), jnp.int32(6000), MECHANISM.embed(stream, grid))
+
+    return MECHANISM._replace(
+        clip=marked, embed=embed, privatize=lambda stream, update: embed(stream, marked(update)),
+        count_bound=lambda senders, dimension, failure=0.0: 2**17,
+    )  # fmt: skip
+
+
+@functools.cache
+def _population(lying: bool = False):
+    x = X.copy()
+    if lying:
+        x[list(LIARS)] *= 1e6
+    return federated.make_population(x, Y, np.ones((CLIENTS, RECORDS), bool), on_device=True)
+
+
+@functools.cache
+def _norm_aggregator(minimum: int = 10, mechanism=MECHANISM):
+    """Rounds with the parameters of norm rounds, summed and opened bare."""
+    by = mechanism.noise_senders
+    norm = NormScreening(by.squared_norm(SIZE), by.senders, by.honest)
+    bound = mechanism.count_bound(SENDERS, SIZE)
+    rms = by.count_rms(SENDERS, SIZE) + 6000
+    params = choose(SIZE, bound, SENDERS, 5, 4, corrupt=1, count_rms=rms, malicious=1, norm=norm)
+    light = aggregator(
+        "round", count_bound=bound, senders=SENDERS, minimum_senders=minimum, size=SIZE, authenticate=False
+    )
+    device = bare.device_functions(params, bytes(32), Expected(SENDERS, 1, bound, None, 1))
+
+    def opened(sealed, size):
+        everybody = int(sealed.payload.senders) + by.senders
+        counts = bare.open_one(device, sealed.payload, Expected(everybody, 1, bound, None, 1))
+        return Opened(counts, sealed.senders, True)
+
+    def wrapped(total, size, *, round=0):  # a sealed sum counts clients, the sum itself everybody
+        return light.wrap(total._replace(senders=total.senders - jnp.uint32(by.senders)), size, round=round)
+
+    return light._replace(device=device, open=opened, wrap=wrapped)
+
+
+def _algorithm(mechanism=MECHANISM, *, lying=False, **more):
+    if more.get("aggregator") is None:
+        more.setdefault("encryption", "off")
+    return federated.fedavg(
+        models.logistic(),
+        client=federated.local_sgd(0.5, batch_size=3),
+        population=_population(lying),
+        senders=SENDERS,
+        server_optimizer=optax.sgd(1.0),
+        mechanism=mechanism,
+        minimum_senders=more.pop("minimum_senders", 10),
+        **more,
+    )
+
+
+def _after(algorithm, ids=IDS, **more):
+    state, info = algorithm.apply(algorithm.init(jax.random.key(0)), ids, ROOT, **more)
+    leaves = jax.tree.leaves(jax.tree.map(np.asarray, algorithm.parameters(state)))
+    return np.concatenate([np.ravel(leaf) for leaf in leaves]), info
+
+
+@functools.cache
+def _reference():
+    return _after(_algorithm())
+
+
+def _by_hand(ids, mechanism=MECHANISM, lying=False) -> np.ndarray:
+    """The sum of these clients' clean counts and of all noise, client by client."""
+    client, own = federated.local_sgd(0.5, batch_size=3)(models.logistic()), round_stream(ROOT, 0)
+    start = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
+    total, x = np.zeros(SIZE, np.int64), _population(lying).host.x
+    privatize, work = jax.jit(mechanism.privatize), jax.jit(lambda e, s: run_client(client, start, (), (), e, s)[0])
+    for i in ids:
+        of_client = fold_in(own, int(i))
+        update = work(Examples(jnp.asarray(x[i]), jnp.asarray(Y[i])), of_client)
+        flat = update if isinstance(update, jax.Array) else trees.flatten(update)
+        total += np.asarray(privatize(fold_in(of_client, "embed"), flat))
+    for sender in range(NOISE):
+        total += np.asarray(mechanism.noise(fold_in(own, "noise sender", sender, "noise"), SIZE))
+    return total
+
+
+def test_the_sum_is_that_of_clean_counts_and_all_noise_bit_for_bit() -> None:
+    model, info = _reference()
+    mean = np.asarray(MECHANISM.estimate(jnp.asarray(_by_hand(IDS), jnp.int32), SENDERS)) / np.float32(SENDERS)
+    start = np.zeros(SIZE, np.float32)
+    np.testing.assert_allclose(model - start, mean, rtol=1e-6, atol=1e-7)
+    assert info.refused == () and info.senders == SENDERS and "NORMS TESTED BY THE SIMULATION" in info.screening
+    steps = np.rint((model - start) * SENDERS * 60.0)  # back to whole counts
+    np.testing.assert_array_equal(steps, _by_hand(IDS))
+
+
+@pytest.mark.parametrize("level", ["every_client", "sum_only"])
+def test_encryption_of_n_clients_and_l_noise_senders_changes_no_bit(level) -> None:
+    model, info = _after(_algorithm(aggregator=_norm_aggregator(), encryption=level))
+    np.testing.assert_array_equal(model, _reference()[0])
+    assert info.exact and info.senders == SENDERS
+
+
+def test_rows_of_each_sender_open_to_the_same_bits() -> None:
+    layout = federated.Chunking(chunk=5, transforms="each")
+    model, _ = _after(_algorithm(aggregator=_norm_aggregator(), layout=layout))
+    np.testing.assert_array_equal(model, _reference()[0])
+
+
+def test_chunks_fused_rounds_and_devices_give_the_same_bits() -> None:
+    model, _ = _after(_algorithm(layout=federated.Chunking(chunk=5)))
+    np.testing.assert_array_equal(model, _reference()[0])
+    algorithm = _algorithm()
+    state, info = algorithm.apply_rounds(algorithm.init(jax.random.key(0)), IDS[None], ROOT, "unaccounted")
+    leaves = jax.tree.leaves(jax.tree.map(np.asarray, algorithm.parameters(state)))
+    np.testing.assert_array_equal(np.concatenate([np.ravel(leaf) for leaf in leaves]), _reference()[0])
+    assert info.refused.tolist() == [0]
+    if len(jax.devices()) > 1:
+        model, _ = _after(_algorithm(mesh=federated.client_mesh(2)))
+        np.testing.assert_array_equal(model, _reference()[0])
+
+
+def test_who_is_too_long_is_left_out_named_and_not_divided_by() -> None:
+    honest = [i for i in IDS if i not in LIARS]
+    wanted = _by_hand(honest, _lying(), lying=True)
+    model, info = _after(_algorithm(_lying(), lying=True, aggregator=_norm_aggregator(10, _lying())))
+    assert sorted(info.refused) == sorted(LIARS) and info.senders == SENDERS - 2
+    np.testing.assert_array_equal(np.rint(model * (SENDERS - 2) * 60.0), wanted)
+    algorithm = _algorithm(_lying(), lying=True)
+    _, fused = algorithm.apply_rounds(algorithm.init(jax.random.key(0)), IDS[None], ROOT, "unaccounted")
+    assert fused.refused.tolist() == [2]
+
+
+def test_below_the_minimum_nothing_is_opened_or_charged() -> None:
+    algorithm = _algorithm(_lying(), lying=True, minimum_senders=11)
+    with pytest.raises(RoundRefused, match="10 of 12"):
+        _after(algorithm)
+    assert algorithm.ledger.epsilon() == 0
+    with pytest.raises(RoundRefused, match="10 were left"):
+        algorithm.apply_rounds(algorithm.init(jax.random.key(0)), IDS[None], ROOT, "unaccounted")
+
+
+def test_a_round_is_charged_for_the_honest_noise_and_not_for_clients() -> None:
+    algorithm = _algorithm(honest_senders=1)
+    orders = np.arange(2.0, 20.0)
+    wanted = MECHANISM.rdp(orders, 2, SIZE)
+    np.testing.assert_array_equal(algorithm.rdp(orders), wanted)
+    np.testing.assert_array_equal(_algorithm(honest_senders=9).rdp(orders), wanted)
+    assert algorithm.price.honest_senders == 2 and algorithm.price.senders == SENDERS
+    assert algorithm.price.distance == pytest.approx(NOISE * SIZE * 2.0**-60 + accounting.SCREENING, rel=1e-9)
+    _after(algorithm)
+    row = algorithm.ledger.rows()[-1]
+    assert (row.mechanism, row.honest_senders, row.senders) == ("committee_noise", 2, SENDERS)
+    orders = accounting.DEFAULT_ORDERS
+    least = accounting.epsilon(orders, MECHANISM.rdp(orders, 2, SIZE), 1e-5)
+    assert least <= algorithm.ledger.epsilon() < 1.01 * least, "and a little for what screening adds to delta"
+
+
+EMBEDDING = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05)
+OTHER = functools.partial(aggregator, count_bound=2**20, senders=SENDERS, minimum_senders=10, size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: _algorithm(screening="light"), "nobody adds the noise"),
+        (lambda: _algorithm(EMBEDDING, screening="norm"), "sends none"),
+        (lambda: _algorithm(screening="strict"), "there are"),
+        (lambda: _algorithm(sampling_rate=0.5), "senders must be 14"),
+        (lambda: _algorithm(aggregator=OTHER("plain"), encryption="every_client"), "no noise senders"),
+        (lambda: _algorithm(aggregator=OTHER("round", authenticate=False)), "light rounds"),
+    ],
+)
+def test_what_would_open_clean_counts_or_does_not_fit_is_refused(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        algorithm = make()
+        algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
+    assert _algorithm(screening="norm").price is not None, "and what fits is not"
