@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +104,33 @@ def run(
         prepared = prepare(config, sites)  # refuses what is wrong before anything is written
         planned(prepared)
         out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
+    with contextlib.ExitStack() as stack:
+        with _nothing_released(out):
+            stack.enter_context(folder_lock(out))
         if resume:
             prepared = prepare(config, sites)
             planned(prepared)
-            books = books_lib.resume(prepared, out)
         else:
             _check_new(out)  # another process may have been faster
-            books = books_lib.start(prepared, out)
+        with _nothing_released(out):
+            books = (books_lib.resume if resume else books_lib.start)(prepared, out)
         with contextlib.closing(books.ledger):
             summary = _train_and_tell(books, out, report or (lambda line: None), stop, resume)
             summary["total_seconds"] = time.perf_counter() - started
             checkpoints.write_json(out / SUMMARY, summary)
     return summary
+
+
+@contextlib.contextmanager
+def _nothing_released(out: Path) -> Iterator[None]:
+    """What a full or read-only disk means before the first release of a process."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(
+            *error.args[:1],
+            f"{error.strerror or error}; {out} cannot be written, and nothing was released. Free space or choose another folder, then start again",
+        ) from error
 
 
 def _check_settings(config: Config, out: Path) -> None:
@@ -176,7 +190,7 @@ def _train_and_tell(
         )
         if (out / DAMAGED_LINES).exists():
             summary["warnings"].append(
-                f"{LINES} was damaged when the run went on: lines that could not be read are missing from it and from every sum over rounds here; "
+                f"{LINES} was damaged or lost in part when the run went on: lines that could not be read are missing from it and from every sum over rounds; "
                 f"the old file is {DAMAGED_LINES}"
             )
         return summary
@@ -308,8 +322,8 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     example = (blank, _first_state(setting))
     (scaler, state), facts = checkpoints.load_tree(saved, example)
     number = int(state.round)
-    due = [f"train {k}" for k in range(1, number + 1)]
-    books_lib.check_charged(books, [*(["standardise 0"] if setting.plan.standardize else []), *due], str(saved))
+    due = _labels_of(setting, number)
+    books_lib.check_charged(books, [f"{purpose} {k}" for k, purpose in due], str(saved))
     kept = [
         row
         for row in kept
@@ -323,10 +337,17 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     ):  # killed before its line was written
         kept.append(last)
     kept = [*column_lines(out), *kept]
-    if damaged:
-        checkpoints.write_atomic(out / DAMAGED_LINES, lines.read_bytes())
+    known = {(row["round"], row["purpose"]) for row in kept}
+    missing = any(label not in known for label in due)
+    if damaged or (missing and not (out / DAMAGED_LINES).exists()):
+        checkpoints.write_atomic(out / DAMAGED_LINES, lines.read_bytes() if lines.exists() else b"")
     checkpoints.write_lines(lines, kept)
     return Progress(scaler, state, int(facts["bytes_up"]), facts["scores"])
+
+
+def _labels_of(setting: RunSetup, number: int) -> list[tuple[int, str]]:
+    """(round, purpose) of the releases behind a state of so many rounds, apart from those of columns."""
+    return [*([(0, "standardise")] if setting.plan.standardize else []), *((k, "train") for k in range(1, number + 1))]
 
 
 def _scores(setting: RunSetup, scaler: standardize.Scaler, params: Any, test: Records) -> dict[str, Any]:
