@@ -117,7 +117,10 @@ def run(
         with contextlib.closing(books.ledger):
             summary = _train_and_tell(books, out, report or (lambda line: None), stop, resume)
             summary["total_seconds"] = time.perf_counter() - started
-            checkpoints.write_json(out / SUMMARY, summary)
+            try:
+                checkpoints.write_json(out / SUMMARY, summary)
+            except OSError as error:
+                raise _told(error, f"every round is saved. Free space, then finish with --resume {out}") from error
     return summary
 
 
@@ -127,10 +130,15 @@ def _nothing_released(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise type(error)(
-            *error.args[:1],
-            f"{error.strerror or error}; {out} cannot be written, and nothing was released. Free space or choose another folder, then start again",
-        ) from error
+        what = (
+            f"{out} cannot be written, and nothing was released. Free space or choose another folder, then start again"
+        )
+        raise _told(error, what) from error
+
+
+def _told(error: OSError, what: str) -> OSError:
+    """The system's error with what it means for the run."""
+    return type(error)(*error.args[:1], f"{error.strerror or error}; {what}")
 
 
 def _check_settings(config: Config, out: Path) -> None:
@@ -199,10 +207,8 @@ def _train_and_tell(
             f"Interrupted after round {done}. A release in progress stays charged. Continue with --resume {out}"
         ) from interrupted
     except OSError as error:
-        raise type(error)(
-            *error.args[:1],
-            f"{error.strerror or error}; round {done} is saved, a later one stays charged if it was charged. Continue with --resume {out}",
-        ) from error
+        what = f"round {done} is saved, a later one stays charged if it was charged. Continue with --resume {out}"
+        raise _told(error, what) from error
 
 
 def _release_everything(
