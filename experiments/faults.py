@@ -128,7 +128,7 @@ def campaign(seed: int, faults: int, toy: bool) -> Iterator[Row]:
         base = Path(folder).resolve()
         yield from whole_runs(base, rng, faults, toy)
         yield from protocol(base, rng, faults, toy)
-        for aggregator, share in (("plain", 1),) if toy else (("plain", faults // 60), ("round", faults // 60)):
+        for aggregator, share in (("plain", 1),) if toy else (("plain", faults // 40), ("round", faults // 40)):
             yield from processes(base / aggregator, rng, share, aggregator)
         if not toy:
             yield from readers.commands(readers.finished(base), base, rng)

@@ -12,6 +12,7 @@ __all__ = [
     "DuplicateClient",
     "Malformed",
     "NoQuorum",
+    "NoRoom",
     "OpeningRefused",
     "OutOfOrder",
     "Oversize",
@@ -71,6 +72,10 @@ class DuplicateClient(RoundRefused):
 
 class NoQuorum(RoundRefused):
     """Fewer than t members signed the same bytes."""
+
+
+class NoRoom(RoundRefused):
+    """The server has no room for what a client sent; it may be sent again."""
 
 
 class BadBox(RoundRefused):

@@ -33,6 +33,7 @@ from fedjax_poisson.runs.releases import (
     NothingLearned,
     Progress,
     column_lines,
+    is_line,
     nothing_learned,
     release_moments,
     release_scores,
@@ -317,8 +318,10 @@ def _first_state(setting: RunSetup) -> Any:
 def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     """What the checkpoint holds, with rounds.jsonl cut or completed to it; None where there is no checkpoint."""
     lines, saved = out / LINES, out / CHECKPOINT
-    kept, damaged = checkpoints.read_lines(lines)
-    books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept if "purpose" in row), str(lines))
+    found, damaged = checkpoints.read_lines(lines)
+    kept = [row for row in found if is_line(row)]
+    damaged += len(found) - len(kept)
+    books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept), str(lines))
     if not saved.exists():
         checkpoints.write_lines(lines, column_lines(out))
         return None

@@ -306,6 +306,18 @@ def test_lines_that_were_lost_are_told(folder: Path, accident: str) -> None:
     assert (folder / "rounds.jsonl.damaged").exists()
 
 
+@pytest.mark.parametrize("old", ['"encrypt_seconds"', '"purpose": "train"', '"bytes_up_total": ', '"test"'])
+def test_a_line_whose_names_or_values_were_changed_is_damaged(folder: Path, old: str) -> None:
+    """A flipped bit in a name used to end the run in a KeyError, after all of its rounds."""
+    text = (folder / "rounds.jsonl").read_text()
+    new = {'"purpose": "train"': '"purpose": 7', '"bytes_up_total": ': '"bytes_up_total": "x", "was": '}.get(
+        old, '"other"'
+    )
+    (folder / "rounds.jsonl").write_text(text.replace(old, new))
+    summary = run(CONFIG, folder, resume=True)
+    assert summary["rounds"] == 4 and any("was damaged" in warning for warning in summary["warnings"])
+
+
 def test_a_start_that_was_killed_while_it_made_the_ledger_can_be_started_again(tmp_path: Path) -> None:
     config = Config(rounds=1, aggregator="plain", yardstick=False)
     (tmp_path / "run").mkdir()
