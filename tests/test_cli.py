@@ -467,6 +467,16 @@ def test_predict_writes_what_the_model_says_of_new_rows(
     assert "no column" in refused(capsys, "predict", heart, tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", '{"ledger_rows": "many", "ledger_head": ""}', "{}", "not JSON", "null"])
+def test_a_summary_that_pins_nothing_is_refused_in_one_line(
+    heart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    shutil.copyfile(heart / "ledger.sqlite", tmp_path / "ledger.sqlite")
+    (tmp_path / "summary.json").write_text(text)
+    for command in (["ledger", tmp_path, "--verify"], ["verify", tmp_path]):
+        assert "does not say what the ledger held" in refused(capsys, *command)
+
+
 def test_bounds_of_one_column_are_two_numbers() -> None:
     with pytest.raises(ValueError, match=r"bounds of 'age' are \[20\].*\[bounds\] age = \[0, 100\]"):
         Config(csv="t.csv", label="y", site="s", bounds={"age": [20]})

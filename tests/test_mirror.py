@@ -40,6 +40,7 @@ TESTED_IN = {
     "aggregation/roles.py": "aggregation/test_aggregator.py",
     "aggregation/rows.py": "aggregation/test_round_exact.py",
     "aggregation/server_state.py": "aggregation/test_server.py",
+    "aggregation/store_mark.py": "aggregation/test_store.py",
     "aggregation/transcript.py": "runs/test_transcripts.py",
     "attacks/training.py": "attacks/test_shadow.py",
     "benchmarks/aggregation.py": "cli/test_calculations.py",

@@ -33,7 +33,7 @@ from fedjax_poisson.accounting.ledger import (
     Remaining,
 )
 from fedjax_poisson.accounting.memory import memory_ledger
-from fedjax_poisson.accounting.opening import open_ledger, read_ledger
+from fedjax_poisson.accounting.opening import never_made, open_ledger, read_ledger
 from fedjax_poisson.accounting.participation import Participation
 from fedjax_poisson.accounting.price import HasPrice, Price
 from fedjax_poisson.accounting.remaining_variance import (
@@ -142,6 +142,7 @@ __all__ = [
     "make_account",
     "memory_ledger",
     "meter_in_words",
+    "never_made",
     "open_ledger",
     "plan_reserve",
     "poisson_embedding_rdp",

@@ -12,6 +12,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -284,6 +285,22 @@ def unwritable(path: Path, error: sqlite3.Error) -> LedgerUnwritable:
     return LedgerUnwritable(
         f"the ledger {path} cannot be written ({error}), so nothing was opened. Check the disk's space and the permissions of its folder, then go on."
     )
+
+
+@contextlib.contextmanager
+def reading_from(path: Path) -> Iterator[None]:
+    """SQLite's errors while a ledger is read, under the names of this module.
+
+    Raises:
+      LedgerCorrupt: what the file holds cannot be read.
+      LedgerUnwritable: another process holds it for writing.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise unwritable(path, error) from error
+        raise LedgerCorrupt(f"the ledger {path} cannot be read ({error}): it is damaged") from error
 
 
 def tables(connection: sqlite3.Connection) -> set[str]:

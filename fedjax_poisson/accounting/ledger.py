@@ -44,6 +44,7 @@ from fedjax_poisson.accounting.chain import (
     digest,
     link_hash,
     read_charges,
+    reading_from,
     unwritable,
     verify_chain,
 )
@@ -128,12 +129,17 @@ class Ledger:
                 self.connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
                 raise unwritable(self.path, error) from error
+            if isinstance(error, sqlite3.DatabaseError):
+                raise LedgerCorrupt(
+                    f"the ledger {self.path} is damaged ({error}); nothing was opened: restore its newest copy"
+                ) from error
             raise
 
     def _last(self) -> tuple[int, float, float, str]:
-        row = self.connection.execute(
-            "SELECT id, meter, distance, hash FROM releases ORDER BY id DESC LIMIT 1"
-        ).fetchone()
+        with reading_from(self.path):
+            row = self.connection.execute(
+                "SELECT id, meter, distance, hash FROM releases ORDER BY id DESC LIMIT 1"
+            ).fetchone()
         if row is None:
             return 0, first_meter(self.law), 0.0, self.genesis
         return row[0], float.fromhex(row[1]), float.fromhex(row[2]), row[3]
@@ -233,16 +239,18 @@ class Ledger:
 
     def rows(self) -> list[Release]:
         """All releases in the order of spending."""
-        charges = read_charges(self.connection, self.law, self.path)
-        found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
+        with reading_from(self.path):
+            charges = read_charges(self.connection, self.law, self.path)
+            found = self.connection.execute(f"SELECT {COLUMNS} FROM releases ORDER BY id").fetchall()
         if missing := [row[0] for row in found if row[PLACE["charge"]] not in charges]:
             raise LedgerCorrupt(f"the charge of row {missing[0]} of the ledger {self.path} was removed")
         return [as_release(row, charges[row[PLACE["charge"]]]) for row in found]
 
     def charges(self) -> list[tuple[Charge, int]]:
         """`(charge, times)` in the order of spending, equal neighbours counted together."""
-        charges = read_charges(self.connection, self.law, self.path)
-        found = self.connection.execute("SELECT charge FROM releases ORDER BY id")
+        with reading_from(self.path):
+            charges = read_charges(self.connection, self.law, self.path)
+            found = self.connection.execute("SELECT charge FROM releases ORDER BY id").fetchall()
         return [(charges[key], len(list(same))) for key, same in itertools.groupby(found, key=operator.itemgetter(0))]
 
     def rdp(self) -> FloatArray:
@@ -332,7 +340,8 @@ class Ledger:
         Raises:
           LedgerCorrupt: rows are missing, or the chain is another one.
         """
-        check_pinned(self.connection, pin, genesis=self.genesis, path=self.path)
+        with reading_from(self.path):
+            check_pinned(self.connection, pin, genesis=self.genesis, path=self.path)
 
     def verify(self, expected_head: str | None = None) -> int:
         """Recompute the whole chain; return the number of releases.
@@ -344,14 +353,15 @@ class Ledger:
         Raises:
           LedgerCorrupt: naming the first bad row.
         """
-        return verify_chain(
-            self.connection,
-            genesis=self.genesis,
-            law=self.law,
-            unit=self.unit,
-            adjacency=self.adjacency,
-            expected_head=expected_head,
-        )
+        with reading_from(self.path):
+            return verify_chain(
+                self.connection,
+                genesis=self.genesis,
+                law=self.law,
+                unit=self.unit,
+                adjacency=self.adjacency,
+                expected_head=expected_head,
+            )
 
     def __enter__(self) -> Ledger:
         return self

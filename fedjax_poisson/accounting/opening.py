@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
@@ -21,6 +22,7 @@ from fedjax_poisson.accounting.chain import (
     connect,
     connect_to_read,
     digest,
+    reading_from,
     tables,
     unwritable,
 )
@@ -36,9 +38,10 @@ _UNITS = ("record", "patient", "client")
 
 def _load(path: Path, connection: sqlite3.Connection) -> Ledger:
     try:
-        if "settings" not in tables(connection):
-            raise LedgerCorrupt(f"{path} is a database without a privacy ledger")
-        body, genesis = connection.execute("SELECT body, hash FROM settings").fetchone()
+        with reading_from(path):
+            if "settings" not in tables(connection):
+                raise LedgerCorrupt(f"{path} is a database without a privacy ledger")
+            body, genesis = connection.execute("SELECT body, hash FROM settings").fetchone()
         settings = json.loads(body)
         if settings["format"] != FORMAT:
             raise LedgerCorrupt(f"{path} has the format {settings['format']!r}; this version reads {FORMAT!r}")
@@ -68,6 +71,16 @@ def _law(settings: dict[str, Any]) -> Law:
         epsilon=math.inf if settings["epsilon"] is None else settings["epsilon"],
         delta=settings["delta"] - settings["reserve"],
     )
+
+
+def never_made(path: str | Path) -> bool:
+    """Whether a file is what a process left that was killed while it made a ledger there: a database without a single table, or an empty file.
+
+    Raises:
+      LedgerCorrupt: the file is not an SQLite database.
+    """
+    with contextlib.closing(connect_to_read(Path(path))) as connection:
+        return not tables(connection)
 
 
 def read_ledger(path: str | Path, *, writable: bool = False) -> Ledger:

@@ -14,6 +14,7 @@ __all__ = [
     "Malformed",
     "MissingNoise",
     "NoQuorum",
+    "NoRoom",
     "OpeningRefused",
     "OutOfOrder",
     "Oversize",
@@ -73,6 +74,10 @@ class DuplicateClient(RoundRefused):
 
 class NoQuorum(RoundRefused):
     """Fewer than t members signed the same bytes."""
+
+
+class NoRoom(RoundRefused):
+    """The server has no room for what a client sent; it may be sent again."""
 
 
 class BadBox(RoundRefused):

@@ -39,6 +39,7 @@ from fedjax_poisson.aggregation.server_state import (
     take_contribution,
     take_proof,
 )
+from fedjax_poisson.aggregation.spool import Spool, memory_spool
 from fedjax_poisson.aggregation.terms import Terms, encode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import prefixed, read_residues, u64
 
@@ -52,10 +53,10 @@ class Outgoing(NamedTuple):
     blob: bytes
 
 
-def start(draft: Terms, roster: frozenset[bytes]) -> tuple[State, list[Outgoing]]:
-    """Ask the members for their round keys; `draft.round_keys` is filled in from their answers."""
+def start(draft: Terms, roster: frozenset[bytes], spool: Spool | None = None) -> tuple[State, list[Outgoing]]:
+    """Ask the members for their round keys; `draft.round_keys` is filled in from their answers. None for the spool keeps what clients send in memory."""
     body = draft.run + u64(draft.round)
-    state = State(draft=draft, roster=roster)
+    state = State(draft=draft, roster=roster, spool=spool or memory_spool())
     return state, [_notice(k, "begin", body) for k in range(1, len(draft.members) + 1)]
 
 
@@ -180,12 +181,10 @@ def _after_contributions(state: State) -> tuple[State, list[Outgoing]]:
 
 def handed_to(state: State, number: int, which: Mapping[bytes, Taken] | set[bytes]) -> bytes:
     """What a member gets of the contributions of some clients."""
-    place = number - state.draft.threshold
-    handed = []
-    for key in sorted(which):
-        taken = state.clients[key]
-        correction = taken.corrections[place] if place >= 0 else b""
-        handed.append(Handed(messages.encode(taken.message), taken.boxes[number - 1], correction))
+    handed = [
+        Handed(messages.encode(one.message), *one.handed(number))
+        for one in (state.clients[key] for key in sorted(which))
+    ]
     return bodies.handed_body(handed)
 
 

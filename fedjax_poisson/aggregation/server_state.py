@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -18,8 +19,9 @@ from fedjax_poisson.aggregation.opening import Expected, OpenedSum
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadTerms, DuplicateClient, OutOfOrder, WrongTerms
 from fedjax_poisson.aggregation.round_keys import check_round_keys, round_key_of
+from fedjax_poisson.aggregation.spool import Spool, memory_spool
 from fedjax_poisson.aggregation.terms import Terms
-from fedjax_poisson.aggregation.wire import read_residues, u64
+from fedjax_poisson.aggregation.wire import Reader, read_residues, u64
 
 __all__ = [
     "CHECKS",
@@ -37,13 +39,33 @@ __all__ = [
 
 
 class Taken(NamedTuple):
-    """A contribution that was taken in: its signed manifest, what each member gets, and its rows uint32 `[R, L, N]`."""
+    """A contribution that was taken in, checked: its signed manifest, and what was attached to it, which the state's spool keeps.
+
+    Attributes:
+      message: without what was attached.
+      digest: its name.
+      params: of the round.
+      attached: gives the bytes that were attached.
+    """
 
     message: Message
     digest: bytes
-    boxes: tuple[bytes, ...]
-    corrections: tuple[bytes, ...]
-    rows: np.ndarray
+    params: RoundParameters
+    attached: Callable[[], bytes]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """uint32 `[R, L, N]`."""
+        ring = self.params.ring
+        return read_residues(Reader(self.attached()).prefixed(), (self.params.rows,), ring.degree, ring.moduli)
+
+    def handed(self, number: int) -> tuple[bytes, bytes]:
+        """What member `number` gets: its box, and its correction, empty below t."""
+        reader, place = Reader(self.attached()), number - self.params.threshold
+        reader.prefixed()
+        boxes = [reader.prefixed() for _ in range(self.params.members)]
+        corrections = [reader.prefixed() for _ in range(self.params.corrections)]
+        return boxes[number - 1], corrections[place] if place >= 0 else b""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +81,7 @@ class State:
       heard: phase to member number to message, of what members said.
       clients: client key to contribution; in norm rounds those of noise senders too.
       proofs: client key to its proof.
+      spool: keeps what is attached to contributions.
       deciding: the members that go on.
       committed: D.
       seed: of the functionals.
@@ -75,6 +98,7 @@ class State:
     heard: Mapping[str, Mapping[int, Message]] = dataclasses.field(default_factory=dict)
     clients: Mapping[bytes, Taken] = dataclasses.field(default_factory=GrowingTable)
     proofs: Mapping[bytes, prover.Proof] = dataclasses.field(default_factory=GrowingTable)
+    spool: Spool = dataclasses.field(default_factory=memory_spool)
     deciding: tuple[int, ...] = ()
     committed: Entries = ()
     seed: bytes = b""
@@ -165,8 +189,8 @@ def take_contribution(state: State, blob: bytes) -> State:
     if found.manifest.certificate != (bytes(32) if noise else certificate_of(state).name):
         raise WrongTerms("The client was shown another certificate.")
     ring = params.ring
-    made = read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
-    taken = Taken(message._replace(attached=b""), digest, found.boxes, found.corrections, made)
+    read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
+    taken = Taken(message._replace(attached=b""), digest, params, state.spool(message.attached))
     return dataclasses.replace(state, clients=with_entry(state.clients, message.sender, taken))
 
 
@@ -194,7 +218,12 @@ def take_proof(state: State, blob: bytes) -> State:
 
 def certificate_of(state: State) -> signs.Certificate:
     """What t members certified, from the bytes that clients were shown."""
-    return signs.read_certificate(state.certificate, state.draft, state.digest, check_round_keys(state.draft))
+    return _certificate(state.certificate, state.draft, state.digest)
+
+
+@functools.lru_cache(maxsize=8)
+def _certificate(blob: bytes, terms: Terms, digest: bytes) -> signs.Certificate:
+    return signs.read_certificate(blob, terms, digest, check_round_keys(terms))
 
 
 def commit_of(state: State) -> bytes:

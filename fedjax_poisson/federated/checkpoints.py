@@ -87,11 +87,14 @@ def _read(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON object as a line and flush it to disk."""
+    """Append one JSON object as a line and flush it to disk, with the file's name if the file is new."""
+    new = not path.exists()
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -18,7 +18,7 @@ import numpy as np
 from fedjax_poisson import accounting
 from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.charging import Paying
-from fedjax_poisson.federated.checkpoints import load_tree, save_tree
+from fedjax_poisson.federated.checkpoints import CheckpointDamaged, load_tree, save_tree
 from fedjax_poisson.federated.folder_lock import folder_lock
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.records import Records
@@ -238,7 +238,12 @@ def _save(ledger: accounting.Ledger | None, folder: Path | None, state: Any, his
 def _picked_up(ledger: accounting.Ledger | None, folder: Path, blank: Any) -> tuple[Any, list[dict[str, Any]]]:
     if not (folder / CHECKPOINT).exists():
         return blank, []
-    state, facts = load_tree(folder / CHECKPOINT, blank)
+    try:
+        state, facts = load_tree(folder / CHECKPOINT, blank)
+    except CheckpointDamaged as error:
+        raise CheckpointDamaged(
+            f"{error}, so the model is lost; what was charged stays charged. Restore the file from a backup, or delete it to train anew with what is left."
+        ) from error
     if ledger is not None:
         if facts["pin"] is None:
             raise ValueError(

@@ -195,7 +195,7 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
+        raise ValueError(f"{path} is not valid TOML: {error}. Correct it there, or restore the file.") from error
     known = [field.name for field in dataclasses.fields(Config)]
     for name in values:
         if name not in known:

@@ -178,3 +178,14 @@ def round_line(number: int, purpose: str, books: Books, info: SumInfo, seconds: 
         "exact": info.exact,
         "test": None,
     }
+
+
+_NUMBERS = ("round", "epsilon_so_far", "seconds", "train_seconds", "bytes_up_per_client", "bytes_up_total", "exact")
+_MEASURED = ("embed_seconds", "encrypt_seconds", "add_seconds", "open_seconds")
+
+
+def is_line(row: dict[str, Any]) -> bool:
+    """Whether an object of rounds.jsonl has all that `round_line` writes; a disk, or somebody, may have changed it."""
+    numbers = all(isinstance(row.get(name), int | float) for name in _NUMBERS)
+    measured = all(name in row and isinstance(row[name], int | float | None) for name in _MEASURED)
+    return numbers and measured and isinstance(row.get("purpose"), str) and isinstance(row.get("test", 0), dict | None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fedjax_poisson.runs.releases import (
     NothingLearned,
     Progress,
     column_lines,
+    is_line,
     nothing_learned,
     release_moments,
     release_scores,
@@ -104,19 +105,41 @@ def run(
         prepared = prepare(config, sites)  # refuses what is wrong before anything is written
         planned(prepared)
         out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
+    with contextlib.ExitStack() as stack:
+        with _nothing_released(out):
+            stack.enter_context(folder_lock(out))
         if resume:
             prepared = prepare(config, sites)
             planned(prepared)
-            books = books_lib.resume(prepared, out)
         else:
             _check_new(out)  # another process may have been faster
-            books = books_lib.start(prepared, out)
+        with _nothing_released(out):
+            books = (books_lib.resume if resume else books_lib.start)(prepared, out)
         with contextlib.closing(books.ledger):
             summary = _train_and_tell(books, out, report or (lambda line: None), stop, resume)
             summary["total_seconds"] = time.perf_counter() - started
-            checkpoints.write_json(out / SUMMARY, summary)
+            try:
+                checkpoints.write_json(out / SUMMARY, summary)
+            except OSError as error:
+                raise _told(error, f"every round is saved. Free space, then finish with --resume {out}") from error
     return summary
+
+
+@contextlib.contextmanager
+def _nothing_released(out: Path) -> Iterator[None]:
+    """What a full or read-only disk means before the first release of a process."""
+    try:
+        yield
+    except OSError as error:
+        what = (
+            f"{out} cannot be written, and nothing was released. Free space or choose another folder, then start again"
+        )
+        raise _told(error, what) from error
+
+
+def _told(error: OSError, what: str) -> OSError:
+    """The system's error with what it means for the run."""
+    return type(error)(*error.args[:1], f"{error.strerror or error}; {what}")
 
 
 def _check_settings(config: Config, out: Path) -> None:
@@ -176,7 +199,7 @@ def _train_and_tell(
         )
         if (out / DAMAGED_LINES).exists():
             summary["warnings"].append(
-                f"{LINES} was damaged when the run went on: lines that could not be read are missing from it and from every sum over rounds here; "
+                f"{LINES} was damaged or lost in part when the run went on: lines that could not be read are missing from it and from every sum over rounds; "
                 f"the old file is {DAMAGED_LINES}"
             )
         return summary
@@ -185,10 +208,8 @@ def _train_and_tell(
             f"Interrupted after round {done}. A release in progress stays charged. Continue with --resume {out}"
         ) from interrupted
     except OSError as error:
-        raise type(error)(
-            *error.args[:1],
-            f"{error.strerror or error}; round {done} is saved, a later one stays charged if it was charged. Continue with --resume {out}",
-        ) from error
+        what = f"round {done} is saved, a later one stays charged if it was charged. Continue with --resume {out}"
+        raise _told(error, what) from error
 
 
 def _release_everything(
@@ -297,8 +318,10 @@ def _first_state(setting: RunSetup) -> Any:
 def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     """What the checkpoint holds, with rounds.jsonl cut or completed to it; None where there is no checkpoint."""
     lines, saved = out / LINES, out / CHECKPOINT
-    kept, damaged = checkpoints.read_lines(lines)
-    books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept if "purpose" in row), str(lines))
+    found, damaged = checkpoints.read_lines(lines)
+    kept = [row for row in found if is_line(row)]
+    damaged += len(found) - len(kept)
+    books_lib.check_charged(books, (f"{row['purpose']} {row['round']}" for row in kept), str(lines))
     if not saved.exists():
         checkpoints.write_lines(lines, column_lines(out))
         return None
@@ -308,8 +331,8 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     example = (blank, _first_state(setting))
     (scaler, state), facts = checkpoints.load_tree(saved, example)
     number = int(state.round)
-    due = [f"train {k}" for k in range(1, number + 1)]
-    books_lib.check_charged(books, [*(["standardise 0"] if setting.plan.standardize else []), *due], str(saved))
+    due = _labels_of(setting, number)
+    books_lib.check_charged(books, [f"{purpose} {k}" for k, purpose in due], str(saved))
     kept = [
         row
         for row in kept
@@ -323,10 +346,17 @@ def _picked_up(setting: RunSetup, books: Books, out: Path) -> Progress | None:
     ):  # killed before its line was written
         kept.append(last)
     kept = [*column_lines(out), *kept]
-    if damaged:
-        checkpoints.write_atomic(out / DAMAGED_LINES, lines.read_bytes())
+    known = {(row["round"], row["purpose"]) for row in kept}
+    missing = any(label not in known for label in due)
+    if damaged or (missing and not (out / DAMAGED_LINES).exists()):
+        checkpoints.write_atomic(out / DAMAGED_LINES, lines.read_bytes() if lines.exists() else b"")
     checkpoints.write_lines(lines, kept)
     return Progress(scaler, state, int(facts["bytes_up"]), facts["scores"])
+
+
+def _labels_of(setting: RunSetup, number: int) -> list[tuple[int, str]]:
+    """(round, purpose) of the releases behind a state of so many rounds, apart from those of columns."""
+    return [*([(0, "standardise")] if setting.plan.standardize else []), *((k, "train") for k in range(1, number + 1))]
 
 
 def _scores(setting: RunSetup, scaler: standardize.Scaler, params: Any, test: Records) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,17 @@ _SHARED_RESERVE = 0.05  # of delta, for the samplers of all runs that share a le
 
 class CannotResume(RuntimeError):
     """The folder lacks what is needed to continue without spending more than is reported; the message says what to do."""
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What to do where a ledger that the block opens is damaged, beside what is wrong with it."""
+    try:
+        yield
+    except accounting.LedgerCorrupt as error:
+        raise accounting.LedgerCorrupt(
+            f"{error}. It is unknown what was spent on {path}: restore its newest copy; without it nothing more may be charged there."
+        ) from error
 
 
 class Books(NamedTuple):
@@ -113,6 +124,9 @@ def start(prepared: Prepared, out: Path) -> Books:
     """
     config = prepared.config
     own = out / LEDGER
+    with _whole(own):
+        if own.exists() and accounting.never_made(own):
+            own.unlink()
     if own.exists():  # left by a start that was killed before its settings were written
         with contextlib.closing(accounting.read_ledger(own)) as left:
             if left.pin().rows:
@@ -120,7 +134,8 @@ def start(prepared: Prepared, out: Path) -> Books:
                     f"{own} holds {left.pin().rows} releases, but {CONFIG} is gone: choose another --out."
                 )
         own.unlink()
-    ledger = _make_own(prepared, own) if config.ledger is None else _open_shared(prepared)
+    with _whole(ledger_path(config, out)):
+        ledger = _make_own(prepared, own) if config.ledger is None else _open_shared(prepared)
     text = config_text(
         config, f"run {secrets.token_hex(16)}, started {datetime.now(UTC).isoformat(timespec='seconds')}"
     )
@@ -146,9 +161,11 @@ def resume(prepared: Prepared, out: Path) -> Books:
             f"{path} is missing, so it is unknown what this run has spent. Restore it from a backup that is not older than the checkpoint; "
             "without it this run cannot continue."
         )
-    ledger = accounting.read_ledger(path, writable=True)
+    with _whole(path):
+        ledger = accounting.read_ledger(path, writable=True)
     try:
-        ledger.verify()
+        with _whole(path):
+            ledger.verify()
         _check_budget(ledger, prepared)
         books = Books(ledger, name, prepared)
         if not books.shared and len(books.rows()) != ledger.pin().rows:
@@ -218,7 +235,7 @@ def check_charged(books: Books, labels: Iterable[str], source: str) -> None:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CannotResume(
             f"{source} holds the result of {missing[0]!r}{more}, which the ledger {books.ledger.path} has not charged: it is not the ledger of this run, or "
-            "an older copy."
+            f"an older copy: restore the newest one. If {source} itself was changed, restore that, or delete it."
         )
 
 
@@ -294,13 +311,11 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
     config, plan = prepared.config, prepared.plan
     assert config.ledger is not None
     path = Path(config.ledger)
-    if path.exists():
-        ledger = accounting.read_ledger(path, writable=True)
-    elif config.ledger_epsilon is None:
-        raise ValueError(
-            f"there is no ledger at {path} yet: say what all runs on this data set may spend together, --ledger-epsilon E (and --delta), and it is made."
-        )
-    else:
+    if not path.exists() or accounting.never_made(path):
+        if config.ledger_epsilon is None:
+            raise ValueError(
+                f"there is no ledger at {path} yet: say what all runs on this data set may spend together, --ledger-epsilon E (and --delta), and it is made."
+            )
         ledger = accounting.open_ledger(
             path,
             epsilon=config.ledger_epsilon,
@@ -310,6 +325,8 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
             adjacency=config.adjacency,
             **_law_facts(plan),
         )
+    else:
+        ledger = accounting.read_ledger(path, writable=True)
     try:
         ledger.verify()
         _check_budget(ledger, prepared)

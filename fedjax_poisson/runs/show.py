@@ -54,8 +54,15 @@ def _verified(book: accounting.Ledger, path: Path) -> str:
     summary = path.parent / "summary.json"
     pinned = "(no summary.json next to it pins the head, so removed rows at the end would go undetected)"
     if summary.exists():
-        facts = json.loads(summary.read_text(encoding="utf-8"))
-        book.check_pin(accounting.Pin(int(facts["ledger_rows"]), str(facts["ledger_head"])))
+        try:
+            facts = json.loads(summary.read_text(encoding="utf-8"))
+            pin = accounting.Pin(int(facts["ledger_rows"]), str(facts["ledger_head"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{summary} does not say what the ledger held ({error!r}), so rows removed at its end would go undetected: restore it, or finish the run "
+                f"again with --resume {path.parent}."
+            ) from error
+        book.check_pin(pin)
         pinned = "and match what summary.json pins"
     return f"verified: {count} rows follow from each other {pinned}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import math
 import os
 import sqlite3
@@ -570,3 +571,33 @@ def test_a_meter_reads_what_samplers_may_add_into_its_epsilon():
             assert acc.epsilon(ORDERS, CURVE, left) <= readings[-1]
     assert readings[0] == acc.epsilon(ORDERS, CURVE, 1e-5)
     assert np.all(np.diff(readings) > 0) and readings[-1] == np.inf  # a distance above delta can never be paid
+
+
+def test_what_a_killed_start_leaves_is_no_ledger_yet(path):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    assert acc.never_made(path)
+    made = acc.open_ledger(path, **BUDGET)
+    assert not acc.never_made(path)
+    made.close()
+    path.write_text("not a database at all, of some length")
+    with pytest.raises(acc.LedgerCorrupt):
+        acc.never_made(path)
+
+
+def test_damaged_pages_are_told_by_name_wherever_they_are(path):
+    """Zeroed sectors of a ledger, one at a time: reading it says LedgerCorrupt, or reads what was written; never an error of the database itself."""
+    ledger = acc.open_ledger(path, **BUDGET)
+    for number in range(3):
+        _spend(ledger, f"round {number}")
+    ledger.close()
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 128):
+        path.write_bytes(whole[:place] + bytes(128) + whole[place + 128 :])
+        try:
+            with contextlib.closing(acc.read_ledger(path)) as read:
+                read.verify()
+                assert [row.label for row in read.rows()] == [f"round {number}" for number in range(3)]
+        except acc.LedgerCorrupt:
+            refused += 1
+    assert refused > 20

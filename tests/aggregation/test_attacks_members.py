@@ -348,7 +348,9 @@ def test_22_a_swapped_row_does_not_open():
     world = at("answer")
     a, b = list(world.server.clients)[:2]
     taken = world.server.clients
-    world.server = dataclasses.replace(world.server, clients={**taken, a: taken[a]._replace(rows=taken[b].rows)})
+    world.server = dataclasses.replace(
+        world.server, clients={**taken, a: taken[a]._replace(attached=taken[b].attached)}
+    )
     with pytest.raises(r.OpeningRefused):
         world.go()
 

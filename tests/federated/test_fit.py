@@ -12,6 +12,7 @@ import pytest
 
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.accounting import LedgerCorrupt
+from fedjax_poisson.federated import checkpoints
 from tests.federated import helpers
 
 COHORT = helpers.cohort((30, 30, 30), 4)
@@ -198,3 +199,11 @@ def test_a_gate_of_the_callers_keeps_its_own_books(tmp_path):
         pytest.raises(ValueError, match="did not charge the algorithm"),
     ):
         federated.fit(_algorithm(ledger), COHORT, rounds=4, resume=tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
+    with _ledger(tmp_path / "ledger.sqlite", 3) as ledger:
+        federated.fit(_algorithm(ledger), COHORT, rounds=1, resume=tmp_path / "run")
+        (tmp_path / "run" / "fit.npz").write_bytes(b"PK")
+        with pytest.raises(checkpoints.CheckpointDamaged, match=r"stays charged\. Restore the file"):
+            federated.fit(_algorithm(ledger), COHORT, rounds=2, resume=tmp_path / "run")

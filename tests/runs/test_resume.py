@@ -292,6 +292,44 @@ def test_a_damaged_line_of_rounds_is_told_and_costs_nothing(folder: Path) -> Non
     assert [json.loads(line)["round"] for line in (folder / "rounds.jsonl").read_text().splitlines()] == [0, 2, 3, 4]
 
 
+@pytest.mark.parametrize("accident", ["lost", "emptied", "shortened"])
+def test_lines_that_were_lost_are_told(folder: Path, accident: str) -> None:
+    """The model does not need them, but every sum over rounds does: a run used to end with a line too few and no word about it."""
+    lines = folder / "rounds.jsonl"
+    before = lines.read_bytes()
+    if accident == "lost":
+        lines.unlink()
+    else:
+        lines.write_bytes(b"" if accident == "emptied" else before[: before.index(b"\n") + 1])
+    summary = run(CONFIG, folder, resume=True)
+    assert summary["rounds"] == 4 and any("lost in part" in warning for warning in summary["warnings"])
+    assert (folder / "rounds.jsonl.damaged").exists()
+
+
+@pytest.mark.parametrize("old", ['"encrypt_seconds"', '"purpose": "train"', '"bytes_up_total": ', '"test"'])
+def test_a_line_whose_names_or_values_were_changed_is_damaged(folder: Path, old: str) -> None:
+    """A flipped bit in a name used to end the run in a KeyError, after all of its rounds."""
+    text = (folder / "rounds.jsonl").read_text()
+    new = {'"purpose": "train"': '"purpose": 7', '"bytes_up_total": ': '"bytes_up_total": "x", "was": '}.get(
+        old, '"other"'
+    )
+    (folder / "rounds.jsonl").write_text(text.replace(old, new))
+    summary = run(CONFIG, folder, resume=True)
+    assert summary["rounds"] == 4 and any("was damaged" in warning for warning in summary["warnings"])
+
+
+def test_a_start_that_was_killed_while_it_made_the_ledger_can_be_started_again(tmp_path: Path) -> None:
+    config = Config(rounds=1, aggregator="plain", yardstick=False)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ledger.sqlite").write_bytes(b"")
+    assert run(config, tmp_path / "run")["rounds"] == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "ledger.sqlite").write_text("somebody's notes, which are not thrown away")
+    with pytest.raises(accounting.LedgerCorrupt, match="restore its newest copy"):
+        run(config, tmp_path / "other")
+    assert (tmp_path / "other" / "ledger.sqlite").read_text().startswith("somebody's notes")
+
+
 def test_a_run_that_is_asked_to_stop_finishes_its_round(tmp_path: Path) -> None:
     asked = iter([False, False, True])
     with pytest.raises(Stopped, match=r"Stopped after round 2 of 4; continue with --resume"):

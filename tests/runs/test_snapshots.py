@@ -121,8 +121,6 @@ def _resumed(folder: Path, event: str, opened: int) -> str:
     assert opened <= len(before), f"{event}: a sum was opened that was not on the ledger"
     if not started:
         assert not before, event
-        if (folder / "ledger.sqlite").exists() and (folder / "ledger.sqlite").stat().st_size == 0:
-            (folder / "ledger.sqlite").unlink()
         summary = run(CONFIG, folder)  # nothing had begun: it can be started again
         assert summary["rounds"] == 2, event
         return "started anew"
