@@ -16,7 +16,6 @@ individual senders).
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -283,13 +282,13 @@ def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
         message_bytes=rounds.message_bytes,
         info=info,
         device=device,
-        wrap=functools.partial(_wrap, setting.noise_senders),
+        wrap=_wrap,
         size=setting.size,
     )
 
 
-def _wrap(noise_senders: int, total: RoundSum, size: int, *, round: int = 0) -> Sealed:
-    return Sealed(total, size, int(total.senders) - noise_senders, frozenset([envelope.new_id()]), round)
+def _wrap(total: RoundSum, size: int, *, round: int = 0) -> Sealed:
+    return Sealed(total, size, int(total.senders) - int(total.noise), frozenset([envelope.new_id()]), round)
 
 
 def _in_words(setting: RoundSetting, messages: bool) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "RoundKey",
     "RoundSum",
     "add_two",
+    "as_noise",
     "device_functions",
     "encrypt_one",
     "open_one",
@@ -60,11 +61,13 @@ class RoundSum(NamedTuple):
       rows: uint32 `[R, L, N]`.
       shares: uint32 `[t, L, N]`, the first t members' sums of shares.
       senders: uint32 `[]`, everybody whose secrets are in it, noise senders of norm rounds too.
+      noise: uint32 `[]`, how many of them are noise senders: in norm rounds a sum without all of them is not opened.
     """
 
     rows: Array
     shares: Array
     senders: Array
+    noise: Array
 
     def __repr__(self) -> str:
         """Facts only."""
@@ -85,7 +88,8 @@ class DeviceFunctions(NamedTuple):
       draw: `(stream) -> Secrets`: one client's.
       none: `() -> Secrets`: the empty sum.
       add_up: `(Secrets, Secrets with a leading axis, present bool [K]) -> Secrets`; integers, so several devices' sums are added as they are.
-      close: `(key, counts int32[D], Secrets, senders, stream) -> RoundSum`: the rows and shares of summed counts; the stream draws the sums of shares.
+      close: `(key, counts int32[D], Secrets, senders, stream, noise=0) -> RoundSum`: the rows and shares of summed counts; the stream draws the sums of
+        shares, `noise` says how many of the senders are noise senders.
       encrypt: `(key, counts, stream) -> RoundSum`: one client's.
       add: `(RoundSum, RoundSum) -> RoundSum`.
       zero: `() -> RoundSum`.
@@ -156,14 +160,22 @@ def _add_up(total: Secrets, drawn: Secrets, present: Array) -> Secrets:
 
 
 def _close(
-    params: RoundParameters, key: RoundKey, counts: Array, drawn: Secrets, senders: Array, stream: Stream
+    params: RoundParameters,
+    key: RoundKey,
+    counts: Array,
+    drawn: Secrets,
+    senders: Array,
+    stream: Stream,
+    noise: Array | None = None,
 ) -> RoundSum:
     """The sum of contributions of summed counts and secrets; for one client these are its own rows and shares."""
     kappas = kappas_of(params, stream)[: params.threshold - 1]
     expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
     last = sharing.later_share(params, key.dealing, rows.small_form(params, drawn.secret), expanded, params.threshold)
     shares = jnp.concatenate([expanded, last[None]])
-    return RoundSum(rows.encrypt(params, key.a, counts, drawn), shares, senders)
+    return RoundSum(
+        rows.encrypt(params, key.a, counts, drawn), shares, senders, jnp.uint32(0) if noise is None else noise
+    )
 
 
 def _encrypt(params: RoundParameters, key: RoundKey, counts: Array, stream: Stream) -> RoundSum:
@@ -172,7 +184,14 @@ def _encrypt(params: RoundParameters, key: RoundKey, counts: Array, stream: Stre
 
 def _add(params: RoundParameters, a: RoundSum, b: RoundSum) -> RoundSum:
     q = modular.constants(params.ring.moduli).q
-    return RoundSum(modular.add(a.rows, b.rows, q), modular.add(a.shares, b.shares, q), a.senders + b.senders)
+    return RoundSum(
+        modular.add(a.rows, b.rows, q), modular.add(a.shares, b.shares, q), a.senders + b.senders, a.noise + b.noise
+    )
+
+
+def as_noise(total: RoundSum) -> RoundSum:
+    """The same contributions, as those of noise senders."""
+    return total._replace(noise=total.senders)
 
 
 def _zero(params: RoundParameters) -> RoundSum:
@@ -180,6 +199,7 @@ def _zero(params: RoundParameters) -> RoundSum:
     return RoundSum(
         jnp.zeros((params.rows, ring.limbs, ring.degree), jnp.uint32),
         jnp.zeros((params.threshold, ring.limbs, ring.degree), jnp.uint32),
+        jnp.uint32(0),
         jnp.uint32(0),
     )
 

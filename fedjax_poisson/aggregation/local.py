@@ -130,7 +130,8 @@ def _with_noise(process: _Process, payload: RoundSum, size: int, stream: Stream)
     for number in range(process.setting.noise_senders):
         own = fold_in(stream, "noise sender", number)
         noise = np.asarray(process.setting.noise(fold_in(own, "noise"), size))
-        payload = bare.add_two(use, payload, bare.encrypt_one(use, noise, fold_in(own, "encrypt")))
+        sent = bare.as_noise(bare.encrypt_one(use, noise, fold_in(own, "encrypt")))
+        payload = bare.add_two(use, payload, sent)
     process.noised = True
     return payload
 
@@ -164,7 +165,12 @@ def _check(process: _Process, sealed: Sealed, size: int) -> None:
     check_announced(sealed, size, process.setting.minimum, process.setting.senders)
     check_unopened(sealed, process.opened)
     if sealed.payload is not None:
-        _counted(int(sealed.payload.senders) - process.setting.noise_senders, sealed)
+        noise = int(sealed.payload.noise)
+        if noise != process.setting.noise_senders:
+            raise RoundRefused(
+                f"The sum has the noise of {noise} noise senders, not of {process.setting.noise_senders}. Nothing was opened."
+            )
+        _counted(int(sealed.payload.senders) - noise, sealed)
         return
     _counted(len(sealed.ids), sealed)
     under = process.under

@@ -340,8 +340,8 @@ def _close(work: _Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
         return Total(values, None, senders, largest, mark)
     assert work.device is not None and numbers.key is not None
     drawn = carry["secrets"] if work.summed else work.device.draw(fold_in(stream, "sum"))
-    everybody = senders if work.norm is None else senders + jnp.uint32(work.norm.noise_senders)
-    sealed = work.device.close(numbers.key, values, drawn, everybody, fold_in(stream, "shares"))
+    noise = jnp.uint32(0 if work.norm is None else work.norm.noise_senders)
+    sealed = work.device.close(numbers.key, values, drawn, senders + noise, fold_in(stream, "shares"), noise)
     return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
 
 

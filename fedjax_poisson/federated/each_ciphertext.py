@@ -8,18 +8,26 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
+from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum, as_noise
 from fedjax_poisson.randomness import Stream
 
 
 def add_each(
-    device: DeviceFunctions, key: Any, total: RoundSum, sent: Array, streams: Stream, present: Array
+    device: DeviceFunctions,
+    key: Any,
+    total: RoundSum,
+    sent: Array,
+    streams: Stream,
+    present: Array,
+    *,
+    noise: bool = False,
 ) -> RoundSum:
-    """The contributions of a chunk's clients, each made by itself and added."""
+    """The contributions of a chunk's clients, or of noise senders, each made by itself and added."""
 
     def one(total: RoundSum, xs: tuple[Array, Stream, Array]) -> tuple[RoundSum, None]:
         counts, stream, here = xs
-        added = device.add(total, device.encrypt(key, counts, stream))
+        made = device.encrypt(key, counts, stream)
+        added = device.add(total, as_noise(made) if noise else made)
         return jax.tree.map(lambda new, old: jnp.where(here, new, old), added, total), None
 
     return jax.lax.scan(one, total, (sent, streams, present))[0]

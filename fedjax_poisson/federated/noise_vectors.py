@@ -38,7 +38,7 @@ def with_noise(
         alone = jax.tree.map(lambda leaf: leaf[None], fold_in(own, "encrypt"))
         if "sealed" in carry:
             assert device is not None
-            carry["sealed"] = add_each(device, numbers.key, carry["sealed"], counts[None], alone, here)
+            carry["sealed"] = add_each(device, numbers.key, carry["sealed"], counts[None], alone, here, noise=True)
             return carry, None
         carry["values"] = carry["values"] + counts
         if "secrets" in carry:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import aggregation
-from fedjax_poisson.aggregation import messages, server, transcript
+from fedjax_poisson.aggregation import bare, messages, server, transcript
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.terms import Pinned, encode_terms
@@ -192,9 +192,23 @@ def test_a_bare_sum_without_its_noise_is_not_opened():
     sealed = [agg.encrypt(one, fold_in(root, i)) for i, one in enumerate(x)]
     again = agg.encrypt(x[0], fold_in(root, 9))
     clean = functools.reduce(agg.add, [*sealed[1:], again])
-    with pytest.raises(r.RoundRefused, match="beside all noise"):
+    with pytest.raises(r.RoundRefused, match="noise of 0 noise senders"):
         agg.open(clean, SIZE)
     assert agg.open(functools.reduce(agg.add, sealed), SIZE).senders == SENDERS
+
+
+def test_a_sum_of_a_program_without_noise_is_not_opened_whatever_its_senders():
+    """More clients than the minimum and the noise senders together are no noise: a sum says how many of its senders are noise senders."""
+    agg, x, root = local(authenticate=False, noise_variance=900.0), vectors(), stream()
+    key = agg.device.key
+    clean = functools.reduce(agg.device.add, [agg.device.encrypt(key, x[i % 4], fold_in(root, i)) for i in range(9)])
+    with pytest.raises(r.RoundRefused, match="noise of 0 noise senders, not of 5"):
+        agg.open(agg.wrap(clean, SIZE)._replace(senders=SENDERS), SIZE)
+    few = functools.reduce(agg.device.add, [agg.device.encrypt(key, x[i], fold_in(root, i)) for i in range(4)])
+    for number in range(5):
+        noise = skellam(fold_in(root, "noise", number), (SIZE,), tables(900.0))
+        few = agg.device.add(few, bare.as_noise(agg.device.encrypt(key, noise, fold_in(root, 10 + number))))
+    assert agg.open(agg.wrap(few, SIZE), SIZE).senders == SENDERS
 
 
 def test_the_aggregator_says_what_it_holds_and_what_it_needs():

@@ -51,8 +51,9 @@ def test_every_condition_of_a_proof_holds_in_a_chosen_ring(size: int, clients: i
     assert 2 ** (shape.digit_bits - 1) > top >= 2 ** (shape.digit_bits - 2), "the fewest bits that hold B"
     assert top < 2 ** (params.ring.field_bits - 1)
     assert FUNCTIONALS_OF_COUNTS * shape.blocks * 4 ** (shape.digit_bits - 1) + 4**shape.digit_bits < q
-    assert shape.points * math.log2(min(moduli) / (2 * shape.size)) >= 96
-    assert (shape.points - 1) * math.log2(min(moduli) / (2 * shape.size)) < 96
+    roots = 2 * shape.size
+    bits_a_point = math.log2((min(moduli) - 1 - roots) / (roots - 1))
+    assert shape.points * bits_a_point >= 96 > (shape.points - 1) * bits_a_point
     needed = shape.bits + shape.digits + shape.points
     assert needed <= shape.size <= params.ring.degree and shape.size < 2 * needed
     assert all((p - 1) % (2 * shape.size) == 0 for p in moduli), "roots of unity"

@@ -11,10 +11,8 @@ import optax
 import pytest
 
 from fedjax_poisson import accounting, federated, models, trees
-from fedjax_poisson.aggregation import Opened, RoundRefused, aggregator, bare
+from fedjax_poisson.aggregation import RoundRefused, aggregator
 from fedjax_poisson.aggregation.norm_bound import NormScreening
-from fedjax_poisson.aggregation.opening import Expected
-from fedjax_poisson.aggregation.parameters import choose
 from fedjax_poisson.federated.client import Examples, run_client
 from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.mechanisms import committee_noise, poisson_embedding
@@ -62,26 +60,19 @@ def _population(lying: bool = False):
 
 @functools.cache
 def _norm_aggregator(minimum: int = 10, mechanism=MECHANISM):
-    """Rounds with the parameters of norm rounds, summed and opened bare."""
+    """Norm rounds without messages."""
     by = mechanism.noise_senders
-    norm = NormScreening(by.squared_norm(SIZE), by.senders, by.honest)
-    bound = mechanism.count_bound(SENDERS, SIZE)
-    rms = by.count_rms(SENDERS, SIZE) + 6000
-    params = choose(SIZE, bound, SENDERS, 5, 4, corrupt=1, count_rms=rms, malicious=1, norm=norm)
-    light = aggregator(
-        "round", count_bound=bound, senders=SENDERS, minimum_senders=minimum, size=SIZE, authenticate=False
+    return aggregator(
+        "round",
+        count_bound=mechanism.count_bound(SENDERS, SIZE),
+        senders=SENDERS,
+        minimum_senders=minimum,
+        size=SIZE,
+        count_rms=by.count_rms(SENDERS, SIZE) + 6000,
+        norm=NormScreening(by.squared_norm(SIZE), by.senders, by.honest),
+        noise=mechanism.noise,
+        authenticate=False,
     )
-    device = bare.device_functions(params, bytes(32), Expected(SENDERS, 1, bound, None, 1))
-
-    def opened(sealed, size):
-        everybody = int(sealed.payload.senders) + by.senders
-        counts = bare.open_one(device, sealed.payload, Expected(everybody, 1, bound, None, 1))
-        return Opened(counts, sealed.senders, True)
-
-    def wrapped(total, size, *, round=0):  # a sealed sum counts clients, the sum itself everybody
-        return light.wrap(total._replace(senders=total.senders - jnp.uint32(by.senders)), size, round=round)
-
-    return light._replace(device=device, open=opened, wrap=wrapped)
 
 
 def _algorithm(mechanism=MECHANISM, *, lying=False, **more):
