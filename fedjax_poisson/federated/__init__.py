@@ -23,6 +23,7 @@ from fedjax_poisson.federated.evaluator import evaluator
 from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
 from fedjax_poisson.federated.federation import FedState
 from fedjax_poisson.federated.fit import Fitted, Round, fit
+from fedjax_poisson.federated.insiders import Attack, Insiders, Sight
 from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.population import (
     Cohort,
@@ -42,6 +43,7 @@ from fedjax_poisson.federated.turns import FixedCohorts, fixed_cohorts
 
 __all__ = [
     "Algorithm",
+    "Attack",
     "BandedState",
     "Banding",
     "Budgeted",
@@ -55,6 +57,7 @@ __all__ = [
     "Fitted",
     "FixedCohorts",
     "Info",
+    "Insiders",
     "Paced",
     "Population",
     "Predictions",
@@ -67,6 +70,7 @@ __all__ = [
     "Schedule",
     "Server",
     "Shared",
+    "Sight",
     "State",
     "SumInfo",
     "banding",

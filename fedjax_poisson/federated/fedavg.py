@@ -42,6 +42,7 @@ from fedjax_poisson.federated.federation import (
     structure_of,
 )
 from fedjax_poisson.federated.fused import fused_rounds
+from fedjax_poisson.federated.insiders import Insiders, check_possible, insider_numbers, insiders_in_words
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.release import check_round, named, open_total
@@ -89,6 +90,7 @@ class RoundInfo(NamedTuple):
       empty: clients without records: likewise.
       absent: clients that were lost after they had been chosen.
       seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step".
+      insiders: which corrupt clients were simulated, and their attack; empty for an honest run.
     """
 
     senders: int
@@ -101,6 +103,7 @@ class RoundInfo(NamedTuple):
     empty: tuple[int, ...]
     absent: tuple[int, ...]
     seconds: dict[str, float]
+    insiders: str = ""
 
     @property
     def sum(self) -> SumInfo:
@@ -137,6 +140,7 @@ def fedavg(
     band: int | Banding = 1,
     ledger: accounting.Ledger | None = None,
     delta: float | None = None,
+    insiders: Insiders | None = None,
 ) -> Algorithm:
     """Federated averaging over a population of simulated clients.
 
@@ -163,6 +167,7 @@ def fedavg(
         needs a mechanism whose price for scaled updates is stated (the Poisson embedding; the Gaussian baseline).
       ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
       delta: delta of the ledger created in that case; None for 1e-5.
+      insiders: corrupt clients to be simulated (`insiders`); None where all are honest. Every output then says so, and `apply_rounds` is None.
 
     Returns:
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
@@ -191,6 +196,7 @@ def fedavg(
         sampling_rate=sampling_rate,
         adjacency=adjacency,
     )
+    check_possible(insiders, mechanism, mesh is not None, cohorts is not None)
     rule = ServerRule(server_optimizer, average_from)
     federation = make_federation(model, client, population, participation, rule, mechanism, aggregator, level, mesh)
     opened = openings()
@@ -214,15 +220,18 @@ def fedavg(
             price=account.price,
         )
     programs = compile_programs(structure_of(federation), layout)
-    numbers = functools.cache(functools.partial(numbers_of, federation))  # at the first round: it makes the tables
+    corrupt = None
+    if insiders is not None:
+        corrupt = insider_numbers(insiders, population.size, population.host)
+    numbers = functools.cache(lambda: numbers_of(federation)._replace(insiders=corrupt))  # at the first round: tables
     apply_rounds = None
-    if mesh is None:
+    if mesh is None and insiders is None:
         apply_rounds = fused_rounds(
             programs.fused, numbers, population, federation.aggregator, level, senders, account, opened
         )
     return Algorithm(
         init=functools.partial(first_state, federation),
-        apply=functools.partial(_apply, federation, programs, numbers, account, opened),
+        apply=functools.partial(_apply, federation, programs, numbers, account, opened, insiders_in_words(insiders)),
         parameters=lambda state: final_parameters(state.server, average_from),
         rdp=account.rdp,
         ledger=account.ledger,
@@ -237,6 +246,7 @@ def _apply(
     numbers: Callable[[], Numbers],
     account: RoundAccount,
     opened: Openings,
+    insiders: str,
     state: FedState,
     cohort: Any,
     stream: Stream,
@@ -272,6 +282,7 @@ def _apply(
             "open": opened_at - sealed_at,
             "step": time.perf_counter() - opened_at,
         },
+        insiders=insiders,
     )
 
 

@@ -24,11 +24,13 @@ class Numbers(NamedTuple):
       key: the round's public constants; None where no program encrypts.
       functions: the mechanism's, with its bounds and tables as leaves; None without one.
       factor: of the server's optimiser (`server.Paced`); None where it has none.
+      insiders: corrupt clients of a simulation (`insiders.InsiderNumbers`); None where all are honest.
     """
 
     key: Any = None
     functions: Functions | None = None
     factor: Any = None
+    insiders: Any = None
 
 
 Sends = Literal["updates", "reals", "counts"]
