@@ -48,6 +48,7 @@ TESTED_IN = {
     "data/tables/schema.py": "data/tables/test_open_table.py",
     "data/tables/spec.py": "data/tables/test_declarations.py",
     "federated/checkpoints.py": "runs/test_resume.py",
+    "federated/chunking.py": "federated/test_fedavg.py",
     "federated/cohort.py": "federated/test_fedavg.py",
     "federated/cohort_noise.py": "federated/test_banded.py",
     "federated/control.py": "federated/test_controllers.py",

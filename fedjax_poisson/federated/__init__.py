@@ -5,6 +5,7 @@ from fedjax_poisson.federated.algorithm import Algorithm, Info, dimension_of, fe
 from fedjax_poisson.federated.banded import BandedState
 from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.budget import Budgeted, calibrate
+from fedjax_poisson.federated.chunking import Chunking
 from fedjax_poisson.federated.client import (
     Client,
     Examples,
@@ -16,7 +17,6 @@ from fedjax_poisson.federated.client import (
     scaffold,
 )
 from fedjax_poisson.federated.client_recipe import ClientRecipe, client_recipe
-from fedjax_poisson.federated.cohort import Chunking
 from fedjax_poisson.federated.cohort_plan import CohortPlan, open_budget, parameter_weights, plan_cohorts
 from fedjax_poisson.federated.device_records import population_of, records_of
 from fedjax_poisson.federated.evaluator import evaluator

@@ -60,7 +60,8 @@ from fedjax_poisson import accounting, trees
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated.banding import Banding, decode, first_history, pick
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, no_scaled_price
-from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking
+from fedjax_poisson.federated.chunking import Chunking
+from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE
 from fedjax_poisson.federated.epochs import Coverage, coverage, last_of_epoch
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, first_state, numbers_of, structure_of
 from fedjax_poisson.federated.population import Cohort, make_cohort

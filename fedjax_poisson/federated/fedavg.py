@@ -30,8 +30,9 @@ from fedjax_poisson.federated.algorithm import Algorithm
 from fedjax_poisson.federated.banded import Banded, BandedState, banded_round, first_banded_state, make_banded
 from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, make_round_account, payment
+from fedjax_poisson.federated.chunking import Chunking
 from fedjax_poisson.federated.client import ClientOf
-from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Chunking, Encryption
+from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, Encryption
 from fedjax_poisson.federated.federation import (
     Federation,
     FedState,

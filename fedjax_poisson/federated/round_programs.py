@@ -13,7 +13,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_poisson.federated import spread as spread_lib
-from fedjax_poisson.federated.cohort import Chunking, CohortSum, Total, cohort_sum
+from fedjax_poisson.federated.chunking import Chunking
+from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step
 from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, make_cohort

@@ -113,7 +113,8 @@ def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
 def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
     """The levels agree in the opened counts by exactness; here the rows themselves agree, absent clients included."""
     from fedjax_poisson.aggregation import sharing
-    from fedjax_poisson.federated.cohort import Chunking, cohort_sum
+    from fedjax_poisson.federated.chunking import Chunking
+    from fedjax_poisson.federated.cohort import cohort_sum
     from fedjax_poisson.federated.sharing_programs import Numbers
     from fedjax_poisson.mechanisms.types import functions_of
 
