@@ -12,6 +12,7 @@ is charged for them. A run with insiders says so in its outputs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -280,20 +281,35 @@ def lying_sites(
             f"{mechanism.facts.name} has no one grid step, so a site's sum cannot be read in the update's unit."
         )
 
+    who = tuple(np.flatnonzero(np.asarray(insiders.ranks) >= 0).tolist())
+
     def change(counts: Array, grids: Array) -> Array:
         functions = functions_of(mechanism, grids.shape[-1])
-        updates = jnp.asarray(grids).astype(jnp.float32) * jnp.float32(step)
-        own = insiders._replace(common=fold_in(stream, "insiders"))
-        if own.learn is not None:
-            who = np.argsort(np.asarray(own.ranks))[-int((np.asarray(own.ranks) >= 0).sum()) :]
-            own = own._replace(knowledge=own.learn(updates[who], trees.flatten(params)))
-
-        def one(site: Array, update: Array, honest: Array) -> Array:
-            return sent_by(own, site, update, honest, params, functions, fold_in(stream, site))
-
-        return jax.vmap(one)(jnp.arange(len(counts), dtype=jnp.uint32), updates, jnp.asarray(counts))
+        return _lies(who, insiders, functions, trees.flatten(params), stream, jnp.float32(step), counts, grids)
 
     return change
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _lies(
+    who: tuple[int, ...],
+    insiders: InsiderNumbers,
+    functions: Functions,
+    weights: Array,
+    stream: Stream,
+    step: Array,
+    counts: Array,
+    grids: Array,
+) -> Array:
+    updates = grids.astype(jnp.float32) * step
+    own = insiders._replace(common=fold_in(stream, "insiders"))
+    if own.learn is not None:
+        own = own._replace(knowledge=own.learn(updates[jnp.asarray(who)], weights))
+
+    def one(site: Array, update: Array, honest: Array) -> Array:
+        return sent_by(own, site, update, honest, weights, functions, fold_in(stream, site))
+
+    return jax.vmap(one)(jnp.arange(counts.shape[0], dtype=jnp.uint32), updates, counts)
 
 
 def poisoned_sites(insiders: InsiderNumbers, x: Any, y: Array, mask: Array, stream: Stream) -> tuple[Any, Array]:
