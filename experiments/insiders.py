@@ -132,7 +132,7 @@ def _sites(name: str, unit: str, sites: data.Sites, model: models.Model, options
         return federated.fedsgd(
             model, features=features[0] if len(features) == 1 else features, records=total, sampling_rate=1.0,
             mechanism=mechanism, aggregator=summing, server_optimizer=optax.sgd(options["rate"]), senders=count,
-            unit=unit, largest_unit=largest_unit, delta=DELTA, insiders=insiders,
+            unit=unit, largest_unit=largest_unit, average_from=rounds // 2, delta=DELTA, insiders=insiders,
         )  # fmt: skip
 
     most = int(held.mask.sum(axis=1).max())
@@ -409,9 +409,9 @@ DEFENCES: dict[str, Defence] = {
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
-def _decisions(task: Task, params: Any, x: np.ndarray) -> np.ndarray:
+def _logits(task: Task, params: Any, x: np.ndarray) -> np.ndarray:
     parts = [np.asarray(task.model.apply(params, jnp.asarray(part))) for part in np.array_split(x, -(-len(x) // 500))]
-    return np.concatenate([evaluation.decide(np.nan_to_num(part)) for part in parts])
+    return np.nan_to_num(np.concatenate(parts))
 
 
 def measure(task: Task, name: str, defence: str) -> dict[str, Any]:
@@ -427,15 +427,17 @@ def measure(task: Task, name: str, defence: str) -> dict[str, Any]:
             return facts | {"not_applicable": str(error)}
     out = DEFENCES[defence].run(task, insiders)
     x, y = task.test
-    decided = _decisions(task, out.params, x)
+    logits = _logits(task, out.params, x)
+    decided = evaluation.decide(logits)
     success = None
     if name != NONE and (trigger := ATTACKS[name].trigger) is not None:
         others = y != task.setting.goal
         triggered = np.asarray(trigger(task.setting, jnp.asarray(x[others])))
-        success = float(np.mean(_decisions(task, out.params, triggered) == task.setting.goal))
+        success = float(np.mean(evaluation.decide(_logits(task, out.params, triggered)) == task.setting.goal))
     return facts | {
         "accuracy": float(np.mean(decided == y)),
         "balanced_accuracy": evaluation.balanced_accuracy(y, decided),
+        "auc": evaluation.auc(y, logits if logits.ndim == 1 else evaluation.probabilities(logits)),
         "attack_success": success,
         "rounds": out.rounds,
         "refused": out.refused,
@@ -454,7 +456,7 @@ def say(row: dict[str, Any]) -> None:
     if "not_applicable" in row:
         print(f"{where} not applicable: {row['not_applicable']}", flush=True)
         return
-    found = f"accuracy {row['accuracy']:.3f} (balanced {row['balanced_accuracy'] or float('nan'):.3f})"
+    found = f"accuracy {row['accuracy']:.3f} AUC {row['auc'] or float('nan'):.3f}"
     more = "" if row["attack_success"] is None else f"  backdoor {row['attack_success']:.2f}"
     more += "" if row["refused"] is None else f"  stopped after {row['rounds']} rounds"
     print(f"{where} {found}{more}  {row['seconds']:.0f} s", flush=True)
@@ -478,11 +480,11 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     figure, axes = grid(1.6 + 0.27 * max(map(len, attacks.values())) * len(names), len(names), 2)
     for i, name in enumerate(names):
         left, right = axes[2 * i], axes[2 * i + 1]
-        _panel(left, _of(rows, name), attacks[name], "balanced_accuracy")
+        _panel(left, _of(rows, name), attacks[name], "auc")
         backdoors = [each for each in attacks[name] if ATTACKS[each].targeted]
         _panel(right, _of(rows, name), backdoors, "attack_success", slots=len(attacks[name]))
         title(left, name, pad=8)
-        left.set_xlabel("records decided rightly, mean of the classes")
+        left.set_xlabel("AUC (50 %: no better than a coin)")
         right.set_xlabel("records with the attacker's mark decided as it wants")
     handles = [
         axes[0].plot([], [], mark, color=colour, markersize=7, markeredgewidth=1.8, linestyle="none", label=label)[0]
@@ -534,7 +536,7 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             print(f"{task.name}: {task.bound}\n{planned(task.plan, delta=DELTA)}", flush=True)
             attacks = [name for name in arguments.attacks or task.attacks if name in task.attacks]
-            if arguments.toy:
+            if arguments.toy and not arguments.attacks:
                 attacks = attacks[:: max(1, len(attacks) // 3)]
             chosen = arguments.defences or list(DEFENCES)
             rows = []
