@@ -3,6 +3,7 @@
 A failed attack is not a proof of privacy: every result states what the attacker needs (`needs`) and what a stronger one would try (`try_next`).
 """
 
+from fedjax_poisson.attacks import insiders
 from fedjax_poisson.attacks.audit import AuditedSystem, MechanismAudit, PrivacyClaim, audit_mechanism
 from fedjax_poisson.attacks.canaries import (
     CanaryRecords,
@@ -80,6 +81,7 @@ __all__ = [
     "dense_gradients",
     "four_views",
     "gradients_of",
+    "insiders",
     "invert",
     "leave_one_out",
     "lira",

@@ -11,6 +11,7 @@ from fedjax_poisson.data.loaders.eicu import from_eicu as from_eicu
 from fedjax_poisson.data.loaders.fhir import from_fhir as from_fhir
 from fedjax_poisson.data.loaders.medmnist import from_medmnist as from_medmnist
 from fedjax_poisson.data.loaders.mimic import from_mimic as from_mimic
+from fedjax_poisson.data.tables import local_checks as local_checks
 from fedjax_poisson.data.tables.survival import Survival as Survival
 from fedjax_poisson.data.tables.survival import from_survival_csv as from_survival_csv
 from fedjax_poisson.data.tables.tabular import from_csv as from_csv

@@ -1,6 +1,6 @@
 """Federated algorithms as pure functions: many clients in one program, sites with record- or patient-level privacy, private sums."""
 
-from fedjax_poisson.federated import controllers
+from fedjax_poisson.federated import controllers, liar_bound, robust_rules, vote_plan
 from fedjax_poisson.federated.algorithm import Algorithm, Info, dimension_of, fedsgd
 from fedjax_poisson.federated.banded import BandedState
 from fedjax_poisson.federated.banding import Banding, banding
@@ -23,6 +23,7 @@ from fedjax_poisson.federated.evaluator import evaluator
 from fedjax_poisson.federated.fedavg import RoundInfo, fedavg
 from fedjax_poisson.federated.federation import FedState
 from fedjax_poisson.federated.fit import Fitted, Round, fit
+from fedjax_poisson.federated.insiders import Attack, Insiders, Sight
 from fedjax_poisson.federated.noise_schedule import tail_average_portions
 from fedjax_poisson.federated.population import (
     Cohort,
@@ -39,9 +40,12 @@ from fedjax_poisson.federated.server import Paced, Server, State
 from fedjax_poisson.federated.spread import RoundLost, client_mesh, first_process_gate, shared_stream
 from fedjax_poisson.federated.standardize import Scaler, bounds_scaler, private_scaler
 from fedjax_poisson.federated.turns import FixedCohorts, fixed_cohorts
+from fedjax_poisson.federated.validation_vote import with_vote
+from fedjax_poisson.federated.vote_plan import VotePlan
 
 __all__ = [
     "Algorithm",
+    "Attack",
     "BandedState",
     "Banding",
     "Budgeted",
@@ -55,6 +59,7 @@ __all__ = [
     "Fitted",
     "FixedCohorts",
     "Info",
+    "Insiders",
     "Paced",
     "Population",
     "Predictions",
@@ -67,8 +72,10 @@ __all__ = [
     "Schedule",
     "Server",
     "Shared",
+    "Sight",
     "State",
     "SumInfo",
+    "VotePlan",
     "banding",
     "bounds_scaler",
     "calibrate",
@@ -83,6 +90,7 @@ __all__ = [
     "first_process_gate",
     "fit",
     "fixed_cohorts",
+    "liar_bound",
     "load_model",
     "local_optimizer",
     "local_sgd",
@@ -97,9 +105,12 @@ __all__ = [
     "private_scaler",
     "private_sum",
     "records_of",
+    "robust_rules",
     "sampled_cohorts",
     "save_model",
     "scaffold",
     "shared_stream",
     "tail_average_portions",
+    "vote_plan",
+    "with_vote",
 ]

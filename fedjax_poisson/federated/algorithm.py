@@ -41,6 +41,14 @@ from fedjax_poisson.federated.features import (
     same_records,
     spec_of,
 )
+from fedjax_poisson.federated.insiders import (
+    Insiders,
+    check_possible,
+    insider_numbers,
+    insiders_in_words,
+    lying_sites,
+    poisoned_sites,
+)
 from fedjax_poisson.federated.private_sum import SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.reuse import fingerprint, openings, round_stream
@@ -67,11 +75,13 @@ class Info(NamedTuple):
       sum: the cost of the sum.
       update_norm: L2 norm of the released mean gradient.
       epsilon: spent so far at the delta of the algorithm's ledger; infinite if a round was released unaccounted, None if the caller's gate was charged.
+      insiders: which corrupt sites were simulated, and their attack; empty for an honest run.
     """
 
     sum: SumInfo
     update_norm: float
     epsilon: float | None
+    insiders: str = ""
 
 
 class Algorithm(NamedTuple):
@@ -126,6 +136,7 @@ def fedsgd(
     chunk: int | None = None,
     ledger: accounting.Ledger | None = None,
     delta: float | None = None,
+    insiders: Insiders | None = None,
 ) -> Algorithm:
     """DP-SGD over sites with record- or patient-level privacy.
 
@@ -152,6 +163,7 @@ def fedsgd(
       chunk: records vmapped at once; None chooses by the size of the model and of a record (`records.chunk_for`).
       ledger: the ledger charged for rounds without a gate; None creates one in memory that counts and refuses nothing (`accounting.memory_ledger`).
       delta: delta of the ledger created in that case; None for 1e-5.
+      insiders: corrupt sites to be simulated (`insiders`); None where all are honest.
 
     With sampling_rate < 1 every announced site must send in every round: who sends must not depend on the secret sample, and the amplified privacy cost counts
     the dark noise of all. A cohort of fewer sites, or an aggregator that opens fewer, is refused; a site without a sampled record sends its noise.
@@ -185,6 +197,8 @@ def fedsgd(
     )
     at_once = records_lib.chunk_for(size, floats_in(spec)) if chunk is None else chunk
     opened, rate = openings(), sampling_rate
+    check_possible(insiders, mechanism, several_devices=False, turns=False)
+    corrupt = None if insiders is None else insider_numbers(insiders, senders)
 
     def init(key: Array) -> State:
         state = init_state(model.init(key, blank_batch(spec, 1)), server_optimizer)
@@ -216,6 +230,11 @@ def fedsgd(
         checks.check_labels(model, cohort.labels, cohort.mask)
         number = int(state.round)
         own_stream = round_stream(stream, number)
+        lies = None
+        if corrupt is not None:
+            changed = poisoned_sites(corrupt, cohort.features, cohort.labels, cohort.mask, own_stream)
+            cohort = cohort._replace(features=changed[0], labels=changed[1])
+            lies = lying_sites(corrupt, own, state.params, own_stream)
         # The claim decides, not the caller's count: a patient is clipped as one, a record is sampled and clipped by itself.
         units = records_lib.units_of(np.asarray(cohort.unit), unit)
         slots = records_lib.record_slots(units, rate)
@@ -226,10 +245,10 @@ def fedsgd(
             programs.contributions(clip, state.params, cohort, units, own_stream, slots=slots)
         )
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders, own)
-        estimate, sum_info = private_sum(own, summing, grids, own_stream, gate=pay)
+        estimate, sum_info = private_sum(own, summing, grids, own_stream, gate=pay, insiders=lies)
         after, norm = programs.finish(state._replace(controller=()), estimate, np.float32(rate * records), factor)
         state = steered(after, state, estimate, own)
-        return state, Info(sum_info, float(norm), account.epsilon(gate))
+        return state, Info(sum_info, float(norm), account.epsilon(gate), insiders_in_words(insiders))
 
     return Algorithm(
         init,

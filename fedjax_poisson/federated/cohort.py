@@ -34,6 +34,7 @@ from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.federated.chunks import Chunking, by_chunks, default_chunk
 from fedjax_poisson.federated.client import Client, run_steps
 from fedjax_poisson.federated.each_ciphertext import add_each
+from fedjax_poisson.federated.insiders import InsiderNumbers, informed, poisoned, sent_by
 from fedjax_poisson.federated.noise_vectors import with_noise
 from fedjax_poisson.federated.norm_check import NormCheck, draw_functionals, passes
 from fedjax_poisson.federated.population import Cohort
@@ -222,13 +223,23 @@ def _one_update(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: S
 
 
 def _one_client(
-    work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, functions: Functions | None
+    work: _Work,
+    insiders: InsiderNumbers | None,
+    weights: Tree,
+    shared: Tree,
+    part: _Part,
+    stream: Stream,
+    functions: Functions | None,
 ) -> Any:
     """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
     present = part.present
     stream = fold_in(stream, part.ids)
+    if insiders is not None:
+        part = part._replace(examples=poisoned(insiders, part.ids, part.examples, stream))
     update, works, kept, report = _one_update(work, weights, shared, part, stream)
     sent = update if functions is None else functions.privatize(fold_in(stream, "embed"), update)
+    if insiders is not None and functions is not None:
+        sent = sent_by(insiders, part.ids, update, sent, weights, functions, stream)
     counted = present & works if functions is None else present
     sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
     return sent, kept, report, fold_in(stream, "encrypt")
@@ -247,10 +258,12 @@ def _one_sender(
     return sent, part.client_state, report, fold_in(stream, "encrypt")
 
 
-def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, functions: Functions | None) -> Any:
+def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, numbers: Numbers) -> Any:
     """What all clients of a part send."""
-    one = functools.partial(_one_sender if work.client is None else _one_client, work)
-    return jax.vmap(one, in_axes=(None, None, 0, None, None))(weights, shared, part, stream, functions)
+    one = functools.partial(_one_sender, work)
+    if work.client is not None:
+        one = functools.partial(_one_client, work, numbers.insiders)
+    return jax.vmap(one, in_axes=(None, None, 0, None, None))(weights, shared, part, stream, numbers.functions)
 
 
 def _one_chunk(
@@ -264,7 +277,7 @@ def _one_chunk(
     numbers: Numbers,
 ) -> tuple[Tree, Any]:
     """The running sums with one chunk of clients added; what the clients keep and their reports."""
-    sent, kept, report, streams = _clients(work, weights, shared, part, stream, numbers.functions)
+    sent, kept, report, streams = _clients(work, weights, shared, part, stream, numbers)
     if work.private:
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
     included = part.present
@@ -318,6 +331,7 @@ def _add(
 ) -> tuple[Tree, Tree, Array]:
     """The running sums with a cohort added, chunk by chunk."""
     functionals = None if work.norm is None else draw_functionals(work.norm, stream)
+    numbers = numbers._replace(insiders=informed(numbers.insiders, work.client, weights, shared, stream))
     carry, (kept, report) = by_chunks(
         work.chunk,
         lambda c, part: _one_chunk(work, functionals, c, weights, shared, part, stream, numbers),
@@ -349,8 +363,9 @@ def _counts(
     work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Array, Tree, Array]:
     """Every client's counts by themselves."""
+    numbers = numbers._replace(insiders=informed(numbers.insiders, work.client, weights, shared, stream))
     part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    sent, kept, report, _ = _clients(work, weights, shared, part, stream, numbers.functions)
+    sent, kept, report, _ = _clients(work, weights, shared, part, stream, numbers)
     return sent, kept, report
 
 

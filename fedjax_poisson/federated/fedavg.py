@@ -43,6 +43,7 @@ from fedjax_poisson.federated.federation import (
     structure_of,
 )
 from fedjax_poisson.federated.fused import fused_rounds
+from fedjax_poisson.federated.insiders import Insiders, check_possible, insider_numbers, insiders_in_words
 from fedjax_poisson.federated.norm_check import TESTED_IN_WORDS
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.private_sum import SumInfo
@@ -93,6 +94,7 @@ class RoundInfo(NamedTuple):
       refused: clients whose counts were too long: they are not in the sum (norm rounds).
       screening: how norms were tested, in words; empty in light rounds.
       seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step".
+      insiders: which corrupt clients were simulated, and their attack; empty for an honest run.
     """
 
     senders: int
@@ -107,6 +109,7 @@ class RoundInfo(NamedTuple):
     seconds: dict[str, float]
     refused: tuple[int, ...] = ()
     screening: str = ""
+    insiders: str = ""
 
     @property
     def sum(self) -> SumInfo:
@@ -144,6 +147,7 @@ def fedavg(
     ledger: accounting.Ledger | None = None,
     delta: float | None = None,
     screening: Screening | None = None,
+    insiders: Insiders | None = None,
 ) -> Algorithm:
     """Federated averaging over a population of simulated clients.
 
@@ -172,6 +176,7 @@ def fedavg(
       delta: delta of the ledger created in that case; None for 1e-5.
       screening: "norm" where the mechanism's clients send clean counts (`mechanisms.committee_noise`), whose norms are tested and whose noise is sent by noise
         senders; "light" for all others. None takes what the mechanism needs, the other one is refused.
+      insiders: corrupt clients to be simulated (`insiders`); None where all are honest. Every output then says so, and `apply_rounds` is None.
 
     Returns:
       `Algorithm`; `apply(state, cohort, stream, gate=None)` takes client numbers `[K]`, a `Cohort`, or an iterator of `Cohort` blocks (`cohort_blocks`);
@@ -201,6 +206,7 @@ def fedavg(
         sampling_rate=sampling_rate,
         adjacency=adjacency,
     )
+    check_possible(insiders, mechanism, mesh is not None, cohorts is not None)
     rule = ServerRule(server_optimizer, average_from)
     federation = make_federation(model, client, population, participation, rule, mechanism, aggregator, level, mesh)
     opened = openings()
@@ -224,15 +230,18 @@ def fedavg(
             price=account.price,
         )
     programs = compile_programs(structure_of(federation), layout)
-    numbers = functools.cache(functools.partial(numbers_of, federation))  # at the first round: it makes the tables
+    corrupt = None
+    if insiders is not None:
+        corrupt = insider_numbers(insiders, population.size, population.host)
+    numbers = functools.cache(lambda: numbers_of(federation)._replace(insiders=corrupt))  # at the first round: tables
     apply_rounds = None
-    if mesh is None:
+    if mesh is None and insiders is None:
         apply_rounds = fused_rounds(
             programs.fused, numbers, population, federation.aggregator, level, participation, account, opened
         )
     return Algorithm(
         init=functools.partial(first_state, federation),
-        apply=functools.partial(_apply, federation, programs, numbers, account, opened),
+        apply=functools.partial(_apply, federation, programs, numbers, account, opened, insiders_in_words(insiders)),
         parameters=lambda state: final_parameters(state.server, average_from),
         rdp=account.rdp,
         ledger=account.ledger,
@@ -247,6 +256,7 @@ def _apply(
     numbers: Callable[[], Numbers],
     account: RoundAccount,
     opened: Openings,
+    insiders: str,
     state: FedState,
     cohort: Any,
     stream: Stream,
@@ -284,6 +294,7 @@ def _apply(
             "open": opened_at - sealed_at,
             "step": time.perf_counter() - opened_at,
         },
+        insiders=insiders,
     )
 
 

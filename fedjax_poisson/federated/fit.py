@@ -59,6 +59,7 @@ class Round(NamedTuple):
             "epsilon": self.epsilon,
             "update_norm": norm,
             "seconds": self.seconds,
+            **({"insiders": insiders} if (insiders := getattr(self.info, "insiders", "")) else {}),
             **self.scores,
         }
 
@@ -74,7 +75,7 @@ class Fitted(NamedTuple):
         what the next question does not have; the guarantee is the ledger's budget (`control`).
       ended: "rounds" (all done), "budget" (the ledger refused the next), "controller" (the algorithm's decided to stop: the rest stays on the ledger),
         "callback" (one asked to stop) or "interrupted" (Ctrl-C, after its round).
-      history: one dict per round: round, epsilon, update_norm, seconds, scores.
+      history: one dict per round: round, epsilon, update_norm, seconds, scores; and insiders, where corrupt clients were simulated.
     """
 
     params: Any

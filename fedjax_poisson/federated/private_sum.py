@@ -58,6 +58,7 @@ def private_sum(
     *,
     gate: Gate | None = None,
     senders: Sequence[int] | None = None,
+    insiders: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Array, SumInfo]:
     """Embed, encrypt, add, call the gate, open, estimate.
 
@@ -68,6 +69,7 @@ def private_sum(
       stream: this release's stream; used for nothing else. Each sender derives a separate part of it.
       gate: called once right before the sum is opened; None opens without asking (nothing is accounted then).
       senders: indices of those that send in this round; None means all.
+      insiders: `(counts [S, D], grids [S, D]) -> counts`: what corrupt senders of a simulation send (`insiders.lying_sites`); None where all are honest.
 
     Returns:
       float32 `[D]` unbiased estimate of the sum of the contributions over the senders, and its cost.
@@ -90,7 +92,8 @@ def private_sum(
     if not mechanism.facts.integer:
         return _sum_of_reals(mechanism, aggregator.info.minimum_senders, grids, stream, present, gate, clock)
     aggregator.begin()
-    counts = np.asarray(_embed_all(mechanism, grids, stream))
+    drawn = _embed_all(mechanism, grids, stream)
+    counts = np.asarray(drawn if insiders is None else insiders(drawn, grids))
     embed_seconds = clock.lap()
     sealed = [aggregator.encrypt(counts[i], fold_in(stream, i, _ENCRYPT)) for i in present]
     encrypt_seconds = clock.lap()

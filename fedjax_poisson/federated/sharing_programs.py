@@ -25,12 +25,14 @@ class Numbers(NamedTuple):
       functions: the mechanism's, with its bounds and tables as leaves; None without one.
       factor: of the server's optimiser (`server.Paced`); None where it has none.
       norm_bound: B^2 of norm rounds in limbs, uint32 `[7]` (`norm_check`); None where nobody's norm is tested.
+      insiders: corrupt clients of a simulation (`insiders.InsiderNumbers`); None where all are honest.
     """
 
     key: Any = None
     functions: Functions | None = None
     factor: Any = None
     norm_bound: Any = None
+    insiders: Any = None
 
 
 Sends = Literal["updates", "reals", "counts"]

@@ -168,3 +168,30 @@ def test_controllers_keep_what_they_leave(script, tmp_path: Path) -> None:
         if row["controller"] == "settle"
     )
     assert {row["canaries"] for row in result["ideal_auditor"]} == {100, 1000}
+
+
+def test_insiders_measures_attacks_with_and_without_a_vote(script, tmp_path: Path) -> None:
+    experiment = script("insiders")
+    few = ["--toy", "--out", str(tmp_path), "--attacks", "count_bound"]
+    experiment.main([*few, "--tasks", "thyroid", "--defences", "light", "vote"])
+    result = json.loads((tmp_path / "results" / "insiders_thyroid.json").read_text())
+    rows = {(row["attack"], row["defence"]): row for row in result["rows"]}
+    assert rows["count_bound", "light"]["rounds"] == 0 and "count_bound" in rows["count_bound", "light"]["refused"]
+    honest, voted = rows[experiment.NONE, "light"], rows[experiment.NONE, "vote"]
+    assert voted["epsilon"] > honest["epsilon"] > 0 and voted["bytes_up_per_sender"] > honest["bytes_up_per_sender"]
+    assert voted["excluded_wrong"] is not None
+    assert "in the clear" in experiment.DEFENCES["krum"].words and not experiment.DEFENCES["krum"].private
+    assert (tmp_path / "figures" / "insiders.png").stat().st_size > 1000
+    experiment.main(["--toy", "--out", str(tmp_path), "--tasks", "eicu"])
+    assert not (tmp_path / "results" / "insiders_eicu.json").exists()
+
+
+@pytest.mark.long  # minutes: it compiles a program for each attack
+def test_insiders_reads_updates_in_the_clear_for_robust_rules_and_finds_the_liars(script, tmp_path: Path) -> None:
+    experiment = script("insiders")
+    attacks = ["--attacks", "scale_50", "free_rider_zero"]
+    experiment.main(["--toy", "--out", str(tmp_path), "--tasks", "w3", "--defences", "mean", "multi_krum", *attacks])
+    result = json.loads((tmp_path / "results" / "insiders_w3.json").read_text())
+    rows = {(row["attack"], row["defence"]): row for row in result["rows"]}
+    assert rows["scale_50", "multi_krum"]["accuracy"] > rows["scale_50", "mean"]["accuracy"] - 0.02
+    assert rows["scale_50", "multi_krum"]["detection_auc"] > 0.9 and not rows["scale_50", "multi_krum"]["private"]
