@@ -39,6 +39,7 @@ from fedjax_poisson.federated.standardize import bounds_scaler
 from fedjax_poisson.federated.validation_vote import with_vote
 from fedjax_poisson.federated.vote_plan import VotePlan, planned
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
+from fedjax_poisson.mechanisms.committee_noise import committee_noise
 from fedjax_poisson.mechanisms.types import functions_of
 from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, PUBLISHED, PUBLISHED_LIGHT, grid, percent, title
 
@@ -65,10 +66,21 @@ NONE = "nobody is corrupt"
 
 
 class Clients(NamedTuple):
-    """What robust rules read in the clear: the clients themselves."""
+    """Of tasks with many clients: what robust rules read in the clear, and the same training by norm rounds.
+
+    Attributes:
+      client: one client's work.
+      population: all of them.
+      norm: `(insiders) -> Algorithm` whose clients send clean counts and prove their norm; noise as large as in light rounds.
+      norm_setting: what insiders of norm rounds know.
+      norm_bound: by how much one may move a round, in words.
+    """
 
     client: federated.client.ClientOf
     population: federated.Population
+    norm: Callable[[Insiders | None], federated.Algorithm]
+    norm_setting: Setting
+    norm_bound: str
 
 
 class Task(NamedTuple):
@@ -197,6 +209,17 @@ def _embedding(noise: float, senders: int, clip: float, share: float) -> Mechani
     return poisson_embedding(clip_norm=clip, coordinate_bound=bound, dark_count=dark, modulation=modulation)
 
 
+def _clean(mechanism: Mechanism, senders: int, size: int) -> Mechanism:
+    """Clean counts whose sum has the noise of light rounds by `mechanism`, from five members of whom two are counted on."""
+    clip = mechanism.bounds.clip_norm or 1.0
+    scale = 2 * np.sqrt(size) / clip
+    variance = mechanism.variance(senders) * scale**2
+    return committee_noise(
+        clip_norm=clip, coordinate_bound=mechanism.bounds.coordinate_bound, scale=scale,
+        noise_variance=variance / 5, noise_senders=5, honest_noise=2,
+    )  # fmt: skip
+
+
 def _clients(
     name: str, model: models.Model, client: Any, arrays: Any, mechanism: Mechanism, senders: int, corrupt: Sequence[int],
     rounds: int, attacks: Sequence[str], cohort: Callable[[int], Any], held: Records, plan: VotePlan, every: int,
@@ -223,10 +246,25 @@ def _clients(
             mechanism=mechanism, delta=DELTA, insiders=insiders,
         )  # fmt: skip
 
+    clean = _clean(mechanism, senders, size)
+
+    def norm(insiders: Insiders | None) -> federated.Algorithm:
+        return federated.fedavg(
+            model, client=client, population=population, senders=senders, server_optimizer=optax.sgd(rate),
+            mechanism=clean, delta=DELTA, insiders=insiders, minimum_senders=senders // 2,
+        )  # fmt: skip
+
     line = liar_bound.in_words(liar_bound.light_round(mechanism, senders, size), f"one client of {senders}")
+    clients = Clients(
+        client,
+        population,
+        norm,
+        dataclasses.replace(setting, count_bound=clean.count_bound(senders, size)),
+        liar_bound.in_words(liar_bound.norm_round(senders), f"one client of {senders}"),
+    )
     return Task(
         name, "client", rounds, tuple(corrupt), setting, attacks, model, mechanism, make, cohort, held, plan, every, test,
-        line, Clients(client, population),
+        line, clients,
     )  # fmt: skip
 
 
@@ -331,9 +369,13 @@ class Defence(NamedTuple):
     run: Callable[[Task, Insiders | None], Outcome]
 
 
-def encrypted(vote: bool, task: Task, insiders: Insiders | None) -> Outcome:
-    """Private, encrypted rounds, with or without votes."""
+def encrypted(vote: bool, norm: bool, task: Task, insiders: Insiders | None) -> Outcome:
+    """Private, encrypted rounds, light or norm, with or without votes."""
     algorithm = task.make(insiders)
+    if norm:
+        assert task.clients is not None
+        algorithm = task.clients.norm(insiders)
+    out = {"right": [], "wrong": []}
     if vote:
         algorithm = with_vote(algorithm, task.model, task.held, task.plan, every=task.every)
     root, state = randomness.stream(), algorithm.init(jax.random.key(0))
@@ -348,12 +390,20 @@ def encrypted(vote: bool, task: Task, insiders: Insiders | None) -> Outcome:
             break
         done, inner = number, getattr(info, "round", info)
         sent += inner.sum.bytes_up_per_sender
+        if norm:
+            ids = np.asarray(task.cohort(number))
+            gone, bad = np.isin(ids, inner.refused), np.isin(ids, task.corrupt if insiders is not None else ())
+            out["wrong"].append(gone[~bad].mean())
+            if bad.any():
+                out["right"].append(gone[bad].mean())
         if vote and info.vote is not None:
             sent += info.vote.sum.bytes_up_per_sender
     right = wrong = None
     if vote and int(state.votes):
         share = int(state.rollbacks) / int(state.votes)
         right, wrong = (None, share) if insiders is None else (share, None)
+    if norm:
+        right, wrong = (float(np.mean(out[key])) if out[key] else None for key in ("right", "wrong"))
     assert algorithm.ledger is not None
     return Outcome(algorithm.parameters(state), done, refused, algorithm.ledger.epsilon(), sent, right, wrong, None)
 
@@ -396,8 +446,10 @@ def in_the_clear(rule: str, task: Task, insiders: Insiders | None) -> Outcome:
 
 
 DEFENCES: dict[str, Defence] = {
-    "light": Defence("none: private, encrypted light rounds", True, functools.partial(encrypted, False)),
-    "vote": Defence("light rounds and a validation vote", True, functools.partial(encrypted, True)),
+    "light": Defence("none: private, encrypted light rounds", True, functools.partial(encrypted, False, False)),
+    "vote": Defence("light rounds and a validation vote", True, functools.partial(encrypted, True, False)),
+    "norm": Defence("norm rounds: clean counts, proved short", True, functools.partial(encrypted, False, True)),
+    "norm_vote": Defence("norm rounds and a validation vote", True, functools.partial(encrypted, True, True)),
     **{
         name: Defence(f"{rule.words}; {robust_rules.IN_THE_CLEAR}", False, functools.partial(in_the_clear, name))
         for name, rule in robust_rules.RULES.items()
@@ -422,7 +474,8 @@ def measure(task: Task, name: str, defence: str) -> dict[str, Any]:
     began, insiders = time.perf_counter(), None
     if name != NONE:
         try:
-            insiders = Insiders(who=task.corrupt, attack=attack(name, task.setting))
+            setting = task.clients.norm_setting if "norm" in defence and task.clients else task.setting
+            insiders = Insiders(who=task.corrupt, attack=attack(name, setting))
         except ValueError as error:
             return facts | {"not_applicable": str(error)}
     out = DEFENCES[defence].run(task, insiders)
@@ -468,6 +521,7 @@ SHOWN = {
     "light": ("encrypted, no defence", PUBLISHED, "o"),
     "vote": ("encrypted, with vote", PRIVATE, "D"),
     "norm": ("encrypted, with norm proof", EPSILON, "s"),
+    "norm_vote": ("encrypted, with norm proof and vote", EPSILON, "^"),
     "multi_krum": ("multi-Krum (every update in the clear)", PLAIN, "x"),
     "trimmed_mean": ("trimmed mean (every update in the clear)", PUBLISHED_LIGHT, "+"),
 }
@@ -510,7 +564,9 @@ def _panel(axes: Any, rows: list[dict[str, Any]], attacks: list[str], score: str
         for j, (key, (_, colour, mark)) in enumerate(SHOWN.items()):
             for row in rows:
                 if (row["attack"], row["defence"]) == (name, key) and row.get(score) is not None:
-                    axes.plot(row[score], place + 0.1 * (j - 2), mark, color=colour, markersize=6, markeredgewidth=1.6)
+                    axes.plot(
+                        row[score], place + 0.1 * (j - 2.5), mark, color=colour, markersize=6, markeredgewidth=1.6
+                    )
                     if row["refused"] is not None and key == "light":
                         axes.annotate("stopped", (row[score], place), (6, -3), textcoords="offset points", fontsize=8.5)
     for row in rows:
@@ -540,11 +596,21 @@ def main(argv: list[str] | None = None) -> None:
                 attacks = attacks[:: max(1, len(attacks) // 3)]
             chosen = arguments.defences or list(DEFENCES)
             rows = []
-            for defence in [each for each in chosen if DEFENCES[each].private or task.clients is not None]:
+            at_sites = (
+                "light",
+                "vote",
+            )  # a site's honest sum reaches its cap: there is no norm to prove, and no single update to read
+            for defence in [each for each in chosen if each in at_sites or task.clients is not None]:
                 for name in [NONE, *attacks]:
                     rows.append(measure(task, name, defence))
                     say(rows[-1])
-            facts = {"bound": task.bound, "vote": planned(task.plan, delta=DELTA), "delta": DELTA, "rows": rows}
+            facts = {
+                "bound": task.bound,
+                "norm_bound": task.clients.norm_bound if task.clients else None,
+                "vote": planned(task.plan, delta=DELTA),
+                "delta": DELTA,
+                "rows": rows,
+            }
             save(f"insiders_{key}", arguments, facts)
     found = [key for key in TASKS if (arguments.out / "results" / f"insiders_{key}.json").exists()]
     rows = [row for key in found for row in load(f"insiders_{key}", arguments)["rows"]]
