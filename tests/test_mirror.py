@@ -27,6 +27,7 @@ TESTED_IN = {
     "aggregation/bodies.py": "aggregation/test_attacks_members.py",
     "aggregation/committee.py": "aggregation/test_local.py",
     "aggregation/contribution.py": "aggregation/test_client.py",
+    "aggregation/deciding.py": "aggregation/test_norm_attacks.py",
     "aggregation/judging.py": "aggregation/test_norm_attacks.py",
     "aggregation/noise.py": "aggregation/test_norm_attacks.py",
     "aggregation/norm_member.py": "aggregation/test_norm_attacks.py",

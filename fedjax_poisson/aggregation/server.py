@@ -8,13 +8,10 @@ or corrections some members refuse, and whose scalars disagree, are weighed so t
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import numpy as np
-
-from fedjax_poisson.aggregation import bodies, judging, messages, opening, screening, signs, sketch
+from fedjax_poisson.aggregation import bodies, deciding, messages, opening, signs
 from fedjax_poisson.aggregation.bodies import Handed, Include
 from fedjax_poisson.aggregation.messages import NO_TERMS, Message, Notice, Quorum
 from fedjax_poisson.aggregation.norm_member import handed_proofs
@@ -124,12 +121,6 @@ def _need(state: State, found: int) -> None:
         )
 
 
-def _need_for_proofs(state: State, found: int) -> None:
-    least = state.draft.threshold + state.draft.malicious
-    if state.draft.norm is not None and found < least:
-        raise NoQuorum(f"{found} members are left, t + f = {least} are needed to judge proofs. Nothing was opened.")
-
-
 def _after_round_keys(state: State) -> tuple[State, list[Outgoing]]:
     said = _said(state)
     _need(state, len(said))
@@ -188,40 +179,13 @@ def handed_to(state: State, number: int, which: Mapping[bytes, Taken] | set[byte
     return bodies.handed_body(handed)
 
 
-def _least(state: State, available: int) -> int:
-    """Members that must decide: t + f; in light rounds all that there are where there are fewer.
-
-    With t of them any scalars agree: in a norm round a liar among them would let an accomplice's vector pass, whatever its length.
-    """
-    least = state.draft.threshold + state.draft.malicious
-    return least if state.draft.norm is not None else min(available, least)
-
-
 def _after_held(state: State) -> tuple[State, list[Outgoing]]:
     refused = {k: set(bodies.read_key_list(message.body, state.draft.parties)) for k, message in _said(state).items()}
     _need(state, len(refused))
-
-    def stay(members: tuple[int, ...]) -> set[bytes]:
-        return set(state.clients) - set().union(*(refused[k] for k in members))
-
-    def clients_left(members: tuple[int, ...]) -> int:
-        kept = stay(members)
-        return len(kept) - len(state.draft.noise) if kept.issuperset(state.draft.noise) else -1
-
-    _need_for_proofs(state, len(refused))
-    deciding = screening.best_members(sorted(refused), _least(state, len(refused)), clients_left)
-    if state.draft.norm is None and clients_left(deciding) < state.draft.minimum:  # as if those that refuse were away
-        deciding = screening.best_members(sorted(refused), state.draft.threshold, clients_left)
-    kept, left = stay(deciding), clients_left(deciding)
-    if left < 0:
-        raise MissingNoise("Members refuse the share of a noise sender. Nothing was opened.")
-    if left < state.draft.minimum:
-        raise TinySet(
-            f"Members hold the shares of {left} clients, at least {state.draft.minimum} were announced. Nothing was opened."
-        )
+    members, kept = deciding.holders(state, refused)
     entries = tuple(sorted((key, state.clients[key].digest) for key in kept))
-    after = dataclasses.replace(state, committed=entries, deciding=deciding, phase="commit")
-    return after, [_notice(k, "propose", commit_of(after)) for k in deciding]
+    after = dataclasses.replace(state, committed=entries, deciding=members, phase="commit")
+    return after, [_notice(k, "propose", commit_of(after)) for k in members]
 
 
 def _quorum(state: State, body: bytes) -> Quorum:
@@ -273,55 +237,11 @@ def _after_proofs(state: State) -> tuple[State, list[Outgoing]]:
 
 
 def _after_projections(state: State) -> tuple[State, list[Outgoing]]:
-    params, said = state.params, _said(state)
-    assert params is not None
+    said = _said(state)
     _need(state, len(said))
-    shown = bodies.read_scalars(
-        (messages.encode(message) for message in said.values()),
-        state.draft,
-        state.digest,
-        params,
-        state.seed,
-        state.committed,
-    )
-    noise = [key in state.draft.noise for key, _ in state.committed]
-
-    seen = None
-    if params.proof is not None:
-        drawn = sketch.sketch_of(params, state.seed)
-
-        @functools.cache
-        def sums(place: int) -> np.ndarray:
-            return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows)
-
-        seen = judging.Rows(sketch.gram(drawn), sums)
-
-    @functools.cache
-    def verdicts(members: tuple[int, ...]) -> np.ndarray:
-        return judging.reasons(params, state.digest, state.seed, {k: shown[k] for k in members}, noise, seen)
-
-    def passing(members: tuple[int, ...]) -> int:
-        good = verdicts(members) == 0
-        return int(good.sum()) - sum(noise) if good[np.asarray(noise, bool)].all() else -1
-
-    numbers = tuple(sorted(shown))
-    members, least = numbers, state.draft.threshold + state.draft.malicious
-    _need_for_proofs(state, len(numbers))
-    reasons = verdicts(numbers)
-    if (reasons == 1).any() and len(numbers) > least:
-        members = screening.best_members(numbers, least, passing)
-        reasons = verdicts(members)
-    if state.draft.norm is None and passing(members) < state.draft.minimum:  # as if those that disagree were away
-        members = screening.best_members(numbers, state.draft.threshold, passing)
-        reasons = verdicts(members)
-        said = {k: said[k] for k in members}
+    members, shown, reasons = deciding.judges(state, [messages.encode(message) for message in said.values()])
+    said = {k: said[k] for k in shown}
     clients = tuple(entry for entry, reason in zip(state.committed, reasons, strict=True) if not reason)
-    if passing(members) < 0:
-        raise MissingNoise("A noise sender did not pass screening. Nothing was opened.")
-    if passing(members) < state.draft.minimum:
-        raise TinySet(
-            f"{passing(members)} clients passed screening, at least {state.draft.minimum} were announced. Nothing was opened."
-        )
     left = tuple((key, int(reason)) for (key, _), reason in zip(state.committed, reasons, strict=True) if reason)
     body = bodies.include_body(Include(clients, members, left))
     after = dataclasses.replace(
