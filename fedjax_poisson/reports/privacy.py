@@ -131,17 +131,31 @@ def _delta_sentence(run: RunFolder, delta: float | None) -> str:
     return text
 
 
+def _counted(run: RunFolder) -> tuple[float, float] | None:
+    """Of whom the price counts how many: the senders of noise, which are the sites but in norm rounds; None where it was not recorded."""
+    by = run.summary.get("noise_senders") or {}
+    names = (by, "honest", "senders") if by else (run.summary, "honest_senders", "senders")
+    honest, senders = number(names[0].get(names[1])), number(names[0].get(names[2]))
+    return None if honest is None or senders is None else (honest, senders)
+
+
 def _trust_value(run: RunFolder) -> str:
-    honest, senders = number(run.summary.get("honest_senders")), number(run.summary.get("senders"))
-    return MISSING if honest is None or senders is None else f"{honest:g} of {senders:g}"
+    found = _counted(run)
+    return MISSING if found is None else f"{found[0]:g} of {found[1]:g}"
 
 
 def _trust_sentence(run: RunFolder) -> str:
-    honest, senders = number(run.summary.get("honest_senders")), number(run.summary.get("senders"))
+    found = _counted(run)
     many, one = site_word(run), site_word(run, 1)
-    if honest is None or senders is None:
+    if found is None:
         return f"How many {many} must be honest was {MISSING}."
+    honest, senders = found
     others = senders - honest
+    if run.summary.get("noise_senders"):
+        return (
+            f"The guarantee needs {honest:g} of the {senders:g} noise senders to draw their noise and to keep it secret, whoever the {many} are: "
+            f"these send clean counts, and prove that they are short. {plural(others, 'noise sender', 'noise senders')} may tell the server everything."
+        )
     text = (
         f"The guarantee needs {honest:g} of the {senders:g} {many} (including the {one} of the protected {_unit(run)}) "
         "to add their noise "
@@ -255,11 +269,17 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
                 f"A curious server{blind} that follows the protocol: it sees ciphertexts and opened sums, never the content "
                 f"of a single {one}'s message."
             )
-    honest, senders = number(summary.get("honest_senders")), number(summary.get("senders"))
-    if holds and honest is not None and senders is not None and senders > honest:
+    counted = _counted(run)
+    if holds and counted is not None and counted[1] > counted[0]:
+        others = counted[1] - counted[0]
+        who = (
+            plural(others, "noise sender", "noise senders")
+            if summary.get("noise_senders")
+            else plural(others, one, many)
+        )
         found.append(
-            f"Collusion of the server with up to {plural(senders - honest, one, many)}: epsilon is computed as if they "
-            "added no noise."
+            f"Collusion of the server with up to {who}: epsilon is computed as if they added no noise."
+            + (f" Any number of {many} may collude." if summary.get("noise_senders") else "")
         )
     if encrypted(run):
         found.append(

@@ -21,6 +21,7 @@ import numpy as np
 from fedjax_poisson import accounting
 from fedjax_poisson.extensions import is_path
 from fedjax_poisson.federated import checkpoints
+from fedjax_poisson.mechanisms.noise_source import noise_source
 from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.runs.budget_plan import BudgetPlan
 from fedjax_poisson.runs.build import Prepared
@@ -266,7 +267,7 @@ def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], N
                 release.mechanism.facts.name,
                 dict(release.mechanism.facts.parameters),
                 release.charge,
-                prepared.plan.honest_senders,
+                noise_source(release.mechanism, prepared.plan.terms.participation).honest,
                 prepared.plan.senders,
                 data=prepared.identity,
                 origin={**origin, "attempt": attempt, **({"assumed": assumed} if assumed else {})},

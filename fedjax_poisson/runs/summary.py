@@ -156,6 +156,12 @@ def _sum_of(seconds: Iterable[float | None]) -> float | None:
     return None if None in found else sum(each for each in found if each is not None)
 
 
+def _noise_senders(setting: RunSetup) -> dict[str, int] | None:
+    """Who sends the noise of norm rounds, and how many of these the price counts; None where senders bring their own."""
+    by = setting.plan.train.mechanism.noise_senders
+    return None if by is None else {"senders": by.senders, "honest": by.honest}
+
+
 def _recipe(setting: RunSetup) -> dict[str, Any]:
     """What was trained, on which data, through which mechanisms."""
     config, plan, sites = setting.config, setting.plan, setting.sites
@@ -178,6 +184,7 @@ def _recipe(setting: RunSetup) -> dict[str, Any]:
         "border_only": border_scores(sites) if _needs_border(setting) and _border_may_be_shown(setting) else None,
         "senders": plan.senders,
         "honest_senders": plan.honest_senders,
+        "noise_senders": _noise_senders(setting),
         "training": setting.recipe._asdict(),
         "portions": plan.portions,
         "law": plan.law,

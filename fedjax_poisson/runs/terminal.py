@@ -44,8 +44,7 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     say(
         f"privacy: epsilon {summary['epsilon']:.4f}, delta {summary['delta']:g}, unit {summary['unit']}, {summary['adjacency']}, "
         f"{summary['algorithm']} with {summary['mechanism']['train']['name']}, "
-        f"{summary['honest_senders']} of {summary['senders']} sites honest (epsilon {summary['epsilon_one_honest']:.4g} if the server colludes with all "
-        f"but one); {summary['rounds']} rounds "
+        f"{_honest(summary)}; {summary['rounds']} rounds "
         + (
             "on the ledger, nothing released to standardise"
             if summary["standardize"] == "bounds"
@@ -76,7 +75,7 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
                 ""
                 if info["mode"] == "round"
                 else ". [bold yellow]Messages were not signed, boxed or screened[/]: "
-                + info["protects"].rsplit(": ", 1)[-1]
+                + info["protects"].rsplit("deviates: ", 1)[-1]
             )
         )
     spent = summary["encrypt_seconds"]
@@ -93,6 +92,16 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     for warning in summary["warnings"]:
         say(f"[yellow]warning:[/] {warning}")
     say(f"report: {page}")
+
+
+def _honest(summary: dict[str, Any]) -> str:
+    """Whose noise the price counts."""
+    if by := summary["noise_senders"]:
+        return f"{by['honest']} of {by['senders']} noise senders honest, whichever sites collude (norm rounds: sites send clean counts)"
+    return (
+        f"{summary['honest_senders']} of {summary['senders']} sites honest (epsilon {summary['epsilon_one_honest']:.4g} if the server colludes with all but "
+        "one)"
+    )
 
 
 def _spent(summary: dict[str, Any], share_left: float) -> str:

@@ -106,6 +106,18 @@ def test_attacks_on_records_are_refused_for_clients_with_the_reason(finished: Pa
     assert audit["from_ledger"] and not audit["mechanism"]["violated"] and audit["said"]
 
 
+def test_a_run_of_norm_rounds_counts_noise_senders_and_never_sites(practices: Path, tmp_path: Path) -> None:
+    config = _config(practices, mechanism="committee_noise", aggregator="round", seed=None, epsilon=3.0, rounds=1)
+    summary = run(config, tmp_path / "run")
+    assert summary["noise_senders"] == {"senders": 5, "honest": 2} and 2.9 < summary["epsilon"] <= 3.0
+    assert "5 parties send it (2 of them are counted on)" in summary["aggregator_info"]["protects"]
+    book = accounting.read_ledger(tmp_path / "run" / "ledger.sqlite")
+    assert [row.honest_senders for row in book.rows()] == [2]
+    book.close()
+    page = fp.reports.write_report(tmp_path / "run").read_text()
+    assert "needs 2 of the 5 noise senders to draw their noise" in page and "49 of 50" not in page
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("mechanism", ["poisson_embedding", "skellam", "single_channel"])
 def test_every_integer_mechanism_serves_clients_under_encryption(
