@@ -46,6 +46,7 @@ BALL = 8.3
 LARGEST_RESIDUE = 8.3
 """Standard deviations within which an opened functional of secrets or errors is accepted."""
 _MOST_ROWS_ADDED = 64
+_MOST_BITS_ADDED = 3
 _FUNCTIONAL_NOISE = 0.17  # a functional of errors, at 8.3 standard deviations, is as large as the noise bound of so many senders times R N
 
 
@@ -241,35 +242,42 @@ def choose(
 def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _Asked) -> RoundParameters | None:
     """The cheapest ring with so many fields a coefficient and the fewest rows that leave one opening; None where the modulus would be too large.
 
-    In a norm round `proof` is None where the ring has no room for a proof.
+    In a norm round one with room for a proof, which may take a few bits or rows more; `proof` is None where even these do not do.
     """
     least = -(-asked.size // (degree * fields))
     for rows in range(least, least + _MOST_ROWS_ADDED):
         noise_of = asked.senders
         if asked.norm is not None:
             noise_of = max(noise_of, math.ceil(_FUNCTIONAL_NOISE * rows * degree))
-        made = candidate(
-            degree,
-            fields,
-            field_bits=field_bits,
-            limit=limit,
-            mode="round",
-            senders=noise_of,
-            failure=asked.failure,
-            values=rows * degree * fields,
-            least_prime=2 * WIDE_PAIRS * asked.senders + 2,  # a sum of secrets is below half of every prime
-        )
-        if isinstance(made, tuple):
-            return None
-        if not _enough_rows(made, rows, asked):
-            continue
-        made = dataclasses.replace(made, senders=asked.senders)
-        found = RoundParameters(made, rows, asked.size, asked.members, asked.threshold)
-        if asked.norm is None:
-            return found
-        try:
-            shape = proof_shape(asked.squared_bound, fields, degree, made.moduli, field_bits)
-        except ValueError:
-            return found
-        return found._replace(proof=shape, noise_senders=asked.norm.noise_senders)
+        unproved = None
+        for more in range(1 if asked.norm is None else 1 + _MOST_BITS_ADDED):
+            made = candidate(
+                degree,
+                fields,
+                field_bits=field_bits,
+                limit=limit,
+                mode="round",
+                senders=noise_of << (2 * more),  # twice the noise: a bit more
+                failure=asked.failure,
+                values=rows * degree * fields,
+                least_prime=2 * WIDE_PAIRS * asked.senders + 2,  # a sum of secrets is below half of every prime
+            )
+            if isinstance(made, tuple):
+                if more:
+                    break
+                return None
+            if not _enough_rows(made, rows, asked):
+                continue
+            made = dataclasses.replace(made, senders=asked.senders)
+            found = RoundParameters(made, rows, asked.size, asked.members, asked.threshold)
+            if asked.norm is None:
+                return found
+            try:
+                shape = proof_shape(asked.squared_bound, fields, degree, made.moduli, field_bits)
+            except ValueError:
+                unproved = found
+                continue
+            return found._replace(proof=shape, noise_senders=asked.norm.noise_senders)
+        if unproved is not None and rows - least == _MOST_BITS_ADDED:
+            return unproved
     return None

@@ -243,7 +243,9 @@ def _beside_epsilon(run: RunFolder) -> list[Child]:
     """Epsilon if no other site is honest, and the total cost of all runs on the data."""
     alone, together = number(run.summary.get("epsilon_one_honest")), run.summary.get("earlier_runs")
     text = ""
-    if alone is not None:
+    if run.summary.get("noise_senders"):
+        text += f" Whichever {site_word(run)} collude with the server, epsilon stays the same: the noise is that of noise senders."
+    elif alone is not None:
         text += (
             f" If the server colludes with all other {site_word(run)}, epsilon is {format_epsilon(alone)}: only the noise of the one remaining "
             f"{site_word(run, 1)} counts then."

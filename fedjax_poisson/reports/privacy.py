@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fedjax_poisson.aggregation.norm_bound import dense_passes, squared_bound
 from fedjax_poisson.reports.formatting import MISSING, format_epsilon, format_share, plural, shown, site_word, words
 from fedjax_poisson.reports.guarantees import (
     FALSE_POSITIVES,
@@ -308,6 +309,19 @@ def _shown_here(run: RunFolder) -> list[Child]:
     return []
 
 
+def _poisoned(run: RunFolder, one: str) -> str:
+    """What a corrupt site may send."""
+    group = committee(run)
+    if not run.summary.get("noise_senders") or group is None:
+        return f"Poisoned updates: a {one} can send wrong numbers, as large as the whole sum may be. Encryption hides them, and nothing here checks them."
+    ratio = squared_bound(10**6, group.members, group.threshold, group.malicious) / 10**6
+    chances = ", ".join(f"{clips} bounds with {dense_passes(clips, ratio):.1g}" for clips in (3, 5, 10))
+    return (
+        f"Poisoned updates of an honest update's length: a {one} can send wrong numbers, and what passed the test of norms can have moved a round. A longer "
+        f"vector is left out and named; one that is as long as so many times its bound passes by chance: {chances}."
+    )
+
+
 def _unprotected(run: RunFolder) -> list[Child]:
     many, one, unit = site_word(run), site_word(run, 1), _unit(run)
     found: list[Child] = []
@@ -316,16 +330,20 @@ def _unprotected(run: RunFolder) -> list[Child]:
     else:
         group = committee(run)
         who = "The key holder" if group is None else f"{group.threshold} of the {group.members} members"
+        left = (
+            f"Nothing protects it then: in norm rounds a {one}'s numbers carry no noise of their own."
+            if run.summary.get("noise_senders")
+            else f"Then only that {one}'s noise protects it, and epsilon is larger than stated here."
+        )
         found.append(
-            f"{who} pooling what they hold with the server: together they could decrypt what a single {one} sent. Then only "
-            f"that {one}'s noise protects it, and epsilon is larger than stated here."
+            f"{who} pooling what they hold with the server: together they could decrypt what a single {one} sent. {left}"
         )
         if group is None or not group.signed:
             found.append(
                 f"A server or {many} that deviate from the protocol beyond the collusion stated above: messages were not signed."
             )
     found += [
-        f"Poisoned updates: a {one} can send wrong numbers, as large as the whole sum may be. Encryption hides them, and nothing here checks them.",
+        _poisoned(run, one),
         *_shown_here(run),
         "The release of the model. Releasing it is the purpose of the run; epsilon bounds what its parameters reveal.",
         "Choices made by looking at the data: bounds, numbers of rounds or step sizes tuned on the data are releases "

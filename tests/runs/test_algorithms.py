@@ -116,6 +116,7 @@ def test_a_run_of_norm_rounds_counts_noise_senders_and_never_sites(practices: Pa
     book.close()
     page = fp.reports.write_report(tmp_path / "run").read_text()
     assert "needs 2 of the 5 noise senders to draw their noise" in page and "49 of 50" not in page
+    assert "vector is left out and named" in page and "carry no noise of their own" in page
 
 
 @pytest.mark.long
