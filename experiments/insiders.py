@@ -332,7 +332,10 @@ def eicu(arguments: Any) -> Task | None:
         clip_norm=recipe.clip_norm,
     )
     mask = np.asarray(test.mask)
-    plan = VotePlan(senders=clients, records=int(held.mask.sum(axis=1).max()), noise=8.0, unit="client", cut=1.0)
+    plan = VotePlan(
+        senders=clients, records=int(held.mask.sum(axis=1).max()), noise=8.0, unit="client", cut=1.0,
+        fewest_records=max(1, int(held.mask.sum(axis=1).min())),
+    )  # fmt: skip
     return _clients(
         f"eICU, {clients} hospitals", models.logistic(),
         federated.local_sgd(recipe.learning_rate, epochs=recipe.epochs),
@@ -377,7 +380,8 @@ def encrypted(vote: bool, norm: bool, task: Task, insiders: Insiders | None) -> 
         algorithm = task.clients.norm(insiders)
     out = {"right": [], "wrong": []}
     if vote:
-        algorithm = with_vote(algorithm, task.model, task.held, task.plan, every=task.every)
+        honest = task.setting.senders - 1  # of voters, who bring their own noise
+        algorithm = with_vote(algorithm, task.model, task.held, task.plan, every=task.every, honest_senders=honest)
     root, state = randomness.stream(), algorithm.init(jax.random.key(0))
     done, refused, sent = 0, None, 0
     for number in range(1, task.rounds + 1):

@@ -297,7 +297,8 @@ class Ledger:
     def gate(self, algorithm: HasPrice, label: str, purpose: str = "train") -> Callable[[], None]:
         """A gate that charges this ledger with one round of an algorithm: `algorithm.apply(state, cohort, stream, ledger.gate(algorithm, "train 7"))`.
 
-        The distance of the samplers is charged where the ledger has a reserve for it or is a meter; else it comes on top of the stated delta.
+        The distance of the samplers is charged where the ledger has a reserve for it or is a meter; else it comes on top of the stated delta. That of
+        screening (norm rounds) is charged always, so that a ledger without a reserve refuses it.
 
         Args:
           algorithm: anything with a `price`: `fedsgd(...)`, `fedavg(...)`, or a custom algorithm.
@@ -313,7 +314,8 @@ class Ledger:
                 "the algorithm has no mechanism, so a round of it has no price that a ledger could be charged with."
             )
         charge = price.charge(self.law)
-        distance = price.distance if self.reserve > 0 or math.isinf(self.budget_epsilon) else 0.0
+        counted = price.screened or self.reserve > 0 or math.isinf(self.budget_epsilon)
+        distance = price.distance if counted else 0.0
 
         def pay() -> None:
             self.spend(

@@ -23,7 +23,13 @@ from fedjax_poisson.accounting.renyi import DEFAULT_ORDERS
 
 
 def memory_ledger(
-    *, delta: float, unit: str, adjacency: str, orders: ArrayLike | None = None, epsilon: float | None = None
+    *,
+    delta: float,
+    unit: str,
+    adjacency: str,
+    orders: ArrayLike | None = None,
+    epsilon: float | None = None,
+    reserve: float = 0.0,
 ) -> Ledger:
     """A new ledger in memory.
 
@@ -33,6 +39,7 @@ def memory_ledger(
       adjacency: "zero_out" or "replace_one".
       orders: Renyi orders of every curve that will be spent, float64[n]; None for `DEFAULT_ORDERS`.
       epsilon: budget in nats, > 0; None for a meter.
+      reserve: part of delta for samplers and screening (`accounting.reserve`).
 
     Returns:
       `Ledger`; its database is closed when the last reference to it is gone.
@@ -48,6 +55,7 @@ def memory_ledger(
         unit=unit,
         adjacency=adjacency,
         orders=orders,
+        reserve=reserve,
     )
     weakref.finalize(ledger, ledger.connection.close)
     return ledger

@@ -21,6 +21,7 @@ class Price(NamedTuple):
       senders: senders in the sum.
       distance: total variation between the release's law and the curve's.
       cost: what one release takes of a remaining variance; None where that is not proved (secret sampling, other mechanisms).
+      screened: senders are left out by what they send (norm rounds): the distance is then no trifle, and is charged in any case.
     """
 
     mechanism: str
@@ -30,6 +31,7 @@ class Price(NamedTuple):
     senders: int
     distance: float
     cost: Cost | None = None
+    screened: bool = False
 
     def charge(self, law: Law) -> Charge:
         """What a ledger of this law is charged with.

@@ -267,7 +267,7 @@ def banded_round(
     summed = sum_cohort(federation, banded.send, banded.numbers(), sends_only, [blocks], of_round)
     present = int(here.sum())
     sealed_at = time.perf_counter()
-    check_round(turn.sends.size, present, federation.participation)
+    check_round(turn.sends, present, federation.participation)
     pay = _payment(banded, account, opened, stream, number, summed.mark, gate, present)
     values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)
     opened_at = time.perf_counter()

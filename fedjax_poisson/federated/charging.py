@@ -136,6 +136,7 @@ def make_round_account(
             senders,
             distance,
             round_cost(own, participation, dimension, factors),
+            noise_source(own, participation).screening > 0,
         )
 
     made = ledger is None
@@ -187,7 +188,7 @@ def make_round_account(
                 charge_of(own),
                 paid.honest_senders,
                 senders,
-                distance=paid.distance if made or ledger.reserve > 0 else 0.0,
+                distance=paid.distance if made or paid.screened or ledger.reserve > 0 else 0.0,
             )
 
     def epsilon(paying: Paying) -> float | None:

@@ -120,14 +120,18 @@ def check_clean_counts(
         )
 
 
-def check_round(asked: int, present: int, participation: Participation) -> None:
+def check_round(ids: np.ndarray, present: int, participation: Participation) -> None:
     """Refuse a release that was not accounted for; nothing has been opened or charged yet.
+
+    A client twice would move the sum twice, and its noise would be counted twice.
 
     With secret sampling all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
     noise of all of them. Who is missing may depend on who was sampled (one that has nothing to train is quicker, or fails where training fails), and every
     one that is missing takes its noise along: the price of a smaller sum is not the amplified price that was planned.
     """
-    senders, minimum = participation.senders, participation.minimum_senders
+    senders, minimum, asked = participation.senders, participation.minimum_senders, ids.size
+    if np.unique(ids).size < asked:
+        raise ValueError("a client stands twice in the cohort, or in two of its blocks: each takes part once a round.")
     if asked > senders:
         raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
     if participation.everybody and asked != senders:

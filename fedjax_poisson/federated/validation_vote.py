@@ -11,6 +11,7 @@ updates, and a tool to notice faults, not one against a site that lies in the vo
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -163,7 +164,8 @@ def with_vote(
       plan: public numbers of the vote.
       every: rounds between votes.
       aggregator: for sums of one value; None for rounds with a committee of five.
-      honest_senders: senders that do not collude with the server; None for all but one.
+      honest_senders: senders that do not collude with the server; None for as many as the algorithm counts on. Where its noise comes from noise senders (norm
+        rounds) it must be given: voters bring their own noise, so a vote rests on them.
       insiders: in a simulation, what corrupt senders send in a vote: `(counts [S, 1], grids [S, 1]) -> counts`.
 
     Returns:
@@ -192,10 +194,16 @@ def with_vote(
         raise ValueError(
             f"the vote protects a {plan.unit!r}, the algorithm's ledger a {unit!r}: plan the vote for that unit."
         )
+    fewest = int(np.asarray(held_back.mask).sum(axis=1).min())
+    if plan.unit == "client" and fewest < plan.fewest:
+        raise ValueError(
+            f"a client holds back {fewest} records, the vote was planned for {plan.fewest} or more (fewest_records): a smaller client's mean varies more, and "
+            "more honest candidates than stated would be rolled back."
+        )
     participation = accounting.Participation(
         senders=plan.senders,
         minimum_senders=plan.senders,
-        honest_senders=plan.senders - 1 if honest_senders is None else honest_senders,
+        honest_senders=_honest(algorithm.price, plan, honest_senders),
         sampling_rate=1.0,
         adjacency=ledger.adjacency,  # type: ignore[arg-type]
     )
@@ -239,9 +247,11 @@ def with_vote(
         vote, after = None, state._replace(inner=inner)
         if due:
             vote = take(state, inner, stream, gate)
-            kept = inner if vote.accepted else rolled_back(inner, state.accepted)
+            kept = inner if vote.accepted else rolled_back(inner, state.accepted, algorithm.parameters(state.accepted))
             after = VoteState(kept, kept, state.votes + 1, state.rollbacks + jnp.int32(not vote.accepted))
-        epsilon = ledger.epsilon() if vote is not None and gate is None and info.epsilon is not None else info.epsilon
+        epsilon = info.epsilon
+        if vote is not None and gate is None and epsilon is not None and math.isfinite(epsilon):
+            epsilon = ledger.epsilon()
         return after, VotedInfo(info, vote, info.update_norm, epsilon, getattr(info, "insiders", ""))
 
     decision = algorithm.decision
@@ -256,12 +266,34 @@ def with_vote(
     )
 
 
-def rolled_back(rejected: Any, accepted: Any) -> Any:
-    """The accepted state with the round's number, and what a controller remembers, of the rejected one: both are functions of releases."""
+def _honest(price: accounting.Price, plan: VotePlan, asked: int | None) -> int:
+    """Voters whose noise counts."""
+    if asked is not None:
+        return asked
+    if price.screened:
+        raise ValueError(
+            "the algorithm's noise comes from noise senders, whoever its clients are, and a vote's noise from the voters: say how many of these do not collude "
+            "(honest_senders=...); epsilon then rests on both."
+        )
+    return max(1, plan.senders - (price.senders - price.honest_senders))
+
+
+def rolled_back(rejected: Any, accepted: Any, shipped: Any) -> Any:
+    """The accepted state with the round's number, and what a controller remembers, of the rejected one: both are functions of releases.
+
+    Args:
+      rejected: the state after the round that was voted on.
+      accepted: the last accepted one.
+      shipped: the parameters that would have been shipped of it. They stand for an average that had not begun, since by the later number it has.
+    """
     if isinstance(rejected, FedState):
-        return accepted._replace(server=rolled_back(rejected.server, accepted.server))
+        return accepted._replace(server=rolled_back(rejected.server, accepted.server, shipped))
     _check_state(rejected)
-    return accepted._replace(round=rejected.round, controller=rejected.controller)
+    average = accepted.average
+    kept: Any = jax.tree.structure(average)
+    if kept == jax.tree.structure(shipped):
+        average = shipped
+    return accepted._replace(round=rejected.round, controller=rejected.controller, average=average)
 
 
 def _check_state(state: Any) -> None:

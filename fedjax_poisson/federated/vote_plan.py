@@ -40,6 +40,7 @@ class VotePlan:
       false_alarms: probability that a candidate which is no worse is rolled back.
       changing: c, assumed share of records whose decision changes between two models of equal accuracy.
       modulation: r of the embedding.
+      fewest_records: held-back records of the smallest client, at client level: its mean varies most. None where all hold back `records`.
     """
 
     senders: int
@@ -50,6 +51,7 @@ class VotePlan:
     false_alarms: float = 0.05
     changing: float = 0.12
     modulation: float = 0.05
+    fewest_records: int | None = None
 
     def __post_init__(self) -> None:
         if self.unit not in ("record", "client"):
@@ -58,6 +60,8 @@ class VotePlan:
             raise ValueError(
                 f"senders={self.senders}, records={self.records}: at least two senders with at least one record."
             )
+        if self.fewest_records is not None and not 1 <= self.fewest_records <= self.records:
+            raise ValueError(f"fewest_records={self.fewest_records} must be between 1 and records={self.records}.")
         if not (math.isfinite(self.noise) and self.noise > 0):
             raise ValueError(
                 f"noise={self.noise} must be a positive finite number: without noise a vote shows single records."
@@ -68,6 +72,11 @@ class VotePlan:
             raise ValueError(f"false_alarms={self.false_alarms} must be in (0, 0.5).")
         if not 0 <= self.changing <= 1:
             raise ValueError(f"changing={self.changing} is a share of records, 0 to 1.")
+
+    @property
+    def fewest(self) -> int:
+        """Records of the smallest sender."""
+        return self.records if self.fewest_records is None else self.fewest_records
 
     @property
     def largest(self) -> float:
@@ -96,7 +105,7 @@ def vote_spread(plan: VotePlan) -> float:
     """Standard deviation of the opened sum where the candidate is no better and no worse (module docstring)."""
     if plan.unit == "record":
         return math.sqrt(plan.noise**2 + plan.changing * plan.weight)
-    return math.sqrt(plan.noise**2 + plan.changing * plan.senders / plan.records)
+    return math.sqrt(plan.noise**2 + plan.changing * plan.senders / plan.fewest)
 
 
 def vote_threshold(plan: VotePlan) -> float:

@@ -239,6 +239,10 @@ def make_mechanism(
       noise: as in `Mechanism`.
       noise_senders: as in `Mechanism`.
     """
+    if (noise is None) != (noise_senders is None):
+        raise ValueError(
+            "noise and noise_senders belong together: clean counts without noise senders would be opened as they are."
+        )
 
     def checked_cost(honest_senders: int, dimension: int, adjacency: Adjacency = "zero_out") -> Cost:
         check_adjacency(adjacency)

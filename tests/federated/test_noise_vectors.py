@@ -209,3 +209,33 @@ def test_what_would_open_clean_counts_or_does_not_fit_is_refused(make, words: st
         algorithm = make()
         algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
     assert _algorithm(screening="norm").price is not None, "and what fits is not"
+
+
+def test_a_client_in_two_blocks_moves_no_sum_twice():
+    algorithm = _algorithm(minimum_senders=6)
+    block = federated.make_cohort(_population(), IDS[:6])
+    with pytest.raises(ValueError, match="stands twice"):
+        algorithm.apply(algorithm.init(jax.random.key(0)), iter([block, block]), ROOT)
+    assert not algorithm.ledger.rows()
+
+
+def test_screening_is_charged_and_a_budget_without_a_reserve_refuses_it():
+    """10^-9 a round times 1 + e^epsilon is no trifle. Twin: with a reserve the row has it."""
+    from fedjax_poisson import accounting
+
+    facts = {"delta": 1e-5, "unit": "client", "adjacency": "zero_out", "epsilon": 100.0}
+    bare = accounting.memory_ledger(**facts)
+    algorithm = _algorithm(ledger=bare)
+    with pytest.raises((ValueError, accounting.BudgetExhausted)):
+        algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
+    assert not bare.rows()
+    with pytest.raises((ValueError, accounting.BudgetExhausted)):
+        bare.gate(algorithm, "train 1")()
+    reserved = accounting.memory_ledger(**{**facts, "epsilon": 3.0, "reserve": 1e-6})
+    cheap = committee_noise(
+        clip_norm=1.0, scale=30.0, noise_variance=1e6, noise_senders=NOISE, honest_noise=2, coordinate_bound=0.8
+    )
+    algorithm = _algorithm(cheap, ledger=reserved)
+    algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
+    (row,) = reserved.rows()
+    assert row.honest_senders == 2 and row.distance > 1e-9

@@ -15,8 +15,8 @@ from scipy import stats
 from fedjax_poisson import accounting, aggregation, federated, models
 from fedjax_poisson.federated import Attack, Insiders
 from fedjax_poisson.federated.insiders import counts_of
-from fedjax_poisson.federated.validation_vote import VoteState, newly_right, vote_grids, with_vote
-from fedjax_poisson.federated.vote_plan import VotePlan, vote_mechanism
+from fedjax_poisson.federated.validation_vote import VoteState, newly_right, rolled_back, vote_grids, with_vote
+from fedjax_poisson.federated.vote_plan import VotePlan, vote_mechanism, vote_threshold
 from tests.federated.helpers import cohort, mechanism, plain_aggregator, seeded
 
 SITES, FEATURES, SIZE = 4, 3, 4
@@ -191,7 +191,7 @@ def test_clients_vote_too():
         MODEL, client=federated.local_sgd(0.5), population=population, senders=SITES, mechanism=noisy,
         server_optimizer=optax.sgd(1.0), encryption="off",
     )  # fmt: skip
-    plan = VotePlan(senders=SITES, records=50, noise=1.0, unit="client", cut=1.0)
+    plan = VotePlan(senders=SITES, records=50, noise=1.0, unit="client", cut=1.0, fewest_records=30)
     bound = vote_mechanism(plan).count_bound(SITES, 1)
     voted = with_vote(
         algorithm,
@@ -219,8 +219,77 @@ def test_what_does_not_fit_is_refused():
         _voted(plan=dataclasses.replace(PLAN, records=49))
     with pytest.raises(ValueError, match="plan the vote for that unit"):
         _voted(plan=dataclasses.replace(PLAN, unit="client"))
+    with pytest.raises(ValueError, match="fewest_records=51 must be"):
+        dataclasses.replace(PLAN, fewest_records=51)
     algorithm = _voted(every=2)
     state = algorithm.init(jax.random.key(0))
     state, _ = algorithm.apply(state, TRAIN, seeded(12), lambda: None)  # no vote is due: the gate pays for the round
     with pytest.raises(ValueError, match="pays for the round only"):
         algorithm.apply(state, TRAIN, seeded(12), lambda: None)
+
+
+def test_a_vote_counts_on_as_many_as_the_training_does():
+    """Twin: said otherwise, the row has what was said."""
+    for given, row in ((None, 1), (2, 2)):
+        voted = _voted(_training(honest_senders=1), every=1, honest_senders=given)
+        state, _ = voted.apply(voted.init(jax.random.key(0)), TRAIN, seeded(13))
+        assert [(each.purpose, each.honest_senders) for each in voted.ledger.rows()] == [("train", 1), ("vote", row)]
+        del state
+
+
+def test_a_vote_beside_noise_senders_says_whose_noise_it_rests_on():
+    from tests.federated.test_noise_vectors import _algorithm as of_norm_rounds
+
+    held = cohort((5,) * 12, 4, seed=3, room=5)
+    plan = VotePlan(senders=12, records=5, noise=3.0, unit="client", cut=1.0)
+    with pytest.raises(ValueError, match="from noise senders, whoever its clients are"):
+        with_vote(of_norm_rounds(), MODEL, held, plan, every=1)
+    with_vote(of_norm_rounds(), MODEL, held, plan, every=1, honest_senders=11)
+
+
+@pytest.mark.parametrize("average_from", [1, "growing"])
+def test_a_rollback_before_the_average_began_ships_the_accepted_parameters(average_from):
+    """By the later number the average has begun; it must not be one of zeros."""
+    plain = _training(average_from=average_from)
+    accepted, _ = plain.apply(plain.init(jax.random.key(0)), TRAIN, seeded(21))
+    state, _ = plain.apply(accepted, TRAIN, seeded(22))
+    shipped = plain.parameters(accepted)
+    after = rolled_back(state, accepted, shipped)
+    assert int(after.round) == 2
+    for a, b in zip(jax.tree.leaves(plain.parameters(after)), jax.tree.leaves(shipped), strict=True):
+        np.testing.assert_array_equal(a, b)
+    first = plain.init(jax.random.key(0))._replace(params=jax.tree.map(lambda leaf: leaf + 1, accepted.params))
+    after = rolled_back(state, first, plain.parameters(first))
+    for a, b in zip(jax.tree.leaves(plain.parameters(after)), jax.tree.leaves(plain.parameters(first)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_epsilon_stays_infinite_after_an_unaccounted_round():
+    voted = _voted(every=2)
+    state = voted.init(jax.random.key(0))
+    with pytest.warns(accounting_warning()):
+        state, _ = voted.apply(state, TRAIN, seeded(14), "unaccounted")
+    _, info = voted.apply(state, TRAIN, seeded(14))
+    assert info.vote is not None and np.isinf(info.epsilon)
+
+
+def accounting_warning():
+    from fedjax_poisson.federated.charging import UnaccountedWarning
+
+    return UnaccountedWarning
+
+
+def test_small_clients_are_planned_for():
+    """A client with one record of 50 has a mean that varies fifty times as much: planned for, the threshold lies lower; not planned for, it is refused."""
+    plan = VotePlan(senders=SITES, records=50, noise=1.0, unit="client", cut=1.0)
+    assert vote_threshold(dataclasses.replace(plan, fewest_records=1)) < 1.1 * vote_threshold(plan) < 0
+    with pytest.raises(ValueError, match="a client holds back 30 records, the vote was planned for 50"):
+        with_vote(_of_clients(), MODEL, HELD, plan, every=1)
+
+
+def _of_clients():
+    population = federated.make_population(np.asarray(TRAIN.features), np.asarray(TRAIN.labels), np.asarray(TRAIN.mask))
+    return federated.fedavg(
+        MODEL, client=federated.local_sgd(0.5), population=population, senders=SITES, encryption="off",
+        mechanism=mechanism(total_bound=None, dark_count=4000.0), server_optimizer=optax.sgd(1.0),
+    )  # fmt: skip
