@@ -103,7 +103,9 @@ def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[],
     corrections = prover.shared(proved, DIGEST, values, kappas)
     challenge = proof.challenge_of(proved, SEED, CLIENT, CLIENT)
     opened = proof.member_scalars(proved, challenge, values, np.zeros((16, proved.ring.limbs), np.uint32))
-    sums = sketch.row_sums(proved, drawn, made)
+    sums, gram = sketch.row_sums(proved, drawn, made), sketch.gram(drawn)
+
+    wide = sketch.wide_weights(drawn)
 
     def project(params: RoundParameters) -> np.ndarray:
         return np.asarray(screening.project(params, signs[params], uniform[params], share[params]))
@@ -128,8 +130,8 @@ def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[],
         "prepare": lambda: sketch.secret_weights(proved, drawn, DIGEST).block_until_ready(),
         "member, light": lambda: project(plain),
         "member": member,
-        "server": lambda: sketch.row_sums(proved, drawn, made),
-        "verdict": lambda: proof.verdict(proved, opened, sums),
+        "server": lambda: sketch.row_sums(proved, drawn, made, wide),
+        "verdict": lambda: proof.verdict(proved, opened) and proof.of_rows(proved, opened, sums, gram),
     }
     facts = {
         name: {

@@ -103,9 +103,10 @@ def _rows(state: State) -> judging.Rows | None:
     if params is None or params.proof is None:
         return None
     drawn = sketch.sketch_of(params, state.seed)
+    wide = sketch.wide_weights(drawn)
 
     @functools.cache
     def sums(place: int) -> np.ndarray:
-        return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows)
+        return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows, wide)
 
     return judging.Rows(sketch.gram(drawn), sums)

@@ -25,11 +25,11 @@ from fedjax_poisson.aggregation.rows import common_of, hash_words, multiply_rows
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.randomness import bits
 
-__all__ = ["Sketch", "digits_of", "gram", "row_sums", "secret_weights", "sketch_of"]
+__all__ = ["Sketch", "digits_of", "gram", "row_sums", "secret_weights", "sketch_of", "wide_weights"]
 
 _LINE = 4096  # coefficients whose products are added in float32
 _EXACT = 1 << 11  # of counts below this, such a sum is exact: 2^11 4096 < 2^24
-_PART = 1 << 16
+_PART = 1 << 16  # of counts below 2^31, in float64
 
 
 class Sketch(NamedTuple):
@@ -69,23 +69,13 @@ def digits_of(params: RoundParameters, sketch: Sketch, counts: np.ndarray) -> np
     """d_gb of counts int32 `[D]`: int64 `[16, k]`, exact."""
     values = np.asarray(padded(params, jnp.asarray(counts)))
     blocks = values.reshape(params.ring.values_per_coefficient, -1)
-    if max(int(values.max(initial=0)), -int(values.min(initial=0))) < _EXACT:
-        lines = np.asarray(_line_sums(jnp.asarray(sketch.weights), jnp.asarray(blocks)))
-        return lines.astype(np.int64).sum(axis=-1)
+    narrow = max(int(values.max(initial=0)), -int(values.min(initial=0))) < _EXACT
+    part, kind = (_LINE, np.float32) if narrow else (_PART, np.float64)  # |sum| < 2^24, or < 2^31 2^16 < 2^53: exact
     found = np.zeros((FUNCTIONALS_OF_COUNTS, blocks.shape[0]), np.int64)
-    for first in range(0, blocks.shape[1], _PART):  # |sum| < 2^31 2^16 < 2^53
-        part = slice(first, first + _PART)
-        found += (sketch.weights[:, part].astype(np.float64) @ blocks[:, part].T.astype(np.float64)).astype(np.int64)
+    for first in range(0, blocks.shape[1], part):
+        own = slice(first, first + part)
+        found += (sketch.weights[:, own].astype(kind) @ blocks[:, own].T.astype(kind)).astype(np.int64)
     return found
-
-
-@jax.jit
-def _line_sums(weights: Array, blocks: Array) -> Array:
-    """Sums over lines of coefficients, int32 `[16, k, lines]`."""
-    missing = -weights.shape[1] % _LINE
-    signs = jnp.pad(weights, [(0, 0), (0, missing)]).reshape(FUNCTIONALS_OF_COUNTS, -1, _LINE).astype(jnp.float32)
-    values = jnp.pad(blocks, [(0, 0), (0, missing)]).reshape(blocks.shape[0], -1, _LINE).astype(jnp.float32)
-    return jnp.einsum("gcn,kcn->gkc", signs, values, precision="highest").astype(jnp.int32)
 
 
 def secret_weights(params: RoundParameters, sketch: Sketch, terms_hash: bytes) -> Array:
@@ -115,14 +105,20 @@ def _secret_weights(params: RoundParameters, a: Array, weights: Array) -> Array:
     return jnp.concatenate([found[..., :1], modular.negate(found[..., :0:-1], q)], axis=-1)
 
 
-def row_sums(params: RoundParameters, sketch: Sketch, rows: np.ndarray) -> np.ndarray:
-    """Z_g c of rows uint32 `[R, L, N]` in NTT form: uint64 `[16, L]`, residues."""
+def wide_weights(sketch: Sketch) -> np.ndarray | None:
+    """The weights as float64, for `row_sums` of many clients; None where they would take more than 64 MB."""
+    return sketch.weights.astype(np.float64) if sketch.weights.size <= 1 << 23 else None
+
+
+def row_sums(params: RoundParameters, sketch: Sketch, rows: np.ndarray, wide: np.ndarray | None = None) -> np.ndarray:
+    """Z_g c of rows uint32 `[R, L, N]` in NTT form: uint64 `[16, L]`, residues; `wide` are the functionals' `wide_weights`."""
     residues = np.asarray(_coefficients(params, jnp.asarray(rows)))
     found = np.zeros((FUNCTIONALS_OF_COUNTS, params.ring.limbs), np.int64)
     q = np.asarray(params.ring.moduli, np.int64)
     for first in range(0, residues.shape[1], _PART):  # |sum| < 2^31 2^16 < 2^53
         part = slice(first, first + _PART)
-        products = sketch.weights[:, part].astype(np.float64) @ residues[:, part].T.astype(np.float64)
+        weights = sketch.weights[:, part].astype(np.float64) if wide is None else wide[:, part]
+        products = weights @ residues[:, part].T.astype(np.float64)
         found += products.astype(np.int64) % q
     return (found % q).astype(np.uint64)
 

@@ -15,6 +15,7 @@ def test_row_sums_are_secret_errors_and_digits(size):
     moduli, modulus = params.ring.moduli, params.ring.modulus
     fields, width = params.ring.values_per_coefficient, params.ring.field_bits
     sums = sketch.row_sums(params, drawn, made)
+    assert (sketch.row_sums(params, drawn, made, sketch.wide_weights(drawn)) == sums).all()
     shown = proofs.projected(size)
     for g in range(16):
         residues = []
