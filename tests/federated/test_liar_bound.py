@@ -51,7 +51,7 @@ def test_an_opened_round_is_within_the_bound_and_a_message_beyond_it_is_refused(
 
 
 def test_norm_rounds_add_up_over_colluders():
-    assert liar_bound.norm_round(100) == (2.3, 0.023, math.inf, liar_bound.norm_round(100).enforced)
+    assert liar_bound.norm_round(100) == (2.4, 0.024, math.inf, liar_bound.norm_round(100).enforced)
     assert liar_bound.norm_round(100, colluders=3, clips=2.0).clips == 6.0
 
 
@@ -64,7 +64,7 @@ def test_a_site_weighs_its_declared_size_and_without_one_the_largest():
 
 def test_the_line_says_who_how_far_and_what_enforces_it():
     said = liar_bound.in_words(liar_bound.norm_round(100), "one client of 100")
-    assert said.startswith("one client of 100 can move the sum by up to 2.3 clips, 2.3 %") and "norm round" in said
+    assert said.startswith("one client of 100 can move the sum by up to 2.4 clips, 2.4 %") and "norm round" in said
 
 
 @pytest.mark.parametrize(
