@@ -11,12 +11,12 @@ from fedjax_poisson.aggregation import keys, member, messages, prover, server, t
 from fedjax_poisson.aggregation.client import Client, contribute
 from fedjax_poisson.aggregation.noise import NoiseSender, contribute_noise
 from fedjax_poisson.aggregation.refusals import LongVector, RoundRefused
-from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of
+from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of, noise_sent
 from fedjax_poisson.aggregation.server_state import included_clients
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned
 from fedjax_poisson.aggregation.wire import Reader
-from fedjax_poisson.randomness import Stream, fold_in, is_reproducible
+from fedjax_poisson.randomness import Stream, is_reproducible
 
 __all__ = ["Committee", "UnderWay", "add_contribution", "answered", "included", "open_round", "to_include"]
 
@@ -81,14 +81,10 @@ class Committee:
 
     def send_noise(self, setting: RoundSetting, state: server.State, blob: bytes, stream: Stream) -> server.State:
         """The contributions of all noise senders, each from a part of the stream of its own."""
-        assert setting.noise is not None
         terms_blob = messages.decode_notice(blob, 1 << 24, ["send noise"]).body
         for number, sender in enumerate(self.noise_senders):
-            own = fold_in(stream, "noise sender", number)
-            noise = np.asarray(setting.noise(fold_in(own, "noise"), state.draft.size))
-            sent = contribute_noise(
-                sender, terms_blob, noise, fold_in(own, "encrypt"), reproducible=is_reproducible(stream)
-            )
+            noise, own = noise_sent(setting, number, state.draft.size, stream)
+            sent = contribute_noise(sender, terms_blob, noise, own, reproducible=is_reproducible(stream))
             state = server.receive(state, sent)
         return state
 

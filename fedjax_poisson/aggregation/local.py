@@ -28,7 +28,14 @@ from fedjax_poisson.aggregation.roles import (
     check_unopened,
     checked_counts,
 )
-from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of, expected_of, message_bytes, parameters_for
+from fedjax_poisson.aggregation.round_setting import (
+    RoundSetting,
+    draft_of,
+    expected_of,
+    message_bytes,
+    noise_sent,
+    parameters_for,
+)
 from fedjax_poisson.randomness import Stream, fold_in
 
 __all__ = ["LocalRounds", "local_rounds"]
@@ -125,13 +132,10 @@ def _encrypt(process: _Process, counts: Any, stream: Any = None, *, round: int =
 
 def _with_noise(process: _Process, payload: RoundSum, size: int, stream: Stream) -> RoundSum:
     """A bare contribution with those of all noise senders added; the sum counts all of them."""
-    assert process.setting.noise is not None
     use = _functions(process, size)
     for number in range(process.setting.noise_senders):
-        own = fold_in(stream, "noise sender", number)
-        noise = np.asarray(process.setting.noise(fold_in(own, "noise"), size))
-        sent = bare.as_noise(bare.encrypt_one(use, noise, fold_in(own, "encrypt")))
-        payload = bare.add_two(use, payload, sent)
+        noise, own = noise_sent(process.setting, number, size, stream)
+        payload = bare.add_two(use, payload, bare.as_noise(bare.encrypt_one(use, noise, own)))
     process.noised = True
     return payload
 

@@ -17,7 +17,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
-__all__ = ["RoundSetting", "draft_of", "expected_of", "message_bytes", "parameters_for", "run_name"]
+__all__ = ["RoundSetting", "draft_of", "expected_of", "message_bytes", "noise_sent", "parameters_for", "run_name"]
 
 
 class RoundSetting(NamedTuple):
@@ -116,6 +116,13 @@ def expected_of(setting: RoundSetting, clients: int) -> Expected:
     return Expected(
         clients + setting.noise_senders, setting.corrupt, setting.count_bound, setting.count_rms, setting.malicious
     )
+
+
+def noise_sent(setting: RoundSetting, number: int, size: int, stream: Stream) -> tuple[np.ndarray, Stream]:
+    """What a noise sender of a norm round in one process sends, int32 `[D]`, and the stream it encrypts with; both from a part of its own."""
+    assert setting.noise is not None
+    own = fold_in(stream, "noise sender", number)
+    return np.asarray(setting.noise(fold_in(own, "noise"), size)), fold_in(own, "encrypt")
 
 
 def message_bytes(params: RoundParameters) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from fedjax_poisson import accounting
 from fedjax_poisson.aggregation.norm_bound import NormScreening, dense_passes, largest_mean_shift
-from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, least_threshold
+from fedjax_poisson.aggregation.parameters import choose, default_malicious, least_threshold
 from fedjax_poisson.mechanisms.dark_counts import Shape, Terms
 from fedjax_poisson.mechanisms.registry import MECHANISMS
 from fedjax_poisson.mechanisms.types import Mechanism
@@ -121,14 +121,14 @@ def plan_screening(
         "light",
         own,
         own.variance(clients) / trusted,
-        _bytes(light_ring),
+        light_ring.ring.bytes_per_value,
         "nobody is bounded: one malicious client can shift a sum by as much as the honest total may weigh, or stop the round",
     )
     norm = ScreeningOption(
         "norm",
         committee,
         committee.variance(clients) / trusted,
-        _bytes(norm_ring),
+        norm_ring.ring.bytes_per_value,
         f"a malicious client shifts a sum by at most {largest_mean_shift(ratio)[1]:.2g} clips in the mean (3 clips pass with "
         f"{dense_passes(3.0, ratio):.2g}, 5 with {dense_passes(5.0, ratio):.1g}); an update within the clip always passes, a poisoned one too",
     )
@@ -186,8 +186,3 @@ def _calibrated(
         noise_senders=noise_senders,
     )
     return MECHANISMS[name].calibrate(terms, shape, rounds=rounds).mechanism
-
-
-def _bytes(params: RoundParameters) -> float:
-    sent = params.rows_bytes + params.corrections * (params.polynomial_bytes + params.proof_bytes)
-    return sent / params.size

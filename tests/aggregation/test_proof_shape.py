@@ -10,6 +10,7 @@ import pytest
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS, NormScreening, squared_bound
 from fedjax_poisson.aggregation.parameters import choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.proof_shape import MASK_BITS, ProofShape, chain_is_good, proof_shape
+from fedjax_poisson.ckks.ntt import is_prime
 
 TABLE = [  # D, n; w, N, k, R of the published choice
     (100_000, 100, 15, 4096, 5, 5),
@@ -96,27 +97,8 @@ def _primes_at(last: int) -> tuple[int, int]:
     q1 = (1 << last) | 1
     while True:
         q1 += 2
-        if (10 * q1 - 1) % 9 == 0 and _is_prime(q1) and _is_prime((10 * q1 - 1) // 9):
+        if (10 * q1 - 1) % 9 == 0 and is_prime(q1) and is_prime((10 * q1 - 1) // 9):
             return (10 * q1 - 1) // 9, q1
-
-
-def _is_prime(n: int) -> bool:
-    if any(n % p == 0 for p in (2, 3, 5, 7, 11, 13)):
-        return n in (2, 3, 5, 7, 11, 13)
-    odd, twos = n - 1, 0
-    while odd % 2 == 0:
-        odd, twos = odd // 2, twos + 1
-    for base in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37):  # exact below 3e24
-        x = pow(base, odd, n)
-        if x in (1, n - 1):
-            continue
-        for _ in range(twos - 1):
-            x = x * x % n
-            if x == n - 1:
-                break
-        else:
-            return False
-    return True
 
 
 def test_a_planted_chain_is_found() -> None:
@@ -131,9 +113,9 @@ def test_a_planted_chain_is_found() -> None:
 
 
 def _far_apart(bits: int) -> tuple[int, int]:
-    found = (n for n in itertools.count((1 << bits) + (1 << 20) + 1, 2) if _is_prime(n))
+    found = (n for n in itertools.count((1 << bits) + (1 << 20) + 1, 2) if is_prime(n))
     first = next(found)
-    second = next(n for n in itertools.count(int(first * 1.2360679) | 1, 2) if _is_prime(n))
+    second = next(n for n in itertools.count(int(first * 1.2360679) | 1, 2) if is_prime(n))
     return first, second
 
 
