@@ -67,6 +67,7 @@ def run(
     workload: str,
     privacy: bool,
     encryption: str = "off",
+    fidelity: str | None = None,
     chunk: int | None = None,
     transforms: str = "summed",
     rounds_per_call: int = 1,
@@ -78,7 +79,8 @@ def run(
     Args:
       workload: "W1", "W2" or "W3".
       privacy: embed every update.
-      encryption: "every_client", "sum_only" or "off"; needs privacy.
+      encryption: "on" or "off"; needs privacy.
+      fidelity: "release" or "messages" (`federated.fidelity`); None for the first where it is possible.
       chunk: clients vmapped at once; None for the default of the device.
       transforms: "summed" or "each" (`federated.Chunking`).
       rounds_per_call: rounds fused into one program.
@@ -100,7 +102,7 @@ def run(
         raise ValueError("Only counts can be encrypted: encryption needs --privacy on.")
     if rounds_per_call > 1 and devices > 1:
         raise ValueError("Rounds are fused on one device only: use --devices 1 or --rounds-per-call 1.")
-    bench = _prepare(workload, privacy, encryption, chunk, transforms, devices)
+    bench = _prepare(workload, privacy, encryption, fidelity, chunk, transforms, devices)
     rounds = 3 if quick else bench.config.rounds
     state, timing = _timed(bench, rounds, min(rounds_per_call, rounds))
     algorithm, config = bench.algorithm, bench.config
@@ -115,6 +117,7 @@ def run(
         "workload": workload,
         "privacy": "on" if privacy else "off",
         "encryption": encryption,
+        "fidelity": algorithm.fidelity if privacy else None,
         "median_ms": median * 1e3,
         "min_ms": min(timing.seconds) * 1e3,
         "p90_ms": float(np.quantile(timing.seconds, 0.9)) * 1e3,
@@ -156,7 +159,15 @@ class _Timing(NamedTuple):
     processor: list[float]
 
 
-def _prepare(workload: str, privacy: bool, encryption: str, chunk: int | None, transforms: str, devices: int) -> _Bench:
+def _prepare(
+    workload: str,
+    privacy: bool,
+    encryption: str,
+    fidelity: str | None,
+    chunk: int | None,
+    transforms: str,
+    devices: int,
+) -> _Bench:
     """The federation of a setting, its parameters those of the peers."""
     import jax
     import jax.numpy as jnp
@@ -190,6 +201,7 @@ def _prepare(workload: str, privacy: bool, encryption: str, chunk: int | None, t
         mechanism=mechanism,
         aggregator=aggregator,
         encryption=encryption,  # type: ignore[arg-type]
+        fidelity=fidelity,  # type: ignore[arg-type]
         layout=federated.Chunking(chunk=chunk, transforms=transforms),  # type: ignore[arg-type]
         mesh=mesh,
     )
@@ -242,7 +254,7 @@ def _peak_bytes() -> int:
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The asked settings, or for each workload the three usual ones."""
+    """The asked settings, or for each workload the usual ones: without privacy, and with it, without and with encryption, at each fidelity."""
     common = {
         "chunk": options.chunk,
         "transforms": options.transforms,
@@ -253,10 +265,15 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for workload in [options.workload] if options.workload else sorted(workloads.CONFIGS):
         if options.privacy is not None or options.encryption is not None:
             level = options.encryption or "off"
-            yield run(workload=workload, privacy=options.privacy != "off", encryption=level, **common)
+            fidelity = options.fidelity
+            yield run(
+                workload=workload, privacy=options.privacy != "off", encryption=level, fidelity=fidelity, **common
+            )
             continue
-        for privacy, level in ((False, "off"), (True, "off"), (True, "every_client")):
-            yield run(workload=workload, privacy=privacy, encryption=level, **common)
+        yield run(workload=workload, privacy=False, **common)
+        for fidelity in ("release", "messages") if options.fidelity is None else (options.fidelity,):
+            for level in ("off", "on"):
+                yield run(workload=workload, privacy=True, encryption=level, fidelity=fidelity, **common)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -264,7 +281,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Rounds of many clients, privacy and encryption included.")
     parser.add_argument("--workload", choices=sorted(workloads.CONFIGS), help="default: all of them")
     parser.add_argument("--privacy", choices=["on", "off"])
-    parser.add_argument("--encryption", choices=["every_client", "sum_only", "off"])
+    parser.add_argument("--encryption", choices=["on", "off"])
+    parser.add_argument(
+        "--fidelity", choices=["release", "messages"], help="one draw for a sum, or every client's message"
+    )
     parser.add_argument("--chunk", type=int, help="clients vmapped at once")
     parser.add_argument("--transforms", choices=["summed", "each"], default="summed")
     parser.add_argument("--rounds-per-call", type=int, default=1)

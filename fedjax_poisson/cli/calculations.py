@@ -102,7 +102,8 @@ class BenchOptions:
       members: aggregation: members of the committee.
       workload: simulation: which of the three workloads; default: all.
       privacy: simulation: embed every update or not; default: both.
-      encryption: simulation: level of encryption.
+      encryption: simulation: encrypt the sums or not.
+      fidelity: simulation: one draw with the law of the sum, or every client's message; default: both.
       chunk: simulation: clients vmapped at once.
       transforms: simulation: ciphertexts summed before or after their transforms (the same bits).
       rounds_per_call: simulation: rounds fused into one program.
@@ -115,7 +116,8 @@ class BenchOptions:
     members: int | None = None
     workload: Literal["W1", "W2", "W3"] | None = None
     privacy: Literal["on", "off"] | None = None
-    encryption: Literal["every_client", "sum_only", "off"] | None = None
+    encryption: Literal["on", "off"] | None = None
+    fidelity: Literal["release", "messages"] | None = None
     chunk: int | None = None
     transforms: Literal["summed", "each"] | None = None
     rounds_per_call: int | None = None
@@ -123,7 +125,16 @@ class BenchOptions:
 
 
 _ONLY = {
-    "simulation": ("workload", "privacy", "encryption", "chunk", "transforms", "rounds_per_call", "devices"),
+    "simulation": (
+        "workload",
+        "privacy",
+        "encryption",
+        "fidelity",
+        "chunk",
+        "transforms",
+        "rounds_per_call",
+        "devices",
+    ),
     "aggregation": ("size", "senders", "members"),
 }
 _COUNTS = ("chunk", "rounds_per_call", "devices", "size", "senders", "members")

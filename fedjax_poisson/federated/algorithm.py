@@ -41,6 +41,7 @@ from fedjax_poisson.federated.features import (
     same_records,
     spec_of,
 )
+from fedjax_poisson.federated.fidelity import Fidelity
 from fedjax_poisson.federated.insiders import (
     Insiders,
     check_possible,
@@ -95,6 +96,7 @@ class Algorithm(NamedTuple):
       ledger: the ledger charged for rounds without a gate (`charging`); None without privacy.
       apply_rounds: several rounds in one compiled program (`fedavg`); None if the algorithm does not support it.
       price: the privacy cost of one round, for a ledger of the caller (`Ledger.gate`), of the dearest round if rounds differ; None without privacy.
+      fidelity: whether every sender's message is made in a round, or one draw for their sum (`fidelity`).
       decision: `(state) -> Decision`, the noise of the next round and whether there is one (`control`); None where nothing steers.
 
     **Streams.** Give a run one stream and pass it to every round: `apply` folds the state's round number into it, so the same stream gives fresh noise in
@@ -115,6 +117,7 @@ class Algorithm(NamedTuple):
     apply_rounds: Callable[..., tuple[Any, Any]] | None = None
     price: accounting.Price | None = None
     decision: Callable[[Any], Decision] | None = None
+    fidelity: Fidelity = "messages"
 
 
 def fedsgd(

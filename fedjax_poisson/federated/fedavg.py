@@ -129,6 +129,7 @@ class RoundInfo(NamedTuple):
             encrypt_seconds=None,
             add_seconds=None,
             open_seconds=self.seconds["open"],
+            fidelity=self.fidelity,
         )
 
 
@@ -249,6 +250,7 @@ def fedavg(
             rdp=account.rdp,
             ledger=account.ledger,
             price=account.price,
+            fidelity=federation.fidelity,
         )
     programs = compile_programs(structure_of(federation), layout)
     corrupt = None
@@ -276,6 +278,7 @@ def fedavg(
         ledger=account.ledger,
         price=account.price,
         apply_rounds=apply_rounds,
+        fidelity=federation.fidelity,
     )
 
 

@@ -21,7 +21,7 @@ from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.client import Client, ClientOf
 from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.features import Features, blank_batch, spec_of
-from fedjax_poisson.federated.fidelity import Fidelity, release_numbers
+from fedjax_poisson.federated.fidelity import Fidelity, no_single_counts, release_numbers
 from fedjax_poisson.federated.norm_check import NormCheck, bound_of, norm_check
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_clean_counts, check_parts
@@ -262,6 +262,8 @@ def numbers_of(federation: Federation) -> Numbers:
     aggregator, mechanism = federation.aggregator, federation.mechanism
     encrypts = federation.encrypts_on_device and aggregator is not None and aggregator.device is not None
     bound = None
+    if mechanism is not None and federation.fidelity == "release":
+        mechanism = mechanism._replace(embed=no_single_counts)  # whose tables would be made for nothing
     if mechanism is not None and mechanism.noise_senders is not None:
         bound = limit_limbs(bound_of(mechanism, federation.size, _params_of(federation)))
     return Numbers(

@@ -17,15 +17,18 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from jax import Array
+
 from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import rows
 from fedjax_poisson.mechanisms.sum_law import SumLaw
 from fedjax_poisson.mechanisms.types import Mechanism
-from fedjax_poisson.randomness import SamplingTables
+from fedjax_poisson.randomness import SamplingTables, Stream
 from fedjax_poisson.randomness.sum_tables import SumTables
 
 Fidelity = Literal["release", "messages"]
 FIDELITIES: tuple[Fidelity, ...] = ("release", "messages")
+EVERY_MESSAGE = "MESSAGES: every sender's message was made, and the sum is theirs"
 
 
 class ReleaseNumbers(NamedTuple):
@@ -105,9 +108,18 @@ def release_numbers(mechanism: Mechanism, participation: Participation, present:
     )
 
 
+def no_single_counts(stream: Stream, grid: Array) -> Array:
+    """In place of `Mechanism.embed` where one draw is made for a sum.
+
+    Raises:
+      RuntimeError: always.
+    """
+    raise RuntimeError("a single client's counts were asked for in a round that draws those of the sum at once.")
+
+
 def in_words(fidelity: Fidelity, senders: int, encrypted: bool) -> str:
     """What was made for a sum over so many senders, for every output."""
     if fidelity == "messages":
-        return "MESSAGES: every client's message was made, and the sum is theirs"
+        return EVERY_MESSAGE
     kind = "private, encrypted" if encrypted else "private"
     return f"ONE DRAW: the sum has the law of {senders} {kind} messages; no message was made"

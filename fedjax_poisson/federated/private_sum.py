@@ -18,6 +18,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
+from fedjax_poisson.federated.fidelity import EVERY_MESSAGE
 from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
@@ -39,6 +40,7 @@ class SumInfo(NamedTuple):
       encrypt_seconds: all senders' encryption, wall clock; None likewise.
       add_seconds: the server's additions; None likewise.
       open_seconds: agreement on the set, screening and opening of the one sum.
+      fidelity: whether messages were made (`fidelity`), in words.
     """
 
     senders: int
@@ -48,6 +50,7 @@ class SumInfo(NamedTuple):
     encrypt_seconds: float | None
     add_seconds: float | None
     open_seconds: float
+    fidelity: str = EVERY_MESSAGE
 
 
 def private_sum(

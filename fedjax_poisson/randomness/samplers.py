@@ -43,6 +43,7 @@ __all__ = [
     "GRID_BITS",
     "SamplingTables",
     "binomial",
+    "floor",
     "of_sum",
     "poisson",
     "poisson_tables",
@@ -141,6 +142,11 @@ def of_sum(stream: Stream, units: GridSum, tables: SamplingTables) -> jax.Array:
     if not tables.kind.startswith("digits"):
         raise ValueError(f"these are {tables.kind} tables, the digits of a sum need those of `sum_tables`")
     return _draw(stream, units, units.low.shape, tables)
+
+
+def floor(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
+    """Draw int32 numbers of one part of a sum's floor (`sum_tables`), Poisson or Skellam; consumes the stream."""
+    return _fixed(stream, shape, tables, "floor_of_one" if tables.kind == "floor_of_one" else "floor_of_both")
 
 
 def binomial(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:

@@ -101,7 +101,7 @@ def sum_tables(
             )
         digits = _digits(f"digits_of_{channels}", rate * modulation, SPAN_BITS + span.bit_length() - 1)
         floor_rate = rate * (senders - modulation * span)
-    kind = "poisson" if channels == "one" else "skellam"
+    kind = "floor_of_one" if channels == "one" else "floor_of_both"
     allowed = senders * draws * MAX_DISTANCE
     distance = math.inf
     for largest in _PART_RATES:
@@ -127,7 +127,6 @@ def draw_sum(stream: Stream, total: GridSum, tables: SumTables) -> jax.Array:
         total: normalised; |M| <= n 2^20, within 31 bits where tables have no digits.
         tables: of `sum_tables`.
     """
-    kind = samplers.poisson if tables.floor.kind == "poisson" else samplers.skellam
     size = total.low.shape[0]
     if tables.digits is None:
         counts = whole(total)
@@ -138,7 +137,7 @@ def draw_sum(stream: Stream, total: GridSum, tables: SumTables) -> jax.Array:
     own = fold_in(stream, "floor")
 
     def add(part: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + kind(fold_in(own, part.astype(jnp.uint32)), size, tables.floor)
+        return counts + samplers.floor(fold_in(own, part.astype(jnp.uint32)), size, tables.floor)
 
     return jax.lax.fori_loop(jnp.int32(0), tables.parts, add, counts)
 
@@ -155,7 +154,7 @@ def _digits(kind: str, rate: Fraction, span: int) -> SamplingTables:
 
 @functools.lru_cache(maxsize=256)
 def _floor(kind: str, rate: Fraction) -> SamplingTables:
-    return exact_tables(kind, rate, rate if kind == "skellam" else Fraction(0))
+    return exact_tables(kind, rate, rate if kind == "floor_of_both" else Fraction(0))
 
 
 @functools.lru_cache(maxsize=256)

@@ -27,7 +27,8 @@ _MAX_DIGIT_BITS = 12
 _MOST_DIGITS = 21
 _IMPOSSIBLE = 1 << 62
 _TOPS = tuple(Fraction(2) ** power for power in (4, 6, 12, 15, 18, 20, 22, 24, 27))
-_DIGIT_TOPS = tuple(Fraction(16) ** power for power in range(8))
+_DIGIT_TOPS = tuple(Fraction(2) ** power for power in (2, 10, 18, 26))
+_FLOOR_TOPS = tuple(Fraction(2) ** power for power in (17, 22, 24, 26))
 _MODULATIONS = (Fraction(1, 16), Fraction(1, 4), Fraction(1))
 _PLANNED_BITS = (
     laws.TAIL_BITS + 1.0
@@ -61,6 +62,8 @@ class Level:
     packed: bool
 
 
+FIXED = ("poisson", "skellam", "floor_of_both", "floor_of_one")
+"""Kinds of a fixed rate."""
 MIRRORED = ("push_pull", "digits_of_both")
 """Kinds whose complement of a digit mirrors the law."""
 
@@ -73,11 +76,17 @@ class TablePlan(NamedTuple):
 
 
 def range_of(kind: str, first: Fraction, second: Fraction) -> tuple[Fraction, Fraction]:
-    """The top of the range that the numbers of a law lie in: of its rate or dark count, and of its modulation or second rate."""
+    """The top of the range that the numbers of a law lie in: of its rate or dark count, and of its modulation or second rate.
+
+    Sums (`sum_tables`) are drawn once a round, and differ in more than noise levels do: their ranges are wider.
+    """
     if kind.startswith("digits"):
         return next(each for each in _DIGIT_TOPS if first <= each), Fraction(1)
+    if kind.startswith("floor"):
+        top = next(each for each in _FLOOR_TOPS if first <= each)
+        return top, top if kind == "floor_of_both" else Fraction(0)
     top = next(each for each in _TOPS if first <= each)
-    if kind in ("poisson", "skellam"):
+    if kind in FIXED:
         return top, top if kind == "skellam" else Fraction(0)
     return top, next(each for each in _MODULATIONS if second <= each)
 
@@ -115,7 +124,7 @@ def table_plan(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BI
 
 def level_rates(kind: str, first: Fraction, second: Fraction, shift: int, bits: int) -> list[tuple[Fraction, Fraction]]:
     """Exact rates (plus, minus) of each stored row of the level with `bits` bits from `shift` up (module docstring of `tables`)."""
-    if kind in ("poisson", "skellam"):
+    if kind in FIXED:
         return [(first, second)]
     units = digit_units(shift, bits)
     step = first * second / (1 << GRID_BITS) * (1 << shift)
@@ -132,7 +141,7 @@ def digit_units(shift: int, bits: int) -> int:
 
 def plan_digits(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BITS) -> list[tuple[int, int]]:
     """Cut the bits of w into digits (shift, bits) from the top: few digits first, then small tables."""
-    if kind in ("poisson", "skellam"):
+    if kind in FIXED:
         return [(0, 0)]
 
     @functools.cache
@@ -167,7 +176,7 @@ def _column_bits(kind: str, first: float, second: float, shift: int, bits: int) 
 
 def _widest_rates(kind: str, mean: float, modulation: float, shift: int, bits: int) -> list[tuple[float, float]]:
     """Rates at least as large as those of every row of a level, as floats."""
-    if kind in ("poisson", "skellam"):
+    if kind in FIXED:
         return [(mean, modulation)]
     units = digit_units(shift, bits) * mean * modulation * 2.0 ** (shift - GRID_BITS)
     floor = mean if shift + bits == SPAN_BITS and not kind.startswith("digits") else 0.0

@@ -69,7 +69,8 @@ class SamplingTables:
         origins: uint32[levels], the outcome that a stored outcome of 0 stands for, in two's complement.
         levels: the plan.
         layout: where in a group of ChaCha20 blocks each random number lies.
-        kind: "push_pull", "single_channel", "poisson" or "skellam"; of sums (`sum_tables`) "digits_of_both", "digits_of_one" or "binomial".
+        kind: "push_pull", "single_channel", "poisson" or "skellam"; of sums (`sum_tables`) "digits_of_both", "digits_of_one",
+            "floor_of_both", "floor_of_one" or "binomial".
         distance: bound on the total variation between a draw and the true law; the sum over a vector's draws bounds the
             vector's. A fact for the host: inside a program, which is the same for other tables of the plan, it is infinite.
     """

@@ -90,6 +90,7 @@ def what_left(run: RunFolder) -> Html:
         paragraph(
             f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means passed to "
             "the part that acts as the server, in exactly the form and size that would be sent over a network."
+            + _one_draw(run)
             + (
                 ""
                 if run.summary.get("evaluation") in ("private", "none")
@@ -129,6 +130,14 @@ def _content(run: RunFolder, purpose: str) -> str:
     if purpose == "evaluate":
         return "numbers of held-out records and of correct decisions, and a histogram of predictions"
     return f"a sum for the purpose {purpose!r}"
+
+
+def _one_draw(run: RunFolder) -> str:
+    """What must be said where a simulation made no messages."""
+    made = str(run.summary.get("fidelity"))
+    if not made.startswith("ONE DRAW"):
+        return ""
+    return f" In training rounds no message was made: sizes are those that messages would have. {made}."
 
 
 def _form(run: RunFolder) -> str:

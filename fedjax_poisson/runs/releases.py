@@ -176,6 +176,7 @@ def round_line(number: int, purpose: str, books: Books, info: SumInfo, seconds: 
         "bytes_up_per_client": info.bytes_up_per_sender,
         "bytes_up_total": bytes_up,
         "exact": info.exact,
+        "fidelity": info.fidelity,
         "test": None,
     }
 

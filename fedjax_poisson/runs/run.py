@@ -263,7 +263,7 @@ def _release_everything(
             raise Stopped(f"Stopped after round {number - 1} of {recipe.rounds}; continue with --resume {out}")
         decided = portions_in(before)
         release = plan.of_round(number) if decided is None else release_of(plan, number, decided)
-        pay, own = charge("train", number, release)
+        pay, own = charge("train", number, release, algorithm.fidelity)
 
         def asked() -> None:
             pay()

@@ -21,6 +21,7 @@ import numpy as np
 from fedjax_poisson import accounting
 from fedjax_poisson.extensions import is_path
 from fedjax_poisson.federated import checkpoints
+from fedjax_poisson.federated.fidelity import Fidelity
 from fedjax_poisson.mechanisms.noise_source import noise_source
 from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.runs.budget_plan import BudgetPlan
@@ -240,8 +241,8 @@ def check_charged(books: Books, labels: Iterable[str], source: str) -> None:
         )
 
 
-def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], None], Stream]]:
-    """`charge(purpose, number, planned) -> (gate, stream)` for the releases of this process.
+def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
+    """`charge(purpose, number, planned, fidelity="messages") -> (gate, stream)` for the releases of this process; the row says what was made for the sum.
 
     A release that was charged before and lost is charged again, and its stream is another one: the number of attempts is folded in, so that noise of a
     release that somebody may have seen is never used for a second one.
@@ -255,7 +256,9 @@ def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], N
     }
     foreign = foreign_parts(prepared.config)
 
-    def charge(purpose: str, number: int, release: Planned) -> tuple[Callable[[], None], Stream]:
+    def charge(
+        purpose: str, number: int, release: Planned, fidelity: Fidelity = "messages"
+    ) -> tuple[Callable[[], None], Stream]:
         label = f"{purpose} {number}"
         attempt = earlier[label]  # in this process every label is tried once
         assumed = [f"{what} {name}" for what, name in foreign if purpose == "train" or what == "aggregator"]
@@ -270,7 +273,12 @@ def charging(books: Books) -> Callable[[str, int, Planned], tuple[Callable[[], N
                 noise_source(release.mechanism, prepared.plan.terms.participation).honest,
                 prepared.plan.senders,
                 data=prepared.identity,
-                origin={**origin, "attempt": attempt, **({"assumed": assumed} if assumed else {})},
+                origin={
+                    **origin,
+                    "fidelity": fidelity,
+                    "attempt": attempt,
+                    **({"assumed": assumed} if assumed else {}),
+                },
                 distance=release.distance,
             )
 

@@ -145,6 +145,7 @@ def _costs(setting: RunSetup, finished: Finished) -> dict[str, Any]:
             f"{phase}_seconds": _sum_of(line[f"{phase}_seconds"] for line in lines)
             for phase in ("train", "embed", "encrypt", "add", "open")
         },
+        "fidelity": trained[-1].get("fidelity") if trained else None,
         "aggregator": setting.config.aggregator,
         "aggregator_info": describe_aggregator(finished.aggregator),
     }

@@ -83,6 +83,8 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
         f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
         f"{'in one program with the training' if spent is None else f'{spent:.2f} s in all'}; whole run {summary['total_seconds']:.1f} s"
     )
+    if made := summary["fidelity"]:
+        say(f"simulated training rounds: {made}")
     if border := summary["border_only"]:
         say(
             f"[bold]border only[/]: a linear classifier that sees the {border['width']}-pixel border and no lung reaches accuracy "

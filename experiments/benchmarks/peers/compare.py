@@ -49,7 +49,7 @@ PEERS = {
                 "--variant chunk=100,fused=1",
                 "--variant chunk=20 --privacy off",
             ],
-            "W2": ["--variant chunk=1", "--variant chunk=1,devices=2"],
+            "W2": ["--variant chunk=1", "--variant chunk=1,devices=2", "--variant chunk=1,clip=4,noise=0.01"],
             "W3": [
                 "--variant chunk=50",
                 "--variant chunk=100",
@@ -79,8 +79,9 @@ PEERS = {
         {
             name: [
                 "--privacy off --encryption off",
-                "--privacy on --encryption off",
-                "--privacy on --encryption every_client",
+                "--privacy on --encryption off --fidelity messages",
+                "--privacy on --encryption on --fidelity messages",
+                "--privacy on --encryption on --fidelity release",
             ]
             for name in ("W1", "W2", "W3")
         },
@@ -193,6 +194,8 @@ def timed(command: list[str], environment: dict[str, str], timeout: float) -> Re
     record: Record = json.loads(lines[-1])
     if "variant" not in record:
         record["variant"] = f"encryption={record['encryption']}"
+        if record.get("fidelity") is not None:
+            record["variant"] += f",fidelity={record['fidelity']}"
         if record.get("rounds_per_call", 1) > 1:
             record["variant"] += f",fused={record['rounds_per_call']}"
         config = harness.workloads().CONFIGS[record["workload"]]
@@ -280,7 +283,7 @@ def table(workload: str, records: list[Record]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     own = {(row.privacy, row.variant): row for row in all_rows if row.peer == "fedjax_poisson"}
-    plain, full = own.get(("off", "encryption=off")), own.get(("on", "encryption=every_client"))
+    plain, full = own.get(("off", "encryption=off")), own.get(("on", "encryption=on,fidelity=messages"))
     if plain is not None and full is not None:
         work = config.cohort * harness.workloads().n_params(config)
         added = [

@@ -9,6 +9,8 @@ Variants are written as `key=value` with commas between them:
 * fused: 1 runs all rounds in one call, a scan around the rounds.
 * gather: `once` copies the cohort's records together before the scan, `chunk` takes a chunk's records inside it.
 * convolution: `patches` (shifted slices and a matrix product) or `xla`.
+* clip, noise: L2 clip of a client's update, and standard deviation of the Gaussian noise on the sum in units of it, where the workload states none (W2);
+  `clip=4,noise=0.01` is what this package's own rows of W2 have.
 
 A client's first step stands outside the loop over its steps: all clients share their weights there, so that under `vmap` its forward pass is one
 product instead of one per client.
@@ -16,6 +18,7 @@ product instead of one per client.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -24,7 +27,15 @@ from typing import Any
 import harness
 
 Params = dict[str, Any]
-DEFAULTS = {"chunk": "0", "devices": "1", "fused": "0", "gather": "chunk", "convolution": "patches"}
+DEFAULTS = {
+    "chunk": "0",
+    "devices": "1",
+    "fused": "0",
+    "gather": "chunk",
+    "convolution": "patches",
+    "clip": "",
+    "noise": "",
+}
 DEFAULT_CHUNK = {"W1": 20, "W2": 1, "W3": 50}
 
 
@@ -213,6 +224,9 @@ def main() -> None:
         more = f" --xla_force_host_platform_device_count={variant['devices']}"
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + more
     task = harness.task(options)
+    if variant["clip"]:
+        own = {"clip": float(variant["clip"]), "noise": float(variant["noise"])}
+        task = task._replace(config=dataclasses.replace(task.config, **own))
     name = ",".join(f"{key}={value}" for key, value in variant.items() if value != DEFAULTS[key])
     harness.report("plain_jax", name, task, run(task, variant), ("jax",))
 
