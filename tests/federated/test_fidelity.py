@@ -262,7 +262,7 @@ def test_a_sweep_and_changing_attendance_trace_once() -> None:
 
     model = models.logistic()._replace(loss=loss)
     counts = []
-    for dark in (50.0, 61.0, 80.0):
+    for dark in (50.0, 61.0, 75.0):
         algorithm = _algorithm(
             poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=dark, modulation=0.05), model=model, minimum_senders=9
         )  # fmt: skip
