@@ -61,7 +61,7 @@ def test_without_a_gate_the_own_ledger_is_charged_before_the_sum_is_opened():
         state, info = algorithm.apply(state, lost, ROOT)
         row = algorithm.ledger.rows()[-1]
         assert (row.purpose, row.label, row.mechanism) == ("train", f"train {number}", "poisson_embedding")
-        assert row.parameters == dict(MECHANISM.facts.parameters)
+        assert row.parameters == dict(MECHANISM.facts.parameters) | {"fidelity": "release"}
         assert (row.senders, row.honest_senders, row.unit, row.adjacency) == (5, 3, "client", "zero_out")
         orders = np.asarray(algorithm.ledger.orders)
         np.testing.assert_array_equal(row.charge, MECHANISM.rdp(orders, 3, FEATURES + 1))
