@@ -83,7 +83,7 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
         f"encryption ({summary['aggregator']}): {summary['bytes_up_per_client_per_round']:,} bytes per site and round, "
         f"{'in one program with the training' if spent is None else f'{spent:.2f} s in all'}; whole run {summary['total_seconds']:.1f} s"
     )
-    if made := summary["fidelity"]:
+    if made := summary.get("fidelity"):
         say(f"simulated training rounds: {made}")
     if border := summary["border_only"]:
         say(
