@@ -199,7 +199,7 @@ def test_insiders_reads_updates_in_the_clear_for_robust_rules_and_finds_the_liar
 
 @pytest.mark.long  # two processes that compile a round each
 def test_the_script_for_accelerators_compares_bits_and_times_a_round(script, tmp_path: Path, capsys) -> None:
-    script("benchmarks/accelerator").main(["--toy", "--out", str(tmp_path)])
+    script("benchmarks.accelerator").main(["--toy", "--out", str(tmp_path)])
     (file,) = (tmp_path / "results").glob("accelerator_*.json")
     steps = json.loads(file.read_text())["steps"]
     assert steps["exactness"]["rows"][0]["same"] and steps["exactness"]["rows"][0]["device"]["opened"]
