@@ -5,6 +5,9 @@ transform is linear, so it runs once on the sums; the bits are those of the sum 
 first t - 1 members' shares are uniform and independent of all of that, so they are drawn once for the sum; `encrypt` deals one client's own shares. What
 is not: signatures, boxes, the agreement on the set, screening; and the common `a` is that of one set of terms for all rounds. The counts that come out are
 the same bits.
+
+A program that draws the counts of a sum at once needs no client's secret either: `draw_sum` draws the secret and errors of the sum from their own law, so that
+the rows are distributed as the sum of n clients' rows, up to the distance of one table (2^-61 a coefficient, computed).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from fedjax_poisson.aggregation.refusals import OpeningRefused
 from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.ckks import modular
 from fedjax_poisson.ckks.parameters import MARGIN
-from fedjax_poisson.randomness import Stream
+from fedjax_poisson.randomness import SamplingTables, Stream
 
 __all__ = [
     "DeviceFunctions",
@@ -86,6 +89,7 @@ class DeviceFunctions(NamedTuple):
       corrupt: clients assumed corrupt, which an opening tolerates.
       key: public constants, to be passed as an argument.
       draw: `(stream) -> Secrets`: one client's.
+      draw_sum: `(stream, rows.sum_secret_tables(n)) -> Secrets`: with the law of the sum of n clients'.
       none: `() -> Secrets`: the empty sum.
       add_up: `(Secrets, Secrets with a leading axis, present bool [K]) -> Secrets`; integers, so several devices' sums are added as they are.
       close: `(key, counts int32[D], Secrets, senders, stream, noise=0) -> RoundSum`: the rows and shares of summed counts; the stream draws the sums of
@@ -100,6 +104,7 @@ class DeviceFunctions(NamedTuple):
     corrupt: int
     key: Any
     draw: Callable[[Stream], Secrets]
+    draw_sum: Callable[[Stream, SamplingTables], Secrets]
     none: Callable[[], Secrets]
     add_up: Callable[[Secrets, Secrets, Array], Secrets]
     close: Callable[..., RoundSum]
@@ -137,6 +142,7 @@ def structure_functions(params: RoundParameters, corrupt: int) -> DeviceFunction
         corrupt=corrupt,
         key=None,
         draw=bind(rows.draw, params),
+        draw_sum=bind(rows.draw_sum, params),
         none=bind(_none, params),
         add_up=_add_up,
         close=bind(_close, params),

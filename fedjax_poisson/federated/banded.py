@@ -61,7 +61,6 @@ from fedjax_poisson.federated import checks
 from fedjax_poisson.federated.banding import Banding, decode, first_history, pick
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, no_scaled_price
 from fedjax_poisson.federated.chunks import Chunking
-from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE
 from fedjax_poisson.federated.epochs import Coverage, coverage, last_of_epoch
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, first_state, numbers_of, structure_of
 from fedjax_poisson.federated.population import Cohort, make_cohort
@@ -69,6 +68,7 @@ from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.release import check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, compile_programs, sum_cohort
+from fedjax_poisson.federated.sent import ABSENT, EMPTY, NOT_FINITE
 from fedjax_poisson.federated.server import State, server_step, with_factor
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.federated.turns import FixedCohorts, Turn, check_band

@@ -97,6 +97,7 @@ def make_round_account(
     delta: float | None,
     overflow: float = 0.0,
     factors: Sequence[float] = (1.0,),
+    fidelity: str | None = None,
 ) -> RoundAccount:
     """The account of an algorithm.
 
@@ -111,6 +112,8 @@ def make_round_account(
       delta: of the ledger that is made; None for 1e-5.
       overflow: probability that a round's secret sample does not fit its slots.
       factors: one charge covers so many releases, to which a unit contributes within these shares of its bounds (`banded`); one, in full.
+      fidelity: of a simulation (`fidelity`), for the ledger's rows. It has no part in a price: a release has the law of a sum of messages, and is charged with
+        the distance of `senders` draws a coordinate, above that of one draw of their sum.
 
     Raises:
       ValueError: the ledger is for another unit or adjacency, the round's curve has no value at its order, or ledger and delta contradict each other.
@@ -128,6 +131,8 @@ def make_round_account(
         parameters = dict[str, Any](own.facts.parameters)
         if tuple(factors) != (1.0,):
             parameters["factors"] = list(factors)
+        if fidelity is not None:
+            parameters["fidelity"] = fidelity
         return accounting.Price(
             own.facts.name,
             parameters,

@@ -3,19 +3,18 @@
 Memory use is that of one chunk, whatever the cohort size. Sums are integers, so their bits depend neither on the order nor on the number of devices
 (`spread`).
 
-Encryption has three levels, and every output names the one in use:
+Two words say what is simulated, and every output has both: the *fidelity* (`fidelity`), whether clients' messages are made at all, and *encryption*, "on" or
+"off":
 
-* "every_client": what is opened is, bit for bit, the sum of every client's rows under that client's randomness. Encryption is linear, so the
+* "messages", encrypted: what is opened is, bit for bit, the sum of every client's rows under that client's randomness. Encryption is linear, so the
   scan accumulates counts, errors and secrets, and the transform runs once on the sums (`aggregation.bare`; a test compares the bits).
   `transforms="each"` makes every client's rows separately: the same bits, at the total cost that real clients would incur.
-* "sum_only": the counts are added in the clear inside the program and their sum is encrypted once. The arithmetic of the release is the same; a server
-  that saw this program's memory would see individual clients.
-* "off": nothing is encrypted.
+* "release", encrypted: the scan accumulates clipped grids; counts of the sum are drawn once, and encrypted once, under a secret and errors that are drawn from
+  the law of the sum of all clients' secrets and errors. The ciphertext has the law of the sum of messages; no message is made.
+* "off": nothing is encrypted, with either fidelity.
 
-A client with a broken update (NaN or infinite) or without records does what privacy requires: it sends the embedding of a zero update, including the noise,
-so that the number of noise shares does not depend on anyone's data; the report names it. A client that was lost (`present` False) sends nothing.
-
-In norm rounds clients send clean counts; whoever's norm does not pass is left out (`norm_check`), and the noise senders' vectors are added once a round.
+What one client does is in `sent`. In norm rounds clients send clean counts; whoever's norm does not pass is left out (`norm_check`), and the noise senders'
+vectors are added once a round.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,24 +31,18 @@ from jax import Array
 from fedjax_poisson import trees
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.federated.chunks import Chunking, by_chunks, default_chunk
-from fedjax_poisson.federated.client import Client, run_steps
+from fedjax_poisson.federated.client import Client
 from fedjax_poisson.federated.each_ciphertext import add_each
-from fedjax_poisson.federated.insiders import InsiderNumbers, informed, poisoned, sent_by
+from fedjax_poisson.federated.insiders import informed
 from fedjax_poisson.federated.noise_vectors import with_noise
 from fedjax_poisson.federated.norm_check import NormCheck, draw_functionals, passes
 from fedjax_poisson.federated.population import Cohort
-from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.reuse import fingerprint
+from fedjax_poisson.federated.sent import LEVELS, REFUSED, Encryption, Part, Tree, Work, one_grid, sent_by_all
 from fedjax_poisson.federated.sharing_programs import Numbers, Sends
-from fedjax_poisson.mechanisms.types import Functions
 from fedjax_poisson.randomness import Stream, fold_in
-
-Encryption = Literal["every_client", "sum_only", "off"]
-LEVELS: tuple[Encryption, ...] = ("every_client", "sum_only", "off")
-Tree = Any
-
-NOT_FINITE, EMPTY, NOT_SAMPLED, ABSENT, REFUSED = 1, 2, 4, 8, 16
-"""Bits of a client's report."""
+from fedjax_poisson.randomness.grid_sum import add_rows, empty_sum, normalised
+from fedjax_poisson.randomness.sum_tables import draw_sum
 
 
 class Total(NamedTuple):
@@ -76,7 +69,7 @@ class CohortSum(NamedTuple):
     Attributes:
       start: `() -> carry`.
       add: `(carry, params, shared, client_state, cohort, stream, numbers) -> (carry, client_state, report)`: one cohort or block; report is uint8 `[K]`,
-        bits above.
+        bits of `sent`.
       close: `(carry, numbers, stream) -> Total`. Transforms of sums happen here.
       counts: `(params, shared, client_state, cohort, stream, numbers) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
       grids: the same with every client's clipped update in place of its counts, which no client sends as it is.
@@ -99,6 +92,7 @@ def cohort_sum(
     clients: int,
     device: DeviceFunctions | None = None,
     encryption_level: Encryption = "off",
+    at_once: bool = False,
     chunking: Chunking | None = None,
     sampling_rate: float = 1.0,
     isolate: bool = True,
@@ -112,14 +106,15 @@ def cohort_sum(
       sends: what clients send (`sends_of`); "updates" are added as they are (no privacy, no encryption, and no promise about the last bit).
       clients: K of a usual cohort or block, for the default chunk.
       device: the encryption's functions.
-      encryption_level: "every_client", "sum_only" or "off".
+      encryption_level: "on" or "off".
+      at_once: fidelity "release": sum the grids, draw once. `Numbers.release` then has the law of the sum, for the number of clients that are in it.
       chunking: chunk and transforms.
       sampling_rate: q: each client takes part with this chance, secretly; one that does not sends the embedding of zero.
       isolate: look for updates that are not finite, client by client. Without a mechanism it may be left out: a sum that is finite had none.
       norm: the test of clean counts, and who sends the noise; None where senders bring their own.
 
     Raises:
-      ValueError: an unknown level, or encryption of something that is not integer.
+      ValueError: an unknown level, or encryption or one draw of something that is not integer, or one draw of a sum whose single messages are wanted.
     """
     if encryption_level not in LEVELS:
         raise ValueError(f"encryption={encryption_level!r}; there are {', '.join(LEVELS)}.")
@@ -128,8 +123,12 @@ def cohort_sum(
             f"encryption={encryption_level!r} needs integers and a ring: use an integer mechanism and an aggregator, or encryption='off'."
         )
     chunking, dimension = chunking or Chunking(), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    each = device is not None and encryption_level == "every_client" and chunking.transforms == "each"
-    work = _Work(
+    each = device is not None and encryption_level == "on" and chunking.transforms == "each"
+    if at_once and (sends != "counts" or each or norm is not None or client is None):
+        raise ValueError(
+            "one draw for a sum needs integer counts, and nobody who looks at single ones: no transforms='each', norm test or clients that only send."
+        )
+    work = Work(
         client=client,
         shapes=shapes,
         private=sends != "updates",
@@ -138,7 +137,8 @@ def cohort_sum(
         dimension=dimension,
         chunk=chunking.chunk or default_chunk(dimension, clients),
         each=each,
-        summed=encryption_level == "every_client" and not each,
+        summed=encryption_level == "on" and not each and not at_once,
+        at_once=at_once,
         integer=sends == "counts",
         sampling_rate=sampling_rate,
         isolate=isolate or sends != "updates",  # a NaN must not reach the embedding
@@ -154,130 +154,20 @@ def cohort_sum(
     )
 
 
-class _Work(NamedTuple):
-    """What the programs of a round are made for: the arguments of `cohort_sum`, and what follows from them.
-
-    Attributes:
-      client: one client's work; None where clients only send.
-      shapes: the parameters' shapes.
-      private: there is a mechanism.
-      device: the encryption's functions.
-      level: of the encryption.
-      dimension: D.
-      chunk: clients vmapped at once.
-      each: every client's rows are made by themselves.
-      summed: rows are made of summed counts and summed secrets.
-      integer: counts are sent, not floats.
-      sampling_rate: q.
-      isolate: look at each client's update.
-      norm: the test of clean counts.
-    """
-
-    client: Client | None
-    shapes: Tree
-    private: bool
-    device: DeviceFunctions | None
-    level: Encryption
-    dimension: int
-    chunk: int
-    each: bool
-    summed: bool
-    integer: bool
-    sampling_rate: float
-    isolate: bool
-    norm: NormCheck | None
-
-
-class _Part(NamedTuple):
-    """Clients of one chunk, with a leading axis: their kept states, numbers, records, and who is there."""
-
-    client_state: Tree
-    ids: Array
-    examples: Any
-    present: Array
-
-
-def _one_update(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream) -> Any:
-    """The update of one client (`part` without the leading axis), whether it counts, what the client keeps and its report; `stream` is the client's."""
-    assert work.client is not None
-    present = part.present
-    tree, kept = run_steps(work.client, weights, shared, part.client_state, part.examples, stream)
-    update = trees.flatten(tree) if work.private else tree
-    finite = jnp.bool_(True)
-    if work.isolate:
-        finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(update)])
-    some = jnp.bool_(True) if part.examples.mask is None else jnp.any(part.examples.mask)
-    sampled = jnp.bool_(True)
-    if work.sampling_rate < 1:
-        sampled = sample_units(fold_in(stream, "participation"), 1, work.sampling_rate)[0]
-    works = finite & some & sampled
-    if work.private:
-        update = jnp.where(works, update, jnp.float32(0))
-    kept = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), kept, part.client_state)
-    report = sum(
-        (jnp.where(bit, jnp.uint8(flag), jnp.uint8(0)) for bit, flag in
-         ((~finite & sampled, NOT_FINITE), (~some, EMPTY), (~sampled, NOT_SAMPLED), (~present, ABSENT))),
-        jnp.uint8(0),
-    )  # fmt: skip
-    return update, works, kept, report
-
-
-def _one_client(
-    work: _Work,
-    insiders: InsiderNumbers | None,
-    weights: Tree,
-    shared: Tree,
-    part: _Part,
-    stream: Stream,
-    functions: Functions | None,
-) -> Any:
-    """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
-    present = part.present
-    stream = fold_in(stream, part.ids)
-    if insiders is not None:
-        part = part._replace(examples=poisoned(insiders, part.ids, part.examples, stream))
-    update, works, kept, report = _one_update(work, weights, shared, part, stream)
-    sent = update if functions is None else functions.privatize(fold_in(stream, "embed"), update)
-    if insiders is not None and functions is not None:
-        sent = sent_by(insiders, part.ids, update, sent, weights, functions, stream)
-    counted = present & works if functions is None else present
-    sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
-    return sent, kept, report, fold_in(stream, "encrypt")
-
-
-def _one_sender(
-    work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, functions: Functions | None
-) -> Any:
-    """The same for a client that sends a clipped update of its own, without training: of a presence, it reports whether it is there."""
-    del work, weights, shared
-    assert functions is not None
-    stream = fold_in(stream, part.ids)
-    counts = functions.embed(fold_in(stream, "embed"), part.examples)
-    sent = jnp.where(part.present, counts, jnp.zeros((), counts.dtype))
-    report = jnp.where(part.present, jnp.uint8(0), jnp.uint8(ABSENT))
-    return sent, part.client_state, report, fold_in(stream, "encrypt")
-
-
-def _clients(work: _Work, weights: Tree, shared: Tree, part: _Part, stream: Stream, numbers: Numbers) -> Any:
-    """What all clients of a part send."""
-    one = functools.partial(_one_sender, work)
-    if work.client is not None:
-        one = functools.partial(_one_client, work, numbers.insiders)
-    return jax.vmap(one, in_axes=(None, None, 0, None, None))(weights, shared, part, stream, numbers.functions)
-
-
 def _one_chunk(
-    work: _Work,
+    work: Work,
     functionals: Array | None,
     carry: Tree,
     weights: Tree,
     shared: Tree,
-    part: _Part,
+    part: Part,
     stream: Stream,
     numbers: Numbers,
 ) -> tuple[Tree, Any]:
     """The running sums with one chunk of clients added; what the clients keep and their reports."""
-    sent, kept, report, streams = _clients(work, weights, shared, part, stream, numbers)
+    if work.at_once:
+        return _one_chunk_of_grids(work, carry, weights, shared, part, stream, numbers)
+    sent, kept, report, streams = sent_by_all(work, weights, shared, part, stream, numbers)
     if work.private:
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
     included = part.present
@@ -303,12 +193,25 @@ def _one_chunk(
     return carry, (kept, report)
 
 
-def _start(work: _Work) -> Tree:
+def _one_chunk_of_grids(
+    work: Work, carry: Tree, weights: Tree, shared: Tree, part: Part, stream: Stream, numbers: Numbers
+) -> tuple[Tree, Any]:
+    """The same where only what clients contribute is summed."""
+    assert numbers.functions is not None
+    one = functools.partial(one_grid, work, numbers.functions, True)
+    grids, kept, report = jax.vmap(one, in_axes=(None, None, 0, None))(weights, shared, part, stream)
+    here = jnp.sum(part.present.astype(jnp.uint32), dtype=jnp.uint32)
+    return carry | {"grids": add_rows(carry["grids"], grids), "senders": carry["senders"] + here}, (kept, report)
+
+
+def _start(work: Work) -> Tree:
     """Empty running sums."""
     carry: dict[str, Any] = {"senders": jnp.uint32(0), "largest": jnp.int32(0)}
     if work.each:
         assert work.device is not None
         carry["sealed"] = work.device.zero()
+    elif work.at_once:
+        carry["grids"] = empty_sum(work.dimension)
     elif not work.private:
         carry["values"] = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), work.shapes)
     else:
@@ -320,7 +223,7 @@ def _start(work: _Work) -> Tree:
 
 
 def _add(
-    work: _Work,
+    work: Work,
     carry: Tree,
     weights: Tree,
     shared: Tree,
@@ -336,52 +239,59 @@ def _add(
         work.chunk,
         lambda c, part: _one_chunk(work, functionals, c, weights, shared, part, stream, numbers),
         carry,
-        _Part(client_state, cohort.ids, cohort.examples, cohort.present),
+        Part(client_state, cohort.ids, cohort.examples, cohort.present),
     )
     return carry, kept, report
 
 
-def _close(work: _Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
+def _close(work: Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
     """The total of the running sums, encrypted where that is left to the end; in norm rounds with the noise senders' vectors."""
     if work.norm is not None:
         carry = with_noise(work.device, carry, numbers, work.norm.noise_senders, work.dimension, stream)
     senders, largest = carry["senders"], carry["largest"]
     if work.each:
         return Total(None, carry["sealed"], senders, largest, fingerprint(carry["sealed"].rows))
-    values = carry["values"] if work.private else trees.flatten(carry["values"])
+    if work.at_once:
+        values = _drawn(carry, numbers, stream)
+    else:
+        values = carry["values"] if work.private else trees.flatten(carry["values"])
     if work.level == "off":
         mark = fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32)) if work.private else None
         return Total(values, None, senders, largest, mark)
     assert work.device is not None and numbers.key is not None
-    drawn = carry["secrets"] if work.summed else work.device.draw(fold_in(stream, "sum"))
+    drawn = carry["secrets"] if work.summed else work.device.draw_sum(fold_in(stream, "sum"), numbers.release.secrets)
     noise = jnp.uint32(0 if work.norm is None else work.norm.noise_senders)
     sealed = work.device.close(numbers.key, values, drawn, senders + noise, fold_in(stream, "shares"), noise)
     return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
 
 
+def _drawn(carry: Tree, numbers: Numbers, stream: Stream) -> Array:
+    """The counts of the sum, int32 `[D]`: partial sums of several devices were added word by word, so the words are put right first."""
+    assert numbers.release is not None
+    return draw_sum(fold_in(stream, "release"), normalised(carry["grids"]), numbers.release.counts)
+
+
 def _counts(
-    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
+    work: Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Array, Tree, Array]:
     """Every client's counts by themselves."""
     numbers = numbers._replace(insiders=informed(numbers.insiders, work.client, weights, shared, stream))
-    part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    sent, kept, report, _ = _clients(work, weights, shared, part, stream, numbers)
+    part = Part(client_state, cohort.ids, cohort.examples, cohort.present)
+    sent, kept, report, _ = sent_by_all(work, weights, shared, part, stream, numbers)
     return sent, kept, report
 
 
 def _grids(
-    work: _Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
+    work: Work, weights: Tree, shared: Tree, client_state: Tree, cohort: Cohort, stream: Stream, numbers: Numbers
 ) -> tuple[Array, Tree, Array]:
     """Every client's clipped update on the mechanism's grid, zeros for one that is lost, chunk by chunk."""
     assert numbers.functions is not None
-    clip = numbers.functions.clip
+    one = functools.partial(one_grid, work, numbers.functions, False)
+    part = Part(client_state, cohort.ids, cohort.examples, cohort.present)
 
-    def one(part: _Part) -> Any:
-        own = fold_in(stream, part.ids)
-        update, _, kept, report = _one_update(work, weights, shared, part, own)
-        return jnp.where(part.present, clip(update), jnp.int32(0)), kept, report
+    def step(carry: Tree, some: Part) -> tuple[Tree, Any]:
+        return carry, jax.vmap(one, in_axes=(None, None, 0, None))(weights, shared, some, stream)
 
-    part = _Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    _, rows = by_chunks(work.chunk, lambda carry, some: (carry, jax.vmap(one)(some)), (), part)
+    _, rows = by_chunks(work.chunk, step, (), part)
     grids, kept, report = rows
     return grids, kept, report

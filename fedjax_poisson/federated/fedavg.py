@@ -32,7 +32,6 @@ from fedjax_poisson.federated.banding import Banding, banding
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying, make_round_account, payment
 from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.client import ClientOf
-from fedjax_poisson.federated.cohort import ABSENT, EMPTY, NOT_FINITE, REFUSED, Encryption
 from fedjax_poisson.federated.federation import (
     Federation,
     FedState,
@@ -41,7 +40,9 @@ from fedjax_poisson.federated.federation import (
     make_federation,
     numbers_of,
     structure_of,
+    with_release,
 )
+from fedjax_poisson.federated.fidelity import Fidelity, choose_fidelity, in_words
 from fedjax_poisson.federated.fused import fused_rounds
 from fedjax_poisson.federated.insiders import Insiders, check_possible, insider_numbers, insiders_in_words
 from fedjax_poisson.federated.norm_check import TESTED_IN_WORDS
@@ -50,6 +51,7 @@ from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.release import Screening, check_round, check_screening, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
+from fedjax_poisson.federated.sent import ABSENT, EMPTY, NOT_FINITE, REFUSED, Encryption
 from fedjax_poisson.federated.server import ServerOptimizer, final_parameters
 from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.federated.turns import FixedCohorts
@@ -57,12 +59,11 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
 
-ENCRYPTION_IN_WORDS: dict[str, str] = {
-    "every_client": "every client's counts are hidden under a secret of its own and only the sum is opened; messages are summed, not signed, boxed or screened",
-    "sum_only": "SUM ONLY: the updates are added in the clear inside the simulation and only their sum is encrypted",
-    "off": "NO ENCRYPTION: the sum is handed over in the clear",
+_ENCRYPTED: dict[Fidelity, str] = {
+    "messages": "every client's counts are hidden under a secret of its own and only the sum is opened; messages are summed, not signed, boxed or screened",
+    "release": "the sum is hidden under a secret with the law of the sum of every client's, and opened; nothing is signed, boxed or screened",
 }
-"""What is simulated of each client's message, by level of encryption, for rounds."""
+"""What is simulated of the encryption of rounds."""
 
 _ON_HOST = {
     "tenseal": "every client's counts are encrypted by TenSEAL under one key holder's key; only the sum is opened",
@@ -74,7 +75,11 @@ def _in_words(federation: Federation) -> str:
     backend = "" if federation.aggregator is None else federation.aggregator.info.backend
     if federation.encrypts_on_host and backend in _ON_HOST:
         return _ON_HOST[backend]
-    return ENCRYPTION_IN_WORDS[federation.level]
+    return (
+        "NO ENCRYPTION: the sum is handed over in the clear"
+        if federation.level == "off"
+        else _ENCRYPTED[federation.fidelity]
+    )
 
 
 class RoundInfo(NamedTuple):
@@ -83,7 +88,8 @@ class RoundInfo(NamedTuple):
     Attributes:
       senders: contributions in the sum.
       bytes_up_per_sender: bytes of one client's message; without encryption, of its counts or floats.
-      encryption: the level of encryption in words.
+      encryption: what was encrypted, in words.
+      fidelity: whether messages were made (`fidelity`), in words; empty without a mechanism.
       exact: every opened value was within the backend's margin of an integer.
       epsilon: spent so far at the delta of the algorithm's ledger; infinite without a mechanism or if a round was released unaccounted, None where a
         caller's gate paid.
@@ -110,6 +116,7 @@ class RoundInfo(NamedTuple):
     refused: tuple[int, ...] = ()
     screening: str = ""
     insiders: str = ""
+    fidelity: str = ""
 
     @property
     def sum(self) -> SumInfo:
@@ -135,6 +142,7 @@ def fedavg(
     mechanism: Mechanism | None = None,
     aggregator: Aggregator | None = None,
     encryption: Encryption | None = None,
+    fidelity: Fidelity | None = None,
     minimum_senders: int | None = None,
     honest_senders: int | None = None,
     sampling_rate: float = 1.0,
@@ -159,7 +167,9 @@ def fedavg(
       server_optimizer: optax transformation, or a `Server` of your own, fed with minus the estimated mean update.
       mechanism: client-level mechanism; None trains without privacy, and the outputs say so.
       aggregator: encryption backend with room for K senders; None for rounds with a committee of five, all roles in this process, if anything is encrypted.
-      encryption: "every_client" (default for a mechanism that sends integers), "sum_only" or "off" (`cohort`).
+      encryption: "on" (default for a mechanism that sends integers) or "off".
+      fidelity: "release" draws the counts of each sum at once, with the exact law of the sum of every client's counts; "messages" draws every client's
+        (`fidelity`). None takes the first where it is possible; where it is not, an explicit wish for it is refused with the reason.
       minimum_senders: fewest clients whose sum is released; with fewer, the round is refused unopened. Default: the aggregator's, else K; with sampling K;
         with fixed cohorts the fewest that send in a round.
       honest_senders: clients that do not collude with the server, of the fewest that may be released; default minimum_senders - 1.
@@ -191,7 +201,7 @@ def fedavg(
     """
     check_screening(mechanism, screening, cohorts is not None)
     sends_integers = mechanism is not None and mechanism.facts.integer
-    level: Encryption = encryption or ("every_client" if aggregator is not None or sends_integers else "off")
+    level: Encryption = encryption or ("on" if aggregator is not None or sends_integers else "off")
     encoding = band if isinstance(band, Banding) else banding(band)
     if cohorts is None and encoding.band > 1:
         raise ValueError(f"band={encoding.band} needs fixed cohorts: give cohorts=fixed_cohorts(clients, ...).")
@@ -209,6 +219,16 @@ def fedavg(
     check_possible(insiders, mechanism, mesh is not None, cohorts is not None)
     rule = ServerRule(server_optimizer, average_from)
     federation = make_federation(model, client, population, participation, rule, mechanism, aggregator, level, mesh)
+    federation = federation._replace(
+        fidelity=choose_fidelity(
+            fidelity,
+            mechanism,
+            on_host=federation.encrypts_on_host,
+            each=layout is not None and layout.transforms == "each",
+            insiders=insiders is not None,
+            turns=cohorts is not None,
+        )
+    )
     opened = openings()
     account = make_round_account(
         mechanism=mechanism,
@@ -218,6 +238,7 @@ def fedavg(
         ledger=ledger,
         delta=delta,
         factors=encoding.factors,
+        fidelity=None if mechanism is None else federation.fidelity,
     )
     if cohorts is not None:
         banded = make_banded(federation, cohorts, encoding, layout, account.ledger)
@@ -237,7 +258,15 @@ def fedavg(
     apply_rounds = None
     if mesh is None and insiders is None:
         apply_rounds = fused_rounds(
-            programs.fused, numbers, population, federation.aggregator, level, participation, account, opened
+            programs.fused,
+            lambda: with_release(federation, numbers(), senders),
+            population,
+            federation.aggregator,
+            level,
+            participation,
+            account,
+            opened,
+            _made(federation, senders),
         )
     return Algorithm(
         init=functools.partial(first_state, federation),
@@ -295,6 +324,7 @@ def _apply(
             "step": time.perf_counter() - opened_at,
         },
         insiders=insiders,
+        fidelity=_made(federation, present),
     )
 
 
@@ -320,7 +350,15 @@ def _apply_banded(
         empty=done.who("empty"),
         absent=done.who("absent"),
         seconds=done.seconds,
+        fidelity=_made(banded.federation, done.present),
     )
+
+
+def _made(federation: Federation, present: int) -> str:
+    """Whether messages were made, in words."""
+    if federation.mechanism is None:
+        return ""
+    return in_words(federation.fidelity, present, federation.level == "on")
 
 
 def _message_bytes(federation: Federation) -> int:

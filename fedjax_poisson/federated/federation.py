@@ -19,12 +19,13 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.federated import checks
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.client import Client, ClientOf
-from fedjax_poisson.federated.cohort import Encryption
 from fedjax_poisson.federated.default_rounds import default_aggregator
 from fedjax_poisson.federated.features import Features, blank_batch, spec_of
+from fedjax_poisson.federated.fidelity import Fidelity, release_numbers
 from fedjax_poisson.federated.norm_check import NormCheck, bound_of, norm_check
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.release import check_clean_counts, check_parts
+from fedjax_poisson.federated.sent import Encryption
 from fedjax_poisson.federated.server import (
     ServerOptimizer,
     State,
@@ -80,6 +81,7 @@ class Federation(NamedTuple):
       rule: how the server moves.
       shapes: of the parameters, a tree of `jax.ShapeDtypeStruct`.
       size: D, parameters in all.
+      fidelity: whether clients' messages are made.
     """
 
     model: Model
@@ -93,6 +95,7 @@ class Federation(NamedTuple):
     rule: ServerRule
     shapes: Any
     size: int
+    fidelity: Fidelity = "messages"
 
     @property
     def encrypts_on_device(self) -> bool:
@@ -187,6 +190,7 @@ class Structure(NamedTuple):
       optimizer: the server's, without its factor.
       average_from: as in `ServerRule`.
       norm: the test of clean counts; None where senders bring their own noise.
+      fidelity: whether clients' messages are made.
     """
 
     client: Client | None
@@ -201,6 +205,7 @@ class Structure(NamedTuple):
     optimizer: ServerOptimizer
     average_from: int | None
     norm: NormCheck | None = None
+    fidelity: Fidelity = "messages"
 
     @property
     def tree(self) -> Any:
@@ -233,6 +238,7 @@ def structure_of(federation: Federation, *, trains: bool = True) -> Structure:
         optimizer=factor_apart(federation.rule.optimizer)[0],
         average_from=federation.rule.average_from,
         norm=_norm_of(federation),
+        fidelity=federation.fidelity,
     )
 
 
@@ -264,6 +270,17 @@ def numbers_of(federation: Federation) -> Numbers:
         factor=factor_apart(federation.rule.optimizer)[1],
         norm_bound=bound,
     )
+
+
+def with_release(federation: Federation, numbers: Numbers, present: int) -> Numbers:
+    """The numbers of a round with so many clients present: with the law of their sum, where it is drawn at once."""
+    if federation.fidelity == "messages":
+        return numbers
+    assert federation.mechanism is not None
+    law = release_numbers(
+        federation.mechanism, federation.participation, present, encrypts=federation.encrypts_on_device
+    )
+    return numbers._replace(release=law)
 
 
 def mean_update(structure: Structure, total: Array, present: Array, numbers: Numbers) -> Array:

@@ -19,10 +19,11 @@ from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying
 from fedjax_poisson.federated.checks import check_stream
-from fedjax_poisson.federated.cohort import CohortSum, Encryption
+from fedjax_poisson.federated.cohort import CohortSum
 from fedjax_poisson.federated.population import Cohort, Population, check_ids
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import Openings, round_stream
+from fedjax_poisson.federated.sent import Encryption
 from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.randomness import Stream
 
@@ -52,6 +53,7 @@ class FusedInfo(NamedTuple):
       update_norms: float32 `[T]`, L2 norms of the released mean updates.
       exact: every opened value was within the backend's margin of an integer.
       epsilon: as in `RoundInfo`.
+      fidelity: as in `RoundInfo`.
       refused: int `[T]`, clients that were left out of each round's sum because of their norm; zeros in light rounds.
     """
 
@@ -59,6 +61,7 @@ class FusedInfo(NamedTuple):
     exact: bool
     epsilon: float | None
     refused: np.ndarray
+    fidelity: str
 
 
 def rounds_in_one(
@@ -104,8 +107,9 @@ def fused_rounds(
     participation: Participation,
     account: RoundAccount,
     opened: Openings,
+    fidelity: str,
 ) -> Callable[..., tuple[Any, FusedInfo]]:
-    """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`. `run` is the compiled `rounds_in_one`."""
+    """`(state, ids [T, K], stream, gates=None) -> (state, FusedInfo)`; see `fedavg`. `run` is the compiled `rounds_in_one`, `fidelity` in words."""
     senders, minimum = participation.senders, participation.minimum_senders
     bound = None if aggregator is None else aggregator.info.count_bound
     opens = aggregator is not None and aggregator.device is not None
@@ -152,6 +156,7 @@ def fused_rounds(
             bool(jnp.all(exact)),
             account.epsilon(next(filter(callable, paying), paying[0])),
             senders - np.asarray(counted, np.int64),
+            fidelity,
         )
 
     return apply_rounds

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.algorithm import check_sampling
-from fedjax_poisson.federated.cohort import Encryption, Total
+from fedjax_poisson.federated.cohort import Total
 from fedjax_poisson.federated.population import Cohort, Population
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import fingerprint
+from fedjax_poisson.federated.sent import Encryption
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -67,9 +68,9 @@ def check_parts(
         raise ValueError(
             "rounds of many simulated clients need the size of their vectors: aggregator('round', ..., size=D)."
         )
-    if aggregator.device is None and (level == "sum_only" or mesh is not None):
+    if aggregator.device is None and mesh is not None:
         raise ValueError(
-            f"the {aggregator.info.backend} backend encrypts every client's counts on the host: encryption='every_client' and no mesh."
+            f"the {aggregator.info.backend} backend encrypts every client's counts on the host, so it takes no mesh: use aggregator('round', ...)."
         )
 
 

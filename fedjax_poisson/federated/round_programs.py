@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
-from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step
+from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
 from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
@@ -106,6 +106,7 @@ def compile_programs(structure: Structure, chunking: Chunking | None) -> Program
         chunking=chunking,
         sampling_rate=structure.participation.sampling_rate,
         norm=structure.norm,
+        at_once=structure.fidelity == "release",
     )
     sums = make()
     add_block = functools.partial(_add_block, sums)
@@ -169,17 +170,19 @@ def sum_cohort(
         )
         return Summed(total, client_state, *reports(seen), mark)
     if programs.mesh is not None:
-        total, client_state, seen = _sum_over_mesh(programs, programs.mesh, numbers, state, blocks, stream)
+        total, client_state, seen = _sum_over_mesh(federation, programs, programs.mesh, numbers, state, blocks, stream)
     elif isinstance(blocks, list):
-        total, client_state, seen = _sum_at_once(programs, numbers, state, blocks[0], stream)
+        total, client_state, seen = _sum_at_once(federation, programs, numbers, state, blocks[0], stream)
     else:
-        total, client_state, seen = _sum_blocks(programs, numbers, state, blocks, stream)
+        total, client_state, seen = _sum_blocks(federation, programs, numbers, state, blocks, stream)
     return Summed(total, client_state, *reports(seen), total.fingerprint)
 
 
 def _sum_at_once(
-    programs: Programs, numbers: Numbers, state: FedState, cohort: Cohort, stream: Stream
+    federation: Federation, programs: Programs, numbers: Numbers, state: FedState, cohort: Cohort, stream: Stream
 ) -> tuple[Total, Any, list[Any]]:
+    if federation.fidelity == "release":
+        numbers = with_release(federation, numbers, int(np.asarray(cohort.present).sum()))
     whole = programs.hopeful or programs.whole
     total, client_state, report = whole(state, arrays(cohort), stream, numbers)
     if programs.hopeful is not None and not np.isfinite(np.asarray(total.values)).all():
@@ -188,17 +191,25 @@ def _sum_at_once(
 
 
 def _sum_blocks(
-    programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
+    federation: Federation, programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
 ) -> tuple[Total, Any, list[Any]]:
     carry, client_state, seen = programs.start(), state.client_state, []
     for block in blocks:
         carry, client_state, report = programs.block(carry, state, client_state, arrays(block), stream, numbers)
         seen.append((block.numbers, report))
+    if federation.fidelity == "release":
+        numbers = with_release(federation, numbers, int(carry["senders"]))
     return programs.close(carry, numbers, stream), client_state, seen
 
 
 def _sum_over_mesh(
-    programs: Programs, on: MeshPrograms, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
+    federation: Federation,
+    programs: Programs,
+    on: MeshPrograms,
+    numbers: Numbers,
+    state: FedState,
+    blocks: Blocks,
+    stream: Stream,
 ) -> tuple[Total, Any, list[Any]]:
     state = spread_lib.replicated(on.mesh, state)  # a state that was read from a checkpoint lies on one device
     carry, client_state, seen = on.sums.start(), state.client_state, []
@@ -213,8 +224,10 @@ def _sum_over_mesh(
     noise = (
         None if programs.structure.norm is None else numbers.functions
     )  # in light rounds it is in the counts already
-    key, noise, stream = jax.device_put((numbers.key, noise, stream), on.sums.first)
-    total = programs.close(on.sums.gather(carry), Numbers(key, noise), stream)
+    gathered = on.sums.gather(carry)
+    law = with_release(federation, numbers, int(gathered["senders"])).release
+    key, noise, law, stream = jax.device_put((numbers.key, noise, law, stream), on.sums.first)
+    total = programs.close(gathered, Numbers(key, noise, release=law), stream)
     if (
         total.values is not None
     ):  # the step is on all devices: values that are bound to the first would not go with its state

@@ -26,6 +26,7 @@ class Numbers(NamedTuple):
       factor: of the server's optimiser (`server.Paced`); None where it has none.
       norm_bound: B^2 of norm rounds in limbs, uint32 `[7]` (`norm_check`); None where nobody's norm is tested.
       insiders: corrupt clients of a simulation (`insiders.InsiderNumbers`); None where all are honest.
+      release: the law of the sum (`fidelity.ReleaseNumbers`) where it is drawn at once; None elsewhere.
     """
 
     key: Any = None
@@ -33,6 +34,7 @@ class Numbers(NamedTuple):
     factor: Any = None
     norm_bound: Any = None
     insiders: Any = None
+    release: Any = None
 
 
 Sends = Literal["updates", "reals", "counts"]

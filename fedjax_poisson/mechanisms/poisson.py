@@ -29,6 +29,7 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.sum_law import modulated_sum
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
@@ -216,6 +217,7 @@ def poisson_embedding(
         portions=None
         if portions is None
         else Portions(pieces, embed_some, estimate_some, functools.cache(with_portions)),
+        sum_law=modulated_sum("both", dark_count=dark_count, modulation=modulation, draws=parts),
     )
 
 

@@ -75,5 +75,7 @@ def mechanism_entry(name: str) -> Found[MechanismEntry]:
 
 
 def from_ledger(entry: MechanismEntry, parameters: Mapping[str, Any]) -> Mechanism:
-    """The mechanism that a ledger row announces; parameters that were not set (None) are left out."""
-    return entry.announced(**{name: value for name, value in parameters.items() if value is not None})
+    """The mechanism that a ledger row announces; parameters that were not set (None) are left out, and what a simulation made is none."""
+    return entry.announced(
+        **{name: value for name, value in parameters.items() if value is not None and name != "fidelity"}
+    )

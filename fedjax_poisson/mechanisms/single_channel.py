@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.sum_law import modulated_sum
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
@@ -104,6 +105,7 @@ def single_channel(*, clip_norm: float, coordinate_bound: float, dark_count: flo
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
+        sum_law=modulated_sum("one", dark_count=dark_count, modulation=modulation, draws=1),
     )
 
 

@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms.rounding import conditional_rounding, rounding
+from fedjax_poisson.mechanisms.sum_law import added_noise
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
@@ -76,11 +77,19 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
         rdp=rdp,
         variance=variance,
         count_bound=count_bound,
+        sum_law=added_noise(
+            noise_variance / 2.0,
+            WithNumbers(lambda dimension: Partial(_rounded, *to_integers.numbers(dimension)), vector=1),
+        ),
     )
 
 
+def _rounded(fraction_bits: Array, squared_limit: Array, stream: Stream, grid: Array) -> Array:
+    return conditional_rounding(fold_in(stream, "rounding"), grid, fraction_bits, squared_limit)
+
+
 def _embed(fraction_bits: Array, squared_limit: Array, tables: SamplingTables, stream: Stream, grid: Array) -> Array:
-    rounded = conditional_rounding(fold_in(stream, "rounding"), grid, fraction_bits, squared_limit)
+    rounded = _rounded(fraction_bits, squared_limit, stream, grid)
     return rounded + randomness.skellam(fold_in(stream, "noise"), grid.shape, tables)
 
 

@@ -22,6 +22,7 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.sum_law import added_noise
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
@@ -114,7 +115,16 @@ def summed_skellam(
         rdp=rdp,
         variance=lambda senders: senders * noise_variance * grid_step**2,
         count_bound=count_bound,
+        sum_law=added_noise(
+            noise_variance / 2.0,
+            WithNumbers(lambda dimension: Partial(_clamped, np.int32(min(top, 2**31 - 1))), vector=1),
+        ),
     )
+
+
+def _clamped(top: Array, stream: Stream, grid: Array) -> Array:
+    del stream
+    return jnp.clip(grid, -top, top)
 
 
 def _add_noise(tables: SamplingTables, top: Array, stream: Stream, grid: Array) -> Array:

@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 
 from fedjax_poisson.accounting import Adjacency, Cost
 from fedjax_poisson.accounting.checks import check_adjacency
+from fedjax_poisson.mechanisms.sum_law import NO_SUM_LAW, SumLaw
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness.wide import upper_product
 
@@ -150,6 +151,7 @@ class Mechanism(NamedTuple):
       noise: `(stream, dimension)` to int32 `[D]`: the vector of ONE noise sender; None where every sender's counts have noise of their own. Where it is
         given, `embed` adds no noise, and a sum without the vectors of all noise senders is not private.
       noise_senders: who sends it; None likewise.
+      sum_law: how a simulation draws the sum of many senders' counts at once; or why it cannot, in words that go on "NAME cannot: ...".
     """
 
     facts: Facts
@@ -167,6 +169,7 @@ class Mechanism(NamedTuple):
     portions: Portions | None = None
     noise: Callable[[Stream, int], Array] | None = None
     noise_senders: NoiseSenders | None = None
+    sum_law: SumLaw | str = NO_SUM_LAW
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value}" for name, value in self.facts.parameters)
@@ -181,12 +184,14 @@ class Functions(NamedTuple):
       embed: as in `Mechanism`.
       estimate: as in `Mechanism`.
       noise: as in `Mechanism`; None where counts have noise of their own.
+      contribute: as in `SumLaw`; None where there is none, or it does nothing.
     """
 
     clip: Partial
     embed: Partial
     estimate: Partial
     noise: Partial | None = None
+    contribute: Partial | None = None
 
     def privatize(self, stream: Stream, update: Array) -> Array:
         """`Mechanism.privatize`."""
@@ -196,11 +201,13 @@ class Functions(NamedTuple):
 
 def functions_of(mechanism: Mechanism, dimension: int) -> Functions:
     """The functions of a mechanism for vectors of D coordinates, as an argument of compiled programs (`partial_of`)."""
+    contribute = mechanism.sum_law.contribute if isinstance(mechanism.sum_law, SumLaw) else None
     return Functions(
         clip=partial_of(mechanism.clip, dimension),
         embed=partial_of(mechanism.embed, dimension),
         estimate=partial_of(mechanism.estimate, dimension),
         noise=None if mechanism.noise is None else partial_of(mechanism.noise, dimension),
+        contribute=None if contribute is None else partial_of(contribute, dimension),
     )
 
 
@@ -220,6 +227,7 @@ def make_mechanism(
     portions: Portions | None = None,
     noise: Callable[[Stream, int], Array] | None = None,
     noise_senders: NoiseSenders | None = None,
+    sum_law: SumLaw | str = NO_SUM_LAW,
 ) -> Mechanism:
     """Assemble a mechanism: `privatize` follows from clip and embed, and no curve is computed for an unsound claim.
 
@@ -238,6 +246,7 @@ def make_mechanism(
       portions: as in `Mechanism`.
       noise: as in `Mechanism`.
       noise_senders: as in `Mechanism`.
+      sum_law: as in `Mechanism`.
     """
     if (noise is None) != (noise_senders is None):
         raise ValueError(
@@ -283,6 +292,7 @@ def make_mechanism(
         portions=portions,
         noise=noise,
         noise_senders=noise_senders,
+        sum_law=sum_law._replace(embed=embed) if isinstance(sum_law, SumLaw) else sum_law,
     )
 
 

@@ -121,6 +121,24 @@ def skellam_pmf(plus: Fraction, minus: Fraction, tail_bits: int = TAIL_BITS) -> 
     return _trim(low, weights, tail_bits)
 
 
+def centred_binomial_pmf(half: int, tail_bits: int = TAIL_BITS) -> Pmf:
+    """The law of Binomial(2 half, 1/2) - half with both tails together cut at 2^-tail_bits: a sum of `half` pairs of fair bits, one counted against the other.
+
+    p_{k+1} / p_k = (half - k) / (half + k + 1), exactly, so the weights follow from the centre outwards in integers of 256 fractional bits. Each product is
+    rounded down by less than one unit and no ratio exceeds 1, so the k-th weight is short by less than k units. Outside |k| <= sqrt(half 90 ln 2) lies
+    less than 2^-90 a side (Hoeffding); inside, weights are at least 2^-140 of the centre's, so that 2^20 units are far below the defect.
+
+    Args:
+        half: h >= 1, at most 2^32.
+        tail_bits: see above.
+    """
+    reach = min(math.ceil(math.sqrt(half * _FAR_TAIL_BITS * math.log(2))), half)
+    upward = [_ONE]
+    for k in range(reach):
+        upward.append(upward[-1] * (half - k) // (half + k + 1))
+    return _trim(-reach, upward[:0:-1] + upward, tail_bits)
+
+
 def alias_table(pmf: Pmf, column_bits: int) -> AliasTable:
     """Build the alias table of `pmf` on 2^column_bits columns; all arithmetic is exact in integers.
 

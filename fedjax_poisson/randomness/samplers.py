@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 
 from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, TILE, Stream, Words, output_block
+from fedjax_poisson.randomness.grid_sum import GridSum, digit_of
 from fedjax_poisson.randomness.table_plan import digit_units
 from fedjax_poisson.randomness.tables import (
     GRID_BITS,
@@ -35,11 +36,14 @@ from fedjax_poisson.randomness.tables import (
     push_pull_tables,
     single_channel_tables,
     skellam_tables,
+    span_of,
 )
 
 __all__ = [
     "GRID_BITS",
     "SamplingTables",
+    "binomial",
+    "of_sum",
     "poisson",
     "poisson_tables",
     "push_pull",
@@ -51,6 +55,8 @@ __all__ = [
 ]
 
 
+Grid = jax.Array | GridSum | None
+"""What a draw's rates carry: a grid, a sum of grids as units, or nothing."""
 _LONG = 256  # lanes of a draw from which a CPU takes vmapped streams one after the other
 
 
@@ -118,7 +124,31 @@ def _tiling(draws: int, per_group: int) -> tuple[int, int]:
     return tiles, -(-groups // tiles)
 
 
-def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables: SamplingTables) -> jax.Array:
+def of_sum(stream: Stream, units: GridSum, tables: SamplingTables) -> jax.Array:
+    """Draw from the digits of w = units: the part of a sum's law that depends on the data (`sum_tables`).
+
+    Args:
+        stream: consumed by this call.
+        units: w of every coordinate, in [0, 2^span], normalised.
+        tables: of `sum_tables`, "digits_of_both" or "digits_of_one".
+
+    Returns:
+        int32 [D].
+
+    Raises:
+        ValueError: if the tables belong to another sampler.
+    """
+    if not tables.kind.startswith("digits"):
+        raise ValueError(f"these are {tables.kind} tables, the digits of a sum need those of `sum_tables`")
+    return _draw(stream, units, units.low.shape, tables)
+
+
+def binomial(stream: Stream, shape: int | tuple[int, ...], tables: SamplingTables) -> jax.Array:
+    """Draw int32 centred binomial numbers for `tables = sum_tables.binomial_tables(...)`; consumes the stream."""
+    return _fixed(stream, shape, tables, "binomial")
+
+
+def _draw(stream: Stream, grid: Grid, shape: tuple[int, ...], tables: SamplingTables) -> jax.Array:
     count, layout = math.prod(shape), tables.layout
     if count == 0:
         return jnp.zeros(shape, jnp.int32)
@@ -128,14 +158,14 @@ def _draw(stream: Stream, grid: jax.Array | None, shape: tuple[int, ...], tables
             f"{count} draws need more than the 2^38 bytes of one stream; "
             "fold in a label per part and draw each part separately"
         )
-    if grid is not None:
-        grid = jnp.pad(grid, (0, tiles * layout.draws * lanes - count)).reshape(tiles, layout.draws, lanes)
+    padding = tiles * layout.draws * lanes - count
+    grid = jax.tree.map(lambda leaf: jnp.pad(leaf, (0, padding)).reshape(tiles, layout.draws, lanes), grid)
 
     return _draw_tiles(tiles, lanes, stream.key, tables, grid).reshape(-1)[:count].reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
+def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: Grid) -> jax.Array:
     """All draws, int32[tiles, draws, lanes], in the form that suits the device; the integers are the same in each.
 
     Under vmap a CPU goes through a batch of long draws one stream after the other, which is a tenth to a fifth faster
@@ -151,10 +181,10 @@ def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, 
     )
 
 
-def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None) -> jax.Array:
+def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: Grid) -> jax.Array:
     """The draws as a scan over tiles, int32[tiles, draws, lanes]: all that a tile touches stays in a CPU's cache."""
 
-    def one_tile(_: None, inputs: tuple[jax.Array, jax.Array | None]) -> tuple[None, jax.Array]:
+    def one_tile(_: None, inputs: tuple[jax.Array, Grid]) -> tuple[None, jax.Array]:
         tile, grid_tile = inputs
         words = _group_words(key, tables, tiles * lanes, tile * jnp.uint32(lanes), lanes)
         return None, _group_draws(tables, words, grid_tile)
@@ -163,7 +193,7 @@ def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables
 
 
 def _all_at_once(
-    tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: jax.Array | None, *, form: str | None = None
+    tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: Grid, *, form: str | None = None
 ) -> jax.Array:
     """The same draws without a loop, for devices that want every lane at once (`form`: see `chacha20_block`)."""
     # The barrier: words are made once, not again in each draw that reads them.
@@ -184,7 +214,7 @@ def _group_words(
     return tuple(words[word][block] for block in range(blocks) for word in range(BLOCK_WORDS))
 
 
-def _group_draws(tables: SamplingTables, words: Words, grid: jax.Array | None) -> jax.Array:
+def _group_draws(tables: SamplingTables, words: Words, grid: Grid) -> jax.Array:
     """The draws of every group, int32[..., draws, lanes] for words [..., lanes]: each the sum of its levels."""
     layout, axis = tables.layout, words[0].ndim - 1
 
@@ -192,7 +222,7 @@ def _group_draws(tables: SamplingTables, words: Words, grid: jax.Array | None) -
         return jnp.stack(arrays, axis=axis)
 
     top, total = jnp.int32(1 << GRID_BITS), None
-    units = None if grid is None else jnp.clip(grid, -top, top) + top
+    units = jnp.clip(grid, -top, top) + top if isinstance(grid, jax.Array) else grid
     for number, level in enumerate(tables.levels):
         high = planes([words[layout.high[draw][number]] for draw in range(layout.draws)])
         low = planes(
@@ -212,17 +242,20 @@ def _group_draws(tables: SamplingTables, words: Words, grid: jax.Array | None) -
 
 
 def _one_level(
-    tables: SamplingTables, number: int, high: jax.Array, low: jax.Array, column: jax.Array, units: jax.Array | None
+    tables: SamplingTables, number: int, high: jax.Array, low: jax.Array, column: jax.Array, units: Grid
 ) -> jax.Array:
     """Sample one level by the alias method (its tables are described at `Level`)."""
     level = tables.levels[number]
     row, negate = jnp.int32(0), None
     if units is not None and level.bits:
         largest = digit_units(level.shift, level.bits)
-        full = jnp.int32((2 << GRID_BITS) - 1)
-        digit = (jnp.minimum(units, full) >> jnp.int32(level.shift)) & jnp.int32((1 << level.bits) - 1)
-        if level.last:
-            digit = digit + (units > full).astype(jnp.int32)
+        if isinstance(units, GridSum):
+            digit = digit_of(units, level.shift, level.bits, span_of(tables))
+        else:
+            full = jnp.int32((2 << GRID_BITS) - 1)
+            digit = (jnp.minimum(units, full) >> jnp.int32(level.shift)) & jnp.int32((1 << level.bits) - 1)
+            if level.last:
+                digit = digit + (units > full).astype(jnp.int32)
         row = digit
         if level.mirrored:
             row, negate = jnp.minimum(digit, largest - digit), digit > largest - digit

@@ -20,11 +20,14 @@ from fedjax_poisson.randomness.layout import Layout, choose_layout
 GRID_BITS = 20
 PACKED_SPAN = 1 << 16
 """Outcomes below this share a word in pairs."""
-_SPAN_BITS = GRID_BITS + 1
+SPAN_BITS = GRID_BITS + 1
+"""Bits of w for one sender."""
 _ENTRY_BUDGET = 5 << 15  # table entries (12 bytes each, of which a draw reads 8) before another level is preferred
 _MAX_DIGIT_BITS = 12
+_MOST_DIGITS = 21
 _IMPOSSIBLE = 1 << 62
 _TOPS = tuple(Fraction(2) ** power for power in (4, 6, 12, 15, 18, 20, 22, 24, 27))
+_DIGIT_TOPS = tuple(Fraction(16) ** power for power in range(8))
 _MODULATIONS = (Fraction(1, 16), Fraction(1, 4), Fraction(1))
 _PLANNED_BITS = (
     laws.TAIL_BITS + 1.0
@@ -58,6 +61,10 @@ class Level:
     packed: bool
 
 
+MIRRORED = ("push_pull", "digits_of_both")
+"""Kinds whose complement of a digit mirrors the law."""
+
+
 class TablePlan(NamedTuple):
     """Levels, and where their random numbers lie; the same objects for all tables of a range, so that structures compare by identity."""
 
@@ -67,6 +74,8 @@ class TablePlan(NamedTuple):
 
 def range_of(kind: str, first: Fraction, second: Fraction) -> tuple[Fraction, Fraction]:
     """The top of the range that the numbers of a law lie in: of its rate or dark count, and of its modulation or second rate."""
+    if kind.startswith("digits"):
+        return next(each for each in _DIGIT_TOPS if first <= each), Fraction(1)
     top = next(each for each in _TOPS if first <= each)
     if kind in ("poisson", "skellam"):
         return top, top if kind == "skellam" else Fraction(0)
@@ -74,23 +83,24 @@ def range_of(kind: str, first: Fraction, second: Fraction) -> tuple[Fraction, Fr
 
 
 @functools.cache
-def table_plan(kind: str, first: Fraction, second: Fraction) -> TablePlan:
-    """The plan of a range, by its top (`range_of`)."""
+def table_plan(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BITS) -> TablePlan:
+    """The plan of a range, by its top (`range_of`), for w of `span` bits."""
     levels: list[Level] = []
     offset = outcome_offset = 0
-    for shift, bits in plan_digits(kind, first, second):
+    mirrored = kind in MIRRORED
+    for shift, bits in plan_digits(kind, first, second, span):
         units = digit_units(shift, bits)
-        rows = 1 if not bits else units // 2 + 1 if kind == "push_pull" else units + 1
+        rows = 1 if not bits else units // 2 + 1 if mirrored else units + 1
         column_bits = _column_bits(kind, float(first), float(second), shift, bits)
         # Between the least outcomes of two rows: as between their means, and at most half a width more.
-        spread = (rows - 1) * (2 if kind == "push_pull" else 1) * float(first * second) * 2.0 ** (shift - GRID_BITS)
+        spread = (rows - 1) * (2 if mirrored else 1) * float(first * second) * 2.0 ** (shift - GRID_BITS)
         packed = (3 << column_bits) // 2 + math.ceil(spread) < PACKED_SPAN or (rows == 1 and column_bits <= 16)
         levels.append(
             Level(
                 shift=shift,
                 bits=bits,
                 last=shift == 0,
-                mirrored=kind == "push_pull",
+                mirrored=mirrored,
                 rows=rows,
                 column_bits=column_bits,
                 offset=offset,
@@ -104,13 +114,13 @@ def table_plan(kind: str, first: Fraction, second: Fraction) -> TablePlan:
 
 
 def level_rates(kind: str, first: Fraction, second: Fraction, shift: int, bits: int) -> list[tuple[Fraction, Fraction]]:
-    """Exact rates (plus, minus) of each stored row of the level with `bits` bits from `shift` up (module docstring)."""
+    """Exact rates (plus, minus) of each stored row of the level with `bits` bits from `shift` up (module docstring of `tables`)."""
     if kind in ("poisson", "skellam"):
         return [(first, second)]
     units = digit_units(shift, bits)
     step = first * second / (1 << GRID_BITS) * (1 << shift)
-    floor = first * (1 - second) if shift + bits == _SPAN_BITS else Fraction(0)
-    if kind == "push_pull":
+    floor = first * (1 - second) if shift + bits == SPAN_BITS and not kind.startswith("digits") else Fraction(0)
+    if kind in MIRRORED:
         return [(floor + step * d, floor + step * (units - d)) for d in range(units // 2 + 1)]
     return [(floor + step * d, Fraction(0)) for d in range(units + 1)]
 
@@ -120,8 +130,8 @@ def digit_units(shift: int, bits: int) -> int:
     return (1 << bits) - (shift > 0)
 
 
-def plan_digits(kind: str, first: Fraction, second: Fraction) -> list[tuple[int, int]]:
-    """Cut the 21 bits of w into digits (shift, bits) from the top: few digits first, then small tables."""
+def plan_digits(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BITS) -> list[tuple[int, int]]:
+    """Cut the bits of w into digits (shift, bits) from the top: few digits first, then small tables."""
     if kind in ("poisson", "skellam"):
         return [(0, 0)]
 
@@ -129,7 +139,7 @@ def plan_digits(kind: str, first: Fraction, second: Fraction) -> list[tuple[int,
     def entries(top: int, bits: int) -> int:
         units = digit_units(top - bits, bits)
         columns = _column_bits(kind, float(first), float(second), top - bits, bits)
-        return (units // 2 + 1 if kind == "push_pull" else units + 1) << columns
+        return (units // 2 + 1 if kind in MIRRORED else units + 1) << columns
 
     @functools.cache
     def best(top: int, levels: int) -> tuple[int, tuple[int, ...]]:
@@ -141,10 +151,10 @@ def plan_digits(kind: str, first: Fraction, second: Fraction) -> list[tuple[int,
             options.append((entries(top, bits) + rest, (bits, *digits)))
         return min(options)
 
-    plans = [best(_SPAN_BITS, levels) for levels in range(2, _SPAN_BITS + 1)]
+    plans = [best(span, levels) for levels in range(2, min(span, _MOST_DIGITS) + 1)]
     budget = max(_ENTRY_BUDGET, 3 * min(plans)[0] // 2)
     digits = next(d for size, d in plans if size <= budget)
-    tops = [_SPAN_BITS - sum(digits[:i]) for i in range(len(digits))]
+    tops = [span - sum(digits[:i]) for i in range(len(digits))]
     return [(top - bits, bits) for top, bits in zip(tops, digits, strict=True)]
 
 
@@ -160,7 +170,7 @@ def _widest_rates(kind: str, mean: float, modulation: float, shift: int, bits: i
     if kind in ("poisson", "skellam"):
         return [(mean, modulation)]
     units = digit_units(shift, bits) * mean * modulation * 2.0 ** (shift - GRID_BITS)
-    floor = mean if shift + bits == _SPAN_BITS else 0.0
-    if kind == "push_pull":
+    floor = mean if shift + bits == SPAN_BITS and not kind.startswith("digits") else 0.0
+    if kind in MIRRORED:
         return [(floor + units, floor), (floor + units / 2, floor + units / 2)]
     return [(floor + units, 0.0)]

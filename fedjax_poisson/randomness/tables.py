@@ -26,7 +26,16 @@ import numpy as np
 
 from fedjax_poisson.randomness import laws
 from fedjax_poisson.randomness.layout import Layout
-from fedjax_poisson.randomness.table_plan import GRID_BITS, PACKED_SPAN, Level, level_rates, range_of, table_plan
+from fedjax_poisson.randomness.table_plan import (
+    GRID_BITS,
+    PACKED_SPAN,
+    SPAN_BITS,
+    Level,
+    TablePlan,
+    level_rates,
+    range_of,
+    table_plan,
+)
 
 __all__ = [
     "GRID_BITS",
@@ -35,10 +44,13 @@ __all__ = [
     "MAX_DISTANCE",
     "SamplingTables",
     "check_push_pull",
+    "exact_tables",
     "poisson_tables",
     "push_pull_tables",
     "single_channel_tables",
     "skellam_tables",
+    "span_of",
+    "tables_of",
 ]
 
 LEAST_RATE, LARGEST_RATE = 0.01, 1e8
@@ -57,7 +69,7 @@ class SamplingTables:
         origins: uint32[levels], the outcome that a stored outcome of 0 stands for, in two's complement.
         levels: the plan.
         layout: where in a group of ChaCha20 blocks each random number lies.
-        kind: "push_pull", "single_channel", "poisson" or "skellam".
+        kind: "push_pull", "single_channel", "poisson" or "skellam"; of sums (`sum_tables`) "digits_of_both", "digits_of_one" or "binomial".
         distance: bound on the total variation between a draw and the true law; the sum over a vector's draws bounds the
             vector's. A fact for the host: inside a program, which is the same for other tables of the plan, it is infinite.
     """
@@ -85,6 +97,11 @@ def _unflatten(plan: tuple[Any, ...], arrays: tuple[Any, ...]) -> SamplingTables
 
 # By hand: register_dataclass of jax 0.7 cannot leave out a field, and tables that differ in their distance alone share programs.
 jax.tree_util.register_pytree_node(SamplingTables, _flatten, _unflatten)
+
+
+def span_of(tables: SamplingTables) -> int:
+    """Bits of the w that the tables' digits are of; 0 for a fixed law."""
+    return max(level.shift + level.bits for level in tables.levels)
 
 
 def push_pull_tables(*, dark_count: float, modulation: float) -> SamplingTables:
@@ -142,13 +159,35 @@ def _modulation(value: float) -> Fraction:
 
 @functools.lru_cache(maxsize=64)
 def _on_device(kind: str, first: Fraction, second: Fraction) -> SamplingTables:
-    built = _build(kind, first, second)
+    return exact_tables(kind, first, second)
+
+
+def exact_tables(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BITS) -> SamplingTables:
+    """Tables with exact rational rates, without a cache (`table_plan.level_rates` says what the numbers are).
+
+    Raises:
+        ValueError: they are farther than `MAX_DISTANCE` from the law.
+    """
+    plan = table_plan(kind, *range_of(kind, first, second), span)
+    rows = [
+        [laws.skellam_pmf(*rates) for rates in level_rates(kind, first, second, level.shift, level.bits)]
+        for level in plan.levels
+    ]
+    return tables_of(kind, plan, rows, f"{kind} at {float(first)!r}")
+
+
+def tables_of(kind: str, plan: TablePlan, rows: list[list[laws.Pmf]], named: str) -> SamplingTables:
+    """The tables of a plan whose levels have these laws, a row each.
+
+    Raises:
+        ValueError: they are farther than `MAX_DISTANCE` from the law.
+    """
+    built = _build(plan, rows)
     distance = built.distance + built.layout.distance
     bound = float(distance) * (1 + 1e-12)
     if bound > MAX_DISTANCE:
         raise ValueError(
-            f"the tables for {kind} at {float(first)!r} are {bound:.3g} from the law, above 2^-60; "
-            "choose another rate and report this one"
+            f"the tables for {named} are {bound:.3g} from the law, above 2^-60; choose another rate and report this one"
         )
     with jax.ensure_compile_time_eval():
         return SamplingTables(
@@ -175,13 +214,8 @@ class _Built(NamedTuple):
     distance: Fraction
 
 
-def _build(kind: str, first: Fraction, second: Fraction) -> _Built:
+def _build(plan: TablePlan, rows: list[list[laws.Pmf]]) -> _Built:
     """Lay all levels one after the other, on the columns that the range's plan has: those that a law does not need have no mass."""
-    plan = table_plan(kind, *range_of(kind, first, second))
-    rows = [
-        [laws.skellam_pmf(*rates) for rates in level_rates(kind, first, second, level.shift, level.bits)]
-        for level in plan.levels
-    ]
     tables = [
         [laws.alias_table(p, level.column_bits) for p in pmfs] for level, pmfs in zip(plan.levels, rows, strict=True)
     ]

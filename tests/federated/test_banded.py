@@ -126,10 +126,9 @@ def test_a_participation_cap_is_fedavg_with_the_cohorts_passed_by_hand():
 @pytest.mark.parametrize(
     ("backend", "level", "transforms"),
     [
-        ("round", "every_client", "summed"),
-        ("round", "every_client", "each"),
-        ("round", "sum_only", "summed"),
-        ("plain", "every_client", "summed"),
+        ("round", "on", "summed"),
+        ("round", "on", "each"),
+        ("plain", "on", "summed"),
     ],
 )
 def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):

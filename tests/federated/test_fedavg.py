@@ -41,6 +41,7 @@ def _population(on_device: bool = True):
 def _algorithm(agg=None, *, population=None, mechanism=MECHANISM, client=None, **more):
     if agg is None:
         more.setdefault("encryption", "off")
+    more.setdefault("fidelity", "messages")  # these tests compare bits of messages; `test_fidelity` has the other
     return federated.fedavg(
         models.logistic(),
         client=client or federated.local_sgd(0.5, batch_size=3),
@@ -93,21 +94,20 @@ def test_without_privacy_it_is_the_mean_of_the_clients_updates():
 @pytest.mark.parametrize(
     ("backend", "level", "transforms"),
     [
-        ("round", "every_client", "summed"),
-        ("round", "every_client", "each"),
-        ("round", "sum_only", "summed"),
-        ("tenseal", "every_client", "summed"),
-        ("plain", "every_client", "summed"),
+        ("round", "on", "summed"),
+        ("round", "on", "each"),
+        ("tenseal", "on", "summed"),
+        ("plain", "on", "summed"),
     ],
 )
 def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
     agg = _aggregator(backend)
-    usual = (backend, level, transforms) == ("round", "every_client", "summed")
+    usual = (backend, level, transforms) == ("round", "on", "summed")
     own = functools.partial(_algorithm, agg, encryption=level, layout=federated.Chunking(transforms=transforms))
     got, info = _after(_encrypted() if usual else own())
     np.testing.assert_array_equal(got, _reference()[0])
     assert info.senders == SENDERS and info.bytes_up_per_sender >= agg.message_bytes(SIZE)
-    assert ("SUM ONLY" in info.encryption) == (level == "sum_only")
+    assert info.fidelity.startswith("MESSAGES") and ("NO ENCRYPTION" in info.encryption) == (backend == "plain")
 
 
 def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
@@ -126,7 +126,7 @@ def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
     found = []
     for transforms in ("summed", "each"):
         programs = cohort_sum(
-            client, params, "counts", clients=SENDERS, device=device, encryption_level="every_client",
+            client, params, "counts", clients=SENDERS, device=device, encryption_level="on",
             chunking=Chunking(chunk=5, transforms=transforms),
         )  # fmt: skip
 
@@ -357,9 +357,10 @@ def test_server_optimisers_see_minus_the_mean_update(optimizer):
         (lambda: _algorithm(honest_senders=13), "honest_senders=13"),
         (lambda: _algorithm(adjacency="add_remove"), "noise"),
         (lambda: _algorithm(_aggregator("round"), senders=13), "the aggregator is for 12 to 12 senders"),
-        (lambda: _algorithm(_aggregator("plain"), encryption="sum_only"), "encrypts every client's counts on the host"),
+        (lambda: _algorithm(_aggregator("plain"), mesh=federated.client_mesh()), "encrypts every client's counts on the host"),
+        (lambda: _algorithm(encryption="each"), "there are on, off"),
         (lambda: _algorithm(_aggregator("round"), mechanism=gaussian(clip_norm=1.0, noise_std=1.0)), "does not send integers"),
-        (lambda: _algorithm(mechanism=gaussian(clip_norm=1.0, noise_std=1.0), encryption="every_client"), "needs a mechanism that sends integers"),
+        (lambda: _algorithm(mechanism=gaussian(clip_norm=1.0, noise_std=1.0), encryption="on"), "needs a mechanism that sends integers"),
         (lambda: federated.Chunking(chunk=0), "chunk=0"),
         (lambda: federated.client_mesh(99), "devices=99"),
     ],
@@ -376,4 +377,4 @@ def test_a_count_beyond_the_bound_is_refused_before_it_is_charged():
     agg = _aggregator("round")
     total = Total(None, None, jnp.uint32(SENDERS), jnp.int32(agg.info.count_bound + 1))
     with pytest.raises(RoundRefused, match="nothing was charged"):
-        open_total(agg, total, SIZE, "every_client", lambda: pytest.fail("charged"), 0)
+        open_total(agg, total, SIZE, "on", lambda: pytest.fail("charged"), 0)

@@ -114,7 +114,7 @@ def test_encryption_and_layout_change_no_bit_of_a_run_with_insiders():
     agg = aggregation.aggregator("round", count_bound=bound, senders=CLIENTS, size=SIZE)
     for more in (
         {},
-        {"encryption": "every_client", "aggregator": agg},
+        {"encryption": "on", "aggregator": agg},
         {"layout": federated.Chunking(chunk=3)},
         {"population": _population(False)},
     ):
@@ -142,7 +142,7 @@ def test_a_count_beyond_the_bound_stops_an_encrypted_round_and_one_at_it_does_no
 
     bound = MECHANISM.count_bound(CLIENTS, SIZE)
     for count, stops in ((bound + 1, True), (bound // 2, False)):
-        algorithm = _algorithm(Insiders(who=[1], attack=of(count)), encryption="every_client")
+        algorithm = _algorithm(Insiders(who=[1], attack=of(count)), encryption="on")
         state = algorithm.init(jax.random.key(0))
         if stops:
             with pytest.raises(aggregation.RoundRefused, match="count above count_bound"):

@@ -127,7 +127,7 @@ def test_the_sum_is_that_of_clean_counts_and_all_noise_bit_for_bit() -> None:
     np.testing.assert_array_equal(steps, _by_hand(IDS))
 
 
-@pytest.mark.parametrize("level", ["every_client", "sum_only"])
+@pytest.mark.parametrize("level", ["on"])
 def test_encryption_of_n_clients_and_l_noise_senders_changes_no_bit(level) -> None:
     model, info = _after(_algorithm(aggregator=_norm_aggregator(), encryption=level))
     np.testing.assert_array_equal(model, _reference()[0])
@@ -200,7 +200,7 @@ OTHER = functools.partial(aggregator, count_bound=2**20, senders=SENDERS, minimu
         (lambda: _algorithm(EMBEDDING, screening="norm"), "sends none"),
         (lambda: _algorithm(screening="strict"), "there are"),
         (lambda: _algorithm(sampling_rate=0.5), "senders must be 14"),
-        (lambda: _algorithm(aggregator=OTHER("plain"), encryption="every_client"), "no noise senders"),
+        (lambda: _algorithm(aggregator=OTHER("plain"), encryption="on"), "no noise senders"),
         (lambda: _algorithm(aggregator=OTHER("round", authenticate=False)), "light rounds"),
     ],
 )

@@ -23,7 +23,7 @@ def test_counts_beyond_the_bound_stop_the_round_and_without_a_bound_are_added():
             server_optimizer=optax.sgd(1.0), mechanism=MECHANISM, insiders=insiders, encryption=level,
         )  # fmt: skip
 
-    checked, bare = algorithm("every_client"), algorithm("off")
+    checked, bare = algorithm("on"), algorithm("off")
     with pytest.raises(aggregation.RoundRefused):
         checked.apply(checked.init(jax.random.key(0)), np.arange(CLIENTS), ROOT)
     assert checked.ledger.epsilon() == 0
