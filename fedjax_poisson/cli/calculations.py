@@ -108,6 +108,8 @@ class BenchOptions:
       transforms: simulation: ciphertexts summed before or after their transforms (the same bits).
       rounds_per_call: simulation: rounds fused into one program.
       devices: simulation: devices of the mesh (on a CPU: host devices).
+      target: compile: the device to compile for, which need not be here.
+      programs: compile: whose programs; default: all.
     """
 
     quick: bool = False
@@ -122,6 +124,8 @@ class BenchOptions:
     transforms: Literal["summed", "each"] | None = None
     rounds_per_call: int | None = None
     devices: int | None = None
+    target: Literal["h100", "t4", "v5e", "rocm"] | None = None
+    programs: Literal["W1", "W2", "W3", "aggregation", "run"] | None = None
 
 
 _ONLY = {
@@ -136,19 +140,20 @@ _ONLY = {
         "devices",
     ),
     "aggregation": ("size", "senders", "members"),
+    "compile": ("target", "programs"),
 }
 _COUNTS = ("chunk", "rounds_per_call", "devices", "size", "senders", "members")
 
 
 def bench(
-    what: Annotated[Literal["sampling", "encryption", "aggregation", "simulation"], tyro.conf.Positional],
+    what: Annotated[Literal["sampling", "encryption", "aggregation", "simulation", "compile"], tyro.conf.Positional],
     options: Annotated[BenchOptions, tyro.conf.arg(name="")] = BenchOptions(),
 ) -> int:
     """Benchmark this machine and print JSON lines.
 
     Args:
       what: samplers compared with jax.random, encryption compared with TenSEAL, the parties of one aggregation round compared with
-        peers, or whole rounds of many clients.
+        peers, whole rounds of many clients, or what a device that is not here makes of the programs: its own compiler's answer.
       options: its sizes and variants.
     """
     import importlib
@@ -165,6 +170,8 @@ def bench(
         if count is not None and not 1 <= count <= 10**8:
             raise ValueError(f"--{name.replace('_', '-')} {count}: give a whole number between 1 and 100000000.")
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
+    if what == "compile" and options.quick:
+        raise ValueError("--quick: `bench compile` has no smaller sizes; choose --programs instead.")
     quick = ["--quick"] if options.quick else []
     importlib.import_module(f"fedjax_poisson.benchmarks.{what}").main([*arguments, *quick])
     return 0

@@ -271,10 +271,10 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
     Args:
         key: uint32[8], little-endian words.
         counter: uint32[...], the block counters.
-        nonce: three uint32 words, scalars (the "pallas" form wants scalars) or of the shape of `counter`.
+        nonce: three uint32 words, scalars or of the shape of `counter`.
         form: how the twenty rounds are written; None takes what is best on the device the program is lowered for, compiling counted. All give the
-            same words: "loop", "loop2" (accelerators), "loop5" a loop over that many double rounds, "passes" the same in short passes, "tiled" the
-            same for a few hundred blocks at a time (CPU); "unrolled" straight-line code, which a GPU keeps in registers; "pallas" a kernel for CUDA.
+            same words: "loop" (accelerators), "loop2" (the same for very many blocks), "loop5" a loop over that many double rounds, "passes" the same
+            in short passes, "tiled" the same for a few hundred blocks at a time (CPU); "unrolled" straight-line code, which a GPU keeps in registers.
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -286,7 +286,7 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         return FORMS[form](key, counter, nonce)
     many = counter.size > _FEW
     cpu = FORMS[_CPU_FORM if many and counter.size <= kernels.CPU_BLOCKS else _CPU_FORM_FOR_FEW]
-    default = FORMS[_ACCELERATOR_FORM if many else _ACCELERATOR_FORM_FOR_FEW]
+    default = FORMS[_ACCELERATOR_FORM_FOR_VERY_MANY if counter.size > _VERY_MANY else _ACCELERATOR_FORM]
     return lax.platform_dependent(key, counter, nonce, cpu=cpu, default=default)
 
 
@@ -310,10 +310,6 @@ def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax
     return block
 
 
-def _in_pallas(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
-    return kernels.looped_block(_CONSTANTS, functools.partial(_double_round, cut=_whole), key, counter, nonce)
-
-
 def _whole(words: Words) -> Words:
     return words
 
@@ -326,13 +322,15 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "loop2": _in_xla(2, _whole),
     "loop5": _in_xla(5, _whole),
     "unrolled": _in_xla(10, _whole),
-    "pallas": _in_pallas,
 }
 FORMS["tiled"] = kernels.tiled_block(FORMS["loop"])
 _CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
-# Unrolled, a GPU keeps the state in registers, while "loop2" moves it through memory five times. But XLA takes minutes over straight-line code, and seconds
-# over the loop; which is faster to run has not been measured on a GPU (`fedjax-poisson bench sampling` does it).
-_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "loop2", "loop2"
+# A GPU's loop moves the state through memory: XLA makes three kernels of a double round ("loop"), four of two ("loop2"), so a block of 64 bytes costs 30 or 20
+# passes of at most 128. On an H100 with 3.35 TB/s that is 72 or 48 us for a million words at most; unrolled, in registers, 1.2. But compiling a block for it
+# takes .4, 1.0 or 40 s of a processor (`bench compile`, jax 0.10.2), and a round has about ten: "loop2" gains its .6 s back after 2.5e10 words. Assumed from
+# bytes, not timed on a GPU. A Pallas kernel would keep the state in registers too, but its language reaches no GPU before the H100.
+_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_VERY_MANY = "loop", "loop2"
+_VERY_MANY = 1 << 20  # blocks of one call, 1.7e7 words: it gains its compile time back in 1,500 calls
 _FEW = 256  # blocks of one stream up to which starting kernels costs more than running them
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +184,7 @@ def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, 
         tables,
         grid,
         cpu=jax.custom_batching.sequential_vmap(small) if lanes >= _LONG else small,
+        tpu=functools.partial(_all_at_once, tiles, lanes, together=True),
         default=functools.partial(_all_at_once, tiles, lanes),
     )
 
@@ -199,12 +201,19 @@ def _tile_by_tile(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables
 
 
 def _all_at_once(
-    tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, grid: Grid, *, form: str | None = None
+    tiles: int,
+    lanes: int,
+    key: jax.Array,
+    tables: SamplingTables,
+    grid: Grid,
+    *,
+    form: str | None = None,
+    together: bool = False,
 ) -> jax.Array:
-    """The same draws without a loop, for devices that want every lane at once (`form`: see `chacha20_block`)."""
+    """The same draws without a loop, for devices that want every lane at once (`form`: see `chacha20_block`; `together`: see `_levels`)."""
     # The barrier: words are made once, not again in each draw that reads them.
     words = lax.optimization_barrier(_group_words(key, tables, tiles * lanes, jnp.uint32(0), tiles * lanes, form))
-    return _group_draws(tables, tuple(word.reshape(tiles, lanes) for word in words), grid)
+    return _group_draws(tables, tuple(word.reshape(tiles, lanes) for word in words), grid, together=together)
 
 
 def _group_words(
@@ -220,16 +229,14 @@ def _group_words(
     return tuple(words[word][block] for block in range(blocks) for word in range(BLOCK_WORDS))
 
 
-def _group_draws(tables: SamplingTables, words: Words, grid: Grid) -> jax.Array:
-    """The draws of every group, int32[..., draws, lanes] for words [..., lanes]: each the sum of its levels."""
+def _group_draws(tables: SamplingTables, words: Words, grid: Grid, *, together: bool = False) -> jax.Array:
+    """The draws of every group, int32[..., draws, lanes] for words [..., lanes]: each the sum of its levels (`together`: see `_levels`)."""
     layout, axis = tables.layout, words[0].ndim - 1
 
     def planes(arrays: list[jax.Array]) -> jax.Array:
         return jnp.stack(arrays, axis=axis)
 
-    top, total = jnp.int32(1 << GRID_BITS), None
-    units = jnp.clip(grid, -top, top) + top if isinstance(grid, jax.Array) else grid
-    for number, level in enumerate(tables.levels):
+    def read(number: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         high = planes([words[layout.high[draw][number]] for draw in range(layout.draws)])
         low = planes(
             [
@@ -238,47 +245,78 @@ def _group_draws(tables: SamplingTables, words: Words, grid: Grid) -> jax.Array:
             ]
         )
         places = [layout.column[draw][number] for draw in range(layout.draws)]
-        column = planes([words[word] >> jnp.uint32(shift) for word, shift in places]) & jnp.uint32(
-            (1 << level.column_bits) - 1
-        )
-        value = _one_level(tables, number, high, low, column.astype(jnp.int32), units)
-        total = value if total is None else total + value
+        column = planes([words[word] >> jnp.uint32(shift) for word, shift in places])
+        column = column & jnp.uint32((1 << tables.levels[number].column_bits) - 1)
+        return high, low, column.astype(jnp.int32)
+
+    top, total = jnp.int32(1 << GRID_BITS), None
+    units = jnp.clip(grid, -top, top) + top if isinstance(grid, jax.Array) else grid
+    every = range(len(tables.levels))
+    for numbers in [every] if together else [[number] for number in every]:
+        for value in _levels(tables, numbers, [read(number) for number in numbers], units):
+            total = value if total is None else total + value
     assert total is not None
     return total
 
 
-def _one_level(
-    tables: SamplingTables, number: int, high: jax.Array, low: jax.Array, column: jax.Array, units: Grid
-) -> jax.Array:
-    """Sample one level by the alias method (its tables are described at `Level`)."""
+def _row(tables: SamplingTables, number: int, units: Grid) -> tuple[jax.Array, jax.Array | None]:
+    """The row that the units read in a level's tables, and whether its outcome is negated (None: never)."""
     level = tables.levels[number]
-    row, negate = jnp.int32(0), None
-    if units is not None and level.bits:
-        largest = digit_units(level.shift, level.bits)
-        if isinstance(units, GridSum):
-            digit = digit_of(units, level.shift, level.bits, span_of(tables))
-        else:
-            full = jnp.int32((2 << GRID_BITS) - 1)
-            digit = (jnp.minimum(units, full) >> jnp.int32(level.shift)) & jnp.int32((1 << level.bits) - 1)
-            if level.last:
-                digit = digit + (units > full).astype(jnp.int32)
-        row = digit
-        if level.mirrored:
-            row, negate = jnp.minimum(digit, largest - digit), digit > largest - digit
-    entry = (row << jnp.int32(level.column_bits)) + column
-    threshold = _gather(tables.high, entry + level.offset)
+    if units is None or not level.bits:
+        return jnp.int32(0), None
+    largest = digit_units(level.shift, level.bits)
+    if isinstance(units, GridSum):
+        digit = digit_of(units, level.shift, level.bits, span_of(tables))
+    else:
+        full = jnp.int32((2 << GRID_BITS) - 1)
+        digit = (jnp.minimum(units, full) >> jnp.int32(level.shift)) & jnp.int32((1 << level.bits) - 1)
+        if level.last:
+            digit = digit + (units > full).astype(jnp.int32)
+    if not level.mirrored:
+        return digit, None
+    return jnp.minimum(digit, largest - digit), digit > largest - digit
+
+
+def _levels(
+    tables: SamplingTables, numbers: Sequence[int], drawn: list[tuple[jax.Array, jax.Array, jax.Array]], units: Grid
+) -> list[jax.Array]:
+    """Sample some levels by the alias method (its tables are described at `Level`), with one look-up for all of them in each table.
+
+    A TPU compiles every look-up for a second or two and has no caches to spare, so there all levels look up together. Elsewhere one level at a time keeps
+    its table in a CPU's cache and its values in a GPU's registers.
+    """
+    levels = [tables.levels[number] for number in numbers]
+    rows, negates = zip(*(_row(tables, number, units) for number in numbers), strict=True)
+    high, low, column = (jnp.stack(words) for words in zip(*drawn, strict=True))
+
+    def of_each(values: list[int]) -> jax.Array:
+        return jnp.array(values, jnp.int32).reshape(-1, *(1,) * (high.ndim - 1))
+
+    wide = [
+        jnp.broadcast_to(row << jnp.int32(level.column_bits), high.shape[1:])
+        for row, level in zip(rows, levels, strict=True)
+    ]
+    entry = jnp.stack(wide) + column
+    place = entry + of_each([level.offset for level in levels])
+    threshold = _gather(tables.high, place)
     tie = high == threshold
     # The lower halves are needed once in 2^32 draws; every other lane reads entry 0, which is always in the cache.
-    low_threshold = _gather(tables.low, jnp.where(tie, entry + level.offset, jnp.int32(0)))
+    low_threshold = _gather(tables.low, jnp.where(tie, place, jnp.int32(0)))
     own = (high < threshold) | (tie & (low < low_threshold))
-    if level.packed:
-        pair = _gather(tables.outcomes, entry + level.outcome_offset)
-        outcome = jnp.where(own, pair & jnp.uint32(0xFFFF), pair >> jnp.uint32(16))
-    else:
-        other = jnp.int32(level.rows << level.column_bits)
-        outcome = _gather(tables.outcomes, entry + level.outcome_offset + jnp.where(own, jnp.int32(0), other))
-    value = outcome.astype(jnp.int32) + tables.origins[number].astype(jnp.int32)
-    return value if negate is None else jnp.where(negate, -value, value)
+    outcome_place = entry + of_each([level.outcome_offset for level in levels])
+    if not all(level.packed for level in levels):
+        other = of_each([0 if level.packed else level.rows << level.column_bits for level in levels])
+        outcome_place = outcome_place + jnp.where(own, jnp.int32(0), other)
+    outcome = _gather(tables.outcomes, outcome_place)
+    found = []
+    for place_of, (number, level) in enumerate(zip(numbers, levels, strict=True)):
+        value = outcome[place_of]
+        if level.packed:
+            value = jnp.where(own[place_of], value & jnp.uint32(0xFFFF), value >> jnp.uint32(16))
+        signed = value.astype(jnp.int32) + tables.origins[number].astype(jnp.int32)
+        negate = negates[place_of]
+        found.append(signed if negate is None else jnp.where(negate, -signed, signed))
+    return found
 
 
 def _gather(table: jax.Array, index: jax.Array) -> jax.Array:

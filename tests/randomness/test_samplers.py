@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import re
 import warnings
@@ -148,20 +149,23 @@ def test_a_tie_of_the_upper_halves_is_decided_by_the_lower():
     pair = int(tables.outcomes[entry])
     units = jnp.zeros((), jnp.int32)  # the lowest digit: row 0, not negated
     for step_high, step_low, own in ((0, -1, True), (0, 0, False), (0, 1, False), (-1, 1, True), (1, -1, False)):
-        got = samplers._one_level(
-            tables, 0, high + jnp.uint32(step_high % 2**32), low + jnp.uint32(step_low % 2**32), entry, units
-        )
+        words = (high + jnp.uint32(step_high % 2**32), low + jnp.uint32(step_low % 2**32), entry)
+        (got,) = samplers._levels(tables, [0], [words], units)
         assert int(got) == (pair & 0xFFFF if own else pair >> 16) + origin
 
 
 @pytest.mark.parametrize(("mean", "count"), [(8.0, 13), (8.0, 70_000), (1e6, 5000)])
-def test_both_device_forms_give_the_same_integers(seeded, mean, count):
+def test_every_device_form_gives_the_same_integers(seeded, mean, count):
     tables = randomness.push_pull_tables(dark_count=mean, modulation=0.05)
     tiles, lanes = samplers._tiling(count, tables.layout.draws)
     grid = jnp.asarray(np.random.default_rng(0).integers(-ONE, ONE + 1, (tiles, tables.layout.draws, lanes)), jnp.int32)
     small = jax.jit(samplers._tile_by_tile, static_argnums=(0, 1))(tiles, lanes, seeded.key, tables, grid)
     large = jax.jit(samplers._all_at_once, static_argnums=(0, 1))(tiles, lanes, seeded.key, tables, grid)
     np.testing.assert_array_equal(small, large)
+    together = functools.partial(samplers._all_at_once, together=True)
+    np.testing.assert_array_equal(
+        small, jax.jit(together, static_argnums=(0, 1))(tiles, lanes, seeded.key, tables, grid)
+    )
     whole = randomness.push_pull(seeded, grid.ravel()[:count], tables)
     np.testing.assert_array_equal(np.ravel(small)[:count], whole)
 

@@ -195,3 +195,13 @@ def test_insiders_reads_updates_in_the_clear_for_robust_rules_and_finds_the_liar
     rows = {(row["attack"], row["defence"]): row for row in result["rows"]}
     assert rows["scale_50", "multi_krum"]["accuracy"] > rows["scale_50", "mean"]["accuracy"] - 0.02
     assert rows["scale_50", "multi_krum"]["detection_auc"] > 0.9 and not rows["scale_50", "multi_krum"]["private"]
+
+
+@pytest.mark.long  # two processes that compile a round each
+def test_the_script_for_accelerators_compares_bits_and_times_a_round(script, tmp_path: Path, capsys) -> None:
+    script("benchmarks.accelerator").main(["--toy", "--out", str(tmp_path)])
+    (file,) = (tmp_path / "results").glob("accelerator_*.json")
+    steps = json.loads(file.read_text())["steps"]
+    assert steps["exactness"]["rows"][0]["same"] and steps["exactness"]["rows"][0]["device"]["opened"]
+    assert steps["W1 release"]["rows"][0]["median_ms"] > 0
+    assert "2 of 2 steps" in capsys.readouterr().out
