@@ -46,12 +46,17 @@ from fedjax_poisson.runs.load_data import load_sites
 
 SEARCH_EPSILON = 3.9
 FOLDS = {"scattering": 3, "cnn": 1, "resnet50": 1}  # folds of 4 that a candidate is tried on
+GIVEN = {"recipe": "fixed", "sampling_rate": 1.0, "momentum": 0.9, "coordinate_bound": 0.2, "average_share": 0.3}
+"""What candidates for the linear model with rounds and a step size of their own share."""
+AUTO = {**dict.fromkeys(("rounds", "learning_rate", *GIVEN)), "recipe": "auto"}
+"""The rule for linear models on fixed features: everything follows from public quantities."""
 CANDIDATES: dict[str, dict[str, list[dict[str, Any]]]] = {
     "scattering": {
         "private": [
             {"rounds": 30, "learning_rate": 1.0},
             {"rounds": 60, "learning_rate": 1.0},
             {"rounds": 60, "learning_rate": 2.0},
+            AUTO,
         ],
         NONPRIVATE: [
             {"rounds": 60, "nonprivate_rate": 4.0},
@@ -90,7 +95,9 @@ def tasks(path: Path) -> dict[str, data.Sites]:
 
 def configuration(path: Path, model: str, width: int, toy: bool, **settings: Any) -> Config:
     """The settings of `run covid` for this model, with the given overrides."""
-    if model != "scattering":
+    if model == "scattering":
+        settings = GIVEN | settings
+    else:
         settings["width"] = 2 if toy else width
     if toy:
         settings["rounds"] = 1
