@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import keys, messages, rows, sharing
@@ -84,7 +83,7 @@ def contribution_message(
     public, moduli = keys.public_of(key), params.ring.moduli
     # Bound to the terms, the sender and the counts: a stream that is given again, its store lost, yields no secret twice.
     own = fold_in(stream, *(int(word) for word in rows.hash_words("fresh", digest, public, values.tobytes())))
-    made, secret, kappas = seal_rows(params, rows.common_of(params, digest), jnp.asarray(values), own)
+    made, secret, kappas = seal_rows(params, rows.common_of(params, digest), values, own)
     words = np.asarray(kappas).astype("<u4")
     boxes = tuple(
         b"" if found is None else keys.seal_box(found.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
@@ -113,10 +112,14 @@ def kappas_of(params: RoundParameters, stream: Stream) -> jax.Array:
 
 def dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax.Array) -> np.ndarray:
     """The corrections of a secret uint32 `[L, N]`."""
-    none = jnp.zeros_like(secret)
-    expanded = jnp.stack([sharing.share_of(params, kappa, none) for kappa in kappas])
     weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
-    return np.asarray(sharing.corrections(params, jnp.asarray(weights), secret, expanded))
+    return np.asarray(_dealt(params, weights, secret, kappas))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _dealt(params: RoundParameters, weights: jax.Array, secret: jax.Array, kappas: jax.Array) -> jax.Array:
+    expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
+    return sharing.corrections(params, weights, secret, expanded)
 
 
 def read_manifest(body: bytes, params: RoundParameters) -> Manifest:

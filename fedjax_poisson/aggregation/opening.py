@@ -176,7 +176,7 @@ def open_sum(
         secret = sharing.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
-        decoded, largest, rms = _decode(params, a, jnp.asarray(total), secret)
+        decoded, largest, rms = _decode(params, a, total, secret)
         counts, why = checked(params, secret, decoded, float(largest), float(rms), expected)
         reason = reason or why
         others = [k for k in numbers if k not in subset]

@@ -73,7 +73,7 @@ def common(params: RoundParameters, words: Array) -> Array:
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
     """The common `a` of a round, by a program of its own."""
-    return _common(params, jnp.asarray(hash_words("a", terms_hash)))
+    return _common(params, hash_words("a", terms_hash))
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

@@ -374,15 +374,15 @@ def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> 
     return lax.scan(lambda parent, row: (_derive(parent, row[0], (row[1], row[2], row[3])), None), key, rows)[0]
 
 
-def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
-    """Counter and nonce of the block that derives `label`."""
+def _label_words(label: int | str | jax.Array) -> tuple[jax.Array | np.uint32, tuple[np.uint32, ...]]:
+    """Counter and nonce of the block that derives `label`: of the host where they are known, since each number made on a device is a program of its own."""
     if isinstance(label, str):
         digest = np.frombuffer(hashlib.sha256(label.encode()).digest(), "<u4")
-        return jnp.uint32(digest[0]), _words(_TEXT_LABEL, digest[1], digest[2])
+        return np.uint32(digest[0]), _words(_TEXT_LABEL, digest[1], digest[2])
     if isinstance(label, int | np.integer) and not isinstance(label, bool):
         if not 0 <= label < 1 << 32:
             raise ValueError(f"an integer label lies in [0, 2^32), got {label}; fold in two labels for more")
-        return jnp.uint32(int(label)), _words(_INTEGER_LABEL, 0, 0)
+        return np.uint32(int(label)), _words(_INTEGER_LABEL, 0, 0)
     if not isinstance(label, jax.Array | np.ndarray):
         raise TypeError(
             f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}; convert it first"
@@ -395,5 +395,5 @@ def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
     return lax.bitcast_convert_type(jnp.asarray(label), jnp.uint32), _words(_INTEGER_LABEL, 0, 0)
 
 
-def _words(*values: int | np.integer) -> Words:
-    return tuple(jnp.uint32(int(value)) for value in values)
+def _words(*values: int | np.integer) -> tuple[np.uint32, ...]:
+    return tuple(np.uint32(int(value)) for value in values)
