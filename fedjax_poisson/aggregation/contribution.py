@@ -17,6 +17,7 @@ from fedjax_poisson.aggregation.refusals import BadBox, Malformed
 from fedjax_poisson.aggregation.round_keys import RoundKey
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "Contribution",
@@ -97,7 +98,7 @@ def contribution_message(
     return messages.make(key, label, digest, b"".join(hashes), attached), words.tobytes()
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@few_values(lambda params, *others: params.ring.limbs * params.ring.degree * (params.rows + 1), static_argnums=0)
 def seal_rows(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
     """Rows, the secret in NTT form, and the members' 32 bytes each."""
     secrets = rows.draw(params, stream)
@@ -116,7 +117,7 @@ def dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax
     return np.asarray(_dealt(params, weights, secret, kappas))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@few_values(lambda params, *others: params.ring.limbs * params.ring.degree * params.members, static_argnums=0)
 def _dealt(params: RoundParameters, weights: jax.Array, secret: jax.Array, kappas: jax.Array) -> jax.Array:
     expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
     return sharing.corrections(params, weights, secret, expanded)

@@ -18,6 +18,7 @@ from jax import Array
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "Secrets",
@@ -123,4 +124,6 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
     return modular.add(message, product, modular.constants(params.ring.moduli).q)
 
 
-_common = jax.jit(common, static_argnums=0)
+_common = few_values(lambda params, words: params.rows * params.ring.limbs * params.ring.degree, static_argnums=0)(
+    common
+)
