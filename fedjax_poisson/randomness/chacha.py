@@ -291,20 +291,20 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
 
 
 def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
-    """A form in plain XLA: a loop over `rounds_at_once` double rounds, straight-line code when that is all ten."""
+    """A form in plain XLA: a loop over `rounds_at_once` double rounds, straight-line code when that is all ten.
 
-    def several(state: Words) -> Words:
-        for _ in range(rounds_at_once):
-            state = _double_round(state, cut)
-        return state
+    A double round is traced once and repeated when the program is lowered: a program is traced for every platform, and lowered for one.
+    """
+
+    def one(_: jax.Array, state: Words) -> Words:
+        return _double_round(state, cut)
 
     def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
         start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
         # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
         nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
         state = tuple(jnp.broadcast_to(word, nothing.shape) | nothing for word in start)
-        loops = 10 // rounds_at_once
-        end = several(state) if loops == 1 else lax.fori_loop(0, loops, lambda _, words: several(words), state)
+        end = lax.fori_loop(0, 10, one, state, unroll=rounds_at_once)
         return tuple(a + b for a, b in zip(end, state, strict=True))
 
     return block
