@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import keys, messages, rows, sharing
@@ -18,6 +17,7 @@ from fedjax_poisson.aggregation.refusals import BadBox, Malformed
 from fedjax_poisson.aggregation.round_keys import RoundKey
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "Contribution",
@@ -84,7 +84,7 @@ def contribution_message(
     public, moduli = keys.public_of(key), params.ring.moduli
     # Bound to the terms, the sender and the counts: a stream that is given again, its store lost, yields no secret twice.
     own = fold_in(stream, *(int(word) for word in rows.hash_words("fresh", digest, public, values.tobytes())))
-    made, secret, kappas = seal_rows(params, rows.common_of(params, digest), jnp.asarray(values), own)
+    made, secret, kappas = seal_rows(params, rows.common_of(params, digest), values, own)
     words = np.asarray(kappas).astype("<u4")
     boxes = tuple(
         b"" if found is None else keys.seal_box(found.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
@@ -98,7 +98,7 @@ def contribution_message(
     return messages.make(key, label, digest, b"".join(hashes), attached), words.tobytes()
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@few_values(lambda params, *others: params.ring.limbs * params.ring.degree * (params.rows + 1), static_argnums=0)
 def seal_rows(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
     """Rows, the secret in NTT form, and the members' 32 bytes each."""
     secrets = rows.draw(params, stream)
@@ -113,10 +113,14 @@ def kappas_of(params: RoundParameters, stream: Stream) -> jax.Array:
 
 def dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax.Array) -> np.ndarray:
     """The corrections of a secret uint32 `[L, N]`."""
-    none = jnp.zeros_like(secret)
-    expanded = jnp.stack([sharing.share_of(params, kappa, none) for kappa in kappas])
     weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
-    return np.asarray(sharing.corrections(params, jnp.asarray(weights), secret, expanded))
+    return np.asarray(_dealt(params, weights, secret, kappas))
+
+
+@few_values(lambda params, *others: params.ring.limbs * params.ring.degree * params.members, static_argnums=0)
+def _dealt(params: RoundParameters, weights: jax.Array, secret: jax.Array, kappas: jax.Array) -> jax.Array:
+    expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
+    return sharing.corrections(params, weights, secret, expanded)
 
 
 def read_manifest(body: bytes, params: RoundParameters) -> Manifest:

@@ -7,6 +7,7 @@ installed `available` says so, and nothing is upgraded.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 from collections.abc import Callable
@@ -111,12 +112,21 @@ def verify(public: bytes, label: str, terms_hash: bytes, body: bytes, signature:
     Raises:
       BadSignature: it is not.
     """
+    _verify(public, signed_bytes(label, terms_hash, body), signature, label)
+
+
+@functools.lru_cache(maxsize=4096)
+def _verify(public: bytes, signed: bytes, signature: bytes, label: str) -> None:
+    """`verify`, once for the same bytes: where all roles run in one process, each checks the same messages.
+
+    Everything that is kept is public, and only what holds is kept: an exception is not.
+    """
     _require()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, signed_bytes(label, terms_hash, body))
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, signed)
     except (InvalidSignature, ValueError):
         raise BadSignature(f'The signature under "{label}" of key {public.hex()[:16]} does not hold.') from None
 

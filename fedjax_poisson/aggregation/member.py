@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from fedjax_poisson.aggregation import bodies, keys, messages, norm_member, screening, signs
@@ -273,7 +273,7 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
 def _light_scalars(params: RoundParameters, seed: bytes, shares: list[Hidden]) -> np.ndarray:
     """The scalars uint32 `[clients, 15, L]` of clients' shares."""
     drawn = screening.functionals(params, seed)
-    small, uniform = jnp.asarray(drawn.signs), jnp.asarray(drawn.uniform)  # once, not for every client
+    small, uniform = jax.device_put((drawn.signs, drawn.uniform))  # once, not for every client
     return np.stack([np.asarray(screening.project(params, small, uniform, share.value)) for share in shares])
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import bodies, keys, messages, sharing
@@ -80,13 +79,13 @@ def one_share(
     place = member.number - params.threshold
     if hashlib.sha256(handed.box).digest() != manifest.boxes[member.number - 1]:
         raise BadBox("The box is not the one that the client signed.")
-    correction = jnp.zeros((params.ring.limbs, params.ring.degree), jnp.uint32)
+    correction = np.zeros((params.ring.limbs, params.ring.degree), np.uint32)
     if place >= 0:
         if hashlib.sha256(handed.correction).digest() != manifest.corrections[place]:
             raise BadBox("The correction is not the one that the client signed.")
-        correction = jnp.asarray(read_residues(handed.correction, (), params.ring.degree, params.ring.moduli))
+        correction = read_residues(handed.correction, (), params.ring.degree, params.ring.moduli)
     elif handed.correction:
         raise BadBox("A member below t has no correction.")
     kappa = opener(handed.box, box_info(state.digest, message.sender, member.number))
-    words = jnp.asarray(np.frombuffer(kappa.value, "<u4").astype(np.uint32))
+    words = np.frombuffer(kappa.value, "<u4").astype(np.uint32)
     return sharing.share_of(params, words, correction), kappa

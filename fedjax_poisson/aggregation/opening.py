@@ -31,6 +31,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters, allowed_rms
 from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import MARGIN
+from fedjax_poisson.small_programs import few_values
 
 __all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_sum", "small_secret"]
 
@@ -96,7 +97,7 @@ def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> t
     return decode_sum(params, a, total, secret)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@few_values(lambda params, form: form.size, static_argnums=0)
 def _centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
     return centred(params, form)
 
@@ -176,7 +177,7 @@ def open_sum(
         secret = sharing.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
-        decoded, largest, rms = _decode(params, a, jnp.asarray(total), secret)
+        decoded, largest, rms = _decode(params, a, total, secret)
         counts, why = checked(params, secret, decoded, float(largest), float(rms), expected)
         reason = reason or why
         others = [k for k in numbers if k not in subset]

@@ -19,6 +19,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
+from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "Secrets",
@@ -76,7 +77,7 @@ def common(params: RoundParameters, words: Array) -> Array:
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
     """The common `a` of a round, by a program of its own."""
-    return _common(params, jnp.asarray(hash_words("a", terms_hash)))
+    return _common(params, hash_words("a", terms_hash))
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -144,4 +145,6 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
     return modular.add(message, product, modular.constants(params.ring.moduli).q)
 
 
-_common = jax.jit(common, static_argnums=0)
+_common = few_values(lambda params, words: params.rows * params.ring.limbs * params.ring.degree, static_argnums=0)(
+    common
+)

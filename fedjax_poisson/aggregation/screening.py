@@ -16,7 +16,6 @@ vector, whose moment generating function is at most that of chi^2 with 12 degree
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import math
@@ -32,6 +31,7 @@ from fedjax_poisson.aggregation.parameters import FUNCTIONALS, UNIFORM, RoundPar
 from fedjax_poisson.aggregation.sharing import lagrange, points
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
+from fedjax_poisson.small_programs import few_values
 
 __all__ = ["TAIL", "Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
 
@@ -68,7 +68,7 @@ def functionals(params: RoundParameters, seed: bytes) -> Functionals:
     return Functionals(signs, uniform.astype(np.uint32))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@few_values(lambda params, signs, uniform, share: share.size, static_argnums=0)
 def project(params: RoundParameters, signs: Array, uniform: Array, share: Array) -> Array:
     """A member's scalars uint32 `[12 + U, L]` of one client's share uint32 `[L, N]` in NTT form; vmap over clients.
 

@@ -141,7 +141,7 @@ def combine(
     known = points(terms_hash, params.members, moduli)
     place = (0,) * len(moduli) if at == 0 else known[at - 1]
     weights = lagrange([known[k - 1] for k in numbers], place, moduli)
-    return _combine(moduli, jnp.asarray(weights), jnp.asarray(shares))
+    return _combine(moduli, weights, shares)
 
 
 @functools.partial(jax.jit, static_argnums=0)

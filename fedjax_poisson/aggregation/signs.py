@@ -133,7 +133,7 @@ def signs_of(size: int, terms: Terms, digest: bytes, certificate: Certificate) -
         return np.ones(size, np.int32)
     ordered = [certificate.parts[member] for member in terms.members if member in certificate.parts]
     words = hash_words("signs", digest, certificate.noise, *(prefixed(part) for part in ordered))
-    return np.asarray(_signs(size, jnp.asarray(words)))
+    return np.asarray(_signs(size, words))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Compile what the package runs for a device that is not here: `fedjax-poisson bench compile --target h100 --programs W1`.
+"""Compile what the package runs for a device that is not here: `fedjax-poisson bench compile --target h100 --programs "W1 release"`.
 
 A command is run once on this CPU while every program it compiles is noted (`recorder`). Each is then compiled by the target's own compiler (`targets`), which
 answers with what no lowering can tell: that it compiles at all, how long a user's first round waits, how much memory it takes besides its arguments, how many
@@ -27,15 +27,19 @@ from fedjax_poisson.benchmarks.targets import TARGETS, Target, described_device,
 
 __all__ = ["COMMANDS", "main", "spills"]
 
-_ROUND = ("bench", "simulation", "--privacy", "on", "--encryption", "every_client", "--quick")
+_ROUND = ("bench", "simulation", "--privacy", "on", "--encryption", "on", "--quick")
+_AT_ONCE = {"W1": "100", "W2": "50", "W3": "2000"}  # every client of a round is vmapped at once, as on an accelerator
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "W1": (*_ROUND, "--workload", "W1", "--chunk", "100"),
-    "W2": (*_ROUND, "--workload", "W2", "--chunk", "50"),
-    "W3": (*_ROUND, "--workload", "W3", "--chunk", "2000"),
+    **{
+        f"{name} {fidelity}": (*_ROUND, "--workload", name, "--chunk", chunk, "--fidelity", fidelity)
+        for name, chunk in _AT_ONCE.items()
+        for fidelity in ("release", "messages")
+    },
     "aggregation": ("bench", "aggregation", "--quick"),
     "run": ("run", "heart", "--rounds", "2", "--no-yardstick"),
 }
-"""What is compiled, by name: one round of each workload with all clients at once, the parties of an aggregation, training on records."""
+"""What is compiled, by name: one round of each workload with all clients at once, as one draw and with every client's message, the
+parties of an aggregation, training on records."""
 
 
 def spills(text: str) -> dict[str, int]:

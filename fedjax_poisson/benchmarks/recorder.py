@@ -21,7 +21,7 @@ class Program(NamedTuple):
 
     Attributes:
       name: of the function.
-      jitted: jax's compiled function.
+      jitted: jax's compiled function, without options for this machine's compiler.
       arguments: positional arguments of its first call, arrays as `jax.ShapeDtypeStruct`.
       keywords: keyword arguments, likewise.
     """
@@ -52,14 +52,14 @@ def _name(function: Any) -> str:
 class _Watched:
     """A compiled function that notes its calls; in all else it is the function."""
 
-    def __init__(self, jitted: Any, name: str, found: dict[Any, Program]) -> None:
-        self._jitted, self._name, self._found = jitted, name, found
+    def __init__(self, jitted: Any, elsewhere: Any, name: str, found: dict[Any, Program]) -> None:
+        self._jitted, self._elsewhere, self._name, self._found = jitted, elsewhere, name, found
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         leaves = jax.tree.leaves((arguments, keywords))
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             shapes = abstract((arguments, keywords))
-            self._found.setdefault((id(self._jitted), str(shapes)), Program(self._name, self._jitted, *shapes))
+            self._found.setdefault((id(self._jitted), str(shapes)), Program(self._name, self._elsewhere, *shapes))
         return self._jitted(*arguments, **keywords)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -77,7 +77,8 @@ def recording() -> Iterator[Callable[[], list[Program]]]:
     def jit(function: Any = None, **settings: Any) -> Any:
         if function is None:
             return lambda later: jit(later, **settings)
-        return _Watched(real(function, **settings), _name(function), found)
+        elsewhere = real(function, **{key: value for key, value in settings.items() if key != "compiler_options"})
+        return _Watched(real(function, **settings), elsewhere, _name(function), found)
 
     jax.jit = jit
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from fedjax_poisson import data
@@ -24,12 +24,12 @@ def records_of(sites: data.Sites, train: bool = True, scaler: Scaler | None = No
       record, float32 numbers `[S, n]` for regression; mask; privacy units.
     """
     padded = data.padded(sites, train=train)
-    features = jnp.asarray(padded.features)
+    features = jax.device_put(np.asarray(padded.features, np.float32))
     return Records(
         features if scaler is None else standardize(scaler, features),
-        jnp.asarray(padded.labels, jnp.int32 if sites.task == "multiclass" else jnp.float32),
-        jnp.asarray(padded.mask),
-        jnp.asarray(data.padded_groups(sites, train=train), jnp.int32),
+        jax.device_put(np.asarray(padded.labels, np.int32 if sites.task == "multiclass" else np.float32)),
+        jax.device_put(padded.mask),
+        jax.device_put(np.asarray(data.padded_groups(sites, train=train), np.int32)),
     )
 
 

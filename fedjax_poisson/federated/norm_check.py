@@ -11,7 +11,7 @@ is rounded, in any order. Whether |x|_1 < 2^24 is decided without error by the f
 monotone, so a computed sum is at least the smaller of the true one and 2^24. Whoever is beyond is refused. An honest client never is: |x|_1 of a block of n
 values is at most min(sqrt(n) Delta, Delta^2), and blocks in which that reaches 2^24 are added up in parts, exactly each, and then as int32 (`norm_check`).
 Of others, a vector beyond has passed with at most 2^-16 (one coordinate above 2^24, seen by none of the functionals): the simulation refuses a little more,
-never less. Squares are compared in limbs (`mechanisms.clipping`).
+never less. Squares are compared in limbs (`mechanisms.limbs`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jax import Array
 
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS, squared_bound
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms import limbs
 from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import GRID_BITS, Stream, bits, fold_in
 
@@ -144,6 +144,6 @@ def passes(check: NormCheck, functionals: Array, bound: Array, counts: Array) ->
     small = jnp.all(reach.reshape(clients, -1) < jnp.float32(_EXACT), axis=-1)
 
     def fits(own: Array) -> Array:
-        return clipping.norm_at_most_limbs(clipping.squared_norm(own), bound)
+        return limbs.at_most(limbs.squared_norm(own), bound)
 
     return small & jax.vmap(fits)(digits.reshape(clients, -1))

@@ -22,6 +22,7 @@ from fedjax_poisson.federated.fidelity import EVERY_MESSAGE
 from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.small_programs import few_values
 
 Gate = Callable[[], None]
 """Asked after the ciphertexts are summed and before the sum is opened; raises to forbid the release."""
@@ -173,7 +174,7 @@ def _embed_all(mechanism: Mechanism, grids: Array, stream: Stream) -> Array:
     return _embed_rows(partial_of(mechanism.embed, grids.shape[-1]), grids, stream)
 
 
-@jax.jit
+@few_values(lambda embed, grids, stream: grids.size)
 def _embed_rows(embed: Partial, grids: Array, stream: Stream) -> Array:
     indices = jnp.arange(grids.shape[0], dtype=jnp.uint32)
     return jax.vmap(lambda i, grid: embed(fold_in(stream, i, _EMBED), grid))(indices, grids)

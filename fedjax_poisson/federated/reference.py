@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,18 +30,28 @@ def exact_scaler(
     label_bounds: tuple[float, float] | None = None,
 ) -> standardize.Scaler:
     """Standardisation, global or of each site, from exact moments over units (a patient's records weigh one in all)."""
-    bounds32, flags = standardize.with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
+    bounds32, flags = standardize.with_label(bounds, binary, label_bounds)
     cohort = standardize.label_as_column(cohort, label_bounds)
-    vectors = jax.vmap(jax.vmap(lambda x: standardize.moments(x, bounds32, flags)))(cohort.features)
     units, mask = np.asarray(cohort.unit), np.asarray(cohort.mask)
     weights = np.zeros(units.shape, np.float32)
     for site, present in enumerate(mask):
         own = units[site, present]
         weights[site, present] = 1 / np.bincount(own)[own]
-    weighted = jnp.where(cohort.mask[..., None], vectors, jnp.float32(0)) * jnp.asarray(weights)[..., None]
-    pooled = standardize.scaler_from_moments(jnp.sum(weighted, axis=(0, 1)), bounds32, flags)
-    found = standardize.scaler_of_sites(jnp.sum(weighted, axis=1), bounds32, flags) if by_site else pooled
+    of_sites, of_all = _weighted_moments(tuple(flags.tolist()), cohort.features, cohort.mask, weights, bounds32)
+    pooled = standardize.scaler_from_moments(of_all, bounds32, flags)
+    found = standardize.scaler_of_sites(of_sites, bounds32, flags) if by_site else pooled
     return found if label_bounds is None else standardize.without_label(found, pooled)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weighted_moments(
+    binary: tuple[bool, ...], features: Array, mask: Array, weights: Array, bounds: Array
+) -> tuple[Array, Array]:
+    """Weighted sums of moments: of each site, float32 `[S, M]`, and of all, `[M]`."""
+    flags = np.asarray(binary, bool)
+    vectors = jax.vmap(jax.vmap(lambda x: standardize.moments(x, bounds, flags)))(features)
+    weighted = jnp.where(mask[..., None], vectors, jnp.float32(0)) * weights[..., None]
+    return jnp.sum(weighted, axis=1), jnp.sum(weighted, axis=(0, 1))
 
 
 def train_without_privacy(

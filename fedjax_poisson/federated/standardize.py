@@ -74,10 +74,15 @@ def blank_scaler(features: int, sites: int | None = None, *, regression: bool = 
       sites: S if each site is standardised separately.
       regression: whether the label is a number.
     """
-    zeros, ones = jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32)
+    zeros, ones = np.zeros(features, np.float32), np.ones(features, np.float32)
     own = (features,) if sites is None else (sites, 1, features)
-    target = jnp.array([0.0, 1.0], jnp.float32) if regression else None
-    return Scaler(jnp.zeros(own, jnp.float32), jnp.ones(own, jnp.float32), zeros, ones, jnp.float32(1), target)
+    target = np.array([0.0, 1.0], np.float32) if regression else None
+    return _on_device(np.zeros(own, np.float32), np.ones(own, np.float32), zeros, ones, np.float32(1), target)
+
+
+def _on_device(*numbers: Any) -> Scaler:
+    """A scaler of the host's numbers. They are computed there: on a device each operation on a handful of numbers would be a program to compile."""
+    return Scaler(*jax.device_put(numbers))
 
 
 def bounds_scaler(bounds: np.ndarray, records: float, label_bounds: LabelBounds = None) -> Scaler:
@@ -88,13 +93,13 @@ def bounds_scaler(bounds: np.ndarray, records: float, label_bounds: LabelBounds 
       records: public (declared or published) number of training units; it scales the step.
       label_bounds: public range of a label that is a number.
     """
-    lower, upper = jnp.asarray(bounds[:, 0], jnp.float32), jnp.asarray(bounds[:, 1], jnp.float32)
-    half = (upper - lower) / jnp.float32(2)
+    lower, upper = np.asarray(bounds, np.float32).T
+    half = (upper - lower) / np.float32(2)
     target = None
     if label_bounds is not None:
         low, high = label_bounds
-        target = jnp.array([(low + high) / 2, (high - low) / 2], jnp.float32)
-    return Scaler(lower + half, half, lower, upper, jnp.float32(records), target)
+        target = np.array([(low + high) / 2, (high - low) / 2], np.float32)
+    return _on_device(lower + half, half, lower, upper, np.float32(records), target)
 
 
 def moment_dimension(binary: np.ndarray, label_bounds: LabelBounds = None) -> int:
@@ -116,14 +121,14 @@ def check_flat(features: Any) -> None:
         )
 
 
-def moments(x: Array, bounds: Array, binary: np.ndarray) -> Array:
+def moments(x: Array, bounds: Array | np.ndarray, binary: np.ndarray) -> Array:
     """Moment vector float32 `[1 + F + F_continuous]` of one raw record float32 `[F]`, every entry in [-1, 1]."""
     t = relative(x, bounds, binary)
     continuous = np.flatnonzero(~binary)
     return jnp.concatenate([jnp.ones(1, jnp.float32), t, t[continuous] ** 2 - jnp.float32(_SQUARE)])
 
 
-def relative(x: Array, bounds: Array, binary: np.ndarray) -> Array:
+def relative(x: Array, bounds: Array | np.ndarray, binary: np.ndarray) -> Array:
     """Clipped features relative to public bounds: 0..1 where binary, -1..1 elsewhere; float32 `[..., F]`."""
     lower, upper, flags = (
         jnp.broadcast_to(each, x.shape) for each in (bounds[:, 0], bounds[:, 1], jnp.asarray(binary))
@@ -164,7 +169,7 @@ def private_scaler(
       The scaler and the cost of the release.
     """
     check_flat(cohort.features)
-    bounds32, flags = with_label(jnp.asarray(bounds, jnp.float32), np.asarray(binary, bool), label_bounds)
+    bounds32, flags = with_label(bounds, binary, label_bounds)
     cohort = label_as_column(cohort, label_bounds)
     noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
     records_lib.check_sums_fit(mechanism, cohort.features.shape[1])
@@ -177,7 +182,7 @@ def private_scaler(
         totals = total.reshape(sites, width)
         found = scaler_of_sites(totals, bounds32, flags, noise)
         if label_bounds is not None:
-            pooled = scaler_from_moments(jnp.sum(totals, axis=0), bounds32, flags, noise * math.sqrt(sites))
+            pooled = scaler_from_moments(np.sum(np.asarray(totals), axis=0), bounds32, flags, noise * math.sqrt(sites))
             found = without_label(found, pooled)
         return found, info
     total, info = private_sum(mechanism, aggregator, grids, stream, gate=gate)
@@ -185,11 +190,12 @@ def private_scaler(
     return (found if label_bounds is None else without_label(found, found)), info
 
 
-def with_label(bounds: Array, binary: np.ndarray, label_bounds: LabelBounds) -> tuple[Array, np.ndarray]:
+def with_label(bounds: np.ndarray, binary: np.ndarray, label_bounds: LabelBounds) -> tuple[np.ndarray, np.ndarray]:
     """Bounds float32 `[F, 2]` and flags bool `[F]` of the features, and of the label as one more column where it is a number."""
+    bounds, binary = np.asarray(bounds, np.float32), np.asarray(binary, bool)
     if label_bounds is None:
         return bounds, binary
-    return jnp.concatenate([bounds, jnp.array([label_bounds], jnp.float32)]), np.append(binary, False)
+    return np.concatenate([bounds, np.array([label_bounds], np.float32)]), np.append(binary, False)
 
 
 def label_as_column(cohort: Records, label_bounds: LabelBounds) -> Records:
@@ -201,9 +207,9 @@ def label_as_column(cohort: Records, label_bounds: LabelBounds) -> Records:
 
 def without_label(scaler: Scaler, pooled: Scaler) -> Scaler:
     """A scaler of columns of which the last is the label, as one of the columns before it, with the label's own moments from all sites."""
-    target = jnp.stack([pooled.centre[-1], pooled.scale[-1]])
-    centre, scale, lower, upper = scaler[:4]
-    return Scaler(centre[..., :-1], scale[..., :-1], lower[:-1], upper[:-1], scaler.records, target)
+    target = np.stack([np.asarray(pooled.centre)[-1], np.asarray(pooled.scale)[-1]])
+    centre, scale, lower, upper = (np.asarray(each) for each in scaler[:4])
+    return _on_device(centre[..., :-1], scale[..., :-1], lower[:-1], upper[:-1], scaler.records, target)
 
 
 def standardize_labels(scaler: Scaler, labels: Array) -> Array:
@@ -220,11 +226,12 @@ def in_units(scaler: Scaler, outputs: np.ndarray, label_bounds: tuple[float, flo
     return np.clip(np.asarray(outputs, np.float64) * scale + centre, *label_bounds)
 
 
-def scaler_of_sites(totals: Array, bounds: Array, binary: np.ndarray, noise: float = 0.0) -> Scaler:
+def scaler_of_sites(totals: Array | np.ndarray, bounds: np.ndarray, binary: np.ndarray, noise: float = 0.0) -> Scaler:
     """`scaler_from_moments` of each row of float32 `[S, 1 + F + F_continuous]`; their records are added."""
-    own = [scaler_from_moments(total, bounds, binary, noise) for total in totals]
-    centre, scale = (jnp.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
-    return Scaler(centre, scale, own[0].lower, own[0].upper, jnp.sum(jnp.stack([o.records for o in own])))
+    own = [scaler_from_moments(total, bounds, binary, noise) for total in np.asarray(totals, np.float32)]
+    centre, scale = (np.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
+    records = np.sum([o.records for o in own], dtype=np.float32)
+    return _on_device(centre, scale, own[0].lower, own[0].upper, records)
 
 
 @functools.partial(
@@ -249,7 +256,9 @@ def _moment_grids(binary: tuple[bool, ...], largest_unit: int, clip: Partial, co
     return jax.vmap(one_site)(cohort.features, cohort.labels, cohort.unit)
 
 
-def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray, noise: float = 0.0) -> Scaler:
+def scaler_from_moments(
+    total: Array | np.ndarray, bounds: np.ndarray, binary: np.ndarray, noise: float = 0.0
+) -> Scaler:
     """Post-process an (estimated or exact) moment sum into a scaler; never divides by noise alone.
 
     A variance is taken to be at least 0.05**2 and at least the standard deviation of the noise in a mean, up to 0.35**2.
@@ -260,20 +269,20 @@ def scaler_from_moments(total: Array, bounds: Array, binary: np.ndarray, noise: 
       binary: bool `[F]`.
       noise: standard deviation of the noise in each entry of `total`.
     """
+    one, two, total = np.float32(1), np.float32(2), np.asarray(total, np.float32)
     width = binary.size
     continuous = np.flatnonzero(~binary)
-    count = jnp.maximum(total[0], jnp.float32(1))
-    low = jnp.where(jnp.asarray(binary), jnp.float32(0), jnp.float32(-1))
-    mean = jnp.clip(total[1 : 1 + width] / count, low, jnp.float32(1))
-    variance = mean * (jnp.float32(1) - mean)
-    squares = total[1 + width :] / count + jnp.float32(_SQUARE)
-    variance = variance.at[continuous].set(squares - mean[continuous] ** 2)
-    least = jnp.clip(jnp.float32(noise) / count, jnp.float32(_LEAST_DEVIATION**2), jnp.float32(_LEAST_OF_NOISE**2))
-    deviation = jnp.sqrt(jnp.clip(variance, least, jnp.float32(1)))
-    lower, upper = bounds[:, 0], bounds[:, 1]
-    span = jnp.where(jnp.asarray(binary), upper - lower, (upper - lower) / jnp.float32(2))
-    start = jnp.where(jnp.asarray(binary), lower, (upper + lower) / jnp.float32(2))
-    return Scaler(start + mean * span, deviation * span, lower, upper, count)
+    count = np.maximum(total[0], one)
+    mean = np.clip(total[1 : 1 + width] / count, np.where(binary, np.float32(0), -one), one)
+    variance = mean * (one - mean)
+    squares = total[1 + width :] / count + np.float32(_SQUARE)
+    variance[continuous] = squares - mean[continuous] ** 2
+    least = np.clip(np.float32(noise) / count, np.float32(_LEAST_DEVIATION**2), np.float32(_LEAST_OF_NOISE**2))
+    deviation = np.sqrt(np.clip(variance, least, one))
+    lower, upper = np.asarray(bounds, np.float32).T
+    span = np.where(binary, upper - lower, (upper - lower) / two)
+    start = np.where(binary, lower, (upper + lower) / two)
+    return _on_device(start + mean * span, deviation * span, lower, upper, count)
 
 
 def standardize(scaler: Scaler, x: Array) -> Array:
@@ -283,6 +292,11 @@ def standardize(scaler: Scaler, x: Array) -> Array:
       TypeError: the features are not one array.
     """
     check_flat(x)
-    centre, scale, lower, upper = (jnp.broadcast_to(each, x.shape) for each in scaler[:4])
+    return _standardized(scaler[:4], x)
+
+
+@jax.jit
+def _standardized(numbers: tuple[Array, ...], x: Array) -> Array:
+    centre, scale, lower, upper = (jnp.broadcast_to(each, x.shape) for each in numbers)
     clipped = jnp.clip(x, lower, upper)
     return jnp.clip((clipped - centre) / scale, -_LARGEST_SCORE, _LARGEST_SCORE).astype(jnp.float32)

@@ -15,7 +15,7 @@ sqrt(D) / 2 steps, so no bound is taken from a vector before it was rounded. `cl
 
 1. *short*: the nearest grid vector of an update that is not longer than sqrt(B') steps, clamped;
 2. *scaled*: a longer update, in integer units n (N = sum n**2), times s / 2**p, rounded to nearest, clamped;
-3. *truncated*: the same product rounded toward zero. `shrink_factor` returns the largest integer s with `s**2 * N <= B' * 4**p` (exact comparison)
+3. *truncated*: the same product rounded toward zero. `limbs.largest_factor` returns the largest integer s with `s**2 * N <= B' * 4**p` (exact comparison)
    for a B' <= B = squared_norm_limit, and `|m_j| = floor(|n_j| s / 2**p) <= |n_j| s / 2**p`, hence `sum m_j**2 <= N s**2 / 4**p <= B' <= B`.
 
 The first two are returned only if their own sum of squares, exactly computed after the clamp, is at most B; else the third is, clamped, which only
@@ -42,10 +42,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.mechanisms import limbs
 from fedjax_poisson.randomness import GRID_BITS
 from fedjax_poisson.randomness.wide import upper_product
 
-_WORD = 16  # limbs of 16 bits in uint32: products and short sums never overflow
 _SHRINK_BITS = 30
 _OCTAVES = GRID_BITS + 4  # an update of D <= 2**40 coordinates below 2**(top - 22) is shorter than its bound
 _THRESHOLD_LIMBS = 6  # B' in squared units of an octave is below (2**top / 2**(top - 42))**2 = 2**84
@@ -159,30 +159,24 @@ def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
     point = _SHRINK_BITS - whole_bits
     if point < 1:
         raise ValueError("clip_norm / coordinate_bound exceeds 2**28; raise coordinate_bound.")
+    numbers = (
+        np.int32(limits.coordinate_limit),
+        np.float32(1.0 / limits.grid_step),
+        limbs.limbs_of(limits.squared_norm_limit, _WIDE_LIMBS),
+        np.stack([limbs.limbs_of(each, _THRESHOLD_LIMBS) for each in thresholds]),
+        limbs.limbs_of(target << (2 * point), _WIDE_LIMBS),
+        np.uint32(point),
+        np.int32(limits.top_exponent),
+    )
     with jax.ensure_compile_time_eval():
-        return ClipNumbers(
-            limit=jnp.int32(limits.coordinate_limit),
-            steps=jnp.float32(1.0 / limits.grid_step),
-            bound=_limbs_of(limits.squared_norm_limit, _WIDE_LIMBS),
-            thresholds=jnp.stack([_limbs_of(each, _THRESHOLD_LIMBS) for each in thresholds]),
-            target=_limbs_of(target << (2 * point), _WIDE_LIMBS),
-            point=jnp.uint32(point),
-            top=jnp.int32(limits.top_exponent),
-        )
+        return ClipNumbers(*jax.device_put(numbers))
 
 
 def limit_limbs(squared_norm_limit: int) -> Array:
-    """A squared norm as limbs uint32 `[7]` for `norm_at_most_limbs`, to be an argument of programs."""
+    """A squared norm as limbs uint32 `[7]` for `limbs.at_most`, to be an argument of programs."""
     with jax.ensure_compile_time_eval():
-        return _limbs_of(squared_norm_limit, _WIDE_LIMBS)
-
-
-def _limbs_of(value: int, width: int) -> Array:
-    if value >> (_WORD * width):
-        raise ValueError(
-            f"a bound of {value.bit_length()} bits exceeds {width} limbs; bring clip_norm and bounds nearer together."
-        )
-    return jnp.asarray(np.asarray(_digits(value, width), np.uint32))
+        made: Array = jax.device_put(limbs.limbs_of(squared_norm_limit, _WIDE_LIMBS))
+    return made
 
 
 def to_grid(update: Array, limits: ClipLimits) -> Array:
@@ -215,7 +209,7 @@ def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
     scaled, truncated, is_long = _scaled_to_norm(finite, numbers)
     nearest = jnp.where(is_long, scaled, _to_nearest(finite, numbers.steps, numbers.limit))
-    return jnp.where(norm_at_most_limbs(squared_norm(nearest), numbers.bound), nearest, truncated)
+    return jnp.where(limbs.at_most(limbs.squared_norm(nearest), numbers.bound), nearest, truncated)
 
 
 def scaled_target(limits: ClipLimits, dimension: int) -> int:
@@ -241,10 +235,10 @@ def _scaled_to_norm(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, 
     exponent = jnp.maximum(exponent, numbers.top + jnp.int32(2 - _OCTAVES))
     unit = jax.lax.bitcast_convert_type((jnp.int32(127 + GRID_BITS) - exponent) << jnp.int32(23), jnp.float32)
     whole = jnp.rint(update * unit).astype(jnp.int32)  # |whole| <= 2**20
-    squared = squared_norm(whole)
+    squared = limbs.squared_norm(whole)
     threshold = numbers.thresholds[jnp.clip(octave, 0, _OCTAVES - 1)]
-    is_long = (octave < _OCTAVES) & ~norm_at_most_limbs(squared, threshold)
-    factor = _largest_factor(squared, numbers.target)
+    is_long = (octave < _OCTAVES) & ~limbs.at_most(squared, threshold)
+    factor = limbs.largest_factor(squared, numbers.target)
     magnitude = jnp.abs(whole).astype(jnp.uint32)
     low, nearest = _product_shifted(magnitude, factor, numbers.point)
     limit, sign = numbers.limit.astype(jnp.uint32), jnp.sign(whole)
@@ -260,107 +254,3 @@ def _product_shifted(magnitude: Array, factor: Array, shift: Array) -> tuple[Arr
     value = (low >> shift) | (high << (jnp.uint32(32) - shift))
     value = jnp.where(high >> below == 0, value, jnp.uint32(2**31 - 1))
     return value, value + ((low >> below) & jnp.uint32(1))
-
-
-class Wide(NamedTuple):
-    """A non-negative integer as 16-bit limbs, least significant first: uint32 `[limbs]`, each below 2**16."""
-
-    limbs: Array
-
-
-def squared_norm(grid: Array) -> Wide:
-    """Exact `sum_j m_j**2` of int32 `[D]` with `|m_j| <= 2**20`, D < 2**40, in 16-bit limbs; independent of summation order."""
-    magnitude = jnp.abs(grid).astype(jnp.uint32)
-    high, low = magnitude >> jnp.uint32(10), magnitude & jnp.uint32(1023)  # high <= 2**10
-    # m**2 = high**2 * 2**20 + (2 high low) * 2**10 + low**2; each part is at most 2**21.
-    parts = jnp.stack([low * low, jnp.uint32(2) * high * low, high * high])
-    sums = _sum_to_limbs(parts)  # [3, limbs]
-    wide = [sums[0], *(_shift_left(s, bits) for s, bits in ((sums[1], 10), (sums[2], 20)))]
-    length = max(w.shape[0] for w in wide)
-    total = sum((jnp.pad(w, (0, length - w.shape[0])) for w in wide), jnp.zeros(length, jnp.uint32))
-    return Wide(_carry(total))
-
-
-def shrink_factor(squared: Wide, squared_norm_limit: int, point: int = _SHRINK_BITS) -> Array:
-    """Largest uint32 `s < 2**31` with `s**2 * squared <= squared_norm_limit * 4**point`, found bit by bit with exact comparisons."""
-    limit = squared_norm_limit << (2 * point)
-    return _largest_factor(squared, _limbs_of(limit, limit.bit_length() // _WORD + 1))
-
-
-def _largest_factor(squared: Wide, limit: Array) -> Array:
-    """Largest uint32 `s < 2**31` with `s**2 * squared <= limit`, a limit in 16-bit limbs."""
-
-    def try_bit(i: Array, s: Array) -> Array:
-        candidate = s | (jnp.uint32(1 << _SHRINK_BITS) >> i.astype(jnp.uint32))
-        limbs = jnp.stack([candidate & jnp.uint32(0xFFFF), candidate >> jnp.uint32(16)])
-        product = _multiply(_multiply(limbs, limbs), squared.limbs)
-        return jnp.where(norm_at_most_limbs(Wide(product), limit), candidate, s)
-
-    return jax.lax.fori_loop(0, _SHRINK_BITS + 1, try_bit, jnp.zeros_like(squared.limbs[0]))
-
-
-def norm_at_most(squared: Wide, squared_norm_limit: int) -> Array:
-    """bool `[]`: `squared <= squared_norm_limit`, exactly."""
-    return norm_at_most_limbs(squared, _limbs_of(squared_norm_limit, squared_norm_limit.bit_length() // _WORD + 1))
-
-
-def norm_at_most_limbs(squared: Wide, limit: Array) -> Array:
-    """bool `[]`: `squared <= limit`, exactly, for a limit in normalised 16-bit limbs."""
-    length = max(limit.shape[0], squared.limbs.shape[0])
-    padded = [jnp.pad(limbs, (0, length - limbs.shape[0])) for limbs in (squared.limbs, limit)]
-    return _at_most(padded[0], padded[1])
-
-
-def _digits(value: int, width: int) -> list[int]:
-    return [(value >> (_WORD * i)) & 0xFFFF for i in range(width)]
-
-
-def _sum_to_limbs(values: Array) -> Array:
-    """Sum uint32 `[P, D]`, entries <= 2**21, over D into normalised 16-bit limbs `[P, limbs]`, exactly."""
-    rows, block = values.shape[0], 1024  # 2**21 * 2**10 < 2**32
-    groups = -(-values.shape[1] // block)
-    values = jnp.pad(values, ((0, 0), (0, groups * block - values.shape[1])))
-    limbs = jnp.sum(values.reshape(rows, groups, block), axis=-1, dtype=jnp.uint32)[..., None]  # [P, G, 1] of 32 bits
-    limbs = jnp.concatenate([limbs & jnp.uint32(0xFFFF), limbs >> jnp.uint32(_WORD)], axis=-1)
-    block = 1 << 15  # 2**16 * 2**15 < 2**32
-    while limbs.shape[1] > 1:
-        groups = -(-limbs.shape[1] // block)
-        limbs = jnp.pad(limbs, ((0, 0), (0, groups * block - limbs.shape[1] if groups > 1 else 0), (0, 0)))
-        limbs = jnp.sum(limbs.reshape(rows, groups, -1, limbs.shape[-1]), axis=2, dtype=jnp.uint32)
-        limbs = jax.vmap(jax.vmap(_carry))(jnp.pad(limbs, ((0, 0), (0, 0), (0, 1))))
-    return limbs[:, 0]
-
-
-def _shift_left(limbs: Array, bits: int) -> Array:
-    """Normalised limbs times 2**bits, normalised; two limbs longer."""
-    words, rest = divmod(bits, _WORD)
-    return _carry(jnp.pad(limbs << jnp.uint32(rest), (words, 2 - words)))
-
-
-def _carry(limbs: Array) -> Array:
-    """Propagate carries of uint32 limbs `[L]` (each < 2**32 - 2**16) into 16-bit limbs `[L + 1]`."""
-    out, carry = [], jnp.zeros_like(limbs[0])
-    for i in range(limbs.shape[0]):
-        value = limbs[i] + carry
-        out.append(value & jnp.uint32(0xFFFF))
-        carry = value >> jnp.uint32(_WORD)
-    return jnp.stack([*out, carry])
-
-
-def _multiply(a: Array, b: Array) -> Array:
-    """Schoolbook product of normalised 16-bit limbs, `[La]` x `[Lb]` to `[La + Lb]` normalised limbs."""
-    columns = [jnp.zeros_like(a[0])] * (a.shape[0] + b.shape[0])
-    for i in range(a.shape[0]):
-        for j in range(b.shape[0]):
-            product = a[i] * b[j]
-            columns[i + j] = columns[i + j] + (product & jnp.uint32(0xFFFF))
-            columns[i + j + 1] = columns[i + j + 1] + (product >> jnp.uint32(_WORD))
-    return _carry(jnp.stack(columns))[: a.shape[0] + b.shape[0]]
-
-
-def _at_most(a: Array, b: Array) -> Array:
-    """`a <= b` for normalised limbs of equal length: decided by the most significant limb that differs."""
-    less = jnp.bool_(True)
-    for i in range(a.shape[0]):  # least significant first, so that later limbs overrule
-        less = jnp.where(a[i] == b[i], less, a[i] < b[i])
-    return less

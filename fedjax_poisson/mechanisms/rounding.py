@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import Adjacency
-from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms import clipping, limbs
 from fedjax_poisson.mechanisms.types import WithNumbers
 from fedjax_poisson.randomness import Stream, bits, fold_in
 
@@ -100,7 +100,7 @@ def conditional_rounding(stream: Stream, grid: Array, fraction_bits: Array, squa
         return floor + ((words & mask) < fraction).astype(jnp.int32)
 
     def fits(x: Array) -> Array:
-        return clipping.norm_at_most_limbs(clipping.squared_norm(x), squared_limit)
+        return limbs.at_most(limbs.squared_norm(x), squared_limit)
 
     def again(carry: tuple[Array, Array]) -> Array:
         attempt, x = carry

@@ -291,20 +291,20 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
 
 
 def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
-    """A form in plain XLA: a loop over `rounds_at_once` double rounds, straight-line code when that is all ten."""
+    """A form in plain XLA: a loop over `rounds_at_once` double rounds, straight-line code when that is all ten.
 
-    def several(state: Words) -> Words:
-        for _ in range(rounds_at_once):
-            state = _double_round(state, cut)
-        return state
+    A double round is traced once and repeated when the program is lowered: a program is traced for every platform, and lowered for one.
+    """
+
+    def one(_: jax.Array, state: Words) -> Words:
+        return _double_round(state, cut)
 
     def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
         start = [jnp.uint32(c) for c in _CONSTANTS] + [key[i] for i in range(8)] + [counter, *nonce]
         # A zero that varies over the mesh axes of every input, as shard_map wants of a loop's carry; the compiler drops it.
         nothing = (key[0] | counter | nonce[0] | nonce[1] | nonce[2]) & jnp.uint32(0)
         state = tuple(jnp.broadcast_to(word, nothing.shape) | nothing for word in start)
-        loops = 10 // rounds_at_once
-        end = several(state) if loops == 1 else lax.fori_loop(0, loops, lambda _, words: several(words), state)
+        end = lax.fori_loop(0, 10, one, state, unroll=rounds_at_once)
         return tuple(a + b for a, b in zip(end, state, strict=True))
 
     return block
@@ -372,15 +372,15 @@ def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> 
     return lax.scan(lambda parent, row: (_derive(parent, row[0], (row[1], row[2], row[3])), None), key, rows)[0]
 
 
-def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
-    """Counter and nonce of the block that derives `label`."""
+def _label_words(label: int | str | jax.Array) -> tuple[jax.Array | np.uint32, tuple[np.uint32, ...]]:
+    """Counter and nonce of the block that derives `label`: of the host where they are known, since each number made on a device is a program of its own."""
     if isinstance(label, str):
         digest = np.frombuffer(hashlib.sha256(label.encode()).digest(), "<u4")
-        return jnp.uint32(digest[0]), _words(_TEXT_LABEL, digest[1], digest[2])
+        return np.uint32(digest[0]), _words(_TEXT_LABEL, digest[1], digest[2])
     if isinstance(label, int | np.integer) and not isinstance(label, bool):
         if not 0 <= label < 1 << 32:
             raise ValueError(f"an integer label lies in [0, 2^32), got {label}; fold in two labels for more")
-        return jnp.uint32(int(label)), _words(_INTEGER_LABEL, 0, 0)
+        return np.uint32(int(label)), _words(_INTEGER_LABEL, 0, 0)
     if not isinstance(label, jax.Array | np.ndarray):
         raise TypeError(
             f"a label is an int, a text or a 32-bit integer scalar, got {type(label).__name__}; convert it first"
@@ -393,5 +393,5 @@ def _label_words(label: int | str | jax.Array) -> tuple[jax.Array, Words]:
     return lax.bitcast_convert_type(jnp.asarray(label), jnp.uint32), _words(_INTEGER_LABEL, 0, 0)
 
 
-def _words(*values: int | np.integer) -> Words:
-    return tuple(jnp.uint32(int(value)) for value in values)
+def _words(*values: int | np.integer) -> tuple[np.uint32, ...]:
+    return tuple(np.uint32(int(value)) for value in values)

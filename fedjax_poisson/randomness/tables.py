@@ -21,7 +21,6 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.randomness import laws
@@ -192,10 +191,10 @@ def tables_of(kind: str, plan: TablePlan, rows: list[list[laws.Pmf]], named: str
         )
     with jax.ensure_compile_time_eval():
         return SamplingTables(
-            high=jnp.asarray(built.high),
-            low=jnp.asarray(built.low),
-            outcomes=jnp.asarray(built.outcomes),
-            origins=jnp.asarray(built.origins),
+            high=jax.device_put(built.high),
+            low=jax.device_put(built.low),
+            outcomes=jax.device_put(built.outcomes),
+            origins=jax.device_put(built.origins),
             levels=built.levels,
             layout=built.layout,
             distance=bound,

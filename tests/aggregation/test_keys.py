@@ -32,6 +32,22 @@ def test_a_signature_holds_for_its_label_terms_body_and_key_only():
             keys.verify(*arguments)
 
 
+def test_a_refusal_is_not_remembered_and_a_signature_that_holds_is_checked_once(monkeypatch):
+    key = keys.new_signing_key()
+    public, signature = keys.public_of(key), keys.sign(key, "commit", TERMS, b"once")
+    for _ in range(2):
+        with pytest.raises(BadSignature, match="commit"):
+            keys.verify(public, "commit", TERMS, b"never signed", signature)
+    asked = []
+    monkeypatch.setattr(keys, "_require", lambda: asked.append(1))
+    for _ in range(3):
+        keys.verify(public, "commit", TERMS, b"once", signature)
+    assert len(asked) == 1
+    with pytest.raises(BadSignature):
+        keys.verify(public, "include", TERMS, b"once", signature)
+    assert len(asked) == 2
+
+
 def test_a_box_opens_for_its_holder_and_purpose_only():
     seed, other = keys.new_box_seed(), keys.new_box_seed()
     public = keys.box_public(seed)

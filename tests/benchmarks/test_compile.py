@@ -34,7 +34,15 @@ def test_a_target_is_asked_for_and_its_compiler_too(monkeypatch):
 @pytest.mark.long
 def test_every_program_of_a_round_lowers_for_rocm():
     """A process of its own that runs the parties of a round and exports each of their programs."""
-    command = [sys.executable, "-m", "fedjax_poisson.benchmarks.compile", "--target", "rocm", "--programs", "W1"]
+    command = [
+        sys.executable,
+        "-m",
+        "fedjax_poisson.benchmarks.compile",
+        "--target",
+        "rocm",
+        "--programs",
+        "W1 release",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stderr[-2000:]
     *rows, total = [json.loads(line) for line in ended.stdout.splitlines()]
