@@ -64,7 +64,7 @@ def test_a_site_weighs_its_declared_size_and_without_one_the_largest():
 
 def test_the_line_says_who_how_far_and_what_enforces_it():
     said = liar_bound.in_words(liar_bound.norm_round(100), "one client of 100")
-    assert said.startswith("one client of 100 can move the sum by up to 2.4 clips, 2.4 %") and "norm round" in said
+    assert said.startswith("one client of 100 can move the sum by up to 2.6 clips, 2.6 %") and "norm round" in said
 
 
 @pytest.mark.parametrize(
