@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from insider_campaign.defences import DEFENCES
-from insider_campaign.measuring import NONE, Cell, in_words, measure
-from insider_campaign.task import TOO_LONG, Task
 
 from fedjax_poisson import randomness
 from fedjax_poisson.federated.robust_rules import RULES
+from insider_campaign.defences import ABSENT, DEFENCES
+from insider_campaign.measuring import NONE, Cell, in_words, measure
+from insider_campaign.task import TOO_LONG, Task
 
-_BLATANT = ("count_bound", "count_wrap", "scale_50")  # that stop a light round at once
 _AT_SHARES = ("sign_flip", "backdoor_patch", "backdoor_rare_value")
 _IN_THE_CLEAR = ("scale_10", "sign_flip", "backdoor_patch", "backdoor_rare_value", "little_is_enough", "label_flip")
 
@@ -34,7 +33,7 @@ def planned(task: Task) -> list[Cell]:
         found += [Cell(name, "vote", usual) for name in (NONE, *task.attacks)]
         return found
     largest = max(task.shares)
-    found += [Cell(NONE, "norm", usual)]
+    found += [Cell(NONE, "norm", usual), Cell(ABSENT, "norm", largest)]
     found += [Cell(name, "norm", largest) for name in task.attacks if name in TOO_LONG]
     found += [Cell(name, "light", usual) for name in task.attacks if name in TOO_LONG]
     named = [name for name in task.attacks if name not in TOO_LONG][:6]
@@ -60,7 +59,7 @@ def chosen(
     found = [
         cell
         for cell in planned(task)
-        if (attacks is None or cell.attack in attacks or cell.attack == NONE)
+        if (attacks is None or cell.attack in (*attacks, NONE))
         and (defences is None or cell.defence in defences)
         and (shares is None or task.clients is None or cell.attack == NONE or cell.share in shares)
     ]
@@ -101,7 +100,7 @@ def campaign(
             print(f"{len(left) - i} runs are left for another time", flush=True)
             break
         norm = DEFENCES[cell.defence].norm
-        if cell.attack != NONE and DEFENCES[cell.defence].private and norm not in sums:
+        if cell.attack not in (NONE, ABSENT) and DEFENCES[cell.defence].private and norm not in sums:
             short = task._replace(rounds=1)  # of an earlier campaign: its noise was other noise
             kind = DEFENCES["norm" if norm else "light"]
             sums[norm] = kind.run(short, task.corrupt(cell.share), None, root).total

@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from insider_campaign.site_tasks import apart
-from insider_campaign.task import DELTA, IMAGES, TABLES, Bounds, Clients, Corrupt, Task, flat
 from scipy import optimize
 
 from fedjax_poisson import data, federated, models, randomness
-from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
 from fedjax_poisson.aggregation.norm_bound import dense_passes, squared_bound
+from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
 from fedjax_poisson.attacks.insiders import Setting
 from fedjax_poisson.benchmarks import workloads
 from fedjax_poisson.federated import liar_bound
@@ -28,6 +26,8 @@ from fedjax_poisson.federated.standardize import bounds_scaler
 from fedjax_poisson.federated.vote_plan import VotePlan
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
 from fedjax_poisson.mechanisms.committee_noise import committee_noise
+from insider_campaign.site_tasks import apart
+from insider_campaign.task import DELTA, IMAGES, TABLES, Bounds, Clients, Corrupt, Task, flat
 
 SHARES = (0.1, 0.2, 0.05)
 """Of clients that are corrupt; the first is that of the whole list of attacks."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from insider_campaign.task import Corrupt, Task
 
 from fedjax_poisson import aggregation, federated, randomness, trees
 from fedjax_poisson.attacks.insiders import attack
@@ -20,6 +19,10 @@ from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.federated.validation_vote import with_vote
 from fedjax_poisson.mechanisms import poisson_embedding
 from fedjax_poisson.mechanisms.types import functions_of
+from insider_campaign.task import Corrupt, Task
+
+ABSENT = "the corrupt stay away"
+"""No attack: what is lost where clients that a norm proof would keep out are not there at all."""
 
 
 class Outcome(NamedTuple):
@@ -69,7 +72,7 @@ def encrypted(
 ) -> Outcome:
     """Private, encrypted rounds, light or norm, with or without votes."""
     insiders = None
-    if name is not None:
+    if name not in (None, ABSENT):
         insiders = Insiders(who=corrupt.who, attack=attack(name, corrupt.norm_setting if norm else corrupt.setting))
     algorithm = task.make(insiders)
     if norm:
@@ -83,7 +86,10 @@ def encrypted(
     out: dict[str, list[float]] = {"right": [], "wrong": []}
     for number in range(1, task.rounds + 1):
         try:
-            state, info = algorithm.apply(state, task.cohort(number), root)
+            cohort = task.cohort(number)
+            if name == ABSENT:
+                cohort = cohort[~np.isin(cohort, corrupt.who)]
+            state, info = algorithm.apply(state, cohort, root)
         except (aggregation.RoundRefused, ValueError) as error:
             if "count_bound" not in str(error):
                 raise
@@ -94,7 +100,7 @@ def encrypted(
         if number == 1 and not (vote and task.every == 1):  # a vote may have taken the first round back
             total = task.released(first, algorithm.parameters(state), inner.sum.senders)
         if norm:
-            ids = np.asarray(task.cohort(number))
+            ids = np.asarray(cohort)
             gone, bad = np.isin(ids, inner.refused), np.isin(ids, corrupt.who if insiders is not None else ())
             out["wrong"].append(float(gone[~bad].mean()))
             if bad.any():

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from insider_campaign.defences import DEFENCES, Outcome
-from insider_campaign.task import Corrupt, Task
 
 from fedjax_poisson import randomness
 from fedjax_poisson.attacks.insiders import ATTACKS, attack
 from fedjax_poisson.federated import evaluation
+from insider_campaign.defences import ABSENT, DEFENCES, Outcome
+from insider_campaign.task import Corrupt, Task
 
 NONE = "nobody is corrupt"
 _FLOATS = 1e-3  # relative: parameters are float32
@@ -53,7 +53,7 @@ def measure(
     facts |= {"private": defence.private, "senders": corrupt.setting.senders, "planned_rounds": task.rounds}
     facts |= {"corrupt": 0 if cell.attack == NONE else corrupt.setting.corrupt}
     began, name = time.perf_counter(), None if cell.attack == NONE else cell.attack
-    if name is not None:
+    if name not in (None, ABSENT):
         try:
             attack(name, corrupt.norm_setting if defence.norm else corrupt.setting)
         except ValueError as error:
@@ -66,7 +66,7 @@ def measure(
         "accuracy": float(np.mean(decided == y)),
         "balanced_accuracy": evaluation.balanced_accuracy(y, decided),
         "auc": evaluation.auc(y, logits if logits.ndim == 1 else evaluation.probabilities(logits)),
-        "attack_success": None if name is None or not ATTACKS[name].targeted else triggered(task, corrupt, name, out.params),
+        "attack_success": None if name in (None, ABSENT) or not ATTACKS[name].targeted else triggered(task, corrupt, name, out.params),
         "attack_success_honest": None if name is None or baseline is None else baseline.get(name),
         "rounds": out.rounds,
         "refused": out.refused,
@@ -95,7 +95,7 @@ def triggered(task: Task, corrupt: Corrupt, name: str, params: Any) -> float:
 
 def _moved(task: Task, corrupt: Corrupt, cell: Cell, out: Outcome, honest: np.ndarray | None) -> dict[str, Any]:
     """By how much the insiders moved the first round's sum, in clips, and the most that they could; raises `BoundBroken`."""
-    if cell.attack == NONE or out.total is None:
+    if cell.attack in (NONE, ABSENT) or out.total is None:
         return {"moved_clips": None, "bound_clips": None}
     bounds, count = task.bounds, corrupt.setting.corrupt
     if task.clients is not None:  # those of the first round's cohort

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
@@ -120,7 +120,9 @@ def check_clean_counts(
         )
 
 
-def check_round(ids: np.ndarray, present: int, participation: Participation) -> None:
+def check_round(
+    ids: np.ndarray, present: int, participation: Participation, judged: Callable[[], None] = lambda: None
+) -> None:
     """Refuse a release that was not accounted for; nothing has been opened or charged yet.
 
     A client twice would move the sum twice, and its noise would be counted twice.
@@ -128,6 +130,8 @@ def check_round(ids: np.ndarray, present: int, participation: Participation) -> 
     With secret sampling all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
     noise of all of them. Who is missing may depend on who was sampled (one that has nothing to train is quicker, or fails where training fails), and every
     one that is missing takes its noise along: the price of a smaller sum is not the amplified price that was planned.
+
+    `judged` is called before too few are refused: members of a norm round have then judged proofs, which costs a little (`RoundAccount.judged`).
     """
     senders, minimum, asked = participation.senders, participation.minimum_senders, ids.size
     if np.unique(ids).size < asked:
@@ -145,8 +149,9 @@ def check_round(ids: np.ndarray, present: int, participation: Participation) -> 
             "sampling_rate=1, where lost clients cost their share only."
         )
     if present < minimum:
+        judged()
         raise RoundRefused(
-            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and nothing was charged: "
+            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and no release was charged: "
             "take a new cohort, or make the algorithm for fewer senders."
         )
 
