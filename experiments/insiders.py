@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     found = [key for key in TASKS if (arguments.out / "results" / f"insiders_{key}.json").exists()]
     rows = [row for key in found for row in load(f"insiders_{key}", arguments)["rows"]]
     if rows:
+        (arguments.out / "figures").mkdir(parents=True, exist_ok=True)
         figure.draw(arguments.out / "figures" / "insiders.png", rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def measure(
         "excluded_right": out.excluded_right,
         "excluded_wrong": out.excluded_wrong,
         "detection_auc": out.detection_auc,
-        "epsilon": out.epsilon,
+        "epsilon": out.epsilon if out.epsilon is not None and math.isfinite(out.epsilon) else None,
         "bytes_up_per_sender": out.bytes_up,
         **_moved(task, corrupt, cell, out, honest),
         "seconds": time.perf_counter() - began,

@@ -159,7 +159,11 @@ def check_round(
 def open_total(
     aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate, number: int
 ) -> tuple[Array, bool]:
-    """Ask the gate, then open: the summed values, and whether they are exact."""
+    """Ask the gate, then open: the summed values, and whether they are exact.
+
+    The gate comes first though an opened sum may be refused for its bound: whoever opens has seen it by then, so it is paid for. Insiders can burn one round's
+    budget so each time they are asked. (A single count beyond the bound is refused before; only a simulation sees that.)
+    """
     if level == "off" or aggregator is None:
         gate()
         return total.values, True
