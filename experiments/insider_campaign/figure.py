@@ -107,7 +107,7 @@ def _short(name: str) -> str:
 
 def _caption() -> str:
     return (
-        "Points are lost against an honest training with the same defence; a few either way are chance. Blue: the round was refused, or every such client\n"
+        "Points are lost against an honest training with the same defence; a few either way are chance. Blue: refused at once, or every such client\n"
         "kept out (the number is what that cost). A tenth of the clients are corrupt, a fifth where a norm proof meets the long messages of the first five\n"
         "rows and of model replacement; of sites, one. Marked records: by an honest model > by the attacked one. "
         "* reads every client's update in the clear."
@@ -146,7 +146,8 @@ def _cell(axes: Axes, left: float, top: float, block: Block, name: str, defence:
     row, clean = _found(block, name, defence), _found(block, NONE, defence)
     if row is None or (clean is None and name not in _TARGETED):
         return
-    stopped = row["refused"] is not None or (defence == "norm" and (row["excluded_right"] or 0) > 0.99)
+    # a training that was stopped after rounds were opened keeps what they did to the model
+    stopped = row["rounds"] == 0 or (defence == "norm" and (row["excluded_right"] or 0) > 0.99)
     if name in _TARGETED:
         after, before = row["attack_success"], row["attack_success_honest"]
         text = f"{100 * after:.0f}" if before is None else f"{100 * before:.0f}>{100 * after:.0f}"
@@ -156,10 +157,10 @@ def _cell(axes: Axes, left: float, top: float, block: Block, name: str, defence:
         harm = clean[block.score] - row[block.score]
         text = f"{100 * harm:.1f}".replace("-0.0", "0.0")
     if row["refused"] is not None:
-        text = "stops"
+        text = "stops" if stopped else f"stops\nafter {row['rounds']}"
     colour = _STOPPED if stopped else _HARM(min(max(harm, 0.0) / _WORST, 1.0))
     axes.add_patch(Rectangle((left, top), 1, 1, facecolor=colour, edgecolor=FAINT, linewidth=0.8))
-    _say(axes, left + 0.5, top + 0.5, text, "center", 8.5)
+    _say(axes, left + 0.5, top + 0.5, text, "center", 8.5 if "\n" not in text else 7.5)
 
 
 def _say(
