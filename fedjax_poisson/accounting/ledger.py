@@ -62,7 +62,7 @@ from fedjax_poisson.accounting.law import (
     share_left,
     what_is_missing,
 )
-from fedjax_poisson.accounting.price import HasPrice
+from fedjax_poisson.accounting.price import HasPrice, Price
 from fedjax_poisson.accounting.reserve import metered_epsilon, reserve_for
 from fedjax_poisson.accounting.variance_cost import Cost
 
@@ -157,6 +157,7 @@ class Ledger:
         data: str = "",
         origin: Mapping[str, Any] | None = None,
         distance: float = 0.0,
+        noise_senders: int | None = None,
     ) -> Release:
         """Pay for one release and write it down; call it BEFORE anything is opened.
 
@@ -167,11 +168,12 @@ class Ledger:
           parameters: JSON values (no NaN or infinity).
           charge: what the ledger's law is charged with, for its unit and adjacency: under "renyi" the curve of this release on the ledger's orders,
             float64[n]; under "tight" its cost (`Mechanism.cost`).
-          honest_senders: senders whose noise was counted, 1 <= honest_senders <= senders.
+          honest_senders: senders whose noise was counted: of the sum, or of `noise_senders` where these send it.
           senders: senders in the sum.
           data: what names the data set (`Release`).
           origin: where the release was made, JSON values (`Release`).
           distance: total variation between this release's law and the one its curve is of (all draws together).
+          noise_senders: parties that send the noise where those of the sum send none (norm rounds), however few these are; None where senders bring theirs.
 
         Returns:
           The `Release` as written.
@@ -182,9 +184,10 @@ class Ledger:
           ValueError: the charge is not one of the ledger's law, a curve does not fit its orders or is infinite at a*, or the counts are impossible.
         """
         own = checked(self.law, charge, mechanism)
-        if not 1 <= honest_senders <= senders:
+        bring, who = (senders, "senders") if noise_senders is None else (noise_senders, "noise senders")
+        if not 1 <= honest_senders <= bring or senders < 1:
             raise ValueError(
-                f"honest_senders {honest_senders} of {senders} senders: 1 <= honest_senders <= senders is needed"
+                f"honest_senders {honest_senders} of {bring} {who}, {senders} in the sum: 1 <= honest_senders <= {who} is needed, and a sum of at least one"
             )
         if not 0 <= distance < 1:
             raise ValueError(f"distance is {distance}; a total variation lies in [0, 1)")
@@ -194,8 +197,7 @@ class Ledger:
             self._check_data(data)
             last, meter, apart, previous = self._last()
             far = add_upward(apart, distance)
-            metered = self.budget_epsilon == math.inf  # reads the distance into its epsilon instead of refusing
-            if far and not metered and not reserve_for(self.budget_epsilon, far) <= self.reserve:
+            if not self._has_room(far):
                 raise BudgetExhausted(
                     f"release {label!r} ({purpose}) brings what samplers may add to delta to {reserve_for(self.budget_epsilon, far):.3g}; "
                     f"{self.reserve:.3g} of delta was set aside for that; nothing was written: plan for a smaller epsilon or fewer releases"
@@ -280,9 +282,30 @@ class Ledger:
         """What is left of the budget."""
         return Remaining(share_left(self.law, self._last()[1]), max(self.budget_epsilon - self.epsilon(), 0.0))
 
-    def fits(self, charges: Iterable[Charge]) -> bool:
-        """Whether the budget allows these releases, one after the other; nothing is written."""
-        meter = self._last()[1]
+    def _has_room(self, distance: float) -> bool:
+        """Whether the reserve covers so much total variation. A meter reads it into its epsilon instead of refusing."""
+        if not distance or self.budget_epsilon == math.inf:
+            return True
+        return reserve_for(self.budget_epsilon, distance) <= self.reserve
+
+    def distance_of(self, price: Price) -> float:
+        """A price's distance where the ledger has a reserve for it or is a meter, else 0: it then comes on top of the stated delta.
+
+        That of screening (norm rounds) is charged always, so that a ledger without a reserve refuses it.
+        """
+        counted = price.screened or self.reserve > 0 or math.isinf(self.budget_epsilon)
+        return price.distance if counted else 0.0
+
+    def fits(self, charges: Iterable[Charge], distance: float = 0.0) -> bool:
+        """Whether the budget allows these releases, one after the other; nothing is written.
+
+        Args:
+          charges: one a release.
+          distance: total variation of all of them together (`distance_of`), for which the reserve must have room.
+        """
+        _, meter, apart, _ = self._last()
+        if not self._has_room(add_upward(apart, distance)):
+            return False
         for charge in charges:
             after = charged(self.law, meter, charge)
             if after is None:
@@ -296,9 +319,6 @@ class Ledger:
 
     def gate(self, algorithm: HasPrice, label: str, purpose: str = "train") -> Callable[[], None]:
         """A gate that charges this ledger with one round of an algorithm: `algorithm.apply(state, cohort, stream, ledger.gate(algorithm, "train 7"))`.
-
-        The distance of the samplers is charged where the ledger has a reserve for it or is a meter; else it comes on top of the stated delta. That of
-        screening (norm rounds) is charged always, so that a ledger without a reserve refuses it.
 
         Args:
           algorithm: anything with a `price`: `fedsgd(...)`, `fedavg(...)`, or a custom algorithm.
@@ -314,8 +334,6 @@ class Ledger:
                 "the algorithm has no mechanism, so a round of it has no price that a ledger could be charged with."
             )
         charge = price.charge(self.law)
-        counted = price.screened or self.reserve > 0 or math.isinf(self.budget_epsilon)
-        distance = price.distance if counted else 0.0
 
         def pay() -> None:
             self.spend(
@@ -326,7 +344,8 @@ class Ledger:
                 charge,
                 price.honest_senders,
                 price.senders,
-                distance=distance,
+                distance=self.distance_of(price),
+                noise_senders=price.noise_senders,
             )
 
         return pay

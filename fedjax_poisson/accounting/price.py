@@ -21,7 +21,7 @@ class Price(NamedTuple):
       senders: senders in the sum.
       distance: total variation between the release's law and the curve's.
       cost: what one release takes of a remaining variance; None where that is not proved (secret sampling, other mechanisms).
-      screened: senders are left out by what they send (norm rounds): the distance is then no trifle, and is charged in any case.
+      noise_senders: parties that send the noise, where those of the sum send none (norm rounds); None where senders bring their own.
     """
 
     mechanism: str
@@ -31,7 +31,12 @@ class Price(NamedTuple):
     senders: int
     distance: float
     cost: Cost | None = None
-    screened: bool = False
+    noise_senders: int | None = None
+
+    @property
+    def screened(self) -> bool:
+        """Senders are left out by what they send (norm rounds): the distance is then no trifle, and is charged in any case."""
+        return self.noise_senders is not None
 
     def charge(self, law: Law) -> Charge:
         """What a ledger of this law is charged with.

@@ -21,10 +21,10 @@ from fedjax_poisson.accounting.checks import FloatArray
 DRAW_DISTANCE = 2.0**-60
 """Largest total variation between one draw and its law; every table of `randomness` is refused above it."""
 
-SCREENING = 1e-9 + 2.0**-35
+SCREENING = 1e-12 + 2.0**-35
 """Total variation that screening by norm proofs adds to a round, whatever else is in it.
 
-An honest client is refused with at most 1e-9, whatever a server and f members withhold (`aggregation.norm_bound.HONEST_FAILURE`), and whether it is depends
+An honest client is refused with at most 1e-12, whatever a server and f members withhold (`aggregation.norm_bound.HONEST_FAILURE`), and whether it is depends
 on what it sends. Couple the round with one in which it is never refused: they differ with at most that probability, and in the second one the release has
 the law of its curve (in the neighbouring world the client sends zero, whose T is 0, so it is not refused there; whether *other* clients are refused is the
 same in both worlds, given the releases so far). The opened weighings of a proof are each within 2^-38 of a law without the client's counts, at most eight of

@@ -163,7 +163,8 @@ def taken_back(client: Client, terms_blob: bytes, dead: bytes) -> Terms:
     """The terms of a round whose charge the client may take back, by t members' signatures that it is dead.
 
     A member signs that only before it has signed an include set, and never does so afterwards: at most m - t + f < t members sign a set, so none is opened,
-    also where t - 1 members pool what they hold.
+    also where t - 1 members pool what they hold. In a norm round the distance of screening stays charged (`accounting.SCREENING`): members may have judged
+    proofs by then, and who passed is known.
 
     Args:
       client: who.

@@ -109,4 +109,4 @@ def _rows(state: State) -> judging.Rows | None:
     def sums(place: int) -> np.ndarray:
         return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows, wide)
 
-    return judging.Rows(sketch.gram(drawn), sums)
+    return judging.Rows(sketch.gram(drawn, wide), sums)

@@ -9,7 +9,7 @@ are independent, and a product of (1 - l_b |x_b|^2)^(-1/2) with the same sum of 
 
     P(T > B^2) <= min_l exp(-l B^2) (1 - l Delta^2)^(-G/2) = exp(-(u - G/2)) (2 u / G)^(G/2),  u = B^2 / Delta^2 >= G/2      (*proved*)
 
-and B^2 is the smallest integer for which that is at most 10^-9 2^-(m - t + f): who withholds parts of the seed chooses among 2^(m - t + f) drawings.
+and B^2 is the smallest integer for which that is at most 10^-12 2^-(m - t + f): who withholds parts of the seed chooses among 2^(m - t + f) drawings.
 
 *Others*. For a dense vector in one block T / |x|^2 is chi^2 with 16 degrees over 2 (*checked numerically*, `tests/aggregation/test_norm_bound.py`), and a
 vector with a single coordinate gives |x|^2 times a binomial of 16 trials of chance 1/2 (*exact*).
@@ -36,7 +36,7 @@ __all__ = [
 
 FUNCTIONALS_OF_COUNTS = 16
 """G, functionals of a client's rows that its proof speaks of."""
-HONEST_FAILURE = 1e-9
+HONEST_FAILURE = 1e-12
 """Chance that an honest client is refused, whatever a server and f members withhold."""
 
 

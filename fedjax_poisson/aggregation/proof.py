@@ -107,7 +107,7 @@ def proof_values(params: RoundParameters, digits: np.ndarray, stream: Stream) ->
       stream: fresh; masks and blinds come from it.
 
     Raises:
-      LongVector: T > B^2; no proof exists. An honest client meets this with at most 10^-9.
+      LongVector: T > B^2; no proof exists. An honest client meets this with at most 10^-12.
     """
     shape = _shape(params)
     flat = [int(d) for d in digits.reshape(-1)]

@@ -87,7 +87,7 @@ def prove(client: Client, terms_blob: bytes, committed: bytes, seeded: bytes) ->
       The message; the same bytes at every later call.
 
     Raises:
-      RoundRefused: by its name; `LongVector` where no proof exists, which an honest client meets with at most 10^-9.
+      RoundRefused: by its name; `LongVector` where no proof exists, which an honest client meets with at most 10^-12.
     """
     terms = decode_terms(terms_blob)
     check_terms(terms, client.pinned)

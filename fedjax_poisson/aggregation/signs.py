@@ -4,7 +4,7 @@ A noise sender could shift the sum along a direction of its choice. Its vector i
 any fixed direction its shift becomes a random sum of the variance that honest noise has there too (a spike keeps its place, not its sign). Honest noise is
 symmetric, so turning it changes nothing: *proved*. The signs come from ChaCha20 under a hash of the terms, the list of noise, and the parts g_k that members
 committed to before the terms were known; who gathers signatures chooses among the sets of t signers or more, and as many drawings (60,460 of 20 members with
-t = 14: the largest of so many random sums is 4.7 standard deviations).
+t = 14: the largest of so many random sums is below 4.7 standard deviations, sqrt(2 ln T), in the mean).
 """
 
 from __future__ import annotations

@@ -56,13 +56,19 @@ def _weights(count: int, words: Array) -> Array:
     return jnp.where(flat == 2, jnp.int8(1), jnp.where(flat == 3, jnp.int8(-1), jnp.int8(0)))
 
 
-def gram(sketch: Sketch) -> np.ndarray:
-    """Products of the functionals with one another: float64 `[16, 16]`, exact."""
+def gram(sketch: Sketch, wide: np.ndarray | None = None) -> np.ndarray:
+    """Products of the functionals with one another: float64 `[16, 16]`, exact; `wide` are their `wide_weights`."""
     found = np.zeros((FUNCTIONALS_OF_COUNTS, FUNCTIONALS_OF_COUNTS))
     for first in range(0, sketch.weights.shape[1], _PART):
-        part = sketch.weights[:, first : first + _PART].astype(np.float64)
+        part = _wide_part(sketch, wide, first)
         found += part @ part.T
     return found
+
+
+def _wide_part(sketch: Sketch, wide: np.ndarray | None, first: int) -> np.ndarray:
+    """`_PART` columns of the weights from `first` on, float64."""
+    part = slice(first, first + _PART)
+    return sketch.weights[:, part].astype(np.float64) if wide is None else wide[:, part]
 
 
 def digits_of(params: RoundParameters, sketch: Sketch, counts: np.ndarray) -> np.ndarray:
@@ -116,9 +122,8 @@ def row_sums(params: RoundParameters, sketch: Sketch, rows: np.ndarray, wide: np
     found = np.zeros((FUNCTIONALS_OF_COUNTS, params.ring.limbs), np.int64)
     q = np.asarray(params.ring.moduli, np.int64)
     for first in range(0, residues.shape[1], _PART):  # |sum| < 2^31 2^16 < 2^53
-        part = slice(first, first + _PART)
-        weights = sketch.weights[:, part].astype(np.float64) if wide is None else wide[:, part]
-        products = weights @ residues[:, part].T.astype(np.float64)
+        weights = _wide_part(sketch, wide, first)
+        products = weights @ residues[:, first : first + _PART].T.astype(np.float64)
         found += products.astype(np.int64) % q
     return (found % q).astype(np.uint64)
 

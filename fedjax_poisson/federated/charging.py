@@ -43,6 +43,8 @@ class RoundAccount(NamedTuple):
       ledger: the algorithm's; None without a mechanism, where nothing is private and nothing can be charged.
       charge: `(paying, number, senders, last=None, own=None)`: charge round `number` (1, 2, ...) with this many senders in the sum, and what it covers of
         the rounds up to `last`, through the mechanism `own` where it is not that of every round; raises what the ledger or the gate raises.
+      judged: `(paying, number)`: charge what the members' judgement of norm proofs has shown of round `number`, which then ended without a release: a
+        row of no cost and the distance of screening. Nothing in light rounds; a caller's gate pays for releases, so its caller accounts for this.
       epsilon: `(paying) -> float | None`: spent so far at the ledger's delta; infinite if anything went unaccounted, None if the caller's gate is charged.
       rdp: `(orders) -> float64[orders]`, the curve of one round, sampling included, of the dearest under a schedule; infinite without a mechanism.
       price: privacy cost of one round with all senders present, for any ledger, of the dearest round under a schedule; None without a mechanism.
@@ -51,6 +53,7 @@ class RoundAccount(NamedTuple):
 
     ledger: Ledger | None
     charge: Callable[..., None]
+    judged: Callable[[Paying, int], None]
     epsilon: Callable[[Paying], float | None]
     rdp: Callable[[np.ndarray], np.ndarray]
     price: accounting.Price | None
@@ -141,7 +144,7 @@ def make_round_account(
             senders,
             distance,
             round_cost(own, participation, dimension, factors),
-            noise_source(own, participation).screening > 0,
+            None if own.noise_senders is None else own.noise_senders.senders,
         )
 
     made = ledger is None
@@ -193,8 +196,26 @@ def make_round_account(
                 charge_of(own),
                 paid.honest_senders,
                 senders,
-                distance=paid.distance if made or paid.screened or ledger.reserve > 0 else 0.0,
+                distance=ledger.distance_of(paid),
+                noise_senders=paid.noise_senders,
             )
+
+    def judged(paying: Paying, number: int) -> None:
+        if paying is not None or mechanism is None or not price_with(participation.senders, mechanism).screened:
+            return
+        assert ledger is not None
+        source = noise_source(mechanism, participation)
+        ledger.spend(
+            "screening",
+            f"train {number}, refused",
+            mechanism.facts.name,
+            dict[str, Any](mechanism.facts.parameters),
+            np.zeros(len(ledger.orders)),
+            source.honest,
+            participation.senders,
+            distance=source.screening,
+            noise_senders=source.senders,
+        )
 
     def epsilon(paying: Paying) -> float | None:
         if mechanism is None or ledger is None or uncounted:
@@ -203,7 +224,7 @@ def make_round_account(
 
     price = None if mechanism is None else price_with(participation.senders, mechanism)
     budget = math.inf if ledger is None else ledger.budget_epsilon
-    return RoundAccount(ledger if mechanism is not None else None, charge, epsilon, rdp, price, budget)
+    return RoundAccount(ledger if mechanism is not None else None, charge, judged, epsilon, rdp, price, budget)
 
 
 def payment(

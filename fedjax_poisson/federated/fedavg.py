@@ -303,7 +303,7 @@ def _apply(
     summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
     present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
-    check_round(summed.ids, present, federation.participation)
+    check_round(summed.ids, present, federation.participation, functools.partial(account.judged, gate, number + 1))
     pay = payment(account, opened, stream, number, summed.mark, gate, present)
     values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)
     opened_at = time.perf_counter()

@@ -2,7 +2,7 @@
 
 Three bounds, from the weakest. *Light rounds* look at no single message: an opened sum is refused only where a coordinate passes the announced bound on
 counts (or the whole sum its announced root mean square), so one liar may use all the room up to there. *Norm rounds* prove that every client's
-vector is short: what passes half the time is 2.3 clips for one client, c times that for c colluders. *Record level*: a site's honest software sends at most
+vector is short: what passes half the time is 2.6 clips for one client, c times that for c colluders. *Record level*: a site's honest software sends at most
 its number of records times the clip of one; nothing proves that a lying site does, but sizes that are declared once and pinned in the terms at least
 say what an honest site of that size may weigh, and let each site's software cut at its own size in place of the largest.
 
@@ -20,9 +20,7 @@ import jax.numpy as jnp
 
 from fedjax_poisson.mechanisms.types import Mechanism
 
-NORM_CLIPS = (
-    2.4  # what passes half the time with five members; 2.34 with one, 2.6 with twenty (`aggregation.norm_bound`)
-)
+NORM_CLIPS = 2.6  # what passes half the time with five members; 2.56 with one, 2.8 with twenty (`aggregation.norm_bound`; a test recomputes them)
 """Clips of one client that pass a norm round half the time (the protocol's sketch with 16 functionals)."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
@@ -121,7 +121,9 @@ def check_clean_counts(
         )
 
 
-def check_round(ids: np.ndarray, present: int, participation: Participation) -> None:
+def check_round(
+    ids: np.ndarray, present: int, participation: Participation, judged: Callable[[], None] = lambda: None
+) -> None:
     """Refuse a release that was not accounted for; nothing has been opened or charged yet.
 
     A client twice would move the sum twice, and its noise would be counted twice.
@@ -129,6 +131,8 @@ def check_round(ids: np.ndarray, present: int, participation: Participation) -> 
     With secret sampling all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
     noise of all of them. Who is missing may depend on who was sampled (one that has nothing to train is quicker, or fails where training fails), and every
     one that is missing takes its noise along: the price of a smaller sum is not the amplified price that was planned.
+
+    `judged` is called before too few are refused: members of a norm round have then judged proofs, which costs a little (`RoundAccount.judged`).
     """
     senders, minimum, asked = participation.senders, participation.minimum_senders, ids.size
     if np.unique(ids).size < asked:
@@ -146,8 +150,9 @@ def check_round(ids: np.ndarray, present: int, participation: Participation) -> 
             "sampling_rate=1, where lost clients cost their share only."
         )
     if present < minimum:
+        judged()
         raise RoundRefused(
-            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and nothing was charged: "
+            f"{present} of {asked} clients sent, at least {minimum} were announced. Nothing was opened and no release was charged: "
             "take a new cohort, or make the algorithm for fewer senders."
         )
 
@@ -155,7 +160,11 @@ def check_round(ids: np.ndarray, present: int, participation: Participation) -> 
 def open_total(
     aggregator: Aggregator | None, total: Any, size: int, level: Encryption, gate: Gate, number: int
 ) -> tuple[Array, bool]:
-    """Ask the gate, then open: the summed values, and whether they are exact."""
+    """Ask the gate, then open: the summed values, and whether they are exact.
+
+    The gate comes first though an opened sum may be refused for its bound: whoever opens has seen it by then, so it is paid for. Insiders can burn one round's
+    budget so each time they are asked. (A single count beyond the bound is refused before; only a simulation sees that.)
+    """
     if level == "off" or aggregator is None:
         gate()
         return total.values, True

@@ -214,6 +214,7 @@ def with_vote(
     assert summing is not None and account.price is not None and algorithm.price is not None
     threshold, opened = vote_threshold(plan), openings()
     charges = [algorithm.price.charge(ledger.law), account.price.charge(ledger.law)]
+    distance = ledger.distance_of(algorithm.price) + ledger.distance_of(account.price)
 
     def init(key: Array) -> VoteState:
         first = algorithm.init(key)
@@ -239,7 +240,7 @@ def with_vote(
             raise ValueError(
                 "a vote is due, and the gate pays for the round only: leave the gate out, so that the algorithm's ledger is charged for both."
             )
-        if due and gate is None and not ledger.fits(charges):
+        if due and gate is None and not ledger.fits(charges, distance):
             raise accounting.BudgetExhausted(
                 f"the budget does not pay for round {int(state.inner.round) + 1} and its vote; nothing was opened. Plan fewer rounds, or rarer votes."
             )

@@ -81,10 +81,19 @@ class BudgetPlan(NamedTuple):
     @property
     def charges(self) -> list[accounting.Charge]:
         """What the ledger is charged with, in the order of the releases."""
-        once = [each.planned.charge for each in self.columns.releases]
-        once += [] if self.standardize is None else [self.standardize.charge]
-        after = [] if self.evaluate is None else [self.evaluate.charge]
-        return [*once, *(self.of_round(number).charge for number in range(1, self.rounds + 1)), *after]
+        return [each.charge for each in self._releases]
+
+    @property
+    def distance(self) -> float:
+        """Total variation of all releases from the laws that they are charged by, with which the ledger is charged too."""
+        return sum(each.distance for each in self._releases)
+
+    @property
+    def _releases(self) -> list[Planned]:
+        once = [each.planned for each in self.columns.releases]
+        once += [] if self.standardize is None else [self.standardize]
+        after = [] if self.evaluate is None else [self.evaluate]
+        return [*once, *(self.of_round(number) for number in range(1, self.rounds + 1)), *after]
 
     @property
     def planned_rdp(self) -> np.ndarray:

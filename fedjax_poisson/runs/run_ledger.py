@@ -261,6 +261,7 @@ def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
     ) -> tuple[Callable[[], None], Stream]:
         label = f"{purpose} {number}"
         attempt = earlier[label]  # in this process every label is tried once
+        clean = release.mechanism.noise_senders
         assumed = [f"{what} {name}" for what, name in foreign if purpose == "train" or what == "aggregator"]
 
         def gate() -> None:
@@ -280,6 +281,7 @@ def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
                     **({"assumed": assumed} if assumed else {}),
                 },
                 distance=release.distance,
+                noise_senders=None if clean is None else clean.senders,
             )
 
         return gate, fold_in(prepared.root, purpose, number, attempt)
@@ -342,6 +344,11 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
         if config.ledger_epsilon is not None and config.ledger_epsilon != ledger.budget_epsilon:
             raise ValueError(
                 f"the ledger {path} was made for epsilon {ledger.budget_epsilon:g}; --ledger-epsilon {config.ledger_epsilon:g} cannot change it."
+            )
+        if not ledger.fits([], plan.distance):
+            raise ValueError(
+                f"the ledger {path} has set {ledger.reserve:.2g} of delta aside for what samplers and screening add, and this run's rounds do not fit into "
+                "what is left of it: it would end midway. Plan fewer rounds, or keep a ledger with a smaller epsilon or a larger delta."
             )
         if not ledger.fits(plan.charges):
             left = ledger.remaining()

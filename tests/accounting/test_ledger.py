@@ -186,6 +186,31 @@ def test_samplers_are_paid_from_the_reserve(path):
     bare.close()
 
 
+def test_what_fits_counts_the_distances_of_samplers_too(path):
+    """The reserve has room for three releases of this distance. Twin: without the distances four would seem to fit, and the run would end midway."""
+    each = 1e-7 / acc.reserve_for(1.0, 1.0)
+    with acc.open_ledger(
+        path, epsilon=1.0, delta=1e-5, reserve=3.5e-7, unit="client", adjacency="zero_out", orders=ORDERS
+    ) as ledger:
+        small = CURVE * 1e-3
+        assert ledger.fits([small] * 3, 3 * each) and not ledger.fits([small] * 4, 4 * each)
+        assert ledger.fits([small] * 4), "the twin"
+        for i in range(3):
+            ledger.spend("train", f"round {i}", "gaussian", {}, small, 1, 1, distance=each)
+        assert ledger.fits([small]) and not ledger.fits([small], each)
+        with pytest.raises(acc.BudgetExhausted):
+            ledger.spend("train", "round 3", "gaussian", {}, small, 1, 1, distance=each)
+
+
+def test_honest_noise_is_held_against_who_sends_it(path):
+    with acc.open_ledger(path, epsilon=100.0, delta=1e-5, unit="client", adjacency="zero_out", orders=ORDERS) as ledger:
+        facts = ("train", "round", "committee_noise", {}, CURVE)
+        for honest, senders, noise in ((3, 2, None), (3, 2, 2), (0, 2, 5), (1, 0, 5)):
+            with pytest.raises(ValueError, match="is needed"):
+                ledger.spend(*facts, honest, senders, noise_senders=noise)
+        assert ledger.spend(*facts, 3, 2, noise_senders=5).honest_senders == 3 and ledger.verify() == 1
+
+
 def test_the_reserve_is_one_plus_the_odds_times_the_distance():
     """By value, and infinite where the odds leave float64 rather than an error."""
     assert acc.reserve_for(2.0, 1e-9) == pytest.approx((1 + math.exp(2.0)) * 1e-9, rel=1e-15)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fedjax_poisson.aggregation import (
     bodies,
@@ -721,3 +723,16 @@ def test_one_large_error_is_found_before_it_can_stop_the_opening():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof, "TAIL", 1e9)
         assert reason(lied(direction(DELTA / 2), made=moved)) is None
+
+
+def test_the_signs_that_one_who_gathers_signatures_chooses_among():
+    """Sets of t signers or more of 20, t = 14, and the mean of the largest of so many standard normals: by its density, against sqrt(2 ln T)."""
+    sets = sum(math.comb(20, signers) for signers in range(14, 21))
+    assert sets == 60_460
+    most = math.sqrt(2 * math.log(sets))
+    assert most == pytest.approx(4.7, abs=0.02)
+    place = np.linspace(-2, 12, 200_001)
+    chance = np.exp(sets * stats.norm.logcdf(place))
+    mean = place[-1] - np.trapezoid(chance, place)  # integral of 1 - P(max <= x) above -2, where the maximum never is
+    assert mean == pytest.approx(4.27, abs=0.01) and mean < most
+    assert math.sqrt(2 * math.log(math.comb(20, 14))) < most - 0.05, "the twin: sets of 14 signers alone are fewer"

@@ -27,7 +27,7 @@ def _ratio(members: int, threshold: int, malicious: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("members", "threshold", "malicious", "wanted"), [(1, 1, 0, 42.0), (6, 4, 1, 44.5), (20, 14, 6, 52.0)]
+    ("members", "threshold", "malicious", "wanted"), [(1, 1, 0, 50.35), (6, 4, 1, 52.8), (20, 14, 6, 60.1)]
 )
 def test_published_values(members: int, threshold: int, malicious: int, wanted: float) -> None:
     failures = 0 if members == 1 else members - threshold + malicious
@@ -54,14 +54,14 @@ def test_the_chernoff_bound_is_that_of_its_definition() -> None:
 @pytest.mark.parametrize(
     ("shift", "ratio", "wanted", "within"),
     [
-        (2.0, 42.0, 0.82, 0.01),
-        (2.5, 42.0, 0.36, 0.01),
-        (3.0, 42.0, 0.10, 0.01),
-        (5.0, 42.0, 4e-4, 1e-4),
-        (10.0, 42.0, 2e-8, 1e-8),
-        (30.0, 42.0, 5e-16, 1e-16),
+        (2.0, 52.0, 0.946, 0.001),
+        (2.5, 52.0, 0.59, 0.01),
         (3.0, 52.0, 0.23, 0.01),
         (5.0, 52.0, 1.4e-3, 1e-4),
+        (10.0, 52.0, 8.4e-8, 1e-9),
+        (30.0, 52.0, 2.9e-15, 1e-16),
+        (3.0, 60.1, 0.353, 0.001),
+        (5.0, 60.1, 3.4e-3, 1e-4),
     ],
 )
 def test_published_chances_of_dense_vectors(shift: float, ratio: float, wanted: float, within: float) -> None:
@@ -69,16 +69,18 @@ def test_published_chances_of_dense_vectors(shift: float, ratio: float, wanted: 
 
 
 def test_published_chances_of_spikes() -> None:
-    assert spike_passes(5.0, 42.0) == pytest.approx(2.6e-4, abs=0.1e-4)
-    assert spike_passes(7.0, 42.0) == spike_passes(1e6, 42.0) == 2.0**-16
-    assert spike_passes(1.0, 42.0) == 1.0
+    assert spike_passes(5.0, 52.0) == pytest.approx(2.1e-3, abs=0.1e-3)
+    assert spike_passes(7.25, 52.0) == spike_passes(1e6, 52.0) == 2.0**-16
+    assert spike_passes(1.0, 52.0) == 1.0
 
 
 def test_the_length_that_moves_the_mean_most() -> None:
-    length, moved = largest_mean_shift(42.0)
-    assert moved == pytest.approx(1.7, abs=0.01) and 1.5 < length < 3
-    assert moved >= max(2.0 * dense_passes(2.0, 42.0), 3.0 * dense_passes(3.0, 42.0))
-    assert largest_mean_shift(84.0)[1] == pytest.approx(math.sqrt(2) * moved, rel=0.01), "it goes with the bound's root"
+    length, moved = largest_mean_shift(52.0)
+    assert moved == pytest.approx(1.9, abs=0.01) and 1.5 < length < 3
+    assert moved >= max(2.0 * dense_passes(2.0, 52.0), 3.0 * dense_passes(3.0, 52.0))
+    assert largest_mean_shift(104.0)[1] == pytest.approx(math.sqrt(2) * moved, rel=0.01), (
+        "it goes with the bound's root"
+    )
 
 
 @functools.cache

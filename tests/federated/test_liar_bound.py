@@ -8,8 +8,11 @@ import jax
 import numpy as np
 import optax
 import pytest
+from scipy import special
 
 from fedjax_poisson import aggregation, federated, models
+from fedjax_poisson.aggregation import norm_bound
+from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
 from fedjax_poisson.attacks.insiders import overflowing
 from fedjax_poisson.federated import liar_bound
 from fedjax_poisson.federated.insiders import Insiders
@@ -50,8 +53,18 @@ def test_an_opened_round_is_within_the_bound_and_a_message_beyond_it_is_refused(
         moved(bound + 1)
 
 
+@pytest.mark.parametrize(("members", "clips"), [(1, 2.56), (5, liar_bound.NORM_CLIPS), (20, 2.8)])
+def test_what_passes_a_norm_round_half_the_time_follows_from_its_bound(members, clips):
+    """The length at which a dense vector passes with 1/2, to two digits: half of the median of chi^2 with 16 degrees is 7.67."""
+    faulty = default_malicious(members)
+    ratio = norm_bound.squared_bound(10**8, members, least_threshold(members, faulty), faulty) / 10**8
+    assert norm_bound.dense_passes(clips, ratio) == pytest.approx(0.5, abs=0.01)
+    assert clips == pytest.approx(math.sqrt(ratio / (special.chdtri(16, 0.5) / 2)), abs=0.006)
+    assert abs(norm_bound.dense_passes(2.4, ratio) - 0.5) > 0.05, "the twin: another length"
+
+
 def test_norm_rounds_add_up_over_colluders():
-    assert liar_bound.norm_round(100) == (2.4, 0.024, math.inf, liar_bound.norm_round(100).enforced)
+    assert liar_bound.norm_round(100)[:3] == (2.6, pytest.approx(0.026), math.inf)
     assert liar_bound.norm_round(100, colluders=3, clips=2.0).clips == 6.0
 
 
@@ -64,7 +77,7 @@ def test_a_site_weighs_its_declared_size_and_without_one_the_largest():
 
 def test_the_line_says_who_how_far_and_what_enforces_it():
     said = liar_bound.in_words(liar_bound.norm_round(100), "one client of 100")
-    assert said.startswith("one client of 100 can move the sum by up to 2.4 clips, 2.4 %") and "norm round" in said
+    assert said.startswith("one client of 100 can move the sum by up to 2.6 clips, 2.6 %") and "norm round" in said
 
 
 @pytest.mark.parametrize(

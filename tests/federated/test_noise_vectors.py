@@ -220,7 +220,7 @@ def test_a_client_in_two_blocks_moves_no_sum_twice():
 
 
 def test_screening_is_charged_and_a_budget_without_a_reserve_refuses_it():
-    """10^-9 a round times 1 + e^epsilon is no trifle. Twin: with a reserve the row has it."""
+    """3e-11 a round, times 1 + e^epsilon, comes on top of no delta. Twin: with a reserve the row has it."""
     from fedjax_poisson import accounting
 
     facts = {"delta": 1e-5, "unit": "client", "adjacency": "zero_out", "epsilon": 100.0}
@@ -238,4 +238,35 @@ def test_screening_is_charged_and_a_budget_without_a_reserve_refuses_it():
     algorithm = _algorithm(cheap, ledger=reserved)
     algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
     (row,) = reserved.rows()
-    assert row.honest_senders == 2 and row.distance > 1e-9
+    assert row.honest_senders == 2 and row.distance > accounting.SCREENING
+
+
+def test_more_noise_senders_may_be_honest_than_there_are_clients():
+    """The row's h counts noise senders. Twin: without saying how many there are it is held against the clients."""
+    many = committee_noise(
+        clip_norm=1.0, scale=60.0, noise_variance=1e5, noise_senders=40, honest_noise=30, coordinate_bound=0.8
+    )
+    algorithm = _algorithm(many)
+    algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
+    (row,) = algorithm.ledger.rows()
+    assert (row.honest_senders, row.senders) == (30, SENDERS)
+    with pytest.raises(ValueError, match=r"honest_senders 30 of 12 senders"):
+        algorithm.ledger.spend("train", "again", row.mechanism, {}, row.charge, 30, SENDERS)
+
+
+def test_a_round_that_ends_after_proofs_were_judged_is_charged_for_what_they_showed():
+    """No noise was spent, and who passed is known: distance without a curve. Twin: in light rounds absence shows nothing of the data."""
+    algorithm = _algorithm(_lying(), lying=True, minimum_senders=11)
+    with pytest.raises(RoundRefused, match="no release was charged"):
+        algorithm.apply(algorithm.init(jax.random.key(0)), IDS, ROOT)
+    (row,) = algorithm.ledger.rows()
+    assert (row.purpose, row.honest_senders) == ("screening", 2)
+    assert row.distance == pytest.approx(accounting.SCREENING) and row.distance >= accounting.SCREENING
+    assert not np.asarray(row.charge).any() and algorithm.ledger.verify() == 1
+    light = federated.fedavg(
+        models.logistic(), client=federated.local_sgd(0.5), population=_population(), senders=SENDERS, minimum_senders=11,
+        server_optimizer=optax.sgd(1.0), mechanism=poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05),
+    )  # fmt: skip
+    with pytest.raises(RoundRefused, match="no release was charged"):
+        light.apply(light.init(jax.random.key(0)), IDS[:10], ROOT)
+    assert not light.ledger.rows()

@@ -114,7 +114,7 @@ def test_counting_clients_as_noise_is_refused_by_name() -> None:
 def test_what_screening_adds_to_delta_is_that_of_the_bound() -> None:
     assert accounting.SCREENING == HONEST_FAILURE + 2.0**-35
     found = release_distance(_made(), _participation(50, 49), SIZE, 0.25, 2.0**-60)
-    assert found == pytest.approx(SENDERS * SIZE * 2.0**-60 + 0.25 + 1e-9 + 2.0**-35, rel=1e-12)
+    assert found == pytest.approx(SENDERS * SIZE * 2.0**-60 + 0.25 + 1e-12 + 2.0**-35, rel=1e-12)
     own = fp.skellam(clip_norm=1.0, scale=50.0, noise_variance=EACH)
     assert release_distance(own, _participation(50, 49), SIZE, 0.0, 2.0**-60) == 50 * SIZE * 2.0**-60
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -177,13 +179,38 @@ def test_insiders_measures_attacks_with_and_without_a_vote(script, tmp_path: Pat
     result = json.loads((tmp_path / "results" / "insiders_thyroid.json").read_text())
     rows = {(row["attack"], row["defence"]): row for row in result["rows"]}
     assert rows["count_bound", "light"]["rounds"] == 0 and "count_bound" in rows["count_bound", "light"]["refused"]
-    honest, voted = rows[experiment.NONE, "light"], rows[experiment.NONE, "vote"]
+    none = experiment.cells.NONE
+    honest, voted = rows[none, "light"], rows[none, "vote"]
     assert voted["epsilon"] > honest["epsilon"] > 0 and voted["bytes_up_per_sender"] > honest["bytes_up_per_sender"]
     assert voted["excluded_wrong"] is not None
     assert "in the clear" in experiment.DEFENCES["krum"].words and not experiment.DEFENCES["krum"].private
     assert (tmp_path / "figures" / "insiders.png").stat().st_size > 1000
+    assert 0 <= honest["baseline"]["backdoor_rare_value"] <= 1 and result["left_out"] == []
+    written = (tmp_path / "results" / "insiders_thyroid.json").read_bytes()
+    experiment.main([*few, "--tasks", "thyroid", "--defences", "light", "vote"])
+    assert (tmp_path / "results" / "insiders_thyroid.json").read_bytes() == written, "what is there is not made again"
     experiment.main(["--toy", "--out", str(tmp_path), "--tasks", "eicu"])
     assert not (tmp_path / "results" / "insiders_eicu.json").exists()
+
+
+def test_insiders_that_move_a_sum_by_more_than_the_printed_bound_end_the_campaign(
+    script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training without a bound, in place of a light round. Twin: what the bound admits is measured and kept."""
+    defences, measuring = script("insider_campaign.defences"), script("insider_campaign.measuring")
+    task = script("insider_campaign.site_tasks").thyroid(True)
+    first, size = task.model.init(jax.random.key(0), task.test[0][:1]), task.bounds.size
+
+    def moved(length: float) -> Any:
+        outcome = defences.Outcome(first, 3, None, total=np.full(size, length / np.sqrt(size)))
+        light = defences.DEFENCES["light"]._replace(run=lambda *_: outcome)
+        monkeypatch.setitem(defences.DEFENCES, "light", light)
+        return measuring.measure(task, measuring.Cell("scale_10", "light", 0.2), None, np.zeros(size), None)[0]
+
+    clips = task.bounds.light / task.bounds.clip
+    assert moved(0.9 * task.bounds.light)["moved_clips"] == pytest.approx(0.9 * clips)
+    with pytest.raises(measuring.BoundBroken, match="weighs"):
+        moved(1.1 * task.bounds.light)
 
 
 @pytest.mark.long  # minutes: it compiles a program for each attack

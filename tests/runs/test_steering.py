@@ -108,6 +108,17 @@ def test_the_rest_stays_on_the_shared_ledger_for_the_next_question(tmp_path: Pat
         assert accounting.spend_all(budget, budget.total, [*plan.charges, *second.charges]) is None
 
 
+def test_a_shared_ledger_whose_reserve_is_too_small_is_refused_before_the_first_release(tmp_path: Path) -> None:
+    """Without that the run would end midway, when the samplers' distances reach the reserve. Twin: `test_the_rest_stays_on_the_shared_ledger`."""
+    config = Config(**SETTINGS | {"controller": "constant"}, ledger=str(tmp_path / "heart.sqlite"))
+    facts = {"unit": "record", "adjacency": "zero_out", "law": "tight"}
+    accounting.open_ledger(config.ledger, epsilon=9.0, delta=config.delta, reserve=1e-30, **facts).close()
+    with pytest.raises(ValueError, match="it would end midway"):
+        run(config, tmp_path / "run")
+    with contextlib.closing(accounting.read_ledger(tmp_path / "heart.sqlite")) as ledger:
+        assert not ledger.rows()
+
+
 def test_more_than_was_planned_is_refused_before_it_is_released(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
