@@ -94,6 +94,7 @@ TESTED_IN = {
     "mechanisms/single_channel.py": "mechanisms/test_contract.py",
     "mechanisms/skellam.py": "mechanisms/test_contract.py",
     "mechanisms/types.py": "mechanisms/test_contract.py",
+    "randomness/chacha_block.py": "randomness/test_chacha.py",
     "randomness/kernels.py": "randomness/test_chacha.py",
     "randomness/layout.py": "randomness/test_tables.py",
     "reports/accuracy.py": "reports/test_page.py",

@@ -187,7 +187,9 @@ def main(arguments: list[str] | None = None) -> None:
     if missing is not None:
         raise ValueError(f"The compiler for {options.target} is not installed. In an environment of its own: {missing}")
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    environment["FEDJAX_POISSON_BENCH_CORES"] = "all"  # `bench aggregation` measures in this process instead of starting others
+    environment["FEDJAX_POISSON_BENCH_CORES"] = (
+        "all"  # `bench aggregation` measures in this process instead of starting others
+    )
     module = [sys.executable, "-m", "fedjax_poisson.benchmarks.compile", "--child", "--target", options.target]
     codes = [
         subprocess.run([*module, "--programs", name], env=environment, check=False).returncode

@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fedjax_poisson import randomness
-from fedjax_poisson.randomness import chacha, samplers
+from fedjax_poisson.randomness import chacha, chacha_block, samplers
 
 SEED = 20261123
 DARK_COUNTS = (8.0, 100.0, 2000.0, 40_000.0)
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         size = {"draws": 1 << 16, "clients": 2, "seconds": 0.1}
     if options.forms is not None:
-        records = run_form_benchmark(**size, forms=tuple(options.forms) or tuple(chacha.FORMS))
+        records = run_form_benchmark(**size, forms=tuple(options.forms) or tuple(chacha_block.FORMS))
     else:
         records = run_sampling_benchmark(**size, rates=DARK_COUNTS[:1] if options.quick else DARK_COUNTS)
     for record in records:

@@ -5,11 +5,11 @@ from fedjax_poisson.randomness.chacha import (
     Stream,
     bits,
     block_words,
-    chacha20_block,
     fold_in,
     is_reproducible,
     stream,
 )
+from fedjax_poisson.randomness.chacha_block import chacha20_block
 from fedjax_poisson.randomness.samplers import (
     GRID_BITS,
     SamplingTables,

@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, TILE, Stream, Words, output_block
+from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, TILE, Stream, output_block
+from fedjax_poisson.randomness.chacha_block import Words
 from fedjax_poisson.randomness.grid_sum import GridSum, digit_of
 from fedjax_poisson.randomness.table_plan import digit_units
 from fedjax_poisson.randomness.tables import (
