@@ -58,14 +58,15 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     blocks = [
         _block(name, [row for row in rows if row["task"] == name]) for name in dict.fromkeys(r["task"] for r in rows)
     ]
-    wide = sum(len(block.defences) for block in blocks) + 0.5 * (len(blocks) - 1)
-    untargeted = [name for name in WORDS if name not in _TARGETED]
-    high = len(WORDS) + 1.9
+    wide = sum(_width(block) for block in blocks) + 0.5 * (len(blocks) - 1)
+    shown = [name for name in WORDS if any(_found(block, name, each) for block in blocks for each in block.defences)]
+    untargeted = [name for name in shown if name not in _TARGETED]
+    high = len(untargeted) + len(_TARGETED) + 1.9
     figure = Figure(
-        figsize=(WIDTH * max(1.0, wide / 13), 0.29 * high + 2.3), dpi=DPI, layout="constrained", facecolor="white"
+        figsize=(WIDTH * max(1.0, wide / 9), 0.29 * high + 2.3), dpi=DPI, layout="constrained", facecolor="white"
     )
     axes = figure.add_subplot()
-    axes.set_xlim(0, wide)
+    axes.set_xlim(0, wide + 0.03)  # with the last line
     axes.set_ylim(high, 0)
     axes.axis("off")
     places = {name: 0.75 + i for i, name in enumerate(untargeted)}
@@ -87,16 +88,20 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
         middle = left + len(block.defences) / 2
         clean = _found(block, NONE, "light")
         reads = "accuracy" if block.score == "accuracy" else "AUC"
-        _say(axes, middle, -2.75, _short(block.task), "center", 10, weight="bold")
+        _say(axes, middle, -3.7, _short(block.task), "center", 10, weight="bold")
         if clean is not None:
-            _say(axes, middle, -1.95, f"{reads} {100 * clean[block.score]:.1f}", "center", 8.5, colour=PLAIN)
+            _say(axes, middle, -2.9, f"{reads} {100 * clean[block.score]:.1f}", "center", 8.5, colour=PLAIN)
         for i, defence in enumerate(block.defences):
             axes.text(left + i + 0.5, 0.6, COLUMNS[defence], rotation=90, ha="center", va="bottom", fontsize=8.5)
             for name, top in places.items():
                 _cell(axes, left + i, top, block, name, defence)
-        left += len(block.defences) + 0.5
+        left += _width(block) + 0.5
     figure.text(0.01, -0.012, _caption(), fontsize=8.5, color=PLAIN, va="top", linespacing=1.35)
     figure.savefig(path, bbox_inches="tight", pad_inches=0.12)
+
+
+def _width(block: Block) -> float:
+    return max(float(len(block.defences)), 1.6)  # one column is narrower than its title
 
 
 def _short(name: str) -> str:
