@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -128,6 +129,8 @@ def compile_all(target: Target, name: str, command: Sequence[str], folder: Path)
     """
     from fedjax_poisson.benchmarks.recorder import recording
 
+    import jax
+
     kept = sys.argv
     with recording() as programs:
         sys.argv = ["fedjax-poisson", *command, "--no-cache"]
@@ -157,6 +160,8 @@ def compile_all(target: Target, name: str, command: Sequence[str], folder: Path)
         "compile_cpu_s": round(sum(row.get("compile_cpu_s", 0.0) for row in rows), 2),
         "largest_temporary_bytes": max((row.get("temporary_bytes", 0) for row in rows), default=0),
         "failed": sum("error" in row for row in rows),
+        "jax": jax.__version__,
+        "date": datetime.date.today().isoformat(),
     }
     print(json.dumps(total), flush=True)
     return bool(rows) and not total["failed"]
