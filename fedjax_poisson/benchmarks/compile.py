@@ -127,9 +127,9 @@ def compile_all(target: Target, name: str, command: Sequence[str], folder: Path)
 
     Only in a process whose package has not been imported but for this room (`recorder`).
     """
-    from fedjax_poisson.benchmarks.recorder import recording
-
     import jax
+
+    from fedjax_poisson.benchmarks.recorder import recording
 
     kept = sys.argv
     with recording() as programs:
