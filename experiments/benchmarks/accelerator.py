@@ -25,8 +25,8 @@ sys.path.insert(0, str(HERE))
 
 from common import load, parser, save  # noqa: E402
 
-_MESSAGES = ("--privacy", "on", "--encryption", "every_client", "--fidelity", "messages")
-_RELEASE = ("--privacy", "on", "--encryption", "every_client", "--fidelity", "release")
+_MESSAGES = ("--privacy", "on", "--encryption", "on", "--fidelity", "messages")
+_RELEASE = ("--privacy", "on", "--encryption", "on", "--fidelity", "release")
 
 
 def steps(toy: bool) -> dict[str, list[str]]:

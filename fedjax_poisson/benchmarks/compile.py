@@ -27,7 +27,7 @@ from fedjax_poisson.benchmarks.targets import TARGETS, Target, described_device,
 
 __all__ = ["COMMANDS", "main", "spills"]
 
-_ROUND = ("bench", "simulation", "--privacy", "on", "--encryption", "every_client", "--quick")
+_ROUND = ("bench", "simulation", "--privacy", "on", "--encryption", "on", "--fidelity", "messages", "--quick")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "W1": (*_ROUND, "--workload", "W1", "--chunk", "100"),
     "W2": (*_ROUND, "--workload", "W2", "--chunk", "50"),
