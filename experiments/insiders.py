@@ -243,7 +243,7 @@ def _clients(
     def make(insiders: Insiders | None) -> federated.Algorithm:
         return federated.fedavg(
             model, client=client, population=population, senders=senders, server_optimizer=optax.sgd(rate),
-            mechanism=mechanism, delta=DELTA, insiders=insiders,
+            mechanism=mechanism, delta=DELTA, insiders=insiders, fidelity="messages",
         )  # fmt: skip
 
     clean = _clean(mechanism, senders, size)
@@ -251,7 +251,7 @@ def _clients(
     def norm(insiders: Insiders | None) -> federated.Algorithm:
         return federated.fedavg(
             model, client=client, population=population, senders=senders, server_optimizer=optax.sgd(rate),
-            mechanism=clean, delta=DELTA, insiders=insiders, minimum_senders=senders // 2,
+            mechanism=clean, delta=DELTA, insiders=insiders, minimum_senders=senders // 2, fidelity="messages",
         )  # fmt: skip
 
     line = liar_bound.in_words(liar_bound.light_round(mechanism, senders, size), f"one client of {senders}")
