@@ -3,8 +3,8 @@
 heart and thyroid leave everything to the rule of `training_recipe`, and so does a linear model on scattering features of xray, medmnist and covid, where the
 rule won on folds of the training patients (`experiments/chest_xrays.py`). None of the other numbers was chosen on test records: xray by hand on a phantom of
 another seed (11 settings), pneumonia on the official validation pictures (`experiments/pneumonia.py`); medmnist has pneumonia's step size and was not
-searched. Such a search reads training data and is not covered by epsilon; it is declared here instead. Linear models take every record in every round, which costs less noise under the
-tight ledger; networks, whose gradients are dear to compute, a secret sample.
+searched. Such a search reads training data and is not covered by epsilon; it is declared here instead. Linear models take every record in
+every round, which costs less noise under the tight ledger; networks, whose gradients are dear to compute, a secret sample.
 """
 
 from __future__ import annotations

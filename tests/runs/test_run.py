@@ -218,7 +218,9 @@ def test_a_recipe_follows_the_kind_of_model_that_is_asked_for() -> None:
     assert linear.model == "scattering" and linear.learning_rate > network.learning_rate
     assert recipe("pneumonia", model="scattering", learning_rate=7.0).learning_rate == 7.0
     own, other = recipe("covid"), recipe("covid", model="cnn")
-    assert own.model == "scattering" and other.model == "cnn" and own.learning_rate is None and other.learning_rate == 0.5
+    assert (
+        own.model == "scattering" and other.model == "cnn" and own.learning_rate is None and other.learning_rate == 0.5
+    )
     assert recipe("heart", model="mlp") == Config(model="mlp")
 
 
