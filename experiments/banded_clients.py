@@ -110,6 +110,7 @@ def train(
         server_optimizer=optax.sgd(STEP, momentum=MOMENTUM),
         average_from=rounds // 2,
         layout=federated.Chunking(chunk=2000),
+        fidelity="messages",  # fixed cohorts have no other; seconds are compared
         **option.arguments(plan.cohorts),
     )
     cohorts = plan.cohorts if option.kind == "fixed" else population

@@ -58,6 +58,7 @@ def measure(stage: str, clients: int, images: int, toy: bool, rounds: int = 2) -
         mechanism=mechanism,
         aggregator=aggregator,
         layout=federated.Chunking(chunk=1),
+        fidelity="messages",  # every client's are timed
     )
     state, root = algorithm.init(jax.random.key(0)), fp.randomness.stream()
     assert trees.layout(state.server.params).size == size

@@ -77,6 +77,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
         mechanism=mechanism,
         aggregator=aggregator,
         layout=federated.Chunking(chunk=setting.get("chunk")),
+        fidelity="messages",  # the price of a client is measured
         mesh=mesh,
     )
     state, root, ids = algorithm.init(jax.random.key(0)), fp.randomness.stream(), np.arange(cohort)

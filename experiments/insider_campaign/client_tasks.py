@@ -156,7 +156,7 @@ def _task(
     def trained(by: Mechanism, insiders: Insiders | None, fewest: int | None) -> federated.Algorithm:
         return federated.fedavg(
             model, client=client, population=population, senders=senders, server_optimizer=optax.sgd(1.0), mechanism=by,
-            delta=delta, insiders=insiders, minimum_senders=fewest,
+            delta=delta, insiders=insiders, minimum_senders=fewest, fidelity="messages",
         )  # fmt: skip
 
     light = liar_bound.light_round(mechanism, senders, size)

@@ -295,7 +295,9 @@ def canary_population(updates: np.ndarray, included: np.ndarray) -> tuple[Model,
 
     Returns:
       A model of D parameters, the work of a client, and the population of m clients: `fedavg(model, client=client, population=population,
-      senders=m, mechanism=mechanism, aggregator=..., server_optimizer=optax.sgd(1.0))` adds the released mean update to the parameters.
+      senders=m, mechanism=mechanism, aggregator=..., server_optimizer=optax.sgd(1.0), fidelity="messages")` adds the
+      released mean update to the parameters. With fidelity "release" what is audited is one draw for the sum, and not whether clients bring their shares of
+      the noise.
     """
     held = np.where(np.asarray(included, bool)[:, None], np.asarray(updates, np.float32), np.float32(0))
     size = held.shape[1]
@@ -323,7 +325,7 @@ def run_with_canary_fedavg(
     """Canary clients through `fedavg`: local training, embedding, encryption and sums as in any other federation of clients.
 
     Args:
-      algorithm: `fedavg` of a `canary_population` of these updates and coins, with `optax.sgd(1.0)` as the server's optimiser.
+      algorithm: `fedavg` of a `canary_population` of these updates and coins, with `optax.sgd(1.0)` as the server's optimiser and fidelity "messages".
       updates: float32 `[m, D]`.
       included: bool `[m]`.
       key: of `algorithm.init`.

@@ -92,18 +92,29 @@ def _against(mechanism: Mechanism | None, on_host: bool, each: bool, insiders: b
         return f"{name} cannot: {mechanism.sum_law}"
     if mechanism.sum_law.embed is not mechanism.embed:
         return f"this {name} was given another embed than the one whose sums it knows the law of"
+    if mechanism.sum_law.clip is not mechanism.clip:
+        return f"this {name} was given another clip than the one whose grids are known to keep their bounds, which embed would enforce"
     return None
 
 
 def release_numbers(mechanism: Mechanism, participation: Participation, present: int, encrypts: bool) -> ReleaseNumbers:
     """The law of the sum of a round with so many clients present; tables are cached, and have the same structure for all attendances near the announced one.
 
-    A round below the announced minimum gets the minimum's law: it is refused before anything is opened.
+    A round below the announced minimum, or above the announced number, gets the law of the nearest one: it is refused before anything is opened.
+
+    Raises:
+      ValueError: the tables are farther from the law than what the round is charged for.
     """
     assert isinstance(mechanism.sum_law, SumLaw)
-    senders = max(present, participation.minimum_senders)
+    senders = min(max(present, participation.minimum_senders), participation.senders)
+    counts = mechanism.sum_law.tables(senders, participation.senders)
+    if counts.distance > (charged := senders * mechanism.facts.sampler_distance):
+        raise ValueError(
+            f"one draw of the sum of {senders} {mechanism.facts.name} would be {counts.distance:.3g} from its law, and {charged:.3g} a coordinate is charged. "
+            "Use fidelity='messages'."
+        )
     return ReleaseNumbers(
-        mechanism.sum_law.tables(senders, participation.senders),
+        counts,
         rows.sum_secret_tables(senders) if encrypts else None,
     )
 

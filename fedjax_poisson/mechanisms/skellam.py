@@ -68,7 +68,7 @@ def skellam(*, clip_norm: float, scale: float, noise_variance: float, beta: floa
             integer=True,
             status="published",
             guarantee="Renyi bound of Agarwal-Kairouz-Liu 2021 with the conditional rounding of Kairouz-Liu-Steinke 2021.",
-            sampler_distance=tables.distance,
+            sampler_distance=randomness.MAX_DISTANCE,
         ),
         bounds=Bounds(clip_norm, clip_norm, None, to_integers.limits.grid_step),
         clip=to_integers.clip,

@@ -27,11 +27,14 @@ class SumLaw(NamedTuple):
       tables: `(senders, most) -> SumTables`: of the sum of so many senders, of most that might be (`sum_tables`); made at first use.
       contribute: `(stream, int32[D]) -> int32[D]`: what a sender does to its clipped grid before noise is added, with numbers as `Mechanism.embed` has them;
         None where that is nothing.
-      embed: the `Mechanism.embed` whose sums these are (`make_mechanism`): a mechanism that was given another one has no law of a sum.
+      clip: the `Mechanism.clip` whose grids are summed (`make_mechanism`): |value| <= 2^20, which nothing checks again. A mechanism that was given another one
+        has no law of a sum.
+      embed: the `Mechanism.embed` whose sums these are; likewise.
     """
 
     tables: Callable[[int, int], SumTables]
     contribute: Callable[[Stream, Array], Array] | None = None
+    clip: Callable[[Array], Array] | None = None
     embed: Callable[[Stream, Array], Array] | None = None
 
 
@@ -46,13 +49,13 @@ def modulated_sum(
       modulation: r.
       draws: that one sender's count is the sum of.
     """
-    exact = Fraction(modulation)
+    exact = Fraction(float(modulation))
     if exact >= MODULATION_BELOW:
         return f"its modulation of {modulation:g} is 1/2 or more, and the rate of a sum's floor could be negative: lower it"
 
     def tables(senders: int, most: int) -> SumTables:
         return sum_tables(
-            channels, rate=Fraction(dark_count), modulation=exact, senders=senders, most=most, draws=draws
+            channels, rate=Fraction(float(dark_count)), modulation=exact, senders=senders, most=most, draws=draws
         )
 
     return SumLaw(tables)
@@ -62,6 +65,6 @@ def added_noise(rate: float, contribute: Callable[[Stream, Array], Array]) -> Su
     """Of integers with Skellam noise of this rate, one sender's, added to what it contributes."""
 
     def tables(senders: int, most: int) -> SumTables:
-        return sum_tables("noise", rate=Fraction(rate), modulation=Fraction(0), senders=senders, most=most)
+        return sum_tables("noise", rate=Fraction(float(rate)), modulation=Fraction(0), senders=senders, most=most)
 
     return SumLaw(tables, contribute)

@@ -10,7 +10,6 @@ Agarwal, Kairouz and Liu (2021, arXiv:2110.04995; published). Nothing is rounded
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,7 @@ def summed_skellam(
     )
     top = math.floor(total_bound / grid_step)
     l2 = math.sqrt(limits.squared_norm_limit) * (1 + 2.0**-50)
-    tables = functools.cache(lambda: randomness.skellam_tables(noise_variance / 2.0))
+    tables = randomness.skellam_tables(noise_variance / 2.0)
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:
         l1 = min(math.sqrt(dimension) * l2, l2 * l2, float(dimension * limits.coordinate_limit))
@@ -106,11 +105,11 @@ def summed_skellam(
             integer=True,
             status="published",
             guarantee="Renyi bound of Agarwal-Kairouz-Liu 2021 for an integer move whose norms are proved (mechanisms.summed_skellam).",
-            sampler_distance=tables().distance,
+            sampler_distance=randomness.MAX_DISTANCE,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, total_bound, limits.grid_step),
         clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
-        embed=WithNumbers(lambda dimension: Partial(_add_noise, tables(), np.int32(min(top, 2**31 - 1))), vector=1),
+        embed=WithNumbers(lambda dimension: Partial(_add_noise, tables, np.int32(min(top, 2**31 - 1))), vector=1),
         estimate=WithNumbers(lambda dimension: Partial(scaled_sum, np.float32(grid_step))),
         rdp=rdp,
         variance=lambda senders: senders * noise_variance * grid_step**2,

@@ -292,7 +292,7 @@ def make_mechanism(
         portions=portions,
         noise=noise,
         noise_senders=noise_senders,
-        sum_law=sum_law._replace(embed=embed) if isinstance(sum_law, SumLaw) else sum_law,
+        sum_law=sum_law._replace(clip=clip, embed=embed) if isinstance(sum_law, SumLaw) else sum_law,
     )
 
 

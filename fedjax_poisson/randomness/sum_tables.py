@@ -40,6 +40,8 @@ _PART_RATES = (1 << 22, 1 << 24, 1 << 26)  # of one part of the floor: small tab
 _PLANNED_BITS = laws.TAIL_BITS + 1.0
 MODULATION_BELOW = Fraction(1, 2)
 """Below it, r P < n for every number of senders."""
+MOST_MODULATED = Fraction(1 << 30)
+"""Largest mu r: beyond it the mean of a single sender's count passes 31 bits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def sum_tables(
         draws: draws that one sender's coordinate would be the sum of, each charged 2^-60.
 
     Raises:
-        ValueError: r is 1/2 or more, or the tables are farther from the law than what senders' own draws would be charged.
+        ValueError: r is 1/2 or more, mu r is above 2^30, or the tables are farther from the law than what senders' own draws would be charged.
     """
     if not 1 <= senders <= most:
         raise ValueError(f"senders={senders} must lie between 1 and most={most}.")
@@ -98,6 +100,10 @@ def sum_tables(
         if not 0 < modulation or modulation * span >= senders:
             raise ValueError(
                 f"modulation={float(modulation)}: the sum of {senders} senders is drawn at once for modulations in (0, 1/2) only."
+            )
+        if rate * modulation > MOST_MODULATED:
+            raise ValueError(
+                f"a rate of {float(rate):g} modulated by {float(modulation):g} has sums beyond 32 bits; lower one of them."
             )
         digits = _digits(f"digits_of_{channels}", rate * modulation, SPAN_BITS + span.bit_length() - 1)
         floor_rate = rate * (senders - modulation * span)

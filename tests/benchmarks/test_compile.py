@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from fedjax_poisson import cli
+from fedjax_poisson.benchmarks import aggregation, simulation
 from fedjax_poisson.benchmarks import compile as compile_elsewhere
 from fedjax_poisson.benchmarks.compile import spills
 
@@ -21,6 +23,26 @@ ptxas info    : Used 255 registers, 360 bytes cmem[0]
 def test_registers_and_spills_are_read_from_the_assembler():
     assert spills(SAID) == {"kernels": 2, "registers": 255, "spilled_bytes": 96}
     assert spills("") == {"kernels": 0, "registers": 0, "spilled_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, command in compile_elsewhere.COMMANDS.items() if command[0] == "bench")
+)
+def test_what_is_compiled_is_a_command_that_exists(name, monkeypatch):
+    """Its options are read by the command line's own parser; with one that is gone nothing would be compiled."""
+    asked = []
+    monkeypatch.setattr(simulation, "main", asked.append)
+    monkeypatch.setattr(aggregation, "main", asked.append)
+    command = compile_elsewhere.COMMANDS[name]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(command))
+    assert ended.value.code == 0 and len(asked) == 1
+    if command[1] == "simulation":
+        text = " ".join(asked[0])
+        assert "--encryption on" in text and f"--fidelity {name.split()[1]}" in text
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--encryption", "every_client"])
+    assert ended.value.code != 0 and len(asked) == 1
 
 
 def test_a_target_is_asked_for_and_its_compiler_too(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -299,6 +300,7 @@ def test_what_is_charged_is_that_of_messages_and_the_row_says_what_was_made() ->
         ({"mechanism": gaussian(clip_norm=1.0, noise_std=1.0)}, "gaussian cannot: it states no law of a sum"),
         ({"mechanism": poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.5)}, "modulation of 0.5 is 1/2 or more"),
         ({"mechanism": MECHANISM._replace(embed=lambda stream, grid: grid)}, "was given another embed"),
+        ({"mechanism": MECHANISM._replace(clip=lambda update: jnp.full(SIZE, 1 << 21, jnp.int32))}, "was given another clip"),
         ({"insiders": Insiders(who=[1], attack=STILL)}, "corrupt clients send messages of their own"),
         ({"aggregator": _aggregator("plain"), "encryption": "on"}, "encrypts every client's counts outside the program"),
         ({"aggregator": _aggregator("round"), "encryption": "on", "layout": federated.Chunking(transforms="each")}, "makes every client's rows"),
@@ -332,3 +334,53 @@ def test_a_sum_of_grids_is_wide() -> None:
     total = GridSum(jnp.full(2000, 5000, jnp.int32), jnp.zeros(2000, jnp.int32))
     mean = 2 * 5000 * 50.0 * 0.05
     assert abs(float(np.mean(draw_sum(ROOT, total, law))) - mean) < 6 * np.sqrt(2 * 5000 * 50.0 / 2000)
+
+
+def test_a_cohort_that_was_not_announced_is_refused_in_the_same_words() -> None:
+    """More clients than the guarantee was stated for, in one cohort or in blocks: the round's own check speaks, not the tables of a law."""
+    for fidelity in ("release", "messages"):
+        for cohort in (np.arange(SENDERS + 2), federated.cohort_blocks(_population(), np.arange(SENDERS + 2), 7)):
+            algorithm = _algorithm(fidelity=fidelity)
+            with pytest.raises(ValueError, match="the cohort has 14 clients, the guarantee was stated for senders=12"):
+                algorithm.apply(algorithm.init(jax.random.key(0)), cohort, ROOT)
+            assert not algorithm.ledger.rows()
+
+
+HEAVY = {
+    "skellam": skellam(clip_norm=1.0, scale=100.0, noise_variance=1.9e8),
+    "summed_skellam": summed_skellam(
+        clip_norm=1.0, coordinate_bound=1.0, total_bound=1.0, grid_step=2.0**-6, noise_variance=1.9e8
+    ),
+    "poisson_embedding": poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=9e7, modulation=0.05),
+}
+
+
+@pytest.mark.parametrize("name", [*DIVISIBLE, *HEAVY])
+def test_one_draw_is_nearer_to_its_law_than_what_is_charged_for(name) -> None:
+    mechanism = (DIVISIBLE | HEAVY)[name]
+    for senders in (1, 2, 10, 50):
+        assert mechanism.sum_law.tables(senders, senders).distance <= senders * mechanism.facts.sampler_distance
+
+
+def test_a_draw_that_is_farther_than_what_is_charged_for_is_refused() -> None:
+    """The twin: the same law with a smaller distance in the facts, which the price is made of."""
+    facts = dataclasses.replace(MECHANISM.facts, sampler_distance=2.0**-70)
+    for mechanism, charged in ((MECHANISM, True), (MECHANISM._replace(facts=facts), False)):
+        participation = accounting.Participation(senders=SENDERS, minimum_senders=SENDERS, honest_senders=SENDERS - 1)
+        if charged:
+            release_numbers(mechanism, participation, SENDERS, encrypts=False)
+        else:
+            with pytest.raises(ValueError, match="fidelity='messages'"):
+                release_numbers(mechanism, participation, SENDERS, encrypts=False)
+
+
+def test_numbers_of_numpy_have_a_law_too() -> None:
+    given = {"dark_count": 50.0, "modulation": 0.0625}
+    laws = [
+        make(clip_norm=1.0, coordinate_bound=0.5, **{name: kind(value) for name, value in given.items()}).sum_law
+        for make in (poisson_embedding, single_channel)
+        for kind in (float, np.float32)
+    ]
+    for exact, rounded in (laws[:2], laws[2:]):
+        assert rounded.tables(3, 4).digits is exact.tables(3, 4).digits  # 50 and 1/16 are exact in both
+    assert skellam(clip_norm=1.0, scale=4.0, noise_variance=np.float32(8.0)).sum_law.tables(2, 2).distance > 0

@@ -13,8 +13,8 @@ import pytest
 from fedjax_poisson import randomness
 from fedjax_poisson.randomness import laws
 from fedjax_poisson.randomness.grid_sum import GridSum
-from fedjax_poisson.randomness.sum_tables import SumTables, binomial_tables, draw_sum, sum_tables
-from fedjax_poisson.randomness.table_plan import MIRRORED, digit_units, level_rates
+from fedjax_poisson.randomness.sum_tables import MOST_MODULATED, SumTables, binomial_tables, draw_sum, sum_tables
+from fedjax_poisson.randomness.table_plan import MIRRORED, digit_units, level_rates, range_of
 from fedjax_poisson.randomness.tables import MAX_DISTANCE
 from tests.helpers.stat import assert_moments, chi_square_pvalue
 from tests.randomness.reference import difference_pmf
@@ -154,11 +154,19 @@ def test_the_distance_is_below_what_senders_own_draws_are_charged(senders, rate,
     assert 0 < tables.distance <= senders * MAX_DISTANCE
 
 
+def test_plans_reach_as_far_as_32_bits_do() -> None:
+    """A plan for every mu r up to the largest one; its tables take half a minute, so only the range is asked for."""
+    for rate in (Fraction(1, 100), Fraction(1 << 26) + 1, MOST_MODULATED):
+        top, _ = range_of("digits_of_both", rate, Fraction(1))
+        assert rate <= top <= MOST_MODULATED
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"modulation": Fraction(3, 5), "senders": 9}, r"modulations in \(0, 1/2\) only"),
         ({"modulation": Fraction(0)}, r"modulations in \(0, 1/2\) only"),
+        ({"rate": Fraction(1 << 33), "modulation": Fraction(1, 4)}, "beyond 32 bits"),
         ({"senders": 21}, "between 1 and most=20"),
         ({"senders": 0}, "between 1 and most=20"),
     ],
