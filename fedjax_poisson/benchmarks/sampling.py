@@ -91,6 +91,11 @@ def run_form_benchmark(
     Yields:
         Records as `run_sampling_benchmark` gives, with `form`.
     """
+    unknown = sorted(set(forms) - set(chacha_block.FORMS))
+    if unknown:
+        raise ValueError(
+            f"no form of ChaCha20 is called {', '.join(unknown)}; there are {', '.join(chacha_block.FORMS)}."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
         stream = randomness.stream(seed=SEED)

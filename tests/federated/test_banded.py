@@ -115,7 +115,7 @@ def test_a_participation_cap_is_fedavg_with_the_cohorts_passed_by_hand():
     fixed, _ = _run(_shared(1), 6)
     by_hand = federated.fedavg(
         models.logistic(), client=LOCAL, population=_population(), senders=4, minimum_senders=3, mechanism=MECHANISM,
-        server_optimizer=optax.sgd(1.0),
+        server_optimizer=optax.sgd(1.0), fidelity="messages",
     )  # fmt: skip
     state = by_hand.init(jax.random.key(0))
     for number in range(6):

@@ -213,7 +213,7 @@ def test_who_does_not_train_is_counted_and_who_is_lost_is_not() -> None:
     kept, _ = _after(algorithm, [IDS[~np.isin(IDS, [0, 5])]], own)
     np.testing.assert_array_equal(got, kept)
     few = federated.make_cohort(_population(), IDS, present=np.arange(SENDERS) < 3)
-    with pytest.raises(RoundRefused, match=r"3 of 12 clients sent, at least 10.*nothing was charged"):
+    with pytest.raises(RoundRefused, match=r"3 of 12 clients sent, at least 10.*no release was charged"):
         _after(algorithm, [few], own)
 
 

@@ -28,9 +28,8 @@ def test_noise_is_paid_for_honest_clients_or_for_the_committee() -> None:
     for corrupt in (0, 6, 30):
         plan = _plan(corrupt=corrupt)
         assert plan.light.variance == pytest.approx(60 / (60 - corrupt), rel=0.02)
-        # 2.13, and 1 % more since screening takes a part of delta that the other two keep; whoever the clients are
-        assert plan.norm.variance == pytest.approx(2.13 * 1.01, abs=0.01)
-    assert _plan(members=20, malicious=6).norm.variance == pytest.approx(3.04 * 1.01, abs=0.02)
+        assert plan.norm.variance == pytest.approx(2.13, abs=0.01)  # whoever the clients are
+    assert _plan(members=20, malicious=6).norm.variance == pytest.approx(3.04, abs=0.02)
 
 
 def test_less_noise_decides_where_nothing_must_be_bounded() -> None:
