@@ -146,9 +146,7 @@ def compile_all(target: Target, name: str, command: Sequence[str], folder: Path)
     for number, program in enumerate(found):
         try:
             row = _compiled(target, program, folder / f"kernels{number}")
-        except (
-            Exception
-        ) as error:  # of whatever kind a foreign compiler raises: a finding, and the next one is looked at too
+        except Exception as error:  # whatever a foreign compiler raises is a finding; the next is looked at too
             row = {"target": target.name, "program": program.name, "error": f"{type(error).__name__}: {error}"[:500]}
         rows.append(row)
         print(json.dumps({"programs_of": name} | row), flush=True)

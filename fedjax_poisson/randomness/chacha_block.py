@@ -120,7 +120,7 @@ FORMS["tiled"] = kernels.tiled_block(FORMS["loop"])
 _CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
 # A GPU's loop moves the state through memory: XLA makes three kernels of a double round ("loop"), four of two ("loop2"), so a block of 64 bytes costs 30 or 20
 # passes of at most 128. On an H100 with 3.35 TB/s that is 72 or 48 us for a million words at most; unrolled, in registers, 1.2. But compiling a block for it
-# takes .4, 1.0 or 40 s of a processor (its compiler, one form at a time; jax 0.10.2), and a round has about ten: "loop2" gains its .6 s back after 2.5e10 words. Assumed from
+# takes .4, 1.0 or 40 s of a processor (one form at a time, jax 0.10.2), and a round has ten or so: "loop2" gains its .6 s back after 2.5e10 words. Assumed from
 # bytes, not timed on a GPU. A Pallas kernel would keep the state in registers too, but its language reaches no GPU before the H100.
 _ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_VERY_MANY = "loop", "loop2"
 _ACCELERATOR_FORM_FOR_FEW = "rows2"  # a single block is 64 kernels and copies of an H100 by it, 211 by "loop" (counted likewise), compiled as quickly
