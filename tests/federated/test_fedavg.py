@@ -12,18 +12,11 @@ import pytest
 
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.aggregation import RoundRefused, aggregator
-from fedjax_poisson.mechanisms import gaussian, poisson_embedding, single_channel
+from fedjax_poisson.mechanisms import gaussian, single_channel
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded
+from tests.federated.small_population import CLIENTS, EVERYBODY, IDS, MECHANISM, SENDERS, SIZE, X, Y
 
-CLIENTS, RECORDS, FEATURES, SENDERS = 14, 6, 4, 12
-SIZE = FEATURES + 1
-RNG = np.random.default_rng(5)
-X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
-Y = (X[..., 0] > 0).astype(np.float32)
-EVERYBODY = np.ones((CLIENTS, RECORDS), bool)
-IDS = np.asarray([13, 0, 5, 2, 7, 1, 11, 3, 4, 12, 6, 9])
-MECHANISM = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05)
 ROOT = seeded(11)
 
 

@@ -29,17 +29,10 @@ from fedjax_poisson.randomness import fold_in
 from fedjax_poisson.randomness.grid_sum import GridSum, add_rows, empty_sum
 from fedjax_poisson.randomness.sum_tables import draw_sum
 from tests.federated.helpers import seeded
+from tests.federated.small_population import CLIENTS, EVERYBODY, IDS, MECHANISM, SENDERS, SIZE, X, Y
 from tests.randomness.reference import difference_pmf
 from tests.randomness.test_sum_tables import LEAST_P, TWIN_P, fit
 
-CLIENTS, RECORDS, FEATURES, SENDERS = 14, 6, 4, 12
-SIZE = FEATURES + 1
-RNG = np.random.default_rng(5)
-X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
-Y = (X[..., 0] > 0).astype(np.float32)
-EVERYBODY = np.ones((CLIENTS, RECORDS), bool)
-IDS = np.asarray([13, 0, 5, 2, 7, 1, 11, 3, 4, 12, 6, 9])
-MECHANISM = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05)
 DIVISIBLE = {
     "poisson_embedding": MECHANISM,
     "in portions": poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=48.0, modulation=0.05, portions=8),
@@ -242,7 +235,7 @@ def test_the_secret_of_a_sum_has_its_law_and_the_sum_opens() -> None:
     assert fit(values, law) > LEAST_P
     one = np.concatenate([np.ravel(leaf) for i in range(8) for leaf in jax.jit(device.draw)(fold_in(ROOT, i))])
     assert fit(one, law) < TWIN_P
-    counts = jnp.asarray(RNG.integers(-300, 300, SIZE), jnp.int32)
+    counts = jnp.asarray(np.random.default_rng(6).integers(-300, 300, SIZE), jnp.int32)
     sealed = jax.jit(device.close)(device.key, counts, drawn[0], jnp.uint32(SENDERS), ROOT)
     opened, ok = jax.jit(device.open)(device.key, sealed)
     np.testing.assert_array_equal(opened, counts)
