@@ -26,7 +26,7 @@ from fedjax_poisson.aggregation import envelope, keys, local, plain_backend, ten
 from fedjax_poisson.aggregation.backend import AggregatorInfo, Parts
 from fedjax_poisson.aggregation.bare import DeviceFunctions, RoundSum
 from fedjax_poisson.aggregation.norm_bound import NormScreening, dense_passes, squared_bound
-from fedjax_poisson.aggregation.parameters import default_malicious, least_threshold
+from fedjax_poisson.aggregation.parameters import RoundParameters, default_malicious, least_threshold
 from fedjax_poisson.aggregation.roles import (
     Holder,
     Mark,
@@ -43,7 +43,7 @@ from fedjax_poisson.aggregation.terms import MOST_MEMBERS
 from fedjax_poisson.extensions import find
 from fedjax_poisson.randomness import Stream
 
-__all__ = ["Aggregator", "AggregatorInfo", "Opened", "Sealed", "aggregator", "wire_roles"]
+__all__ = ["Aggregator", "AggregatorInfo", "Opened", "Sealed", "aggregator", "round_info", "wire_roles"]
 
 MOST_SIGNED = 128
 """More senders than this in one process are taken for a simulation, whose messages are not signed unless asked for."""
@@ -90,6 +90,8 @@ class Aggregator(NamedTuple):
       device: for programs that simulate clients inside `jit`, `vmap` or `scan`; None for the other backends, and where no size was announced.
       wrap: `(RoundSum, size, round=0) -> Sealed`, a sum made in such a program, to be opened; None for the other backends.
       size: D of every message, where it was announced; None takes any.
+      own: number of the one sender whose counts are in this process, where the others' are elsewhere (`deployment`); None where all are here.
+      recall: `(size) -> Opened | None`: the sum about to be asked for, where it was opened before this process could take it in; None where that cannot be.
     """
 
     encrypt: Callable[..., Sealed]
@@ -106,6 +108,8 @@ class Aggregator(NamedTuple):
     device: DeviceFunctions | None = None
     wrap: Callable[..., Sealed] | None = None
     size: int | None = None
+    own: int | None = None
+    recall: Callable[[int], Opened | None] | None = None
 
     def __repr__(self) -> str:
         """The public facts only."""
@@ -113,7 +117,7 @@ class Aggregator(NamedTuple):
 
 
 def aggregator(
-    backend: str = "round",
+    backend: str | Backend = "round",
     *,
     count_bound: int,
     senders: int,
@@ -133,7 +137,7 @@ def aggregator(
     """Make keys and connect the roles.
 
     Args:
-      backend: "round", "tenseal", "plain", or "module:name" of a `Backend` of your own.
+      backend: "round", "tenseal", "plain", or a `Backend` of your own, as it is or by "module:name".
       count_bound: largest |coordinate of the sum| that a round may open, below 2^31 (`Mechanism.count_bound`).
       senders: most contributions in one sum.
       minimum_senders: fewest contributions that may be opened; None means all `senders`.
@@ -164,7 +168,7 @@ def aggregator(
         )
     if not 1 <= minimum <= senders:
         raise ValueError(f"minimum_senders = {minimum} of senders = {senders}; give 1 <= minimum_senders <= senders.")
-    found = find(backend, BACKENDS, "encryption backend")
+    make = find(backend, BACKENDS, "encryption backend").entry if isinstance(backend, str) else backend
     if not 1 <= members <= MOST_MEMBERS:
         raise ValueError(f"members = {members}; a round has 1 to {MOST_MEMBERS}.")
     f = default_malicious(members) if malicious is None else malicious
@@ -179,7 +183,9 @@ def aggregator(
     if count_rms is not None and not 0.001 <= count_rms < 2**31 / 1000:
         raise ValueError(f"count_rms = {count_rms}; give 0.001 to {2**31 // 1000}, or leave it out.")
     if norm is not None:
-        count_bound, count_rms = _with_corrupt(backend, norm, noise, size, count_bound, count_rms, members, t, f, c)
+        count_bound, count_rms = _with_corrupt(
+            str(backend), norm, noise, size, count_bound, count_rms, members, t, f, c
+        )
     setting = RoundSetting(
         run=run_name(stream),
         count_bound=count_bound,
@@ -195,7 +201,7 @@ def aggregator(
         norm=norm,
         noise=noise,
     )
-    return found.entry(setting, authenticate)
+    return make(setting, authenticate)
 
 
 def _with_corrupt(
@@ -246,29 +252,10 @@ def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
         or (f"more than {MOST_SIGNED} senders in one process." if authenticate is None else "authenticate=False.")
     )
     rounds = local.local_rounds(setting, authenticate=messages)
-    params = rounds.parameters(setting.size or 1 << 16)
-    who = _ROUND if setting.members > 1 else _ALONE
-    who = who.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum)
-    info = AggregatorInfo(
-        backend="round",
-        mode="round" if messages else "bare",
-        degree=params.ring.degree,
-        moduli_bits=params.ring.residue_bits,
-        security_bits=params.ring.security_bits,
-        scale_bits=params.ring.step.bit_length() - 1,
-        count_bound=setting.count_bound,
-        senders=setting.senders,
-        minimum_senders=setting.minimum,
-        key_holder=who + _ONE_PROCESS,
-        protects=_HOLDS.format(f=setting.malicious, m=setting.members) + ("" if setting.norm else _LIGHT)
-        if messages
-        else _BARE.format(why=why),
-        error_bound=0.0,
-        members=setting.members,
-        threshold=setting.threshold,
-        malicious=setting.malicious,
-        corrupt=setting.corrupt,
-    )
+    info = round_info(setting, rounds.parameters(setting.size or 1 << 16))
+    info = dataclasses.replace(info, key_holder=info.key_holder + _ONE_PROCESS)
+    if not messages:
+        info = dataclasses.replace(info, mode="bare", protects=_BARE.format(why=why))
     if setting.norm is not None:
         info = dataclasses.replace(info, norm=setting.norm, protects=info.protects + _in_words(setting, messages))
     device = None if setting.size is None else rounds.functions(setting.size)
@@ -284,6 +271,29 @@ def _of_rounds(setting: RoundSetting, authenticate: bool | None) -> Aggregator:
         device=device,
         wrap=_wrap,
         size=setting.size,
+    )
+
+
+def round_info(setting: RoundSetting, params: RoundParameters) -> AggregatorInfo:
+    """The facts of rounds whose messages are made, with roles that lie in different places."""
+    who = _ROUND if setting.members > 1 else _ALONE
+    return AggregatorInfo(
+        backend="round",
+        mode="round",
+        degree=params.ring.degree,
+        moduli_bits=params.ring.residue_bits,
+        security_bits=params.ring.security_bits,
+        scale_bits=params.ring.step.bit_length() - 1,
+        count_bound=setting.count_bound,
+        senders=setting.senders,
+        minimum_senders=setting.minimum,
+        key_holder=who.format(m=setting.members, t=setting.threshold, f=setting.malicious, minimum=setting.minimum),
+        protects=_HOLDS.format(f=setting.malicious, m=setting.members) + ("" if setting.norm else _LIGHT),
+        error_bound=0.0,
+        members=setting.members,
+        threshold=setting.threshold,
+        malicious=setting.malicious,
+        corrupt=setting.corrupt,
     )
 
 

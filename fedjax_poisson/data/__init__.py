@@ -16,6 +16,9 @@ from fedjax_poisson.data.tables.survival import Survival as Survival
 from fedjax_poisson.data.tables.survival import from_survival_csv as from_survival_csv
 from fedjax_poisson.data.tables.tabular import from_csv as from_csv
 
+from .one_site import OneSite as OneSite
+from .one_site import among_sites as among_sites
+from .one_site import joined as joined
 from .partition import by_site as by_site
 from .partition import dirichlet as dirichlet
 from .partition import quantity_skew as quantity_skew

@@ -154,6 +154,7 @@ def table_sites(
     warnings: Sequence[str] = (),
     uncovered: Sequence[tuple[str, str]] = (),
     encoder: Encoder | None = None,
+    only: str | None = None,
 ) -> Sites:
     """Put a table's features, labels and placement together; notes, warnings and uncovered facts of all parts are kept."""
     return Sites(
@@ -174,4 +175,5 @@ def table_sites(
         warnings=(*warnings, *placement.warnings),
         uncovered=(*uncovered, *placement.uncovered),
         encoder=encoder,
+        only=only,
     )

@@ -56,7 +56,7 @@ class Sites:
         features: float32 `[n, F]` or `[n, height, width, F]`, raw (not standardised), finite.
         labels: int32 `[n]`, class index 0..len(class_names)-1; int32 `[n, classes]` of 0/1 for a multi-label task; float32 `[n]`
             within `label_bounds` for regression.
-        site: int32 `[n]`, 0..S-1; every site has at least one record.
+        site: int32 `[n]`, 0..S-1; every site has at least one record (but see `only`).
         site_names: S names.
         train: bool `[n]`, True for training records.
         group: int64 `[n]`, whose record it is; no group is on both sides of the split. `arange(n)` where every record
@@ -75,6 +75,7 @@ class Sites:
             and is charged for it (`splitting.check_sites_per_patient`). 1 where the record is the unit.
         label_bounds: Public range of the label where it is a number to be predicted; None for classes.
         encoder: How the rows of a table became features, for rows that come later (`encode`); None where columns are features already.
+        only: The one site whose records these are, where those of the others lie elsewhere (`one_site`); None where all sites' records are here.
     """
 
     features: np.ndarray
@@ -94,6 +95,7 @@ class Sites:
     sites_per_unit: int = 1
     label_bounds: tuple[float, float] | None = None
     encoder: Encoder | None = None
+    only: str | None = None
 
     @property
     def task(self) -> Task:
@@ -322,7 +324,12 @@ def _check_values(sites: Sites) -> None:
             f"site runs from {sites.site.min()} to {sites.site.max()}, but there are {len(sites.site_names)} site names"
         )
     empty = np.bincount(sites.site, minlength=len(sites.site_names)) == 0
-    if empty.any():
+    if sites.only is not None:
+        if sites.only not in sites.site_names or not np.all(sites.site == sites.site_names.index(sites.only)):
+            raise ValueError(
+                f"records of several sites, or of a site that is not named, where only those of {sites.only!r} were announced"
+            )
+    elif empty.any():
         names = ", ".join(sites.site_names[s] for s in np.flatnonzero(empty))
         raise ValueError(f"no record belongs to the site(s) {names}; drop their names")
 

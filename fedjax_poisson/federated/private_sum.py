@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
-from fedjax_poisson.aggregation import Aggregator, RoundRefused
+from fedjax_poisson.aggregation import Aggregator, Opened, RoundRefused
 from fedjax_poisson.federated.fidelity import EVERY_MESSAGE
 from fedjax_poisson.mechanisms.noise_source import check_own_noise
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
@@ -71,7 +71,8 @@ def private_sum(
       aggregator: the encryption backend; it refuses sums of fewer senders than its announced minimum.
       grids: int32 `[S, D]`, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
       stream: this release's stream; used for nothing else. Each sender derives a separate part of it.
-      gate: called once right before the sum is opened; None opens without asking (nothing is accounted then).
+      gate: called once right before the sum is opened; None opens without asking (nothing is accounted then). Where the other senders are elsewhere it is
+        called before this sender's message leaves.
       senders: indices of those that send in this round; None means all.
       insiders: `(counts [S, D], grids [S, D]) -> counts`: what corrupt senders of a simulation send (`insiders.lying_sites`); None where all are honest.
 
@@ -93,6 +94,10 @@ def private_sum(
     size = grids.shape[-1]
 
     clock = _Clock()
+    if aggregator.recall is not None and (known := aggregator.recall(size)) is not None:
+        return _known_sum(mechanism, aggregator, known, gate, clock)
+    if aggregator.own is not None:
+        present = [aggregator.own]
     if not mechanism.facts.integer:
         return _sum_of_reals(mechanism, aggregator.info.minimum_senders, grids, stream, present, gate, clock)
     aggregator.begin()
@@ -113,7 +118,7 @@ def private_sum(
     clock.lap()
     opened = aggregator.open(total, size)
     open_seconds = agree_seconds + clock.lap()
-    estimate = mechanism.estimate(jnp.asarray(opened.counts), len(present))
+    estimate = mechanism.estimate(jnp.asarray(opened.counts), opened.senders)
     info = SumInfo(
         senders=opened.senders,
         bytes_up_per_sender=max(aggregator.bytes_up(one) for one in sealed),
@@ -124,6 +129,28 @@ def private_sum(
         open_seconds=open_seconds,
     )
     return estimate, info
+
+
+def _known_sum(
+    mechanism: Mechanism, aggregator: Aggregator, known: Opened, gate: Gate | None, clock: _Clock
+) -> tuple[Array, SumInfo]:
+    """A sum that was opened while this sender was away, or before it could write down what it made of it: nothing is sent.
+
+    It is charged where this sender's counts are not in it as well: the ledger then states no less than what was released of its records.
+    """
+    if gate is not None:
+        gate()
+    clock.lap()
+    estimate = mechanism.estimate(jnp.asarray(known.counts), known.senders)
+    return estimate, SumInfo(
+        senders=known.senders,
+        bytes_up_per_sender=0,
+        exact=known.exact,
+        embed_seconds=0.0,
+        encrypt_seconds=0.0,
+        add_seconds=0.0,
+        open_seconds=clock.lap(),
+    )
 
 
 def _sum_of_reals(

@@ -29,6 +29,7 @@ from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
 from fedjax_poisson.runs.named_models import FIXED_NORMS, Target, check_model, model_for, target_of
+from fedjax_poisson.runs.network import Network, check_network
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe
 
 
@@ -50,6 +51,7 @@ class RunSetup(NamedTuple):
       unit: "record", "patient" or "client": who is protected.
       kind: the algorithm.
       root: the root of all randomness of this process.
+      network: the other sites, where they are in other processes; None where all are here.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class RunSetup(NamedTuple):
     unit: Literal["record", "patient", "client"]
     kind: AlgorithmEntry
     root: Stream
+    network: Network | None = None
 
     @property
     def average_from(self) -> AverageFrom:
@@ -90,6 +93,7 @@ class Prepared(NamedTuple):
       site_names: S names.
       largest_site: the bound on a site's training units that sets the clamps; 1 where the site is the unit.
       root: the root of all randomness of this process.
+      network: as in `RunSetup`.
     """
 
     config: Config
@@ -105,18 +109,24 @@ class Prepared(NamedTuple):
     site_names: tuple[str, ...]
     largest_site: int
     root: Stream
+    network: Network | None = None
 
 
-def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
+def prepare(config: Config, sites: data.Sites | None = None, network: Network | None = None) -> Prepared:
     """Load the data, check what will be claimed, and plan the releases; nothing is released here.
 
     Args:
       config: the settings.
       sites: the data instead of what the settings name, for example a fold.
+      network: the other sites, where they are in other processes.
 
     Raises:
       ValueError: the data or a claim is unsound, with the reason.
     """
+    if sites is None and config.sites is not None and (network is None or config.here is None):
+        raise ValueError(
+            "sites are listed, so each has its own table and its own process: start `fedjax-poisson site serve` at every one, and `consortium run`."
+        )
     kind = algorithm_entry(config.algorithm).entry
     if config.yardstick and kind.without_privacy is None:
         raise ValueError(
@@ -179,6 +189,8 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         level=kind.unit,
         steered=kind.steered,
     )
+    if network is not None:
+        check_network(network, config, plan.honest_senders, recipe.sampling_rate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)  # said in every output instead
         root = stream(config.seed)
@@ -196,6 +208,7 @@ def prepare(config: Config, sites: data.Sites | None = None) -> Prepared:
         site_names=placement.site_names,
         largest_site=bound,
         root=root,
+        network=network,
     )
 
 
@@ -244,6 +257,7 @@ def complete(prepared: Prepared, sites: data.Sites) -> RunSetup:
         unit=prepared.unit,
         kind=prepared.kind,
         root=prepared.root,
+        network=prepared.network,
     )
 
 

@@ -30,6 +30,8 @@ class Config:
       csv: path of your own table.
       label: label column of the table, or several yes/no columns separated by commas (a list in TOML) to learn them all.
       site: site column of the table.
+      sites: the sites of a consortium, each of which keeps its own table and names no site in it (`deployment`).
+      here: the one of them whose table csv is.
       patient: patient column of the table; makes the patient the privacy unit.
       positive: label value that counts as 1, or several separated by commas (a list in TOML); needed if it is not obvious.
       classes: the values of a label with several, separated by commas (a list in TOML); "other" collects undeclared ones, "from_data" takes those in the
@@ -110,6 +112,8 @@ class Config:
     csv: str | None = None
     label: str | list[str] | None = None
     site: str | None = None
+    sites: list[str] | None = None
+    here: str | None = None
     patient: str | None = None
     positive: str | list[str] | None = None
     classes: str | list[str] | None = None

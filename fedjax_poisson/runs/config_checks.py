@@ -83,8 +83,8 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 """Every number of `Config`."""
 
 _OF_TABLES = (
-    "label", "site", "patient", "positive", "classes", "label_bounds", "categorical", "bounds", "fill", "missing", "drop", "min_site_records", "test_fraction",
-    "split_seed", "delimiter", "encoding",
+    "label", "site", "sites", "here", "patient", "positive", "classes", "label_bounds", "categorical", "bounds", "fill", "missing", "drop",
+    "min_site_records", "test_fraction", "split_seed", "delimiter", "encoding",
 )  # fmt: skip
 
 
@@ -177,10 +177,11 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
         if config.sites_per_patient > 1 and config.dataset != "covid" and not is_path(config.dataset):
             raise ValueError(f"--sites-per-patient: {config.dataset} has no patients at several sites; leave it out.")
     else:
-        if config.label is None or config.site is None:
+        if config.label is None or (config.site is None and config.sites is None):
             raise ValueError(
                 "Your own table needs a label column and a site column: --csv FILE --label COLUMN --site COLUMN."
             )
+        _check_consortium(config)
         if config.data is not None:
             raise ValueError("--csv is a table and --data is images: a run uses only one of them; leave one out.")
         if config.dataset != default["dataset"]:
@@ -201,6 +202,30 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
         raise ValueError(f"{names}: only applies to images, and this run uses a table; leave it out.")
     if config.clients is None and (names := given("dirichlet_alpha")):
         raise ValueError(f"{names}: controls how records are split among --clients; give --clients, or leave it out.")
+
+
+def _check_consortium(config: Any) -> None:
+    """What a site of a consortium must declare, since it could be counted in no one's table alone."""
+    if config.sites is None:
+        if config.here is not None:
+            raise ValueError(f"here={config.here!r} names one site of a consortium: list all of them, sites = [...].")
+        return
+    if config.site is not None:
+        raise ValueError(
+            f"sites are listed, so each has a table of its own, without a column of sites: leave site={config.site!r} out."
+        )
+    if len(set(config.sites)) < max(len(config.sites), 2) or config.here not in (None, *config.sites):
+        raise ValueError(
+            f"here={config.here!r} must be one of at least two different sites; listed are {', '.join(config.sites)}."
+        )
+    if config.largest_site is None:
+        raise ValueError(
+            "largest_site, the bound on the training units of a site, sets the clamps of all sites and cannot be counted in one site's table: declare it."
+        )
+    if config.standardize == "bounds" and config.training_units is None:
+        raise ValueError(
+            "training_units, which scales the step where no moments are released, cannot be counted in one site's table: declare it."
+        )
 
 
 def _fitted(name: str, value: Any, hint: Any) -> Any:

@@ -124,8 +124,16 @@ def load_open_table(config: Config) -> OpenTable:
     return read_open(**_arguments(config))
 
 
-def check_width(config: Config, features: int, records: int) -> None:
-    """Refuse more features than training records: the noise on so many coordinates hides what so few records show."""
+def check_width(config: Config, features: int, here: int) -> None:
+    """Refuse more features than training records: the noise on so many coordinates hides what so few records show.
+
+    Args:
+      config: the settings.
+      features: F.
+      here: training records of the table; of one site's, the public bound on all sites' stands in.
+    """
+    alone = config.sites is not None and config.largest_site is not None
+    records = config.largest_site * len(config.sites) if alone else here  # type: ignore[operator,arg-type]
     if features > records:
         raise ValueError(
             f"{config.csv}: {features:,} features for {records:,} training records: the noise on so many coordinates hides what so few records "
@@ -144,7 +152,7 @@ def _arguments(config: Config) -> dict[str, Any]:
     return {
         "path": config.csv,
         "label": _label(config.label),
-        "site": config.site,
+        "site": config.site if config.sites is None else data.OneSite(str(config.here), tuple(config.sites)),
         "patient": config.patient,
         "positive": _listed(config.positive) or None,
         "classes": "from_data" if config.classes == "from_data" else _listed(config.classes) or None,

@@ -29,6 +29,7 @@ from fedjax_poisson.runs import run_ledger as books_lib
 from fedjax_poisson.runs.build import Prepared, RunSetup, complete, prepare, training_units
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.earlier_runs import earlier_runs
+from fedjax_poisson.runs.network import Network
 from fedjax_poisson.runs.releases import (
     NothingLearned,
     Progress,
@@ -73,6 +74,7 @@ def run(
     sites: data.Sites | None = None,
     stop: Callable[[], bool] = lambda: False,
     planned: Callable[[Prepared], None] = lambda prepared: None,
+    network: Network | None = None,
 ) -> dict[str, Any]:
     """Run (or resume) one experiment and write its folder.
 
@@ -84,6 +86,7 @@ def run(
       sites: the data instead of what the settings name, for example a fold.
       stop: asked before every round; True stops the run there.
       planned: called with the plan before anything is released; raising there stops the run.
+      network: the other sites, where they are in other processes (`deployment`).
 
     Returns:
       The summary, as in summary.json.
@@ -102,14 +105,14 @@ def run(
         _check_settings(config, out)
     else:
         _check_new(out)
-        prepared = prepare(config, sites)  # refuses what is wrong before anything is written
+        prepared = prepare(config, sites, network)  # refuses what is wrong before anything is written
         planned(prepared)
         out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with _nothing_released(out):
             stack.enter_context(folder_lock(out))
         if resume:
-            prepared = prepare(config, sites)
+            prepared = prepare(config, sites, network)
             planned(prepared)
         else:
             _check_new(out)  # another process may have been faster

@@ -286,7 +286,9 @@ def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
 
         return gate, fold_in(prepared.root, purpose, number, attempt)
 
-    return charge
+    if prepared.network is None:
+        return charge
+    return prepared.network.charging(charge, lambda label: sum(row.label == label for row in books.rows()))
 
 
 def foreign_parts(config: Config) -> list[tuple[str, str]]:

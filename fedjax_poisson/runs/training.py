@@ -22,6 +22,7 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import fold_in
 from fedjax_poisson.runs.algorithm_entry import Parts, Training
+from fedjax_poisson.data.one_site import columns_hash
 from fedjax_poisson.runs.build import Prepared, RunSetup
 from fedjax_poisson.runs.steering import controller_for
 from fedjax_poisson.runs.training_recipe import step_size
@@ -86,6 +87,21 @@ def aggregator_for(
 ) -> Aggregator:
     """The encryption of one kind of release, with its own fresh keys; opened rounds leave their transcripts in the run folder, if one is given."""
     plan = run.plan
+    facts = mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose)
+    if (network := run.network) is not None:
+        facts |= {} if run.sites is None else {"columns": columns_hash(run.sites)}
+        return make_aggregator(
+            network.backend,
+            count_bound=_count_bound(mechanism, plan.senders, size),
+            senders=plan.senders,
+            minimum_senders=network.minimum,
+            size=size,
+            members=network.members,
+            threshold=network.threshold,
+            malicious=network.malicious,
+            corrupt=network.corrupt,
+            mechanism=facts,
+        )
     if purpose == "train" and not run.kind.signed:
         authenticate = False
     made = make_aggregator(
@@ -97,7 +113,7 @@ def aggregator_for(
         members=run.config.members,
         authenticate=authenticate,
         corrupt=plan.senders - plan.honest_senders,
-        mechanism=mechanism_facts(mechanism.facts.name, mechanism.facts.parameters, purpose=purpose),
+        mechanism=facts,
         stream=fold_in(run.root, "run name", purpose),
         **(norm_arguments(mechanism, size, plan.senders) if run.config.aggregator == "round" else {}),
     )

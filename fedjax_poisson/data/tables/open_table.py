@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from fedjax_poisson.data.one_site import OneSite
 from fedjax_poisson.data.placement import Placement, table_sites
 from fedjax_poisson.data.sites import Sites
 from fedjax_poisson.data.splitting import SplitRules
@@ -29,6 +30,7 @@ from fedjax_poisson.data.tables.spec import TableSpec
 from fedjax_poisson.data.tables.tabular import (
     declared_for,
     feature_columns,
+    only_of,
     place_table,
     table_provenance,
     without_gaps,
@@ -50,6 +52,7 @@ class OpenTable(NamedTuple):
         placement: Sites, patients and split.
         notes: What was done.
         uncovered: As in `Sites`.
+        only: As in `Sites`.
     """
 
     table: Table
@@ -58,6 +61,7 @@ class OpenTable(NamedTuple):
     placement: Placement
     notes: tuple[str, ...]
     uncovered: tuple[tuple[str, str], ...]
+    only: str | None = None
 
 
 class Binned(NamedTuple):
@@ -80,7 +84,7 @@ def read_open(
     path: str | os.PathLike[str],
     *,
     label: str | Sequence[str],
-    site: str,
+    site: str | OneSite,
     patient: str | None = None,
     positive: str | Sequence[str] | None = None,
     classes: Sequence[str] | FromData | None = None,
@@ -102,7 +106,7 @@ def read_open(
     Args:
         path: The file; it and all other arguments are those of `from_csv`, except:
         label: Label column, or several.
-        site: Site column.
+        site: Site column, or the one site of all records.
         patient: Patient column, or None where the record is the unit.
         positive: Label values that count as 1.
         classes: Values of a label with several.
@@ -170,6 +174,7 @@ def read_open(
         placement,
         (*known.notes, *_kind_notes(looked_up)),
         (*known.uncovered, *learned_facts(facts)),
+        only_of(spec),
     )
 
 
@@ -200,6 +205,7 @@ def encode_sites(opened: OpenTable, released: Released | None) -> Sites:
         label_bounds=opened.label.bounds,
         uncovered=opened.uncovered,
         encoder=Encoder(opened.schema, released),
+        only=opened.only,
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedjax_poisson.data.one_site import OneSite
 from fedjax_poisson.data.splitting import SplitRules
 from fedjax_poisson.data.tables.columns import Missing
 from fedjax_poisson.data.tables.declarations import (
@@ -27,7 +28,7 @@ class TableSpec:
     """How a table is read; every field is the argument of `from_csv` of that name.
 
     Attributes:
-        site: Column that says where a record is from.
+        site: Column that says where a record is from; or the one site that all are from.
         patient: Column that says whose record it is; None where the record is the unit.
         categorical: Levels of text columns.
         bounds: Ranges of numeric columns.
@@ -37,7 +38,7 @@ class TableSpec:
         rules: How records become sites and sides of the split.
     """
 
-    site: str
+    site: str | OneSite
     patient: str | None = None
     categorical: Any = None
     bounds: Any = "from_data"
@@ -54,6 +55,9 @@ def check_spec(spec: TableSpec, **roles: Any) -> None:
         ValueError: The first argument that is wrong, what was seen, and how it should look.
     """
     for role, name in roles.items():
+        if isinstance(name, OneSite):
+            _ = name.place  # refuses a name that is not on its list
+            continue
         check_column_name(role, name)
     check_column_name("patient", spec.patient, optional=True)
     checked_levels(spec.categorical)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from fedjax_poisson.data.blocks import join
+from fedjax_poisson.data.one_site import OneSite, placed_among
 from fedjax_poisson.data.placement import Placement, place_records, table_sites
 from fedjax_poisson.data.sites import Provenance, Sites
 from fedjax_poisson.data.splitting import SplitRules
@@ -33,7 +35,7 @@ def from_csv(
     path: str | os.PathLike[str],
     *,
     label: str | Sequence[str],
-    site: str,
+    site: str | OneSite,
     patient: str | None = None,
     positive: str | Sequence[str] | None = None,
     classes: Sequence[str] | FromData | None = None,
@@ -63,7 +65,7 @@ def from_csv(
     Args:
         path: The file: comma, semicolon, tab or bar separated, UTF-8, header line first; `.gz` is unpacked.
         label: Column of the label, or a list of columns that are 0/1, true/false or yes/no.
-        site: Column that gives the site of a record.
+        site: Column that gives the site of a record; or `OneSite`, where all records are of one site and those of the others lie elsewhere.
         patient: Column that identifies the patient of a record. With it the patient is the privacy unit and is never split between
             training and test; without it the record is.
         positive: The label value (or values) that count as 1; needed unless the label is 0/1, true/false or yes/no.
@@ -131,7 +133,9 @@ def table_records(
         column_of(table.path, name, table.columns[name], table.lines, placement.train, table.delimiter != ",")
         for name in columns
     ]
-    warnings = [*split_warnings(table.path, label, placement), *people_warnings(people, len(set(places)))]
+    alone = isinstance(spec.site, OneSite)  # what one site's records have in common says nothing about all
+    warnings = [] if alone else split_warnings(table.path, label, placement)
+    warnings += people_warnings(people, len(placement.site_names if alone else set(places)))
     warnings += label_copies(parts, label)
     levels = checked_levels(spec.categorical)
     blocks, specs = [], []
@@ -141,13 +145,15 @@ def table_records(
         blocks.append(made)
         specs.append(spec_of(column, made, bounds=range_, fill=value))
     block = join(blocks)
-    refuse_constants([column for column in parts if not _speaks_of(column, spec)])
+    if not alone:
+        refuse_constants([column for column in parts if not _speaks_of(column, spec)])
     return table_sites(
         block,
         label.values,
         placement,
         label.names,
         table_provenance(table, [*notes, *label.notes]),
+        only=only_of(spec),
         label_bounds=label.bounds,
         warnings=[*block.warnings, *warnings],
         uncovered=[*label.uncovered, *learned_facts(block.learned)],
@@ -173,13 +179,24 @@ def place_table(table: Table, spec: TableSpec, labels: np.ndarray) -> tuple[Plac
     Raises:
         ValueError: A site or patient is missing, or a site is spelt in two ways; or as in `place_records`.
     """
-    refuse_missing(table, spec.site, "site", "name every record's site")
+    if not isinstance(spec.site, OneSite):
+        refuse_missing(table, spec.site, "site", "name every record's site")
     if spec.patient is not None:
         refuse_missing(table, spec.patient, "patient", "give every record a patient")
-    places = [canonical(text) for text in table.columns[spec.site]]
     people = None if spec.patient is None else [canonical(text) for text in table.columns[spec.patient]]
+    if isinstance(spec.site, OneSite):
+        places = [spec.site.name] * len(table.lines)
+        rules = dataclasses.replace(spec.rules, min_site_records=1)
+        alone = place_records(labels, places, people, rules, source=table.path)
+        return placed_among(alone, spec.site), places, people
+    places = [canonical(text) for text in table.columns[spec.site]]
     refuse_spellings(table.path, "site", places, table.lines)
     return place_records(labels, places, people, spec.rules, source=table.path), places, people
+
+
+def only_of(spec: TableSpec) -> str | None:
+    """The one site whose records a table holds; None where a column names several."""
+    return spec.site.name if isinstance(spec.site, OneSite) else None
 
 
 def _speaks_of(column: Column, spec: TableSpec) -> bool:
@@ -197,7 +214,8 @@ def feature_columns(table: Table, spec: TableSpec, label: str | Sequence[str], *
         ValueError: A named column does not exist, or a declaration contradicts its role.
     """
     own = {"label": label} if isinstance(label, str) else {f"label {k}": name for k, name in enumerate(label, 1)}
-    roles = own | {"site": spec.site, **others} | ({} if spec.patient is None else {"patient": spec.patient})
+    sited = {} if isinstance(spec.site, OneSite) else {"site": spec.site}
+    roles = own | sited | others | ({} if spec.patient is None else {"patient": spec.patient})
     for role, name in roles.items():
         table.column(name, role)
     if len(set(roles.values())) < len(roles):

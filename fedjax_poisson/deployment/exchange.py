@@ -1,0 +1,443 @@
+"""A site's part in the sums of a run: its own contribution, its word as a member of the committee, and the opened sum that it checks itself.
+
+Two threads meet here. The *run* (`Network` for `runs.run`) comes with the counts of the next release and waits until they are opened. The *requests* of the
+coordinator (`next`, `notice`, `invite`, `opened`) are answered by another. The order at a site, for every release:
+
+1. the run charges the ledger, and then offers its counts (`private_sum` asks its gate before anything leaves);
+2. the coordinator is told what the next round must be for (`next`), and proposes terms;
+3. the site encrypts once, if the terms are those that it expects in every field (`invite`); the bytes are in its store before they leave;
+4. as a member it takes the protocol's steps (`notice`);
+5. a transcript is checked against what is pinned and expected, written down, and handed to the run (`opened`).
+
+A round that died leaves counts that were sent: they are never sent again. The run ends with `RoundLost`, is resumed, and draws its noise anew under a charge of
+its own (`run_ledger.charging`). What was opened while the site was away, or before it could write down what it made of it, is taken from the transcripts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, keys, member
+from fedjax_poisson.aggregation.aggregator import round_info
+from fedjax_poisson.aggregation.envelope import new_id
+from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
+from fedjax_poisson.aggregation.roles import checked_counts
+from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes, parameters_for, thousandths
+from fedjax_poisson.aggregation.store import Store
+from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, encode_terms
+from fedjax_poisson.aggregation.transcript import check_transcript
+from fedjax_poisson.aggregation.wire import u64
+from fedjax_poisson.deployment.opened_rounds import OpenedRound, keep, kept_rounds, release_name
+from fedjax_poisson.randomness import Stream, is_reproducible
+from fedjax_poisson.runs.run import Stopped
+
+__all__ = ["Exchange", "Party", "RoundLost", "Wanted", "party_of"]
+
+_WAIT_SECONDS = 0.2
+"""How often a waiting run looks whether it is to stop."""
+
+
+class RoundLost(RuntimeError):
+    """The round that this site's counts were sent in was not opened; resume the run, which draws its noise anew."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Party:
+    """Who a site is in a run.
+
+    Attributes:
+      name: of the site.
+      place: its number among the sites, 0..S-1.
+      sender: its part as a client of rounds.
+      member: its part in the committee; None where it is no member.
+      terms: hash of the run's terms.
+    """
+
+    name: str
+    place: int
+    sender: client.Client
+    member: member.Member | None
+    terms: bytes
+
+    @property
+    def key(self) -> bytes:
+        """Its public key."""
+        return keys.public_of(self.sender.key)
+
+
+def party_of(
+    *,
+    name: str,
+    sites: tuple[str, ...],
+    key: keys.Hidden,
+    pinned: Pinned,
+    roster: frozenset[bytes],
+    run: bytes,
+    terms: bytes,
+    store: Store,
+    member_store: Store,
+) -> Party:
+    """A site's parts in the rounds of a run; a member where its key is among the pinned ones."""
+    public = keys.public_of(key)
+    seat = None
+    if public in pinned.members:
+        number = pinned.members.index(public) + 1
+        seat = member.Member(number=number, key=key, pinned=pinned, roster=roster, run=run, store=member_store)
+    sender = client.Client(key, pinned, roster, run, store)
+    return Party(name=name, place=sites.index(name), sender=sender, member=seat, terms=terms)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Offer:
+    """Counts that wait for their round.
+
+    Attributes:
+      label: the release.
+      draft: the terms that its round must have, apart from the round's number and keys.
+      counts: int32 `[D]`, private.
+      stream: for the encryption.
+    """
+
+    label: str
+    draft: Terms
+    counts: np.ndarray = dataclasses.field(repr=False)
+    stream: Stream = dataclasses.field(repr=False)
+
+
+Told = Callable[..., None]
+"""`(kind, **facts)`: what goes into the site's log."""
+
+
+class Wanted(NamedTuple):
+    """What a site waits for.
+
+    Attributes:
+      position: sums opened, as far as it knows.
+      label: the release that comes next; None before the run came so far.
+      draft: encoded terms that its round must have; None while the counts are not there.
+      asking: whether it asks what became of a round that its counts were sent in.
+    """
+
+    position: int
+    label: str | None
+    draft: bytes | None
+    asking: bool
+
+
+class Exchange:
+    """Where a run and the coordinator's requests meet; one for each run of a site."""
+
+    def __init__(self, party: Party, folder: Path, tell: Told, stop: Callable[[], bool] = lambda: False) -> None:
+        """Pick up what was opened before.
+
+        Args:
+          party: the site.
+          folder: its transcripts of this run.
+          tell: writes into the site's log, durably, before anything leaves.
+          stop: asked while a round is waited for.
+
+        Raises:
+          RoundRefused: a transcript that was kept does not hold.
+        """
+        self.party, self._folder, self._tell, self._stop = party, folder, tell, stop
+        self._rounds: list[OpenedRound] = kept_rounds(folder, party.sender.pinned)
+        self._seat = None if party.member is None else member.restore(party.member)
+        self._changed = threading.Condition(threading.RLock())
+        self._seat_lock = threading.Lock()
+        self._label: str | None = None
+        self._offer: _Offer | None = None
+        self._sent: Terms | None = None  # the terms under which the offered counts were sent
+        self._lost: str | None = None
+        self._asking: Terms | None = None  # the terms of a round whose outcome is asked for
+        self._go_on = False
+
+    # What the run calls
+
+    def charging(self, charge: Callable[..., Any], charges: Callable[[str], int]) -> Callable[..., Any]:
+        """As in `Network`: remembers the release that comes next, and pays for no counts twice.
+
+        A release is paid for again only if counts left under its earlier charge, and they are not those that were opened: a site that was stopped between its
+        charge and its message, or between the opening and its next checkpoint, goes on with the charge that it has.
+        """
+
+        def next_charge(purpose: str, number: int, *rest: Any) -> Any:
+            gate, own = charge(purpose, number, *rest)
+            label = f"{purpose} {number}"
+            self._label = label
+
+            def pay() -> None:
+                paid = charges(label)
+                if paid > self._times_sent(label) or (paid and self._mine(label)):
+                    return
+                gate()
+                self._tell("charge", label=label)
+
+            return pay, own
+
+        return next_charge
+
+    def backend(self, setting: RoundSetting, authenticate: bool | None) -> Aggregator:
+        """As `aggregation.aggregator.Backend`: sums of these rounds are opened between the sites."""
+        del authenticate  # there is no other way between machines
+        params = parameters_for(setting, setting.size or 1)
+        return Aggregator(
+            encrypt=lambda counts, stream=None, *, round=0: self._encrypt(setting, counts, stream),
+            add=_no_second,
+            check=lambda sealed, size: None,
+            open=self._open,
+            begin=lambda: None,
+            bytes_up=lambda sealed: message_bytes(parameters_for(setting, sealed.size)),
+            message_bytes=lambda size: message_bytes(parameters_for(setting, size)),
+            info=round_info(setting, params),
+            size=setting.size,
+            own=self.party.place,
+            recall=lambda size: self._recall(setting, size),
+        )
+
+    def _encrypt(self, setting: RoundSetting, counts: Any, stream: Any) -> Sealed:
+        """Keep the counts until they are charged for; they are encrypted under the terms of their round."""
+        values = checked_counts(counts, setting.count_bound, setting.size, 0)
+        if not isinstance(stream, Stream):
+            raise ValueError("Rounds encrypt from a randomness stream; give one, fresh for every message.")
+        assert self._label is not None
+        with self._changed:
+            draft = self._draft(setting, values.size)
+        return Sealed(_Offer(self._label, draft, values, stream), values.size, 1, frozenset([new_id()]), 0)
+
+    def _draft(self, setting: RoundSetting, size: int) -> Terms:
+        pinned, label = self.party.sender.pinned, str(self._label)
+        return Terms(
+            run=self.party.sender.run,
+            round=0,
+            model=release_name(self.party.terms, label, self._rounds),
+            mechanism=setting.mechanism,
+            charge=f"{label}, charged by every site to its own ledger before it sends",
+            size=size,
+            count_bound=setting.count_bound,
+            count_rms=0 if setting.count_rms is None else thousandths(setting.count_rms),
+            senders=setting.senders,
+            minimum=setting.minimum,
+            corrupt=setting.corrupt,
+            threshold=setting.threshold,
+            malicious=setting.malicious,
+            members=pinned.members,
+            round_keys=tuple(b"" for _ in pinned.members),
+            roster=pinned.roster,
+        )
+
+    def _open(self, sealed: Sealed, size: int) -> Opened:
+        """Offer the counts, and wait for the opened sum. The caller has charged the ledger."""
+        del size
+        offer = sealed.payload
+        assert isinstance(offer, _Offer)
+        with self._changed:
+            self._offer, self._sent, self._lost = offer, None, None
+            self._changed.notify_all()
+            try:
+                while (found := self._found(offer.label)) is None:
+                    if self._lost is not None:
+                        raise RoundLost(self._lost)
+                    if self._stop():
+                        raise Stopped(f'stopped while the round of "{offer.label}" was waited for')
+                    self._changed.wait(_WAIT_SECONDS)
+            finally:
+                self._offer = None
+        return _opened(found)
+
+    def _recall(self, setting: RoundSetting, size: int) -> Opened | None:
+        """The opened sum of the release that comes next, if there is one.
+
+        Where counts for it left before, and what became of their round is not known here, the coordinator is asked first. Its word that nothing was opened is
+        believed: if it lies, this site pays a second time, with fresh noise.
+        """
+        label = str(self._label)
+        with self._changed:
+            if self._found(label) is None and self._times_sent(label):
+                self._asking, self._go_on = self._draft(setting, size), False
+                while self._found(label) is None and not self._go_on:
+                    if self._stop():
+                        raise Stopped(f'stopped while what became of "{label}" was waited for')
+                    self._changed.wait(_WAIT_SECONDS)
+                self._asking = None
+            found = self._found(label)
+        if found is not None and found.checked.counts.size != size:
+            raise BadTerms(
+                f'The kept sum of "{found.label}" has {found.checked.counts.size} values, {size} were asked for.'
+            )
+        return None if found is None else _opened(found)
+
+    def _found(self, label: str) -> OpenedRound | None:
+        return next((one for one in self._rounds if one.label == label), None)
+
+    def _times_sent(self, label: str) -> int:
+        """In how many rounds counts for this release left."""
+        return self.party.sender.store.last(self.party.sender.run, f"sent {label}") + 1
+
+    def _note_sending(self, label: str, number: int) -> None:
+        """Write down, before anything leaves, that counts for this release leave in a round; the same round again counts once."""
+        store, run, step = self.party.sender.store, self.party.sender.run, f"sent {label}"
+        last = store.last(run, step)
+        if last < 0 or store.get(run, last, step) != u64(number):
+            store.put(run, last + 1, step, u64(number))
+
+    def _mine(self, label: str) -> bool:
+        """Whether this site's counts are in the opened sum of a release; they left after their charge."""
+        with self._changed:
+            found = self._found(label)
+        return found is not None and self.party.key in found.checked.clients
+
+    # What the coordinator's requests call
+
+    @property
+    def position(self) -> int:
+        """Sums opened, as far as this site knows."""
+        with self._changed:
+            return len(self._rounds)
+
+    def wanted(self, seconds: float = 0.0) -> Wanted:
+        """What this site waits for; the counts of the next release are waited for so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._offer is not None or self._asking is not None, timeout=seconds)
+            draft = None if self._offer is None else encode_terms(self._offer.draft)
+            return Wanted(len(self._rounds), self._label, draft, self._asking is not None)
+
+    def go_on(self, position: int) -> None:
+        """The coordinator's word that nothing was opened at a position.
+
+        Raises:
+          OutOfOrder: it was not asked for that.
+        """
+        with self._changed:
+            if self._asking is None or position != len(self._rounds):
+                raise OutOfOrder(f"This site does not ask what became of position {position}.")
+            self._go_on = True
+            self._changed.notify_all()
+
+    def notice(self, blob: bytes) -> bytes:
+        """A member's reply to a notice of the server (`member.step`).
+
+        Raises:
+          RoundRefused: by its name.
+        """
+        if self.party.member is None or self._seat is None:
+            raise OutOfOrder(f"{self.party.name} is no member of the committee.")
+        with self._seat_lock:
+            self._seat, reply = member.step(self.party.member, self._seat, blob)
+        self._tell("member", said=len(reply), digest=hashlib.sha256(reply).hexdigest())
+        return reply
+
+    def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
+        """This site's contribution to a round; the same bytes at every call for the same terms.
+
+        Raises:
+          OutOfOrder: the counts are not there yet.
+          BadTerms: the round is for something else, or with other facts, than this site expects.
+          RoundLost: the counts were sent in an earlier round; they are not sent again.
+        """
+        terms = decode_terms(terms_blob)
+        with self._changed:
+            offer = self._offer
+            if offer is None:
+                raise OutOfOrder("This site's counts are not there yet; ask again later.")
+            _check_expected(terms, offer.draft)
+            if self._sent is not None and self._sent != terms:
+                self._lost = (
+                    f'the round {self._sent.round} of "{offer.label}" was not opened; its counts are not sent again'
+                )
+                self._changed.notify_all()
+                raise OutOfOrder(f"{self._lost}. Ask again later.")
+            client.accept_terms(self.party.sender, terms_blob, certificate, offer.draft.model)
+            self._note_sending(offer.label, terms.round)
+            blob = client.contribute(
+                self.party.sender,
+                terms_blob,
+                certificate,
+                offer.counts,
+                offer.stream,
+                model=offer.draft.model,
+                reproducible=is_reproducible(offer.stream),
+            )
+            if self._sent is None:
+                self._tell(
+                    "contribution",
+                    round=terms.round,
+                    label=offer.label,
+                    digest=hashlib.sha256(blob).hexdigest(),
+                    bytes=len(blob),
+                )
+            self._sent = terms
+            return blob
+
+    def opened(self, position: int, transcript: bytes) -> None:
+        """Take in the sum at a position.
+
+        Raises:
+          OutOfOrder: it is not the next one, or the run has not come so far.
+          RoundRefused: the transcript does not hold, or is of a round that this site does not expect.
+        """
+        with self._changed:
+            if position < len(self._rounds):
+                return  # known
+            draft = self._asking if self._offer is None else self._offer.draft
+            if position > len(self._rounds) or draft is None:
+                raise OutOfOrder(f"This site is at position {len(self._rounds)} and not ready; ask again later.")
+            checked = check_transcript(transcript, self.party.sender.pinned)
+            _check_expected(checked.terms, draft)
+            label = str(self._label)
+            self._rounds.append(keep(self._folder, position, label, transcript, checked))
+            self._tell(
+                "opened",
+                position=position,
+                label=label,
+                round=checked.terms.round,
+                transcript=hashlib.sha256(transcript).hexdigest(),
+                clients=[key.hex() for key in checked.clients],
+            )
+            self._offer = None  # its round is over; what comes next has other terms
+            self._changed.notify_all()
+
+    def transcript(self, position: int) -> bytes:
+        """A kept transcript, for whoever missed it.
+
+        Raises:
+          OutOfOrder: there is none.
+        """
+        with self._changed:
+            if not 0 <= position < len(self._rounds):
+                raise OutOfOrder(f"Position {position} of {len(self._rounds)}.")
+            path = self._rounds[position].path
+        return path.read_bytes()
+
+
+def _no_second(a: Sealed, b: Sealed) -> Sealed:
+    raise RoundRefused("A site has one message of its own and adds none; the server does.")
+
+
+def _opened(found: OpenedRound) -> Opened:
+    return Opened(found.checked.counts, len(found.checked.clients), True)
+
+
+def _check_expected(terms: Terms, draft: Terms) -> None:
+    """Refuse terms that differ from the expected ones in anything but the round's number and keys."""
+    bare = dataclasses.replace(terms, round=0, round_keys=draft.round_keys)
+    if bare == draft:
+        return
+    names = [
+        field.name for field in dataclasses.fields(Terms) if getattr(bare, field.name) != getattr(draft, field.name)
+    ]
+    seen = "; ".join(
+        f"{name} is {_short(getattr(bare, name))}, expected {_short(getattr(draft, name))}" for name in names
+    )
+    raise BadTerms(f"A round with other terms than this site expects: {seen}.")
+
+
+def _short(value: Any) -> str:
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 80 else text[:80] + "..."

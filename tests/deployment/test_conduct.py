@@ -1,0 +1,141 @@
+"""A consortium's whole run between sites that share nothing but messages, against the same run in one process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from fedjax_poisson import accounting, data
+from fedjax_poisson.aggregation.transcript import check_transcript
+from fedjax_poisson.deployment.conduct import Ended, NoProgress, Step, conduct
+from fedjax_poisson.deployment.site_run import SiteRun, model_digest
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.load_data import load_sites
+from fedjax_poisson.runs.run import run
+from tests.deployment import consortium
+
+NAMES = ("north", "east", "south")
+
+
+class Whole(NamedTuple):
+    """A run that went through."""
+
+    folder: Path
+    sites: dict[str, SiteRun]
+    steps: list[Step]
+    ended: Ended
+    parties: consortium.Parties
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return consortium.write_tables(tmp_path_factory.mktemp("tables"), NAMES)
+
+
+@pytest.fixture(scope="module")
+def whole(tables: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    parties = consortium.parties(folder / "sites", tables)
+    sites = {name: parties.start(name) for name in NAMES}
+    steps: list[Step] = []
+    ended = conduct(consortium.link_to(sites), parties.consortium, folder / "server", step=steps.append)
+    return Whole(folder, sites, steps, ended, parties)
+
+
+def charges(path: Path) -> list[tuple[str, Any, float]]:
+    with accounting.read_ledger(path) as ledger:
+        return [(row.label, row.charge, row.distance) for row in ledger.rows()]
+
+
+def test_the_sites_together_compute_what_one_process_computes_bit_for_bit(
+    whole: Whole, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    own = {name: load_sites(Config(csv=str(tables[name]), here=name, **settings())) for name in NAMES}
+    together = data.joined([own[name] for name in NAMES])
+    run(Config(csv=str(tables["north"]), **settings()), tmp_path / "one", sites=together)
+    digest = model_digest(tmp_path / "one")
+    assert whole.ended.digests == dict.fromkeys(NAMES, digest)
+    for name in NAMES:
+        assert charges(whole.sites[name].out / "ledger.sqlite") == charges(tmp_path / "one" / "ledger.sqlite")
+
+
+def test_other_records_at_one_site_give_another_model(tables: dict[str, Path], whole: Whole, tmp_path: Path) -> None:
+    own = {name: load_sites(Config(csv=str(tables[name]), here=name, **settings())) for name in NAMES}
+    together = data.joined([own[name] for name in NAMES])
+    labels = np.where(together.site == 0, 1 - together.labels, together.labels).astype(np.int32)
+    changed = data.Sites(**{**vars(together), "labels": labels})
+    run(Config(csv=str(tables["north"]), **settings()), tmp_path / "one", sites=changed)
+    assert model_digest(tmp_path / "one") != whole.ended.digests["north"]
+
+
+def settings() -> dict[str, Any]:
+    return consortium.settings(NAMES, honest_senders=2, members=3)
+
+
+def test_every_sum_is_of_all_sites_and_its_transcript_holds_for_who_has_pinned_the_keys(whole: Whole) -> None:
+    assert [step.label for step in whole.steps] == ["standardise 0", "train 1", "train 2", "train 3"]
+    files = sorted((whole.folder / "server").glob("*.round"))
+    assert len(files) == 4
+    for path, step in zip(files, whole.steps, strict=True):
+        checked = check_transcript(path.read_bytes(), whole.parties.consortium.pinned)
+        assert step.clients == tuple(sorted(NAMES)) and len(checked.clients) == 3 and not step.heard
+    for site in whole.sites.values():
+        assert [path.read_bytes() for path in sorted((site.out / "opened").glob("*.round"))] == [
+            path.read_bytes() for path in files
+        ]
+
+
+def test_a_charge_is_told_before_the_contribution_it_is_for(whole: Whole) -> None:
+    for told in whole.parties.told.values():
+        charged: set[str] = set()
+        for kind, facts in told:
+            if kind == "charge":
+                charged.add(facts["label"])
+            if kind == "contribution":
+                assert facts["label"] in charged
+        assert charged == {"standardise 0", "train 1", "train 2", "train 3"}
+
+
+def test_a_site_that_is_away_misses_a_sum_and_catches_up(tables: dict[str, Path], tmp_path: Path) -> None:
+    stop: dict[str, bool] = {}
+    parties = consortium.parties(tmp_path / "sites", tables, minimum=2, stop=stop, rounds=4)
+    sites = {name: parties.start(name) for name in NAMES}
+    steps: list[Step] = []
+
+    def step(one: Step) -> None:
+        steps.append(one)
+        if one.label == "train 1":
+            stop["east"] = True
+            sites["east"].join(30)
+        if one.label == "train 2":  # opened by two sites
+            stop["east"] = False
+            sites["east"] = parties.restart("east")
+
+    ended = conduct(consortium.link_to(sites), parties.consortium, tmp_path / "server", step=step)
+    assert len(set(ended.digests.values())) == 1 and set(ended.digests) == set(NAMES)
+    assert [one.clients for one in steps] == [tuple(sorted(NAMES))] * 2 + [("north", "south")] + [
+        tuple(sorted(NAMES))
+    ] * 2
+    labels = [row[0] for row in charges(sites["east"].out / "ledger.sqlite")]
+    assert sorted(set(labels)) == ["standardise 0", "train 1", "train 2", "train 3", "train 4"]
+
+
+def test_too_few_sites_are_named_and_nothing_is_opened(tables: dict[str, Path], tmp_path: Path) -> None:
+    stop = {"east": True, "south": True}
+    parties = consortium.parties(tmp_path / "sites", tables, minimum=2, stop=stop)
+    sites = {name: parties.start(name) for name in NAMES}
+    for name in ("east", "south"):
+        sites[name].join(60)
+    quick = parties.consortium.__class__(**{**vars(parties.consortium), "phase_seconds": 1.0, "patience_seconds": 0.5})
+    began = time.monotonic()
+    with pytest.raises(NoProgress, match="at least 2 are needed") as refused:
+        conduct(consortium.link_to(sites), quick, tmp_path / "server")
+    stop["north"] = True
+    sites["north"].join(60)
+    assert time.monotonic() - began < 60
+    assert "east: stopped" in str(refused.value) and "south: stopped" in str(refused.value)
+    assert not list((tmp_path / "server").glob("*.round"))
