@@ -1,1 +1,2 @@
-"""The parties of a run on machines of their own: who they are, what they allow, what carries their messages."""
+"""A consortium over a network: who takes part, what a run may do, what each site allows and writes down, and what carries the messages. Nothing here believes
+the server."""
