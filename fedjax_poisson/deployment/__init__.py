@@ -1,2 +1,1 @@
-"""A consortium over a network: who takes part, what a run may do, what each site allows and writes down, and what carries the messages. Nothing here believes
-the server."""
+"""A consortium over a network: who takes part, what each allows and writes down, what carries the messages; nothing here believes the server."""

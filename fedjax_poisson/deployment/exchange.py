@@ -24,18 +24,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, keys, member
+from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, keys, member, messages
 from fedjax_poisson.aggregation.aggregator import round_info
 from fedjax_poisson.aggregation.envelope import new_id
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.roles import checked_counts
 from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes, parameters_for, thousandths
 from fedjax_poisson.aggregation.store import Store
-from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, encode_terms
+from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, encode_terms, terms_hash
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.opened_rounds import OpenedRound, keep, kept_rounds, release_name
+from fedjax_poisson.deployment.opened_rounds import OpenedRound, counts_hash, keep, kept_rounds, release_name
 from fedjax_poisson.randomness import Stream, is_reproducible
+from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
 
 __all__ = ["Exchange", "Party", "RoundLost", "Wanted", "party_of"]
@@ -151,16 +152,18 @@ class Exchange:
         self._seat = None if party.member is None else member.restore(party.member)
         self._changed = threading.Condition(threading.RLock())
         self._seat_lock = threading.Lock()
+        self._answered = b""
         self._label: str | None = None
         self._offer: _Offer | None = None
         self._sent: Terms | None = None  # the terms under which the offered counts were sent
         self._lost: str | None = None
+        self._paid: dict[str, Any] = {}  # what the ledger said after the last charge
         self._asking: Terms | None = None  # the terms of a round whose outcome is asked for
         self._go_on = False
 
     # What the run calls
 
-    def charging(self, charge: Callable[..., Any], charges: Callable[[str], int]) -> Callable[..., Any]:
+    def charging(self, charge: Callable[..., Any], standing: Standing) -> Callable[..., Any]:
         """As in `Network`: remembers the release that comes next, and pays for no counts twice.
 
         A release is paid for again only if counts left under its earlier charge, and they are not those that were opened: a site that was stopped between its
@@ -173,11 +176,12 @@ class Exchange:
             self._label = label
 
             def pay() -> None:
-                paid = charges(label)
-                if paid > self._times_sent(label) or (paid and self._mine(label)):
-                    return
-                gate()
-                self._tell("charge", label=label)
+                paid = standing.times(label)
+                if paid <= self._times_sent(label) and not (paid and self._mine(label)):
+                    gate()
+                epsilon, head = standing.now()
+                with self._changed:
+                    self._paid = {"label": label, "epsilon": epsilon, "ledger": head}
 
             return pay, own
 
@@ -330,7 +334,10 @@ class Exchange:
             raise OutOfOrder(f"{self.party.name} is no member of the committee.")
         with self._seat_lock:
             self._seat, reply = member.step(self.party.member, self._seat, blob)
-        self._tell("member", said=len(reply), digest=hashlib.sha256(reply).hexdigest())
+            said = messages.parts_of(reply)
+            if said.label == "answer" and self._answered != said.body[:32]:
+                self._answered = said.body[:32]
+                self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
         return reply
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
@@ -354,6 +361,8 @@ class Exchange:
                 self._changed.notify_all()
                 raise OutOfOrder(f"{self._lost}. Ask again later.")
             client.accept_terms(self.party.sender, terms_blob, certificate, offer.draft.model)
+            if self._sent is None:
+                self._tell("charge", round=terms.round, **self._paid)
             self._note_sending(offer.label, terms.round)
             blob = client.contribute(
                 self.party.sender,
@@ -368,8 +377,8 @@ class Exchange:
                 self._tell(
                     "contribution",
                     round=terms.round,
-                    label=offer.label,
-                    digest=hashlib.sha256(blob).hexdigest(),
+                    terms=terms_hash(terms).hex(),
+                    digest=messages.manifest_hash(messages.parts_of(blob)).hex(),
                     bytes=len(blob),
                 )
             self._sent = terms
@@ -394,11 +403,13 @@ class Exchange:
             self._rounds.append(keep(self._folder, position, label, transcript, checked))
             self._tell(
                 "opened",
-                position=position,
-                label=label,
                 round=checked.terms.round,
+                terms=terms_hash(checked.terms).hex(),
+                label=label,
                 transcript=hashlib.sha256(transcript).hexdigest(),
+                counts=counts_hash(checked.counts).hex(),
                 clients=[key.hex() for key in checked.clients],
+                epsilon=self._paid.get("epsilon", 0.0),
             )
             self._offer = None  # its round is over; what comes next has other terms
             self._changed.notify_all()

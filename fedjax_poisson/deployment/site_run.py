@@ -135,14 +135,14 @@ def start(
                     )
                     break
                 except RoundLost as lost:
-                    tell("dead", reason=str(lost))
+                    tell("refused", reasons=[type(lost).__name__])
             tell("ended", model=model_digest(out))
             seen[0] = seen[0]._replace(state="done", summary=summary)
         except BaseException as error:
             state = "stopped" if getattr(error, "interrupted", False) else "failed"
             seen[0] = seen[0]._replace(state=state, reason=f"{type(error).__name__}: {error}")
             if state == "failed":
-                tell("failed", reason=seen[0].reason)
+                tell("refused", reasons=[type(error).__name__])
         changed()
 
     thread = threading.Thread(target=work, name=f"run of {party.name}", daemon=True)

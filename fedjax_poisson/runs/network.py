@@ -13,6 +13,18 @@ from fedjax_poisson.aggregation.aggregator import Backend
 from fedjax_poisson.runs.config import Config
 
 
+class Standing(NamedTuple):
+    """A run's ledger, as its exchange with the other sites sees it.
+
+    Attributes:
+      times: `(label) -> int`: how often a release is on it.
+      now: `() -> (epsilon so far, head)`: of this run, and the hexadecimal head of the chain.
+    """
+
+    times: Callable[[str], int]
+    now: Callable[[], tuple[float, str]]
+
+
 class Network(NamedTuple):
     """The other sites, as a run sees them.
 
@@ -23,8 +35,8 @@ class Network(NamedTuple):
       malicious: f.
       minimum: fewest sites in a sum.
       corrupt: sites assumed corrupt; minimum - corrupt honest ones are left.
-      charging: takes a run's `charge` (`run_ledger.charging`), and how often a release is on the ledger; gives a `charge` that also says which release comes
-        next, and pays for no counts twice.
+      charging: takes a run's `charge` (`run_ledger.charging`) and its ledger's standing; gives a `charge` that also says which release comes next, and pays for
+        no counts twice.
     """
 
     backend: Backend
@@ -33,7 +45,7 @@ class Network(NamedTuple):
     malicious: int
     minimum: int
     corrupt: int
-    charging: Callable[[Callable[..., Any], Callable[[str], int]], Callable[..., Any]]
+    charging: Callable[[Callable[..., Any], Standing], Callable[..., Any]]
 
 
 def check_network(network: Network, config: Config, honest_senders: int, sampling_rate: float) -> None:

@@ -27,6 +27,7 @@ from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.runs.budget_plan import BudgetPlan
 from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.runs.config import Config, config_text
+from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.planned import Planned
 
 CONFIG, LEDGER, LINES, SUMMARY = "config.toml", "ledger.sqlite", "rounds.jsonl", "summary.json"
@@ -288,7 +289,11 @@ def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
 
     if prepared.network is None:
         return charge
-    return prepared.network.charging(charge, lambda label: sum(row.label == label for row in books.rows()))
+
+    def times(label: str) -> int:
+        return sum(row.label == label for row in books.rows())
+
+    return prepared.network.charging(charge, Standing(times, lambda: (books.epsilon(), books.ledger.pin().head)))
 
 
 def foreign_parts(config: Config) -> list[tuple[str, str]]:

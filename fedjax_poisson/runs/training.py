@@ -14,6 +14,7 @@ import optax
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.aggregation import aggregator as make_aggregator
 from fedjax_poisson.aggregation.terms import mechanism_facts
+from fedjax_poisson.data.one_site import columns_hash
 from fedjax_poisson.federated import Records, standardize
 from fedjax_poisson.federated.default_rounds import norm_arguments
 from fedjax_poisson.federated.evaluator import map_records
@@ -22,7 +23,6 @@ from fedjax_poisson.mechanisms import Mechanism
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import fold_in
 from fedjax_poisson.runs.algorithm_entry import Parts, Training
-from fedjax_poisson.data.one_site import columns_hash
 from fedjax_poisson.runs.build import Prepared, RunSetup
 from fedjax_poisson.runs.steering import controller_for
 from fedjax_poisson.runs.training_recipe import step_size
