@@ -17,12 +17,13 @@ from fedjax_poisson.aggregation.refusals import OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.exchange import Exchange, Party, RoundLost
 from fedjax_poisson.deployment.requests import Spoken, encode, refused
+from fedjax_poisson.deployment.roster import Roster
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.network import Network
 from fedjax_poisson.runs.run import run
 from fedjax_poisson.runs.run_ledger import CONFIG, MODEL
 
-__all__ = ["ROUND_WORDS", "Progress", "SiteRun", "answer", "start"]
+__all__ = ["ROUND_WORDS", "Progress", "SiteRun", "answer", "model_digest", "planning_network", "start"]
 
 ROUND_WORDS = ("next", "notice", "invite", "opened", "go on", "final")
 """Requests that `answer` knows."""
@@ -84,6 +85,16 @@ class SiteRun(NamedTuple):
     progress: Callable[[], Progress]
     out: Path
     join: Callable[[float | None], None]
+
+
+def planning_network(roster: Roster) -> Network:
+    """The other sites as the plan of a run sees them, before there is a run: nothing can be sent with it."""
+
+    def none(*rest: Any, **named: Any) -> Any:
+        raise RuntimeError("a run that is only planned sends nothing")
+
+    members = len(roster.committee)
+    return Network(none, members, roster.threshold, roster.malicious, roster.minimum, roster.corrupt, none)
 
 
 def start(

@@ -1,0 +1,300 @@
+"""A site's resident worker: it answers the coordinator's requests, and decides by itself what it takes part in.
+
+What lies in its folder, all of it private to the site (mode 0700): the key, the log, the ledger of its data set, approvals, and one folder a run with the
+signed terms, what was said in its rounds, the transcripts, and the run itself. A worker that ended goes on where these stand.
+
+Requests and replies (`requests`), beside those about rounds (`site_run`):
+
+    hello   ()                    -> at-home   (JSON: name, version, protocol, run, state)
+    propose (terms)               -> signed    (signature), or refused: the policy's reasons
+    start   (terms, signatures)   -> started   (), or refused
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
+from fedjax_poisson.aggregation.store import Store, sqlite_store
+from fedjax_poisson.deployment import approvals, run_terms
+from fedjax_poisson.deployment.exchange import party_of
+from fedjax_poisson.deployment.identity import Identity
+from fedjax_poisson.deployment.policy import Policy, Proposal, key_of, refusals
+from fedjax_poisson.deployment.proposal import proposal_of, sums_today
+from fedjax_poisson.deployment.requests import Spoken, decode, encode, facts, refused
+from fedjax_poisson.deployment.roster import Roster, party_of as party_on, pinned_of, roster_keys
+from fedjax_poisson.deployment.run_terms import RunTerms
+from fedjax_poisson.deployment.site_log import SiteLog
+from fedjax_poisson.deployment.site_run import ROUND_WORDS, SiteRun, answer, planning_network, start
+from fedjax_poisson.deployment.status import write_status
+from fedjax_poisson.federated.checkpoints import write_atomic
+from fedjax_poisson.runs.build import prepare
+from fedjax_poisson.runs.config import Config
+
+__all__ = ["LEDGER", "RUNS", "Worker"]
+
+LEDGER, RUNS, CURRENT = "ledger.sqlite", "runs", "current.json"
+_TERMS, _SIGNATURES = "terms.bin", "signatures.json"
+
+
+class PolicyRefused(RuntimeError):
+    """The site's policy forbids it; the words are the policy's reasons."""
+
+
+class Worker:
+    """One site; `handle` is what a transport calls."""
+
+    def __init__(
+        self,
+        state: Path,
+        policy: Policy,
+        roster: Roster,
+        who: Identity,
+        log: SiteLog,
+        *,
+        seed: int | None = None,
+        say: Callable[[str], None] = lambda words: None,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+    ) -> None:
+        """Take up the run that was under way, if there is one.
+
+        Args:
+          state: the site's folder.
+          policy: what it allows.
+          roster: checked and signed by all.
+          who: its key.
+          log: open.
+          seed: for rehearsals only: all noise follows from it, and every output says that nothing is private.
+          say: told what a person at the site should know.
+          now: the site's clock, for opening hours only.
+
+        Raises:
+          ValueError: the key is not the one that the roster has for this name.
+        """
+        self._state, self._policy, self._roster, self._who, self._log = state, policy, roster, who, log
+        self._seed, self._say, self._now = seed, say, now
+        self._name = policy.consortium.name
+        if party_on(roster, self._name).public != who.public:
+            raise ValueError(
+                f"the roster has another key for {self._name!r} than {state} holds: this is another site's folder, or the site was enrolled anew."
+            )
+        self._lock = threading.RLock()
+        self._stopping = False
+        self._run: SiteRun | None = None
+        self._terms: RunTerms | None = None
+        self._allowed: Proposal | None = None
+        self._stores: tuple[Store, ...] = ()
+        if (state / CURRENT).exists():
+            name = json.loads((state / CURRENT).read_text())["run"]
+            folder = state / RUNS / name
+            terms = run_terms.decode_run_terms((folder / _TERMS).read_bytes())
+            self._begin(terms, _read_signatures((folder / _SIGNATURES).read_bytes()))
+        self._write_status()
+
+    @property
+    def run(self) -> SiteRun | None:
+        """The run that is under way or over."""
+        return self._run
+
+    def close(self) -> None:
+        """Stop the run between releases, and let go of all files."""
+        self._stopping = True
+        if self._run is not None:
+            self._run.join(60)
+        for store in self._stores:
+            store.close()
+        self._log.close()
+
+    def handle(self, blob: bytes) -> bytes:
+        """The reply to one request; every refusal is a reply too."""
+        try:
+            spoken = decode(blob)
+            if spoken.word in ROUND_WORDS:
+                return self._round(spoken)
+            with self._lock:
+                match spoken:
+                    case Spoken("hello", ()):
+                        return encode(Spoken("at-home", (json.dumps(self._about()).encode(),)))
+                    case Spoken("propose", (terms,)):
+                        return encode(Spoken("signed", (self._propose(terms),)))
+                    case Spoken("start", (terms, signatures)):
+                        self._start(terms, signatures)
+                        return encode(Spoken("started"))
+                    case _:
+                        raise OutOfOrder(f'"{spoken.word}" with {len(spoken.parts)} parts is no request to a site.')
+        except (RoundRefused, PolicyRefused) as error:
+            return refused(error)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "name": self._name,
+            "version": metadata.version("fedjax_poisson"),
+            "protocol": run_terms.PROTOCOL,
+            "run": None if self._terms is None else self._terms.run.hex(),
+            "state": "waiting" if self._run is None else self._run.progress().state,
+        }
+
+    # Before a run
+
+    def _propose(self, blob: bytes) -> bytes:
+        """This site's signature under the terms of a run, if its policy allows all of it."""
+        terms = run_terms.decode_run_terms(blob)
+        self._judge(terms)
+        digest = run_terms.run_terms_hash(terms).hex()
+        signed = [e for e in self._log.entries() if e.kind == "terms" and e.facts["terms"] == digest]
+        if not signed:
+            self._log.append("terms", run=terms.run.hex(), terms=digest, roster=terms.roster.hex())
+        return run_terms.sign_run_terms(self._who, terms)
+
+    def _judge(self, terms: RunTerms) -> tuple[Config, Proposal]:
+        """The site's own settings of a run that its policy allows.
+
+        Raises:
+          PolicyRefused: with every reason.
+          BadTerms: no site may take part in such a run.
+        """
+        foreign = tuple(name for name in self._policy.limits.algorithms if ":" in name)
+        try:
+            run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=foreign)
+        except BadTerms as error:
+            self._note_refusal(terms, [type(error).__name__])
+            raise
+        try:
+            config = self._own_config(terms)
+            prepared = prepare(config, None, planning_network(self._roster))
+        except (ValueError, OSError) as error:
+            self._say(f"refused a run: {error}")
+            self._note_refusal(terms, [type(error).__name__])
+            raise BadTerms(
+                "This site cannot compute such a run on its table; the reason is on its own screen, since it may quote the table."
+            ) from error
+        approved = approvals.is_approved(self._state, terms)
+        today = sums_today(self._log.entries(), self._now())
+        proposal = proposal_of(prepared, self._roster, approved=approved, opened_today=today)
+        found = refusals(self._policy, proposal, self._now())
+        if found:
+            if all(key_of(reason) == "approval.mode" for reason in found):
+                digest = approvals.wait_for_approval(self._state, terms)
+                self._say(f"a run waits for approval: fedjax-poisson site approve {digest.hex()[:16]}")
+            self._note_refusal(terms, [key_of(reason) for reason in found])
+            raise PolicyRefused("; ".join(found))
+        return config, proposal
+
+    def _own_config(self, terms: RunTerms) -> Config:
+        data = self._policy.data
+        return run_terms.site_config(
+            terms,
+            csv=data.csv or None,
+            data=data.images or None,
+            here=self._name,
+            ledger=self._state / LEDGER,
+            ledger_epsilon=self._policy.privacy.epsilon,
+            seed=self._seed,
+        )
+
+    def _note_refusal(self, terms: RunTerms, reasons: list[str]) -> None:
+        last = [e for e in self._log.entries() if e.kind == "refused"][-1:]
+        if not last or last[0].facts.get("reasons") != reasons:  # asked again and again, it is written once
+            self._log.append("refused", reasons=reasons, run=terms.run.hex())
+
+    def _start(self, blob: bytes, signed: bytes) -> None:
+        """Begin a run that every party signed."""
+        terms, signatures = run_terms.decode_run_terms(blob), _read_signatures(signed)
+        if self._terms == terms:
+            return
+        if self._run is not None and self._run.progress().state == "running":
+            raise OutOfOrder("Another run is under way at this site.")
+        run_terms.check_signatures(self._roster, terms, signatures)
+        self._judge(terms)
+        folder = self._state / RUNS / terms.run.hex()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(folder / _TERMS, blob)
+        write_atomic(folder / _SIGNATURES, signed)
+        write_atomic(self._state / CURRENT, json.dumps({"run": terms.run.hex()}).encode())
+        self._log.append("started", run=terms.run.hex(), version=terms.version)
+        self._begin(terms, signatures)
+
+    def _begin(self, terms: RunTerms, signatures: dict[str, bytes]) -> None:
+        """The run's thread; what is on disk decides where it stands."""
+        run_terms.check_signatures(self._roster, terms, signatures)
+        config = self._own_config(terms)
+        prepared = prepare(config, None, planning_network(self._roster))
+        self._allowed = proposal_of(prepared, self._roster, approved=True, opened_today=0)
+        folder = self._state / RUNS / terms.run.hex()
+        for store in self._stores:
+            store.close()
+        self._stores = (sqlite_store(folder / "client.sqlite"), sqlite_store(folder / "member.sqlite"))
+        party = party_of(
+            name=self._name,
+            sites=tuple(one.name for one in self._roster.sites),
+            key=self._who.key,
+            pinned=pinned_of(self._roster),
+            roster=roster_keys(self._roster),
+            run=terms.run,
+            terms=run_terms.run_terms_hash(terms),
+            store=self._stores[0],
+            member_store=self._stores[1],
+        )
+        self._terms = terms
+        self._run = start(
+            party,
+            config,
+            folder / "run",
+            minimum=self._roster.minimum,
+            corrupt=self._roster.corrupt,
+            tell=lambda kind, **told: self._log.append(
+                kind, **({} if kind == "refused" else {"run": terms.run.hex()}), **told
+            ),
+            stop=lambda: self._stopping,
+            changed=self._write_status,
+        )
+
+    # Rounds
+
+    def _round(self, spoken: Spoken) -> bytes:
+        run = self._run
+        if run is None:
+            raise OutOfOrder("No run is under way at this site.")
+        if spoken.word == "invite":
+            self._check_hour()
+        return answer(run, spoken)
+
+    def _check_hour(self) -> None:
+        """What a policy says about the hour and the day holds for every round, not only for the run."""
+        assert self._allowed is not None
+        today = sums_today(self._log.entries(), self._now())
+        asked = self._allowed._replace(rounds=1, rounds_today=today, fits=True, approved=True)
+        if found := refusals(self._policy, asked, self._now()):
+            raise PolicyRefused("; ".join(found))
+
+    def _write_status(self) -> None:
+        run = self._run
+        progress = None if run is None else run.progress()
+        told: dict[str, Any] = {"site": self._name}
+        if self._terms is not None:
+            told["run"] = self._terms.run.hex()
+        if run is not None:
+            told["position"] = run.exchange.position
+        if progress is not None and progress.line is not None:
+            told |= {"round": progress.line["round"], "epsilon": progress.line["epsilon_so_far"]}
+        with contextlib.suppress(OSError):  # a status that cannot be written stops nothing
+            write_status(self._state, "waiting" if progress is None else progress.state, **told)
+
+
+def _read_signatures(blob: bytes) -> dict[str, bytes]:
+    """Signatures by party.
+
+    Raises:
+      RoundRefused: they are none.
+    """
+    try:
+        return {str(name): bytes.fromhex(value) for name, value in facts(blob).items()}
+    except (TypeError, ValueError):
+        raise BadTerms("Signatures are hexadecimal texts by party.") from None
