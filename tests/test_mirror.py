@@ -56,6 +56,8 @@ TESTED_IN = {
     "data/tables/remedies.py": "test_doctests.py",
     "data/tables/schema.py": "data/tables/test_open_table.py",
     "data/tables/spec.py": "data/tables/test_declarations.py",
+    "deployment/flowerapp/client_app.py": "deployment/test_flowerapp.py",
+    "deployment/flowerapp/server_app.py": "deployment/test_flowerapp.py",
     "federated/checkpoints.py": "runs/test_resume.py",
     "federated/chunks.py": "federated/test_fedavg.py",
     "federated/cohort.py": "federated/test_fedavg.py",
