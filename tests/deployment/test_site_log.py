@@ -105,9 +105,7 @@ def test_one_process_writes_and_threads_take_turns(tmp_path: Path, who: Identity
     log = open_log(path, who)
     with pytest.raises(LogBusy, match="one worker at a time"):
         open_log(path, who)
-    threads = [
-        threading.Thread(target=lambda k=k: log.append("dead", run=RUN, round=k, terms=HASH)) for k in range(20)
-    ]
+    threads = [threading.Thread(target=lambda k=k: log.append("dead", run=RUN, round=k, terms=HASH)) for k in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
