@@ -1,15 +1,17 @@
-"""The command line: `fedjax-poisson run | predict | report | attack | ledger | account | bench`; `--help` on each lists its options."""
+"""The command line: `fedjax-poisson run | predict | report | ... | site ... | consortium ...`; `--help` on each lists its options."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from fedjax_poisson.cli import consortium, site
 from fedjax_poisson.cli.calculations import account, bench
 from fedjax_poisson.cli.finished_runs import attack, ledger, report, verify
 from fedjax_poisson.cli.training import predict, run
@@ -36,6 +38,19 @@ def _spelt_out(arguments: list[str]) -> list[str]:
     return found
 
 
+_GROUPS: dict[str, dict[str, Any]] = {"site": site.COMMANDS, "consortium": consortium.COMMANDS}
+
+
+def _group(name: str, about: str) -> Callable[[], int]:
+    """A group in the list of commands; `main` takes what follows its name."""
+
+    def command() -> int:
+        raise ValueError(f"give one of {', '.join(_GROUPS[name])}: fedjax-poisson {name} --help")
+
+    command.__doc__ = about
+    return command
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; user errors end in a single message instead of a traceback."""
     commands: dict[str, Any] = {
@@ -47,6 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
         "verify": verify,
         "account": account,
         "bench": bench,
+        "site": _group("site", "A hospital's own commands: its key, what it approves, its log."),
+        "consortium": _group(
+            "consortium", "What parties of a consortium do together: the roster, and a check of all logs."
+        ),
     }
     arguments = sys.argv[1:] if arguments is None else arguments
     if (here := str(Path.cwd())) not in sys.path:
@@ -55,7 +74,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"fedjax-poisson {metadata.version('fedjax_poisson')}")
         sys.exit(0)
     try:
-        code: int = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=_spelt_out(arguments))
+        code: int
+        if arguments and arguments[0] in _GROUPS:
+            name, rest = arguments[0], arguments[1:] or ["--help"]
+            code = tyro.extras.subcommand_cli_from_dict(_GROUPS[name], prog=f"fedjax-poisson {name}", args=rest)
+        else:
+            code = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=_spelt_out(arguments))
     except KeyboardInterrupt:
         print("fedjax-poisson: interrupted", file=sys.stderr)
         code = _INTERRUPTED

@@ -125,8 +125,8 @@ say of which run and round.
 terms: the site signed a run's terms (hash), of the consortium (roster, hash). started: the worker began on them, with this version of the package.
 charge: its ledger was charged for the round's sum: label, epsilon so far, head of the ledger; before the contribution.
 contribution: the signed manifest's name (`messages.manifest_hash`) and the bytes sent, under the round's terms (hash).
-answer: as a member, to the set that is named by `included`. opened: the transcript that the site checked and the counts (hashes), keys of the sites in the
-sum, epsilon so far. dead: t members signed that the round opens nothing. ended: the model's digest.
+answer: as a member, to the set that is named by `included` (SHA-256 of the signed body). opened: SHA-256 of the transcript that the site checked and of the
+counts (int32, little-endian), keys of the sites in the sum, epsilon so far. dead: t members signed that the round opens nothing. ended: the model's digest.
 refused: names of refusals or keys of the policy. repaired: a torn last line was cut off."""
 _MAY = {"refused": _ROUND}
 

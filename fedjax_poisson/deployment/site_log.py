@@ -19,7 +19,7 @@ from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.log_entries import Entry, LogDamaged, check_chain, entry_of, genesis, line_of, make_entry
 from fedjax_poisson.federated.checkpoints import sync_folder
 
-__all__ = ["LogBusy", "LogUnwritable", "SiteLog", "open_log", "read_log"]
+__all__ = ["LogBusy", "LogUnwritable", "SiteLog", "open_log", "parse_log", "read_log"]
 
 
 class LogBusy(RuntimeError):
@@ -53,11 +53,15 @@ def read_log(path: str | Path) -> list[Entry]:
       OSError: the file cannot be read.
       LogDamaged: a line is no entry.
     """
-    return _entries(Path(path).read_bytes())[0]
+    return parse_log(Path(path).read_bytes())[0]
 
 
-def _entries(blob: bytes) -> tuple[list[Entry], int]:
-    """Entries of whole lines, and the number of bytes behind the last newline."""
+def parse_log(blob: bytes) -> tuple[list[Entry], int]:
+    """Entries of whole lines, and the number of bytes behind the last newline (a torn line).
+
+    Raises:
+      LogDamaged: a line is no entry.
+    """
     *lines, torn = blob.split(b"\n")
     return [entry_of(line, place) for place, line in enumerate(lines, 1)], len(torn)
 
@@ -125,7 +129,7 @@ def open_log(path: str | Path, who: Identity) -> SiteLog:
 
 def _named(path: Path, blob: bytes, who: Identity) -> tuple[list[Entry], int]:
     try:
-        entries, torn = _entries(blob)
+        entries, torn = parse_log(blob)
         check_chain(entries, who.public)
     except LogDamaged as error:
         raise LogDamaged(

@@ -127,7 +127,7 @@ def test_everybody_signs_and_who_did_not_is_named() -> None:
     with pytest.raises(RosterRefused, match="mallory is no party"):
         check_signatures(GOOD, {**signatures, "mallory": signatures["east"]})
     other = dataclasses.replace(GOOD, corrupt=0)
-    with pytest.raises(RosterRefused, match="east is wrong.*york is wrong"):
+    with pytest.raises(RosterRefused, match=r"east is wrong.*york is wrong"):
         check_signatures(other, signatures)
     with pytest.raises(RosterRefused, match="not on the roster"):
         sign_roster(person(), GOOD)

@@ -1,0 +1,162 @@
+"""`consortium ...`: what the parties do together: a roster that all sign, and a look at everybody's logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from fedjax_poisson.cli.site import STATE, passphrase_of
+
+if TYPE_CHECKING:
+    from fedjax_poisson.deployment.roster import Party
+
+__all__ = ["COMMANDS"]
+
+
+def init(
+    *,
+    name: str,
+    site: tuple[str, ...],
+    operator: tuple[str, ...] = (),
+    members: tuple[str, ...] = (),
+    threshold: int | None = None,
+    malicious: int | None = None,
+    corrupt: int = 1,
+    minimum: int | None = None,
+    out: Path = Path("roster.toml"),
+) -> int:
+    """Write a roster from the parties' public keys; then everybody compares its hash and signs it.
+
+    Args:
+      name: of the consortium.
+      site: NAME=KEY of each site; KEY is 64 hexadecimal digits, or the path of its identity.pub.
+      operator: NAME=KEY of each member of the committee that has no data.
+      members: names of the committee, in order; default: all operators if there are any, else all sites.
+      threshold: members that open a sum; default: the least that is safe, more than half of members and malicious together.
+      malicious: members that may do anything; default: as many as rounds survive, (members - 1) / 3.
+      corrupt: sites that are assumed to work with the server; privacy counts on minimum - corrupt.
+      minimum: fewest sites whose sum is opened; default: all. Fewer lets rounds go on without some, at more noise from each.
+      out: file to write; one that exists is not replaced.
+    """
+    from fedjax_poisson.aggregation.parameters import least_threshold
+    from fedjax_poisson.deployment.roster import Roster, check, roster_hash
+    from fedjax_poisson.deployment.roster_file import roster_text
+    from fedjax_poisson.federated.checkpoints import write_atomic
+
+    sites, operators = tuple(map(_party, site)), tuple(map(_party, operator))
+    committee = members or tuple(party.name for party in operators or sites)
+    f = (len(committee) - 1) // 3 if malicious is None else malicious
+    roster = Roster(
+        name=name,
+        sites=sites,
+        operators=operators,
+        members=committee,
+        threshold=least_threshold(len(committee), f) if threshold is None else threshold,
+        malicious=f,
+        corrupt=corrupt,
+        minimum=len(sites) if minimum is None else minimum,
+    )
+    check(roster)
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a roster that was signed is not replaced: give another --out.")
+    write_atomic(out, roster_text(roster).encode())
+    print(
+        f"{out}: {len(sites)} sites, {len(committee)} members, {roster.threshold} of them open a sum, up to {f} may be malicious; "
+        f"sums of at least {roster.minimum} sites, {roster.minimum - corrupt} of them counted on as honest"
+    )
+    print(f"hash: {roster_hash(roster).hex()}")
+    print(
+        "Send the file to every party; each reads out the hash to the others, then: fedjax-poisson consortium sign-roster FILE"
+    )
+    return 0
+
+
+def _party(text: str) -> Party:
+    from fedjax_poisson.deployment.roster import Party
+
+    name, _, key = text.partition("=")
+    if not name or not key:
+        raise ValueError(f"{text!r:.80} is not NAME=KEY, such as north=identity.pub")
+    path = Path(key).expanduser()
+    digits = path.read_text(encoding="ascii").strip() if path.is_file() else key
+    try:
+        return Party(name, bytes.fromhex(digits))
+    except ValueError:
+        raise ValueError(f"the key of {name} is neither a file nor 64 hexadecimal digits: {key!r:.80}") from None
+
+
+def sign_roster(
+    roster: Annotated[Path, tyro.conf.Positional],
+    copies: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    *,
+    state: Path | None = None,
+    passphrase_file: Path | None = None,
+) -> int:
+    """Add this party's signature to a roster's file, and those of other copies of it.
+
+    Sign only after you have compared the hash with every other party by another way than the one that the file came.
+
+    Args:
+      roster: file of the roster; it is replaced by itself with more signatures.
+      copies: files of the same roster with signatures of others.
+      state: folder with this party's key; default: sign with the key in ./state if there is one and no copies are given.
+      passphrase_file: file (mode 0600) whose first line opens the key.
+    """
+    from fedjax_poisson.deployment import identity
+    from fedjax_poisson.deployment.roster import named, parties_of, roster_hash
+    from fedjax_poisson.deployment.roster import sign_roster as sign
+    from fedjax_poisson.deployment.roster_file import gather, read_roster, roster_text
+    from fedjax_poisson.federated.checkpoints import write_atomic
+
+    found = gather(*(read_roster(path) for path in (roster, *copies)))
+    if state is not None or not copies:
+        who = identity.load(STATE if state is None else state, passphrase_of(passphrase_file))
+        signature = sign(who, found.roster)
+        found.signatures[named(found.roster, who.public)] = signature
+        print(f"signed by {named(found.roster, who.public)}")
+    write_atomic(roster, roster_text(found.roster, found.signatures).encode())
+    lacking = [party.name for party in parties_of(found.roster) if party.name not in found.signatures]
+    print(f"hash: {roster_hash(found.roster).hex()}")
+    print(f"signatures lacking: {', '.join(lacking)}" if lacking else "signed by all")
+    return 0
+
+
+def verify(
+    roster: Annotated[Path, tyro.conf.Positional],
+    logs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    *,
+    transcripts: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Check sites' logs against each other and against the rounds' transcripts; exit code 1 if something is wrong.
+
+    Args:
+      roster: file of the roster, signed by all.
+      logs: any number of sites' logs; who gives none is named.
+      transcripts: folder of the rounds' transcripts (*.round).
+      json: for programs.
+    """
+    from json import dumps
+
+    from fedjax_poisson.deployment.log_check import check_logs
+    from fedjax_poisson.deployment.log_findings import as_json, in_words
+    from fedjax_poisson.deployment.roster import check_signatures
+    from fedjax_poisson.deployment.roster_file import read_roster
+
+    signed = read_roster(roster)
+    check_signatures(signed.roster, signed.signatures)
+    rounds = None
+    if transcripts is not None:
+        if not transcripts.is_dir():
+            raise FileNotFoundError(f"{transcripts}: no such folder of transcripts.")
+        rounds = {path.name: path.read_bytes() for path in sorted(transcripts.glob("*.round"))}
+    findings = check_logs(signed.roster, {str(path): path.read_bytes() for path in logs}, rounds)
+    print(dumps(as_json(findings), indent=2) if json else "\n".join(in_words(findings)))
+    return 0 if findings.sound else 1
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"init": init, "sign-roster": sign_roster, "verify": verify}
+"""`fedjax-poisson consortium ...` by name."""

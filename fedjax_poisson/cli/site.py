@@ -1,0 +1,140 @@
+"""`site ...`: what a hospital does on its own machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+__all__ = ["COMMANDS", "STATE", "passphrase_of"]
+
+STATE = Path("state")
+"""The site's folder unless another is given: key, ledger, log, what was said in rounds; mode 0700."""
+_LOG = "site.log"
+
+
+def passphrase_of(file: Path | None) -> bytes | None:
+    """The passphrase in a file: its first line; None without a file.
+
+    Raises:
+      IdentityRefused: others may read the file.
+      OSError: it cannot be read.
+    """
+    from fedjax_poisson.deployment.identity import check_private
+
+    if file is None:
+        return None
+    check_private(file)
+    return file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+
+
+def init(*, state: Path = STATE, passphrase_file: Path | None = None) -> int:
+    """Make this site's key, once.
+
+    Args:
+      state: folder of the site's key, ledger and log; made with mode 0700.
+      passphrase_file: file (mode 0600) whose first line encrypts the key.
+    """
+    from fedjax_poisson.deployment import identity
+
+    made = identity.create(state, passphrase_of(passphrase_file))
+    print(f"public key: {made.public.hex()}")
+    print(
+        f"Send it, or {state / identity.PUBLIC_FILE}, to who makes the roster, and read it out by telephone: it is who this site is. "
+        f"{state / identity.KEY_FILE} never leaves this machine but for an encrypted backup."
+    )
+    return 0
+
+
+def log(*, state: Path = STATE, json: bool = False, last: int = 0) -> int:
+    """Check this site's log and print it; nothing is written.
+
+    Args:
+      state: folder of the site.
+      json: print the lines as they are, for programs.
+      last: only so many of the newest entries; 0 for all.
+    """
+    from fedjax_poisson.deployment.identity import PUBLIC_FILE
+    from fedjax_poisson.deployment.log_entries import check_chain, line_of
+    from fedjax_poisson.deployment.site_log import read_log
+
+    entries = read_log(state / _LOG)
+    check_chain(entries, bytes.fromhex((state / PUBLIC_FILE).read_text(encoding="ascii").strip()))
+    for entry in entries[-last:]:
+        if json:
+            print(line_of(entry).decode(), end="")
+        else:
+            facts = ", ".join(f"{name} {_brief(value)}" for name, value in entry.facts.items())
+            print(f"{entry.number:6d}  {entry.time}  {entry.kind:12s}  {facts}")
+    if not json:
+        print(f"verified: {len(entries)} entries follow from each other and are signed by this site's key")
+    return 0
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_brief(each) for each in value)}]"
+    return value[:12] if isinstance(value, str) and len(value) >= 32 else str(value)
+
+
+def approve(
+    terms: Annotated[str | None, tyro.conf.Positional] = None, *, state: Path = STATE, yes: bool = False
+) -> int:
+    """Show a run that waits for this site's approval, and approve it with --yes; without TERMS list what waits.
+
+    Args:
+      terms: file of the terms, or the start of their hash (8 digits at least).
+      state: folder of the site.
+      yes: approve: the worker signs the terms when it is asked again.
+    """
+    from fedjax_poisson.deployment import approvals
+    from fedjax_poisson.deployment.run_terms import in_words, run_terms_hash
+
+    if terms is None:
+        found = approvals.waiting(state)
+        for one in found:
+            print(run_terms_hash(one).hex())
+        print(f"{len(found)} runs wait for approval in {state}; show one with: fedjax-poisson site approve HASH")
+        return 0
+    one = approvals.find_terms(state, terms)
+    print(in_words(one))
+    if approvals.is_approved(state, one):
+        print("\nThese terms are approved already.")
+    elif yes:
+        approvals.approve(state, one)
+        print("\nApproved. The site's policy still applies.")
+    else:
+        print("\nNothing was changed. To approve: the same command with --yes")
+    return 0
+
+
+def status(*, state: Path = STATE, json: bool = False, prometheus: bool = False, stale_after: float = 0) -> int:
+    """Show how this site's worker is doing; exit code 1 if its status is older than --stale-after.
+
+    Args:
+      state: folder of the site.
+      json: for programs.
+      prometheus: for Prometheus, as text.
+      stale_after: seconds; 0 never complains.
+    """
+    from json import dumps
+
+    from fedjax_poisson.deployment.status import age, prometheus_text, read_status
+
+    found = read_status(state)
+    old = age(found)
+    if prometheus:
+        print(prometheus_text(found), end="")
+    elif json:
+        print(dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:20s} {value}")
+        print(f"{'age':20s} {old:.0f} s")
+    return 1 if stale_after and old > stale_after else 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"init": init, "approve": approve, "log": log, "status": status}
+"""`fedjax-poisson site ...` by name."""
