@@ -158,5 +158,65 @@ def verify(
     return 0 if findings.sound else 1
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"init": init, "sign-roster": sign_roster, "verify": verify}
+def run(
+    config: Annotated[Path, tyro.conf.Positional],
+    *,
+    out: Path = Path("consortium-run"),
+    quiet: bool = False,
+) -> int:
+    """Propose a run to all sites, hold its rounds, and keep the model; an interrupted run goes on in the same folder.
+
+    Args:
+      config: CONFIG.toml with the roster, the transport, and the settings of the run.
+      out: folder of the coordinator.
+      quiet: show no progress.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from fedjax_poisson.deployment.conduct import Step
+    from fedjax_poisson.deployment.consortium_file import link_of, read_consortium
+    from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TRANSCRIPTS, coordinate
+    from fedjax_poisson.federated.stopping import stop_requested
+
+    console = Console(quiet=quiet)
+    file = read_consortium(config)
+    link = link_of(file)
+
+    def say(words: str) -> None:
+        console.print(words, highlight=False, markup=False)
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    try:
+        with (
+            stop_requested(say) as stop,
+            Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        ):
+            task = bar.add_task("waiting for the sites", total=None)
+
+            def step(one: Step) -> None:
+                bar.update(task, description=f"{one.label} opened")
+                epsilon = "" if one.epsilon is None else f", epsilon before it {one.epsilon:.3f}"
+                say(
+                    f"{one.label}: a sum of {len(one.clients)} sites ({', '.join(one.clients)}), {one.size} values, {one.seconds:.2f} s{epsilon}"
+                )
+                for each in one.heard:
+                    say(f"  {each.phase}: {each.site} {each.what}")
+
+            ended = coordinate(link, file.roster, file.config, out, step=step, say=say, stop=stop, **file.options)
+    finally:
+        link.close()
+    facts = ended.facts
+    say(
+        f"{facts.get('rounds')} rounds, epsilon {facts.get('epsilon'):.4g} at delta {facts.get('delta'):g} for one {facts.get('unit')} ({facts.get('verdict')})"
+    )
+    if facts.get("auc") is not None:
+        say(f"released scores: AUC {facts['auc']:.3f}, accuracy {facts['pooled_accuracy']:.3f}")
+    say(
+        f"{len(ended.agree)} of {len(file.roster.sites)} sites have the same model, bit for bit: {out / MODEL}; facts {out / RESULT}; {out / TRANSCRIPTS}"
+    )
+    return 0 if len(ended.agree) == len(file.roster.sites) else 1
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"init": init, "run": run, "sign-roster": sign_roster, "verify": verify}
 """`fedjax-poisson consortium ...` by name."""

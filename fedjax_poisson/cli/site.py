@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,5 +137,76 @@ def status(*, state: Path = STATE, json: bool = False, prometheus: bool = False,
     return 1 if stale_after and old > stale_after else 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"init": init, "approve": approve, "log": log, "status": status}
+def serve(
+    policy: Annotated[Path, tyro.conf.Positional],
+    *,
+    state: Path = STATE,
+    socket: Path | None = None,
+    passphrase_file: Path | None = None,
+    seed: int | None = None,
+) -> int:
+    """Start this site's worker: it answers the coordinator until it is stopped (Ctrl-C or SIGTERM), and takes up the run that was under way.
+
+    Args:
+      policy: POLICY.toml, what this site allows.
+      state: folder of the site.
+      socket: Unix socket that the transport calls; default: worker.sock in the folder of the site.
+      passphrase_file: file (mode 0600) whose first line opens the key.
+      seed: for rehearsals with made-up records only: all noise follows from it, so nothing is private, and every output says so.
+    """
+    import threading
+
+    from rich.console import Console
+
+    from fedjax_poisson.deployment import identity
+    from fedjax_poisson.deployment.policy_file import read_policy
+    from fedjax_poisson.deployment.roster import check_signatures, roster_hash
+    from fedjax_poisson.deployment.roster_file import read_roster
+    from fedjax_poisson.deployment.site import Worker
+    from fedjax_poisson.deployment.site_log import open_log
+    from fedjax_poisson.deployment.transport.parts_handler import parts_handler
+    from fedjax_poisson.deployment.transport.sockets import serve as serve_socket
+    from fedjax_poisson.federated.stopping import stop_requested
+
+    console, state = Console(), state.absolute()
+    rules = read_policy(policy)
+    signed = read_roster(Path(rules.consortium.roster))
+    check_signatures(signed.roster, signed.signatures)
+    who = identity.load(state, passphrase_of(passphrase_file))
+    if seed is not None:
+        console.print(f"[bold yellow]seed {seed}: a rehearsal, NOT private.[/]")
+    path = (state / "worker.sock" if socket is None else socket).absolute()
+    done = threading.Event()
+
+    def say(words: str) -> None:
+        console.print(words, highlight=False)
+
+    with contextlib.closing(open_log(state / _LOG, who)) as book, stop_requested(say) as stop:
+        worker = Worker(state, rules, signed.roster, who, book, seed=seed, say=say)
+
+        def watch() -> None:
+            while not stop() and not done.wait(0.2):
+                pass
+            done.set()
+
+        threading.Thread(target=watch, daemon=True).start()
+        say(
+            f"{rules.consortium.name} of {signed.roster.name} ({roster_hash(signed.roster).hex()[:16]}) waits at {path}"
+        )
+        try:
+            serve_socket(path, parts_handler(worker.handle), done)
+        finally:
+            done.set()
+            worker.close()
+    say("stopped; a run that was under way goes on when the worker is started again")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "init": init,
+    "serve": serve,
+    "approve": approve,
+    "log": log,
+    "status": status,
+}
 """`fedjax-poisson site ...` by name."""

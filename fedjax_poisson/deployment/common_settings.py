@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from fedjax_poisson.data.tables.declarations import FROM_DATA
@@ -21,9 +20,9 @@ from fedjax_poisson.runs.algorithm_registry import ALGORITHMS, algorithm_entry
 from fedjax_poisson.runs.config import Config, config_text, recipe, records_are_public
 from fedjax_poisson.runs.named_models import FIXED_NORMS
 
-__all__ = ["OWN", "check_common", "common_config", "parse_common", "read_common", "with_roster"]
+__all__ = ["OWN", "check_common", "common_config", "parse_common", "read_settings", "with_roster"]
 
-OWN = ("csv", "data", "ledger", "ledger_epsilon", "seed")
+OWN = ("csv", "data", "here", "ledger", "ledger_epsilon", "seed")
 """Settings of `Config` that each site has of its own."""
 _IMPORTED = (
     "dataset",
@@ -73,20 +72,17 @@ def parse_common(text: str, own: Mapping[str, Any]) -> Config:
     return Config(**{**values, **given})
 
 
-def read_common(path: str | Path) -> str:
-    """The common settings from a TOML file of `Config` fields, as who proposes a run writes it.
+def read_settings(values: Mapping[str, Any], path: str, roster: Roster) -> Config:
+    """The common settings as who proposes a run writes them; of a table at each site, with a stand-in for it.
 
-    A file that names a label and no data set is of a table at each site; else the data set's recipe fills in what is not set.
+    Args:
+      values: settings by name.
+      path: where they stand, for messages.
+      roster: whose sites, committee and honest senders are set (`with_roster`).
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is not TOML, sets something of a site's own, or the settings contradict each other.
+      ValueError: they set something of a site's own, or contradict each other.
     """
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML: {error}.") from None
     if own := [name for name in OWN if name in values]:
         raise ValueError(
             f"{path} sets {own[0]}, which is each site's own: it stands in the site's policy. Leave it out."
@@ -94,14 +90,20 @@ def read_common(path: str | Path) -> str:
     known = [field.name for field in dataclasses.fields(Config) if field.name not in OWN]
     if strange := [name for name in values if name not in known]:
         raise ValueError(f"{path} sets {strange[0]!r}, which is not a setting; settings are: {', '.join(known)}.")
+    given = {"sites": [party.name for party in roster.sites], **values}
     if "dataset" not in values and "label" in values:
-        return common_config(Config(csv=_STAND_IN, **values))
-    return common_config(recipe(values.pop("dataset", "heart"), **values))
+        return with_roster(Config(**{"csv": _STAND_IN, "min_site_records": 1, **given}), roster)
+    return with_roster(recipe(given.pop("dataset", "heart"), **given), roster)
 
 
 def with_roster(config: Config, roster: Roster) -> Config:
-    """The settings with the committee's size and the honest senders that the roster states."""
-    return dataclasses.replace(config, members=len(roster.committee), honest_senders=roster.minimum - roster.corrupt)
+    """The settings with the sites, the committee's size and the honest senders that the roster states."""
+    return dataclasses.replace(
+        config,
+        sites=[party.name for party in roster.sites],
+        members=len(roster.committee),
+        honest_senders=roster.minimum - roster.corrupt,
+    )
 
 
 def check_common(config: Config, roster: Roster, *, foreign: Collection[str] = ()) -> None:
@@ -161,6 +163,9 @@ def _check_declared(config: Config) -> None:
 
 
 def _check_counts(config: Config, roster: Roster) -> None:
+    names = [party.name for party in roster.sites]
+    if config.sites != names:
+        raise ValueError(f"sites = {config.sites}; the roster has {', '.join(names)}, in this order.")
     if algorithm_entry(config.algorithm).entry.unit != "client":
         if config.largest_site is None:
             raise ValueError(

@@ -20,7 +20,7 @@ from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode, facts
+from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
 from fedjax_poisson.deployment.transport.link import Link, Unreached
 from fedjax_poisson.federated.checkpoints import write_atomic
@@ -38,6 +38,7 @@ class Consortium:
       members: number in the committee -> name.
       sites: name -> public key.
       minimum: fewest sites in a sum.
+      start: the request that begins the run at a site that was away, or that lost it.
       phase_seconds: how long a phase of a round may take.
       patience_seconds: how long a round waits for further sites once the minimum is ready.
       most_rounds: rounds tried in all; a run that needs more is given up.
@@ -48,6 +49,7 @@ class Consortium:
     members: Mapping[int, str]
     sites: Mapping[str, bytes]
     minimum: int
+    start: bytes = b""
     phase_seconds: float = 120.0
     patience_seconds: float = 60.0
     most_rounds: int = 10_000
@@ -249,6 +251,9 @@ def _ready(
     told: dict[str, str] = {}
     while not stop():
         at, away = _asked(link, names, consortium.phase_seconds)
+        if consortium.start and (idle := [name for name, why in away.items() if NO_RUN in why]):
+            for _ in link.ask(dict.fromkeys(idle, consortium.start), consortium.phase_seconds):
+                pass  # whether it began shows when it is asked next
         for name, why in away.items():
             if told.get(name) != why:
                 say(f"{name} is away: {why}")

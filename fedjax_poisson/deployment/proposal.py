@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
-from pathlib import Path
 
-from fedjax_poisson import accounting
 from fedjax_poisson.deployment.log_entries import Entry
 from fedjax_poisson.deployment.policy import Proposal
 from fedjax_poisson.deployment.roster import Roster
@@ -14,6 +11,7 @@ from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.named_models import model_for
+from fedjax_poisson.runs.run_ledger import shared_standing
 
 __all__ = ["proposal_of", "sums_today"]
 
@@ -29,7 +27,7 @@ def proposal_of(prepared: Prepared, roster: Roster, *, approved: bool, opened_to
     """
     config, plan, sites = prepared.config, prepared.plan, prepared.sites
     shape = (prepared.sizes.features,) if sites is None else sites.features.shape[1:]
-    remaining, fits = _left(prepared)
+    remaining, fits = shared_standing(prepared)
     if prepared.opened is not None:
         columns = tuple(column.name for column in prepared.opened.schema.columns)
         uncovered = tuple(fact for fact, _ in prepared.opened.uncovered)
@@ -67,15 +65,3 @@ def sums_today(entries: tuple[Entry, ...], now: datetime) -> int:
 def _labels(config: Config) -> tuple[str, ...]:
     names = config.label or ()
     return tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else tuple(names)
-
-
-def _left(prepared: Prepared) -> tuple[float, bool]:
-    """Epsilon that is left on the site's ledger, and whether the run's releases fit there; of a ledger that does not exist yet, its planned budget."""
-    config, plan = prepared.config, prepared.plan
-    budget = config.epsilon if config.ledger_epsilon is None else config.ledger_epsilon
-    if config.ledger is None or not Path(config.ledger).is_file() or accounting.never_made(Path(config.ledger)):
-        return budget, plan.epsilon <= budget
-    with contextlib.closing(accounting.read_ledger(config.ledger)) as ledger:
-        ledger.verify()
-        fits = ledger.fits(plan.charges) and ledger.fits([], plan.distance)
-        return max(ledger.budget_epsilon - ledger.epsilon(), 0.0), fits

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation.refusals import Malformed, Oversize
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u32
 
-__all__ = ["REFUSED", "Spoken", "decode", "encode", "facts", "refused"]
+__all__ = ["NO_RUN", "REFUSED", "Spoken", "decode", "encode", "facts", "refused"]
 
 _MAGIC = b"FJPD\1"
 _MOST_PARTS = 64
@@ -20,6 +20,8 @@ _MOST_WORD = 32
 _MOST_BYTES = 1 << 31
 
 REFUSED = "refused"
+NO_RUN = "No run is under way"
+"""What a site says that was asked about rounds and has begun none; the coordinator then sends it the start again."""
 
 
 class Spoken(NamedTuple):

@@ -192,6 +192,7 @@ def site_config(
     *,
     csv: str | Path | None = None,
     data: str | Path | None = None,
+    here: str | None = None,
     ledger: str | Path | None = None,
     ledger_epsilon: float | None = None,
     seed: int | None = None,
@@ -202,6 +203,7 @@ def site_config(
       terms: of the run.
       csv: the site's table; needed where the terms name no data set, refused where they do.
       data: folder or file of images.
+      here: the site's name.
       ledger: the privacy ledger of the site's data set, which all runs on it share.
       ledger_epsilon: its budget.
       seed: for rehearsals only: a run with a seed is not private.
@@ -209,7 +211,7 @@ def site_config(
     Raises:
       ValueError: the settings contradict each other, or the table is missing.
     """
-    own = {"csv": csv, "data": data, "ledger": ledger, "ledger_epsilon": ledger_epsilon, "seed": seed}
+    own = {"csv": csv, "data": data, "here": here, "ledger": ledger, "ledger_epsilon": ledger_epsilon, "seed": seed}
     if csv is None and common_of(terms).csv is not None:
         raise ValueError("the run is on a table of each site, and this site names none: set csv in its policy.")
     return parse_common(terms.config, own)

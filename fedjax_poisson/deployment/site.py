@@ -28,8 +28,9 @@ from fedjax_poisson.deployment.exchange import party_of
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.policy import Policy, Proposal, key_of, refusals
 from fedjax_poisson.deployment.proposal import proposal_of, sums_today
-from fedjax_poisson.deployment.requests import Spoken, decode, encode, facts, refused
-from fedjax_poisson.deployment.roster import Roster, party_of as party_on, pinned_of, roster_keys
+from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, facts, refused
+from fedjax_poisson.deployment.roster import Roster, pinned_of, roster_keys
+from fedjax_poisson.deployment.roster import party_of as party_on
 from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.site_log import SiteLog
 from fedjax_poisson.deployment.site_run import ROUND_WORDS, SiteRun, answer, planning_network, start
@@ -253,7 +254,7 @@ class Worker:
                 kind, **({} if kind == "refused" else {"run": terms.run.hex()}), **told
             ),
             stop=lambda: self._stopping,
-            changed=self._write_status,
+            changed=self._changed,
         )
 
     # Rounds
@@ -261,7 +262,7 @@ class Worker:
     def _round(self, spoken: Spoken) -> bytes:
         run = self._run
         if run is None:
-            raise OutOfOrder("No run is under way at this site.")
+            raise OutOfOrder(f"{NO_RUN} at this site.")
         if spoken.word == "invite":
             self._check_hour()
         return answer(run, spoken)
@@ -273,6 +274,17 @@ class Worker:
         asked = self._allowed._replace(rounds=1, rounds_today=today, fits=True, approved=True)
         if found := refusals(self._policy, asked, self._now()):
             raise PolicyRefused("; ".join(found))
+
+    def _changed(self) -> None:
+        run = self._run
+        self._write_status()
+        if run is None:
+            return
+        progress = run.progress()
+        if progress.state in ("failed", "stopped"):
+            self._say(f"the run {progress.state}: {progress.reason}")
+        elif progress.state == "done":
+            self._say(f"the run is done: {run.out}")
 
     def _write_status(self) -> None:
         run = self._run

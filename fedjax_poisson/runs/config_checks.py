@@ -83,7 +83,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 """Every number of `Config`."""
 
 _OF_TABLES = (
-    "label", "site", "sites", "here", "patient", "positive", "classes", "label_bounds", "categorical", "bounds", "fill", "missing", "drop",
+    "label", "site", "patient", "positive", "classes", "label_bounds", "categorical", "bounds", "fill", "missing", "drop",
     "min_site_records", "test_fraction", "split_seed", "delimiter", "encoding",
 )  # fmt: skip
 
@@ -169,6 +169,7 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
     def given(*names: str) -> str:
         return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != default[name])
 
+    _check_consortium(config)
     if config.csv is None:
         if names := given(*_OF_TABLES):
             raise ValueError(
@@ -181,7 +182,6 @@ def _check_source(config: Any, default: Mapping[str, Any]) -> None:
             raise ValueError(
                 "Your own table needs a label column and a site column: --csv FILE --label COLUMN --site COLUMN."
             )
-        _check_consortium(config)
         if config.data is not None:
             raise ValueError("--csv is a table and --data is images: a run uses only one of them; leave one out.")
         if config.dataset != default["dataset"]:

@@ -29,6 +29,8 @@ def load_sites(config: Config) -> data.Sites:
       ValueError: the data does not hold what it should; the message names file and row.
     """
     sites = _source_by_name(_table(config) if config.csv is not None else _named(config), config.csv or config.data)
+    if config.sites is not None and sites.only is None:
+        sites = data.among_sites(sites, data.OneSite(str(config.here), tuple(config.sites)))
     if config.clients is None:
         return sites
     if len(sites.site_names) > 1:

@@ -334,15 +334,7 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
             raise ValueError(
                 f"there is no ledger at {path} yet: say what all runs on this data set may spend together, --ledger-epsilon E (and --delta), and it is made."
             )
-        ledger = accounting.open_ledger(
-            path,
-            epsilon=config.ledger_epsilon,
-            delta=config.delta,
-            reserve=_SHARED_RESERVE * config.delta,
-            unit=prepared.unit,
-            adjacency=config.adjacency,
-            **_law_facts(plan),
-        )
+        ledger = _new_shared(path, prepared, config.ledger_epsilon)
     else:
         ledger = accounting.read_ledger(path, writable=True)
     try:
@@ -367,6 +359,42 @@ def _open_shared(prepared: Prepared) -> accounting.Ledger:
         ledger.close()
         raise
     return ledger
+
+
+def shared_standing(prepared: Prepared) -> tuple[float, bool]:
+    """Epsilon that is left on the shared ledger, and whether this run's releases fit there; of a ledger that is still to be made, as it would be.
+
+    Raises:
+      ValueError: the run shares no ledger.
+      LedgerCorrupt: it is damaged.
+    """
+    config, plan = prepared.config, prepared.plan
+    if config.ledger is None or config.ledger_epsilon is None:
+        raise ValueError("the run charges a ledger of its own")
+    path = Path(config.ledger)
+    with contextlib.ExitStack() as stack:
+        if path.exists() and not accounting.never_made(path):
+            ledger = stack.enter_context(contextlib.closing(accounting.read_ledger(path)))
+            ledger.verify()
+        else:
+            ledger = stack.enter_context(
+                contextlib.closing(_new_shared(accounting.MEMORY, prepared, config.ledger_epsilon))
+            )
+        fits = ledger.fits(plan.charges) and ledger.fits([], plan.distance)
+        return max(ledger.budget_epsilon - ledger.epsilon(), 0.0), fits
+
+
+def _new_shared(path: str | Path, prepared: Prepared, epsilon: float) -> accounting.Ledger:
+    config = prepared.config
+    return accounting.open_ledger(
+        path,
+        epsilon=epsilon,
+        delta=config.delta,
+        reserve=_SHARED_RESERVE * config.delta,
+        unit=prepared.unit,
+        adjacency=config.adjacency,
+        **_law_facts(prepared.plan),
+    )
 
 
 def _check_budget(ledger: accounting.Ledger, prepared: Prepared) -> None:

@@ -12,7 +12,7 @@ from fedjax_poisson.deployment import approvals, identity
 from fedjax_poisson.deployment.run_terms import run_terms_hash
 from fedjax_poisson.deployment.site_log import open_log
 from fedjax_poisson.deployment.status import STATUS_FILE, write_status
-from tests.deployment.consortium import people, roster_of, terms_of
+from tests.deployment.identities import people, roster_of, terms_of
 from tests.test_cli import call, refused
 
 RUN, HASH = "ab" * 16, "cd" * 32

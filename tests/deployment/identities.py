@@ -44,7 +44,7 @@ def settings(**changes: Any) -> Config:
     facts: dict[str, Any] = {
         "csv": "visits.csv",
         "label": "died",
-        "site": "hospital",
+        "sites": list(NAMES),
         "patient": "patient",
         "bounds": "private",
         "categorical": {"admission": ["emergency", "planned"]},

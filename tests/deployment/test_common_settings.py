@@ -15,11 +15,11 @@ from fedjax_poisson.deployment.common_settings import (
     check_common,
     common_config,
     parse_common,
-    read_common,
+    read_settings,
     with_roster,
 )
 from fedjax_poisson.runs.config import Config
-from tests.deployment.identities import people, roster_of, settings
+from tests.deployment.identities import NAMES, people, roster_of, settings
 
 ROSTER = roster_of(people())
 GOOD = with_roster(settings(), ROSTER)
@@ -69,22 +69,28 @@ def test_texts_from_others_cannot_set_what_is_a_sites_own_or_load_code(tmp_path:
         parse_common(text.replace("epsilon = 2.0", "epsilon = 2000.0"), {})
 
 
-def test_what_a_person_writes_is_completed_and_refused_like_any_settings(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text('label = "died"\nsite = "hospital"\nbounds = "private"\nepsilon = 2.0\n')
-    mine = Config(csv="mine.csv", label="died", site="hospital", bounds="private", epsilon=2.0)
-    assert read_common(path) == common_config(mine)
-    path.write_text('dataset = "heart"\nepsilon = 2.0\npublic_data = false\n')
-    assert 'dataset = "heart"' in read_common(path) and "public_data = false" in read_common(path)
-    for text, words in (
-        ('label = "died"\ncsv = "a.csv"\n', "sets csv, which is each site's own"),
-        ("label = \n", "not valid TOML"),
-        ("lable = 3\n", "sets 'lable', which is not a setting"),
-        ('label = "died"\n', "needs a label column and a site column"),
+def test_what_a_person_writes_is_completed_by_the_roster_and_refused_like_any_settings() -> None:
+    written = {"label": "died", "bounds": "private", "epsilon": 2.0, "largest_site": 64}
+    mine = Config(
+        csv="mine.csv",
+        sites=list(NAMES),
+        label="died",
+        bounds="private",
+        epsilon=2.0,
+        largest_site=64,
+        min_site_records=1,
+    )
+    assert common_config(read_settings(written, "run.toml", ROSTER)) == common_config(with_roster(mine, ROSTER))
+    shipped = read_settings({"dataset": "xray", "largest_site": 64, "training_units": 99}, "run.toml", ROSTER)
+    assert shipped.dataset == "xray" and shipped.sites == list(NAMES)
+    for values, words in (
+        ({**written, "csv": "a.csv"}, "sets csv, which is each site's own"),
+        ({**written, "lable": 3}, "sets 'lable', which is not a setting"),
+        ({**written, "site": "hospital"}, "without a column of sites"),
+        ({**written, "largest_site": None}, "largest_site"),
     ):
-        path.write_text(text)
         with pytest.raises(ValueError, match=words):
-            read_common(path)
+            read_settings(values, "run.toml", ROSTER)
 
 
 def test_settings_that_show_nothing_are_allowed() -> None:
@@ -105,8 +111,8 @@ def test_settings_that_show_nothing_are_allowed() -> None:
         ({"evaluation": "clear"}, "evaluation = 'clear'"),
         ({"algorithm": "mine:entry"}, "does not list it under limits.algorithms"),
         ({"mechanism": "gaussian"}, "no mechanism of encrypted rounds"),
-        ({"largest_site": None}, "largest_site is not set"),
-        ({"standardize": "bounds"}, "training_units is not set"),
+        ({"largest_site": None}, "largest_site"),
+        ({"standardize": "bounds"}, "training_units"),
         ({"bounds": None}, "bounds is not set"),
         ({"bounds": "from_data"}, "bounds of all columns are read from the data"),
         ({"bounds": {"age": "from_data", "stay": [0, 9]}}, "bounds of age are read"),

@@ -9,7 +9,7 @@ import pytest
 
 from fedjax_poisson.deployment import identity
 from fedjax_poisson.deployment.log_check import check_logs
-from tests.deployment.consortium import person
+from tests.deployment.identities import person
 from tests.deployment.logs import (
     SITES,
     Script,

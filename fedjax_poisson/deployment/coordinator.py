@@ -1,0 +1,188 @@
+"""The coordinator of a consortium: it proposes a run, collects everybody's signature, holds the rounds, and keeps what may be kept by anyone.
+
+Its folder holds the signed terms, every transcript, the model and the released results. Nothing in it is secret, and nothing that it says is believed by a
+site; who has it has what a reader of the released model has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fedjax_poisson.aggregation.refusals import RoundRefused
+from fedjax_poisson.deployment import run_terms
+from fedjax_poisson.deployment.conduct import Consortium, Ended, Step, conduct
+from fedjax_poisson.deployment.policy import key_of
+from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode
+from fedjax_poisson.deployment.roster import Roster, parties_of, pinned_of, roster_hash
+from fedjax_poisson.deployment.run_terms import RunTerms
+from fedjax_poisson.deployment.transport.link import Link, Unreached
+from fedjax_poisson.federated.checkpoints import write_atomic, write_json
+
+__all__ = ["MODEL", "RESULT", "SIGNATURES", "TERMS", "TRANSCRIPTS", "NotSigned", "coordinate"]
+
+TERMS, SIGNATURES, TRANSCRIPTS, MODEL, RESULT = (
+    "terms.bin",
+    "signatures.json",
+    "transcripts",
+    "model.npz",
+    "result.json",
+)
+
+Say = Callable[[str], None]
+
+
+class NotSigned(RuntimeError):
+    """A party refuses the run, or does not answer; the message has every reason."""
+
+
+def coordinate(
+    link: Link,
+    roster: Roster,
+    config: str,
+    out: Path,
+    *,
+    deadline_seconds: int = 120,
+    patience_seconds: float = 30.0,
+    approval_seconds: float = 3600.0,
+    most_rounds: int = 10_000,
+    step: Callable[[Step], None] = lambda step: None,
+    say: Say = lambda words: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """Hold a run from its proposal to the model; an interrupted one goes on where `out` stands.
+
+    Args:
+      link: to all parties of the roster, by their names.
+      roster: the consortium.
+      config: the common settings (`common_settings.read_common`), completed for the roster (`with_roster`).
+      out: folder of the coordinator; one run each.
+      deadline_seconds: how long a phase of a round may take.
+      patience_seconds: how long a round waits for further sites once enough are ready.
+      approval_seconds: how long people may take to approve the run.
+      most_rounds: most rounds that are tried.
+      step: called after every opened sum.
+      say: told what a person should know.
+      stop: asked between rounds.
+
+    Raises:
+      NotSigned: somebody refuses, or is away before the start.
+      NoProgress: too few sites are there.
+      ValueError: `out` holds a run with other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    terms = _terms(roster, config, out, deadline_seconds, most_rounds)
+    signatures = _signed(link, roster, terms, out, approval_seconds, say, stop)
+    start = encode(Spoken("start", (run_terms.encode_run_terms(terms), _signature_bytes(signatures))))
+    names = [party.name for party in parties_of(roster)]
+    for name, reply in link.ask(dict.fromkeys(names, start), float(deadline_seconds)):
+        if (why := _refusal(reply)) is not None:
+            say(f"{name} did not start: {why}")
+    consortium = Consortium(
+        run=terms.run,
+        pinned=pinned_of(roster),
+        members=dict(enumerate(roster.committee, 1)),
+        sites={party.name: party.public for party in roster.sites},
+        minimum=roster.minimum,
+        start=start,
+        phase_seconds=float(deadline_seconds),
+        patience_seconds=patience_seconds,
+        most_rounds=most_rounds,
+    )
+    ended = conduct(link, consortium, out / TRANSCRIPTS, step=step, say=say, stop=stop)
+    write_atomic(out / MODEL, ended.model)
+    write_json(out / RESULT, result_of(terms, ended))
+    return ended
+
+
+def result_of(terms: RunTerms, ended: Ended) -> dict[str, Any]:
+    """What the coordinator's folder says of a run that is over, as JSON values."""
+    return {
+        "run": terms.run.hex(),
+        "terms": run_terms.run_terms_hash(terms).hex(),
+        "models": ended.digests,
+        "agree": list(ended.agree),
+        "away": ended.away,
+        **{name: value for name, value in ended.facts.items() if name != "digest"},
+    }
+
+
+def _terms(roster: Roster, config: str, out: Path, deadline_seconds: int, most_rounds: int) -> RunTerms:
+    """The terms of this folder's run; new ones are written before anybody is asked."""
+    path = out / TERMS
+    if path.exists():
+        found = run_terms.decode_run_terms(path.read_bytes())
+        if found.config != config or found.roster != roster_hash(roster):
+            raise ValueError(
+                f"{out} holds a run with other settings or another roster; choose another --out, or go on with the same ones."
+            )
+        return found
+    terms = RunTerms(
+        roster=roster_hash(roster),
+        run=os.urandom(16),
+        config=config,
+        version=metadata.version("fedjax_poisson"),
+        deadline_seconds=deadline_seconds,
+        most_rounds=most_rounds,
+    )
+    run_terms.check_run_terms(terms, roster, terms.version)
+    write_atomic(path, run_terms.encode_run_terms(terms))
+    return terms
+
+
+def _signed(
+    link: Link, roster: Roster, terms: RunTerms, out: Path, seconds: float, say: Say, stop: Callable[[], bool]
+) -> dict[str, bytes]:
+    """Every party's signature under the terms; those whose people have to approve first are asked again."""
+    path, names = out / SIGNATURES, [party.name for party in parties_of(roster)]
+    if path.exists():
+        return {name: bytes.fromhex(value) for name, value in json.loads(path.read_text()).items()}
+    proposal = encode(Spoken("propose", (run_terms.encode_run_terms(terms),)))
+    found: dict[str, bytes] = {}
+    until, told = time.monotonic() + seconds, set[str]()
+    while True:
+        waiting, refused = [], []
+        missing = [name for name in names if name not in found]
+        for name, reply in link.ask(dict.fromkeys(missing, proposal), float(terms.deadline_seconds)):
+            why = _refusal(reply)
+            if why is None and isinstance(reply, bytes):
+                found[name] = decode(reply).parts[0]
+            elif why is not None and all(key_of(one.strip()).endswith("approval.mode") for one in why.split("; ")):
+                waiting.append(name)
+            else:
+                refused.append(f"{name}: {why}")
+        if refused:
+            raise NotSigned("the run was not signed:\n  " + "\n  ".join(refused))
+        if not waiting:
+            break
+        for name in set(waiting) - told:
+            say(f"{name} waits for somebody to approve the run there (fedjax-poisson site approve)")
+            told.add(name)
+        if time.monotonic() > until or stop():
+            raise NotSigned(f"{', '.join(waiting)} did not approve within {seconds:g} s; start again to ask again.")
+        time.sleep(1.0)
+    run_terms.check_signatures(roster, terms, found)
+    write_atomic(path, _signature_bytes(found))
+    return found
+
+
+def _signature_bytes(signatures: dict[str, bytes]) -> bytes:
+    return json.dumps({name: value.hex() for name, value in sorted(signatures.items())}).encode()
+
+
+def _refusal(reply: bytes | Unreached) -> str | None:
+    """Why a site does not do what it was asked; None if it does."""
+    if isinstance(reply, Unreached):
+        return reply.reason
+    try:
+        said = decode(reply)
+    except RoundRefused as error:
+        return f"{type(error).__name__}: {error}"
+    if said.word == REFUSED:
+        return said.parts[0].decode(errors="replace") if said.parts else "no reason"
+    return None if said.parts or said.word == "started" else f"said {said.word!r} with nothing in it"
