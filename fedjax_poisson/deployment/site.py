@@ -243,6 +243,10 @@ class Worker:
             store=self._stores[0],
             member_store=self._stores[1],
         )
+
+        def tell(kind: str, **told: Any) -> None:
+            self._log.append(kind, run=terms.run.hex(), **told)
+
         self._terms = terms
         self._run = start(
             party,
@@ -250,9 +254,7 @@ class Worker:
             folder / "run",
             minimum=self._roster.minimum,
             corrupt=self._roster.corrupt,
-            tell=lambda kind, **told: self._log.append(
-                kind, **({} if kind == "refused" else {"run": terms.run.hex()}), **told
-            ),
+            tell=tell,
             stop=lambda: self._stopping,
             changed=self._changed,
         )
