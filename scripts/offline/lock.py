@@ -37,8 +37,11 @@ def packages(report: Path) -> Iterator[Package]:
 
 def wheels(folder: Path) -> dict[tuple[str, str], Path]:
     """Wheels of a folder by (name, version)."""
-    found = (path.name.split("-") + [path] for path in sorted(folder.glob("*.whl")))
-    return {(normal(str(name)), str(version)): path for name, version, *_, path in found}  # type: ignore[misc]
+    found = {}
+    for path in sorted(folder.glob("*.whl")):
+        name, version = path.name.split("-")[:2]
+        found[normal(name), version] = path
+    return found
 
 
 def lock(report: Path, folder: Path) -> Iterator[str]:
