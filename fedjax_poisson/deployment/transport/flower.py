@@ -23,7 +23,9 @@ from fedjax_poisson.deployment.transport.sockets import MOST_BYTES, serve
 __all__ = ["APP", "PART_BYTES", "flower_link"]
 
 APP = Path(__file__).parent.parent / "flowerapp"  # what `flwr run` is given
-PART_BYTES = 8 << 20  # for `in_parts` over this link: a message starts a process at the site, so fewer and larger ones
+PART_BYTES = (
+    32 << 20
+)  # for `in_parts` over this link: a message starts a process at the site, which takes seconds, so few and large ones
 _MOST_ORDERS = MOST_BYTES // 2  # bytes in one answer to the relay
 _SETTLE = 30.0  # seconds that a site may be missing from the nodes before it counts as unreached
 

@@ -148,7 +148,7 @@ def ask_socket(path: Path, request: bytes, seconds: float, *, most_bytes: int = 
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(max(seconds, 1e-3))
             try:
-                connection.connect(str(path))
+                connection.connect(_address(path))
             except FileNotFoundError:
                 return Unreached("no worker: there is no socket at its path")
             except ConnectionRefusedError:
@@ -187,6 +187,11 @@ def socket_link(paths: Mapping[str, Path], *, most_bytes: int = MOST_BYTES) -> L
         return gather({site: asker(paths[site], request) for site, request in asked.items()}, seconds)
 
     return Link(sites, ask, closed.set)
+
+
+def _address(path: Path) -> str:
+    """The shorter of the path as it is and as it is from here."""
+    return min(str(path), os.path.relpath(path), key=lambda one: len(os.fsencode(one)))
 
 
 def _receive(connection: socket.socket, until: float, most_bytes: int) -> bytes:
@@ -231,9 +236,9 @@ def _in_time(connection: socket.socket, until: float) -> Iterator[None]:
 @contextlib.contextmanager
 def _sole_server(path: Path) -> Iterator[None]:
     """Hold the lock of a socket; the system drops it with the process, however that ends."""
-    if len(os.fsencode(path)) > _LONGEST_PATH:
+    if len(os.fsencode(_address(path))) > _LONGEST_PATH:
         raise ValueError(
-            f"{path} has {len(os.fsencode(path))} bytes, and a socket's path at most {_LONGEST_PATH}; choose a shorter one."
+            f"{path} has {len(os.fsencode(path))} bytes, and a socket's path at most {_LONGEST_PATH}; choose a shorter one, or start in a folder nearer to it."
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -273,7 +278,7 @@ def _listening(path: Path, group: str | None) -> socket.socket:
         path.unlink()  # its process is dead: this one has the lock
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(str(path))
+        listener.bind(_address(path))
         if group is not None:
             shutil.chown(path, group=group)
         path.chmod(0o600 if group is None else 0o660)

@@ -38,8 +38,7 @@ def served(path: Path, handler: Handler, **settings: object) -> Iterator[threadi
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    folder = Path(os.path.relpath(tmp_path)) if len(str(tmp_path)) > 80 else tmp_path
-    return folder / "state" / "worker.socket"
+    return tmp_path / "state" / "worker.socket"
 
 
 def test_requests_and_replies_of_all_sizes(path: Path) -> None:
@@ -107,6 +106,14 @@ def test_what_is_no_socket_is_never_removed(path: Path) -> None:
 def test_a_path_too_long_for_a_socket_is_refused_with_its_length(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at most 103"):
         serve(tmp_path / ("x" * 104), bytes.upper, threading.Event())
+
+
+def test_a_long_path_that_is_short_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 104)
+    folder.mkdir(mode=0o700)
+    monkeypatch.chdir(folder)
+    with served(folder / "worker.socket", bytes.upper):
+        assert ask_socket(folder / "worker.socket", b"a", 5) == b"A"
 
 
 def test_a_handler_that_raises_says_its_class_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
