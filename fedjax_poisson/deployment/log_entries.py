@@ -101,7 +101,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "terms": {**_RUN, "terms": _hex(32), "roster": _hex(32)},
         "started": {**_RUN, "version": _version},
-        "charge": {**_ROUND, "label": _word, "epsilon": _number, "ledger": _hex(32)},
+        "charge": {**_ROUND, "label": _word, "epsilon": _number, "rows": _whole, "ledger": _hex(32)},
         "contribution": {**_ROUND, "terms": _hex(32), "digest": _hex(32), "bytes": _whole},
         "answer": {**_ROUND, "included": _hex(32), "bytes": _whole},
         "opened": {
@@ -123,7 +123,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 say of which run and round.
 
 terms: the site signed a run's terms (hash), of the consortium (roster, hash). started: the worker began on them, with this version of the package.
-charge: its ledger was charged for the round's sum: label, epsilon so far, head of the ledger; before the contribution.
+charge: its ledger was charged for the round's sum: label, epsilon so far, the ledger's rows and head (`Ledger.pin`); before the contribution.
 contribution: the signed manifest's name (`messages.manifest_hash`) and the bytes sent, under the round's terms (hash).
 answer: as a member, to the set that is named by `included` (SHA-256 of the signed body). opened: SHA-256 of the transcript that the site checked and of the
 counts (int32, little-endian), keys of the sites in the sum, epsilon so far. dead: t members signed that the round opens nothing. ended: the model's digest.

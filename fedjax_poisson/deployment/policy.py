@@ -185,9 +185,9 @@ def refusals(policy: Policy, proposal: Proposal, now: datetime) -> tuple[str, ..
             found.append(f"{key} = {getattr(getattr(policy, table), name)!r}: {asked}")
 
     strange = _outside(proposal.labels, data.labels)
-    refuse(bool(strange), "data.labels", f"the run would learn {', '.join(strange)}")
+    refuse(bool(strange), "data.labels", f"the run would learn {', '.join(map(repr, strange))}")
     strange = _outside(proposal.columns, data.columns)
-    refuse(bool(strange), "data.columns", f"the run would use {', '.join(strange)}")
+    refuse(bool(strange), "data.columns", f"the run would use {', '.join(map(repr, strange))}")
     refuse(proposal.unit != privacy.unit, "privacy.unit", f"the run's account is about a {proposal.unit}")
     refuse(
         proposal.adjacency != privacy.adjacency, "privacy.adjacency", f"the run's account is for {proposal.adjacency}"
@@ -215,7 +215,7 @@ def refusals(policy: Policy, proposal: Proposal, now: datetime) -> tuple[str, ..
         "limits.largest_model",
         f"the run's model has {proposal.dimension} parameters",
     )
-    refuse(proposal.algorithm not in limits.algorithms, "limits.algorithms", f"the run takes {proposal.algorithm}")
+    refuse(proposal.algorithm not in limits.algorithms, "limits.algorithms", f"the run takes {proposal.algorithm!r}")
     refuse(proposal.evaluation not in limits.evaluation, "limits.evaluation", f"the run's is {proposal.evaluation!r}")
     refuse(not _open_at(limits.hours, now.time()), "limits.hours", f"it is {now:%H:%M}")
     refuse(

@@ -142,7 +142,7 @@ def check_run_terms(terms: RunTerms, roster: Roster, version: str, *, foreign: C
         raise BadTerms(f"The run speaks protocol {terms.protocol}, this package {PROTOCOL}.")
     if terms.version != version:
         raise BadTerms(
-            f"The run is of version {terms.version} of the package, this site has {version}: all sites must have the same one, else their runs differ."
+            f"The run is of version {terms.version!r} of the package, this site has {version!r}: all sites must have the same one, else their runs differ."
         )
     if not 1 <= terms.deadline_seconds <= 7 * 86400:
         raise BadTerms(f"deadline_seconds = {terms.deadline_seconds} must be 1 to 604800, a week.")
@@ -218,20 +218,20 @@ def site_config(
 
 
 def in_words(terms: RunTerms) -> str:
-    """The terms of a run for who approves them by hand."""
+    """The terms of a run for who approves them by hand; texts from others are quoted, so that none can steer a terminal."""
     config = common_of(terms)
-    table = "each site's own table" if config.csv is not None else f"the data set {config.dataset}"
+    table = "each site's own table" if config.csv is not None else f"the data set {config.dataset!r}"
     return "\n".join(
         [
             f"terms       {run_terms_hash(terms).hex()}",
             f"run         {terms.run.hex()}",
             f"consortium  {terms.roster.hex()}",
-            f"data        {table}, label {config.label}, patient column {config.patient}",
+            f"data        {table}, label {config.label!r}, patient column {config.patient!r}",
             f"privacy     epsilon {config.epsilon:g}, delta {config.delta:g}, {config.adjacency}, "
             f"{'patient' if config.patient else 'record'} level unless the algorithm protects a site",
-            f"training    {config.algorithm}, {config.model}, {config.mechanism}; at most {terms.most_rounds} sums are opened",
+            f"training    {config.algorithm!r}, {config.model}, {config.mechanism!r}; at most {terms.most_rounds} sums are opened",
             f"scores      {config.evaluation}",
-            f"software    version {terms.version}, protocol {terms.protocol}; a step waits at most {terms.deadline_seconds} s",
+            f"software    version {terms.version!r}, protocol {terms.protocol}; a step waits at most {terms.deadline_seconds} s",
             "",
             "settings of all sites:",
             terms.config.rstrip(),

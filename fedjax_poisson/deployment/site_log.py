@@ -10,16 +10,17 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from fedjax_poisson.accounting import Pin
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.log_entries import Entry, LogDamaged, check_chain, entry_of, genesis, line_of, make_entry
 from fedjax_poisson.federated.checkpoints import sync_folder
 
-__all__ = ["LogBusy", "LogUnwritable", "SiteLog", "open_log", "parse_log", "read_log"]
+__all__ = ["LogBusy", "LogUnwritable", "SiteLog", "ledger_pin", "open_log", "parse_log", "read_log"]
 
 
 class LogBusy(RuntimeError):
@@ -64,6 +65,15 @@ def parse_log(blob: bytes) -> tuple[list[Entry], int]:
     """
     *lines, torn = blob.split(b"\n")
     return [entry_of(line, place) for place, line in enumerate(lines, 1)], len(torn)
+
+
+def ledger_pin(entries: Sequence[Entry]) -> Pin | None:
+    """How far the site's ledger reached when it was last charged, None if it never was: `Ledger.check_pin` refuses one that does not reach there.
+
+    A ledger that was set back to a backup is whole by itself; only something kept elsewhere shows that it is not the newest.
+    """
+    charges = [entry.facts for entry in entries if entry.kind == "charge"]
+    return Pin(charges[-1]["rows"], charges[-1]["ledger"]) if charges else None
 
 
 def open_log(path: str | Path, who: Identity) -> SiteLog:

@@ -44,10 +44,10 @@ def test_log_checks_what_it_prints(tmp_path: Path, capsys) -> None:
     who = identity.create(state)
     log = open_log(state / "site.log", who)
     log.append("terms", run=RUN, terms=HASH, roster=HASH)
-    log.append("charge", run=RUN, round=1, label="train 1", epsilon=0.25, ledger=HASH)
+    log.append("charge", run=RUN, round=1, label="train 1", epsilon=0.25, rows=1, ledger=HASH)
     assert call("site", "log", "--state", state) == 0  # also while a worker has it open
     shown = capsys.readouterr().out
-    assert "label train 1, epsilon 0.25" in shown and "verified: 2 entries" in shown
+    assert "label train 1, epsilon 0.25, rows 1" in shown and "verified: 2 entries" in shown
     assert call("site", "log", "--state", state, "--json", "--last", 1) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["kind"] == "charge"

@@ -78,7 +78,10 @@ def clean() -> Script:
             if number > 1:
                 digest = hashlib.sha256(f"{name} {number}".encode()).hexdigest()
             script[name] += [
-                ("charge", {**here, "label": f"train {number}", "epsilon": 0.25 * number, "ledger": "aa" * 32}),
+                (
+                    "charge",
+                    {**here, "label": f"train {number}", "epsilon": 0.25 * number, "rows": number, "ledger": "aa" * 32},
+                ),
                 ("contribution", {**here, "terms": terms, "digest": digest, "bytes": 1000}),
             ]
         inside = [made.who[name].public.hex() for name in SITES if (name, number) != ("york", 2)]

@@ -23,7 +23,7 @@ RUN, HASH, TIME = "ab" * 16, "cd" * 32, "2026-01-02T03:04:05+00:00"
 GOOD: dict[str, dict[str, Any]] = {
     "terms": {"run": RUN, "terms": HASH, "roster": HASH},
     "started": {"run": RUN, "version": "0.1.0"},
-    "charge": {"run": RUN, "round": 1, "label": "train 3", "epsilon": 0.25, "ledger": HASH},
+    "charge": {"run": RUN, "round": 1, "label": "train 3", "epsilon": 0.25, "rows": 1, "ledger": HASH},
     "contribution": {"run": RUN, "round": 1, "terms": HASH, "digest": HASH, "bytes": 100},
     "answer": {"run": RUN, "round": 1, "included": HASH, "bytes": 100},
     "opened": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,14 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, words: str) 
 def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"limits must be a table, \[limits\]"):
         read(tmp_path, "limits = 3\n" + TEXT.replace("[limits]\nhours", "# "))
+
+
+def test_the_documented_policy_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(# POLICY.toml.*?)^```", page, re.MULTILINE | re.DOTALL)
+    policy = read(tmp_path, text)
+    assert policy.privacy.unit == "patient" and policy.data.csv == "/data/visits.csv"
+    named = set(re.findall(r"^(\w+) = ", text, re.MULTILINE))
+    tables = (policy.consortium, policy.data, policy.privacy, policy.limits, policy.approval)
+    known = {field.name for table in tables for field in dataclasses.fields(table)}
+    assert known - named == {"images", "adjacency"}, "the page shows every key but these"

@@ -106,7 +106,7 @@ def test_terms_are_held_against_this_site() -> None:
     for change, words in (
         ({"roster": bytes(32)}, "of the consortium 0000"),
         ({"protocol": 2}, "protocol 2"),
-        ({"version": "0.2.0"}, "version 0.2.0 of the package, this site has 0.1.0"),
+        ({"version": "0.2.0"}, "version '0.2.0' of the package, this site has '0.1.0'"),
         ({"deadline_seconds": 0}, "deadline_seconds = 0"),
         ({"deadline_seconds": 10**6}, "deadline_seconds = 1000000"),
         ({"most_rounds": 0}, "most_rounds = 0"),
@@ -120,3 +120,10 @@ def test_a_person_reads_what_would_be_approved() -> None:
     text = in_words(GOOD)
     assert run_terms_hash(GOOD).hex() in text and "epsilon 2, delta 0.0001" in text and "each site's own table" in text
     assert common_of(GOOD).label == "died" and GOOD.config.rstrip() in text
+
+
+def test_what_is_shown_to_a_person_cannot_steer_the_terminal() -> None:
+    nasty = "died\x1b[2Jepsilon 0.1"
+    terms = terms_of(ROSTER, settings(label=nasty, bounds={nasty: "private"}), version="\x1b[2J")
+    assert common_of(terms).label == nasty
+    assert "\x1b" not in in_words(terms) and "\x1b" in f"{common_of(terms).label}"

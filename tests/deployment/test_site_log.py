@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
+from fedjax_poisson import accounting
 from fedjax_poisson.deployment import identity, site_log
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.log_entries import LogDamaged, check_chain
@@ -137,7 +140,38 @@ def _full(descriptor: int) -> None:
 
 def test_a_line_is_json_that_anyone_reads(tmp_path: Path, who: Identity) -> None:
     log = open_log(tmp_path / "site.log", who)
-    log.append("charge", run=RUN, round=4, label="train 3", epsilon=0.5, ledger=HASH)
+    log.append("charge", run=RUN, round=4, label="train 3", epsilon=0.5, rows=1, ledger=HASH)
     (line,) = (tmp_path / "site.log").read_text().splitlines()
     value = json.loads(line)
     assert value["kind"] == "charge" and value["facts"]["epsilon"] == 0.5 and value["time"].endswith("+00:00")
+
+
+def test_the_log_knows_how_far_the_ledger_reached(tmp_path: Path, who: Identity) -> None:
+    """A ledger that was set back to a copy from before the last charge is refused; the newest one is not (the twin)."""
+    log = open_log(tmp_path / "site.log", who)
+    assert site_log.ledger_pin(log.entries()) is None
+    facts = {"epsilon": 2.0, "delta": 1e-5, "unit": "record", "adjacency": "zero_out"}
+    orders = [2.0, 16.0]
+    with accounting.open_ledger(tmp_path / "ledger.sqlite", **facts, orders=orders, filter_order=16.0) as ledger:
+        for number in (1, 2):
+            ledger.spend("train", f"train {number}", "poisson", {}, [0.001, 0.008], 3, 4)
+            rows, head = ledger.pin()
+            log.append(
+                "charge",
+                run=RUN,
+                round=number,
+                label=f"train {number}",
+                epsilon=ledger.epsilon(),
+                rows=rows,
+                ledger=head,
+            )
+            if number == 1:
+                with contextlib.closing(sqlite3.connect(tmp_path / "backup.sqlite")) as copy:
+                    ledger.connection.backup(copy)
+    pin = site_log.ledger_pin(log.entries())
+    with contextlib.closing(accounting.read_ledger(tmp_path / "ledger.sqlite")) as newest:
+        newest.check_pin(pin)
+    with contextlib.closing(accounting.read_ledger(tmp_path / "backup.sqlite")) as older:
+        assert older.verify() == 1  # by itself it is whole
+        with pytest.raises(accounting.LedgerCorrupt):
+            older.check_pin(pin)
