@@ -150,7 +150,7 @@ def serve(
     Args:
       policy: POLICY.toml, what this site allows.
       state: folder of the site.
-      socket: Unix socket that the transport calls; default: worker.sock in the folder of the site.
+      socket: Unix socket that the transport calls; default: worker.socket in the folder of the site.
       passphrase_file: file (mode 0600) whose first line opens the key.
       seed: for rehearsals with made-up records only: all noise follows from it, so nothing is private, and every output says so.
     """
@@ -175,7 +175,7 @@ def serve(
     who = identity.load(state, passphrase_of(passphrase_file))
     if seed is not None:
         console.print(f"[bold yellow]seed {seed}: a rehearsal, NOT private.[/]")
-    path = (state / "worker.sock" if socket is None else socket).absolute()
+    path = (state / "worker.socket" if socket is None else socket).absolute()
     done = threading.Event()
 
     def say(words: str) -> None:

@@ -6,7 +6,7 @@
     [transport]
     kind = "socket"                     # or "flower"
     [transport.sockets]                 # of "socket": each party's worker
-    north = "north/worker.sock"
+    north = "north/worker.socket"
 
     [run]                               # settings of `fedjax-poisson run` that are not a site's own
     label = "ill"
