@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+if TYPE_CHECKING:
+    from fedjax_poisson.deployment.roster import Roster
 
 __all__ = ["COMMANDS", "STATE", "passphrase_of"]
 
 STATE = Path("state")
 """The site's folder unless another is given: key, ledger, log, what was said in rounds; mode 0700."""
-_LOG = "site.log"
+_LOG, _SOCKET = "site.log", "worker.socket"
 
 
 def passphrase_of(file: Path | None) -> bytes | None:
@@ -154,35 +157,77 @@ def serve(
       passphrase_file: file (mode 0600) whose first line opens the key.
       seed: for rehearsals with made-up records only: all noise follows from it, so nothing is private, and every output says so.
     """
-    import threading
-
-    from rich.console import Console
-
     from fedjax_poisson.deployment import identity
     from fedjax_poisson.deployment.policy_file import read_policy
-    from fedjax_poisson.deployment.roster import check_signatures, roster_hash
-    from fedjax_poisson.deployment.roster_file import read_roster
     from fedjax_poisson.deployment.site import Worker
     from fedjax_poisson.deployment.site_log import open_log
+
+    state = state.absolute()
+    rules = read_policy(policy)
+    roster = _roster(Path(rules.consortium.roster))
+    who = identity.load(state, passphrase_of(passphrase_file))
+    if seed is not None:
+        _say(f"seed {seed}: a rehearsal, NOT private.")
+    with contextlib.closing(open_log(state / _LOG, who)) as book:
+        worker = Worker(state, rules, roster, who, book, seed=seed, say=_say)
+        _answer(worker.handle, worker.close, state / _SOCKET if socket is None else socket, rules.consortium.name)
+    _say("stopped; a run that was under way goes on when the worker is started again")
+    return 0
+
+
+def serve_member(
+    roster: Annotated[Path, tyro.conf.Positional],
+    *,
+    state: Path = STATE,
+    socket: Path | None = None,
+    passphrase_file: Path | None = None,
+) -> int:
+    """Start the worker of a member of the committee that has no records.
+
+    Args:
+      roster: file of the roster, signed by all.
+      state: folder of the member: its key, its log, what it said in rounds.
+      socket: Unix socket that the transport calls; default: worker.socket in the folder.
+      passphrase_file: file (mode 0600) whose first line opens the key.
+    """
+    from fedjax_poisson.deployment import identity
+    from fedjax_poisson.deployment.operator import Operator
+    from fedjax_poisson.deployment.roster import named
+    from fedjax_poisson.deployment.site_log import open_log
+
+    state = state.absolute()
+    signed = _roster(roster)
+    who = identity.load(state, passphrase_of(passphrase_file))
+    with contextlib.closing(open_log(state / _LOG, who)) as book:
+        worker = Operator(state, signed, who, book)
+        _answer(worker.handle, worker.close, state / _SOCKET if socket is None else socket, named(signed, who.public))
+    return 0
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)
+
+
+def _roster(path: Path) -> Roster:
+    """A roster that all parties signed."""
+    from fedjax_poisson.deployment.roster import check_signatures
+    from fedjax_poisson.deployment.roster_file import read_roster
+
+    signed = read_roster(path)
+    check_signatures(signed.roster, signed.signatures)
+    return signed.roster
+
+
+def _answer(handle: Callable[[bytes], bytes], close: Callable[[], None], path: Path, name: str) -> None:
+    """Answer requests at a socket until Ctrl-C or SIGTERM."""
+    import threading
+
     from fedjax_poisson.deployment.transport.parts_handler import parts_handler
     from fedjax_poisson.deployment.transport.sockets import serve as serve_socket
     from fedjax_poisson.federated.stopping import stop_requested
 
-    console, state = Console(), state.absolute()
-    rules = read_policy(policy)
-    signed = read_roster(Path(rules.consortium.roster))
-    check_signatures(signed.roster, signed.signatures)
-    who = identity.load(state, passphrase_of(passphrase_file))
-    if seed is not None:
-        console.print(f"[bold yellow]seed {seed}: a rehearsal, NOT private.[/]")
-    path = (state / "worker.socket" if socket is None else socket).absolute()
     done = threading.Event()
-
-    def say(words: str) -> None:
-        console.print(words, highlight=False)
-
-    with contextlib.closing(open_log(state / _LOG, who)) as book, stop_requested(say) as stop:
-        worker = Worker(state, rules, signed.roster, who, book, seed=seed, say=say)
+    with stop_requested(_say) as stop:
 
         def watch() -> None:
             while not stop() and not done.wait(0.2):
@@ -190,21 +235,17 @@ def serve(
             done.set()
 
         threading.Thread(target=watch, daemon=True).start()
-        say(
-            f"{rules.consortium.name} of {signed.roster.name} ({roster_hash(signed.roster).hex()[:16]}) waits at {path}"
-        )
         try:
-            serve_socket(path, parts_handler(worker.handle), done)
+            serve_socket(path.absolute(), parts_handler(handle), done, ready=lambda: _say(f"{name} waits at {path}"))
         finally:
             done.set()
-            worker.close()
-    say("stopped; a run that was under way goes on when the worker is started again")
-    return 0
+            close()
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "init": init,
     "serve": serve,
+    "serve-member": serve_member,
     "approve": approve,
     "log": log,
     "status": status,

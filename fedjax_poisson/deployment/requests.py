@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation.refusals import Malformed, Oversize
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u32
 
-__all__ = ["NO_RUN", "REFUSED", "Spoken", "decode", "encode", "facts", "refused"]
+__all__ = ["NO_RUN", "REFUSED", "Spoken", "decode", "encode", "facts", "read_signatures", "refused"]
 
 _MAGIC = b"FJPD\1"
 _MOST_PARTS = 64
@@ -82,3 +82,15 @@ def facts(part: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Malformed("A part is JSON, and no object.")
     return found
+
+
+def read_signatures(blob: bytes) -> dict[str, bytes]:
+    """Signatures by party.
+
+    Raises:
+      RoundRefused: they are none.
+    """
+    try:
+        return {str(name): bytes.fromhex(value) for name, value in facts(blob).items()}
+    except (TypeError, ValueError):
+        raise Malformed("Signatures are hexadecimal texts by party.") from None

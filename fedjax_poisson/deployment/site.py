@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fedjax_poisson import accounting
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import Store, sqlite_store
 from fedjax_poisson.deployment import approvals, run_terms
@@ -28,11 +29,11 @@ from fedjax_poisson.deployment.exchange import party_of
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.policy import Policy, Proposal, key_of, refusals
 from fedjax_poisson.deployment.proposal import proposal_of, sums_today
-from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, facts, refused
+from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, read_signatures, refused
 from fedjax_poisson.deployment.roster import Roster, pinned_of, roster_keys
 from fedjax_poisson.deployment.roster import party_of as party_on
 from fedjax_poisson.deployment.run_terms import RunTerms
-from fedjax_poisson.deployment.site_log import SiteLog
+from fedjax_poisson.deployment.site_log import SiteLog, ledger_pin
 from fedjax_poisson.deployment.site_run import ROUND_WORDS, SiteRun, answer, planning_network, start
 from fedjax_poisson.deployment.status import write_status
 from fedjax_poisson.federated.checkpoints import write_atomic
@@ -78,6 +79,7 @@ class Worker:
 
         Raises:
           ValueError: the key is not the one that the roster has for this name.
+          LedgerCorrupt: the ledger is older than the log.
         """
         self._state, self._policy, self._roster, self._who, self._log = state, policy, roster, who, log
         self._seed, self._say, self._now = seed, say, now
@@ -86,6 +88,7 @@ class Worker:
             raise ValueError(
                 f"the roster has another key for {self._name!r} than {state} holds: this is another site's folder, or the site was enrolled anew."
             )
+        _check_ledger(state / LEDGER, ledger_pin(log.entries()))
         self._lock = threading.RLock()
         self._stopping = False
         self._run: SiteRun | None = None
@@ -96,7 +99,7 @@ class Worker:
             name = json.loads((state / CURRENT).read_text())["run"]
             folder = state / RUNS / name
             terms = run_terms.decode_run_terms((folder / _TERMS).read_bytes())
-            self._begin(terms, _read_signatures((folder / _SIGNATURES).read_bytes()))
+            self._begin(terms, read_signatures((folder / _SIGNATURES).read_bytes()))
         self._write_status()
 
     @property
@@ -207,7 +210,7 @@ class Worker:
 
     def _start(self, blob: bytes, signed: bytes) -> None:
         """Begin a run that every party signed."""
-        terms, signatures = run_terms.decode_run_terms(blob), _read_signatures(signed)
+        terms, signatures = run_terms.decode_run_terms(blob), read_signatures(signed)
         if self._terms == terms:
             return
         if self._run is not None and self._run.progress().state == "running":
@@ -302,13 +305,22 @@ class Worker:
             write_status(self._state, "waiting" if progress is None else progress.state, **told)
 
 
-def _read_signatures(blob: bytes) -> dict[str, bytes]:
-    """Signatures by party.
+def _check_ledger(path: Path, pin: accounting.Pin | None) -> None:
+    """Refuse to work with a ledger that does not reach as far as the log says it was charged: it is lost, or an older copy.
 
     Raises:
-      RoundRefused: they are none.
+      LedgerCorrupt: with what to do.
     """
-    try:
-        return {str(name): bytes.fromhex(value) for name, value in facts(blob).items()}
-    except (TypeError, ValueError):
-        raise BadTerms("Signatures are hexadecimal texts by party.") from None
+    if pin is None:
+        return
+    what = "Restore its newest copy; without it this site must take part in nothing more on these records, for what they were charged for is not known."
+    if not path.is_file():
+        raise accounting.LedgerCorrupt(
+            f"{path} is missing, and this site's log says that it was charged {pin.rows} times. {what}"
+        )
+    with contextlib.closing(accounting.read_ledger(path)) as ledger:
+        try:
+            ledger.verify()
+            ledger.check_pin(pin)
+        except accounting.LedgerCorrupt as error:
+            raise accounting.LedgerCorrupt(f"{error}. {what}") from error

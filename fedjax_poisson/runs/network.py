@@ -18,11 +18,11 @@ class Standing(NamedTuple):
 
     Attributes:
       times: `(label) -> int`: how often a release is on it.
-      now: `() -> (epsilon so far, head)`: of this run, and the hexadecimal head of the chain.
+      now: `() -> (epsilon so far, rows, head)`: of this run, and how far the ledger reaches (`Ledger.pin`).
     """
 
     times: Callable[[str], int]
-    now: Callable[[], tuple[float, str]]
+    now: Callable[[], tuple[float, int, str]]
 
 
 class Network(NamedTuple):

@@ -47,7 +47,7 @@ class Site:
         def work() -> None:
             charge = self.exchange.charging(
                 lambda purpose, k: (pay(f"{purpose} {k}"), randomness.stream()),
-                Standing(self.paid.count, lambda: (float(len(self.paid)), "00" * 32)),
+                Standing(self.paid.count, lambda: (float(len(self.paid)), len(self.paid), "00" * 32)),
             )
             gate, own = charge("train", number)
             made = aggregator(
