@@ -13,6 +13,7 @@ import pytest
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import LedgerCorrupt
+from fedjax_poisson.accounting.variance_cost import Normal
 from fedjax_poisson.deployment import approvals, run_terms, site
 from fedjax_poisson.deployment.common_settings import common_config, read_settings
 from fedjax_poisson.deployment.identity import Identity
@@ -63,7 +64,8 @@ def settings(**changed: Any) -> dict[str, Any]:
 def terms(place: Place, changes: dict[str, Any] | None = None, **changed: Any) -> RunTerms:
     """Terms of a run that the site's policy allows, or with some settings changed."""
     config = read_settings(settings(**changed), "run.toml", place.roster)
-    return dataclasses.replace(terms_of(place.roster), **{"config": common_config(config), "version": VERSION, **(changes or {})})
+    usual: dict[str, Any] = {"config": common_config(config), "version": VERSION}
+    return dataclasses.replace(terms_of(place.roster), **{**usual, **(changes or {})})
 
 
 @pytest.fixture
@@ -225,7 +227,7 @@ def test_a_ledger_that_is_older_than_the_log_is_refused(place: Place) -> None:
     ledger = accounting.open_ledger(
         place.state / "ledger.sqlite", epsilon=3.0, delta=1e-4, unit="record", adjacency="zero_out", law="tight"
     )
-    ledger.spend("train", "train 1", "poisson_embedding", {}, accounting.Cost(0.01, 0.0, 1.0), 3, 4)
+    ledger.spend("train", "train 1", "poisson_embedding", {}, Normal(0.01), 3, 4)
     pin = ledger.pin()
     ledger.close()
     log = place.worker._log
