@@ -39,7 +39,7 @@ stop_all() {
   trap - EXIT
   trap '' INT TERM
   for pid in "${started[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
-  for _ in {1..100}; do any_left || break; sleep 0.1; done
+  for _ in {1..300}; do any_left || break; sleep 0.1; done
   for pid in "${started[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
   if ((code)); then
     echo "run.sh: ended with code $code; the last lines of the logs in $PWD/logs:" >&2
@@ -85,7 +85,7 @@ columns = "all"
 
 [privacy]
 unit = "record"
-epsilon = 1.0
+epsilon = 3.0
 delta = 1e-4
 adjacency = "zero_out"
 least_honest_others = 3
@@ -108,14 +108,14 @@ done
     printf '\n[transport.sockets]\n'
     for site in "${sites[@]}"; do printf '"%s" = "sites/%s/worker.socket"\n' "$site" "$site"; done
   fi
-  printf '\n[run]\nlabel = "disease"\nrounds = %s\nlargest_site = 400\ntraining_units = 600\nmin_site_records = 1\nevaluation = "private"\n' "$rounds"
+  printf '\n[run]\nlabel = "disease"\nepsilon = 1.0\nrounds = %s\nlargest_site = 400\ntraining_units = 600\nmin_site_records = 1\nevaluation = "private"\n' "$rounds"
   printf '\n[run.bounds]\n'
   cat tables/bounds.toml
 } >consortium.toml
 
 echo "== five workers"
 for site in "${sites[@]}"; do
-  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site"
+  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site" --socket "sites/$site/worker.socket"
 done
 for site in "${sites[@]}"; do wait_for "the worker of $site" test -S "sites/$site/worker.socket"; done
 

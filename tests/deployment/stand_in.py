@@ -41,7 +41,7 @@ def work(words: list[str]) -> None:
     if os.environ.get("STAND_IN") == "a worker dies" and state.name == "hungary":
         sys.exit("no memory")
     (state / "site.log").write_text("")
-    serve(state / "worker.socket", parts_handler(lambda request: state.name.encode() + request), threading.Event())
+    serve(after(words, "--socket"), parts_handler(lambda request: state.name.encode() + request), threading.Event())
 
 
 def coordinate(words: list[str]) -> None:
