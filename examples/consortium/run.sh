@@ -108,14 +108,14 @@ done
     printf '\n[transport.sockets]\n'
     for site in "${sites[@]}"; do printf '"%s" = "sites/%s/worker.socket"\n' "$site" "$site"; done
   fi
-  printf '\n[run]\nlabel = "disease"\nepsilon = 1.0\nrounds = %s\nlargest_site = 400\ntraining_units = 600\nmin_site_records = 1\nevaluation = "private"\n' "$rounds"
+  printf '\n[run]\nlabel = "disease"\nrounds = %s\nepsilon = 2.8\ndelta = 1e-4\nlargest_site = 400\ntraining_units = 600\nmin_site_records = 1\nevaluation = "private"\n' "$rounds"
   printf '\n[run.bounds]\n'
   cat tables/bounds.toml
 } >consortium.toml
 
 echo "== five workers"
 for site in "${sites[@]}"; do
-  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site" --socket "sites/$site/worker.socket"
+  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site"
 done
 for site in "${sites[@]}"; do wait_for "the worker of $site" test -S "sites/$site/worker.socket"; done
 
@@ -165,5 +165,5 @@ wait "$coordinator" || { code=$?; echo "run.sh: the coordinator ended with code 
 tail -n 12 logs/coordinator.log
 
 echo "== the logs of all five, against each other"
-fedjax-poisson consortium verify roster.toml sites/*/site.log
+fedjax-poisson consortium verify roster.toml sites/*/site.log --transcripts run/transcripts
 echo "everything is in $PWD"
