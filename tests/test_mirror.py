@@ -58,6 +58,7 @@ TESTED_IN = {
     "data/tables/spec.py": "data/tables/test_declarations.py",
     "deployment/flowerapp/client_app.py": "deployment/test_flowerapp.py",
     "deployment/flowerapp/server_app.py": "deployment/test_flowerapp.py",
+    "deployment/transport/frames.py": "deployment/transport/test_sockets.py",
     "federated/checkpoints.py": "runs/test_resume.py",
     "federated/chunks.py": "federated/test_fedavg.py",
     "federated/cohort.py": "federated/test_fedavg.py",

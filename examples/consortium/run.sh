@@ -39,7 +39,7 @@ stop_all() {
   trap - EXIT
   trap '' INT TERM
   for pid in "${started[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
-  for _ in {1..100}; do any_left || break; sleep 0.1; done
+  for _ in {1..300}; do any_left || break; sleep 0.1; done
   for pid in "${started[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
   if ((code)); then
     echo "run.sh: ended with code $code; the last lines of the logs in $PWD/logs:" >&2

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 
 from fedjax_poisson.deployment.transport.link import check_site_names
 
-__all__ = ["Certificates", "create_authority", "create_certificates", "create_node_key", "create_server_certificate"]
+__all__ = [
+    "Certificates",
+    "create_authority",
+    "create_certificates",
+    "create_node_key",
+    "create_server_certificate",
+    "create_site_certificate",
+]
 
 AUTHORITY_DAYS = 3 * 365
 SERVER_DAYS = 397  # what browsers and libraries still take for one server
@@ -30,6 +37,7 @@ class Certificates(NamedTuple):
       authority_key: its key; kept by the organiser, away from the server. Whoever has it can stand in for the server's port.
       server: certificate of the server.
       server_key: its key.
+      sites: by site, its certificate and its key for the coordinator's port.
       node_keys: by site, the private key of its SuperNode; the public key lies beside it, with `.pub`.
     """
 
@@ -37,13 +45,15 @@ class Certificates(NamedTuple):
     authority_key: Path
     server: Path
     server_key: Path
+    sites: dict[str, tuple[Path, Path]]
     node_keys: dict[str, Path]
 
 
 def create_certificates(folder: Path, *, hosts: Sequence[str] = (), sites: Sequence[str] = ()) -> Certificates:
-    """An authority, a server's certificate and a node key for each site, in one folder: for a trial on one machine, and for an organiser who hands them out.
+    """An authority, a server's certificate, and for each site a certificate and a node key, in one folder: for a trial on one machine.
 
-    At real sites each makes its own node key (`create_node_key`) and sends the public half.
+    Between real sites each makes its own node key (`create_node_key`) and sends the public half; the organiser makes the certificates and hands each site its
+    own by a way that keeps its key secret.
 
     Args:
       folder: made with mode 0700 if it is missing.
@@ -57,9 +67,9 @@ def create_certificates(folder: Path, *, hosts: Sequence[str] = (), sites: Seque
     check_site_names(tuple(sites))
     authority, authority_key = create_authority(folder)
     server, server_key = create_server_certificate(folder, authority, authority_key, hosts=hosts)
-    return Certificates(
-        authority, authority_key, server, server_key, {site: create_node_key(folder, site) for site in sites}
-    )
+    certificates = {site: create_site_certificate(folder, authority, authority_key, site) for site in sites}
+    node_keys = {site: create_node_key(folder, site) for site in sites}
+    return Certificates(authority, authority_key, server, server_key, certificates, node_keys)
 
 
 def create_authority(folder: Path, *, name: str = "consortium", days: int = AUTHORITY_DAYS) -> tuple[Path, Path]:
@@ -109,6 +119,37 @@ def create_server_certificate(
       FileExistsError: it is there already.
       ValueError: a host that is none, or the key is another authority's.
     """
+    names = [_general_name(host) for host in dict.fromkeys(("localhost", "127.0.0.1", *hosts))]
+    name = hosts[0][:64] if hosts else "localhost"
+    return _create_signed(folder, "server", name, authority, authority_key, names=names, days=days)
+
+
+def create_site_certificate(
+    folder: Path, authority: Path, authority_key: Path, site: str, *, days: int = SERVER_DAYS
+) -> tuple[Path, Path]:
+    """A site's certificate for the coordinator's port (`transport.dial`), its name as common name: `SITE.crt`, `SITE.key` (mode 0600).
+
+    Args:
+      folder: made with mode 0700 if it is missing.
+      authority: its certificate.
+      authority_key: its key.
+      site: its name.
+      days: until it expires; never later than the authority.
+
+    Raises:
+      FileExistsError: it is there already.
+      ValueError: a name that is none ("ca" and "server" are taken), or the key is another authority's.
+    """
+    check_site_names((site,))
+    if site in ("ca", "server"):
+        raise ValueError(f"a site named {site!r} would have the files of another certificate; name it otherwise.")
+    return _create_signed(folder, site, site, authority, authority_key, names=[], days=days)
+
+
+def _create_signed(
+    folder: Path, file: str, name: str, authority: Path, authority_key: Path, *, names: list[Any], days: int
+) -> tuple[Path, Path]:
+    """A certificate of a server, which has names, or of a client, which has none."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -118,25 +159,25 @@ def create_server_certificate(
     issuer_key: Any = serialization.load_pem_private_key(authority_key.read_bytes(), None)
     if issuer.public_key() != issuer_key.public_key():
         raise ValueError(f"{authority_key} is not the key of {authority}; take the pair that was made together.")
-    names = [_general_name(host) for host in dict.fromkeys(("localhost", "127.0.0.1", *hosts))]
+    if not issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        raise ValueError(f"{authority} is no authority, so nobody would take what it signs; take ca.crt.")
     key = ec.generate_private_key(ec.SECP384R1())
     identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    certificate = (
+    use = ExtendedKeyUsageOID.SERVER_AUTH if names else ExtendedKeyUsageOID.CLIENT_AUTH
+    builder = (
         _dated(x509.CertificateBuilder(), days, issuer.not_valid_after_utc)
-        .subject_name(
-            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:64] if hosts else "localhost")])
-        )
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
         .issuer_name(issuer.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
-        .sign(issuer_key, hashes.SHA384())
     )
-    return _write_pair(folder, "server", certificate, key)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return _write_pair(folder, file, builder.sign(issuer_key, hashes.SHA384()), key)
 
 
 def create_node_key(folder: Path, site: str) -> Path:

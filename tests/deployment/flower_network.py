@@ -21,11 +21,13 @@ from pathlib import Path
 
 import fedjax_poisson
 from fedjax_poisson.deployment.certificates import create_certificates
+from fedjax_poisson.deployment.transport.dial import dial, to_socket
 from fedjax_poisson.deployment.transport.flower import APP, PART_BYTES, flower_link
 from fedjax_poisson.deployment.transport.link import Handler, Link
 from fedjax_poisson.deployment.transport.parts import in_parts
 from fedjax_poisson.deployment.transport.parts_handler import parts_handler
 from fedjax_poisson.deployment.transport.sockets import serve, socket_link
+from fedjax_poisson.deployment.transport.tls import Credentials, tls_link
 
 SUPERLINK = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
@@ -156,10 +158,18 @@ def processor_seconds(sessions: set[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _measure() -> None:
-    size = 52_000_000
-    reply, sites = os.urandom(size), ("a", "b", "c")
-    handlers = {site: parts_handler(lambda request: reply if request == b"large" else request) for site in sites}
+_SIZE, _MEASURED = 52_000_000, ("a", "b", "c")
+
+
+def _work(folder: Path) -> None:
+    """Three workers with an upload of 52 MB each, in a process of their own, so that the memory that is measured is the coordinator's."""
+    reply = os.urandom(_SIZE)
+    handler = parts_handler(lambda request: reply if request == b"large" else request)
+    with workers(folder, dict.fromkeys(_MEASURED, handler)):
+        sys.stdin.read()
+
+
+def _measure(parts_of_flower: list[int]) -> None:
     sessions: set[int] = {os.getsid(0)}
 
     def ask(link: Link, request: bytes) -> float:
@@ -167,7 +177,7 @@ def _measure() -> None:
         for site, one in link.ask({site: request for site in link.sites}, 600):
             assert isinstance(one, bytes), (site, one)
             total += len(one)
-        assert total == 3 * (size if request == b"large" else len(request))
+        assert total == 3 * (_SIZE if request == b"large" else len(request))
         return time.monotonic() - started
 
     def said(title: str, link: Link, repeats: int) -> None:
@@ -175,23 +185,42 @@ def _measure() -> None:
             before = processor_seconds(sessions)
             wall = sorted(ask(link, request) for _ in range(count))
             used = (processor_seconds(sessions) - before) / count
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
-                f"{title}: {words} of 3 sites {wall[0]:.3f} s (median {wall[count // 2]:.3f}), {used:.3f} s of processor",
+                f"{title}: {words} of 3 sites {wall[0]:.3f} s (median {wall[count // 2]:.3f}), {used:.3f} s of processor; "
+                f"the coordinator's largest memory so far {memory:.0f} MB",
                 flush=True,
             )
 
-    with tempfile.TemporaryDirectory(prefix="fl", dir="/tmp") as name, workers(Path(name), handlers) as paths:
-        for part in (1 << 20, PART_BYTES):
-            said(f"socket, parts of {part >> 20} MiB", in_parts(socket_link(paths), part_bytes=part), 100)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl", dir="/tmp")))
+        command = [sys.executable, "-m", "tests.deployment.flower_network", "workers", str(folder)]
+        working = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+        assert working.stdin is not None
+        stack.callback(working.stdin.close)
+        paths = {site: folder / site / "worker.socket" for site in _MEASURED}
+        while not all(path.exists() for path in paths.values()):
+            time.sleep(0.1)
+        said("socket", in_parts(socket_link(paths)), 100)
+        files, port, stop = create_certificates(folder / "tls", sites=_MEASURED), free_port(), threading.Event()
+        bare = tls_link(("127.0.0.1", port), Credentials(files.authority, files.server, files.server_key), _MEASURED)
+        for site, path in paths.items():
+            credentials = Credentials(files.authority, *files.sites[site])
+            dialling = (("localhost", port), credentials, to_socket(path), stop)
+            threading.Thread(target=dial, args=dialling, daemon=True).start()
+        said("TLS (with the dialling ends in this process)", in_parts(bare), 100)
+        stop.set()
+        bare.close()
         started = time.monotonic()
-        with flower_network(Path(name), paths, sessions=sessions) as bare:
-            ask(in_parts(bare), b"first")
-            print(f"Flower: {time.monotonic() - started:.1f} s from nothing to the first replies", flush=True)
-            for part in sys.argv[1:] or (PART_BYTES,):
-                said(f"Flower, parts of {int(part) >> 20} MiB", in_parts(bare, part_bytes=int(part)), 5)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"largest memory of this process (coordinator and 3 workers): {memory:.0f} MB")
+        carried = stack.enter_context(flower_network(folder, paths, sessions=sessions))
+        ask(in_parts(carried), b"first")
+        print(f"Flower: {time.monotonic() - started:.1f} s from nothing to the first replies", flush=True)
+        for part in parts_of_flower or [PART_BYTES]:
+            said(f"Flower, parts of {part >> 20} MiB", in_parts(carried, part_bytes=part), 5)
 
 
 if __name__ == "__main__":
-    _measure()
+    if sys.argv[1:2] == ["workers"]:
+        _work(Path(sys.argv[2]))
+    else:
+        _measure([int(one) for one in sys.argv[1:]])

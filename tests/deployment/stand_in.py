@@ -58,6 +58,7 @@ def coordinate(words: list[str]) -> None:
         assert replies == {site: f"{site} {number}".encode() for site in sites}, replies
         print(f"round {number}: {len(replies)} replies", flush=True)
     link.close()
+    (after(words, "--out") / "transcripts").mkdir(parents=True)
     if os.environ.get("STAND_IN") == "the coordinator fails":
         sys.exit(3)
     if os.environ.get("STAND_IN") == "the coordinator waits":
@@ -65,7 +66,7 @@ def coordinate(words: list[str]) -> None:
 
 
 def verify(words: list[str]) -> None:
-    assert len(words) == 6 and all(Path(one).exists() for one in words), words
+    assert len(words) == 8 and all(Path(one).exists() for one in words if not one.startswith("--")), words
     print("sound")
 
 

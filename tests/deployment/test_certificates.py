@@ -18,6 +18,7 @@ from fedjax_poisson.deployment.certificates import (
     create_certificates,
     create_node_key,
     create_server_certificate,
+    create_site_certificate,
 )
 
 
@@ -25,7 +26,8 @@ def test_files_and_modes(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     files = create_certificates(folder, hosts=("fl.example.org", "10.0.0.7"), sites=("ulm", "bonn"))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for secret in (files.authority_key, files.server_key, *files.node_keys.values()):
+    keys = [key for _, key in files.sites.values()]
+    for secret in (files.authority_key, files.server_key, *keys, *files.node_keys.values()):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600, secret
     names = x509.load_pem_x509_certificate(files.server.read_bytes()).extensions.get_extension_for_class(
         x509.SubjectAlternativeName
@@ -121,5 +123,12 @@ def test_a_server_is_no_authority(tmp_path: Path) -> None:
     files = create_certificates(tmp_path / "ours")
     server = x509.load_pem_x509_certificate(files.server.read_bytes())
     assert server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
-    with pytest.raises(x509.ExtensionNotFound):
+    with pytest.raises(ValueError, match="is no authority"):
         create_server_certificate(tmp_path / "forged", files.server, files.server_key)
+
+
+@pytest.mark.parametrize("site", ["ca", "server", "Ulm", "../ulm"])
+def test_a_sites_certificate_takes_no_other_ones_files(tmp_path: Path, site: str) -> None:
+    authority, key = create_authority(tmp_path)
+    with pytest.raises(ValueError, match="name"):
+        create_site_certificate(tmp_path, authority, key, site)

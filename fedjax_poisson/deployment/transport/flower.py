@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fedjax_poisson.deployment.transport.frames import MOST_BYTES
 from fedjax_poisson.deployment.transport.link import Asked, Link, Unreached, check_asked, check_site_names, gather
 from fedjax_poisson.deployment.transport.relay_messages import Errand, Orders, read_call, write_orders
-from fedjax_poisson.deployment.transport.sockets import MOST_BYTES, serve
+from fedjax_poisson.deployment.transport.sockets import serve
 
 __all__ = ["APP", "PART_BYTES", "flower_link"]
 

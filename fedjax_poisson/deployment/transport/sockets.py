@@ -1,6 +1,6 @@
 """A site's worker behind a Unix socket, and the link to such sockets.
 
-One connection carries one request and one reply, each with its length in front: `u32 length, request` there, `u8 status, u32 length, reply` back.
+One connection carries one request and one reply (`frames`).
 
 Who may speak to a worker is whoever the file system lets in: by default the user who runs it, and nobody else. A relay whose code comes from outside (a
 Flower SuperNode runs the bundle that it is sent) should be another user: give the socket a `group` that both are in, and the relay can hand in requests, and
@@ -16,13 +16,13 @@ import os
 import shutil
 import socket
 import stat
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from fedjax_poisson.deployment.transport.frames import MOST_BYTES, Cut, answer, ask, receive, refuse
 from fedjax_poisson.deployment.transport.link import (
     Asked,
     Handler,
@@ -30,25 +30,17 @@ from fedjax_poisson.deployment.transport.link import (
     Unreached,
     check_asked,
     check_site_names,
-    failure_words,
     gather,
 )
 
-__all__ = ["MOST_BYTES", "MOST_CONNECTIONS", "SocketBusy", "ask_socket", "serve", "socket_link"]
+__all__ = ["MOST_CONNECTIONS", "SocketBusy", "ask_socket", "serve", "socket_link"]
 
-MOST_BYTES = 1 << 27  # of one request or reply; larger ones travel in parts
 MOST_CONNECTIONS = 32  # served at once; the next one is told that the site is busy
 _LONGEST_PATH = 103  # what every system's sockaddr_un holds, the smallest of them (macOS) with its zero byte
-_PIECE = 1 << 18
-_REPLIED, _FAILED = 0, 1
 
 
 class SocketBusy(RuntimeError):
     """Another process serves this socket."""
-
-
-class _Cut(Exception):
-    """The connection ended, or its time did; the message says which."""
 
 
 def serve(
@@ -100,7 +92,8 @@ def serve(
                         target=_serve_one, args=(connection, handler, slots, patience, most_bytes), daemon=True
                     ).start()
                 else:
-                    _refuse(connection)
+                    with connection:
+                        refuse(connection, "the site is busy: too many connections at once")
         finally:
             path.unlink(missing_ok=True)
         until = time.monotonic() + patience
@@ -112,26 +105,10 @@ def _serve_one(
     connection: socket.socket, handler: Handler, slots: threading.BoundedSemaphore, patience: float, most_bytes: int
 ) -> None:
     try:
-        with connection:
-            try:
-                request = _receive(connection, time.monotonic() + patience, most_bytes)
-            except _Cut:
-                return  # whoever asked is gone, or too slow
-            try:
-                status, reply = _REPLIED, handler(request)
-            except Exception as error:
-                status, reply = _FAILED, failure_words(error).encode()
-            del request
-            with contextlib.suppress(_Cut):
-                _send(connection, struct.pack("<BI", status, len(reply)), reply, time.monotonic() + patience)
+        with connection, contextlib.suppress(Cut):  # whoever asked is gone, or too slow
+            answer(connection, receive(connection, time.monotonic() + patience, most_bytes), handler, patience)
     finally:
         slots.release()
-
-
-def _refuse(connection: socket.socket) -> None:
-    words = b"the site is busy: too many connections at once"
-    with connection, contextlib.suppress(_Cut):
-        _send(connection, struct.pack("<BI", _FAILED, len(words)), words, time.monotonic())
 
 
 def ask_socket(path: Path, request: bytes, seconds: float, *, most_bytes: int = MOST_BYTES) -> bytes | Unreached:
@@ -155,15 +132,11 @@ def ask_socket(path: Path, request: bytes, seconds: float, *, most_bytes: int = 
                 return Unreached("no worker: its socket is there, and nobody serves it")
             except PermissionError:
                 return Unreached("no permission to connect to its socket")
-            with contextlib.suppress(_Cut):  # a busy site cuts, and has said so
-                _send(connection, struct.pack("<I", len(request)), request, until)
-            (status,) = _receive_exactly(connection, 1, until)
-            reply = _receive(connection, until, most_bytes)
-    except _Cut as cut:
+            return ask(connection, request, until, most_bytes)
+    except Cut as cut:
         return Unreached(f"{cut} ({seconds:g} s were given)")
     except OSError as error:
         return Unreached(f"its socket cannot be reached ({errno.errorcode.get(error.errno or 0, 'error')})")
-    return reply if status == _REPLIED else Unreached(reply[:300].decode(errors="replace"))
 
 
 def socket_link(paths: Mapping[str, Path], *, most_bytes: int = MOST_BYTES) -> Link:
@@ -182,55 +155,16 @@ def socket_link(paths: Mapping[str, Path], *, most_bytes: int = MOST_BYTES) -> L
     def asker(path: Path, request: bytes) -> Callable[[float], bytes | Unreached]:
         return lambda seconds: ask_socket(path, request, seconds, most_bytes=most_bytes)
 
-    def ask(asked: Asked, seconds: float) -> Iterator[tuple[str, bytes | Unreached]]:
+    def ask_all(asked: Asked, seconds: float) -> Iterator[tuple[str, bytes | Unreached]]:
         check_asked(sites, asked, closed)
         return gather({site: asker(paths[site], request) for site, request in asked.items()}, seconds)
 
-    return Link(sites, ask, closed.set)
+    return Link(sites, ask_all, closed.set)
 
 
 def _address(path: Path) -> str:
     """The shorter of the path as it is and as it is from here."""
     return min(str(path), os.path.relpath(path), key=lambda one: len(os.fsencode(one)))
-
-
-def _receive(connection: socket.socket, until: float, most_bytes: int) -> bytes:
-    (length,) = struct.unpack("<I", _receive_exactly(connection, 4, until))
-    if length > most_bytes:
-        raise _Cut(f"a message of {length} bytes was announced, {most_bytes} are allowed")
-    return _receive_exactly(connection, length, until)
-
-
-def _receive_exactly(connection: socket.socket, length: int, until: float) -> bytes:
-    """Memory follows what has arrived, not what was announced."""
-    received = bytearray()
-    while len(received) < length:
-        with _in_time(connection, until):
-            piece = connection.recv(min(_PIECE, length - len(received)))
-        if not piece:
-            raise _Cut("the connection was cut")
-        received += piece
-    return bytes(received)
-
-
-def _send(connection: socket.socket, head: bytes, body: bytes, until: float) -> None:
-    view = memoryview(head + body) if len(body) < 1 << 16 else None
-    for part in (view,) if view is not None else (memoryview(head), memoryview(body)):
-        while part:
-            with _in_time(connection, until):
-                part = part[connection.send(part[:_PIECE]) :]
-
-
-@contextlib.contextmanager
-def _in_time(connection: socket.socket, until: float) -> Iterator[None]:
-    """The time for everything, not for each piece: a peer that drips a byte a second gets no longer."""
-    try:
-        connection.settimeout(max(until - time.monotonic(), 1e-3))
-        yield
-    except TimeoutError:
-        raise _Cut("no reply in time") from None
-    except OSError:
-        raise _Cut("the connection was cut") from None
 
 
 @contextlib.contextmanager
