@@ -81,6 +81,7 @@ def test_what_a_person_writes_is_completed_and_refused_like_any_settings(tmp_pat
         ("label = \n", "not valid TOML"),
         ("lable = 3\n", "sets 'lable', which is not a setting"),
         ('label = "died"\n', "needs a label column and a site column"),
+        ('label = "died"\ndataset = "heart"\n', "only applies to your own table"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=words):
