@@ -88,6 +88,7 @@ def test_what_a_person_writes_is_completed_by_the_roster_and_refused_like_any_se
         ({**written, "lable": 3}, "sets 'lable', which is not a setting"),
         ({**written, "site": "hospital"}, "without a column of sites"),
         ({**written, "largest_site": None}, "largest_site"),
+        ({**written, "dataset": "heart"}, "only applies to your own table"),
     ):
         with pytest.raises(ValueError, match=words):
             read_settings(values, "run.toml", ROSTER)

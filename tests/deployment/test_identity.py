@@ -20,6 +20,8 @@ def test_a_key_is_made_once_and_loads_as_the_same_party(tmp_path: Path) -> None:
     assert (folder / identity.KEY_FILE).stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
     assert "Hidden" in repr(made) and made.key.value.hex() not in repr(made)
+    left = folder / f"{identity.KEY_FILE}.part"  # of a process that was killed while it wrote
+    left.write_bytes(b"half")
     before = (folder / identity.KEY_FILE).read_bytes()
     with pytest.raises(IdentityRefused, match="holds a key already"):
         identity.create(folder)
@@ -108,3 +110,9 @@ def test_a_signature_of_this_room_is_no_message_of_a_round(tmp_path: Path) -> No
         keys.verify(
             one.public, label, messages.NO_TERMS, b"body", keys.sign(one.key, label, messages.NO_TERMS, b"body")
         )
+
+
+def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / f"{identity.KEY_FILE}.part").write_bytes(b"half")
+    made = identity.create(tmp_path)
+    assert identity.load(tmp_path).public == made.public

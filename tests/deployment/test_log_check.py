@@ -279,3 +279,24 @@ def test_a_transcript_under_other_keys_does_not_hold() -> None:
 def test_counts_are_named_as_the_documentation_of_entries_says() -> None:
     opened = consortium().world.server.opened
     assert hashlib.sha256(opened.counts.astype("<i4").tobytes()).hexdigest() == consortium().counts
+
+
+@pytest.mark.parametrize("other", [{"counts": OTHER}, {"clients": ()}, {}])
+def test_two_openings_of_one_round_are_found_wherever_they_come_from(monkeypatch, other: dict) -> None:
+    """No honest committee makes two; more than f malicious members could."""
+    from fedjax_poisson.deployment import log_check
+    from fedjax_poisson.deployment.log_transcripts import check_transcripts
+
+    holding, _ = check_transcripts(consortium().roster, {"a.round": consortium().transcript})
+    second = holding["a.round"]._replace(name="b.round", **other)
+    monkeypatch.setattr(log_check, "check_transcripts", lambda roster, blobs: ({**holding, "b.round": second}, []))
+    assert grave(found(clean(), kept())) == (["two-openings"] if other else [])
+
+
+def test_a_finding_says_which_round_it_is_about() -> None:
+    run = consortium().world.run.hex()
+    for kind, changed, _ in CASES.values():
+        (one,) = (one for one in found(changed(clean())).findings if one.grave)
+        assert one.run == run and one.round == (None if kind in ("terms", "other-roster", "no-terms") else 2)
+    left, lacking = found(clean(), kept()).findings
+    assert (left.sites, left.round, lacking.round) == (("york",), 2, 2) and left.run == lacking.run == run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,27 @@ def test_every_field_is_under_the_hash_and_the_hash_under_the_signature(tmp_path
 def test_foreign_lines_are_refused_by_their_place(line: bytes) -> None:
     with pytest.raises(LogDamaged, match="line 7 is no entry"):
         entry_of(line, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("number", "1"),
+        ("number", -1),
+        ("time", 3),
+        ("time", "2026-01-02 03:04"),
+        ("kind", ["ended"]),
+        ("facts", []),
+        ("facts", {"run": RUN, "model": HASH, "name": "Jane Doe"}),
+        ("previous", "00"),
+        ("hash", HASH[:-1]),
+        ("signature", HASH),
+        ("signature", 64),
+    ],
+)
+def test_a_line_with_one_field_of_another_form_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    who = identity.create(tmp_path)
+    line = json.loads(line_of(make_entry(who, 1, TIME, "ended", GOOD["ended"], genesis(who.public))))
+    entry_of(json.dumps(line).encode(), 1)
+    with pytest.raises(LogDamaged, match="line 1 is no entry"):
+        entry_of(json.dumps({**line, name: value}).encode(), 1)

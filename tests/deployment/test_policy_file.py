@@ -41,6 +41,12 @@ def test_a_policy_is_read_with_careful_defaults(tmp_path: Path) -> None:
     assert Path(policy.data.csv) == tmp_path / "../data/visits.csv" and policy.data.images == ""
     assert policy.privacy.epsilon == 3.0 and policy.privacy.adjacency == "zero_out"
     assert policy.approval.mode == "by hand" and policy.limits.algorithms == ["fedsgd"]
+    for old, new in (
+        ("epsilon = 3", "epsilon = 0.5"),
+        ("minimum_senders = 4", "minimum_senders = 2"),
+        ("1e-5", "0.01"),
+    ):
+        read(tmp_path, TEXT.replace(old, new))
     assert read(tmp_path, TEXT.replace("../data", "/data")).data.csv == "/data/visits.csv"
 
 
@@ -59,6 +65,7 @@ def test_a_policy_is_read_with_careful_defaults(tmp_path: Path) -> None:
         ("epsilon = 3", "epsilon = nan", "it must be a number"),
         ("epsilon = 3", "epsilon = true", "it must be a number"),
         ("epsilon = 3", "epsilon = 0", "epsilon = 0 must be above 0"),
+        ("delta = 1e-5", "delta = 0", "delta = 0 must lie in"),
         ("delta = 1e-5", "delta = 0.1", "delta = 0.1 must lie in"),
         ("minimum_senders = 4", "minimum_senders = 4.5", "it must be a whole number"),
         ("minimum_senders = 4", "minimum_senders = 1", "a sum over one site hides nothing"),

@@ -9,6 +9,7 @@ import pytest
 
 from fedjax_poisson.aggregation import terms
 from fedjax_poisson.aggregation.parameters import least_threshold
+from fedjax_poisson.deployment import identity
 from fedjax_poisson.deployment import roster as module
 from fedjax_poisson.deployment.roster import (
     Party,
@@ -129,6 +130,10 @@ def test_everybody_signs_and_who_did_not_is_named() -> None:
     other = dataclasses.replace(GOOD, corrupt=0)
     with pytest.raises(RosterRefused, match=r"east is wrong.*york is wrong"):
         check_signatures(other, signatures)
+    unsafe = dataclasses.replace(GOOD, threshold=3)
+    signed = {name: identity.sign(one, "roster", roster_hash(unsafe)) for name, one in WHO.items()}
+    with pytest.raises(RosterRefused, match="2 t > m"):  # whatever all of them signed
+        check_signatures(unsafe, signed)
     with pytest.raises(RosterRefused, match="not on the roster"):
         sign_roster(person(), GOOD)
     with pytest.raises(RosterRefused, match="2 t > m"):
@@ -149,7 +154,8 @@ def test_an_attestation_is_shown_and_checked_only_by_the_readers_own_functions()
             ONE._replace(attestation=b"good", verifier="sgx"),
             GOOD.sites[1]._replace(attestation=b"bad", verifier="sgx"),
             GOOD.sites[2]._replace(attestation=b"?", verifier="unheard-of"),
-            *GOOD.sites[3:],
+            GOOD.sites[3]._replace(attestation=b"?"),
+            *GOOD.sites[4:],
         ),
     )
 
@@ -162,6 +168,7 @@ def test_an_attestation_is_shown_and_checked_only_by_the_readers_own_functions()
         "east": "runs the released image",
         "north": "does not hold: the measurement is another one",
         "south": "not checked: there is no verifier 'unheard-of' here",
+        "west": "not checked: there is no verifier '' here",
     }
     check(quoted)
     assert pinned_of(quoted) == pinned_of(GOOD)  # no guarantee rests on it

@@ -103,12 +103,20 @@ def test_a_sites_settings_are_the_common_ones_and_its_own() -> None:
 def test_terms_are_held_against_this_site() -> None:
     config = check_run_terms(GOOD, ROSTER, VERSION)
     assert common_config(config) == GOOD.config and (config.members, config.honest_senders) == (5, 3)
+    for change in (
+        {"deadline_seconds": 1},
+        {"deadline_seconds": 7 * 86400},
+        {"most_rounds": 1},
+        {"most_rounds": 1 << 20},
+    ):
+        check_run_terms(dataclasses.replace(GOOD, **change), ROSTER, VERSION)
     for change, words in (
         ({"roster": bytes(32)}, "of the consortium 0000"),
         ({"protocol": 2}, "protocol 2"),
         ({"version": "0.2.0"}, "version '0.2.0' of the package, this site has '0.1.0'"),
         ({"deadline_seconds": 0}, "deadline_seconds = 0"),
-        ({"deadline_seconds": 10**6}, "deadline_seconds = 1000000"),
+        ({"deadline_seconds": 7 * 86400 + 1}, "deadline_seconds = 604801"),
+        ({"most_rounds": (1 << 20) + 1}, "most_rounds = 1048577"),
         ({"most_rounds": 0}, "most_rounds = 0"),
         ({"config": common_config(settings(members=5, honest_senders=3, evaluation="clear"))}, "evaluation = 'clear'"),
     ):
