@@ -2,7 +2,7 @@
 # Five hospitals and a coordinator on this machine, each its own processes with its own files: keys, roster, policies, tables, training, and the check of
 # all logs at the end. Every process that is started is ended, also on Ctrl-C and when something fails.
 #
-#   run.sh [--rounds N] [--out DIR] [--transport socket|flower]
+#   run.sh [--rounds N] [--out DIR] [--transport socket|tls|flower]
 #
 # `fedjax-poisson` and `python3` are taken from PATH (and `flower-superlink`, `flower-supernode`, `flwr` for Flower: pip install 'fedjax-poisson[flower]').
 set -euo pipefail
@@ -15,10 +15,10 @@ while (($#)); do
       printf -v "${1#--}" %s "$2"
       shift 2
       ;;
-    *) echo "usage: run.sh [--rounds N] [--out DIR] [--transport socket|flower]" >&2; exit 2 ;;
+    *) echo "usage: run.sh [--rounds N] [--out DIR] [--transport socket|tls|flower]" >&2; exit 2 ;;
   esac
 done
-[[ $transport == socket || $transport == flower ]] || { echo "run.sh: --transport is socket or flower, not $transport" >&2; exit 2; }
+[[ $transport == socket || $transport == tls || $transport == flower ]] || { echo "run.sh: --transport is socket, tls or flower, not $transport" >&2; exit 2; }
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: --rounds is a number from 1 on, not $rounds" >&2; exit 2; }
 [[ ! -e $out ]] || { echo "run.sh: $out exists; keys and ledgers are never overwritten: choose another --out, or move it away" >&2; exit 2; }
 
@@ -104,6 +104,9 @@ done
   printf '[consortium]\nroster = "roster.toml"\n\n[transport]\nkind = "%s"\n' "$transport"
   if [[ $transport == flower ]]; then
     printf 'socket = "coordinator/relay.socket"\n'
+  elif [[ $transport == tls ]]; then
+    port=$(python3 -c "import socket; print(socket.create_server(('127.0.0.1', 0)).getsockname()[1])")
+    printf 'host = "127.0.0.1"\nport = %s\ncredentials = "keys"\n' "$port"
   else
     printf '\n[transport.sockets]\n'
     for site in "${sites[@]}"; do printf '"%s" = "sites/%s/worker.socket"\n' "$site" "$site"; done
@@ -113,9 +116,14 @@ done
   cat tables/bounds.toml
 } >consortium.toml
 
+dial=()
+if [[ $transport == tls ]]; then
+  fedjax-poisson consortium certificates roster.toml --out keys >>logs/init.log
+  dial=(--connect "127.0.0.1:$port" --credentials keys)
+fi
 echo "== five workers"
 for site in "${sites[@]}"; do
-  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site"
+  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site" "${dial[@]}"
 done
 for site in "${sites[@]}"; do wait_for "the worker of $site" test -S "sites/$site/worker.socket"; done
 

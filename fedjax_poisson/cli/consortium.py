@@ -218,5 +218,40 @@ def run(
     return 0 if len(ended.agree) == len(file.roster.sites) else 1
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"init": init, "run": run, "sign-roster": sign_roster, "verify": verify}
+def certificates(
+    roster: Annotated[Path, tyro.conf.Positional], *, host: tuple[str, ...] = (), out: Path = Path("keys")
+) -> int:
+    """Make the certificates of the coordinator's port: an authority, the server's, and one for each party.
+
+    Args:
+      roster: file of the roster.
+      host: names and addresses by which the parties reach the coordinator.
+      out: folder to write; nothing in it is overwritten.
+    """
+    from fedjax_poisson.deployment.certificates import (
+        create_authority,
+        create_server_certificate,
+        create_site_certificate,
+    )
+    from fedjax_poisson.deployment.roster import parties_of
+    from fedjax_poisson.deployment.roster_file import read_roster
+
+    authority, key = create_authority(out)
+    create_server_certificate(out, authority, key, hosts=host)
+    for party in parties_of(read_roster(roster).roster):
+        create_site_certificate(out, authority, key, party.name)
+        print(
+            f"{party.name}: hand over {out / party.name}.crt and .key with {authority}, by a way that keeps the key secret"
+        )
+    print("Nothing that is private rests on them: they keep strangers from the port. Keep the authority's key offline.")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "certificates": certificates,
+    "init": init,
+    "run": run,
+    "sign-roster": sign_roster,
+    "verify": verify,
+}
 """`fedjax-poisson consortium ...` by name."""

@@ -11,6 +11,7 @@ import tyro
 
 if TYPE_CHECKING:
     from fedjax_poisson.deployment.roster import Roster
+    from fedjax_poisson.deployment.transport.tls import Credentials
 
 __all__ = ["COMMANDS", "STATE", "passphrase_of"]
 
@@ -144,6 +145,8 @@ def serve(
     policy: Annotated[Path, tyro.conf.Positional],
     *,
     state: Path = STATE,
+    connect: str | None = None,
+    credentials: Path | None = None,
     socket: Path | None = None,
     passphrase_file: Path | None = None,
     seed: int | None = None,
@@ -153,7 +156,9 @@ def serve(
     Args:
       policy: POLICY.toml, what this site allows.
       state: folder of the site.
-      socket: Unix socket that the transport calls; default: worker.socket in the folder of the site.
+      connect: HOST:PORT of the coordinator, dialled from here over TLS; without it requests come to the socket only (Flower, or one machine).
+      credentials: folder with ca.crt, NAME.crt and NAME.key for that connection; default: the folder of the policy.
+      socket: Unix socket that another transport calls; default: worker.socket in the folder of the site.
       passphrase_file: file (mode 0600) whose first line opens the key.
       seed: for rehearsals with made-up records only: all noise follows from it, so nothing is private, and every output says so.
     """
@@ -170,7 +175,14 @@ def serve(
         _say(f"seed {seed}: a rehearsal, NOT private.")
     with contextlib.closing(open_log(state / _LOG, who)) as book:
         worker = Worker(state, rules, roster, who, book, seed=seed, say=_say)
-        _answer(worker.handle, worker.close, state / _SOCKET if socket is None else socket, rules.consortium.name)
+        dialled = (
+            None
+            if connect is None
+            else _address(connect, credentials or policy.absolute().parent, rules.consortium.name)
+        )
+        _answer(
+            worker.handle, worker.close, state / _SOCKET if socket is None else socket, rules.consortium.name, dialled
+        )
     _say("stopped; a run that was under way goes on when the worker is started again")
     return 0
 
@@ -179,6 +191,8 @@ def serve_member(
     roster: Annotated[Path, tyro.conf.Positional],
     *,
     state: Path = STATE,
+    connect: str | None = None,
+    credentials: Path | None = None,
     socket: Path | None = None,
     passphrase_file: Path | None = None,
 ) -> int:
@@ -187,6 +201,8 @@ def serve_member(
     Args:
       roster: file of the roster, signed by all.
       state: folder of the member: its key, its log, what it said in rounds.
+      connect: as in `site serve`.
+      credentials: as in `site serve`; default: the folder of the roster.
       socket: Unix socket that the transport calls; default: worker.socket in the folder.
       passphrase_file: file (mode 0600) whose first line opens the key.
     """
@@ -199,8 +215,9 @@ def serve_member(
     signed = _roster(roster)
     who = identity.load(state, passphrase_of(passphrase_file))
     with contextlib.closing(open_log(state / _LOG, who)) as book:
-        worker = Operator(state, signed, who, book)
-        _answer(worker.handle, worker.close, state / _SOCKET if socket is None else socket, named(signed, who.public))
+        worker, name = Operator(state, signed, who, book), named(signed, who.public)
+        dialled = None if connect is None else _address(connect, credentials or roster.absolute().parent, name)
+        _answer(worker.handle, worker.close, state / _SOCKET if socket is None else socket, name, dialled)
     return 0
 
 
@@ -218,10 +235,35 @@ def _roster(path: Path) -> Roster:
     return signed.roster
 
 
-def _answer(handle: Callable[[bytes], bytes], close: Callable[[], None], path: Path, name: str) -> None:
-    """Answer requests at a socket until Ctrl-C or SIGTERM."""
+def _address(connect: str, folder: Path, name: str) -> tuple[tuple[str, int], Credentials]:
+    """Host and port of the coordinator, and the files that show who dials.
+
+    Raises:
+      ValueError: it is not HOST:PORT, or a file is missing.
+    """
+    from fedjax_poisson.deployment.transport.tls import Credentials
+
+    host, _, port = connect.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--connect {connect}: give the coordinator's HOST:PORT, such as consortium.example:8443.")
+    own = Credentials(folder / "ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
+    for file in own:
+        if not file.is_file():
+            raise ValueError(f"{file} is missing: the organiser hands it out (fedjax-poisson consortium certificates).")
+    return (host, int(port)), own
+
+
+def _answer(
+    handle: Callable[[bytes], bytes],
+    close: Callable[[], None],
+    path: Path,
+    name: str,
+    dialled: tuple[tuple[str, int], Credentials] | None = None,
+) -> None:
+    """Answer requests at a socket, and over connections that are dialled, until Ctrl-C or SIGTERM."""
     import threading
 
+    from fedjax_poisson.deployment.transport.dial import dial
     from fedjax_poisson.deployment.transport.parts_handler import parts_handler
     from fedjax_poisson.deployment.transport.sockets import serve as serve_socket
     from fedjax_poisson.federated.stopping import stop_requested
@@ -235,8 +277,12 @@ def _answer(handle: Callable[[bytes], bytes], close: Callable[[], None], path: P
             done.set()
 
         threading.Thread(target=watch, daemon=True).start()
+        whole = parts_handler(handle)
+        if dialled is not None:
+            threading.Thread(target=dial, args=(*dialled, whole, done), daemon=True).start()
+            _say(f"{name} dials {dialled[0][0]}:{dialled[0][1]}")
         try:
-            serve_socket(path.absolute(), parts_handler(handle), done, ready=lambda: _say(f"{name} waits at {path}"))
+            serve_socket(path.absolute(), whole, done, ready=lambda: _say(f"{name} waits at {path}"))
         finally:
             done.set()
             close()

@@ -4,8 +4,10 @@
     roster = "roster.toml"              # signed by all parties
 
     [transport]
-    kind = "socket"                     # or "flower"
-    [transport.sockets]                 # of "socket": each party's worker
+    kind = "tls"                        # or "socket", "flower"
+    port = 8443                         # of "tls": the one port that sites dial
+    credentials = "keys"                # of "tls": folder with ca.crt, server.crt, server.key (`fedjax-poisson consortium certificates`)
+    [transport.sockets]                 # of "socket", on one machine: each party's worker
     north = "north/worker.socket"
 
     [run]                               # settings of `fedjax-poisson run` that are not a site's own
@@ -29,9 +31,10 @@ from fedjax_poisson.deployment.transport.link import Link
 
 __all__ = ["ConsortiumFile", "link_of", "read_consortium"]
 
+_PORT = 8443
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "consortium": ("roster", "deadline_seconds", "patience_seconds", "approval_seconds", "most_rounds"),
-    "transport": ("kind", "sockets", "socket"),
+    "transport": ("kind", "sockets", "socket", "host", "port", "credentials"),
 }
 
 
@@ -44,14 +47,18 @@ class ConsortiumFile(NamedTuple):
       kind: of the transport.
       sockets: party to the socket of its worker ("socket").
       socket: where the relay of a Flower run calls ("flower").
+      address: host ("" for all addresses of the machine) and port that sites dial ("tls").
+      credentials: folder of the coordinator's certificates ("tls").
       options: further arguments of `coordinator.coordinate`.
     """
 
     roster: Roster
     config: str
-    kind: Literal["socket", "flower"]
+    kind: Literal["tls", "socket", "flower"]
     sockets: dict[str, Path]
     socket: Path
+    address: tuple[str, int]
+    credentials: Path
     options: dict[str, Any]
 
 
@@ -80,8 +87,11 @@ def read_consortium(path: str | Path) -> ConsortiumFile:
     check_signatures(signed.roster, signed.signatures)
     roster = signed.roster
     kind = transport.get("kind")
-    if kind not in ("socket", "flower"):
-        raise ValueError(f'{path}: [transport] kind = {kind!r}; it is "socket" or "flower".')
+    if kind not in ("tls", "socket", "flower"):
+        raise ValueError(f'{path}: [transport] kind = {kind!r}; it is "tls", "socket" or "flower".')
+    port = transport.get("port", _PORT)
+    if not isinstance(port, int) or not 1 <= port < 1 << 16:
+        raise ValueError(f"{path}: [transport] port = {port!r}; give a number from 1 to 65535.")
     sockets = {str(name): folder / str(place) for name, place in transport.get("sockets", {}).items()}
     names = [party.name for party in parties_of(roster)]
     if kind == "socket" and sorted(sockets) != sorted(names):
@@ -94,7 +104,9 @@ def read_consortium(path: str | Path) -> ConsortiumFile:
         config=common_config(read_settings(values["run"], str(path), roster)),
         kind=kind,
         sockets=sockets,
-        socket=folder / str(transport.get("socket", "coordinator.sock")),
+        socket=folder / str(transport.get("socket", "coordinator.socket")),
+        address=(str(transport.get("host", "")), port),
+        credentials=folder / str(transport.get("credentials", "keys")),
         options=options,
     )
 
@@ -107,6 +119,13 @@ def link_of(file: ConsortiumFile) -> Link:
         from fedjax_poisson.deployment.transport.sockets import socket_link
 
         return in_parts(socket_link(file.sockets))
+    names = tuple(party.name for party in parties_of(file.roster))
+    if file.kind == "tls":
+        from fedjax_poisson.deployment.transport.tls import Credentials, tls_link
+
+        folder = file.credentials
+        own = Credentials(folder / "ca.crt", folder / "server.crt", folder / "server.key")
+        return in_parts(tls_link(file.address, own, names))
     from fedjax_poisson.deployment.transport.flower import flower_link
 
-    return in_parts(flower_link(file.socket, tuple(party.name for party in parties_of(file.roster))))
+    return in_parts(flower_link(file.socket, names))
