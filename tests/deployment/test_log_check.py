@@ -300,3 +300,18 @@ def test_a_finding_says_which_round_it_is_about() -> None:
         assert one.run == run and one.round == (None if kind in ("terms", "other-roster", "no-terms") else 2)
     left, lacking = found(clean(), kept()).findings
     assert (left.sites, left.round, lacking.round) == (("york",), 2, 2) and left.run == lacking.run == run
+
+
+def test_only_what_takes_part_needs_terms() -> None:
+    """A site that refused a run signed no terms of it; a member that answered did."""
+    script = clean()
+    run = script["west"][0][1]["run"]
+    script["west"] = [("refused", {"reasons": ["privacy.epsilon"], "run": run})]
+    for name in SITES:
+        for number in (1, 2):
+            if name != "west":
+                inside = [consortium().who[each].public.hex() for each in ("east", "north", "south")]
+                change(script, name, "opened", number, clients=inside)
+    assert found(script).sound
+    findings = found(drop(clean(), "member-2", "terms"))
+    assert grave(findings) == ["no-terms"] and findings.findings[0].sites == ("member-2",)
