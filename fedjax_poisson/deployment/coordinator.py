@@ -60,7 +60,7 @@ def coordinate(
     Args:
       link: to all parties of the roster, by their names.
       roster: the consortium.
-      config: the common settings (`common_settings.read_common`), completed for the roster (`with_roster`).
+      config: the common settings (`common_settings.read_settings`), as text (`common_config`).
       out: folder of the coordinator; one run each.
       deadline_seconds: how long a phase of a round may take.
       patience_seconds: how long a round waits for further sites once enough are ready.

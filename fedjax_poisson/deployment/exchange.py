@@ -59,6 +59,7 @@ class Party:
       sender: its part as a client of rounds.
       member: its part in the committee; None where it is no member.
       terms: hash of the run's terms.
+      most_rounds: the largest number of a round that the run's terms allow.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Party:
     sender: client.Client
     member: member.Member | None
     terms: bytes
+    most_rounds: int
 
     @property
     def key(self) -> bytes:
@@ -84,6 +86,7 @@ def party_of(
     terms: bytes,
     store: Store,
     member_store: Store,
+    most_rounds: int = 1 << 20,
 ) -> Party:
     """A site's parts in the rounds of a run; a member where its key is among the pinned ones."""
     public = keys.public_of(key)
@@ -92,7 +95,8 @@ def party_of(
         number = pinned.members.index(public) + 1
         seat = member.Member(number=number, key=key, pinned=pinned, roster=roster, run=run, store=member_store)
     sender = client.Client(key, pinned, roster, run, store)
-    return Party(name=name, place=sites.index(name), sender=sender, member=seat, terms=terms)
+    place = sites.index(name)
+    return Party(name=name, place=place, sender=sender, member=seat, terms=terms, most_rounds=most_rounds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,6 +358,8 @@ class Exchange:
             if offer is None:
                 raise OutOfOrder("This site's counts are not there yet; ask again later.")
             _check_expected(terms, offer.draft)
+            if terms.round > self.party.most_rounds:
+                raise BadTerms(f"Round {terms.round} of a run whose terms allow {self.party.most_rounds}.")
             if self._sent is not None and self._sent != terms:
                 self._lost = (
                     f'the round {self._sent.round} of "{offer.label}" was not opened; its counts are not sent again'

@@ -23,10 +23,11 @@ from typing import Any
 
 from fedjax_poisson import accounting
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
-from fedjax_poisson.aggregation.store import Store, sqlite_store
+from fedjax_poisson.aggregation.store import Store, StoreDamaged, sqlite_store
 from fedjax_poisson.deployment import approvals, run_terms
 from fedjax_poisson.deployment.exchange import party_of
 from fedjax_poisson.deployment.identity import Identity
+from fedjax_poisson.deployment.log_entries import Entry
 from fedjax_poisson.deployment.policy import Policy, Proposal, key_of, refusals
 from fedjax_poisson.deployment.proposal import proposal_of, sums_today
 from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, read_signatures, refused
@@ -235,6 +236,7 @@ class Worker:
         for store in self._stores:
             store.close()
         self._stores = (sqlite_store(folder / "client.sqlite"), sqlite_store(folder / "member.sqlite"))
+        _check_store(self._stores, self._log.entries(), terms.run, folder)
         party = party_of(
             name=self._name,
             sites=tuple(one.name for one in self._roster.sites),
@@ -245,6 +247,7 @@ class Worker:
             terms=run_terms.run_terms_hash(terms),
             store=self._stores[0],
             member_store=self._stores[1],
+            most_rounds=terms.most_rounds,
         )
 
         def tell(kind: str, **told: Any) -> None:
@@ -303,6 +306,21 @@ class Worker:
             told |= {"round": progress.line["round"], "epsilon": progress.line["epsilon_so_far"]}
         with contextlib.suppress(OSError):  # a status that cannot be written stops nothing
             write_status(self._state, "waiting" if progress is None else progress.state, **told)
+
+
+def _check_store(stores: tuple[Store, ...], entries: tuple[Entry, ...], run: bytes, folder: Path) -> None:
+    """Refuse stores that do not hold what the log says was sent: this site would speak a second time in those rounds.
+
+    Raises:
+      StoreDamaged: with what to do.
+    """
+    for store, kind in zip(stores, ("contribution", "answer"), strict=True):
+        said = [entry.facts["round"] for entry in entries if entry.kind == kind and entry.facts["run"] == run.hex()]
+        if said and store.last(run, kind) < max(said):
+            raise StoreDamaged(
+                f"this site's log has its {kind} of round {max(said)}, and the store in {folder} has not: it was lost or set back. Without the newest copy "
+                "this site sits the run out; the others go on if they are enough."
+            )
 
 
 def _check_ledger(path: Path, pin: accounting.Pin | None) -> None:

@@ -1,0 +1,140 @@
+"""A whole run through workers, an operator without records and the coordinator, and what their logs say of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from fedjax_poisson.deployment.common_settings import common_config, read_settings
+from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TERMS, TRANSCRIPTS, NotSigned, coordinate
+from fedjax_poisson.deployment.log_check import check_logs
+from fedjax_poisson.deployment.operator import Operator
+from fedjax_poisson.deployment.policy import (
+    ApprovalPolicy,
+    ConsortiumPolicy,
+    DataPolicy,
+    LimitPolicy,
+    Policy,
+    PrivacyPolicy,
+)
+from fedjax_poisson.deployment.requests import Spoken, decode, encode
+from fedjax_poisson.deployment.roster import Party, Roster
+from fedjax_poisson.deployment.run_terms import encode_run_terms
+from fedjax_poisson.deployment.site import Worker
+from fedjax_poisson.deployment.site_log import open_log, read_log
+from fedjax_poisson.deployment.transport.in_process import in_process
+from fedjax_poisson.federated.saved_model import predict
+from tests.deployment.consortium import BOUNDS, write_tables
+from tests.deployment.identities import people, terms_of
+
+SITES = ("east", "north")
+
+
+class Everybody(NamedTuple):
+    """All parties of a consortium, in this process."""
+
+    folder: Path
+    roster: Roster
+    workers: dict[str, Worker | Operator]
+    config: str
+
+
+def settings(roster: Roster, **changed: Any) -> str:
+    asked = {
+        "label": "ill",
+        "bounds": BOUNDS,
+        "largest_site": 64,
+        "epsilon": 6.0,
+        "delta": 1e-4,
+        "rounds": 2,
+        "evaluation": "private",
+        **changed,
+    }
+    return common_config(read_settings(asked, "run.toml", roster))
+
+
+@pytest.fixture(scope="module")
+def everybody(tmp_path_factory: pytest.TempPathFactory) -> Everybody:
+    folder = tmp_path_factory.mktemp("everybody")
+    who = people((*SITES, "notary"))
+    roster = Roster(
+        name="Two hospitals and a notary",
+        sites=tuple(Party(name, who[name].public) for name in SITES),
+        operators=(Party("notary", who["notary"].public),),
+        members=(*SITES, "notary"),
+        threshold=2,
+        malicious=0,
+        corrupt=0,
+        minimum=2,
+    )
+    tables = write_tables(folder, SITES)
+    workers: dict[str, Worker | Operator] = {}
+    for name in (*SITES, "notary"):
+        state = folder / name
+        state.mkdir(mode=0o700)
+        log = open_log(state / "site.log", who[name])
+        if name == "notary":
+            workers[name] = Operator(state, roster, who[name], log)
+            continue
+        policy = Policy(
+            consortium=ConsortiumPolicy(roster="-", name=name),
+            data=DataPolicy(csv=str(tables[name]), labels="all", columns="all"),
+            privacy=PrivacyPolicy(unit="record", epsilon=7.0, delta=1e-4, least_honest_others=1, minimum_senders=2),
+            limits=LimitPolicy(),
+            approval=ApprovalPolicy(mode="automatic"),
+        )
+        workers[name] = Worker(state, policy, roster, who[name], log)
+    return Everybody(folder, roster, workers, settings(roster))
+
+
+def link_of(everybody: Everybody) -> Any:
+    return in_process({name: worker.handle for name, worker in everybody.workers.items()})
+
+
+def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Everybody) -> None:
+    out, labels = everybody.folder / "out", []
+    link = link_of(everybody)
+    ended = coordinate(
+        link, everybody.roster, everybody.config, out, step=lambda one: labels.append(one.label), patience_seconds=1.0
+    )
+    assert labels == ["standardise 0", "train 1", "train 2", "evaluate 2"]
+    assert ended.agree == SITES and not ended.away
+    assert ended.facts["verdict"] == "private" and ended.facts["epsilon"] <= 6.0
+    transcripts = sorted((out / TRANSCRIPTS).glob("*.round"))
+    assert len(transcripts) == 4 and (out / RESULT).is_file()
+    table = everybody.folder / "east.csv"
+    assert predict(out / MODEL, str(table)).labels.shape == (40,)
+    logs = {name: (everybody.folder / name / "site.log").read_bytes() for name in everybody.workers}
+    found = check_logs(everybody.roster, logs, {path.name: path.read_bytes() for path in transcripts})
+    assert found.sound, found
+    notary = [entry.kind for entry in read_log(everybody.folder / "notary" / "site.log")]
+    assert notary == ["terms", "started", *["answer"] * notary.count("answer")] and notary.count("answer") >= 2
+    again = coordinate(link, everybody.roster, everybody.config, out, patience_seconds=1.0)  # it is over
+    assert again.digests == ended.digests
+    with pytest.raises(ValueError, match="other settings"):
+        coordinate(link, everybody.roster, settings(everybody.roster, rounds=3), out)
+    stored = (out / TERMS).read_bytes()
+    assert decode(everybody.workers["east"].handle(encode(Spoken("hello")))).word == "at-home" and stored
+
+
+def test_a_second_run_beyond_the_sites_ledgers_is_signed_by_nobody(everybody: Everybody, tmp_path: Path) -> None:
+    """After the run above the ledgers have nothing left for another like it."""
+    if not (everybody.folder / "out").exists():
+        pytest.skip("needs the run of the test above")
+    with pytest.raises(NotSigned, match=r"privacy\.epsilon"):
+        coordinate(link_of(everybody), everybody.roster, everybody.config, tmp_path / "second")
+    assert not (tmp_path / "second" / "signatures.json").exists()
+
+
+def test_a_member_refuses_what_is_not_its_consortiums(everybody: Everybody) -> None:
+    notary = everybody.workers["notary"]
+    other = dataclasses.replace(terms_of(everybody.roster), config=everybody.config, roster=bytes(32))
+    assert decode(notary.handle(encode(Spoken("propose", (encode_run_terms(other),))))).word == "refused"
+    mine = dataclasses.replace(terms_of(everybody.roster), config=everybody.config)
+    assert decode(notary.handle(encode(Spoken("propose", (encode_run_terms(mine),))))).word == "signed"
+    assert decode(notary.handle(encode(Spoken("start", (encode_run_terms(mine), b"{}"))))).word == "refused"
+    assert decode(notary.handle(encode(Spoken("invite", (b"", b""))))).word == "refused"
+    assert decode(notary.handle(b"")).word == "refused"
