@@ -1,6 +1,6 @@
 """One round of five sites in processes of their own: seconds, bytes on the wire and memory, beside the same round in one process.
 
-    python experiments/consortium_rounds.py [--sizes 14 1000000] [--rounds 3] [--transport socket] [--toy]
+    python experiments/consortium_rounds.py [--sizes 14 1000000] [--rounds 3] [--toy]
 
 Every site is a process with its keys, its store on disk and its part in the rounds (`deployment.exchange`), but with counts of zeros instead of a training: so
 what is measured is the protocol and what carries it. The coordinator is this process. Bytes are those of whole requests and replies; what `message_bytes`
@@ -11,10 +11,9 @@ Writes results/consortium_rounds.json.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import functools
 import multiprocessing
-import os
 import resource
 import statistics
 import tempfile
@@ -25,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import load, save  # first: it sets where compiled programs are kept
+from common import kept, parser, save  # first: it sets where compiled programs are kept
 
 from fedjax_poisson import randomness
 from fedjax_poisson.aggregation import aggregator, keys
+from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.terms import Pinned, decode_terms, roster_hash
 from fedjax_poisson.deployment.exchange import Exchange, party_of
@@ -41,6 +41,7 @@ from fedjax_poisson.deployment.transport.parts_handler import parts_handler
 from fedjax_poisson.deployment.transport.sockets import serve, socket_link
 from fedjax_poisson.runs.network import Standing
 
+NAME = "consortium_rounds"
 NAMES = ("a", "b", "c", "d", "e")
 RUN, TERMS, BOUND = bytes(range(16)), bytes(32), 1000
 
@@ -67,7 +68,9 @@ def site(name: str, folder: Path, secret: bytes, public: dict[str, bytes], size:
     exchange = Exchange(party, folder / name, lambda kind, **told: None)
     done = threading.Event()
     made = make(exchange.backend, size)
-    charge = exchange.charging(lambda purpose, k: (lambda: None, randomness.stream()), Standing(lambda label: 0, lambda: (0.0, 0, "")))
+    charge = exchange.charging(
+        lambda purpose, k: (lambda: None, randomness.stream()), Standing(lambda label: 0, lambda: (0.0, 0, ""))
+    )
 
     def train() -> None:
         for k in range(1, rounds + 1):
@@ -130,7 +133,8 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         workers = [
-            context.Process(target=site, args=(name, folder, signing[name].value, public, size, rounds + 1)) for name in NAMES
+            context.Process(target=site, args=(name, folder, signing[name].value, public, size, rounds + 1))
+            for name in NAMES
         ]
         for worker in workers:
             worker.start()
@@ -139,8 +143,6 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
                 time.sleep(0.05)
         moved: dict[str, int] = {}
         link = counted(in_parts(socket_link({name: folder / f"{name}.socket" for name in NAMES})), moved)
-        from fedjax_poisson.aggregation.spool import file_spool
-
         seconds, before = [], 0
         for k in range(1, rounds + 2):
             drafts = {}
@@ -155,7 +157,7 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
             began = time.perf_counter()
             transcript, heard = hold_round(
                 link,
-                decode_terms(draft)._replace(round=k) if hasattr(draft, "_replace") else numbered(draft, k),
+                dataclasses.replace(decode_terms(draft), round=k),
                 members=dict(enumerate(NAMES, 1)),
                 sites=public,
                 seconds=600,
@@ -172,8 +174,6 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
         link.close()
         for worker in workers:
             worker.join(60)
-    stated = make("plain", size)
-    del stated
     upload = make("round", size).message_bytes(size)
     return {
         "seconds": seconds[1:],
@@ -186,13 +186,6 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
         "coordinator_grown_uploads": grown / upload,
         "site_peak": sites_peak,
     }
-
-
-def numbered(draft: bytes, number: int) -> Any:
-    """The terms with the round's number."""
-    import dataclasses
-
-    return dataclasses.replace(decode_terms(draft), round=number)
 
 
 def measure(size: int, rounds: int) -> dict[str, Any]:
@@ -210,10 +203,9 @@ def measure(size: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the sizes asked for."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = parser(__doc__)
     asked.add_argument("--sizes", type=int, nargs="+", default=[14, 1_000_000])
     asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--toy", action="store_true", help="one small size, nothing is written")
     arguments = asked.parse_args()
     rows = []
     for size in [64] if arguments.toy else arguments.sizes:
@@ -221,8 +213,8 @@ def main() -> None:
         print(row, flush=True)
         rows.append(row)
     if not arguments.toy:
-        kept = [row for row in (load("consortium_rounds") or {}).get("rows", []) if row["size"] not in arguments.sizes]
-        save("consortium_rounds", {"rows": sorted([*kept, *rows], key=lambda row: row["size"]), "cores": os.cpu_count()})
+        others = [row for row in kept(arguments, NAME) if row["size"] not in arguments.sizes]
+        save(NAME, arguments, {"rows": sorted([*others, *rows], key=lambda row: row["size"])})
 
 
 if __name__ == "__main__":
