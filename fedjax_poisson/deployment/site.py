@@ -38,6 +38,7 @@ from fedjax_poisson.deployment.site_log import SiteLog, ledger_pin
 from fedjax_poisson.deployment.site_run import ROUND_WORDS, SiteRun, answer, planning_network, start
 from fedjax_poisson.deployment.status import write_status
 from fedjax_poisson.federated.checkpoints import write_atomic
+from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
 from fedjax_poisson.runs.config import Config
 
@@ -292,7 +293,7 @@ class Worker:
         if progress.state in ("failed", "stopped"):
             self._say(f"the run {progress.state}: {progress.reason}")
         elif progress.state == "done":
-            self._say(f"the run is done: {run.out}")
+            self._say(f"the run is done: {write_report(run.out)}")
 
     def _write_status(self) -> None:
         run = self._run

@@ -22,6 +22,7 @@ from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.network import Network
 from fedjax_poisson.runs.run import run
 from fedjax_poisson.runs.run_ledger import CONFIG, MODEL
+from fedjax_poisson.runs.transcripts import FOLDER
 
 __all__ = ["ROUND_WORDS", "Progress", "SiteRun", "answer", "model_digest", "planning_network", "start"]
 
@@ -120,7 +121,7 @@ def start(
       stop: asked before every round and while one is waited for.
       changed: called after every release, and at the end.
     """
-    exchange = Exchange(party, out / "opened", tell, stop)
+    exchange = Exchange(party, out / FOLDER, tell, stop)
     pinned = party.sender.pinned
     network = Network(
         backend=exchange.backend,

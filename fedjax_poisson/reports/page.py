@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from fedjax_poisson.extensions import find
 from fedjax_poisson.federated import checkpoints
-from fedjax_poisson.reports import accuracy, leakage, privacy
+from fedjax_poisson.reports import accuracy, consortium, leakage, privacy
 from fedjax_poisson.reports import sections as facts
 from fedjax_poisson.reports.figures import write_figures
 from fedjax_poisson.reports.formatting import (
@@ -313,6 +313,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
         "in short": lambda run, ledger, figures: in_short(run, ledger),
         "what left": lambda run, ledger, figures: facts.what_left(run),
+        "who saw what": lambda run, ledger, figures: consortium.who_saw_what(run),
         "how private": lambda run, ledger, figures: privacy.how_private(run),
         "how accurate": lambda run, ledger, figures: accuracy.how_accurate(run, figures),
         "what it cost": lambda run, ledger, figures: facts.what_it_cost(run, figures),

@@ -84,7 +84,7 @@ def test_every_sum_is_of_all_sites_and_its_transcript_holds_for_who_has_pinned_t
         checked = check_transcript(path.read_bytes(), whole.parties.consortium.pinned)
         assert step.clients == tuple(sorted(NAMES)) and len(checked.clients) == 3 and not step.heard
     for site in whole.sites.values():
-        assert [path.read_bytes() for path in sorted((site.out / "opened").glob("*.round"))] == [
+        assert [path.read_bytes() for path in sorted((site.out / "transcripts").glob("*.round"))] == [
             path.read_bytes() for path in files
         ]
 
