@@ -218,6 +218,26 @@ def run(
     return 0 if len(ended.agree) == len(file.roster.sites) else 1
 
 
+def status(out: Annotated[Path, tyro.conf.Positional] = Path("consortium-run"), *, json: bool = False) -> int:
+    """Show how far a run is, from the coordinator's folder alone.
+
+    Args:
+      out: folder of the coordinator.
+      json: for programs.
+    """
+    from json import dumps
+
+    from fedjax_poisson.deployment.coordinator import standing
+
+    found = standing(out)
+    if json:
+        print(dumps(found))
+        return 0
+    for name, value in found.items():
+        print(f"{name:12s} {value}")
+    return 0
+
+
 def certificates(
     roster: Annotated[Path, tyro.conf.Positional], *, host: tuple[str, ...] = (), out: Path = Path("keys")
 ) -> int:
@@ -251,6 +271,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "certificates": certificates,
     "init": init,
     "run": run,
+    "status": status,
     "sign-roster": sign_roster,
     "verify": verify,
 }

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.transport.link import Link, Unreached
 from fedjax_poisson.federated.checkpoints import write_atomic, write_json
 
-__all__ = ["MODEL", "RESULT", "SIGNATURES", "TERMS", "TRANSCRIPTS", "NotSigned", "coordinate"]
+__all__ = ["MODEL", "RESULT", "SIGNATURES", "TERMS", "TRANSCRIPTS", "NotSigned", "coordinate", "standing"]
 
 TERMS, SIGNATURES, TRANSCRIPTS, MODEL, RESULT = (
     "terms.bin",
@@ -109,6 +110,33 @@ def result_of(terms: RunTerms, ended: Ended) -> dict[str, Any]:
         "agree": list(ended.agree),
         "away": ended.away,
         **{name: value for name, value in ended.facts.items() if name != "digest"},
+    }
+
+
+def standing(out: Path) -> dict[str, Any]:
+    """How far the run of a coordinator's folder is, as JSON values.
+
+    Raises:
+      FileNotFoundError: there is no run.
+    """
+    if not (out / TERMS).is_file():
+        raise FileNotFoundError(
+            f"{out} holds no run of a consortium; start one with: fedjax-poisson consortium run CONFIG.toml --out {out}"
+        )
+    terms = run_terms.decode_run_terms((out / TERMS).read_bytes())
+    signed = sorted(json.loads((out / SIGNATURES).read_text())) if (out / SIGNATURES).is_file() else []
+    sums = sorted((out / TRANSCRIPTS).glob("*.round"))
+    state = "over" if (out / RESULT).is_file() else "running or interrupted" if signed else "waiting for signatures"
+    return {
+        "run": terms.run.hex(),
+        "terms": run_terms.run_terms_hash(terms).hex(),
+        "state": state,
+        "signed": ", ".join(signed),
+        "sums": len(sums),
+        "last": sums[-1].stem.partition("-")[2] if sums else "",
+        "updated": datetime.fromtimestamp(max(path.stat().st_mtime for path in [out / TERMS, *sums]), UTC).isoformat(
+            timespec="seconds"
+        ),
     }
 
 
