@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from fedjax_poisson.deployment.common_settings import common_config, read_settings
-from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TERMS, TRANSCRIPTS, NotSigned, coordinate
+from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TERMS, TRANSCRIPTS, NotSigned, coordinate, standing
 from fedjax_poisson.deployment.log_check import check_logs
 from fedjax_poisson.deployment.operator import Operator
 from fedjax_poisson.deployment.policy import (
@@ -116,6 +116,7 @@ def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Ever
     assert again.digests == ended.digests
     with pytest.raises(ValueError, match="other settings"):
         coordinate(link, everybody.roster, settings(everybody.roster, rounds=3), out)
+    assert standing(out)["state"] == "over" and standing(out)["sums"] == 4
     stored = (out / TERMS).read_bytes()
     assert decode(everybody.workers["east"].handle(encode(Spoken("hello")))).word == "at-home" and stored
 
@@ -127,6 +128,9 @@ def test_a_second_run_beyond_the_sites_ledgers_is_signed_by_nobody(everybody: Ev
     with pytest.raises(NotSigned, match=r"privacy\.epsilon"):
         coordinate(link_of(everybody), everybody.roster, everybody.config, tmp_path / "second")
     assert not (tmp_path / "second" / "signatures.json").exists()
+    assert standing(tmp_path / "second")["state"] == "waiting for signatures"
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        standing(tmp_path / "none")
 
 
 def test_a_member_refuses_what_is_not_its_consortiums(everybody: Everybody) -> None:
