@@ -22,7 +22,7 @@ from pathlib import Path
 import fedjax_poisson
 from fedjax_poisson.deployment.certificates import create_certificates
 from fedjax_poisson.deployment.transport.dial import dial, to_socket
-from fedjax_poisson.deployment.transport.flower import APP, PART_BYTES, flower_link
+from fedjax_poisson.deployment.transport.flower import APP, PART_BYTES, PATIENCE, flower_link
 from fedjax_poisson.deployment.transport.link import Handler, Link
 from fedjax_poisson.deployment.transport.parts import in_parts
 from fedjax_poisson.deployment.transport.parts_handler import parts_handler
@@ -216,7 +216,7 @@ def _measure(parts_of_flower: list[int]) -> None:
         ask(in_parts(carried), b"first")
         print(f"Flower: {time.monotonic() - started:.1f} s from nothing to the first replies", flush=True)
         for part in parts_of_flower or [PART_BYTES]:
-            said(f"Flower, parts of {part >> 20} MiB", in_parts(carried, part_bytes=part), 5)
+            said(f"Flower, parts of {part >> 20} MiB", in_parts(carried, part_bytes=part, patience=PATIENCE), 5)
 
 
 if __name__ == "__main__":

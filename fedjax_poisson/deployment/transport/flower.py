@@ -21,12 +21,13 @@ from fedjax_poisson.deployment.transport.link import Asked, Link, Unreached, che
 from fedjax_poisson.deployment.transport.relay_messages import Errand, Orders, read_call, write_orders
 from fedjax_poisson.deployment.transport.sockets import serve
 
-__all__ = ["APP", "PART_BYTES", "flower_link"]
+__all__ = ["APP", "PART_BYTES", "PATIENCE", "flower_link"]
 
 APP = Path(__file__).parent.parent / "flowerapp"  # what `flwr run` is given
 PART_BYTES = (
     32 << 20
 )  # for `in_parts` over this link: a message starts a process at the site, which takes seconds, so few and large ones
+PATIENCE = 120.0  # seconds, likewise: a message that is on its way for half a minute is not lost on a busy machine
 _MOST_ORDERS = MOST_BYTES // 2  # bytes in one answer to the relay
 _SETTLE = 30.0  # seconds that a site may be missing from the nodes before it counts as unreached
 
