@@ -101,7 +101,9 @@ for site in "${sites[@]}"; do # between real parties: each compares the hash on 
 done
 
 {
-  printf '[consortium]\nroster = "roster.toml"\n\n[transport]\nkind = "%s"\n' "$transport"
+  printf '[consortium]\nroster = "roster.toml"\n'
+  if [[ $transport == flower ]]; then printf 'deadline_seconds = 600\n'; fi
+  printf '\n[transport]\nkind = "%s"\n' "$transport"
   if [[ $transport == flower ]]; then
     printf 'socket = "coordinator/relay.socket"\n'
   elif [[ $transport == tls ]]; then

@@ -167,7 +167,7 @@ def conduct(
             )
         except RoundOver as over:
             died += 1
-            say(f"A round died and was charged: {over}")
+            say(f"A round died; sites that had sent stay charged for it: {over}")
             if died >= 5:
                 raise NoProgress(f"{died} rounds in a row died; the last: {over}") from over
             continue

@@ -126,6 +126,6 @@ def link_of(file: ConsortiumFile) -> Link:
         folder = file.credentials
         own = Credentials(folder / "ca.crt", folder / "server.crt", folder / "server.key")
         return in_parts(tls_link(file.address, own, names))
-    from fedjax_poisson.deployment.transport.flower import flower_link
+    from fedjax_poisson.deployment.transport.flower import PART_BYTES, PATIENCE, flower_link
 
-    return in_parts(flower_link(file.socket, names))
+    return in_parts(flower_link(file.socket, names), part_bytes=PART_BYTES, patience=PATIENCE)
