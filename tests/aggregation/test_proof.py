@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedjax_poisson.aggregation import proof, prover, rows, sharing, sketch
+from fedjax_poisson.aggregation import proof, prover, row_sums, rows, sharing, sketch
 from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.refusals import LongVector
@@ -68,9 +68,8 @@ def verdict(size: int, values: np.ndarray, with_rows: bool = True) -> bool:
     shown = opened(size, values)
     if not with_rows:
         return proof.verdict(params, shown)
-    return proof.verdict(params, shown) and proof.of_rows(
-        params, shown, sketch.row_sums(params, drawn, made), sketch.gram(drawn)
-    )
+    sums = row_sums.row_sums(params, row_sums.row_weights(params, drawn), [made])[0]
+    return proof.verdict(params, shown) and proof.of_rows(params, shown, sums, sketch.gram(drawn))
 
 
 @pytest.mark.parametrize("size", [ONE, SEVERAL])
@@ -160,7 +159,7 @@ def test_shares_of_members_open_to_the_same(size):
     for k in range(1, 6):
         share = prover.expanded_share(params, kappas[k - 1])
         if k >= 4:
-            share = (share + corrections[k - 4].astype(np.uint64)) % q[:, None]
+            share = (share + corrections[k - 4]) % q[:, None]
         of_secret = secret.astype(object)[None] + sum(
             tail[i] * np.asarray([pow(at[k - 1][limb], i + 1, p) for limb, p in enumerate(moduli)], object)[:, None]
             for i in range(3)
