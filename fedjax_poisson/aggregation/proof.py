@@ -49,9 +49,11 @@ __all__ = [
     "lifted",
     "member_scalars",
     "of_rows",
+    "plain_bits",
     "proof_values",
     "shared_values",
     "uniform_values",
+    "values_of",
     "verdict",
 ]
 
@@ -140,10 +142,19 @@ def proof_values(params: RoundParameters, digits: np.ndarray, stream: Stream) ->
       stream: fresh; masks and blinds come from it.
 
     Raises:
+      LongVector: as `plain_bits`.
+    """
+    return np.asarray(_values(params, plain_bits(params, digits), stream))
+
+
+def plain_bits(params: RoundParameters, digits: np.ndarray) -> np.ndarray:
+    """The bits of digits int64 `[16, k]` and of the slack, uint32 `[plain bits]`, lowest first.
+
+    Raises:
       LongVector: T > B^2; no proof exists. An honest client meets this with at most 10^-12.
     """
     shape, flat = _shape(params), np.asarray(digits, np.int64).reshape(-1)
-    slack = shape.squared_bound - sum(int(d) ** 2 for d in flat)
+    slack = shape.squared_bound - sum(d * d for d in flat.tolist())
     if slack < 0:
         raise LongVector(
             "The vector is longer than the round allows, as the sixteen functionals see it: this client sits the round out."
@@ -151,18 +162,19 @@ def proof_values(params: RoundParameters, digits: np.ndarray, stream: Stream) ->
     offset = flat + (1 << (shape.digit_bits - 1))
     of_digits = (offset[:, None] >> np.arange(shape.digit_bits)) & 1
     of_slack = [(slack >> i) & 1 for i in range(shape.slack_bits)]
-    plain = np.concatenate([of_digits.reshape(-1), np.asarray(of_slack, np.int64)]).astype(np.uint32)
-    return np.asarray(_values(params, plain, stream))
+    return np.concatenate([of_digits.reshape(-1), np.asarray(of_slack, np.int64)]).astype(np.uint32)
 
 
-@few_values(_work, static_argnums=0)
-def _values(params: RoundParameters, plain: Array, stream: Stream) -> Array:
-    """A proof of bits uint32 `[plain bits]`, uint32 `[L, length]`."""
+def values_of(params: RoundParameters, plain: Array, stream: Stream) -> Array:
+    """What the client shares of `plain_bits`, uint32 `[L, length]`; inside other programs."""
     shape = _shape(params)
     count = shape.tests * shape.mask_width
     masks = bits(fold_in(stream, "masks"), count) & jnp.uint32(1)
     all_bits = jnp.broadcast_to(jnp.concatenate([plain, masks]), (params.ring.limbs, shape.bits))
     return _with_squares(params, all_bits, _uniform(params, shape.points, fold_in(stream, "blinds")))
+
+
+_values = few_values(_work, static_argnums=0)(values_of)
 
 
 def shared_values(params: RoundParameters, all_bits: ArrayLike, blinds: ArrayLike) -> np.ndarray:

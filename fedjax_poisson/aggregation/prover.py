@@ -28,18 +28,20 @@ from fedjax_poisson.aggregation.refusals import (
 )
 from fedjax_poisson.aggregation.terms import check_terms, decode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
-from fedjax_poisson.randomness import fold_in
+from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "HandedProof",
     "Proof",
     "expanded_share",
+    "proof_corrections",
     "proof_name",
     "proof_share",
     "prove",
     "read_correction",
     "read_proof",
+    "shared",
 ]
 
 
@@ -79,9 +81,18 @@ def _values_of_shares(params: RoundParameters, *others: object) -> int:
 _expanded = few_values(_values_of_shares, static_argnums=0)(_expand)
 
 
-@few_values(_values_of_shares, static_argnums=0)
-def _corrections(params: RoundParameters, weights: jax.Array, values: jax.Array, words: jax.Array) -> jax.Array:
+def _correct(params: RoundParameters, weights: jax.Array, values: jax.Array, words: jax.Array) -> jax.Array:
     return sharing.corrections(params, weights, values, jax.vmap(functools.partial(_expand, params))(words))
+
+
+_corrections = few_values(_values_of_shares, static_argnums=0)(_correct)
+
+
+@few_values(_values_of_shares, static_argnums=0)
+def _made_corrections(
+    params: RoundParameters, weights: jax.Array, plain: jax.Array, stream: Stream, words: jax.Array
+) -> jax.Array:
+    return _correct(params, weights, proof.values_of(params, plain, stream), words)
 
 
 def prove(client: Client, terms_blob: bytes, committed: bytes, seeded: bytes) -> bytes:
@@ -144,8 +155,8 @@ def _made(client: Client, params: RoundParameters, digest: bytes, seed: bytes, h
     counts = np.frombuffer(hidden[32 + 32 * params.members :], "<i4").astype(np.int32)
     drawn = fold_in(rows.words_stream(np.frombuffer(own, "<u4").astype(np.uint32)), *seed_words(seed))
     digits = sketch.digits_of(params, sketch.sketch_of(params, seed), counts)
-    values = proof.proof_values(params, digits, drawn)
-    parts = [residue_bytes(one, params.ring.moduli) for one in shared(params, digest, values, kappas)]
+    made = proof_corrections(params, digest, digits, drawn, kappas)
+    parts = [residue_bytes(one, params.ring.moduli) for one in made]
     body = seed + b"".join(hashlib.sha256(part).digest() for part in parts)
     return messages.make(client.key, "proof", digest, body, b"".join(prefixed(part) for part in parts))
 
@@ -155,11 +166,28 @@ def seed_words(seed: bytes) -> tuple[int, ...]:
     return tuple(int(word) for word in np.frombuffer(seed, "<u4"))
 
 
+def proof_corrections(
+    params: RoundParameters, digest: bytes, digits: np.ndarray, stream: Stream, kappas: list[bytes]
+) -> np.ndarray:
+    """The corrections of a proof of digits int64 `[16, k]`: `shared` of `proof.proof_values`, in one program.
+
+    Raises:
+      LongVector: no proof exists.
+    """
+    weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
+    plain = proof.plain_bits(params, digits)
+    return np.asarray(_made_corrections(params, weights, plain, stream, _words_of(kappas)))
+
+
 def shared(params: RoundParameters, digest: bytes, values: np.ndarray, kappas: list[bytes]) -> np.ndarray:
     """The corrections uint32 `[m - t + 1, L, length]` that share values uint32 `[L, length]` to the members."""
-    words = np.frombuffer(b"".join(kappas), "<u4").astype(np.uint32).reshape(len(kappas), 8)
     weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
-    return np.asarray(_corrections(params, weights, values, words))
+    return np.asarray(_corrections(params, weights, values, _words_of(kappas)))
+
+
+def _words_of(kappas: list[bytes]) -> np.ndarray:
+    """uint32 `[m, 8]`: the members' 32 bytes each."""
+    return np.frombuffer(b"".join(kappas), "<u4").astype(np.uint32).reshape(len(kappas), 8)
 
 
 def read_proof(message: Message, params: RoundParameters) -> Proof:

@@ -32,7 +32,7 @@ __all__ = ["TOGETHER", "Sketch", "by_rows", "digits_of", "gram", "secret_weights
 
 _LINE = 4096  # coefficients whose products are added in float32; divides R N, or N does
 _EXACT = 1 << 11  # of counts below this, such a sum is exact: 2^11 4096 < 2^24
-_PART = 1 << 14  # coefficients of which there are float copies at a time: a MB of weights
+_PART = 1 << 15  # coefficients of which there are float copies at a time: two MB of weights
 TOGETHER = 2
 """Rows that are transformed side by side: 32 columns."""
 
@@ -62,7 +62,7 @@ def _weights(count: int, words: Array) -> Array:
 
 
 def gram(sketch: Sketch) -> np.ndarray:
-    """Products of the functionals with one another: float64 `[16, 16]`, exact: parts of 2^14 terms of size 1 are added in float32."""
+    """Products of the functionals with one another: float64 `[16, 16]`, exact: parts of 2^15 terms of size 1 are added in float32."""
     found = np.zeros((FUNCTIONALS_OF_COUNTS, FUNCTIONALS_OF_COUNTS))
     for first in range(0, sketch.weights.shape[1], _PART):
         part = sketch.weights[:, first : first + _PART].astype(np.float32)
@@ -77,13 +77,17 @@ def digits_of(params: RoundParameters, sketch: Sketch, counts: np.ndarray) -> np
     missing = params.padded - values.size
     blocks = (np.pad(values, (0, missing)) if missing else values).reshape(params.ring.values_per_coefficient, -1)
     line, kind = (min(_LINE, params.ring.degree), np.float32) if narrow else (_PART, np.float64)
+    count = min(_PART, blocks.shape[1])
+    copies = [np.empty((len(x), count), kind) for x in (sketch.weights, blocks)]
     found = np.zeros((FUNCTIONALS_OF_COUNTS, blocks.shape[0]), np.int64)
-    for first in range(0, blocks.shape[1], _PART):  # |sum| < 2^24 in a line, or < 2^31 2^14 < 2^53: exact
-        weights, own = (x[:, first : first + _PART].astype(kind) for x in (sketch.weights, blocks))
-        lines = -(-own.shape[1] // line)
+    for first in range(0, blocks.shape[1], count):  # |sum| < 2^24 in a line, or < 2^31 2^15 < 2^53: exact
+        last = min(first + count, blocks.shape[1])
+        weights, own = (copy[:, : last - first] for copy in copies)
+        weights[:], own[:] = sketch.weights[:, first:last], blocks[:, first:last]
+        lines = -(-(last - first) // line)
         sums = np.matmul(
             weights.reshape(FUNCTIONALS_OF_COUNTS, lines, -1).swapaxes(0, 1),
-            own.reshape(-1, lines, own.shape[1] // lines).transpose(1, 2, 0),
+            own.reshape(len(own), lines, -1).transpose(1, 2, 0),
         )
         found += sums.astype(np.int64).sum(axis=0)
     return found

@@ -658,7 +658,7 @@ def test_what_a_proof_would_be_made_of_does_not_outlive_its_round(how):
         assert store.get(run, 2, "secrets")
     elif how == "too long":
         with pytest.MonkeyPatch.context() as patch, pytest.raises(r.LongVector):
-            patch.setattr(proof, "proof_values", too_long)
+            patch.setattr(proof, "plain_bits", too_long)
             world.proof_of(0, notice)
     else:
         kept = store.get(run, 1, "secrets")
@@ -673,7 +673,7 @@ def test_what_a_proof_would_be_made_of_does_not_outlive_its_round(how):
     assert store.get(run, 1, "secrets") == b""
 
 
-def too_long(params, digits, stream):
+def too_long(params, digits):
     raise r.LongVector("as if")
 
 

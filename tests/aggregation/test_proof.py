@@ -144,9 +144,12 @@ def test_a_vector_that_is_too_long_has_no_proof():
 def test_shares_of_members_open_to_the_same(size):
     """Any t members' scalars lie on a polynomial whose value at 0 is what the values give."""
     params, _, _, digits, _, secret = honest(size)
-    values = proof.proof_values(params, digits, stream())
+    own = stream()
+    values = proof.proof_values(params, digits, own)
     kappas = [bytes([k]) * 32 for k in range(5)]
     corrections = prover.shared(params, DIGEST, values, kappas)
+    at_once = prover.proof_corrections(params, DIGEST, digits, own, kappas)
+    assert (at_once == corrections).all()
     challenge = proof.challenge_of(params, SEED, CLIENT, NAME)
     moduli = params.ring.moduli
     q = np.asarray(moduli, np.uint64)
@@ -164,8 +167,8 @@ def test_shares_of_members_open_to_the_same(size):
             tail[i] * np.asarray([pow(at[k - 1][limb], i + 1, p) for limb, p in enumerate(moduli)], object)[:, None]
             for i in range(3)
         )
-        own = ((weights * of_secret[None]).sum(axis=-1) % q.astype(object)).astype(np.uint32)
-        scalars.append(proof.member_scalars(params, challenge, share, own))
+        shown = ((weights * of_secret[None]).sum(axis=-1) % q.astype(object)).astype(np.uint32)
+        scalars.append(proof.member_scalars(params, challenge, share, shown))
     for chosen in ((1, 2, 3, 4), (2, 3, 4, 5)):
         lagrange = sharing.lagrange([at[k - 1] for k in chosen], (0,) * len(moduli), moduli).astype(object)
         total = sum(lagrange[i] * scalars[k - 1].astype(object) for i, k in enumerate(chosen)) % q.astype(object)
