@@ -115,7 +115,6 @@ def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[],
     batch = [made.copy() for _ in range(row_sums.clients_at_once(proved))]
     (sums,) = row_sums.row_sums(proved, of_rows, [made])
     moduli = np.asarray(proved.ring.moduli, np.uint32)[:, None]
-    groups = -(-proved.rows // sketch.TOGETHER)
 
     def project(params: RoundParameters) -> np.ndarray:
         return np.asarray(screening.project(params, signs[params], uniform[params], share[params]))
@@ -136,7 +135,7 @@ def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[],
         "prove": prove,
         "sketch": lambda: sketch.sketch_of(proved, SEED),
         "prepare": lambda: sketch.secret_weights(proved, drawn, DIGEST).block_until_ready(),
-        "prepare, server": lambda: [row_sums.row_weights(proved, drawn)(group) for group in range(groups)],
+        "prepare, server": lambda: row_sums.row_weights(proved, drawn),
         "member, light": lambda: project(plain),
         "member": member,
         "server": lambda: row_sums.row_sums(proved, of_rows, batch),

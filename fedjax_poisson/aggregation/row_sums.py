@@ -60,12 +60,19 @@ def cut_of(q: int) -> Cut:
 def row_weights(params: RoundParameters, sketch: Sketch) -> RowWeights:
     """The weights of a round; kept where they take at most 256 MB, else made again for every batch of clients."""
     functionals = by_rows(params, sketch)
-    values = functionals.size * params.ring.limbs
 
     def group(number: int) -> np.ndarray:
         return np.asarray(_centred_form(params, functionals[number]))
 
-    return functools.cache(group) if 4 * values <= _MOST_KEPT else group
+    if 4 * functionals.size * params.ring.limbs > _MOST_KEPT:
+        return group
+    groups, *rest = functionals.shape
+    kept = np.empty(
+        (groups, params.ring.limbs, *rest), np.int32
+    )  # one array: so much memory in pieces is slow to touch
+    for number in range(groups):
+        kept[number] = group(number)
+    return kept.__getitem__
 
 
 @functools.partial(jax.jit, static_argnums=0)
