@@ -196,6 +196,7 @@ def main() -> None:
         "senders": given.senders,
         "members": given.members,
         "times": times,
+        "server_batch": facts.pop("server_batch"),
         "rings": facts,
         "machine": given.machine,
         "jax": jax.__version__,
