@@ -3,10 +3,11 @@
     python experiments/benchmarks/norm_proof.py [--size 1048576] [--senders 1000] [--members 5] [--repeats 7] [--toy]
 
 Times are processor times of all threads, medians over repetitions in which the calls take turns, each after one of its own that is not counted; `spread` is
-the 10th and 90th percentile. client: rows, shares and corrections of counts (drawing noise of one's own not counted); prove: the digits of the sixteen
-functionals, the proof, its shares; sketch: drawing the functionals, once a round and party; prepare: the members' weights of the secret, once a round;
-member: the functionals of one client's share, in norm rounds with what is opened of its proof; server: the functionals of one client's rows; verdict: the
-check of what was opened. Writes experiments/results/norm_proof.json whole.
+the 10th and 90th percentile. client: rows, shares and corrections of counts; noise, light: what a light client draws besides, and a norm client does not;
+prove: the digits of the sixteen functionals, the proof, its shares; sketch: drawing the functionals, once a round and party; prepare: the members' weights of
+the secret, once a round; prepare, server: the same for the server's weights of rows; member: the functionals of one client's share, in norm rounds with what
+is opened of its proof; server: the functionals of one client's rows, of a batch of `server_batch`; verdict: the check of what was opened. Writes
+experiments/results/norm_proof.json whole.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import contribution, proof, prover, rows, screening, sharing, sketch
+from fedjax_poisson.aggregation import contribution, proof, prover, row_sums, rows, screening, sharing, sketch
 from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.parameters import HINTS, RoundParameters, choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.round_setting import message_bytes
@@ -34,14 +35,14 @@ from fedjax_poisson.randomness import fold_in, stream
 
 DIGEST, SEED, CLIENT = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
 KAPPA, NOISE_MULTIPLIER = 0.05, 1.0
+LIGHT = poisson_embedding(clip_norm=1.0, coordinate_bound=KAPPA, dark_count=8.0, modulation=0.05)
 OUT = Path(__file__).resolve().parent.parent / "results" / "norm_proof.json"
 
 
 def light(size: int, senders: int, members: int) -> RoundParameters:
     """A light round of the Poisson embedding with a dark count of 8."""
-    mechanism = poisson_embedding(clip_norm=1.0, coordinate_bound=KAPPA, dark_count=8.0, modulation=0.05)
     threshold = least_threshold(members, default_malicious(members))
-    return choose(size, mechanism.count_bound(senders, size), senders, members, threshold, corrupt=1)
+    return choose(size, LIGHT.count_bound(senders, size), senders, members, threshold, corrupt=1)
 
 
 def norm(size: int, senders: int, members: int) -> RoundParameters:
@@ -74,6 +75,13 @@ def sealing(params: RoundParameters, counts: jax.Array) -> Callable[[], object]:
     return lambda: jax.block_until_ready(one(a, counts, root))
 
 
+def noise_of_one(size: int) -> Callable[[], object]:
+    """A light client's counts from its update."""
+    update, root = jnp.full((size,), 0.9 / math.sqrt(size), jnp.float32), stream()
+    one = jax.jit(LIGHT.privatize)
+    return lambda: jax.block_until_ready(one(root, update))
+
+
 def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
     """The parties' work, and facts of both kinds of round."""
     plain, proved = light(size, senders, members), norm(size, senders, members)
@@ -103,34 +111,34 @@ def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[],
     corrections = prover.shared(proved, DIGEST, values, kappas)
     challenge = proof.challenge_of(proved, SEED, CLIENT, CLIENT)
     opened = proof.member_scalars(proved, challenge, values, np.zeros((16, proved.ring.limbs), np.uint32))
-    sums, gram = sketch.row_sums(proved, drawn, made), sketch.gram(drawn)
-
-    wide = sketch.wide_weights(drawn)
+    of_rows, gram = row_sums.row_weights(proved, drawn), sketch.gram(drawn)
+    batch = [made.copy() for _ in range(row_sums.clients_at_once(proved))]
+    (sums,) = row_sums.row_sums(proved, of_rows, [made])
+    moduli = np.asarray(proved.ring.moduli, np.uint32)[:, None]
 
     def project(params: RoundParameters) -> np.ndarray:
         return np.asarray(screening.project(params, signs[params], uniform[params], share[params]))
 
     def member() -> object:
         projected = project(proved)[HINTS:]
-        expanded = prover.expanded_share(proved, kappas[-1]) + corrections[-1]
-        asked = proof.challenge_of(proved, SEED, CLIENT, CLIENT)
-        return proof.member_scalars(
-            proved, asked, expanded % np.asarray(proved.ring.moduli, np.uint64)[:, None], projected
-        )
+        share = (prover.expanded_share(proved, kappas[-1]) + corrections[-1]) % moduli
+        return proof.member_scalars(proved, proof.challenge_of(proved, SEED, CLIENT, CLIENT), share, projected)
 
     def prove() -> object:
         found = sketch.digits_of(proved, drawn, clean)
-        return prover.shared(proved, DIGEST, proof.proof_values(proved, found, fold_in(own, 1)), kappas)
+        return prover.proof_corrections(proved, DIGEST, found, fold_in(own, 1), kappas)
 
     found: dict[str, Callable[[], object]] = {
         "client, light": sealing(plain, noisy),
+        "noise, light": noise_of_one(size),
         "client": sealing(proved, jnp.asarray(clean)),
         "prove": prove,
         "sketch": lambda: sketch.sketch_of(proved, SEED),
         "prepare": lambda: sketch.secret_weights(proved, drawn, DIGEST).block_until_ready(),
+        "prepare, server": lambda: row_sums.row_weights(proved, drawn),
         "member, light": lambda: project(plain),
         "member": member,
-        "server": lambda: sketch.row_sums(proved, drawn, made, wide),
+        "server": lambda: row_sums.row_sums(proved, of_rows, batch),
         "verdict": lambda: proof.verdict(proved, opened) and proof.of_rows(proved, opened, sums, gram),
     }
     facts = {
@@ -144,11 +152,12 @@ def calls(size: int, senders: int, members: int) -> tuple[dict[str, Callable[[],
         }
         for name, params in (("light", plain), ("norm", proved))
     }
+    facts["server_batch"] = len(batch)
     return found, facts
 
 
-def measured(found: dict[str, Callable[[], object]], size: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds, and nanoseconds a parameter, of each call; the calls take turns."""
+def measured(found: dict[str, Callable[[], object]], size: int, repeats: int, batch: int) -> dict[str, Any]:
+    """Milliseconds, and nanoseconds a parameter, of each call; the calls take turns. The server's is for a batch of clients and is given for one of them."""
     times: dict[str, list[float]] = {name: [] for name in found}
     for call in found.values():
         call()
@@ -157,7 +166,7 @@ def measured(found: dict[str, Callable[[], object]], size: int, repeats: int) ->
             call()
             begun = time.process_time()
             call()
-            times[name].append(time.process_time() - begun)
+            times[name].append((time.process_time() - begun) / (batch if name == "server" else 1))
     return {
         name: {
             "ms": round(1e3 * float(np.median(taken)), 3),
@@ -181,19 +190,20 @@ def main() -> None:
     given = options.parse_args()
     size, repeats = (3_000, 1) if given.toy else (given.size, given.repeats)
     found, facts = calls(size, given.senders, given.members)
-    times = measured(found, size, repeats)
+    times = measured(found, size, repeats, facts["server_batch"])
     row = {
         "size": size,
         "senders": given.senders,
         "members": given.members,
         "times": times,
+        "server_batch": facts.pop("server_batch"),
         "rings": facts,
         "machine": given.machine,
         "jax": jax.__version__,
         "date": datetime.date.today().isoformat(),
     }
     for name, one in times.items():
-        print(f"{name:15} {one['ms']:10.2f} ms {one['ns_per_parameter']:8.2f} ns a parameter  {one['spread_ms']}")
+        print(f"{name:16} {one['ms']:10.2f} ms {one['ns_per_parameter']:8.2f} ns a parameter  {one['spread_ms']}")
     print(json.dumps(facts, indent=1))
     if given.toy:
         return

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, judging, screening, sketch
+from fedjax_poisson.aggregation import bodies, judging, row_sums, screening, sketch
 from fedjax_poisson.aggregation.refusals import MissingNoise, NoQuorum, TinySet
 from fedjax_poisson.aggregation.server_state import State
 
@@ -103,10 +103,16 @@ def _rows(state: State) -> judging.Rows | None:
     if params is None or params.proof is None:
         return None
     drawn = sketch.sketch_of(params, state.seed)
-    wide = sketch.wide_weights(drawn)
+    weights = functools.cache(lambda: row_sums.row_weights(params, drawn))
+    known: dict[int, np.ndarray] = {}
 
-    @functools.cache
-    def sums(place: int) -> np.ndarray:
-        return sketch.row_sums(params, drawn, state.clients[state.committed[place][0]].rows, wide)
+    def sums(places: tuple[int, ...]) -> np.ndarray:
+        missing = [place for place in places if place not in known]
+        step = row_sums.clients_at_once(params)
+        for first in range(0, len(missing), step):
+            batch = missing[first : first + step]
+            held = [state.clients[state.committed[place][0]].rows for place in batch]
+            known.update(zip(batch, row_sums.row_sums(params, weights(), held), strict=True))
+        return np.stack([known[place] for place in places])
 
-    return judging.Rows(sketch.gram(drawn, wide), sums)
+    return judging.Rows(sketch.gram(drawn), sums)

@@ -31,11 +31,11 @@ class Rows(NamedTuple):
 
     Attributes:
       gram: float64 `[16, 16]`, of the functionals (`sketch.gram`).
-      sums: place of a client in D to the functionals of its rows, uint64 `[16, L]` (`sketch.row_sums`).
+      sums: places of clients in D to the functionals of their rows, uint64 `[places, 16, L]` (`row_sums`).
     """
 
     gram: np.ndarray
-    sums: Callable[[int], np.ndarray]
+    sums: Callable[[tuple[int, ...]], np.ndarray]
 
 
 class Shown(NamedTuple):
@@ -78,15 +78,19 @@ def reasons(
     found = np.where(agree, np.where(small, 0, 2), 1)
     if params.proof is None:
         return found
-    for place in np.flatnonzero((found == 0) & ~np.asarray(noise, bool)):
+    proved = []
+    for place in map(int, np.flatnonzero((found == 0) & ~np.asarray(noise, bool))):
         names = {shown[k].proofs[place] for k in numbers}
-        opened = values[place, HINTS:]
         if len(names) != 1:  # members saw different proofs, or one lies about its name
             found[place] = 1
         elif NO_PROOF in names:
             found[place] = 3
-        elif not proof.verdict(params, opened):
+        elif not proof.verdict(params, values[place, HINTS:]):
             found[place] = 4
-        elif rows is not None and not proof.of_rows(params, opened, rows.sums(int(place)), rows.gram):
-            found[place] = OTHER_ROWS
+        else:
+            proved.append(place)
+    if rows is not None and proved:
+        for place, sums in zip(proved, rows.sums(tuple(proved)), strict=True):
+            if not proof.of_rows(params, values[place, HINTS:], sums, rows.gram):
+                found[place] = OTHER_ROWS
     return found

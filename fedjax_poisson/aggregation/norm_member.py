@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -80,13 +83,19 @@ def _read_proofs(body: bytes, state: State, member: Member, seed: bytes) -> dict
     return found
 
 
+@functools.lru_cache(maxsize=1)
+def _secret_weights(params: RoundParameters, seed: bytes, digest: bytes) -> jax.Array:
+    """Public, and the same for all members: where they are in one process it is made once a round."""
+    return sketch.secret_weights(params, sketch.sketch_of(params, seed), digest)
+
+
 def scalars(member: Member, state: State, seed: bytes, handed: bytes) -> Shown:
     """A member's scalars of all of D: functionals of every secret, and what is opened of the proofs that were made for this seed."""
     _, params = under_way(state)
     assert state.committed is not None and params.proof is not None
     proofs = _read_proofs(handed, state, member, seed)
     drawn = screening.functionals(params, seed)
-    weights = sketch.secret_weights(params, sketch.sketch_of(params, seed), state.digest)
+    weights = _secret_weights(params, seed, state.digest)
     signs, uniform = jnp.asarray(drawn.signs), jnp.concatenate([jnp.asarray(drawn.uniform), weights])
     out = np.zeros((len(state.committed), params.scalars, params.ring.limbs), np.uint32)
     names = []

@@ -13,13 +13,13 @@ all of these (`proof_shape`). Under a challenge that is a hash of the seed, the 
 *Zero knowledge* (*proved*): 1 is uniform by the blinds (as many as places, none a 2P-th root, so the map from blinds to A's values is invertible), 2 and 3
 are 0, 4 is within 2^-38 in total variation of a law without the counts (a sum of at most 2^12 weights of mean 0 under a mask 2^42 times longer), 5 does not
 depend on the counts; what t - 1 members hold follows from their own random shares and these values. *Sound* (*proved*, but for the lattice condition of
-`proof_shape`, which is checked for each chain, and for SHA-256 as a random oracle): digits that are not those of the rows, or T > B^2, pass with at most
-2^-80 + 2^-94 for each proof that is hashed, so a client that tries many needs some 2^80 of them.
+`proof_shape`, which is checked for each chain, for SHA-256 as a random oracle, and for ChaCha20, which draws out what is long of a challenge, as a
+pseudo-random generator): digits that are not those of the rows, or T > B^2, pass with at most 2^-80 + 2^-94 for each proof that is hashed, so a client that
+tries many needs some 2^80 of them.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from typing import NamedTuple
@@ -27,16 +27,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS
 from fedjax_poisson.aggregation.parameters import LARGEST_RESIDUE, RoundParameters
 from fedjax_poisson.aggregation.proof_shape import COMBINATIONS, ProofShape
 from fedjax_poisson.aggregation.refusals import LongVector
-from fedjax_poisson.aggregation.root_values import doubled, value_weights
+from fedjax_poisson.aggregation.residue_sums import column, constants, dot, product, total
+from fedjax_poisson.aggregation.root_values import at_points, doubled
+from fedjax_poisson.aggregation.rows import hash_words, words_stream
 from fedjax_poisson.aggregation.screening import TAIL
+from fedjax_poisson.ckks import modular, ntt, rlwe_samplers
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
-from fedjax_poisson.ckks.rlwe_samplers import uniform_residues
 from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "Challenge",
@@ -44,8 +49,11 @@ __all__ = [
     "lifted",
     "member_scalars",
     "of_rows",
-    "padded_residues",
+    "plain_bits",
     "proof_values",
+    "shared_values",
+    "uniform_values",
+    "values_of",
     "verdict",
 ]
 
@@ -54,14 +62,14 @@ class Challenge(NamedTuple):
     """What members are asked about one client's proof.
 
     Attributes:
-      points: uint64 `[L, r]`.
-      combinations: uint64 `[L, 6, bits]`.
-      weighings: int64 `[tests, plain bits]`, in [-2^(a-1), 2^(a-1)).
+      points: uint32 `[L, r]`.
+      combinations: uint32 `[L, 6, bits]`.
+      weighings: int32 `[tests, plain bits]`, in [-2^(a-1), 2^(a-1)).
     """
 
     points: np.ndarray
-    combinations: np.ndarray
-    weighings: np.ndarray
+    combinations: Array
+    weighings: Array
 
 
 def _shape(params: RoundParameters) -> ProofShape:
@@ -74,32 +82,59 @@ def _moduli(params: RoundParameters, rank: int) -> np.ndarray:
     return np.asarray(params.ring.moduli, np.uint64).reshape(-1, *[1] * (rank - 1))
 
 
+def _work(params: RoundParameters, *others: object) -> int:
+    """How many numbers a program on one proof works on."""
+    return params.ring.limbs * _shape(params).length
+
+
 def challenge_of(params: RoundParameters, seed: bytes, client: bytes, proof_hash: bytes) -> Challenge:
-    """The challenge for a client's proof, from SHAKE-256; uniform within 2^-33 a number."""
+    """The challenge for a client's proof, from SHA-256 over the seed, the client and its proof.
+
+    The hash keys SHAKE-256, which points are drawn from (uniform within 2^-33 a number, and never a 2P-th root of unity), and a ChaCha20 stream for all that is
+    long: combinations are uniform within 2^-94 a coefficient, weighings exactly.
+    """
     shape, moduli = _shape(params), params.ring.moduli
-    state = hashlib.sha256(b"fedjax-poisson/1/challenge\0" + seed + client + proof_hash).digest()
-
-    def words(label: bytes, count: int) -> np.ndarray:
-        raw = hashlib.shake_256(b"fedjax-poisson/1/challenge/" + label + b"\0" + state).digest(8 * count)
-        return np.frombuffer(raw, "<u8").astype(np.uint64)
-
-    points = np.empty((len(moduli), shape.points), np.uint64)
-    spare = words(b"points", len(moduli) * 4 * shape.points).reshape(len(moduli), -1)
+    words = hash_words("challenge", seed, client, proof_hash)
+    count = 4 * shape.points
+    raw = hashlib.shake_256(b"fedjax-poisson/1/challenge/points\0" + words.tobytes()).digest(8 * len(moduli) * count)
+    spare = np.frombuffer(raw, "<u8").reshape(len(moduli), count)
+    points = np.empty((len(moduli), shape.points), np.uint32)
     for limb, q in enumerate(moduli):  # a root comes up with 2P / q, so three quarters of the draws are never roots
-        kept = [int(v % np.uint64(q)) for v in spare[limb]]
-        kept = [x for x in kept if x and pow(x, 2 * shape.size, q) != 1]
-        points[limb] = kept[: shape.points]
-    count = len(moduli) * COMBINATIONS * shape.bits
-    combinations = words(b"combinations", count).reshape(len(moduli), COMBINATIONS, shape.bits) % _moduli(params, 3)
-    weighings = np.zeros((shape.tests, shape.plain_bits), np.int64)
+        drawn = (int(v) % q for v in spare[limb])
+        kept = (x for x in drawn if x and pow(x, 2 * shape.size, q) != 1)
+        points[limb] = [next(kept) for _ in range(shape.points)]
+    return Challenge(points, *_expanded(params, words))
+
+
+@few_values(_work, static_argnums=0)
+def _expanded(params: RoundParameters, words: Array) -> tuple[Array, Array]:
+    """Combinations and weighings of a challenge's hash uint32 `[8]`."""
+    shape, stream = _shape(params), words_stream(words)
+    uniform = _uniform(params, COMBINATIONS * shape.bits, fold_in(stream, "combinations"))
+    drawn = bits(fold_in(stream, "weighings"), (shape.tests, shape.plain_bits))
+    weighings = jnp.zeros(drawn.shape, jnp.int32)
     if shape.tests:
-        drawn = words(b"weighings", shape.tests * shape.plain_bits) >> np.uint64(64 - shape.weight_bits)
-        weighings = drawn.astype(np.int64).reshape(weighings.shape) - (1 << (shape.weight_bits - 1))
-    return Challenge(points, combinations, weighings)
+        drawn = drawn >> jnp.uint32(32 - shape.weight_bits)
+        weighings = jax.lax.bitcast_convert_type(drawn, jnp.int32) - jnp.int32(1 << (shape.weight_bits - 1))
+    return uniform.reshape(params.ring.limbs, COMBINATIONS, shape.bits), weighings
+
+
+def uniform_values(params: RoundParameters, stream: Stream) -> Array:
+    """As many uniform residues in each field as a proof has values, uint32 `[L, length]`: what a share of one is expanded to. Total variation 2^-94 a value."""
+    return _uniform(params, _shape(params).length, stream)
+
+
+def _uniform(params: RoundParameters, count: int, stream: Stream) -> Array:
+    """`count` uniform residues in each field, uint32 `[L, count]`, as `rlwe_samplers.uniform_residues` makes them of words; any number of them."""
+    moduli = params.ring.moduli
+    combination = rlwe_samplers.uniform_combination(moduli)
+    words = rlwe_samplers.random_words(stream, (combination.weights.shape[1], count))
+    table = ntt.tables(params.ring.degree, moduli)  # of it the primes alone are used
+    return rlwe_samplers.combine(words[..., None], combination, table, ntt.capacity(moduli))[..., 0]
 
 
 def proof_values(params: RoundParameters, digits: np.ndarray, stream: Stream) -> np.ndarray:
-    """What the client shares: uint64 `[L, length]`.
+    """What the client shares: uint32 `[L, length]`.
 
     Args:
       params: of the round.
@@ -107,152 +142,142 @@ def proof_values(params: RoundParameters, digits: np.ndarray, stream: Stream) ->
       stream: fresh; masks and blinds come from it.
 
     Raises:
+      LongVector: as `plain_bits`.
+    """
+    return np.asarray(_values(params, plain_bits(params, digits), stream))
+
+
+def plain_bits(params: RoundParameters, digits: np.ndarray) -> np.ndarray:
+    """The bits of digits int64 `[16, k]` and of the slack, uint32 `[plain bits]`, lowest first.
+
+    Raises:
       LongVector: T > B^2; no proof exists. An honest client meets this with at most 10^-12.
     """
-    shape = _shape(params)
-    flat = [int(d) for d in digits.reshape(-1)]
-    slack = shape.squared_bound - sum(d * d for d in flat)
+    shape, flat = _shape(params), np.asarray(digits, np.int64).reshape(-1)
+    slack = shape.squared_bound - sum(d * d for d in flat.tolist())
     if slack < 0:
         raise LongVector(
             "The vector is longer than the round allows, as the sixteen functionals see it: this client sits the round out."
         )
-    plain = np.concatenate(
-        [
-            _bits_of([d + (1 << (shape.digit_bits - 1)) for d in flat], shape.digit_bits),
-            _bits_of([slack], shape.slack_bits),
-        ]
-    )
+    offset = flat + (1 << (shape.digit_bits - 1))
+    of_digits = (offset[:, None] >> np.arange(shape.digit_bits)) & 1
+    of_slack = [(slack >> i) & 1 for i in range(shape.slack_bits)]
+    return np.concatenate([of_digits.reshape(-1), np.asarray(of_slack, np.int64)]).astype(np.uint32)
+
+
+def values_of(params: RoundParameters, plain: Array, stream: Stream) -> Array:
+    """What the client shares of `plain_bits`, uint32 `[L, length]`; inside other programs."""
+    shape = _shape(params)
     count = shape.tests * shape.mask_width
-    masks = np.asarray(_mask_bits(max(count, 1), stream))[:count]
-    all_bits = np.concatenate([plain, masks.astype(np.uint64)])
-    blinds = padded_residues(params, _folded(stream), shape.points)
-    return shared_values(params, np.broadcast_to(all_bits, (params.ring.limbs, shape.bits)), blinds)
+    masks = bits(fold_in(stream, "masks"), count) & jnp.uint32(1)
+    all_bits = jnp.broadcast_to(jnp.concatenate([plain, masks]), (params.ring.limbs, shape.bits))
+    return _with_squares(params, all_bits, _uniform(params, shape.points, fold_in(stream, "blinds")))
 
 
-def _bits_of(values: list[int], width: int) -> np.ndarray:
-    """The bits of numbers below 2^width, lowest first."""
-    return np.asarray([(value >> i) & 1 for value in values for i in range(width)], np.uint64)
+_values = few_values(_work, static_argnums=0)(values_of)
 
 
-def shared_values(params: RoundParameters, all_bits: np.ndarray, blinds: np.ndarray) -> np.ndarray:
-    """Bits, blinds and the squares that belong to them: uint64 `[L, length]`."""
-    shape, q = _shape(params), _moduli(params, 2)
-    a = _values_of_a(params, all_bits, blinds)
-    twice = doubled(a, params.ring.moduli)
-    assert twice.shape[1] == 2 * shape.size
-    return np.concatenate([all_bits, blinds, twice * twice % q], axis=1)
+def shared_values(params: RoundParameters, all_bits: ArrayLike, blinds: ArrayLike) -> np.ndarray:
+    """Bits `[L, bits]`, blinds `[L, r]` and the squares that belong to them: uint32 `[L, length]`."""
+    return np.asarray(_shared_values(params, jnp.asarray(all_bits, jnp.uint32), jnp.asarray(blinds, jnp.uint32)))
 
 
-def _values_of_a(params: RoundParameters, all_bits: np.ndarray, blinds: np.ndarray) -> np.ndarray:
-    """A on the P-th roots from bits `[L, bits]` and blinds `[L, r]`, or a share of it from shares of them: uint64 `[L, P]`."""
-    shape, q = _shape(params), _moduli(params, 2)
-    digits = _digits(params, all_bits)
-    rest = np.zeros((params.ring.limbs, shape.size - shape.bits - shape.digits - shape.points), np.uint64)
-    return np.concatenate([all_bits % q, digits, blinds, rest], axis=1)
+def _with_squares(params: RoundParameters, all_bits: Array, blinds: Array) -> Array:
+    moduli = params.ring.moduli
+    twice = doubled(_values_of_a(params, all_bits, blinds), moduli)
+    return jnp.concatenate([all_bits, blinds, product(twice, twice, moduli)], axis=1)
 
 
-def _digits(params: RoundParameters, all_bits: np.ndarray) -> np.ndarray:
-    """The digits from their bits, or shares of them: uint64 `[L, digits]`."""
-    shape, q = _shape(params), _moduli(params, 2)
-    own = all_bits[:, : shape.digits * shape.digit_bits].reshape(params.ring.limbs, shape.digits, shape.digit_bits)
-    weights = np.asarray([[(1 << i) % p for i in range(shape.digit_bits)] for p in params.ring.moduli], np.uint64)
-    lifted_sum = (own * weights[:, None, :] % q[..., None]).sum(axis=-1, dtype=np.uint64) % q
-    offset = np.asarray([(1 << (shape.digit_bits - 1)) % p for p in params.ring.moduli], np.uint64)[:, None]
-    return (lifted_sum + q - offset) % q
+_shared_values = few_values(_work, static_argnums=0)(_with_squares)
 
 
-def padded_residues(params: RoundParameters, stream: Stream, count: int) -> np.ndarray:
-    """`count` uniform residues in each field: uint64 `[L, count]`."""
-    return np.asarray(_residues_of(params, -(-count // params.ring.degree), stream))[:, :count].astype(np.uint64)
+def _values_of_a(params: RoundParameters, all_bits: Array, blinds: Array) -> Array:
+    """A on the P-th roots from bits `[L, bits]` and blinds `[L, r]`, or a share of it from shares of them: uint32 `[L, P]`."""
+    shape = _shape(params)
+    rest = jnp.zeros((params.ring.limbs, shape.size - shape.bits - shape.digits - shape.points), jnp.uint32)
+    return jnp.concatenate([all_bits, _digits(params, all_bits), blinds, rest], axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _residues_of(params: RoundParameters, rows: int, stream: Stream) -> jax.Array:
-    drawn = uniform_residues(stream, (rows, params.ring.degree), params.ring.moduli)
-    return jnp.moveaxis(drawn, 1, 0).reshape(params.ring.limbs, -1)
+def _powers_of_two(params: RoundParameters, count: int, rank: int) -> np.ndarray:
+    """1, 2, 4, .. modulo each prime: uint32 `[L, 1, .., count]` of this rank."""
+    found = np.asarray([[pow(2, i, p) for i in range(count)] for p in params.ring.moduli], np.uint32)
+    return found.reshape(params.ring.limbs, *[1] * (rank - 2), count)
 
 
-@jax.jit
-def _folded(stream: Stream) -> Stream:
-    return fold_in(stream, "blinds")
+def _digits(params: RoundParameters, all_bits: Array) -> Array:
+    """The digits from their bits, or shares of them: uint32 `[L, digits]`."""
+    shape, moduli = _shape(params), params.ring.moduli
+    own = all_bits[:, : shape.digits * shape.digit_bits].reshape(-1, shape.digits, shape.digit_bits)
+    found = dot(_powers_of_two(params, shape.digit_bits, 3), own, moduli)
+    offset = column([(1 << (shape.digit_bits - 1)) % p for p in moduli], 2)
+    return modular.subtract(found, jnp.asarray(offset), constants(moduli, 2).q)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _mask_bits(count: int, stream: Stream) -> jax.Array:
-    return bits(fold_in(stream, "masks"), count) & jnp.uint32(1)
-
-
-def member_scalars(
-    params: RoundParameters, challenge: Challenge, share: np.ndarray, projected: np.ndarray
-) -> np.ndarray:
+def member_scalars(params: RoundParameters, challenge: Challenge, share: ArrayLike, projected: ArrayLike) -> np.ndarray:
     """A member's shares of all that is opened of one proof.
 
     Args:
       params: of the round.
       challenge: for this proof.
-      share: uint64 `[L, length]`, the member's share of the proof.
+      share: uint32 `[L, length]`, the member's share of the proof.
       projected: uint32 `[16, L]`, W_g times the member's share of the secret (`sketch.secret_weights`).
 
     Returns:
       uint32 `[opened, L]`, in the order of the module's list.
     """
+    return np.asarray(
+        _member_scalars(params, challenge, jnp.asarray(share, jnp.uint32), jnp.asarray(projected, jnp.uint32))
+    )
+
+
+@few_values(_work, static_argnums=0)
+def _member_scalars(params: RoundParameters, challenge: Challenge, share: Array, projected: Array) -> Array:
     shape, moduli = _shape(params), params.ring.moduli
-    q = _moduli(params, 2)
+    q = constants(moduli, 2).q
     all_bits, blinds = share[:, : shape.bits], share[:, shape.bits : shape.bits + shape.points]
     squares = share[:, shape.bits + shape.points :]
-    a = _values_of_a(params, all_bits, blinds)
-    at_roots, at_double = value_weights(challenge.points, shape.size, moduli)
-    off = (squares[:, : 2 * shape.bits : 2] + q - all_bits) % q
-    plain = all_bits[:, : shape.plain_bits]
-    slack = plain[:, shape.digits * shape.digit_bits :]
-    powers = np.asarray([[pow(2, i, p) for i in range(shape.slack_bits)] for p in moduli], np.uint64)
-    bound = np.asarray([shape.squared_bound % p for p in moduli], np.uint64)[:, None]
-    of_digits = squares[:, 2 * shape.bits : 2 * (shape.bits + shape.digits) : 2].sum(axis=1, dtype=np.uint64)[:, None]
-    total = (of_digits + _dot(powers[:, None], slack, q) + q - bound) % q
+    plain, masks = all_bits[:, : shape.plain_bits], all_bits[:, shape.plain_bits :]
+    a, a_squared = at_points(_values_of_a(params, all_bits, blinds), squares, jnp.asarray(challenge.points), moduli)
+    off = modular.subtract(squares[:, : 2 * shape.bits : 2], all_bits, q)
+    of_digits = total(squares[:, 2 * shape.bits : 2 * (shape.bits + shape.digits) : 2], moduli)
+    slack = dot(_powers_of_two(params, shape.slack_bits, 2), plain[:, shape.digits * shape.digit_bits :], moduli)
+    bound = column([shape.squared_bound % p for p in moduli], 1)
+    excess = modular.subtract(modular.add(of_digits, slack, q[:, 0]), jnp.asarray(bound), q[:, 0])
     parts = [
-        _dot(at_roots, a, q),
-        _dot(at_double, squares, q),
-        _dot(challenge.combinations, off, q),
-        total,
-        _weighed(params, challenge, plain, all_bits[:, shape.plain_bits :]),
+        a,
+        a_squared,
+        dot(challenge.combinations, off[:, None], moduli),
+        excess[:, None],
+        _weighed(params, challenge.weighings, plain, masks),
         _residues(params, _digits(params, all_bits), projected),
     ]
-    return np.concatenate(parts, axis=1).T.astype(np.uint32)
+    return jnp.concatenate(parts, axis=1).T
 
 
-def _dot(weights: np.ndarray, values: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """uint64 `[L, S, n]` and `[L, n]` to `[L, S]`, modulo q; below 2^31 2^31 each, and fewer than 2^32 of them."""
-    products = weights * values[:, None] % q[..., None]
-    total: np.ndarray = products.sum(axis=-1, dtype=np.uint64) % q
-    return total
-
-
-def _weighed(params: RoundParameters, challenge: Challenge, plain: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Shares of the weighings under their masks: uint64 `[L, tests]`."""
-    shape, q = _shape(params), _moduli(params, 2)
+def _weighed(params: RoundParameters, weighings: Array, plain: Array, masks: Array) -> Array:
+    """Shares of the weighings under their masks: uint32 `[L, tests]`."""
+    shape, moduli = _shape(params), params.ring.moduli
     if not shape.tests:
-        return np.zeros((params.ring.limbs, 0), np.uint64)
-    weights = (challenge.weighings[None] % q[..., None].astype(np.int64)).astype(np.uint64)
-    powers = np.asarray([[pow(2, i, p) for i in range(shape.mask_width)] for p in params.ring.moduli], np.uint64)
-    own = masks.reshape(params.ring.limbs, shape.tests, shape.mask_width) * powers[:, None] % q[..., None]
-    found: np.ndarray = (_dot(weights, plain, q) + own.sum(axis=-1, dtype=np.uint64)) % q
-    return found
+        return jnp.zeros((params.ring.limbs, 0), jnp.uint32)
+    weights = modular.from_signed(weighings[None], constants(moduli, 3).q)
+    own = masks.reshape(params.ring.limbs, shape.tests, shape.mask_width)
+    return modular.add(
+        dot(weights, plain[:, None], moduli),
+        dot(_powers_of_two(params, shape.mask_width, 3), own, moduli),
+        constants(moduli, 2).q,
+    )
 
 
-def _residues(params: RoundParameters, digits: np.ndarray, projected: np.ndarray) -> np.ndarray:
-    """Shares of r_g without what is public, - W_g s - encode(d_g): uint64 `[L, 16]`."""
-    shape, q = _shape(params), _moduli(params, 2)
+def _residues(params: RoundParameters, digits: Array, projected: Array) -> Array:
+    """Shares of r_g without what is public, - W_g s - encode(d_g): uint32 `[L, 16]`."""
+    shape, moduli = _shape(params), params.ring.moduli
     width, fields = params.ring.field_bits, params.ring.values_per_coefficient
     weights = np.asarray(
-        [
-            [pow(2, b * width, p) * pow(2, -fields * width, p) % p for b in range(shape.blocks)]
-            for p in params.ring.moduli
-        ],
-        np.uint64,
+        [[pow(2, b * width, p) * pow(2, -fields * width, p) % p for b in range(shape.blocks)] for p in moduli],
+        np.uint32,
     )
-    own = digits.reshape(params.ring.limbs, FUNCTIONALS_OF_COUNTS, shape.blocks) * weights[:, None] % q[..., None]
-    found: np.ndarray = (own.sum(axis=-1, dtype=np.uint64) + q - projected.T.astype(np.uint64) % q) % q
-    return found
+    own = digits.reshape(params.ring.limbs, FUNCTIONALS_OF_COUNTS, shape.blocks)
+    return modular.subtract(dot(weights[:, None], own, moduli), projected.T, constants(moduli, 2).q)
 
 
 def verdict(params: RoundParameters, opened: np.ndarray) -> bool:
@@ -299,7 +324,7 @@ def lifted(params: RoundParameters, residues: np.ndarray) -> list[int]:
     modulus, moduli = params.ring.modulus, params.ring.moduli
     factors = [(modulus // p) * pow(modulus // p, -1, p) for p in moduli]
     found = []
-    for column in residues.T:
-        value = sum(int(x) * factor for x, factor in zip(column, factors, strict=True)) % modulus
+    for own in residues.T:
+        value = sum(int(x) * factor for x, factor in zip(own, factors, strict=True)) % modulus
         found.append(value - modulus if value > modulus // 2 else value)
     return found

@@ -6,11 +6,11 @@ another one answers: else who hides a part of the seed from the client could hav
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import bodies, keys, messages, proof, rows, sharing, sketch
@@ -29,16 +29,19 @@ from fedjax_poisson.aggregation.refusals import (
 from fedjax_poisson.aggregation.terms import check_terms, decode_terms, parameters_of, terms_hash
 from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.small_programs import few_values
 
 __all__ = [
     "HandedProof",
     "Proof",
     "expanded_share",
+    "proof_corrections",
     "proof_name",
     "proof_share",
     "prove",
     "read_correction",
     "read_proof",
+    "shared",
 ]
 
 
@@ -63,15 +66,33 @@ def proof_name(message: Message) -> bytes:
 
 
 def expanded_share(params: RoundParameters, kappa: bytes) -> np.ndarray:
-    """uint64 `[L, length]`: what a member's 32 bytes are expanded to for the proof; other words than for the secret's share."""
-    words = np.frombuffer(kappa, "<u4").astype(np.uint32)
-    assert params.proof is not None
-    return proof.padded_residues(params, _proof_stream(jnp.asarray(words)), params.proof.length)
+    """uint32 `[L, length]`: what a member's 32 bytes are expanded to for the proof; other words than for the secret's share."""
+    return np.asarray(_expanded(params, np.frombuffer(kappa, "<u4").astype(np.uint32)))
 
 
-@jax.jit
-def _proof_stream(words: jax.Array) -> Stream:
-    return fold_in(rows.words_stream(words), "proof")
+def _expand(params: RoundParameters, words: jax.Array) -> jax.Array:
+    return proof.uniform_values(params, fold_in(rows.words_stream(words), "proof"))
+
+
+def _values_of_shares(params: RoundParameters, *others: object) -> int:
+    return 0 if params.proof is None else params.ring.limbs * params.proof.length
+
+
+_expanded = few_values(_values_of_shares, static_argnums=0)(_expand)
+
+
+def _correct(params: RoundParameters, weights: jax.Array, values: jax.Array, words: jax.Array) -> jax.Array:
+    return sharing.corrections(params, weights, values, jax.vmap(functools.partial(_expand, params))(words))
+
+
+_corrections = few_values(_values_of_shares, static_argnums=0)(_correct)
+
+
+@few_values(_values_of_shares, static_argnums=0)
+def _made_corrections(
+    params: RoundParameters, weights: jax.Array, plain: jax.Array, stream: Stream, words: jax.Array
+) -> jax.Array:
+    return _correct(params, weights, proof.values_of(params, plain, stream), words)
 
 
 def prove(client: Client, terms_blob: bytes, committed: bytes, seeded: bytes) -> bytes:
@@ -134,8 +155,8 @@ def _made(client: Client, params: RoundParameters, digest: bytes, seed: bytes, h
     counts = np.frombuffer(hidden[32 + 32 * params.members :], "<i4").astype(np.int32)
     drawn = fold_in(rows.words_stream(np.frombuffer(own, "<u4").astype(np.uint32)), *seed_words(seed))
     digits = sketch.digits_of(params, sketch.sketch_of(params, seed), counts)
-    values = proof.proof_values(params, digits, drawn)
-    parts = [residue_bytes(one, params.ring.moduli) for one in shared(params, digest, values, kappas)]
+    made = proof_corrections(params, digest, digits, drawn, kappas)
+    parts = [residue_bytes(one, params.ring.moduli) for one in made]
     body = seed + b"".join(hashlib.sha256(part).digest() for part in parts)
     return messages.make(client.key, "proof", digest, body, b"".join(prefixed(part) for part in parts))
 
@@ -145,14 +166,28 @@ def seed_words(seed: bytes) -> tuple[int, ...]:
     return tuple(int(word) for word in np.frombuffer(seed, "<u4"))
 
 
-def shared(params: RoundParameters, digest: bytes, values: np.ndarray, kappas: list[bytes]) -> np.ndarray:
-    """The corrections uint32 `[m - t + 1, L, length]` that share values uint64 `[L, length]` to the members."""
-    expanded = np.stack([expanded_share(params, kappa) for kappa in kappas]).astype(np.uint32)
+def proof_corrections(
+    params: RoundParameters, digest: bytes, digits: np.ndarray, stream: Stream, kappas: list[bytes]
+) -> np.ndarray:
+    """The corrections of a proof of digits int64 `[16, k]`: `shared` of `proof.proof_values`, in one program.
+
+    Raises:
+      LongVector: no proof exists.
+    """
     weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
-    made = sharing.corrections(
-        params, jnp.asarray(weights), jnp.asarray(values.astype(np.uint32)), jnp.asarray(expanded)
-    )
-    return np.asarray(made)
+    plain = proof.plain_bits(params, digits)
+    return np.asarray(_made_corrections(params, weights, plain, stream, _words_of(kappas)))
+
+
+def shared(params: RoundParameters, digest: bytes, values: np.ndarray, kappas: list[bytes]) -> np.ndarray:
+    """The corrections uint32 `[m - t + 1, L, length]` that share values uint32 `[L, length]` to the members."""
+    weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
+    return np.asarray(_corrections(params, weights, values, _words_of(kappas)))
+
+
+def _words_of(kappas: list[bytes]) -> np.ndarray:
+    """uint32 `[m, 8]`: the members' 32 bytes each."""
+    return np.frombuffer(b"".join(kappas), "<u4").astype(np.uint32).reshape(len(kappas), 8)
 
 
 def read_proof(message: Message, params: RoundParameters) -> Proof:
@@ -175,17 +210,17 @@ def read_proof(message: Message, params: RoundParameters) -> Proof:
 
 
 def read_correction(params: RoundParameters, blob: bytes) -> np.ndarray:
-    """A correction of a proof: uint64 `[L, length]`.
+    """A correction of a proof: uint32 `[L, length]`.
 
     Raises:
       RoundRefused: another length, or a residue that is not below its prime.
     """
     assert params.proof is not None
-    return read_residues(blob, (), params.proof.length, params.ring.moduli).astype(np.uint64)
+    return read_residues(blob, (), params.proof.length, params.ring.moduli)
 
 
 def proof_share(params: RoundParameters, number: int, message: Message, correction: bytes, kappa: bytes) -> np.ndarray:
-    """A member's share of a proof, uint64 `[L, length]`.
+    """A member's share of a proof, uint32 `[L, length]`.
 
     Args:
       params: of the round.
@@ -207,6 +242,5 @@ def proof_share(params: RoundParameters, number: int, message: Message, correcti
     if hashlib.sha256(correction).digest() != message.body[32 + 32 * place : 64 + 32 * place]:
         raise BadBox("The correction of a proof is not the one that the client signed.")
     found = read_correction(params, correction)
-    q = np.asarray(params.ring.moduli, np.uint64)[:, None]
-    total: np.ndarray = (share + found) % q
+    total: np.ndarray = (share + found) % np.asarray(params.ring.moduli, np.uint32)[:, None]  # primes below 2^31
     return total

@@ -1,116 +1,108 @@
-"""Polynomials over prime fields by their values on roots of unity: from P to 2P roots, and weights of the value at any other point. NumPy, exact, uint64.
+"""Polynomials over prime fields by their values on roots of unity: from P to 2P roots, and to the value at any other point. uint32 JAX, exact, jit-clean.
 
-All fields at once: arrays are `[L, ...]`, the primes below 2^31, so that products fit.
+All fields at once: arrays are `[L, ...]`. With psi, a primitive 2P-th root, the values of a polynomial on the odd powers of psi are its negacyclic transform
+(`ckks.ntt`), and those on the even powers, the P-th roots, are that of its coefficients times psi^-i. So both cost a transform of P residues, and a polynomial
+S of degree below 2P by its values on the 2P-th roots is taken as its remainders U modulo X^P - 1 (even powers) and V modulo X^P + 1 (odd ones):
+
+    S(x) = (U(x) (1 + x^P) + V(x) (1 - x^P)) / 2,
+
+which holds on the P-th roots, where x^P = 1, and on the others, where x^P = -1, and both sides have a degree below 2P (*proved*).
 """
 
 from __future__ import annotations
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from fedjax_poisson.ckks.ntt import minimal_root
+from fedjax_poisson.aggregation.residue_sums import column, constants, dot, powers, product
+from fedjax_poisson.ckks import modular, ntt
 
-__all__ = ["doubled", "inverses", "roots_of_unity", "value_weights"]
+__all__ = ["at_points", "coefficients", "doubled", "roots_of_unity"]
+
+_BLOCK = 64  # coefficients that share a power of the point
 
 
 @functools.lru_cache(maxsize=64)
 def roots_of_unity(moduli: tuple[int, ...], count: int) -> np.ndarray:
-    """The `count`-th roots of unity w^0, w^1, .. of each field, uint64 `[L, count]`; count, a power of two, divides every q - 1."""
+    """The `count`-th roots of unity w^0, w^1, .. of each field, uint32 `[L, count]`; count, a power of two, divides every q - 1."""
     found = np.ones((len(moduli), count), np.uint64)
     for limb, q in enumerate(moduli):
-        root = pow(minimal_root(q, count // 2), 1, q)
+        root = ntt.minimal_root(q, count // 2)
         power = 1
         while power < count:  # doubling: w^(power + i) = w^power w^i
             factor = np.uint64(pow(root, power, q))
             found[limb, power : 2 * power] = found[limb, :power] * factor % np.uint64(q)
             power *= 2
-    found.setflags(write=False)
-    return found
+    small = found.astype(np.uint32)
+    small.setflags(write=False)
+    return small
 
 
-def _column(moduli: tuple[int, ...], rank: int) -> np.ndarray:
-    return np.asarray(moduli, np.uint64).reshape(-1, *[1] * (rank - 1))
-
-
-def _transform(values: np.ndarray, roots: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """sum_j values[j] roots[i j] for all i: uint64 `[L, P]` with the P-th roots `[L, P]`; radix 2, decimation in time."""
-    limbs, size = values.shape
+@functools.lru_cache(maxsize=64)
+def _reversal(size: int) -> np.ndarray:
+    """Each number below a power of two with its bits reversed, the order of `ckks.ntt`."""
     order = np.zeros(1, np.int64)
     while order.size < size:
         order = np.concatenate([2 * order, 2 * order + 1])
-    x = values[:, order]
-    width = 1
-    while width < size:
-        twiddles = roots[:, :: size // (2 * width)][:, None, :width]
-        pairs = x.reshape(limbs, -1, 2, width)
-        odd = pairs[:, :, 1] * twiddles % q[..., None]
-        even = pairs[:, :, 0]
-        x = np.stack([(even + odd) % q[..., None], (even + q[..., None] - odd) % q[..., None]], axis=2)
-        x = x.reshape(limbs, size)
-        width *= 2
-    return x
+    return order
 
 
-def doubled(values: np.ndarray, moduli: tuple[int, ...]) -> np.ndarray:
-    """The values on the 2P-th roots of the polynomial of degree below P with these values on the P-th roots: uint64 `[L, P]` to `[L, 2 P]`."""
-    size = values.shape[1]
-    q = _column(moduli, 2)
-    double = roots_of_unity(moduli, 2 * size)
-    roots = double[:, ::2]
-    backward = np.concatenate([roots[:, :1], roots[:, :0:-1]], axis=1)
-    inverse_size = np.asarray([pow(size, -1, p) for p in moduli], np.uint64)[:, None]
-    coefficients = _transform(values, backward, q) * inverse_size % q
-    out = np.empty((values.shape[0], 2 * size), np.uint64)
-    out[:, ::2] = values
-    out[:, 1::2] = _transform(coefficients * double[:, :size] % q, roots, q)
-    return out
+def _at_odd(polynomials: Array, moduli: tuple[int, ...]) -> Array:
+    """Values at psi, psi^3, .. of coefficients uint32 `[L, P]`."""
+    return ntt.forward(polynomials, moduli)[..., _reversal(polynomials.shape[-1])]
 
 
-def inverses(values: np.ndarray, moduli: tuple[int, ...]) -> np.ndarray:
-    """The inverses of uint64 `[L, ..., 2^i]` residues, none of them 0: one inversion a line, by a tree of products."""
-    q = _column(moduli, values.ndim)
-    levels = [values]
-    while levels[-1].shape[-1] > 1:
-        last = levels[-1]
-        levels.append(last[..., ::2] * last[..., 1::2] % q)
-    top = levels[-1]
-    flat = top.reshape(len(moduli), -1)
-    found = np.asarray(
-        [[pow(int(v), -1, p) for v in line] for line, p in zip(flat, moduli, strict=True)], np.uint64
-    ).reshape(top.shape)
-    for below in reversed(levels[:-1]):
-        out = np.empty_like(below)
-        out[..., ::2] = found * below[..., 1::2] % q
-        out[..., 1::2] = found * below[..., ::2] % q
-        found = out
-    return found
+def _of_odd(values: Array, moduli: tuple[int, ...]) -> Array:
+    """The coefficients of the polynomial with these values uint32 `[L, P]` at psi, psi^3, ..: its remainder modulo X^P + 1."""
+    return ntt.inverse(values[..., _reversal(values.shape[-1])], moduli)
 
 
-def value_weights(points: np.ndarray, size: int, moduli: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the values on the P-th and on the 2P-th roots in the value at points outside of them.
+def coefficients(values: Array, moduli: tuple[int, ...]) -> Array:
+    """The coefficients of the polynomial of degree below P with these values on the P-th roots, uint32 `[L, P]`: its remainder modulo X^P - 1."""
+    size = values.shape[-1]
+    turned = _of_odd(values, moduli)  # B(psi^(2j + 1)) = A(psi^(2j)): B(X) = A(X / psi)
+    return product(turned, roots_of_unity(moduli, 2 * size)[:, :size], moduli)
 
-    (X^n - 1) / n sum_j w^j / (X - w^j) y_j for n roots w^j of unity (Lagrange).
+
+def doubled(values: Array, moduli: tuple[int, ...]) -> Array:
+    """The values on the 2P-th roots of the polynomial of degree below P with these values on the P-th roots: uint32 `[L, P]` to `[L, 2 P]`."""
+    odd = _at_odd(coefficients(values, moduli), moduli)
+    return jnp.stack([values, odd], axis=-1).reshape(values.shape[0], -1)
+
+
+def at_points(values: Array, doubled_values: Array, points: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
+    """What two polynomials are at points: one of degree below P by its values on the P-th roots, one below 2P by those on the 2P-th roots.
 
     Args:
-      points: uint64 `[L, r]`, none a 2P-th root of unity.
-      size: P.
+      values: uint32 `[L, P]`.
+      doubled_values: uint32 `[L, 2 P]`.
+      points: uint32 `[L, r]`, any residues.
       moduli: the L primes.
 
     Returns:
-      uint64 `[L, r, P]` and `[L, r, 2 P]`.
+      uint32 `[L, r]` each.
     """
-    q = _column(moduli, 3)
-    double = roots_of_unity(moduli, 2 * size)[:, None, :]
-    quotients = inverses((points[..., None] + q - double) % q, moduli) * double % q
-    out = []
-    for count, part in ((size, quotients[..., ::2]), (2 * size, quotients)):
-        scale = np.asarray(
-            [
-                [(pow(int(x), count, p) - 1) * pow(count, -1, p) % p for x in line]
-                for line, p in zip(points, moduli, strict=True)
-            ],
-            np.uint64,
-        )
-        out.append(part * scale[..., None] % q)
-    return out[0], out[1]
+    size = values.shape[-1]
+    block = min(_BLOCK, size)
+    even, odd = doubled_values[:, ::2], doubled_values[:, 1::2]
+    remainders = jnp.stack([coefficients(values, moduli), coefficients(even, moduli), _of_odd(odd, moduli)], axis=1)
+    low = powers(points, 2 * block, moduli)  # x^i, and x^block among them
+    step = low[..., block]
+    high = powers(step, size // block, moduli)
+    parts = dot(
+        low[:, None, :, None, :block],
+        remainders.reshape(len(moduli), 3, 1, size // block, block),
+        moduli,
+    )
+    first, below, above = jnp.moveaxis(dot(high[:, None], parts, moduli), 1, 0)
+    top = product(high[..., -1], step, moduli)  # x^P
+    q = constants(moduli, 2).q
+    one = jnp.ones_like(top)
+    twice = modular.add(
+        product(below, modular.add(one, top, q), moduli), product(above, modular.subtract(one, top, q), moduli), q
+    )
+    half = column([pow(2, -1, p) for p in moduli], 2)
+    return first, product(twice, jnp.broadcast_to(half, twice.shape), moduli)

@@ -5,8 +5,11 @@ c_j = a_j s + e_j + encode(x)_j,
 
     Z_g c = W_g s + V_g,   V_g = Z_g e + encode(d_g),   d_gb = Z_g x over the fields b of the coefficients,
 
-where W_g, a vector of N weights in each field, follows from Z and the public a. The server computes Z_g c from the rows, a member W_g f(k) from its share, the
-client d_g from its counts. Alone V_g would show d_g; only V_g - encode(d_g) is ever opened (`proof`).
+where W_g, a vector of N weights in each field, follows from Z and the public a. The server computes Z_g c from the rows (`row_sums`), a member W_g f(k) from
+its share, the client d_g from its counts. Alone V_g would show d_g; only V_g - encode(d_g) is ever opened (`proof`).
+
+Members and the server need the same transforms of Z, once a round: Z_gj c_j, a sum over coefficients, is coefficient 0 of z_gj(1 / X) c_j(X) in
+Z[X]/(X^N + 1), that is the mean of the N values of that product in NTT form (*proved*: the sum of psi^((2k + 1) i) over k is 0 for 0 < i < N).
 """
 
 from __future__ import annotations
@@ -21,15 +24,17 @@ from jax import Array
 
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.aggregation.rows import common_of, hash_words, multiply_rows, padded, small_form, words_stream
+from fedjax_poisson.aggregation.rows import common_of, hash_words, words_stream
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.randomness import bits
 
-__all__ = ["Sketch", "digits_of", "gram", "row_sums", "secret_weights", "sketch_of", "wide_weights"]
+__all__ = ["TOGETHER", "Sketch", "by_rows", "digits_of", "gram", "secret_weights", "sketch_of", "turned_form"]
 
-_LINE = 4096  # coefficients whose products are added in float32
+_LINE = 4096  # coefficients whose products are added in float32; divides R N, or N does
 _EXACT = 1 << 11  # of counts below this, such a sum is exact: 2^11 4096 < 2^24
-_PART = 1 << 16  # of counts below 2^31, in float64
+_PART = 1 << 15  # coefficients of which there are float copies at a time: two MB of weights
+TOGETHER = 2
+"""Rows that are transformed side by side: 32 columns."""
 
 
 class Sketch(NamedTuple):
@@ -56,81 +61,90 @@ def _weights(count: int, words: Array) -> Array:
     return jnp.where(flat == 2, jnp.int8(1), jnp.where(flat == 3, jnp.int8(-1), jnp.int8(0)))
 
 
-def gram(sketch: Sketch, wide: np.ndarray | None = None) -> np.ndarray:
-    """Products of the functionals with one another: float64 `[16, 16]`, exact; `wide` are their `wide_weights`."""
+def gram(sketch: Sketch) -> np.ndarray:
+    """Products of the functionals with one another: float64 `[16, 16]`, exact: parts of 2^15 terms of size 1 are added in float32."""
     found = np.zeros((FUNCTIONALS_OF_COUNTS, FUNCTIONALS_OF_COUNTS))
     for first in range(0, sketch.weights.shape[1], _PART):
-        part = _wide_part(sketch, wide, first)
+        part = sketch.weights[:, first : first + _PART].astype(np.float32)
         found += part @ part.T
     return found
 
 
-def _wide_part(sketch: Sketch, wide: np.ndarray | None, first: int) -> np.ndarray:
-    """`_PART` columns of the weights from `first` on, float64."""
-    part = slice(first, first + _PART)
-    return sketch.weights[:, part].astype(np.float64) if wide is None else wide[:, part]
-
-
 def digits_of(params: RoundParameters, sketch: Sketch, counts: np.ndarray) -> np.ndarray:
     """d_gb of counts int32 `[D]`: int64 `[16, k]`, exact."""
-    values = np.asarray(padded(params, jnp.asarray(counts)))
-    blocks = values.reshape(params.ring.values_per_coefficient, -1)
+    values = np.asarray(counts, np.int32)
     narrow = max(int(values.max(initial=0)), -int(values.min(initial=0))) < _EXACT
-    part, kind = (_LINE, np.float32) if narrow else (_PART, np.float64)  # |sum| < 2^24, or < 2^31 2^16 < 2^53: exact
+    missing = params.padded - values.size
+    blocks = (np.pad(values, (0, missing)) if missing else values).reshape(params.ring.values_per_coefficient, -1)
+    line, kind = (min(_LINE, params.ring.degree), np.float32) if narrow else (_PART, np.float64)
+    count = min(_PART, blocks.shape[1])
+    copies = [np.empty((len(x), count), kind) for x in (sketch.weights, blocks)]
     found = np.zeros((FUNCTIONALS_OF_COUNTS, blocks.shape[0]), np.int64)
-    for first in range(0, blocks.shape[1], part):
-        own = slice(first, first + part)
-        found += (sketch.weights[:, own].astype(kind) @ blocks[:, own].T.astype(kind)).astype(np.int64)
+    for first in range(0, blocks.shape[1], count):  # |sum| < 2^24 in a line, or < 2^31 2^15 < 2^53: exact
+        last = min(first + count, blocks.shape[1])
+        weights, own = (copy[:, : last - first] for copy in copies)
+        weights[:], own[:] = sketch.weights[:, first:last], blocks[:, first:last]
+        lines = -(-(last - first) // line)
+        sums = np.matmul(
+            weights.reshape(FUNCTIONALS_OF_COUNTS, lines, -1).swapaxes(0, 1),
+            own.reshape(len(own), lines, -1).transpose(1, 2, 0),
+        )
+        found += sums.astype(np.int64).sum(axis=0)
     return found
+
+
+def by_rows(params: RoundParameters, sketch: Sketch, together: int = TOGETHER) -> Array:
+    """z_gj: int8 `[groups, N, rows of a group, 16]`, rows in order and zeros behind the last."""
+    return _by_rows(params.rows, params.ring.degree, together, sketch.weights)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _by_rows(rows: int, degree: int, together: int, weights: Array) -> Array:
+    own = jnp.moveaxis(weights.reshape(FUNCTIONALS_OF_COUNTS, degree, rows), 0, -1)
+    groups = -(-rows // together)
+    behind = jnp.pad(own, [(0, 0), (0, groups * together - rows), (0, 0)])
+    return jnp.moveaxis(behind.reshape(degree, groups, together, FUNCTIONALS_OF_COUNTS), 1, 0)
+
+
+def turned_form(params: RoundParameters, group: Array) -> Array:
+    """The NTT form uint32 `[L, N, rows, 16]` of z_gj(1 / X) for one group of `by_rows`, the columns side by side.
+
+    Turned here and not beforehand: XLA for CPUs would fuse the slice that a scan takes of its input into the first stage, which doubles the time.
+    """
+    moduli = params.ring.moduli
+    q = modular.constants(moduli).q[..., None]
+    columns = group.reshape(group.shape[0], -1)
+    turned = jnp.concatenate([columns[:1], -columns[:0:-1]])  # p(1 / X) modulo X^N + 1
+    table = ntt.tables(params.ring.degree, moduli)
+    small = modular.from_signed(turned[None].astype(jnp.int32), q)
+    return ntt.forward_columns(small, table, ntt.capacity(moduli)).reshape(params.ring.limbs, *group.shape)
 
 
 def secret_weights(params: RoundParameters, sketch: Sketch, terms_hash: bytes) -> Array:
     """W_g, uint32 `[16, L, N]`: Z_g of the products a_j s is W_g times the coefficients of s, in each field."""
-    rows, degree = params.rows, params.ring.degree
-    weights = sketch.weights.reshape(FUNCTIONALS_OF_COUNTS, degree, rows).astype(np.int32)
-    return _secret_weights(params, common_of(params, terms_hash), jnp.asarray(np.moveaxis(weights, -1, 0)))
+    return _secret_weights(params, common_of(params, terms_hash), by_rows(params, sketch))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _secret_weights(params: RoundParameters, a: Array, weights: Array) -> Array:
     """sum_j z_gj(1 / X) a_j, whose product with s has Z_g (a s) as its coefficient 0; then the weights of the coefficients of s in that."""
     moduli = params.ring.moduli
-    q = modular.constants(moduli).q
+    c = modular.constants(moduli)
+    q, inverse = c.q[..., None], c.inverse[..., None]
+    groups, degree, together, _ = weights.shape
+    own = jnp.pad(a, [(0, groups * together - params.rows), (0, 0), (0, 0)])
+    own = own.reshape(groups, together, params.ring.limbs, degree)
 
-    def turned(polynomial: Array) -> Array:  # p(1 / X) modulo X^N + 1
-        return jnp.concatenate([polynomial[..., :1], -polynomial[..., :0:-1]], axis=-1)
+    def add(sum_: Array, group: tuple[Array, Array]) -> tuple[Array, None]:
+        rows, signs = group
+        form = turned_form(params, signs)
+        factors = modular.montgomery(rows, jnp.asarray(c.r2), c.q, c.inverse)
+        for i in range(together):
+            product = modular.montgomery(form[:, :, i], factors[i][..., None], q, inverse)
+            sum_ = modular.add(sum_, product, q)
+        return sum_, None
 
-    def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-        own, signs = row
-        product = multiply_rows(params, small_form(params, turned(signs)), own)
-        return modular.add(total, product, q), None
-
-    zero = jnp.zeros((FUNCTIONALS_OF_COUNTS, params.ring.limbs, params.ring.degree), jnp.uint32)
-    total, _ = jax.lax.scan(add, zero, (a, weights))
-    found = ntt.inverse(total, moduli)
-    return jnp.concatenate([found[..., :1], modular.negate(found[..., :0:-1], q)], axis=-1)
-
-
-def wide_weights(sketch: Sketch) -> np.ndarray | None:
-    """The weights as float64, for `row_sums` of many clients; None where they would take more than 64 MB."""
-    return sketch.weights.astype(np.float64) if sketch.weights.size <= 1 << 23 else None
-
-
-def row_sums(params: RoundParameters, sketch: Sketch, rows: np.ndarray, wide: np.ndarray | None = None) -> np.ndarray:
-    """Z_g c of rows uint32 `[R, L, N]` in NTT form: uint64 `[16, L]`, residues; `wide` are the functionals' `wide_weights`."""
-    residues = np.asarray(_coefficients(params, jnp.asarray(rows)))
-    found = np.zeros((FUNCTIONALS_OF_COUNTS, params.ring.limbs), np.int64)
-    q = np.asarray(params.ring.moduli, np.int64)
-    for first in range(0, residues.shape[1], _PART):  # |sum| < 2^31 2^16 < 2^53
-        weights = _wide_part(sketch, wide, first)
-        products = weights @ residues[:, first : first + _PART].T.astype(np.float64)
-        found += products.astype(np.int64) % q
-    return (found % q).astype(np.uint64)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _coefficients(params: RoundParameters, rows: Array) -> Array:
-    """uint32 `[L, N R]`: the coefficients of rows, coefficient p of row j at p R + j."""
-    columns = jnp.moveaxis(rows, 0, -1)
-    found = ntt.inverse_columns(columns, ntt.tables(params.ring.degree, params.ring.moduli))
-    return found.reshape(params.ring.limbs, -1)
+    zero = jnp.zeros((params.ring.limbs, degree, FUNCTIONALS_OF_COUNTS), jnp.uint32)
+    columns, _ = jax.lax.scan(add, zero, (own, weights))
+    found = jnp.moveaxis(ntt.inverse_columns(columns, ntt.tables(degree, moduli)), -1, 0)
+    return jnp.concatenate([found[..., :1], modular.negate(found[..., :0:-1], c.q)], axis=-1)

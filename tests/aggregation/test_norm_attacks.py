@@ -20,6 +20,7 @@ from fedjax_poisson.aggregation import (
     proof,
     prover,
     round_keys,
+    row_sums,
     screening,
     server,
     signs,
@@ -372,7 +373,9 @@ def test_50_twin_what_a_member_with_another_seed_would_show_opens_a_sketch_of_th
     drawn = sketch.sketch_of(params, other)
     weights = np.asarray(sketch.secret_weights(params, drawn, world.digest))[:, 0].astype(object)
     shown = (weights * made.secret.astype(object)).sum(axis=1) % q
-    v = (sketch.row_sums(params, drawn, made.rows)[:, 0].astype(object) - shown) % q
+    v = (
+        row_sums.row_sums(params, row_sums.row_weights(params, drawn), [made.rows])[0, :, 0].astype(object) - shown
+    ) % q
     steps = [round(int(x) * 2**width / q) * q % 2**width for x in v]
     digits = sketch.digits_of(params, drawn, world.counts[LIAR])[:, 0]
     assert steps == [int(d) % 2**width for d in digits] and digits.any()
@@ -655,7 +658,7 @@ def test_what_a_proof_would_be_made_of_does_not_outlive_its_round(how):
         assert store.get(run, 2, "secrets")
     elif how == "too long":
         with pytest.MonkeyPatch.context() as patch, pytest.raises(r.LongVector):
-            patch.setattr(proof, "proof_values", too_long)
+            patch.setattr(proof, "plain_bits", too_long)
             world.proof_of(0, notice)
     else:
         kept = store.get(run, 1, "secrets")
@@ -670,7 +673,7 @@ def test_what_a_proof_would_be_made_of_does_not_outlive_its_round(how):
     assert store.get(run, 1, "secrets") == b""
 
 
-def too_long(params, digits, stream):
+def too_long(params, digits):
     raise r.LongVector("as if")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedjax_poisson.aggregation import proof, prover, rows, sharing, sketch
+from fedjax_poisson.aggregation import proof, prover, row_sums, rows, sharing, sketch
 from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.refusals import LongVector
@@ -68,9 +68,8 @@ def verdict(size: int, values: np.ndarray, with_rows: bool = True) -> bool:
     shown = opened(size, values)
     if not with_rows:
         return proof.verdict(params, shown)
-    return proof.verdict(params, shown) and proof.of_rows(
-        params, shown, sketch.row_sums(params, drawn, made), sketch.gram(drawn)
-    )
+    sums = row_sums.row_sums(params, row_sums.row_weights(params, drawn), [made])[0]
+    return proof.verdict(params, shown) and proof.of_rows(params, shown, sums, sketch.gram(drawn))
 
 
 @pytest.mark.parametrize("size", [ONE, SEVERAL])
@@ -145,9 +144,12 @@ def test_a_vector_that_is_too_long_has_no_proof():
 def test_shares_of_members_open_to_the_same(size):
     """Any t members' scalars lie on a polynomial whose value at 0 is what the values give."""
     params, _, _, digits, _, secret = honest(size)
-    values = proof.proof_values(params, digits, stream())
+    own = stream()
+    values = proof.proof_values(params, digits, own)
     kappas = [bytes([k]) * 32 for k in range(5)]
     corrections = prover.shared(params, DIGEST, values, kappas)
+    at_once = prover.proof_corrections(params, DIGEST, digits, own, kappas)
+    assert (at_once == corrections).all()
     challenge = proof.challenge_of(params, SEED, CLIENT, NAME)
     moduli = params.ring.moduli
     q = np.asarray(moduli, np.uint64)
@@ -160,13 +162,13 @@ def test_shares_of_members_open_to_the_same(size):
     for k in range(1, 6):
         share = prover.expanded_share(params, kappas[k - 1])
         if k >= 4:
-            share = (share + corrections[k - 4].astype(np.uint64)) % q[:, None]
+            share = (share + corrections[k - 4]) % q[:, None]
         of_secret = secret.astype(object)[None] + sum(
             tail[i] * np.asarray([pow(at[k - 1][limb], i + 1, p) for limb, p in enumerate(moduli)], object)[:, None]
             for i in range(3)
         )
-        own = ((weights * of_secret[None]).sum(axis=-1) % q.astype(object)).astype(np.uint32)
-        scalars.append(proof.member_scalars(params, challenge, share, own))
+        shown = ((weights * of_secret[None]).sum(axis=-1) % q.astype(object)).astype(np.uint32)
+        scalars.append(proof.member_scalars(params, challenge, share, shown))
     for chosen in ((1, 2, 3, 4), (2, 3, 4, 5)):
         lagrange = sharing.lagrange([at[k - 1] for k in chosen], (0,) * len(moduli), moduli).astype(object)
         total = sum(lagrange[i] * scalars[k - 1].astype(object) for i, k in enumerate(chosen)) % q.astype(object)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fedjax_poisson.aggregation import root_values
 from fedjax_poisson.ckks.ntt import primes_below
 
-MODULI = (*primes_below(1 << 30, 256, 2), *primes_below(1 << 20, 256, 1))
+MODULI = (*primes_below(1 << 31, 256, 1), *primes_below(1 << 30, 256, 1), *primes_below(1 << 20, 256, 1))
 
 
 def value(coefficients: list[int], x: int, q: int) -> int:
@@ -18,34 +19,25 @@ def value(coefficients: list[int], x: int, q: int) -> int:
     return total
 
 
+def on(coefficients: list[list[int]], points: np.ndarray) -> np.ndarray:
+    return np.asarray(
+        [[value(c, int(x), q) for x in line] for c, line, q in zip(coefficients, points, MODULI, strict=True)],
+        np.uint32,
+    )
+
+
 @pytest.mark.parametrize("size", [2, 16, 128])
 def test_values_on_twice_as_many_roots_and_anywhere(size):
     rng = np.random.default_rng(size)
-    coefficients = [[int(v) for v in rng.integers(0, q, size)] for q in MODULI]
+    short, long = ([[int(v) for v in rng.integers(0, q, n)] for q in MODULI] for n in (size, 2 * size))
     double = root_values.roots_of_unity(MODULI, 2 * size)
-    roots = double[:, ::2]
     for line, q in zip(double, MODULI, strict=True):
         assert len(set(line.tolist())) == 2 * size and pow(int(line[1]), size, q) == q - 1
-
-    def on(points):
-        return np.asarray(
-            [[value(c, int(x), q) for x in line] for c, line, q in zip(coefficients, points, MODULI, strict=True)],
-            np.uint64,
-        )
-
-    values = on(roots)
-    twice = root_values.doubled(values, MODULI)
-    assert (twice == on(double)).all()
-    points = np.stack([rng.integers(2, q, 5).astype(np.uint64) for q in MODULI])
-    at_roots, at_double = root_values.value_weights(points, size, MODULI)
-    q = np.asarray(MODULI, np.uint64)[:, None]
-    for weights, known in ((at_roots, values), (at_double, twice)):
-        found = (weights * known[:, None] % q[..., None]).sum(-1, dtype=np.uint64) % q
-        assert (found == on(points)).all()
-
-
-def test_inverses():
-    rng = np.random.default_rng(0)
-    values = np.stack([rng.integers(1, q, (3, 64)).astype(np.uint64) for q in MODULI])
-    found = root_values.inverses(values, MODULI)
-    assert (found * values % np.asarray(MODULI, np.uint64)[:, None, None] == 1).all()
+    values, twice = on(short, double[:, ::2]), on(long, double)
+    assert (np.asarray(root_values.coefficients(jnp.asarray(values), MODULI)) == np.asarray(short)).all()
+    assert (np.asarray(root_values.doubled(jnp.asarray(values), MODULI)) == on(short, double)).all()
+    points = np.stack([rng.integers(0, q, 5).astype(np.uint32) for q in MODULI])
+    points[:, 0], points[:, 1] = 0, double[:, 1]  # zero, and a root itself
+    found = root_values.at_points(jnp.asarray(values), jnp.asarray(twice), jnp.asarray(points), MODULI)
+    assert (np.asarray(found[0]) == on(short, points)).all()
+    assert (np.asarray(found[1]) == on(long, points)).all()
