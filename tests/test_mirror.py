@@ -69,6 +69,7 @@ TESTED_IN = {
     "deployment/site_run.py": "deployment/test_conduct.py",
     "federated/checkpoints.py": "runs/test_resume.py",
     "runs/network.py": "deployment/test_conduct.py",
+    "runs/shared_ledger.py": "runs/test_resume.py",
     "federated/chunks.py": "federated/test_fedavg.py",
     "federated/cohort.py": "federated/test_fedavg.py",
     "federated/cohort_noise.py": "federated/test_banded.py",

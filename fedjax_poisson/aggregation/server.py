@@ -163,9 +163,7 @@ def _after_certify(state: State) -> tuple[State, list[Outgoing]]:
 def _after_contributions(state: State) -> tuple[State, list[Outgoing]]:
     sent = len(state.clients) - len(state.draft.noise)
     if sent < state.draft.minimum:
-        raise TinySet(
-            f"{sent} clients sent, at least {state.draft.minimum} were announced. Nothing was opened."
-        )
+        raise TinySet(f"{sent} clients sent, at least {state.draft.minimum} were announced. Nothing was opened.")
     after = dataclasses.replace(state, phase="held")
     return after, [_notice(k, "shares", handed_to(state, k, state.clients)) for k in state.deciding]
 

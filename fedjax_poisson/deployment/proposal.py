@@ -11,7 +11,7 @@ from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.runs.build import Prepared
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.named_models import model_for
-from fedjax_poisson.runs.run_ledger import shared_standing
+from fedjax_poisson.runs.shared_ledger import shared_standing
 
 __all__ = ["proposal_of", "sums_today"]
 
