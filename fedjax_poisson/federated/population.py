@@ -56,7 +56,7 @@ class Population(NamedTuple):
       size: N.
       records: n, the padded length.
       counts: int64 `[N]`, real records of each client.
-      host: the records in host memory or in files.
+      host: the records in host memory or in files; a read-only view of `device` where that is a CPU.
       device: `Examples` of device arrays `[N, n, ...]`; None where they are streamed.
     """
 
@@ -107,7 +107,16 @@ def make_population(
     if on_device:
         place = None if mesh is None else NamedSharding(mesh, PartitionSpec())
         device = Examples(*jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), tuple(host)))
+        if mesh is None:
+            host = HostExamples(*jax.tree.map(_held_once, tuple(host), tuple(device)))
     return Population(size, length, counts, host, device)
+
+
+def _held_once(leaf: Any, placed: Array) -> Any:
+    """A view of the copy on the device where that is the host's own memory (CPUs), so that a population is held once when its maker lets go of it."""
+    on_cpu = all(device.platform == "cpu" for device in placed.devices())
+    same = isinstance(leaf, np.ndarray) and not isinstance(leaf, np.memmap) and leaf.dtype == placed.dtype
+    return np.asarray(placed) if on_cpu and same else leaf
 
 
 def _from_ragged(x: Sequence[Any], y: Sequence[Any], records: int | None) -> HostExamples:
