@@ -30,14 +30,14 @@ class Cohort(NamedTuple):
 
     Attributes:
       ids: uint32 `[K]`, which clients of the population.
-      examples: `Examples` with a leading axis K.
+      examples: `Examples` with a leading axis K; None where the program takes them from the population on its device (`chosen`).
       present: bool `[K]`: False for a client that was lost after it had been chosen (and for padding): it sends nothing.
       numbers: the client numbers on the host, without the padding that lets K divide evenly; empty inside compiled programs.
     """
 
-    ids: Array
-    examples: Examples
-    present: Array
+    ids: Any
+    examples: Examples | None
+    present: Any
     numbers: tuple[int, ...] = ()
 
 
@@ -215,6 +215,16 @@ def make_cohort(
     else:
         examples = Examples(*jax.tree.map(lambda leaf: _gather(leaf, padded, mesh), tuple(population.host)))
     return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), tuple(ids.tolist()))
+
+
+def chosen(population: Population, ids: Any) -> Cohort:
+    """A cohort of arrays on the host, without its records: for programs that are given all clients' (`Population.device`) and take each when it is its turn.
+
+    Raises:
+      ValueError: as `check_ids`.
+    """
+    ids = check_ids(population.size, ids)
+    return Cohort(ids, None, np.ones(ids.size, bool), tuple(ids.tolist()))
 
 
 @functools.lru_cache(maxsize=8)
