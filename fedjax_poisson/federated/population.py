@@ -106,7 +106,9 @@ def make_population(
     device = None
     if on_device:
         place = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        device = Examples(*jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), tuple(host)))
+        device = Examples(
+            *jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place, may_alias=False), tuple(host))
+        )
         if mesh is None:
             host = HostExamples(*jax.tree.map(_held_once, tuple(host), tuple(device)))
     return Population(size, length, counts, host, device)
