@@ -1,10 +1,11 @@
 """What a private, encrypted round costs against the number of clients, the chunk, the size of the model and the number of devices; its memory up to a million.
 
-    python experiments/benchmarks/scaling.py [--sections cohort chunk model devices million] [--toy]
+    python experiments/benchmarks/scaling.py [--sections cohort chunk model devices million release] [--toy]
 
 Every point runs in a process of its own, so that its peak memory is its own. Writes results/scaling.jsonl and figures/scaling.png beside the other
 experiments. The model is workload W3's network (4,097 weights, 16 records a client) except in "model"; "million" streams the clients of one round from a
-memory-mapped file.
+memory-mapped file. "release" measures rounds whose sum is drawn at once (`fidelity="release"`) beside rounds without privacy, a hundred thousand clients,
+streamed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent.parent
-SECTIONS = ("cohort", "chunk", "model", "devices", "million")
+SECTIONS = ("cohort", "chunk", "model", "devices", "million", "release")
 RECORDS, FEATURES = 16, 30
 STREAMED_FROM = 100_000  # clients from which a round is streamed from the file
 
@@ -42,6 +43,10 @@ def points(section: str, toy: bool) -> list[dict[str, Any]]:
         return [{"cohort": 16, "hidden": list(w)} for w in widths]
     if section == "devices":
         return [{"cohort": 32 if toy else 1_000, "devices": d} for d in (1, 2)]
+    if section == "release":
+        cohorts = (200,) if toy else (100_000,)
+        kinds = ("plain", "release")
+        return [{"cohort": k, "streamed": True, "kind": kind} for k in cohorts for kind in kinds]
     return [{"cohort": 200 if toy else 1_000_000, "streamed": True}]
 
 
@@ -66,6 +71,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
     multiplier = max(1.0, (cohort / 62_500) ** 0.5)
     bound = 0.02
     dark = cohort * bound**2 / (2 * (0.05 * multiplier) ** 2)
+    kind = setting.get("kind", "messages")  # by default the price of a client is measured
     mechanism = fp.poisson_embedding(clip_norm=1.0, coordinate_bound=bound, dark_count=dark, modulation=0.05)
     aggregator = fp.aggregator("round", count_bound=mechanism.count_bound(cohort, size), senders=cohort, size=size)
     algorithm = federated.fedavg(
@@ -74,19 +80,22 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
         population=population,
         senders=cohort,
         server_optimizer=optax.sgd(1.0),
-        mechanism=mechanism,
-        aggregator=aggregator,
+        mechanism=None if kind == "plain" else mechanism,
+        aggregator=None if kind == "plain" else aggregator,
         layout=federated.Chunking(chunk=setting.get("chunk")),
-        fidelity="messages",  # the price of a client is measured
+        fidelity=None if kind == "plain" else kind,
         mesh=mesh,
     )
     state, root, ids = algorithm.init(jax.random.key(0)), fp.randomness.stream(), np.arange(cohort)
     block = min(4096, cohort)
 
+    processor: list[float] = []
+
     def one_round(number: int, ids: np.ndarray) -> float:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         part = federated.cohort_blocks(population, ids, block, mesh=mesh) if streamed else ids
         jax.block_until_ready(algorithm.apply(state, part, fold_in(root, number))[0])
+        processor.append(time.process_time() - used)
         return time.perf_counter() - began
 
     with _Memory() as memory:
@@ -95,7 +104,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
             with contextlib.suppress(fp.aggregation.RoundRefused):
                 one_round(0, ids[: max(1, min(block, cohort - 1))])
             compile_s = time.perf_counter() - began
-            seconds = [one_round(1, ids)]
+            seconds = [one_round(number, ids) for number in range(1, 2 if "kind" not in setting else 4)]
         else:
             compile_s = one_round(0, ids)
             seconds = [one_round(number, ids) for number in range(1, 2 if cohort > 5_000 else 6)]
@@ -103,12 +112,13 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
     return setting | {
         "dimension": size,
         "median_s": median,
+        "processor_s": float(np.median(processor[-len(seconds) :])),
         "min_s": min(seconds),
         "first_s": compile_s,
         "ns_per_client_and_parameter": median / cohort / size * 1e9,
         "peak_anonymous_bytes": memory.peak,
         "streamed": streamed,
-        "bytes_up_per_client": aggregator.message_bytes(size),
+        "bytes_up_per_client": None if kind == "plain" else aggregator.message_bytes(size),
         "clients_per_s": cohort / median,
         "device": f"{jax.devices()[0].platform}:{jax.devices()[0].device_kind}",
         "date": datetime.date.today().isoformat(),

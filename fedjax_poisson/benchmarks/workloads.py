@@ -223,9 +223,14 @@ def _images(config: Workload) -> tuple[Array, Array, Array, Array]:
     def draw(labels: Array) -> Array:
         which = generator.integers(0, len(moves), size=labels.shape)
         strength = (0.6 + 0.8 * generator.random(size=labels.shape)).astype(np.float32)
-        x = moved[labels, which] * strength[..., None, None]
-        x += 3.0 * generator.standard_normal(size=x.shape, dtype=np.float32)
-        return (x / np.float32(np.sqrt(10.0)))[..., None]
+        x = np.empty((*labels.shape, _SIDE, _SIDE, 1), np.float32)
+        for i in range(
+            len(labels)
+        ):  # a part at a time: whole arrays of noise would take three times the memory of the pictures
+            part = moved[labels[i], which[i]] * strength[i, ..., None, None]
+            part += 3.0 * generator.standard_normal(size=part.shape, dtype=np.float32)
+            x[i, ..., 0] = part / np.float32(np.sqrt(10.0))
+        return x
 
     mixes = generator.dirichlet(np.ones(_CLASSES), size=config.clients)
     y = np.stack([generator.choice(_CLASSES, size=config.per_client, p=mix) for mix in mixes])

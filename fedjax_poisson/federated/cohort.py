@@ -68,8 +68,8 @@ class CohortSum(NamedTuple):
 
     Attributes:
       start: `() -> carry`.
-      add: `(carry, params, shared, client_state, cohort, stream, numbers) -> (carry, client_state, report)`: one cohort or block; report is uint8 `[K]`,
-        bits of `sent`.
+      add: `(carry, params, shared, client_state, cohort, stream, numbers, held=None) -> (carry, client_state, report)`: one cohort or block; report is
+        uint8 `[K]`, bits of `sent`. With `held`, all clients' records, a chunk's are taken from there when it is its turn, not from the cohort.
       close: `(carry, numbers, stream) -> Total`. Transforms of sums happen here.
       counts: `(params, shared, client_state, cohort, stream, numbers) -> (int32 [K, D], client_state, report)`: for backends that encrypt on the host.
       grids: the same with every client's clipped update in place of its counts, which no client sends as it is.
@@ -163,8 +163,11 @@ def _one_chunk(
     part: Part,
     stream: Stream,
     numbers: Numbers,
+    held: Any,
 ) -> tuple[Tree, Any]:
     """The running sums with one chunk of clients added; what the clients keep and their reports."""
+    if held is not None:
+        part = part._replace(examples=jax.tree.map(lambda leaf: leaf[part.ids], held))
     if work.at_once:
         return _one_chunk_of_grids(work, carry, weights, shared, part, stream, numbers)
     sent, kept, report, streams = sent_by_all(work, weights, shared, part, stream, numbers)
@@ -231,13 +234,14 @@ def _add(
     cohort: Cohort,
     stream: Stream,
     numbers: Numbers,
+    held: Any = None,
 ) -> tuple[Tree, Tree, Array]:
     """The running sums with a cohort added, chunk by chunk."""
     functionals = None if work.norm is None else draw_functionals(work.norm, stream)
     numbers = numbers._replace(insiders=informed(numbers.insiders, work.client, weights, shared, stream))
     carry, (kept, report) = by_chunks(
         work.chunk,
-        lambda c, part: _one_chunk(work, functionals, c, weights, shared, part, stream, numbers),
+        lambda c, part: _one_chunk(work, functionals, c, weights, shared, part, stream, numbers, held),
         carry,
         Part(client_state, cohort.ids, cohort.examples, cohort.present),
     )

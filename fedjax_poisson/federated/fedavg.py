@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_poisson import accounting
@@ -50,7 +50,7 @@ from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.private_sum import SumInfo
 from fedjax_poisson.federated.release import Screening, check_round, check_screening, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
-from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, sum_cohort
+from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, straight_round, sum_cohort
 from fedjax_poisson.federated.sent import ABSENT, EMPTY, NOT_FINITE, REFUSED, Encryption
 from fedjax_poisson.federated.server import ServerOptimizer, final_parameters
 from fedjax_poisson.federated.sharing_programs import Numbers
@@ -300,15 +300,22 @@ def _apply(
     check_paying(gate)
     number = int(state.server.round)
     blocks = blocks_of(federation, cohort)
-    summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
+    own = round_stream(stream, number)
+    straight = straight_round(federation, programs, numbers(), state, blocks, own)
+    summed = straight[0] if straight else sum_cohort(federation, programs, numbers(), state, blocks, own)
     present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids, present, federation.participation, functools.partial(account.judged, gate, number + 1))
     pay = payment(account, opened, stream, number, summed.mark, gate, present)
-    values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)
-    opened_at = time.perf_counter()
-    state, norm = programs.finish(state, summed.client_state, values, jnp.uint32(present), numbers())
-    update_norm = float(norm)
+    if straight:
+        pay()
+        exact, opened_at = True, time.perf_counter()
+        _, state, update_norm = straight
+    else:
+        values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)
+        opened_at = time.perf_counter()
+        state, norm = programs.finish(state, summed.client_state, values, np.uint32(present), numbers())
+        update_norm = float(norm)
     return state, RoundInfo(
         senders=present,
         bytes_up_per_sender=_message_bytes(federation),

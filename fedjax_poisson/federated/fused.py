@@ -33,7 +33,7 @@ class RoundParts(NamedTuple):
 
     Attributes:
       programs: the sum over a cohort.
-      add_block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
+      add_block: `(carry, state, client_state, cohort, stream, numbers, held=None) -> (carry, client_state, report)`.
       mean_update: `(total, present, numbers) -> float32 [D]`.
       step: `(state, client_state, update, present, numbers) -> (state, norm)`.
       open: `DeviceFunctions.open`; None where no program encrypts.
@@ -79,9 +79,9 @@ def rounds_in_one(
     def one(state: Any, xs: tuple[Array, Array]) -> tuple[Any, Any]:
         rows, here = xs
         of_round = round_stream(stream, state.server.round)
-        cohort = Cohort(rows, jax.tree.map(lambda leaf: leaf[rows], examples), here)
+        cohort = Cohort(rows, None, here)
         start = parts.programs.start()
-        carry, client_state, _ = parts.add_block(start, state, state.client_state, cohort, of_round, numbers)
+        carry, client_state, _ = parts.add_block(start, state, state.client_state, cohort, of_round, numbers, examples)
         total = parts.programs.close(carry, numbers, of_round)
         if total.sealed is None:
             assert total.values is not None

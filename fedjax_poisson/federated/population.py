@@ -30,14 +30,14 @@ class Cohort(NamedTuple):
 
     Attributes:
       ids: uint32 `[K]`, which clients of the population.
-      examples: `Examples` with a leading axis K.
+      examples: `Examples` with a leading axis K; None where the program takes them from the population on its device (`chosen`).
       present: bool `[K]`: False for a client that was lost after it had been chosen (and for padding): it sends nothing.
       numbers: the client numbers on the host, without the padding that lets K divide evenly; empty inside compiled programs.
     """
 
-    ids: Array
-    examples: Examples
-    present: Array
+    ids: Any
+    examples: Examples | None
+    present: Any
     numbers: tuple[int, ...] = ()
 
 
@@ -56,7 +56,7 @@ class Population(NamedTuple):
       size: N.
       records: n, the padded length.
       counts: int64 `[N]`, real records of each client.
-      host: the records in host memory or in files.
+      host: the records in host memory or in files; a read-only view of `device` where that is a CPU.
       device: `Examples` of device arrays `[N, n, ...]`; None where they are streamed.
     """
 
@@ -106,8 +106,19 @@ def make_population(
     device = None
     if on_device:
         place = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        device = Examples(*jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), tuple(host)))
+        device = Examples(
+            *jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place, may_alias=False), tuple(host))
+        )
+        if mesh is None:
+            host = HostExamples(*jax.tree.map(_held_once, tuple(host), tuple(device)))
     return Population(size, length, counts, host, device)
+
+
+def _held_once(leaf: Any, placed: Array) -> Any:
+    """A view of the copy on the device where that is the host's own memory (CPUs), so that a population is held once when its maker lets go of it."""
+    on_cpu = all(device.platform == "cpu" for device in placed.devices())
+    same = isinstance(leaf, np.ndarray) and not isinstance(leaf, np.memmap) and leaf.dtype == placed.dtype
+    return np.asarray(placed) if on_cpu and same else leaf
 
 
 def _from_ragged(x: Sequence[Any], y: Sequence[Any], records: int | None) -> HostExamples:
@@ -206,6 +217,16 @@ def make_cohort(
     else:
         examples = Examples(*jax.tree.map(lambda leaf: _gather(leaf, padded, mesh), tuple(population.host)))
     return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), tuple(ids.tolist()))
+
+
+def chosen(population: Population, ids: Any) -> Cohort:
+    """A cohort of arrays on the host, without its records: for programs that are given all clients' (`Population.device`) and take each when it is its turn.
+
+    Raises:
+      ValueError: as `check_ids`.
+    """
+    ids = check_ids(population.size, ids)
+    return Cohort(ids, None, np.ones(ids.size, bool), tuple(ids.tolist()))
 
 
 @functools.lru_cache(maxsize=8)

@@ -17,7 +17,7 @@ from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
 from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
-from fedjax_poisson.federated.population import CLIENTS, Cohort, make_cohort
+from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.randomness import Stream
@@ -48,8 +48,10 @@ class Programs(NamedTuple):
     Attributes:
       structure: what they are compiled for.
       parts: the pure pieces.
-      whole: `(state, cohort, stream, numbers) -> (total, client_state, report)`: a round's sum in one program.
-      hopeful: the same without a look at each client, where sums are floats: only one that is not finite has to be made again. Else None.
+      whole: `(state, cohort, stream, numbers, held) -> (total, client_state, report)`: a round's sum in one program; `held` is the population's records for
+        a cohort without its own (`population.chosen`), else None.
+      straight: `(state, cohort, stream, numbers, held) -> (state, norm, report)`: the whole round in one program, where nothing is private or encrypted and so
+        nothing stands between the sum and the step; without a look at each client, so that one whose norm is not finite has to be made again. Else None.
       start: `() -> carry`.
       block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
       counts: `(state, client_state, cohort, stream, numbers) -> (counts, client_state, report)`, for encryption on the host.
@@ -63,7 +65,7 @@ class Programs(NamedTuple):
     structure: Structure
     parts: RoundParts
     whole: Callable[..., tuple[Total, Any, Array]]
-    hopeful: Callable[..., tuple[Total, Any, Array]] | None
+    straight: Callable[..., tuple[FedState, Array, Array]] | None
     start: Callable[[], Any]
     block: Callable[..., tuple[Any, Any, Array]]
     counts: Callable[..., tuple[Array, Any, Array]]
@@ -117,15 +119,15 @@ def compile_programs(structure: Structure, chunking: Chunking | None) -> Program
     ) -> tuple[FedState, Array]:
         return advance(state, client_state, average(total, present, numbers), present, numbers)
 
-    hopeful = None
+    straight = None
     if structure.sends == "updates":
-        hopeful = jax.jit(functools.partial(_whole_round, make(isolate=False)))
+        straight = jax.jit(functools.partial(_straight_round, make(isolate=False), finish))
     parts = RoundParts(sums, add_block, average, advance, None if structure.device is None else structure.device.open)
     return Programs(
         structure=structure,
         parts=parts,
         whole=jax.jit(functools.partial(_whole_round, sums)),
-        hopeful=hopeful,
+        straight=straight,
         start=jax.jit(sums.start),
         block=jax.jit(add_block),
         counts=jax.jit(functools.partial(_rows_of_block, sums.counts)),
@@ -156,6 +158,8 @@ def blocks_of(federation: Federation, cohort: Any) -> Blocks:
     if isinstance(cohort, Iterator):
         return cohort
     mesh = federation.mesh
+    if mesh is None and federation.population.device is not None and not federation.encrypts_on_host:
+        return [chosen(federation.population, cohort)]
     return [make_cohort(federation.population, cohort, multiple=1 if mesh is None else mesh.devices.size, mesh=mesh)]
 
 
@@ -178,15 +182,31 @@ def sum_cohort(
     return Summed(total, client_state, *reports(seen), total.fingerprint)
 
 
+def straight_round(
+    federation: Federation, programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
+) -> tuple[Summed, FedState, float] | None:
+    """A round without privacy in one program: who did what, the next state, and the norm of the update, which is not released before its checks are done.
+
+    None where there is no such program, or the norm is not finite: then clients are looked at one by one (`sum_cohort`). It is finite only if the sum is.
+    """
+    if programs.straight is None or programs.mesh is not None or not isinstance(blocks, list):
+        return None
+    cohort = blocks[0]
+    held = federation.population.device if cohort.examples is None else None
+    after, norm, report = programs.straight(state, arrays(cohort), stream, numbers, held)
+    length, flags = jax.device_get((norm, report))
+    if not np.isfinite(length):
+        return None
+    return Summed(None, after.client_state, *reports([(cohort.numbers, flags)]), None), after, float(length)
+
+
 def _sum_at_once(
     federation: Federation, programs: Programs, numbers: Numbers, state: FedState, cohort: Cohort, stream: Stream
 ) -> tuple[Total, Any, list[Any]]:
     if federation.fidelity == "release":
         numbers = with_release(federation, numbers, int(np.asarray(cohort.present).sum()))
-    whole = programs.hopeful or programs.whole
-    total, client_state, report = whole(state, arrays(cohort), stream, numbers)
-    if programs.hopeful is not None and not np.isfinite(np.asarray(total.values)).all():
-        total, client_state, report = programs.whole(state, arrays(cohort), stream, numbers)
+    held = federation.population.device if cohort.examples is None else None
+    total, client_state, report = programs.whole(state, arrays(cohort), stream, numbers, held)
     return total, client_state, [(cohort.numbers, report)]
 
 
@@ -248,10 +268,17 @@ def _scatter_clients(client_state: Any, ids: Array, present: Array, rows: Any) -
 
 
 def _add_block(
-    sums: CohortSum, carry: Any, state: FedState, client_state: Any, cohort: Cohort, stream: Stream, numbers: Numbers
+    sums: CohortSum,
+    carry: Any,
+    state: FedState,
+    client_state: Any,
+    cohort: Cohort,
+    stream: Stream,
+    numbers: Numbers,
+    held: Any = None,
 ) -> tuple[Any, Any, Array]:
     rows = _gather_clients(client_state, cohort.ids)
-    carry, rows, report = sums.add(carry, state.server.params, state.shared, rows, cohort, stream, numbers)
+    carry, rows, report = sums.add(carry, state.server.params, state.shared, rows, cohort, stream, numbers, held)
     return carry, _scatter_clients(client_state, cohort.ids, cohort.present, rows), report
 
 
@@ -269,7 +296,23 @@ def _rows_of_block(
 
 
 def _whole_round(
-    sums: CohortSum, state: FedState, cohort: Cohort, stream: Stream, numbers: Numbers
+    sums: CohortSum, state: FedState, cohort: Cohort, stream: Stream, numbers: Numbers, held: Any
 ) -> tuple[Total, Any, Array]:
-    carry, client_state, report = _add_block(sums, sums.start(), state, state.client_state, cohort, stream, numbers)
+    carry, client_state, report = _add_block(
+        sums, sums.start(), state, state.client_state, cohort, stream, numbers, held
+    )
     return sums.close(carry, numbers, stream), client_state, report
+
+
+def _straight_round(
+    sums: CohortSum,
+    finish: Callable[..., tuple[FedState, Array]],
+    state: FedState,
+    cohort: Cohort,
+    stream: Stream,
+    numbers: Numbers,
+    held: Any,
+) -> tuple[FedState, Array, Array]:
+    total, client_state, report = _whole_round(sums, state, cohort, stream, numbers, held)
+    state, norm = finish(state, client_state, total.values, total.senders, numbers)
+    return state, norm, report

@@ -11,22 +11,19 @@ So no float32 norm ever decides, and the same input gives the same bits on every
 correctly rounded products, and roundings of them to integers.
 
 Values are rounded to the *nearest* grid step, so a sum of many small contributions is not biased toward zero. Rounding can lengthen a vector by up to
-sqrt(D) / 2 steps, so no bound is taken from a vector before it was rounded. `clip_to_grid` returns one of three candidates, each inside both limits:
+sqrt(D) / 2 steps, so no bound is taken from a vector before it was rounded. `clip_to_grid` returns `rint(f u)`, clamped, for a factor f of the whole update:
 
-1. *short*: the nearest grid vector of an update that is not longer than sqrt(B') steps, clamped;
-2. *scaled*: a longer update, in integer units n (N = sum n**2), times s / 2**p, rounded to nearest, clamped;
-3. *truncated*: the same product rounded toward zero. `limbs.largest_factor` returns the largest integer s with `s**2 * N <= B' * 4**p` (exact comparison)
-   for a B' <= B = squared_norm_limit, and `|m_j| = floor(|n_j| s / 2**p) <= |n_j| s / 2**p`, hence `sum m_j**2 <= N s**2 / 4**p <= B' <= B`.
+* *short*: an update that is not longer than sqrt(B') steps has f = one step;
+* *long*: in integer units n of its own octave (N = sum n**2), f is the largest s / 2**p with `s**2 * N <= B' * 4**p` (`limbs.largest_factor`), B' a little
+  below B = squared_norm_limit (`scaled_target`), by about 1.2 steps of length and what rounding adds on average.
 
-The first two are returned only if their own sum of squares, exactly computed after the clamp, is at most B; else the third is, clamped, which only
-shortens it. So both bounds hold in every case. That the third is rare is a matter of utility alone: B' is a little below B (`scaled_target`), by about
-1.2 steps of length and what rounding adds on average.
+The sum of squares of what came out, exactly computed after the clamp, is compared with B. If it is larger, f is lowered and all is done again: by 2**-20 of
+itself, then twice that, and so on, in the twenty-first turn by all of itself, and zero has norm zero. Nothing else ends the loop, so both bounds hold in
+every case (*proved*), whatever the factor was. That more than one turn is rare is a matter of utility and time alone (*checked numerically*: fewer than one
+in a thousand long updates).
 
-A long update is rounded to nearest twice: first to its own integer units n, at most 2**-19 of its largest coordinate, then to the grid. A coordinate
-below half a grid step becomes 0, as to nearest it must; only a finer grid (a smaller total_bound) helps there.
-
-The direction of a long update is kept by scaling it to the L2 bound before the coordinates are clamped; that scaling, too, is integer
-arithmetic, on the update in units of its own largest power of two.
+A coordinate below half a grid step becomes 0, as to nearest it must; only a finer grid (a smaller total_bound) helps there. The direction of a long update is
+kept by scaling it to the L2 bound before the coordinates are clamped.
 """
 
 from __future__ import annotations
@@ -44,13 +41,13 @@ from jax import Array
 
 from fedjax_poisson.mechanisms import limbs
 from fedjax_poisson.randomness import GRID_BITS
-from fedjax_poisson.randomness.wide import upper_product
 
 _SHRINK_BITS = 30
 _OCTAVES = GRID_BITS + 4  # an update of D <= 2**40 coordinates below 2**(top - 22) is shorter than its bound
 _THRESHOLD_LIMBS = 6  # B' in squared units of an octave is below (2**top / 2**(top - 42))**2 = 2**84
 _WIDE_LIMBS = 7  # B < 4**(19 + 29); B' 4**point < 4**(19 + bits) 4**(30 - bits) = 2**98
 _HUGE = jnp.finfo(jnp.float32).max
+_LOWERED_FROM = 20  # a factor that is too large is lowered by 2**-20 of itself at first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,14 +182,8 @@ def to_grid(update: Array, limits: ClipLimits) -> Array:
     One float32 product and its rounding (half to even); the rounding of the product or of the scale (relative 2**-24) moves the value, never a bound:
     the limit is an integer below 2**24, so the clamp after the rounding is exact.
     """
-    return _to_nearest(update, jnp.float32(1.0 / limits.grid_step), jnp.int32(limits.coordinate_limit))
-
-
-def _to_nearest(update: Array, steps: Array, limit: Array) -> Array:
-    largest = limit.astype(jnp.float32)  # <= 2**20: exact in float32
-    scaled = update.astype(jnp.float32) * steps
-    scaled = jnp.where(jnp.isnan(scaled), jnp.float32(0), scaled)
-    return jnp.clip(jnp.rint(scaled), -largest, largest).astype(jnp.int32)
+    scaled = update.astype(jnp.float32) * jnp.float32(1.0 / limits.grid_step)
+    return _rounded(jnp.where(jnp.isnan(scaled), jnp.float32(0), scaled), jnp.int32(limits.coordinate_limit))
 
 
 def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
@@ -206,10 +197,20 @@ def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
 
 def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     """`clip_to_grid` with the limits as numbers that may be arguments of a program."""
-    finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-    scaled, truncated, is_long = _scaled_to_norm(finite, numbers)
-    nearest = jnp.where(is_long, scaled, _to_nearest(finite, numbers.steps, numbers.limit))
-    return jnp.where(limbs.at_most(limbs.squared_norm(nearest), numbers.bound), nearest, truncated)
+    values, factor, _ = _scaled(update, numbers)
+
+    def fits(factor: Array) -> Array:
+        return limbs.at_most(limbs.squared_norm(_rounded(values * factor, numbers.limit)), numbers.bound)
+
+    def lower(turn: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        number, factor, _ = turn
+        factor = factor * (jnp.float32(1) - _power_of_two(number - jnp.int32(_LOWERED_FROM)))
+        return number + jnp.int32(1), factor, fits(factor)
+
+    # Only factors go round: an update that fits at once is read no more often than without the loop, and in a vmap one that does not makes no others wait long.
+    first = jnp.int32(0), factor, fits(factor)
+    _, factor, _ = jax.lax.while_loop(lambda turn: ~turn[2], lower, first)
+    return _rounded(values * factor, numbers.limit)
 
 
 def scaled_target(limits: ClipLimits, dimension: int) -> int:
@@ -224,33 +225,33 @@ def scaled_target(limits: ClipLimits, dimension: int) -> int:
     return min(int(max(target, length / 2) ** 2), limits.squared_norm_limit)
 
 
-def _scaled_to_norm(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
-    """(the update scaled to the L2 bound, rounded to nearest and clamped, int32 `[D]`; the same rounded toward zero; whether it is longer than the bound).
+def _scaled(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
+    """(v float32 `[D]`, f float32 `[]`, whether the update is longer than the bound): f v is the update in grid steps, scaled to the L2 bound if it is longer.
 
-    In units of 2**(e - 20), where e is the exponent of the largest coordinate, the update is an integer vector n with N = sum n**2; the
-    scaled vector is n sqrt(B' / N), whatever the unit. Whether the update is longer than sqrt(B') steps is one comparison of N for each e.
+    v is the update in units of 2**(e - 20), where e is the exponent of its largest coordinate: exact but for what underflows, and rounds to 0. Rounded it is an
+    integer vector n with N = sum n**2; the scaled vector is v sqrt(B' / N), whatever the unit. Whether the update is longer than sqrt(B') steps is one
+    comparison of N for each e.
     """
-    exponent = (jax.lax.bitcast_convert_type(jnp.max(jnp.abs(update)), jnp.int32) >> jnp.int32(23)) - jnp.int32(126)
+    finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
+    exponent = (jax.lax.bitcast_convert_type(jnp.max(jnp.abs(finite)), jnp.int32) >> jnp.int32(23)) - jnp.int32(126)
     octave = numbers.top + jnp.int32(1) - exponent  # how far below the longest octave the largest coordinate lies
     exponent = jnp.maximum(exponent, numbers.top + jnp.int32(2 - _OCTAVES))
-    unit = jax.lax.bitcast_convert_type((jnp.int32(127 + GRID_BITS) - exponent) << jnp.int32(23), jnp.float32)
-    whole = jnp.rint(update * unit).astype(jnp.int32)  # |whole| <= 2**20
-    squared = limbs.squared_norm(whole)
+    values = finite * _power_of_two(jnp.int32(GRID_BITS) - exponent)
+    squared = limbs.squared_norm(jnp.rint(values).astype(jnp.int32))  # each at most 2**20
     threshold = numbers.thresholds[jnp.clip(octave, 0, _OCTAVES - 1)]
     is_long = (octave < _OCTAVES) & ~limbs.at_most(squared, threshold)
-    factor = limbs.largest_factor(squared, numbers.target)
-    magnitude = jnp.abs(whole).astype(jnp.uint32)
-    low, nearest = _product_shifted(magnitude, factor, numbers.point)
-    limit, sign = numbers.limit.astype(jnp.uint32), jnp.sign(whole)
-    scaled, truncated = (sign * jnp.minimum(each, limit).astype(jnp.int32) for each in (nearest, low))
-    return scaled, truncated, is_long
+    shrinks = limbs.largest_factor(squared, numbers.target).astype(jnp.float32)
+    shrinks = shrinks * _power_of_two(-numbers.point.astype(jnp.int32))
+    keeps = numbers.steps * _power_of_two(exponent - jnp.int32(GRID_BITS))
+    return values, jnp.where(is_long, shrinks, keeps), is_long
 
 
-def _product_shifted(magnitude: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
-    """`magnitude * factor / 2**shift` of uint32 `[D]` and uint32 `[]`, 1 <= shift <= 31: rounded down, and to nearest; saturating at 2**31 - 1 and 2**31."""
-    low = magnitude * factor
-    high = upper_product(magnitude, factor[None])
-    below = shift - jnp.uint32(1)
-    value = (low >> shift) | (high << (jnp.uint32(32) - shift))
-    value = jnp.where(high >> below == 0, value, jnp.uint32(2**31 - 1))
-    return value, value + ((low >> below) & jnp.uint32(1))
+def _power_of_two(exponent: Array) -> Array:
+    """float32 2**exponent of int32 in -126 .. 127, exactly."""
+    return jax.lax.bitcast_convert_type((jnp.int32(127) + exponent) << jnp.int32(23), jnp.float32)
+
+
+def _rounded(scaled: Array, limit: Array) -> Array:
+    """To the nearest integer, half to even, and clamped: `limit` is at most 2**20, exact in float32, so that the clamp is exact."""
+    largest = limit.astype(jnp.float32)
+    return jnp.clip(jnp.rint(scaled), -largest, largest).astype(jnp.int32)

@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array
 
 _WORD = 16  # limbs of 16 bits in uint32: products and short sums never overflow
-_COLUMNS, _ROWS = 256, 1024  # of a norm: 2**10 squares of at most 2**21 in each column
+_WIDTH = 2048  # of a row of a norm: each part of a square is at most 2**20, so a row has at most 2**31 of it
+_BLOCK = 1 << 15  # sums of 2**15 halves of 2**16 - 1 stay below 2**32
 _SCALE = -64  # float32 weights of limbs are 2**(16 i - 64): that of a ninth limb would be infinite
 _FURTHEST = 4096  # how far the factor may lie from its first guess, which is off by 2**31 2**-21 at most
 
@@ -28,26 +29,34 @@ class Wide(NamedTuple):
 def squared_norm(grid: Array) -> Wide:
     """Exact `sum_j m_j**2` of int32 `[D]` with `|m_j| <= 2**20`, D < 2**40, in 16-bit limbs; independent of summation order.
 
-    Up to D = 2**18 the squares are summed by columns, which a processor does many at a time.
+    The three parts of the squares are summed in one reduction, which compilers for CPUs turn into one vectorised loop: a tenth of the time of three.
     """
     magnitude = jnp.abs(grid).astype(jnp.uint32)
     size = magnitude.shape[0]
-    rows = -(-size // _COLUMNS)
-    by_columns = rows <= _ROWS
-    if by_columns:
-        magnitude = jnp.pad(magnitude, (0, rows * _COLUMNS - size)).reshape(rows, _COLUMNS)
-    high, low = magnitude >> jnp.uint32(10), magnitude & jnp.uint32(1023)  # high <= 2**10
-    # m**2 = high**2 * 2**20 + (2 high low) * 2**10 + low**2; each part is at most 2**21.
-    parts = (low * low, jnp.uint32(2) * high * low, high * high)
-    if by_columns:
-        sums = jnp.stack([_columns_to_limbs(jnp.sum(part, axis=0, dtype=jnp.uint32)) for part in parts])  # [3, 3]
-    else:
-        sums = _sum_to_limbs(jnp.stack(parts))  # [3, limbs]
-    wide = [sums[0], *(_shift_left(s, bits) for s, bits in ((sums[1], 10), (sums[2], 20)))]
+    full = size // _WIDTH * _WIDTH
+    rows = _sums_of_parts(magnitude[:full].reshape(-1, _WIDTH)) if full else jnp.zeros((3, 0), jnp.uint32)
+    if full < size:
+        rows = jnp.concatenate([rows, _sums_of_parts(magnitude[None, full:])], axis=1)
+    sums = _sum_to_limbs(rows)  # [3, limbs]
+    # m**2 = high**2 * 2**20 + high low * 2**11 + low**2
+    wide = [sums[0], *(_shift_left(s, bits) for s, bits in ((sums[1], 11), (sums[2], 20)))]
     length = max(w.shape[0] for w in wide)
     total = sum((jnp.pad(w, (0, length - w.shape[0])) for w in wide), jnp.zeros(length, jnp.uint32))
-    largest = 4 if by_columns else 5  # the sum is at most 2**(40 + 18), or below 2**(40 + 40): the limbs above are 0
+    largest = 4 if size < 1 << 24 else 5  # the sum is below 2**(40 + 24) or 2**(40 + 40): the limbs above are 0
     return Wide(_carry(total)[:largest])
+
+
+def _sums_of_parts(magnitude: Array) -> Array:
+    """uint32 `[rows, at most 2048]`, |m| <= 2**20, to uint32 `[3, rows]`: sums of low**2, high low and high**2, with m = high 2**10 + low."""
+    high, low = magnitude >> jnp.uint32(10), magnitude & jnp.uint32(1023)
+    zero = jnp.uint32(0)
+    sums = jax.lax.reduce(
+        (low * low, high * low, high * high),
+        (zero, zero, zero),
+        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+        (1,),
+    )
+    return jnp.stack(sums)
 
 
 def largest_factor(squared: Wide, limit: Array) -> Array:
@@ -112,25 +121,16 @@ def limbs_of(value: int, width: int) -> np.ndarray:
     return np.asarray([(value >> (_WORD * i)) & 0xFFFF for i in range(width)], np.uint32)
 
 
-def _columns_to_limbs(sums: Array) -> Array:
-    """The sum of uint32 `[256]`, any values, in normalised 16-bit limbs `[3]`: halves of 2**16, summed, are below 2**24."""
-    halves = [jnp.sum(half, dtype=jnp.uint32) for half in (sums & jnp.uint32(0xFFFF), sums >> jnp.uint32(_WORD))]
-    return _carry(jnp.stack(halves))
-
-
 def _sum_to_limbs(values: Array) -> Array:
-    """Sum uint32 `[P, D]`, entries <= 2**21, over D into normalised 16-bit limbs `[P, limbs]`, exactly."""
-    rows, block = values.shape[0], 1024  # 2**21 * 2**10 < 2**32
-    groups = -(-values.shape[1] // block)
-    values = jnp.pad(values, ((0, 0), (0, groups * block - values.shape[1])))
-    limbs = jnp.sum(values.reshape(rows, groups, block), axis=-1, dtype=jnp.uint32)[..., None]  # [P, G, 1] of 32 bits
-    limbs = jnp.concatenate([limbs & jnp.uint32(0xFFFF), limbs >> jnp.uint32(_WORD)], axis=-1)
-    block = 1 << 15  # 2**16 * 2**15 < 2**32
-    while limbs.shape[1] > 1:
-        groups = -(-limbs.shape[1] // block)
-        limbs = jnp.pad(limbs, ((0, 0), (0, groups * block - limbs.shape[1] if groups > 1 else 0), (0, 0)))
-        limbs = jnp.sum(limbs.reshape(rows, groups, -1, limbs.shape[-1]), axis=2, dtype=jnp.uint32)
-        limbs = jax.vmap(jax.vmap(_carry))(jnp.pad(limbs, ((0, 0), (0, 0), (0, 1))))
+    """Sum uint32 `[P, G]`, any values, over G into normalised 16-bit limbs `[P, limbs]`, exactly."""
+    parts = values.shape[0]
+    limbs = jnp.stack([values & jnp.uint32(0xFFFF), values >> jnp.uint32(_WORD)], axis=-1)  # [P, G, 2]
+    while limbs.shape[2] == 2 or limbs.shape[1] > 1:
+        groups = -(-limbs.shape[1] // _BLOCK)
+        if groups > 1:
+            limbs = jnp.pad(limbs, ((0, 0), (0, groups * _BLOCK - limbs.shape[1]), (0, 0)))
+        limbs = jnp.sum(limbs.reshape(parts, groups, -1, limbs.shape[2]), axis=2, dtype=jnp.uint32)
+        limbs = jax.vmap(jax.vmap(_carry))(limbs)
     return limbs[:, 0]
 
 

@@ -7,6 +7,7 @@ whoever uses it (`federated.fidelity`). In a deployment it has no place: whoever
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -15,6 +16,8 @@ from jax import Array
 
 from fedjax_poisson.randomness import Stream
 from fedjax_poisson.randomness.sum_tables import MODULATION_BELOW, SumTables, sum_tables
+
+_ATTENDANCES = 16  # of which a mechanism keeps the tables: putting together cached ones takes longer than some rounds
 
 NO_SUM_LAW = "it states no law of a sum that could be drawn at once"
 """Why a mechanism has none, unless it says more."""
@@ -53,6 +56,7 @@ def modulated_sum(
     if exact >= MODULATION_BELOW:
         return f"its modulation of {modulation:g} is 1/2 or more, and the rate of a sum's floor could be negative: lower it"
 
+    @functools.lru_cache(maxsize=_ATTENDANCES)
     def tables(senders: int, most: int) -> SumTables:
         return sum_tables(
             channels, rate=Fraction(float(dark_count)), modulation=exact, senders=senders, most=most, draws=draws
@@ -64,6 +68,7 @@ def modulated_sum(
 def added_noise(rate: float, contribute: Callable[[Stream, Array], Array]) -> SumLaw:
     """Of integers with Skellam noise of this rate, one sender's, added to what it contributes."""
 
+    @functools.lru_cache(maxsize=_ATTENDANCES)
     def tables(senders: int, most: int) -> SumTables:
         return sum_tables("noise", rate=Fraction(float(rate)), modulation=Fraction(0), senders=senders, most=most)
 

@@ -255,6 +255,37 @@ def test_a_broken_client_does_not_spoil_a_plain_average():
     np.testing.assert_allclose(got, others * 11 / 12, atol=1e-6)
 
 
+@pytest.mark.parametrize("mechanism", [None, MECHANISM], ids=["plain", "private"])
+def test_records_taken_inside_the_program_give_the_bits_of_a_gathered_cohort(mechanism):
+    def made():
+        return _algorithm(mechanism=mechanism, layout=federated.Chunking(chunk=5))  # a last chunk that is padded
+
+    algorithm = made()
+    inside, info = _after(algorithm)
+    gathered, same = _after(algorithm, [federated.make_cohort(_population(), IDS)])
+    np.testing.assert_array_equal(inside, gathered)
+    assert (info.senders, info.update_norm) == (same.senders, same.update_norm)
+    assert np.abs(inside - _after(made(), [np.arange(SENDERS)])[0]).max() > 0  # the twin: other clients
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_broken_client_is_found_where_records_are_taken_inside_the_program(broken):
+    x = X.copy()
+    x[7, 2, 1] = broken
+    algorithm = _algorithm(mechanism=None, population=federated.make_population(x, Y, EVERYBODY))
+    got, info = _after(algorithm)
+    assert info.not_finite == (7,) and np.isfinite(got).all() and np.isfinite(info.update_norm)
+
+
+def test_on_a_cpu_a_population_is_held_once():
+    x = X.copy()
+    held = federated.make_population(x, Y)
+    if jax.default_backend() == "cpu":
+        assert np.shares_memory(held.host.x, np.asarray(held.device.x))
+    x[:] = 0  # the caller's array stays the caller's
+    np.testing.assert_array_equal(held.host.x, X)
+
+
 def test_with_sampling_everybody_sends_and_the_curve_is_amplified():
     orders, everyone = accounting.integer_orders(32), _algorithm(senders=CLIENTS)
     expected = accounting.subsampled_rdp(orders, everyone.rdp(orders), 0.25)

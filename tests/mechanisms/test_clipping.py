@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from unittest import mock
 
 import hypothesis
 import hypothesis.strategies as st
@@ -87,16 +88,38 @@ def test_the_mean_of_many_contributions_is_not_biased_toward_zero(length: float)
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("size", [40, 400])
-def test_scaled_updates_are_rarely_rounded_toward_zero(size: int) -> None:
+def test_factors_are_rarely_lowered(size: int) -> None:
     """The model behind `scaled_target`: rounding to nearest passes the bound in fewer than one of a thousand long updates."""
     limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=1.0, total_bound=1.0 / 200 * 2**20)
     u = np.random.default_rng(6).standard_normal((60_000 // size + 900, size)).astype(np.float32) * 7
-    scaled, _, is_long = jax.jit(
-        jax.vmap(lambda one: clipping._scaled_to_norm(one, clipping.clip_numbers(limits, size)))
-    )(u)
-    over = np.asarray(jnp.sum(scaled.astype(jnp.float32) ** 2, axis=1)) > limits.squared_norm_limit
-    assert np.asarray(is_long).all() and over.mean() < 1e-3
+    values, factor, is_long = jax.jit(jax.vmap(lambda one: clipping._scaled(one, clipping.clip_numbers(limits, size))))(
+        u
+    )
+    first = np.rint(np.asarray(values) * np.asarray(factor)[:, None])
+    assert np.asarray(is_long).all() and ((first**2).sum(axis=1) > limits.squared_norm_limit).mean() < 1e-3
     assert _passes_without_room(u, limits) > 0.2, "without the room it would pass it often"
+
+
+@pytest.mark.parametrize("excess", [1.001, 1.5, 30.0])
+def test_a_factor_that_is_too_large_is_lowered_until_the_bound_holds(excess: float) -> None:
+    """Whatever the factor, the bound is compared; the twin without the comparison passes it."""
+    limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=1.0, total_bound=40.0)
+    u = np.random.default_rng(7).standard_normal((8, 60)).astype(np.float32)
+    u[3] *= 1e-3  # one that is short
+
+    def clipped() -> np.ndarray:
+        with mock.patch.object(clipping, "scaled_target", lambda limits, size: int(excess * limits.squared_norm_limit)):
+            numbers = clipping.clip_numbers.__wrapped__(limits, 60)
+        return np.asarray(jax.jit(jax.vmap(lambda one: clipping.clip_with(numbers, one)))(u), np.int64)
+
+    grid = clipped()
+    assert all(_exact(row) <= limits.squared_norm_limit for row in grid)
+    np.testing.assert_array_equal(grid[3], clip_jit(u[3], limits))
+    if excess < 2:
+        assert (grid[0] ** 2).sum() > 0.5 * limits.squared_norm_limit, "no further than it must"
+    with mock.patch.object(clipping.limbs, "at_most", lambda squared, limit: squared.limbs[0] < 0):
+        with mock.patch.object(jax.lax, "while_loop", lambda goes_on, step, first: first):
+            assert _exact(clipped()[0]) > limits.squared_norm_limit
 
 
 def _passes_without_room(u: np.ndarray, limits: clipping.ClipLimits) -> float:
@@ -226,4 +249,5 @@ def test_a_norm_too_far_above_the_coordinate_bound_is_refused(ratio: float, refu
         with pytest.raises(ValueError, match="raise coordinate_bound"):
             jax.eval_shape(lambda u: clipping.clip_to_grid(u, limits), update)
         return
-    np.testing.assert_array_equal(clip_jit(update, limits), [2**20, 0, -(2**20)])
+    # A quarter of a bound that is far below the norm survives the scaling, by 1 / sqrt(1.5**2 + 1), beside coordinates that are clamped.
+    np.testing.assert_allclose(clip_jit(update, limits), [2**20, 2**18 / 3.25**0.5, -(2**20)], atol=1)

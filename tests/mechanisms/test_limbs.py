@@ -33,7 +33,7 @@ _norm = jax.jit(limbs.squared_norm)
 _factor = jax.jit(limbs.largest_factor)
 
 
-@pytest.mark.parametrize("size", [1, 14, 255, 256, 257, 1025, 40_000, 2**18 - 1, 2**18, 2**18 + 1, 300_000])
+@pytest.mark.parametrize("size", [1, 14, 2047, 2048, 2049, 4096, 4097, 40_000, 300_000])
 def test_squared_norm_is_exact(size: int) -> None:
     grid = np.random.default_rng(size).integers(-(2**20), 2**20 + 1, size).astype(np.int32)
     assert _value(_norm(grid)) == _exact(grid)
@@ -43,12 +43,20 @@ def test_squared_norm_is_exact(size: int) -> None:
     assert _value(_norm(full + 1)) == size * (2**20 - 1) ** 2
 
 
-def test_twin_columns_that_hold_one_row_too_many_are_told_apart() -> None:
-    """2**11 rows of squares of 2**20 pass 32 bits in a column: the test above would see it."""
-    full = np.full(2**19, 2**20 - 1, np.int32)
-    assert _value(limbs.squared_norm(full)) == 2**19 * (2**20 - 1) ** 2
-    with mock.patch.object(limbs, "_ROWS", 2**12):
-        assert _value(limbs.squared_norm(np.full(2**20, 2**20 - 1, np.int32))) != 2**20 * (2**20 - 1) ** 2
+def test_twin_rows_that_are_twice_as_wide_are_told_apart() -> None:
+    """2**12 parts of 2**20 pass 32 bits in a row: the test above would see it."""
+    full = np.full(2**13, 2**20, np.int32)
+    assert _value(limbs.squared_norm(full)) == 2**13 * 2**40
+    with mock.patch.object(limbs, "_WIDTH", 2**12):
+        assert _value(limbs.squared_norm(full)) != 2**13 * 2**40
+
+
+def test_sums_of_rows_are_exact_beyond_one_block() -> None:
+    """What 2**26 coordinates and more would need, with smaller blocks."""
+    grid = np.random.default_rng(3).integers(-(2**20), 2**20 + 1, 40 * 2048 + 7).astype(np.int32)
+    for block in (2, 3, 40):
+        with mock.patch.object(limbs, "_BLOCK", block):
+            assert _value(limbs.squared_norm(grid)) == _exact(grid)
 
 
 def _largest(squared: int, limit: int) -> int:
