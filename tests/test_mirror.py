@@ -124,7 +124,6 @@ TESTED_IN = {
     "runs/progress.py": "test_cli.py",
     "runs/published_scores.py": "reports/test_page.py",
     "runs/recipes.py": "test_cli.py",
-    "runs/releases.py": "runs/test_resume.py",
     "runs/run_folder.py": "reports/test_page.py",
     "runs/run_ledger.py": "runs/test_resume.py",
     "runs/show.py": "test_cli.py",

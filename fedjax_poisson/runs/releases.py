@@ -143,7 +143,8 @@ def release_scores(
     began = time.perf_counter()
     mechanism = plan.evaluate.mechanism
     gate, own = charge("evaluate", number, plan.evaluate)
-    chances = evaluation.probabilities(predictions(setting, params, test))
+    logits = predictions(setting, params, test)
+    chances = evaluation.probabilities(logits.ravel()).reshape(logits.shape)  # a row is a site's records, not one record's classes
     total, info = private_scores(
         jnp.asarray(chances, jnp.float32),
         test,
