@@ -179,9 +179,9 @@ class Exchange:
                 paid = standing.times(label)
                 if paid <= self._times_sent(label) and not (paid and self._mine(label)):
                     gate()
-                epsilon, head = standing.now()
+                epsilon, pin = standing.now()
                 with self._changed:
-                    self._paid = {"label": label, "epsilon": epsilon, "ledger": head}
+                    self._paid = {"label": label, "epsilon": epsilon, "rows": pin.rows, "ledger": pin.head}
 
             return pay, own
 

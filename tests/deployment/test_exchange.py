@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import randomness
+from fedjax_poisson.accounting import Pin
 from fedjax_poisson.aggregation import Opened, aggregator, keys
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import memory_store
@@ -47,7 +48,7 @@ class Site:
         def work() -> None:
             charge = self.exchange.charging(
                 lambda purpose, k: (pay(f"{purpose} {k}"), randomness.stream()),
-                Standing(self.paid.count, lambda: (float(len(self.paid)), "00" * 32)),
+                Standing(self.paid.count, lambda: (float(len(self.paid)), Pin(len(self.paid), "00" * 32))),
             )
             gate, own = charge("train", number)
             made = aggregator(
