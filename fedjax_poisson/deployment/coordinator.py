@@ -150,12 +150,12 @@ def _signed(
         missing = [name for name in names if name not in found]
         for name, reply in link.ask(dict.fromkeys(missing, proposal), float(terms.deadline_seconds)):
             why = _refusal(reply)
-            if why is None and isinstance(reply, bytes):
-                found[name] = decode(reply).parts[0]
+            if why is None and isinstance(reply, bytes) and (parts := decode(reply).parts):
+                found[name] = parts[0]
             elif why is not None and all(key_of(one.strip()).endswith("approval.mode") for one in why.split("; ")):
                 waiting.append(name)
             else:
-                refused.append(f"{name}: {why}")
+                refused.append(f"{name}: {why or 'gave no signature'}")
         if refused:
             raise NotSigned("the run was not signed:\n  " + "\n  ".join(refused))
         if not waiting:
@@ -185,4 +185,8 @@ def _refusal(reply: bytes | Unreached) -> str | None:
         return f"{type(error).__name__}: {error}"
     if said.word == REFUSED:
         return said.parts[0].decode(errors="replace") if said.parts else "no reason"
-    return None if said.parts or said.word == "started" else f"said {said.word!r} with nothing in it"
+    return (
+        None
+        if said.word == "started" or (said.word == "signed" and said.parts)
+        else f"said {said.word!r} with nothing in it"
+    )

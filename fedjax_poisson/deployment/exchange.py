@@ -27,7 +27,7 @@ import numpy as np
 from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, keys, member, messages
 from fedjax_poisson.aggregation.aggregator import round_info
 from fedjax_poisson.aggregation.envelope import new_id
-from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
+from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused, RoundUsed
 from fedjax_poisson.aggregation.roles import checked_counts
 from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes, parameters_for, thousandths
 from fedjax_poisson.aggregation.store import Store
@@ -39,10 +39,14 @@ from fedjax_poisson.randomness import Stream, is_reproducible
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
 
-__all__ = ["Exchange", "Party", "RoundLost", "Wanted", "party_of"]
+__all__ = ["Exchange", "Party", "RoundLost", "Uncharged", "Wanted", "party_of"]
 
 _WAIT_SECONDS = 0.2
 """How often a waiting run looks whether it is to stop."""
+
+
+class Uncharged(RuntimeError):
+    """Counts were to leave for which the ledger was not asked."""
 
 
 class RoundLost(RuntimeError):
@@ -135,7 +139,15 @@ class Wanted(NamedTuple):
 class Exchange:
     """Where a run and the coordinator's requests meet; one for each run of a site."""
 
-    def __init__(self, party: Party, folder: Path, tell: Told, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        party: Party,
+        folder: Path,
+        tell: Told,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        most_rounds: int = 1 << 20,
+    ) -> None:
         """Pick up what was opened before.
 
         Args:
@@ -143,11 +155,14 @@ class Exchange:
           folder: its transcripts of this run.
           tell: writes into the site's log, durably, before anything leaves.
           stop: asked while a round is waited for.
+          most_rounds: the largest number of a round that counts leave in. Numbers only grow, so no more rounds than that can be held; each that dies costs the
+            site a charge, and it cannot see whether the coordinator let it die.
 
         Raises:
           RoundRefused: a transcript that was kept does not hold.
         """
         self.party, self._folder, self._tell, self._stop = party, folder, tell, stop
+        self._most_rounds = most_rounds
         self._rounds: list[OpenedRound] = kept_rounds(folder, party.sender.pinned)
         self._seat = None if party.member is None else member.restore(party.member)
         self._changed = threading.Condition(threading.RLock())
@@ -158,6 +173,7 @@ class Exchange:
         self._sent: Terms | None = None  # the terms under which the offered counts were sent
         self._lost: str | None = None
         self._paid: dict[str, Any] = {}  # what the ledger said after the last charge
+        self._owed = True  # whether the release that comes next is still to be paid for
         self._asking: Terms | None = None  # the terms of a round whose outcome is asked for
         self._go_on = False
 
@@ -173,7 +189,7 @@ class Exchange:
         def next_charge(purpose: str, number: int, *rest: Any) -> Any:
             gate, own = charge(purpose, number, *rest)
             label = f"{purpose} {number}"
-            self._label = label
+            self._label, self._owed = label, True
 
             def pay() -> None:
                 paid = standing.times(label)
@@ -182,6 +198,7 @@ class Exchange:
                 epsilon, pin = standing.now()
                 with self._changed:
                     self._paid = {"label": label, "epsilon": epsilon, "rows": pin.rows, "ledger": pin.head}
+                    self._owed = False
 
             return pay, own
 
@@ -237,11 +254,20 @@ class Exchange:
         )
 
     def _open(self, sealed: Sealed, size: int) -> Opened:
-        """Offer the counts, and wait for the opened sum. The caller has charged the ledger."""
+        """Offer the counts, once for every charge, and wait for the opened sum.
+
+        Raises:
+          Uncharged: the gate of the release was not asked (an algorithm of another package may forget to); nothing leaves.
+        """
         del size
         offer = sealed.payload
         assert isinstance(offer, _Offer)
         with self._changed:
+            if self._owed or self._paid["label"] != offer.label:
+                raise Uncharged(
+                    f'"{offer.label}" was not charged, so nothing of it leaves: its algorithm must ask the gate that it was given, once before every sum.'
+                )
+            self._owed = True
             self._offer, self._sent, self._lost = offer, None, None
             self._changed.notify_all()
             try:
@@ -336,8 +362,10 @@ class Exchange:
             self._seat, reply = member.step(self.party.member, self._seat, blob)
             said = messages.parts_of(reply)
             if said.label == "answer" and self._answered != said.body[:32]:
-                self._answered = said.body[:32]
                 self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
+                self._answered = said.body[
+                    :32
+                ]  # only now: what could not be written down is not said when it is asked again
         return reply
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
@@ -360,7 +388,10 @@ class Exchange:
                 )
                 self._changed.notify_all()
                 raise OutOfOrder(f"{self._lost}. Ask again later.")
+            if terms.round > self._most_rounds:
+                raise BadTerms(f"Round {terms.round}; the terms of the run allow {self._most_rounds}.")
             client.accept_terms(self.party.sender, terms_blob, certificate, offer.draft.model)
+            self._check_unused(terms)
             if self._sent is None:
                 self._tell("charge", round=terms.round, **self._paid)
             self._note_sending(offer.label, terms.round)
@@ -383,6 +414,17 @@ class Exchange:
                 )
             self._sent = terms
             return blob
+
+    def _check_unused(self, terms: Terms) -> None:
+        """Refuse a round that `client.contribute` would refuse, before anything is written down for it: else whoever plays it back makes the log grow.
+
+        Raises:
+          RoundUsed: it, or a later one, was taken part in under other terms.
+        """
+        store, last = self.party.sender.store, self.party.sender.store.last(terms.run, "terms")
+        again = store.get(terms.run, terms.round, "contribution") is not None
+        if last >= terms.round and not (again and store.get(terms.run, terms.round, "terms") == terms_hash(terms)):
+            raise RoundUsed(f"Round {terms.round} or a later one was taken part in already.")
 
     def opened(self, position: int, transcript: bytes) -> None:
         """Take in the sum at a position.

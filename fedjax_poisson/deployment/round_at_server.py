@@ -103,7 +103,7 @@ def _taken(
     heard: list[Heard],
     clock: Callable[[], float],
 ) -> server.State:
-    """The state with the replies; a site that says "ask again" is asked again while there is time."""
+    """The state with the replies; a site that has no counts yet, and says "ask again", is asked again while there is time."""
     phase, until, wait = state.phase, clock() + seconds, 0.05
     while requests and (left := until - clock()) > 0:
         again: dict[str, bytes] = {}
@@ -115,7 +115,7 @@ def _taken(
                 reply = decode(blob)
                 if reply.word == REFUSED:
                     reason = reply.parts[0].decode(errors="replace") if reply.parts else "no reason"
-                    if "ask again" in reason.lower():
+                    if phase == "contribution" and "ask again" in reason.lower():  # members have nothing to wait for
                         again[site] = requests[site]
                         continue
                     heard.append(Heard(phase, site, f"refuses: {reason}"))

@@ -125,6 +125,7 @@ def parties(
             own / "run",
             minimum=least,
             corrupt=corrupt,
+            most_rounds=1000,
             tell=lambda kind, **facts: told[name].append((kind, facts)),
             stop=lambda: bool(stop and stop.get(name)),
         )

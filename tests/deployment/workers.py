@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,14 @@ class Hospitals:
         return Policy(
             consortium=ConsortiumPolicy(roster="roster.toml", name=name),
             data=DataPolicy(labels="all", columns="all", csv=str(self.tables[name])),
-            privacy=PrivacyPolicy(
-                unit="record", epsilon=20.0, delta=1e-4, least_honest_others=1, minimum_senders=2
-            ),
+            privacy=PrivacyPolicy(unit="record", epsilon=20.0, delta=1e-4, least_honest_others=1, minimum_senders=2),
             limits=LimitPolicy(**limits),
             approval=ApprovalPolicy(mode=mode),
         )
 
     def start(self, name: str, **changed: Any) -> Worker:
         """Begin, or begin again, a site's worker from what lies in its folder."""
-        if name in self.workers:
-            self.workers.pop(name).close()
+        self.stop(name)
         self.logs[name] = open_log(self.folder / name / "site.log", self.who[name])
         self.workers[name] = Worker(
             self.folder / name,
@@ -77,6 +74,10 @@ class Hospitals:
             **changed,
         )
         return self.workers[name]
+
+    def stop(self, name: str) -> None:
+        if name in self.workers:
+            self.workers.pop(name).close()
 
     def start_all(self) -> Hospitals:
         for name in self.names:
@@ -136,4 +137,4 @@ def with_policy(policy: Policy, table: str, **changed: Any) -> Policy:
     return dataclasses.replace(policy, **{table: dataclasses.replace(getattr(policy, table), **changed)})
 
 
-__all__ = ["NAMES", "Hospitals", "Mapping", "with_policy", "words_of"]
+__all__ = ["NAMES", "Hospitals", "with_policy", "words_of"]
