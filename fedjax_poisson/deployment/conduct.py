@@ -23,7 +23,7 @@ from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.model_digest import digest_of
-from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts
+from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts, words
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
 from fedjax_poisson.deployment.transport.link import Link, Unreached
 from fedjax_poisson.federated.checkpoints import write_atomic
@@ -211,14 +211,14 @@ def _ask_all(link: Link, sites: list[str], spoken: Spoken, seconds: float) -> di
     blob = encode(spoken)
     for site, reply in link.ask(dict.fromkeys(sites, blob), seconds):
         if isinstance(reply, Unreached):
-            found[site] = reply.reason
+            found[site] = words(reply.reason)
             continue
         try:
             said = decode(reply)
         except RoundRefused as error:
             found[site] = f"{type(error).__name__}: {error}"
             continue
-        found[site] = said.parts[0].decode(errors="replace") if said.word == REFUSED and said.parts else said
+        found[site] = words(said.parts[0]) if said.word == REFUSED and said.parts else said
     return found
 
 
@@ -246,10 +246,10 @@ def _read_at(said: Spoken) -> _At:
         epsilon = None
     return _At(
         int.from_bytes(position, "little"),
-        str(about.get("state")),
-        None if about.get("label") is None else str(about["label"]),
+        words(str(about.get("state"))),
+        None if about.get("label") is None else words(str(about["label"])),
         epsilon,
-        str(about.get("reason", "")),
+        words(str(about.get("reason", ""))),
         decode_terms(draft) if draft else None,
         about.get("asking") is True,
     )

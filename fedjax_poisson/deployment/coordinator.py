@@ -18,7 +18,7 @@ from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment import run_terms
 from fedjax_poisson.deployment.conduct import Consortium, Ended, Step, conduct
 from fedjax_poisson.deployment.policy import key_of
-from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode
+from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode, words
 from fedjax_poisson.deployment.roster import Roster, parties_of, pinned_of, roster_hash
 from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.transport.link import Link, Unreached
@@ -178,13 +178,13 @@ def _signature_bytes(signatures: dict[str, bytes]) -> bytes:
 def _refusal(reply: bytes | Unreached) -> str | None:
     """Why a site does not do what it was asked; None if it does."""
     if isinstance(reply, Unreached):
-        return reply.reason
+        return words(reply.reason)
     try:
         said = decode(reply)
     except RoundRefused as error:
         return f"{type(error).__name__}: {error}"
     if said.word == REFUSED:
-        return said.parts[0].decode(errors="replace") if said.parts else "no reason"
+        return words(said.parts[0]) if said.parts else "no reason"
     return (
         None
         if said.word == "started" or (said.word == "signed" and said.parts)

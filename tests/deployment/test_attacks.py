@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -16,19 +17,20 @@ import pytest
 from fedjax_poisson import randomness
 from fedjax_poisson.accounting import LedgerCorrupt, Pin, open_ledger
 from fedjax_poisson.aggregation import aggregator
-from fedjax_poisson.aggregation.refusals import RoundUsed
+from fedjax_poisson.aggregation.refusals import OutOfOrder, Oversize, RoundUsed
+from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.deployment import approvals, run_terms
 from fedjax_poisson.deployment.conduct import conduct
 from fedjax_poisson.deployment.coordinator import NotSigned, coordinate
 from fedjax_poisson.deployment.exchange import RoundLost, Uncharged
 from fedjax_poisson.deployment.log_check import check_logs
 from fedjax_poisson.deployment.proposal import sums_today
-from fedjax_poisson.deployment.requests import Spoken, decode, encode, facts
+from fedjax_poisson.deployment.requests import Spoken, decode, encode, facts, words
 from fedjax_poisson.deployment.round_at_server import RoundOver
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
 from tests.deployment import consortium
-from tests.deployment.test_exchange import NAMES, SIZE, Group, group, held, until_ready, wanted, watched
+from tests.deployment.test_exchange import NAMES, SIZE, Group, Site, group, held, until_ready, wanted, watched
 from tests.deployment.workers import Hospitals, with_policy, words_of
 
 __all__ = ["group"]  # a fixture
@@ -301,7 +303,128 @@ def test_an_answer_that_cannot_be_written_down_is_not_said_when_it_is_asked_agai
             assert site.exchange.notice(last)  # the twin
 
 
+class Killed(Exception):
+    """The process ended here."""
+
+
+class Clock:
+    """Counts the moments at which something becomes durable, and ends the process before or after one of them."""
+
+    def __init__(self, at: int, after: bool) -> None:
+        self.at, self.after, self.now = at, after, 0
+
+    def around(self, action: Any) -> Any:
+        def act(*rest: Any, **named: Any) -> Any:
+            self.now += 1
+            if self.now == self.at and not self.after:
+                raise Killed
+            result = action(*rest, **named)
+            if self.now == self.at:
+                raise Killed
+            return result
+
+        return act
+
+
+def certified(group: Group, draft: Any) -> dict[int, tuple[bytes, ...]]:
+    """What the coordinator needs to ask for counts in the rounds 1 to 3: terms and certificate of each."""
+    found: dict[int, tuple[bytes, ...]] = {}
+    for number, name in enumerate(NAMES, 1):  # each of them would say "ask again" in a second round
+        seen: dict[str, list[bytes]] = {}
+        with pytest.raises(RoundOver):
+            held(group, draft, number, sites=(name,), link=watched(group.link, "invite", seen))
+        found[number] = decode(seen[name][0]).parts
+    return found
+
+
+ORDERS = [(1, 1, 2), (2, 1, 3), (1, 2, 1)]
+"""Rounds that a lying coordinator asks for, one after another, each time with the word that nothing was opened."""
+
+
+@pytest.mark.parametrize("charged_twice", [True, False])
+def test_wherever_the_process_ends_no_counts_leave_without_a_charge_of_their_own(
+    group: Group, charged_twice: bool
+) -> None:
+    """Every moment of every order, before and after it became durable. The twin forgets what it sent, and sends a second time what it paid once."""
+    invites = certified(group, wanted(group))
+    party = group.sites["east"].exchange.party
+    broken = 0
+    for order in ORDERS if charged_twice else ORDERS[:1]:
+        moments, at = 1, 1
+        while at <= moments:
+            for after in (False, True):
+                clock, store = Clock(at, after), memory_store()
+                if charged_twice:
+                    kept = store._replace(put=clock.around(store.put))
+                else:
+                    kept = store._replace(put=lambda run, number, step, blob: blob, last=lambda run, step: -1)
+                paid: list[str] = []
+                own = dataclasses.replace(party, sender=party.sender._replace(store=kept))
+                left = asked_and_killed(own, group, clock, paid, [invites[number] for number in order])
+                broken += not all(sent <= charged for sent, charged in left)
+                assert len(left) >= 1
+            moments, at = max(moments, clock.now), at + 1
+    assert (broken == 0) is charged_twice
+
+
+def asked_and_killed(
+    party: Any, group: Group, clock: Clock, paid: list[str], asked: list[tuple[bytes, ...]]
+) -> list[tuple[int, int]]:
+    """(different messages that left, charges) after every message that left, in a site that is started again whenever it was killed."""
+    left: set[bytes] = set()
+    found: list[tuple[int, int]] = []
+    for place, request in enumerate(asked):
+        for _ in range(3):  # it is killed once at most
+            site = Site("east", party, Path(f"/nonexistent/{place}"))
+            site.paid = paid
+            site.paying = clock.around(paid.append)
+            site.exchange._tell = clock.around(lambda kind, **told: None)
+            site.want(1, np.random.default_rng().integers(-9, 9, SIZE))
+            ready = offered(site)
+            try:
+                if ready:
+                    left.add(site.exchange.invite(*request))
+                    found.append((len(left), len(paid)))
+                    break
+            except Killed:
+                continue
+            except RoundUsed:
+                break
+            finally:
+                site.exchange._stop = lambda: True
+                with site.exchange._changed:
+                    site.exchange._changed.notify_all()
+                site.got()
+    return found
+
+
+def offered(site: Any) -> bool:
+    """Whether a site came so far as to offer its counts; it was told that nothing was opened if it asked."""
+    while site.thread.is_alive():
+        said = site.exchange.wanted(0.01)
+        if said.asking:
+            with contextlib.suppress(OutOfOrder):  # it has heard it, and not yet woken
+                site.exchange.go_on(0)
+        if said.draft is not None:
+            return True
+    return False
+
+
 # One site against the others
+
+
+@pytest.mark.parametrize("line", ["west: \x1b[2J\x1b]0;owned\x07", "a\nb", "x" * 10_000])
+def test_what_a_site_says_cannot_steer_a_terminal_or_fill_it(line: str) -> None:
+    said = words(line.encode())
+    assert said.isprintable() and len(said) <= 500 and said[:1] == line[:1]
+    assert words(b"BadTerms: as it is.") == "BadTerms: as it is."  # the twin
+    assert words(b"\xff") == "\ufffd"
+
+
+def test_facts_of_a_site_are_small_or_refused() -> None:
+    assert facts(json.dumps({"a": "b" * 1000}).encode()) == {"a": "b" * 1000}
+    with pytest.raises(Oversize, match="as JSON"):
+        facts(json.dumps({"a": "b" * (1 << 20)}).encode())
 
 
 def test_one_site_can_neither_name_files_nor_end_the_coordinator_nor_give_the_model(tmp_path: Path) -> None:

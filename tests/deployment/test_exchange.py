@@ -37,13 +37,14 @@ class Site:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.exchange = Exchange(party, folder, lambda kind, **facts: self.told.append((kind, facts)))
         self.name, self.paid, self.result = name, [], []
+        self.paying: Callable[[str], None] = lambda label: self.paid.append(label)
         self.thread: threading.Thread | None = None
 
     def want(self, number: int, counts: np.ndarray, minimum: int = 3) -> None:
         """Begin, in a thread of its own, what `private_sum` does for one release."""
 
         def pay(label: str) -> Callable[[], None]:
-            return lambda: self.paid.append(label)
+            return lambda: self.paying(label)
 
         def work() -> None:
             charge = self.exchange.charging(
