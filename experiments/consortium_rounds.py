@@ -31,7 +31,8 @@ from fedjax_poisson.aggregation import aggregator, keys
 from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.terms import Pinned, decode_terms, roster_hash
-from fedjax_poisson.deployment.exchange import Exchange, party_of
+from fedjax_poisson.deployment.exchange import Exchange
+from fedjax_poisson.deployment.party import party_of
 from fedjax_poisson.deployment.requests import Spoken, decode, encode
 from fedjax_poisson.deployment.round_at_server import hold_round
 from fedjax_poisson.deployment.site_run import Progress, SiteRun, answer

@@ -12,7 +12,7 @@ from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment.run_terms import RunTerms, decode_run_terms, encode_run_terms, run_terms_hash
 from fedjax_poisson.federated.checkpoints import write_atomic
 
-__all__ = ["approve", "find_terms", "is_approved", "wait_for_approval", "waiting"]
+__all__ = ["approve", "approved_so_far", "find_terms", "is_approved", "wait_for_approval", "waiting"]
 
 FOLDER = "approvals"
 MOST_WAITING = 100
@@ -70,6 +70,11 @@ def find_terms(state: Path, name: str) -> RunTerms:
 def approve(state: Path, terms: RunTerms) -> None:
     """A person's yes to these terms and no others."""
     write_atomic(state / FOLDER / f"{run_terms_hash(terms).hex()}{_YES}", b"")
+
+
+def approved_so_far(state: Path) -> int:
+    """How many runs somebody at this site said yes to."""
+    return len(list((state / FOLDER).glob(f"*{_YES}")))
 
 
 def is_approved(state: Path, terms: RunTerms) -> bool:

@@ -10,6 +10,8 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +22,16 @@ from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts
+from fedjax_poisson.deployment.model_digest import digest_of
+from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts, words
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
 from fedjax_poisson.deployment.transport.link import Link, Unreached
 from fedjax_poisson.federated.checkpoints import write_atomic
 
 __all__ = ["Consortium", "Ended", "NoProgress", "Step", "conduct"]
+
+_LABEL = re.compile(r"[a-z_]{1,32} [0-9]{1,9}")
+"""Names of releases (`runs.run_ledger.charging`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,7 @@ class Ended(NamedTuple):
     """A run that is over.
 
     Attributes:
-      digests: site -> digest of its model.
+      digests: site -> digest of the model that it sent.
       facts: what the first site says of the released results.
       model: bytes of `model.npz` of the largest group of sites whose models have one digest.
       agree: sites of that group.
@@ -173,7 +179,7 @@ def conduct(
             continue
         died = 0
         checked = check_transcript(transcript, consortium.pinned)
-        label = str(running[ready[0]].label)
+        label = _label(running, ready)
         path = folder / f"{len(opened):05d}-{label.replace(' ', '-')}.round"
         write_atomic(path, transcript)
         opened.append(path)
@@ -183,6 +189,12 @@ def conduct(
         took = time.monotonic() - began
         step(Step(len(opened) - 1, label, number, clients, draft.size, took, epsilon, heard))
         _hand_out(link, opened, at, consortium.phase_seconds)
+
+
+def _label(running: Mapping[str, _At], ready: list[str]) -> str:
+    """What most of the ready sites call the release. It becomes part of a file's name, so no site alone says what it is, and only a plain one is taken."""
+    (label, _), *_ = collections.Counter(running[name].label for name in ready).most_common(1)
+    return label if label is not None and _LABEL.fullmatch(label) else "release"
 
 
 def _last_number(folder: Path) -> int:
@@ -199,14 +211,14 @@ def _ask_all(link: Link, sites: list[str], spoken: Spoken, seconds: float) -> di
     blob = encode(spoken)
     for site, reply in link.ask(dict.fromkeys(sites, blob), seconds):
         if isinstance(reply, Unreached):
-            found[site] = reply.reason
+            found[site] = words(reply.reason)
             continue
         try:
             said = decode(reply)
         except RoundRefused as error:
             found[site] = f"{type(error).__name__}: {error}"
             continue
-        found[site] = said.parts[0].decode(errors="replace") if said.word == REFUSED and said.parts else said
+        found[site] = words(said.parts[0]) if said.word == REFUSED and said.parts else said
     return found
 
 
@@ -230,12 +242,14 @@ def _read_at(said: Spoken) -> _At:
     position, told, draft = said.parts
     about = facts(told)
     epsilon = about.get("epsilon")
+    if not isinstance(epsilon, float) or not math.isfinite(epsilon):
+        epsilon = None
     return _At(
         int.from_bytes(position, "little"),
-        str(about.get("state")),
-        None if about.get("label") is None else str(about["label"]),
-        float(epsilon) if isinstance(epsilon, int | float) else None,
-        str(about.get("reason", "")),
+        words(str(about.get("state"))),
+        None if about.get("label") is None else words(str(about["label"])),
+        epsilon,
+        words(str(about.get("reason", ""))),
         decode_terms(draft) if draft else None,
         about.get("asking") is True,
     )
@@ -336,7 +350,13 @@ def _ended(link: Link, at: Mapping[str, _At], say: Callable[[str], None]) -> End
         except RoundRefused as error:
             away[name] = str(error)
             continue
-        digests[name] = str(about.get("digest"))
+        try:
+            digests[name] = digest_of(said.parts[1])
+        except Exception as error:  # foreign bytes: NumPy and zipfile have many words for what is no model
+            away[name] = f"its model cannot be read ({type(error).__name__})"
+            continue
+        if digests[name] != about.get("digest"):
+            say(f"{name} states another digest than that of the model that it sent.")
         told[name], models[name] = about, said.parts[1]
     if not digests:
         raise NoProgress("no site has a model: " + "; ".join(f"{name}: {why}" for name, why in away.items()))

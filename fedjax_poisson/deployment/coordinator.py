@@ -19,7 +19,7 @@ from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment import run_terms
 from fedjax_poisson.deployment.conduct import Consortium, Ended, Step, conduct
 from fedjax_poisson.deployment.policy import key_of
-from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode
+from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode, words
 from fedjax_poisson.deployment.roster import Roster, parties_of, pinned_of, roster_hash
 from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.transport.link import Link, Unreached
@@ -178,12 +178,12 @@ def _signed(
         missing = [name for name in names if name not in found]
         for name, reply in link.ask(dict.fromkeys(missing, proposal), float(terms.deadline_seconds)):
             why = _refusal(reply)
-            if why is None and isinstance(reply, bytes):
-                found[name] = decode(reply).parts[0]
+            if why is None and isinstance(reply, bytes) and (parts := decode(reply).parts):
+                found[name] = parts[0]
             elif why is not None and all(key_of(one.strip()).endswith("approval.mode") for one in why.split("; ")):
                 waiting.append(name)
             else:
-                refused.append(f"{name}: {why}")
+                refused.append(f"{name}: {why or 'gave no signature'}")
         if refused:
             raise NotSigned("the run was not signed:\n  " + "\n  ".join(refused))
         if not waiting:
@@ -206,11 +206,15 @@ def _signature_bytes(signatures: dict[str, bytes]) -> bytes:
 def _refusal(reply: bytes | Unreached) -> str | None:
     """Why a site does not do what it was asked; None if it does."""
     if isinstance(reply, Unreached):
-        return reply.reason
+        return words(reply.reason)
     try:
         said = decode(reply)
     except RoundRefused as error:
         return f"{type(error).__name__}: {error}"
     if said.word == REFUSED:
-        return said.parts[0].decode(errors="replace") if said.parts else "no reason"
-    return None if said.parts or said.word == "started" else f"said {said.word!r} with nothing in it"
+        return words(said.parts[0]) if said.parts else "no reason"
+    return (
+        None
+        if said.word == "started" or (said.word == "signed" and said.parts)
+        else f"said {said.word!r} with nothing in it"
+    )

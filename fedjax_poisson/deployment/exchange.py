@@ -20,83 +20,38 @@ import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, keys, member, messages
+from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, member, messages
 from fedjax_poisson.aggregation.aggregator import round_info
 from fedjax_poisson.aggregation.envelope import new_id
-from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
+from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused, RoundUsed
 from fedjax_poisson.aggregation.roles import checked_counts
-from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes, parameters_for, thousandths
-from fedjax_poisson.aggregation.store import Store
-from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, encode_terms, terms_hash
+from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes, parameters_for
+from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, terms_hash
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
+from fedjax_poisson.deployment.expected_terms import Wanted, check_expected, expected_terms
 from fedjax_poisson.deployment.opened_rounds import OpenedRound, counts_hash, keep, kept_rounds, release_name
+from fedjax_poisson.deployment.party import Party
 from fedjax_poisson.randomness import Stream, is_reproducible
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
 
-__all__ = ["Exchange", "Party", "RoundLost", "Wanted", "party_of"]
+__all__ = ["Exchange", "RoundLost", "Uncharged"]
 
 _WAIT_SECONDS = 0.2
 """How often a waiting run looks whether it is to stop."""
 
 
+class Uncharged(RuntimeError):
+    """Counts were to leave for which the ledger was not asked."""
+
+
 class RoundLost(RuntimeError):
     """The round that this site's counts were sent in was not opened; resume the run, which draws its noise anew."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Party:
-    """Who a site is in a run.
-
-    Attributes:
-      name: of the site.
-      place: its number among the sites, 0..S-1.
-      sender: its part as a client of rounds.
-      member: its part in the committee; None where it is no member.
-      terms: hash of the run's terms.
-      most_rounds: the largest number of a round that the run's terms allow.
-    """
-
-    name: str
-    place: int
-    sender: client.Client
-    member: member.Member | None
-    terms: bytes
-    most_rounds: int
-
-    @property
-    def key(self) -> bytes:
-        """Its public key."""
-        return keys.public_of(self.sender.key)
-
-
-def party_of(
-    *,
-    name: str,
-    sites: tuple[str, ...],
-    key: keys.Hidden,
-    pinned: Pinned,
-    roster: frozenset[bytes],
-    run: bytes,
-    terms: bytes,
-    store: Store,
-    member_store: Store,
-    most_rounds: int = 1 << 20,
-) -> Party:
-    """A site's parts in the rounds of a run; a member where its key is among the pinned ones."""
-    public = keys.public_of(key)
-    seat = None
-    if public in pinned.members:
-        number = pinned.members.index(public) + 1
-        seat = member.Member(number=number, key=key, pinned=pinned, roster=roster, run=run, store=member_store)
-    sender = client.Client(key, pinned, roster, run, store)
-    place = sites.index(name)
-    return Party(name=name, place=place, sender=sender, member=seat, terms=terms, most_rounds=most_rounds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,26 +75,18 @@ Told = Callable[..., None]
 """`(kind, **facts)`: what goes into the site's log."""
 
 
-class Wanted(NamedTuple):
-    """What a site waits for.
-
-    Attributes:
-      position: sums opened, as far as it knows.
-      label: the release that comes next; None before the run came so far.
-      draft: encoded terms that its round must have; None while the counts are not there.
-      asking: whether it asks what became of a round that its counts were sent in.
-    """
-
-    position: int
-    label: str | None
-    draft: bytes | None
-    asking: bool
-
-
 class Exchange:
     """Where a run and the coordinator's requests meet; one for each run of a site."""
 
-    def __init__(self, party: Party, folder: Path, tell: Told, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        party: Party,
+        folder: Path,
+        tell: Told,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        most_rounds: int = 1 << 20,
+    ) -> None:
         """Pick up what was opened before.
 
         Args:
@@ -147,11 +94,14 @@ class Exchange:
           folder: its transcripts of this run.
           tell: writes into the site's log, durably, before anything leaves.
           stop: asked while a round is waited for.
+          most_rounds: the largest number of a round that counts leave in. Numbers only grow, so no more rounds than that can be held; each that dies costs the
+            site a charge, and it cannot see whether the coordinator let it die.
 
         Raises:
           RoundRefused: a transcript that was kept does not hold.
         """
         self.party, self._folder, self._tell, self._stop = party, folder, tell, stop
+        self._most_rounds = most_rounds
         self._rounds: list[OpenedRound] = kept_rounds(folder, party.sender.pinned)
         self._seat = None if party.member is None else member.restore(party.member)
         self._changed = threading.Condition(threading.RLock())
@@ -162,6 +112,7 @@ class Exchange:
         self._sent: Terms | None = None  # the terms under which the offered counts were sent
         self._lost: str | None = None
         self._paid: dict[str, Any] = {}  # what the ledger said after the last charge
+        self._owed = True  # whether the release that comes next is still to be paid for
         self._asking: Terms | None = None  # the terms of a round whose outcome is asked for
         self._go_on = False
 
@@ -177,15 +128,16 @@ class Exchange:
         def next_charge(purpose: str, number: int, *rest: Any) -> Any:
             gate, own = charge(purpose, number, *rest)
             label = f"{purpose} {number}"
-            self._label = label
+            self._label, self._owed = label, True
 
             def pay() -> None:
                 paid = standing.times(label)
                 if paid <= self._times_sent(label) and not (paid and self._mine(label)):
                     gate()
-                epsilon, rows, head = standing.now()
+                epsilon, pin = standing.now()
                 with self._changed:
-                    self._paid = {"label": label, "epsilon": epsilon, "rows": rows, "ledger": head}
+                    self._paid = {"label": label, "epsilon": epsilon, "rows": pin.rows, "ledger": pin.head}
+                    self._owed = False
 
             return pay, own
 
@@ -220,32 +172,24 @@ class Exchange:
         return Sealed(_Offer(self._label, draft, values, stream), values.size, 1, frozenset([new_id()]), 0)
 
     def _draft(self, setting: RoundSetting, size: int) -> Terms:
-        pinned, label = self.party.sender.pinned, str(self._label)
-        return Terms(
-            run=self.party.sender.run,
-            round=0,
-            model=release_name(self.party.terms, label, self._rounds),
-            mechanism=setting.mechanism,
-            charge=f"{label}, charged by every site to its own ledger before it sends",
-            size=size,
-            count_bound=setting.count_bound,
-            count_rms=0 if setting.count_rms is None else thousandths(setting.count_rms),
-            senders=setting.senders,
-            minimum=setting.minimum,
-            corrupt=setting.corrupt,
-            threshold=setting.threshold,
-            malicious=setting.malicious,
-            members=pinned.members,
-            round_keys=tuple(b"" for _ in pinned.members),
-            roster=pinned.roster,
-        )
+        label = str(self._label)
+        return expected_terms(self.party, setting, label, size, release_name(self.party.terms, label, self._rounds))
 
     def _open(self, sealed: Sealed, size: int) -> Opened:
-        """Offer the counts, and wait for the opened sum. The caller has charged the ledger."""
+        """Offer the counts, once for every charge, and wait for the opened sum.
+
+        Raises:
+          Uncharged: the gate of the release was not asked (an algorithm of another package may forget to); nothing leaves.
+        """
         del size
         offer = sealed.payload
         assert isinstance(offer, _Offer)
         with self._changed:
+            if self._owed or self._paid["label"] != offer.label:
+                raise Uncharged(
+                    f'"{offer.label}" was not charged, so nothing of it leaves: its algorithm must ask the gate that it was given, once before every sum.'
+                )
+            self._owed = True
             self._offer, self._sent, self._lost = offer, None, None
             self._changed.notify_all()
             try:
@@ -340,8 +284,10 @@ class Exchange:
             self._seat, reply = member.step(self.party.member, self._seat, blob)
             said = messages.parts_of(reply)
             if said.label == "answer" and self._answered != said.body[:32]:
-                self._answered = said.body[:32]
                 self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
+                self._answered = said.body[
+                    :32
+                ]  # only now: what could not be written down is not said when it is asked again
         return reply
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
@@ -357,16 +303,17 @@ class Exchange:
             offer = self._offer
             if offer is None:
                 raise OutOfOrder("This site's counts are not there yet; ask again later.")
-            _check_expected(terms, offer.draft)
-            if terms.round > self.party.most_rounds:
-                raise BadTerms(f"Round {terms.round} of a run whose terms allow {self.party.most_rounds}.")
+            check_expected(terms, offer.draft)
             if self._sent is not None and self._sent != terms:
                 self._lost = (
                     f'the round {self._sent.round} of "{offer.label}" was not opened; its counts are not sent again'
                 )
                 self._changed.notify_all()
                 raise OutOfOrder(f"{self._lost}. Ask again later.")
+            if terms.round > self._most_rounds:
+                raise BadTerms(f"Round {terms.round}; the terms of the run allow {self._most_rounds}.")
             client.accept_terms(self.party.sender, terms_blob, certificate, offer.draft.model)
+            self._check_unused(terms)
             if self._sent is None:
                 self._tell("charge", round=terms.round, **self._paid)
             self._note_sending(offer.label, terms.round)
@@ -390,6 +337,17 @@ class Exchange:
             self._sent = terms
             return blob
 
+    def _check_unused(self, terms: Terms) -> None:
+        """Refuse a round that `client.contribute` would refuse, before anything is written down for it: else whoever plays it back makes the log grow.
+
+        Raises:
+          RoundUsed: it, or a later one, was taken part in under other terms.
+        """
+        store, last = self.party.sender.store, self.party.sender.store.last(terms.run, "terms")
+        again = store.get(terms.run, terms.round, "contribution") is not None
+        if last >= terms.round and not (again and store.get(terms.run, terms.round, "terms") == terms_hash(terms)):
+            raise RoundUsed(f"Round {terms.round} or a later one was taken part in already.")
+
     def opened(self, position: int, transcript: bytes) -> None:
         """Take in the sum at a position.
 
@@ -404,7 +362,7 @@ class Exchange:
             if position > len(self._rounds) or draft is None:
                 raise OutOfOrder(f"This site is at position {len(self._rounds)} and not ready; ask again later.")
             checked = check_transcript(transcript, self.party.sender.pinned)
-            _check_expected(checked.terms, draft)
+            check_expected(checked.terms, draft)
             label = str(self._label)
             self._rounds.append(keep(self._folder, position, label, transcript, checked))
             self._tell(
@@ -420,18 +378,6 @@ class Exchange:
             self._offer = None  # its round is over; what comes next has other terms
             self._changed.notify_all()
 
-    def transcript(self, position: int) -> bytes:
-        """A kept transcript, for whoever missed it.
-
-        Raises:
-          OutOfOrder: there is none.
-        """
-        with self._changed:
-            if not 0 <= position < len(self._rounds):
-                raise OutOfOrder(f"Position {position} of {len(self._rounds)}.")
-            path = self._rounds[position].path
-        return path.read_bytes()
-
 
 def _no_second(a: Sealed, b: Sealed) -> Sealed:
     raise RoundRefused("A site has one message of its own and adds none; the server does.")
@@ -439,22 +385,3 @@ def _no_second(a: Sealed, b: Sealed) -> Sealed:
 
 def _opened(found: OpenedRound) -> Opened:
     return Opened(found.checked.counts, len(found.checked.clients), True)
-
-
-def _check_expected(terms: Terms, draft: Terms) -> None:
-    """Refuse terms that differ from the expected ones in anything but the round's number and keys."""
-    bare = dataclasses.replace(terms, round=0, round_keys=draft.round_keys)
-    if bare == draft:
-        return
-    names = [
-        field.name for field in dataclasses.fields(Terms) if getattr(bare, field.name) != getattr(draft, field.name)
-    ]
-    seen = "; ".join(
-        f"{name} is {_short(getattr(bare, name))}, expected {_short(getattr(draft, name))}" for name in names
-    )
-    raise BadTerms(f"A round with other terms than this site expects: {seen}.")
-
-
-def _short(value: Any) -> str:
-    text = value.hex() if isinstance(value, bytes) else str(value)
-    return text if len(text) <= 80 else text[:80] + "..."

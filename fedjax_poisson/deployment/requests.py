@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation.refusals import Malformed, Oversize
 from fedjax_poisson.aggregation.wire import Reader, prefixed, u32
 
-__all__ = ["NO_RUN", "REFUSED", "Spoken", "decode", "encode", "facts", "read_signatures", "refused"]
+__all__ = ["NO_RUN", "REFUSED", "Spoken", "decode", "encode", "facts", "read_signatures", "refused", "words"]
 
 _MAGIC = b"FJPD\1"
 _MOST_PARTS = 64
 _MOST_WORD = 32
 _MOST_BYTES = 1 << 31
+_MOST_FACTS = 1 << 20
 
 REFUSED = "refused"
 NO_RUN = "No run is under way"
@@ -69,12 +70,20 @@ def refused(error: BaseException | str) -> bytes:
     return encode(Spoken(REFUSED, (said.encode(),)))
 
 
+def words(said: bytes | str) -> str:
+    """What a site says, for people: a line of at most 500 printable characters, so that it can neither steer a terminal nor fill a file."""
+    text = said[:2000].decode(errors="replace") if isinstance(said, bytes) else said
+    return "".join(one if one.isprintable() else " " for one in text[:500])
+
+
 def facts(part: bytes) -> dict[str, Any]:
     """A part that is a JSON object.
 
     Raises:
-      Malformed: it is none.
+      Oversize, Malformed: it is none.
     """
+    if len(part) > _MOST_FACTS:
+        raise Oversize(f"A part of {len(part)} bytes as JSON; at most {_MOST_FACTS} are read.")
     try:
         found = json.loads(part)
     except (ValueError, RecursionError):

@@ -16,7 +16,7 @@ from fedjax_poisson.aggregation.spool import Spool
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.aggregation.transcript import write_transcript
 from fedjax_poisson.aggregation.wire import Reader
-from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode
+from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode, words
 from fedjax_poisson.deployment.transport.link import Link, Unreached
 
 __all__ = ["Heard", "RoundOver", "hold_round"]
@@ -103,19 +103,19 @@ def _taken(
     heard: list[Heard],
     clock: Callable[[], float],
 ) -> server.State:
-    """The state with the replies; a site that says "ask again" is asked again while there is time."""
+    """The state with the replies; a site that has no counts yet, and says "ask again", is asked again while there is time."""
     phase, until, wait = state.phase, clock() + seconds, 0.05
     while requests and (left := until - clock()) > 0:
         again: dict[str, bytes] = {}
         for site, blob in link.ask(requests, left):
             if isinstance(blob, Unreached):
-                heard.append(Heard(phase, site, blob.reason))
+                heard.append(Heard(phase, site, words(blob.reason)))
                 continue
             try:
                 reply = decode(blob)
                 if reply.word == REFUSED:
-                    reason = reply.parts[0].decode(errors="replace") if reply.parts else "no reason"
-                    if "ask again" in reason.lower():
+                    reason = words(reply.parts[0]) if reply.parts else "no reason"
+                    if phase == "contribution" and "ask again" in reason.lower():  # members have nothing to wait for
                         again[site] = requests[site]
                         continue
                     heard.append(Heard(phase, site, f"refuses: {reason}"))

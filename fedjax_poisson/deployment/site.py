@@ -13,6 +13,7 @@ Requests and replies (`requests`), beside those about rounds (`site_run`):
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -21,20 +22,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson import accounting
+from fedjax_poisson.accounting import LedgerCorrupt
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import Store, StoreDamaged, sqlite_store
 from fedjax_poisson.deployment import approvals, run_terms
-from fedjax_poisson.deployment.exchange import party_of
+from fedjax_poisson.deployment.backups import check_ledger, check_stores
 from fedjax_poisson.deployment.identity import Identity
-from fedjax_poisson.deployment.log_entries import Entry
-from fedjax_poisson.deployment.policy import Policy, Proposal, key_of, refusals
-from fedjax_poisson.deployment.proposal import proposal_of, sums_today
+from fedjax_poisson.deployment.party import party_of
+from fedjax_poisson.deployment.policy import ApprovalPolicy, Policy, Proposal, key_of, refusals
+from fedjax_poisson.deployment.proposal import before_reading, proposal_of, sums_today
 from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, read_signatures, refused
 from fedjax_poisson.deployment.roster import Roster, pinned_of, roster_keys
 from fedjax_poisson.deployment.roster import party_of as party_on
 from fedjax_poisson.deployment.run_terms import RunTerms
-from fedjax_poisson.deployment.site_log import SiteLog, ledger_pin
+from fedjax_poisson.deployment.site_log import SiteLog
 from fedjax_poisson.deployment.site_run import ROUND_WORDS, SiteRun, answer, planning_network, start
 from fedjax_poisson.deployment.status import write_status
 from fedjax_poisson.federated.checkpoints import write_atomic
@@ -48,8 +49,12 @@ LEDGER, RUNS, CURRENT = "ledger.sqlite", "runs", "current.json"
 _TERMS, _SIGNATURES = "terms.bin", "signatures.json"
 
 
+_TABLE = "data.table"
+"""The reason of a refusal that depends on what the table holds."""
+
+
 class PolicyRefused(RuntimeError):
-    """The site's policy forbids it; the words are the policy's reasons."""
+    """The site's policy forbids it; the words are the policy's keys, and leave the site."""
 
 
 class Worker:
@@ -81,7 +86,6 @@ class Worker:
 
         Raises:
           ValueError: the key is not the one that the roster has for this name.
-          LedgerCorrupt: the ledger is older than the log.
         """
         self._state, self._policy, self._roster, self._who, self._log = state, policy, roster, who, log
         self._seed, self._say, self._now = seed, say, now
@@ -90,7 +94,6 @@ class Worker:
             raise ValueError(
                 f"the roster has another key for {self._name!r} than {state} holds: this is another site's folder, or the site was enrolled anew."
             )
-        _check_ledger(state / LEDGER, ledger_pin(log.entries()))
         self._lock = threading.RLock()
         self._stopping = False
         self._run: SiteRun | None = None
@@ -101,7 +104,11 @@ class Worker:
             name = json.loads((state / CURRENT).read_text())["run"]
             folder = state / RUNS / name
             terms = run_terms.decode_run_terms((folder / _TERMS).read_bytes())
-            self._begin(terms, read_signatures((folder / _SIGNATURES).read_bytes()))
+            try:
+                self._begin(terms, read_signatures((folder / _SIGNATURES).read_bytes()))
+            except (RoundRefused, StoreDamaged, LedgerCorrupt, ValueError, OSError) as error:
+                self._say(f"the run {name[:8]} does not go on: {error}")
+                self._log.append("refused", reasons=[type(error).__name__], run=name)
         self._write_status()
 
     @property
@@ -137,6 +144,11 @@ class Worker:
                         raise OutOfOrder(f'"{spoken.word}" with {len(spoken.parts)} parts is no request to a site.')
         except (RoundRefused, PolicyRefused) as error:
             return refused(error)
+        except (LedgerCorrupt, StoreDamaged) as error:
+            self._say(str(error))
+            return refused(
+                f"{type(error).__name__}: a file of this site is lost or older than its log; what to do is on its own screen"
+            )
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -152,46 +164,90 @@ class Worker:
     def _propose(self, blob: bytes) -> bytes:
         """This site's signature under the terms of a run, if its policy allows all of it."""
         terms = run_terms.decode_run_terms(blob)
-        self._judge(terms)
+        self._judge(terms, by_hand=self._asked_too_much())
         digest = run_terms.run_terms_hash(terms).hex()
-        signed = [e for e in self._log.entries() if e.kind == "terms" and e.facts["terms"] == digest]
+        signed = [
+            e.facts["terms"] for e in self._log.entries() if e.kind == "terms" and e.facts["run"] == terms.run.hex()
+        ]
+        if set(signed) - {digest}:
+            raise BadTerms("This site has signed other terms of a run of this name; a run has one set of terms.")
         if not signed:
             self._log.append("terms", run=terms.run.hex(), terms=digest, roster=terms.roster.hex())
         return run_terms.sign_run_terms(self._who, terms)
 
-    def _judge(self, terms: RunTerms) -> tuple[Config, Proposal]:
-        """The site's own settings of a run that its policy allows.
+    def _asked_too_much(self) -> bool:
+        """Whether proposals failed on the table more often than people here approved runs: from then on a person decides, whatever the policy says.
+
+        That a table cannot be read as the terms ask tells one bit about its records ("no record has this label"), which no ledger has. So who proposes runs
+        gets one such bit, and another for every run that somebody here looked at and approved.
+        """
+        failed = sum(e.kind == "refused" and _TABLE in e.facts["reasons"] for e in self._log.entries())
+        return failed > approvals.approved_so_far(self._state)
+
+    def _judge(self, terms: RunTerms, *, by_hand: bool = False) -> None:
+        """Refuse a run that the policy does not allow: first by its terms alone, and only then by what this site's table makes of them.
+
+        What leaves the site are the policy's keys; the words, which may say what the table holds, are for people at the site.
+
+        Args:
+          terms: of the run.
+          by_hand: a person must have approved them, whatever the policy says.
 
         Raises:
-          PolicyRefused: with every reason.
-          BadTerms: no site may take part in such a run.
+          PolicyRefused: with the key of every reason.
+          BadTerms: no site may take part in such a run, or this one cannot compute it on its table.
+          LedgerCorrupt: the ledger is lost, or older than the log.
         """
+        check_ledger(self._state / LEDGER, self._log.entries())
+        policy = self._policy
+        if by_hand:
+            policy = dataclasses.replace(policy, approval=ApprovalPolicy(mode="by hand"))
         foreign = tuple(name for name in self._policy.limits.algorithms if ":" in name)
         try:
             run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=foreign)
         except BadTerms as error:
             self._note_refusal(terms, [type(error).__name__])
             raise
+        approved = approvals.is_approved(self._state, terms)
         try:
             config = self._own_config(terms)
-            prepared = prepare(config, None, planning_network(self._roster))
-        except (ValueError, OSError) as error:
+            early = before_reading(config, self._roster, policy, approved=approved)
+        except ValueError as error:
             self._say(f"refused a run: {error}")
             self._note_refusal(terms, [type(error).__name__])
+            raise BadTerms("This site has no settings for such a run; the reason is on its own screen.") from error
+        self._refuse(terms, refusals(policy, early, self._now()))
+        try:
+            prepared = prepare(config, None, planning_network(self._roster))
+        except Exception as error:  # any of them tells something about the table
+            self._say(f"refused a run: {error}")
+            self._log.append("refused", reasons=[_TABLE], run=terms.run.hex())
             raise BadTerms(
                 "This site cannot compute such a run on its table; the reason is on its own screen, since it may quote the table."
             ) from error
-        approved = approvals.is_approved(self._state, terms)
         today = sums_today(self._log.entries(), self._now())
         proposal = proposal_of(prepared, self._roster, approved=approved, opened_today=today)
-        found = refusals(self._policy, proposal, self._now())
-        if found:
-            if all(key_of(reason) == "approval.mode" for reason in found):
+        self._refuse(terms, refusals(policy, proposal, self._now()))
+
+    def _refuse(self, terms: RunTerms, found: tuple[str, ...]) -> None:
+        """Refuse if there are reasons; terms that only lack a person's yes wait for it."""
+        if not found:
+            return
+        reasons = [key_of(reason) for reason in found]
+        if any(reason == "data.uncovered" for reason in reasons):
+            reasons.append(_TABLE)
+        new = self._note_refusal(terms, reasons)
+        if new:
+            self._say(f"refused a run: {'; '.join(found)}")
+        if all(reason == "approval.mode" for reason in reasons):
+            try:
                 digest = approvals.wait_for_approval(self._state, terms)
+            except ValueError as error:
+                self._say(str(error))
+                raise PolicyRefused("approval.mode, and too many runs wait at this site") from error
+            if new:
                 self._say(f"a run waits for approval: fedjax-poisson site approve {digest.hex()[:16]}")
-            self._note_refusal(terms, [key_of(reason) for reason in found])
-            raise PolicyRefused("; ".join(found))
-        return config, proposal
+        raise PolicyRefused("; ".join(dict.fromkeys(key_of(reason) for reason in found)))
 
     def _own_config(self, terms: RunTerms) -> Config:
         data = self._policy.data
@@ -205,10 +261,14 @@ class Worker:
             seed=self._seed,
         )
 
-    def _note_refusal(self, terms: RunTerms, reasons: list[str]) -> None:
+    def _note_refusal(self, terms: RunTerms, reasons: list[str]) -> bool:
+        """Write a refusal down; asked again and again, once. Whether it is a new one."""
+        facts = {"reasons": reasons, "run": terms.run.hex()}
         last = [e for e in self._log.entries() if e.kind == "refused"][-1:]
-        if not last or last[0].facts.get("reasons") != reasons:  # asked again and again, it is written once
-            self._log.append("refused", reasons=reasons, run=terms.run.hex())
+        if last and last[0].facts == facts and _TABLE not in reasons:
+            return False
+        self._log.append("refused", **facts)
+        return True
 
     def _start(self, blob: bytes, signed: bytes) -> None:
         """Begin a run that every party signed."""
@@ -228,8 +288,16 @@ class Worker:
         self._begin(terms, signatures)
 
     def _begin(self, terms: RunTerms, signatures: dict[str, bytes]) -> None:
-        """The run's thread; what is on disk decides where it stands."""
+        """The run's thread; what is on disk decides where it stands.
+
+        Raises:
+          BadTerms: the run is not of this roster, or of another version of the package (both may have changed since it began), or not signed by all.
+          LedgerCorrupt, StoreDamaged: what the site has spent or said is not all there.
+        """
+        foreign = tuple(name for name in self._policy.limits.algorithms if ":" in name)
+        run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=foreign)
         run_terms.check_signatures(self._roster, terms, signatures)
+        check_ledger(self._state / LEDGER, self._log.entries())
         config = self._own_config(terms)
         prepared = prepare(config, None, planning_network(self._roster))
         self._allowed = proposal_of(prepared, self._roster, approved=True, opened_today=0)
@@ -237,7 +305,7 @@ class Worker:
         for store in self._stores:
             store.close()
         self._stores = (sqlite_store(folder / "client.sqlite"), sqlite_store(folder / "member.sqlite"))
-        _check_store(self._stores, self._log.entries(), terms.run, folder)
+        check_stores(self._log.entries(), terms.run, *self._stores)
         party = party_of(
             name=self._name,
             sites=tuple(one.name for one in self._roster.sites),
@@ -248,7 +316,6 @@ class Worker:
             terms=run_terms.run_terms_hash(terms),
             store=self._stores[0],
             member_store=self._stores[1],
-            most_rounds=terms.most_rounds,
         )
 
         def tell(kind: str, **told: Any) -> None:
@@ -261,6 +328,7 @@ class Worker:
             folder / "run",
             minimum=self._roster.minimum,
             corrupt=self._roster.corrupt,
+            most_rounds=terms.most_rounds,
             tell=tell,
             stop=lambda: self._stopping,
             changed=self._changed,
@@ -282,7 +350,7 @@ class Worker:
         today = sums_today(self._log.entries(), self._now())
         asked = self._allowed._replace(rounds=1, rounds_today=today, fits=True, approved=True)
         if found := refusals(self._policy, asked, self._now()):
-            raise PolicyRefused("; ".join(found))
+            raise PolicyRefused("; ".join(dict.fromkeys(map(key_of, found))))
 
     def _changed(self) -> None:
         run = self._run
@@ -307,39 +375,3 @@ class Worker:
             told |= {"round": progress.line["round"], "epsilon": progress.line["epsilon_so_far"]}
         with contextlib.suppress(OSError):  # a status that cannot be written stops nothing
             write_status(self._state, "waiting" if progress is None else progress.state, **told)
-
-
-def _check_store(stores: tuple[Store, ...], entries: tuple[Entry, ...], run: bytes, folder: Path) -> None:
-    """Refuse stores that do not hold what the log says was sent: this site would speak a second time in those rounds.
-
-    Raises:
-      StoreDamaged: with what to do.
-    """
-    for store, kind in zip(stores, ("contribution", "answer"), strict=True):
-        said = [entry.facts["round"] for entry in entries if entry.kind == kind and entry.facts["run"] == run.hex()]
-        if said and store.last(run, kind) < max(said):
-            raise StoreDamaged(
-                f"this site's log has its {kind} of round {max(said)}, and the store in {folder} has not: it was lost or set back. Without the newest copy "
-                "this site sits the run out; the others go on if they are enough."
-            )
-
-
-def _check_ledger(path: Path, pin: accounting.Pin | None) -> None:
-    """Refuse to work with a ledger that does not reach as far as the log says it was charged: it is lost, or an older copy.
-
-    Raises:
-      LedgerCorrupt: with what to do.
-    """
-    if pin is None:
-        return
-    what = "Restore its newest copy; without it this site must take part in nothing more on these records, for what they were charged for is not known."
-    if not path.is_file():
-        raise accounting.LedgerCorrupt(
-            f"{path} is missing, and this site's log says that it was charged {pin.rows} times. {what}"
-        )
-    with contextlib.closing(accounting.read_ledger(path)) as ledger:
-        try:
-            ledger.verify()
-            ledger.check_pin(pin)
-        except accounting.LedgerCorrupt as error:
-            raise accounting.LedgerCorrupt(f"{error}. {what}") from error

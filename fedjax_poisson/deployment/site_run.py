@@ -6,7 +6,6 @@ charge. What ends it for good is in `progress`: done, or the reason why not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from typing import Any, NamedTuple
 
 from fedjax_poisson.aggregation.refusals import OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.exchange import Exchange, Party, RoundLost
+from fedjax_poisson.deployment.exchange import Exchange, RoundLost
+from fedjax_poisson.deployment.model_digest import digest_of
+from fedjax_poisson.deployment.party import Party
 from fedjax_poisson.deployment.requests import Spoken, encode, refused
 from fedjax_poisson.deployment.roster import Roster
 from fedjax_poisson.runs.config import Config
@@ -105,6 +106,7 @@ def start(
     *,
     minimum: int,
     corrupt: int,
+    most_rounds: int,
     tell: Callable[..., None],
     stop: Callable[[], bool],
     changed: Callable[[], None] = lambda: None,
@@ -117,11 +119,12 @@ def start(
       out: folder of the run.
       minimum: fewest sites in a sum.
       corrupt: sites assumed corrupt.
+      most_rounds: the largest number of a round that counts leave in, as the run's terms state it.
       tell: writes into the site's log.
       stop: asked before every round and while one is waited for.
       changed: called after every release, and at the end.
     """
-    exchange = Exchange(party, out / FOLDER, tell, stop)
+    exchange = Exchange(party, out / FOLDER, tell, stop, most_rounds=most_rounds)
     pinned = party.sender.pinned
     network = Network(
         backend=exchange.backend,
@@ -163,16 +166,8 @@ def start(
 
 
 def model_digest(out: Path) -> str:
-    """Hexadecimal SHA-256 of the parameters and the standardisation of a finished run, whatever its file's own metadata."""
-    import numpy as np
-
-    with np.load(out / MODEL, allow_pickle=False) as stored:
-        digest = hashlib.sha256()
-        for name in sorted(stored.files):
-            array = stored[name]
-            if array.dtype.kind in "fiub":
-                digest.update(name.encode() + str(array.dtype).encode() + array.tobytes())
-    return digest.hexdigest()
+    """The digest of a finished run's model (`model_digest.digest_of`)."""
+    return digest_of((out / MODEL).read_bytes())
 
 
 def answer(site: SiteRun, spoken: Spoken) -> bytes:

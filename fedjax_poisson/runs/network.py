@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fedjax_poisson.accounting import Pin
 from fedjax_poisson.aggregation.aggregator import Backend
 from fedjax_poisson.runs.config import Config
 
@@ -18,11 +19,11 @@ class Standing(NamedTuple):
 
     Attributes:
       times: `(label) -> int`: how often a release is on it.
-      now: `() -> (epsilon so far, rows, head)`: of this run, and how far the ledger reaches (`Ledger.pin`).
+      now: `() -> (epsilon so far, pin)`: of this run, and how far the whole ledger reaches.
     """
 
     times: Callable[[str], int]
-    now: Callable[[], tuple[float, int, str]]
+    now: Callable[[], tuple[float, Pin]]
 
 
 class Network(NamedTuple):

@@ -144,7 +144,9 @@ def release_scores(
     mechanism = plan.evaluate.mechanism
     gate, own = charge("evaluate", number, plan.evaluate)
     logits = predictions(setting, params, test)
-    chances = evaluation.probabilities(logits.ravel()).reshape(logits.shape)  # a row is a site's records, not one record's classes
+    chances = evaluation.probabilities(logits.ravel()).reshape(
+        logits.shape
+    )  # a row is a site's records, not one record's classes
     total, info = private_scores(
         jnp.asarray(chances, jnp.float32),
         test,

@@ -290,7 +290,7 @@ def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
     def times(label: str) -> int:
         return sum(row.label == label for row in books.rows())
 
-    return prepared.network.charging(charge, Standing(times, lambda: (books.epsilon(), *books.ledger.pin())))
+    return prepared.network.charging(charge, Standing(times, lambda: (books.epsilon(), books.ledger.pin())))
 
 
 def foreign_parts(config: Config) -> list[tuple[str, str]]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import randomness
+from fedjax_poisson.accounting import Pin
 from fedjax_poisson.aggregation import Opened, aggregator, keys
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, encode_terms, roster_hash
-from fedjax_poisson.deployment.exchange import Exchange, RoundLost, party_of
+from fedjax_poisson.deployment.exchange import Exchange, RoundLost
+from fedjax_poisson.deployment.party import party_of
 from fedjax_poisson.deployment.requests import Spoken, decode, encode
 from fedjax_poisson.deployment.round_at_server import RoundOver, hold_round
 from fedjax_poisson.deployment.site_run import Progress, SiteRun, answer
@@ -36,18 +38,19 @@ class Site:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.exchange = Exchange(party, folder, lambda kind, **facts: self.told.append((kind, facts)))
         self.name, self.paid, self.result = name, [], []
+        self.paying: Callable[[str], None] = lambda label: self.paid.append(label)
         self.thread: threading.Thread | None = None
 
     def want(self, number: int, counts: np.ndarray, minimum: int = 3) -> None:
         """Begin, in a thread of its own, what `private_sum` does for one release."""
 
         def pay(label: str) -> Callable[[], None]:
-            return lambda: self.paid.append(label)
+            return lambda: self.paying(label)
 
         def work() -> None:
             charge = self.exchange.charging(
                 lambda purpose, k: (pay(f"{purpose} {k}"), randomness.stream()),
-                Standing(self.paid.count, lambda: (float(len(self.paid)), len(self.paid), "00" * 32)),
+                Standing(self.paid.count, lambda: (float(len(self.paid)), Pin(len(self.paid), "00" * 32))),
             )
             gate, own = charge("train", number)
             made = aggregator(
