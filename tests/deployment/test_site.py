@@ -224,7 +224,13 @@ def test_a_worker_that_starts_again_takes_up_its_run(place: Place) -> None:
 
 def test_a_ledger_that_is_older_than_the_log_is_refused(place: Place) -> None:
     ledger = accounting.open_ledger(
-        place.state / "ledger.sqlite", epsilon=3.0, delta=1e-4, unit="record", adjacency="zero_out", law="tight"
+        place.state / "ledger.sqlite",
+        epsilon=3.0,
+        delta=1e-4,
+        reserve=5e-6,
+        unit="record",
+        adjacency="zero_out",
+        law="tight",
     )
     ledger.spend("train", "train 1", "poisson_embedding", {}, Normal(0.01), 3, 4)
     pin = ledger.pin()
@@ -240,7 +246,13 @@ def test_a_ledger_that_is_older_than_the_log_is_refused(place: Place) -> None:
     assert ask(lost, "propose", blob).word == "refused" and "is missing" in said[-1]
     lost.close()
     accounting.open_ledger(
-        place.state / "ledger.sqlite", epsilon=3.0, delta=1e-4, unit="record", adjacency="zero_out", law="tight"
+        place.state / "ledger.sqlite",
+        epsilon=3.0,
+        delta=1e-4,
+        reserve=5e-6,
+        unit="record",
+        adjacency="zero_out",
+        law="tight",
     ).close()
     older = place.again()
     assert ask(older, "propose", blob).word == "refused"
