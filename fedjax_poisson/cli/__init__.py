@@ -13,7 +13,7 @@ import tyro
 
 from fedjax_poisson.cli import consortium, site
 from fedjax_poisson.cli.calculations import account, bench
-from fedjax_poisson.cli.finished_runs import attack, ledger, report, verify
+from fedjax_poisson.cli.finished_runs import attack, compare, ledger, list_runs, report, verify
 from fedjax_poisson.cli.training import predict, run
 from fedjax_poisson.runs.config import Config
 
@@ -56,6 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     commands: dict[str, Any] = {
         "run": run,
         "predict": predict,
+        "list": list_runs,
+        "compare": compare,
         "report": report,
         "attack": attack,
         "ledger": ledger,

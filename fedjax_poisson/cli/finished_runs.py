@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-__all__ = ["attack", "ledger", "report", "verify"]
+if TYPE_CHECKING:
+    from fedjax_poisson.reports.several_runs import Row
+
+__all__ = ["attack", "compare", "ledger", "list_runs", "report", "verify"]
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional], *, section: tuple[str, ...] = ()) -> int:
@@ -79,6 +83,58 @@ def ledger(folder: Annotated[Path, tyro.conf.Positional], *, verify: bool = Fals
     from fedjax_poisson.runs.show import print_ledger
 
     print_ledger(folder, verify=verify)
+    return 0
+
+
+def list_runs(root: Annotated[Path, tyro.conf.Positional] = Path("runs"), *, json: bool = False) -> int:
+    """List the finished runs below a folder: epsilon, verdict, scores, size.
+
+    Args:
+      root: folder that is looked through.
+      json: one object a line, for programs.
+    """
+    from fedjax_poisson.reports.several_runs import find_runs
+
+    rows = find_runs(root)
+    if not rows and not json:
+        print(f"{root} holds no finished run")
+    return _print_runs(rows, json)
+
+
+def compare(
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional], *, out: Path | None = None, json: bool = False
+) -> int:
+    """Compare finished runs: a table, and with --out a figure of score against epsilon.
+
+    Args:
+      folders: run folders.
+      out: PNG file of the figure.
+      json: one object a line, for programs.
+    """
+    from fedjax_poisson.reports.several_runs import draw, row_of
+
+    if len(folders) < 2:
+        raise ValueError(f"{len(folders)} run folder is given; compare takes two or more.")
+    rows = [row_of(folder) for folder in folders]
+    code = _print_runs(rows, json)
+    if out is not None:
+        print(draw(rows, out))
+    return code
+
+
+def _print_runs(rows: Sequence[Row], json: bool) -> int:
+    from json import dumps
+
+    from fedjax_poisson.reports.several_runs import text_rows
+
+    if json:
+        for row in rows:
+            print(dumps({**row._asdict(), "folder": str(row.folder)}))
+    elif rows:
+        cells = text_rows(rows)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     return 0
 
 
