@@ -311,13 +311,14 @@ def _agreed(running: Mapping[str, _At], position: int) -> tuple[Terms | None, li
 def _hand_out(link: Link, opened: list[Path], at: Mapping[str, _At], seconds: float) -> None:
     """Give every site that waits at an opened position its transcript, and tell who asks what became of its counts if nothing was opened."""
     due: dict[int, list[str]] = collections.defaultdict(list)
+    asking = [name for name, one in at.items() if one.state == "running" and one.asking and one.position == len(opened)]
+    if asking:
+        _ask_all(link, asking, Spoken("go on", (u64(len(opened)),)), seconds)
     for name, one in at.items():
         if one.state != "running":
             continue
         if one.position < len(opened) and (one.asking or one.draft is not None):
             due[one.position].append(name)
-        elif one.position == len(opened) and one.asking:
-            _ask_all(link, [name], Spoken("go on", (u64(one.position),)), seconds)
     for position, names in due.items():
         _ask_all(link, names, Spoken("opened", (u64(position), opened[position].read_bytes())), seconds)
 

@@ -213,6 +213,7 @@ class Exchange:
         with self._changed:
             if self._found(label) is None and self._times_sent(label):
                 self._asking, self._go_on = self._draft(setting, size), False
+                self._changed.notify_all()  # whoever waits in `wanted`
                 while self._found(label) is None and not self._go_on:
                     if self._stop():
                         raise Stopped(f'stopped while what became of "{label}" was waited for')

@@ -51,6 +51,8 @@ _TERMS, _SIGNATURES = "terms.bin", "signatures.json"
 
 _TABLE = "data.table"
 """The reason of a refusal that depends on what the table holds."""
+_YESES = 8
+"""Signatures under runs that were never begun that tell as much about a table as one refusal."""
 
 
 class PolicyRefused(RuntimeError):
@@ -164,11 +166,11 @@ class Worker:
     def _propose(self, blob: bytes) -> bytes:
         """This site's signature under the terms of a run, if its policy allows all of it."""
         terms = run_terms.decode_run_terms(blob)
-        self._judge(terms, by_hand=self._asked_too_much())
         digest = run_terms.run_terms_hash(terms).hex()
         signed = [
             e.facts["terms"] for e in self._log.entries() if e.kind == "terms" and e.facts["run"] == terms.run.hex()
         ]
+        self._judge(terms, by_hand=digest not in signed and self._asked_too_much())  # what was signed tells nothing new
         if set(signed) - {digest}:
             raise BadTerms("This site has signed other terms of a run of this name; a run has one set of terms.")
         if not signed:
@@ -176,13 +178,17 @@ class Worker:
         return run_terms.sign_run_terms(self._who, terms)
 
     def _asked_too_much(self) -> bool:
-        """Whether proposals failed on the table more often than people here approved runs: from then on a person decides, whatever the policy says.
+        """Whether so much was asked of the table that a person decides about further proposals, whatever the policy says.
 
-        That a table cannot be read as the terms ask tells one bit about its records ("no record has this label"), which no ledger has. So who proposes runs
-        gets one such bit, and another for every run that somebody here looked at and approved.
+        Whether a table can be read as the terms ask tells something about its records, a yes ("no record has a level but these") as a no ("no record has this
+        label"), and no ledger has it. So one no, or `_YESES` signatures under runs that were never begun, is all that proposals get, and as much again for
+        every run that somebody here looked at and approved. [assumed: people approve no run that is a question; a run that all sign and begin is none]
         """
-        failed = sum(e.kind == "refused" and _TABLE in e.facts["reasons"] for e in self._log.entries())
-        return failed > approvals.approved_so_far(self._state)
+        entries = self._log.entries()
+        failed = sum(e.kind == "refused" and _TABLE in e.facts["reasons"] for e in entries)
+        begun = {e.facts["run"] for e in entries if e.kind == "started"}
+        idle = {e.facts["run"] for e in entries if e.kind == "terms"} - begun
+        return _YESES * failed + len(idle) >= _YESES * (approvals.approved_so_far(self._state) + 1)
 
     def _judge(self, terms: RunTerms, *, by_hand: bool = False) -> None:
         """Refuse a run that the policy does not allow: first by its terms alone, and only then by what this site's table makes of them.

@@ -129,6 +129,22 @@ def test_whether_a_table_can_be_read_as_terms_ask_is_told_once_and_then_a_person
     )  # the twin: a site that was asked nothing strange
 
 
+def test_signatures_under_runs_that_are_never_begun_run_out(hospitals: Hospitals) -> None:
+    """A yes tells something about the table too ("smoker has no value but these")."""
+    probes = [
+        hospitals.terms(run=bytes([k]) * 16, categorical={"smoker": ["0", "1", *map(str, range(2, 2 + k))]})
+        for k in range(10)
+    ]
+    for probe in probes[:8]:
+        assert hospitals.propose("north", probe).word == "signed"
+    assert words_of(hospitals.propose("north", probes[8])) == "PolicyRefused: approval.mode"
+    assert hospitals.propose("north", probes[7]).word == "signed"  # once more what was signed
+    for probe in probes[:8]:  # the twin: runs that are begun are no probes
+        hospitals.logs["east"].append("terms", run=probe.run.hex(), terms="aa" * 32, roster="bb" * 32)
+        hospitals.logs["east"].append("started", run=probe.run.hex(), version="0.1.0")
+    assert hospitals.propose("east", probes[8]).word == "signed"
+
+
 def test_a_site_that_approves_by_hand_reads_no_table_for_terms_that_nobody_approved(hospitals: Hospitals) -> None:
     probe = hospitals.terms(positive="5")
     hospitals.policies["north"] = hospitals.policy("north", mode="by hand")
@@ -277,7 +293,7 @@ def test_bytes_of_a_round_before_a_restart_are_not_a_second_sending(group: Group
     until_ready(site)
     assert site.exchange.invite(*first) == sent
     with pytest.raises(RoundOver):
-        held(group, draft, 2, sites=("east",))
+        held(group, draft, 2, sites=("east",), seconds=3)
     assert isinstance(site.got(), RoundLost) and site.paid.count("train 1") == 2
     rounds = {facts["round"] for kind, facts in site.told if kind == "contribution"}
     assert rounds == {1}

@@ -147,7 +147,12 @@ def until_ready(site: Site) -> bytes:
 
 
 def held(
-    group: Group, draft: Terms, number: int = 1, sites: tuple[str, ...] = NAMES, link: Link | None = None
+    group: Group,
+    draft: Terms,
+    number: int = 1,
+    sites: tuple[str, ...] = NAMES,
+    link: Link | None = None,
+    seconds: float = 20,
 ) -> bytes:
     """One round; its transcript."""
     chosen = {name: group.keys[name] for name in sites}
@@ -156,7 +161,7 @@ def held(
         dataclasses.replace(draft, round=number),
         members=dict(enumerate(NAMES, 1)),
         sites=chosen,
-        seconds=20,
+        seconds=seconds,
     )[0]
 
 
