@@ -27,6 +27,7 @@ import numpy as np
 from common import kept, parser, save  # first: it sets where compiled programs are kept
 
 from fedjax_poisson import randomness
+from fedjax_poisson.accounting import Pin
 from fedjax_poisson.aggregation import aggregator, keys
 from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.store import sqlite_store
@@ -70,7 +71,8 @@ def site(name: str, folder: Path, secret: bytes, public: dict[str, bytes], size:
     done = threading.Event()
     made = make(exchange.backend, size)
     charge = exchange.charging(
-        lambda purpose, k: (lambda: None, randomness.stream()), Standing(lambda label: 0, lambda: (0.0, 0, ""))
+        lambda purpose, k: (lambda: None, randomness.stream()),
+        Standing(lambda label: 0, lambda: 0, lambda: (0.0, Pin(0, ""))),
     )
 
     def train() -> None:

@@ -62,6 +62,7 @@ TESTED_IN = {
     "data/one_site.py": "deployment/test_conduct.py",
     "deployment/consortium_file.py": "cli/test_consortium.py",
     "deployment/coordinator.py": "deployment/test_operator.py",
+    "deployment/errors.py": "deployment/test_exchange.py",
     "deployment/expected_terms.py": "deployment/test_exchange.py",
     "deployment/party.py": "deployment/test_exchange.py",
     "deployment/opened_rounds.py": "deployment/test_exchange.py",

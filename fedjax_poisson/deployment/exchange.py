@@ -33,25 +33,18 @@ from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes
 from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, terms_hash
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
+from fedjax_poisson.deployment.errors import RoundLost, TooManyLost, Uncharged
 from fedjax_poisson.deployment.expected_terms import Wanted, check_expected, expected_terms
 from fedjax_poisson.deployment.opened_rounds import OpenedRound, counts_hash, keep, kept_rounds, release_name
-from fedjax_poisson.deployment.party import Party
+from fedjax_poisson.deployment.party import USUAL, Limits, Party
 from fedjax_poisson.randomness import Stream, is_reproducible
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
 
-__all__ = ["Exchange", "RoundLost", "Uncharged"]
+__all__ = ["Exchange"]
 
 _WAIT_SECONDS = 0.2
 """How often a waiting run looks whether it is to stop."""
-
-
-class Uncharged(RuntimeError):
-    """Counts were to leave for which the ledger was not asked."""
-
-
-class RoundLost(RuntimeError):
-    """The round that this site's counts were sent in was not opened; resume the run, which draws its noise anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +77,7 @@ class Exchange:
         folder: Path,
         tell: Told,
         stop: Callable[[], bool] = lambda: False,
-        *,
-        most_rounds: int = 1 << 20,
+        limits: Limits = USUAL,
     ) -> None:
         """Pick up what was opened before.
 
@@ -94,14 +86,13 @@ class Exchange:
           folder: its transcripts of this run.
           tell: writes into the site's log, durably, before anything leaves.
           stop: asked while a round is waited for.
-          most_rounds: the largest number of a round that counts leave in. Numbers only grow, so no more rounds than that can be held; each that dies costs the
-            site a charge, and it cannot see whether the coordinator let it die.
+          limits: what the run may take.
 
         Raises:
           RoundRefused: a transcript that was kept does not hold.
         """
         self.party, self._folder, self._tell, self._stop = party, folder, tell, stop
-        self._most_rounds = most_rounds
+        self._limits = limits
         self._rounds: list[OpenedRound] = kept_rounds(folder, party.sender.pinned)
         self._seat = None if party.member is None else member.restore(party.member)
         self._changed = threading.Condition(threading.RLock())
@@ -133,6 +124,11 @@ class Exchange:
             def pay() -> None:
                 paid = standing.times(label)
                 if paid <= self._times_sent(label) and not (paid and self._mine(label)):
+                    if paid and standing.lost() >= self._limits.most_lost:
+                        raise TooManyLost(
+                            f'{standing.lost()} rounds of this run were paid for and not opened, and "{label}" would be one more than this site allows '
+                            "(limits.lost_rounds): whoever lets rounds die spends its budget. Find out who, then raise the limit, or let the run go."
+                        )
                     gate()
                 epsilon, pin = standing.now()
                 with self._changed:
@@ -258,16 +254,23 @@ class Exchange:
         """What this site waits for; the counts of the next release are waited for so long."""
         with self._changed:
             self._changed.wait_for(lambda: self._offer is not None or self._asking is not None, timeout=seconds)
-            draft = None if self._offer is None else encode_terms(self._offer.draft)
-            return Wanted(len(self._rounds), self._label, draft, self._asking is not None)
+            left = (
+                self._offer is not None and self._sent is not None
+            )  # its counts left, and whether they were opened is not known here
+            draft = None if self._offer is None or left else encode_terms(self._offer.draft)
+            return Wanted(len(self._rounds), self._label, draft, left or self._asking is not None)
 
     def go_on(self, position: int) -> None:
-        """The coordinator's word that nothing was opened at a position.
+        """The coordinator's word that nothing was opened at a position: counts that left for it are lost, and the run is resumed with fresh ones.
 
         Raises:
           OutOfOrder: it was not asked for that.
         """
         with self._changed:
+            if position == len(self._rounds) and self._offer is not None and self._sent is not None:
+                self._lost = f'the round {self._sent.round} of "{self._offer.label}" was not opened; its counts are not sent again'
+                self._changed.notify_all()
+                return
             if self._asking is None or position != len(self._rounds):
                 raise OutOfOrder(f"This site does not ask what became of position {position}.")
             self._go_on = True
@@ -311,8 +314,8 @@ class Exchange:
                 )
                 self._changed.notify_all()
                 raise OutOfOrder(f"{self._lost}. Ask again later.")
-            if terms.round > self._most_rounds:
-                raise BadTerms(f"Round {terms.round}; the terms of the run allow {self._most_rounds}.")
+            if terms.round > self._limits.most_rounds:
+                raise BadTerms(f"Round {terms.round}; the terms of the run allow {self._limits.most_rounds}.")
             client.accept_terms(self.party.sender, terms_blob, certificate, offer.draft.model)
             self._check_unused(terms)
             if self._sent is None:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 from fedjax_poisson.aggregation import client, keys, member
 from fedjax_poisson.aggregation.store import Store
 from fedjax_poisson.aggregation.terms import Pinned
 
-__all__ = ["Party", "party_of"]
+__all__ = ["USUAL", "Limits", "Party", "party_of"]
+
+
+class Limits(NamedTuple):
+    """What a site gives to one run at most.
+
+    Attributes:
+      most_rounds: the largest number of a round that counts leave in. Numbers only grow, so no more rounds than that can be held; each that dies costs the
+        site a charge, and it cannot see whether the coordinator let it die.
+      most_lost: releases of the run that are paid for a second time because their round was not opened.
+    """
+
+    most_rounds: int = 1 << 20
+    most_lost: int = 20
+
+
+USUAL = Limits()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ class LimitPolicy:
       evaluation: of "private" and "none".
       hours: "07:00-19:00" in the machine's own time, past midnight if the end is earlier; empty for any.
       rounds_per_day: sums that are opened on one day, of all runs.
+      lost_rounds: releases of one run that are paid for a second time because their round was not opened; each costs what the plan has for it.
     """
 
     largest_model: int = 100_000_000
@@ -99,6 +100,7 @@ class LimitPolicy:
     evaluation: list[str] = dataclasses.field(default_factory=lambda: ["private", "none"])
     hours: str = ""
     rounds_per_day: int = 10_000
+    lost_rounds: int = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

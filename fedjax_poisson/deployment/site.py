@@ -28,7 +28,7 @@ from fedjax_poisson.aggregation.store import Store, StoreDamaged, sqlite_store
 from fedjax_poisson.deployment import approvals, run_terms
 from fedjax_poisson.deployment.backups import check_ledger, check_stores
 from fedjax_poisson.deployment.identity import Identity
-from fedjax_poisson.deployment.party import party_of
+from fedjax_poisson.deployment.party import Limits, party_of
 from fedjax_poisson.deployment.policy import ApprovalPolicy, Policy, Proposal, key_of, refusals
 from fedjax_poisson.deployment.proposal import before_reading, proposal_of, sums_today
 from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, read_signatures, refused
@@ -334,7 +334,7 @@ class Worker:
             folder / "run",
             minimum=self._roster.minimum,
             corrupt=self._roster.corrupt,
-            most_rounds=terms.most_rounds,
+            limits=Limits(terms.most_rounds, self._policy.limits.lost_rounds),
             tell=tell,
             stop=lambda: self._stopping,
             changed=self._changed,

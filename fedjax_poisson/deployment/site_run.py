@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from fedjax_poisson.aggregation.refusals import OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.exchange import Exchange, RoundLost
+from fedjax_poisson.deployment.errors import RoundLost
+from fedjax_poisson.deployment.exchange import Exchange
 from fedjax_poisson.deployment.model_digest import digest_of
-from fedjax_poisson.deployment.party import Party
+from fedjax_poisson.deployment.party import Limits, Party
 from fedjax_poisson.deployment.requests import Spoken, encode, refused
 from fedjax_poisson.deployment.roster import Roster
 from fedjax_poisson.runs.config import Config
@@ -106,7 +107,7 @@ def start(
     *,
     minimum: int,
     corrupt: int,
-    most_rounds: int,
+    limits: Limits,
     tell: Callable[..., None],
     stop: Callable[[], bool],
     changed: Callable[[], None] = lambda: None,
@@ -119,12 +120,12 @@ def start(
       out: folder of the run.
       minimum: fewest sites in a sum.
       corrupt: sites assumed corrupt.
-      most_rounds: the largest number of a round that counts leave in, as the run's terms state it.
+      limits: what the run may take.
       tell: writes into the site's log.
       stop: asked before every round and while one is waited for.
       changed: called after every release, and at the end.
     """
-    exchange = Exchange(party, out / FOLDER, tell, stop, most_rounds=most_rounds)
+    exchange = Exchange(party, out / FOLDER, tell, stop, limits)
     pinned = party.sender.pinned
     network = Network(
         backend=exchange.backend,

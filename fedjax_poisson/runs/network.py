@@ -19,10 +19,12 @@ class Standing(NamedTuple):
 
     Attributes:
       times: `(label) -> int`: how often a release is on it.
+      lost: `() -> int`: releases of this run that were charged and made again.
       now: `() -> (epsilon so far, pin)`: of this run, and how far the whole ledger reaches.
     """
 
     times: Callable[[str], int]
+    lost: Callable[[], int]
     now: Callable[[], tuple[float, Pin]]
 
 

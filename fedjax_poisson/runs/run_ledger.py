@@ -290,7 +290,10 @@ def charging(books: Books) -> Callable[..., tuple[Callable[[], None], Stream]]:
     def times(label: str) -> int:
         return sum(row.label == label for row in books.rows())
 
-    return prepared.network.charging(charge, Standing(times, lambda: (books.epsilon(), books.ledger.pin())))
+    def lost() -> int:
+        return sum(row.origin["attempt"] > 0 for row in books.rows())
+
+    return prepared.network.charging(charge, Standing(times, lost, lambda: (books.epsilon(), books.ledger.pin())))
 
 
 def foreign_parts(config: Config) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from fedjax_poisson.aggregation.store import Store, sqlite_store
 from fedjax_poisson.aggregation.terms import Pinned, roster_hash
 from fedjax_poisson.deployment import site_run
 from fedjax_poisson.deployment.conduct import Consortium
-from fedjax_poisson.deployment.party import party_of
+from fedjax_poisson.deployment.party import Limits, party_of
 from fedjax_poisson.deployment.requests import decode
 from fedjax_poisson.deployment.site_run import SiteRun
 from fedjax_poisson.deployment.transport.in_process import in_process
@@ -125,7 +125,7 @@ def parties(
             own / "run",
             minimum=least,
             corrupt=corrupt,
-            most_rounds=1000,
+            limits=Limits(1000),
             tell=lambda kind, **facts: told[name].append((kind, facts)),
             stop=lambda: bool(stop and stop.get(name)),
         )

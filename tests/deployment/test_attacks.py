@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import randomness
-from fedjax_poisson.accounting import LedgerCorrupt, Pin, open_ledger
+from fedjax_poisson.accounting import Pin, open_ledger
 from fedjax_poisson.aggregation import aggregator
 from fedjax_poisson.aggregation.refusals import OutOfOrder, Oversize, RoundUsed
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.deployment import approvals, run_terms
 from fedjax_poisson.deployment.conduct import conduct
 from fedjax_poisson.deployment.coordinator import NotSigned, coordinate
-from fedjax_poisson.deployment.exchange import RoundLost, Uncharged
+from fedjax_poisson.deployment.errors import RoundLost, Uncharged
 from fedjax_poisson.deployment.log_check import check_logs
+from fedjax_poisson.deployment.party import Limits
 from fedjax_poisson.deployment.proposal import sums_today
 from fedjax_poisson.deployment.requests import Spoken, decode, encode, facts, words
 from fedjax_poisson.deployment.round_at_server import RoundOver
@@ -81,8 +82,9 @@ def test_a_ledger_that_was_lost_or_set_back_is_not_begun_anew(done: Hospitals, o
         ).close()
     done.start("east")
     assert done.workers["east"].run is None and "releases" in done.heard["east"][-1]
-    with pytest.raises(LedgerCorrupt):
-        done.propose("east", further)
+    refusal = done.propose("east", further)
+    assert refusal.word == "refused" and str(done.folder).encode() not in refusal.parts[0]
+    assert "releases" in done.heard["east"][-1]
     done.stop("east")
     moved([ledger], back=True)
     done.start("east")
@@ -224,19 +226,19 @@ def test_a_site_that_says_something_else_than_a_signature_is_named(hospitals: Ho
 def test_no_counts_leave_after_the_last_round_that_the_run_allows(group: Group) -> None:
     draft = wanted(group)
     for each in group.sites.values():
-        each.exchange._most_rounds = 3
+        each.exchange._limits = Limits(3)
     with pytest.raises(RoundOver, match="Round 4; the terms of the run allow 3"):
         held(group, draft, 4)
     assert all(site.told == [] for site in group.sites.values())
     for each in group.sites.values():
-        each.exchange._most_rounds = 5
+        each.exchange._limits = Limits(5)
     held(group, draft, 5)  # the twin
 
 
 @pytest.mark.parametrize("asks", [False, True])
 def test_counts_whose_gate_was_not_asked_are_not_offered(group: Group, asks: bool) -> None:
     site = group.sites["east"]
-    standing = Standing(site.paid.count, lambda: (0.0, Pin(0, "00" * 32)))
+    standing = Standing(site.paid.count, lambda: 0, lambda: (0.0, Pin(0, "00" * 32)))
     gate, own = site.exchange.charging(
         lambda *what: (lambda: site.paid.append("train 1"), randomness.stream()), standing
     )("train", 1)

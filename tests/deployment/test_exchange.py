@@ -18,8 +18,9 @@ from fedjax_poisson.aggregation import Opened, aggregator, keys
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import memory_store
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms, encode_terms, roster_hash
-from fedjax_poisson.deployment.exchange import Exchange, RoundLost
-from fedjax_poisson.deployment.party import party_of
+from fedjax_poisson.deployment.errors import RoundLost, TooManyLost
+from fedjax_poisson.deployment.exchange import Exchange
+from fedjax_poisson.deployment.party import Limits, party_of
 from fedjax_poisson.deployment.requests import Spoken, decode, encode
 from fedjax_poisson.deployment.round_at_server import RoundOver, hold_round
 from fedjax_poisson.deployment.site_run import Progress, SiteRun, answer
@@ -50,7 +51,11 @@ class Site:
         def work() -> None:
             charge = self.exchange.charging(
                 lambda purpose, k: (pay(f"{purpose} {k}"), randomness.stream()),
-                Standing(self.paid.count, lambda: (float(len(self.paid)), Pin(len(self.paid), "00" * 32))),
+                Standing(
+                    self.paid.count,
+                    lambda: len(self.paid) - len(set(self.paid)),
+                    lambda: (float(len(self.paid)), Pin(len(self.paid), "00" * 32)),
+                ),
             )
             gate, own = charge("train", number)
             made = aggregator(
@@ -260,6 +265,32 @@ def test_after_a_lost_round_fresh_counts_are_paid_for_again_and_opened(group: Gr
         each.exchange.opened(0, transcript)
         np.testing.assert_array_equal(each.got().counts, 3 * np.arange(SIZE))
         assert each.paid == ["train 1", "train 1"]
+
+
+def test_a_coordinator_that_lets_rounds_die_gets_no_more_than_the_site_allows(group: Group) -> None:
+    site = group.sites["east"]
+    site.exchange._limits = Limits(most_lost=2)
+    for number in range(1, 5):
+        site.want(1, np.arange(SIZE))
+        for each in group.sites.values():
+            if each is not site:
+                each.want(1, np.arange(SIZE))
+        for each in group.sites.values():
+            if each.exchange.wanted(60).asking:
+                each.exchange.go_on(0)
+        if number == 4:
+            break
+        draft = decode_terms(until_ready(site))
+        for each in group.sites.values():
+            until_ready(each)
+        held(group, draft, number)  # it is opened, and shown to nobody
+        assert all(each.exchange.wanted().asking for each in group.sites.values())
+        for each in group.sites.values():
+            each.exchange.go_on(0)
+            assert isinstance(each.got(), RoundLost)
+    found = site.got()
+    assert isinstance(found, TooManyLost) and site.paid == ["train 1"] * 3
+    assert "limits.lost_rounds" in str(found)
 
 
 def test_a_sum_that_was_opened_meanwhile_is_taken_and_not_paid_twice(group: Group) -> None:
