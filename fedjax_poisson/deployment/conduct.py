@@ -1,7 +1,8 @@
 """The coordinator of a run: it asks which release comes next, holds its round, and hands the opened sum to every site, until all are done.
 
 It believes nothing, and need not be believed. What a round is for comes from the sites, each of which computes it for itself and refuses anything else; the
-coordinator holds the round for the terms that the most sites name. A site that was away gets the transcripts that it missed, one after another.
+coordinator holds the round for the terms that the most sites name. A site that was away gets the transcripts that it missed, one after another; and a
+coordinator whose folder was lost, or is an older copy, gets them from the sites.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation.refusals import Malformed, RoundRefused
 from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
-from fedjax_poisson.aggregation.transcript import check_transcript
+from fedjax_poisson.aggregation.transcript import check_transcript, terms_of
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
@@ -77,6 +79,10 @@ class Step(NamedTuple):
     seconds: float
     epsilon: float | None
     heard: list[Heard]
+
+
+_LABEL = re.compile(r"[a-z][a-z _-]{0,63} [0-9]{1,9}")
+"""Names of releases: a file is named by them, and a site says them."""
 
 
 class Ended(NamedTuple):
@@ -143,14 +149,18 @@ def conduct(
         if stop():
             raise NoProgress(f"stopped after {len(opened)} sums; start again to go on.")
         began = time.monotonic()
-        at = _ready(link, consortium, opened, say, stop)
+        at = _ready(link, consortium, folder, opened, say, stop)
         running = {name: one for name, one in at.items() if one.state == "running"}
         if not running and at:
-            return _ended(link, at, say)
+            return _ended(link, at, consortium.phase_seconds, say)
         draft, ready = _agreed(running, len(opened))
         if draft is None or len(ready) < consortium.minimum:
-            raise NoProgress(_why_not(consortium, at, ready))
-        number += 1
+            done = {name: one for name, one in at.items() if one.state == "done"}
+            if len(done) < consortium.minimum:
+                raise NoProgress(_why_not(consortium, at, ready))
+            say(f"{', '.join(running)} did not come to the end with the others. {_why_not(consortium, at, ready)}")
+            return _ended(link, done, consortium.phase_seconds, say)
+        number = max(number, terms_of(opened[-1].read_bytes()).round if opened else 0) + 1
         write_atomic(folder / "last_round.json", json.dumps({"round": number}).encode())
         if number > consortium.most_rounds:
             raise NoProgress(f"{consortium.most_rounds} rounds were held, the most that the terms allow.")
@@ -169,14 +179,13 @@ def conduct(
             died += 1
             say(f"A round died and was charged: {over}")
             if died >= 5:
-                raise NoProgress(f"{died} rounds in a row died; the last: {over}") from over
+                raise NoProgress(
+                    f"{died} rounds in a row died; the last: {over}\nWhat was opened stays; look who is away, and start again when they are there."
+                ) from over
             continue
         died = 0
         checked = check_transcript(transcript, consortium.pinned)
-        label = str(running[ready[0]].label)
-        path = folder / f"{len(opened):05d}-{label.replace(' ', '-')}.round"
-        write_atomic(path, transcript)
-        opened.append(path)
+        label = _keep(folder, opened, transcript, checked.terms)
         names = {key: name for name, key in consortium.sites.items()}
         clients = tuple(sorted(names[key] for key in checked.clients))
         epsilon = running[ready[0]].epsilon
@@ -191,6 +200,48 @@ def _last_number(folder: Path) -> int:
         return int(json.loads((folder / "last_round.json").read_text())["round"])
     except FileNotFoundError:
         return 0
+
+
+def _label(terms: Terms) -> str:
+    """The release that a round is for, from its terms, which the sites have agreed on.
+
+    Raises:
+      Malformed: it is no name.
+    """
+    label = terms.charge.partition(",")[0]
+    if not _LABEL.fullmatch(label):
+        raise Malformed(f"A release with the name {label!r:.80}.")
+    return label
+
+
+def _keep(folder: Path, opened: list[Path], transcript: bytes, terms: Terms) -> str:
+    """Write a sum down; its release."""
+    label = _label(terms)
+    path = folder / f"{len(opened):05d}-{label.replace(' ', '-')}.round"
+    write_atomic(path, transcript)
+    opened.append(path)
+    return label
+
+
+def _fetch(link: Link, consortium: Consortium, folder: Path, opened: list[Path], at: Mapping[str, _At]) -> None:
+    """Get what sites have and this folder lacks. Each transcript is checked; of several that hold, the one that the most sites keep at its position."""
+    while ahead := [name for name, one in at.items() if one.position > len(opened)]:
+        asked = Spoken("transcript", (u64(len(opened)),))
+        said = _ask_all(link, ahead, asked, consortium.phase_seconds).values()
+        kept = collections.Counter(
+            one.parts[1] for one in said if isinstance(one, Spoken) and one.word == "kept" and len(one.parts) == 2
+        )
+        before = len(opened)
+        for transcript, _ in kept.most_common():
+            try:
+                terms = check_transcript(transcript, consortium.pinned).terms
+                if terms.run == consortium.run:
+                    _keep(folder, opened, transcript, terms)
+                    break
+            except RoundRefused:
+                continue
+        if len(opened) == before:
+            return
 
 
 def _ask_all(link: Link, sites: list[str], spoken: Spoken, seconds: float) -> dict[str, Spoken | str]:
@@ -227,22 +278,30 @@ def _asked(link: Link, sites: list[str], seconds: float) -> tuple[dict[str, _At]
 def _read_at(said: Spoken) -> _At:
     if said.word != "at" or len(said.parts) != 3 or len(said.parts[0]) != 8:
         raise Malformed(f'A reply "{said.word}" where a position was asked for.')
-    position, told, draft = said.parts
+    position, told, blob = said.parts
     about = facts(told)
     epsilon = about.get("epsilon")
+    draft = decode_terms(blob) if blob else None
+    if draft is not None:
+        _label(draft)
     return _At(
         int.from_bytes(position, "little"),
         str(about.get("state")),
         None if about.get("label") is None else str(about["label"]),
         float(epsilon) if isinstance(epsilon, int | float) else None,
         str(about.get("reason", "")),
-        decode_terms(draft) if draft else None,
+        draft,
         about.get("asking") is True,
     )
 
 
 def _ready(
-    link: Link, consortium: Consortium, opened: list[Path], say: Callable[[str], None], stop: Callable[[], bool]
+    link: Link,
+    consortium: Consortium,
+    folder: Path,
+    opened: list[Path],
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
 ) -> dict[str, _At]:
     """Where all sites are, once all are ready for the next round or over; or enough of them, and patience is at its end."""
     names = list(consortium.sites)
@@ -261,6 +320,7 @@ def _ready(
         for name in [name for name in told if name not in away]:
             say(f"{name} is back")
             del told[name]
+        _fetch(link, consortium, folder, opened, at)
         _hand_out(link, opened, at, consortium.phase_seconds)
         waiting = [one for one in at.values() if one.state == "running"]
         draft, ready = _agreed({name: one for name, one in at.items() if one.state == "running"}, len(opened))
@@ -323,9 +383,9 @@ def _why_not(consortium: Consortium, at: Mapping[str, _At], ready: list[str]) ->
     return "\n".join([*lines, "What was opened stays; start again when they are there."])
 
 
-def _ended(link: Link, at: Mapping[str, _At], say: Callable[[str], None]) -> Ended:
+def _ended(link: Link, at: Mapping[str, _At], seconds: float, say: Callable[[str], None]) -> Ended:
     """The models of all sites that are done."""
-    found = _ask_all(link, list(at), Spoken("final"), 60.0)
+    found = _ask_all(link, list(at), Spoken("final"), seconds)
     digests, told, models, away = {}, {}, {}, {}
     for name, said in found.items():
         if isinstance(said, str) or said.word != "ended" or len(said.parts) != 2:

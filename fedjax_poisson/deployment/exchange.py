@@ -336,8 +336,8 @@ class Exchange:
             self._seat, reply = member.step(self.party.member, self._seat, blob)
             said = messages.parts_of(reply)
             if said.label == "answer" and self._answered != said.body[:32]:
-                self._answered = said.body[:32]
                 self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
+                self._answered = said.body[:32]  # only now: an answer whose entry could not be written must not leave at a second asking
         return reply
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
