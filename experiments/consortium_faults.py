@@ -4,10 +4,10 @@
 
 Five sites that are the committee (t = 4, f = 1, sums of at least three) want three sums, and one thing goes wrong in each run:
 
-* in one process, where every step, every message and every change of a file is a place for a fault (`consortium_campaign.scenario`): the real exchange, stores,
-  ledger, log and coordinator, with random counts instead of a training. A site or the coordinator is killed at a step, in the middle of a write, or as a power
-  cut would; a disk is full; a store, a ledger, a log or everything is an older copy; messages are lost, slow, late, doubled, replayed, from another run, altered;
-  sites are cut off; a clock is a day off; a site has other terms;
+* in one process, where every step, every message and every change of a file is a place for a fault (`consortium_campaign.scenario`): the real exchange,
+  stores, ledger, log and coordinator, with random counts instead of a training. A site or the coordinator is killed at a step, in the middle of a write, or as
+  a power cut would; a disk is full; a store, a ledger, a log or everything is an older copy; messages are lost, slow, late, doubled, replayed, from another
+  run, altered; sites are cut off; a clock is a day off; a site has other terms;
 * with real processes behind Unix sockets, which SIGKILL ends at any moment (`consortium_campaign.processes`).
 
 After every fault, all of `consortium_campaign.verdicts`, what the logs say when they are held against each other, and that the run comes to its end with
@@ -50,14 +50,14 @@ PHASE, PATIENCE, RELEASES = 1.5, 0.3, 3
 """Seconds that a phase of a round may take, seconds that a round waits for further sites, and sums of a run."""
 
 
-def in_one_process(base: Path, known: People, rng: random.Random, count: int) -> Iterator[Row]:
+def in_one_process(base: Path, known: People, rng: random.Random, count: int, toy: bool) -> Iterator[Row]:
     """Runs in this process, a fault in each."""
     none = Fault(None, "none")
     run = fresh_run(RELEASES, 60.0, PATIENCE)  # builds the programs, so with time
     clean = scenario(base / "clean", known, run, none, rng, limit=300.0)
     yield judged("no fault", none, clean, known, run)
     foreign = clean.past
-    yield from other_terms.runs(base, known, rng, lambda: fresh_run(RELEASES, PHASE, PATIENCE))
+    yield from other_terms.runs(base, known, rng, lambda: fresh_run(RELEASES, PHASE, PATIENCE), toy)
     for number, (part, fault) in enumerate(planned(clean.places, rng, count)):
         run = fresh_run(RELEASES, PHASE, PATIENCE)
         result = scenario(base / str(number), known, run, fault, rng, foreign=foreign)
@@ -71,7 +71,7 @@ def campaign(seed: int, faults: int, toy: bool) -> Iterator[Row]:
     rng, known = random.Random(f"consortium faults {seed}"), people()
     killed = 0 if toy else max(8, faults // 15)
     with place() as folder:
-        yield from in_one_process(Path(folder).resolve(), known, rng, faults - killed)
+        yield from in_one_process(Path(folder).resolve(), known, rng, faults - killed, toy)
     if killed:
         with place() as folder:
             yield from processes.killed(Path(folder).resolve(), known, rng, killed)
@@ -121,9 +121,14 @@ def main(arguments: list[str] | None = None) -> None:
         "columns": Row._fields,
     }
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    write_atomic(given.out / "results" / "consortium_faults.json", (json.dumps(whole, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n").encode())
+    write_atomic(
+        given.out / "results" / "consortium_faults.json",
+        (json.dumps(whole, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n").encode(),
+    )
     print(as_table(rows))
-    print(f"{whole['faults']} faults at {whole['transitions']} transitions in {whole['seconds']} s: {whole['wrong']} wrong")
+    print(
+        f"{whole['faults']} faults at {whole['transitions']} transitions in {whole['seconds']} s: {whole['wrong']} wrong"
+    )
     sys.exit(1 if whole["wrong"] else 0)
 
 

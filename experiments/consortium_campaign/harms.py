@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from consortium_campaign.lives import COORDINATOR, Killed, Lives
-from consortium_campaign.people import NAMES
 from fault_campaign.events import Event
 
-__all__ = ["AT_COORDINATOR", "AT_SITE", "CUTS", "ENDS", "FULL", "SET_BACK", "Struck", "exempt_from", "may_be_refused", "strike"]
+from consortium_campaign.lives import COORDINATOR, Killed, Lives
+from consortium_campaign.people import NAMES
+
+__all__ = [
+    "AT_COORDINATOR",
+    "AT_SITE",
+    "CUTS",
+    "ENDS",
+    "FULL",
+    "SET_BACK",
+    "Struck",
+    "exempt_from",
+    "may_be_refused",
+    "strike",
+]
 
 ENDS = ("kill", "torn", "power cut")
 FULL = ("full disk", "full disk for one write")
@@ -23,7 +34,10 @@ SET_BACK = {
     "ledger set back": ("ledger.sqlite",),
     "log set back": ("site.log",),
     "transcripts set back": ("opened", "checkpoint.json"),
-    "everything set back": ("client.sqlite", "client.sqlite.mark", "member.sqlite", "member.sqlite.mark", "ledger.sqlite", "site.log", "opened", "checkpoint.json"),
+    "everything set back": (
+        *("client.sqlite", "client.sqlite.mark", "member.sqlite", "member.sqlite.mark"),
+        *("ledger.sqlite", "site.log", "opened", "checkpoint.json"),
+    ),
 }
 """What is taken from an older copy."""
 CLOCKS = {"clock a day ahead": timedelta(days=1), "clock a day behind": timedelta(days=-1)}
@@ -129,8 +143,3 @@ def put_back(folder: Path, old: Path, kind: str) -> None:
             shutil.copytree(there, here)
         elif there.exists():
             shutil.copyfile(there, here)
-
-
-def pause(seconds: float) -> None:
-    """Wait."""
-    time.sleep(seconds)

@@ -9,7 +9,6 @@ from consortium_campaign.harms import FULL, exempt_from, may_be_refused
 from consortium_campaign.people import NAMES, People, Run
 from consortium_campaign.scenario import Fault, Result
 from consortium_campaign.verdicts import Row
-
 from fedjax_poisson.deployment.log_check import check_logs
 from fedjax_poisson.deployment.roster import pinned_of
 
@@ -60,9 +59,17 @@ def _named(result: Result) -> dict[str, bytes]:
 
 def logs_apart(result: Result, known: People, suspect: Collection[str]) -> list[str]:
     """What anybody finds who holds the logs against each other and the transcripts (`deployment.log_check`); of sites whose log was set back it must."""
-    transcripts = {f"{position:05d}.round": blob for position, blob in enumerate(max(result.histories.values(), key=len))}
-    findings = check_logs(known.roster, {f"{name}.log": blob for name, blob in result.logs.items() if blob}, transcripts)
-    return [f"the logs: {one.words}" for one in findings.findings if one.grave and not (one.sites and set(one.sites) <= set(suspect))]
+    transcripts = {
+        f"{position:05d}.round": blob for position, blob in enumerate(max(result.histories.values(), key=len))
+    }
+    findings = check_logs(
+        known.roster, {f"{name}.log": blob for name, blob in result.logs.items() if blob}, transcripts
+    )
+    return [
+        f"the logs: {one.words}"
+        for one in findings.findings
+        if one.grave and not (one.sites and set(one.sites) <= set(suspect))
+    ]
 
 
 def _ending(fault: Fault, result: Result, different: Collection[str]) -> list[str]:
@@ -91,7 +98,11 @@ def outcome_of(result: Result) -> str:
     """In words, without names."""
     words = []
     if result.refused:
-        words.append("a site sits it out (" + ", ".join(sorted({each.partition(":")[0] for each in result.refused.values()})) + ")")
+        words.append(
+            "a site sits it out ("
+            + ", ".join(sorted({each.partition(":")[0] for each in result.refused.values()}))
+            + ")"
+        )
     if result.refusals:
         words.append("refused until started again")
     if any("round died" in each for each in result.said):
@@ -99,4 +110,3 @@ def outcome_of(result: Result) -> str:
     if any(len(step.clients) < len(NAMES) for step in result.steps):
         words.append("a sum without a site")
     return ", ".join(words) or "nothing was lost"
-

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from consortium_campaign.people import BOUND, NAMES, SIZE, People, Run, aggregator_of
 from consortium_campaign.witness import Witness
-
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.aggregation import client, messages
+from fedjax_poisson.aggregation.member import LABELS
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.terms import decode_terms
@@ -51,22 +52,17 @@ def name_of(spoken: Spoken) -> str:
     if spoken.word != "notice" or not spoken.parts:
         return spoken.word
     try:
-        return messages.decode_notice(spoken.parts[0], 1 << 24, site_labels()).label
+        return messages.decode_notice(spoken.parts[0], 1 << 24, list(LABELS)).label
     except RoundRefused:
         return "notice"
-
-
-def site_labels() -> list[str]:
-    """Labels of notices to members."""
-    from fedjax_poisson.aggregation.member import LABELS
-
-    return list(LABELS)
 
 
 class LightSite:
     """One life of a site's process; `handle` is what a transport calls."""
 
-    def __init__(self, name: str, known: People, run: Run, folder: Path, note: Witness, event: Event, **other: Any) -> None:
+    def __init__(
+        self, name: str, known: People, run: Run, folder: Path, note: Witness, event: Event, **other: Any
+    ) -> None:
         """Take up what lies in the folder.
 
         Args:
@@ -81,7 +77,14 @@ class LightSite:
         Raises:
           RuntimeError, RoundRefused: what lies in the folder is refused, by its name.
         """
-        self.name, self.run, self.folder, self._note, self._event, self._other = name, run, folder, note, event, dict(other)
+        self.name, self.run, self.folder, self._note, self._event, self._other = (
+            name,
+            run,
+            folder,
+            note,
+            event,
+            dict(other),
+        )
         self.busy, self.dead, self._stopping = threading.RLock(), False, False
         self.progress = Progress("running", None, "", None)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -191,7 +194,12 @@ class LightSite:
             try:
                 with self.busy:
                     ledger = accounting.open_ledger(
-                        self.folder / "ledger.sqlite", epsilon=8.0, delta=1e-5, unit="record", adjacency="zero_out", orders=ORDERS
+                        self.folder / "ledger.sqlite",
+                        epsilon=8.0,
+                        delta=1e-5,
+                        unit="record",
+                        adjacency="zero_out",
+                        orders=ORDERS,
                     )
                 try:
                     while True:
@@ -234,7 +242,9 @@ class LightSite:
             gate, own = charging("train", number)
             found = made.recall(SIZE)  # in the order of `federated.private_sum`
             if found is None:
-                counts = np.random.default_rng().integers(-BOUND // len(NAMES), BOUND // len(NAMES), SIZE).astype(np.int32)
+                counts = (
+                    np.random.default_rng().integers(-BOUND // len(NAMES), BOUND // len(NAMES), SIZE).astype(np.int32)
+                )
                 sealed = made.encrypt(counts, own)
                 gate()
                 found = made.open(sealed, SIZE)
@@ -276,7 +286,9 @@ def watched_contributions(change: Callable[[np.ndarray], np.ndarray] = lambda co
     """
     real = client.contribute
 
-    def contribute(who: client.Client, terms_blob: bytes, certificate: bytes, counts: np.ndarray, stream: Any, **named: Any) -> bytes:
+    def contribute(
+        who: client.Client, terms_blob: bytes, certificate: bytes, counts: np.ndarray, stream: Any, **named: Any
+    ) -> bytes:
         terms = decode_terms(terms_blob)
         before = who.store.get(terms.run, terms.round, "contribution")
         blob = real(who, terms_blob, certificate, change(counts), stream, **named)

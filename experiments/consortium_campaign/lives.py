@@ -18,12 +18,12 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
+from fault_campaign.events import Event, Watch, perform_half, watched
+
 from consortium_campaign.light_site import HERE, LightSite
 from consortium_campaign.people import NAMES, People, Run
 from consortium_campaign.verdicts import DISK
 from consortium_campaign.witness import Witness
-from fault_campaign.events import Event, Watch, perform_half, watched
-
 from fedjax_poisson.deployment import site_log
 
 __all__ = ["Killed", "Lives", "shifted_clock", "watching"]
@@ -38,7 +38,9 @@ class Killed(BaseException):
 class Lives:
     """Who is alive, in which folder, and how they come back."""
 
-    def __init__(self, base: Path, known: People, run: Run, note: Witness, step: Callable[[str, str], object], away: float) -> None:
+    def __init__(
+        self, base: Path, known: People, run: Run, note: Witness, step: Callable[[str, str], object], away: float
+    ) -> None:
         """Begin all sites.
 
         Args:

@@ -14,7 +14,6 @@ from consortium_campaign.judging import judged
 from consortium_campaign.people import NAMES, People, Run
 from consortium_campaign.scenario import Fault, scenario
 from consortium_campaign.verdicts import Row
-
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment.common_settings import common_config, with_roster
 from fedjax_poisson.deployment.roster import roster_hash
@@ -31,9 +30,9 @@ DIFFERENT: tuple[tuple[str, int, dict[str, Any]], ...] = (
 )
 
 
-def runs(base: Path, known: People, rng: random.Random, fresh: Callable[[], Run]) -> Iterator[Row]:
-    """Runs in which a site differs, and proposals that no site signs."""
-    for kind, count, other in DIFFERENT:
+def runs(base: Path, known: People, rng: random.Random, fresh: Callable[[], Run], toy: bool) -> Iterator[Row]:
+    """Runs in which a site differs (with `toy` one of them), and proposals that no site signs."""
+    for kind, count, other in DIFFERENT[:1] if toy else DIFFERENT:
         names = rng.sample(NAMES, count)
         run = fresh()
         differing = {name: dict(other) for name in names}
@@ -85,4 +84,13 @@ def _proposed(kind: str, blob: bytes, known: People, version: str) -> Row:
 
 
 def _settings() -> Config:
-    return Config(csv="visits.csv", label="died", sites=list(NAMES), bounds="private", epsilon=2.0, largest_site=4096, min_site_records=1, evaluation="private")
+    return Config(
+        csv="visits.csv",
+        label="died",
+        sites=list(NAMES),
+        bounds="private",
+        epsilon=2.0,
+        largest_site=4096,
+        min_site_records=1,
+        evaluation="private",
+    )

@@ -10,7 +10,18 @@ from fedjax_poisson.deployment.conduct import Consortium
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.roster import Party, Roster, check, pinned_of
 
-__all__ = ["BOUND", "NAMES", "SIZE", "People", "Run", "aggregator_of", "consortium_of", "fresh_run", "people", "people_of"]
+__all__ = [
+    "BOUND",
+    "NAMES",
+    "SIZE",
+    "People",
+    "Run",
+    "aggregator_of",
+    "consortium_of",
+    "fresh_run",
+    "people",
+    "people_of",
+]
 
 NAMES = ("east", "north", "south", "west", "york")
 SIZE, BOUND = 12, 1000
@@ -70,7 +81,14 @@ def fresh_run(releases: int, phase_seconds: float, patience_seconds: float) -> R
 
 def aggregator_of(backend: Any, **changed: Any) -> Any:
     """The rounds as every site expects them."""
-    facts = {"count_bound": BOUND, "senders": len(NAMES), "minimum_senders": MINIMUM, "size": SIZE, "members": len(NAMES), "corrupt": CORRUPT}
+    facts = {
+        "count_bound": BOUND,
+        "senders": len(NAMES),
+        "minimum_senders": MINIMUM,
+        "size": SIZE,
+        "members": len(NAMES),
+        "corrupt": CORRUPT,
+    }
     return aggregator(backend, **(facts | changed))
 
 

@@ -28,7 +28,11 @@ def planned(places: Sequence[Place], rng: random.Random, count: int) -> list[tup
     messages = [place for place in places if place.transition.startswith("message ")]
     steps = [place for place in places if place.party in NAMES and not place.transition.startswith("message ")]
     ours = [place for place in places if place.party == COORDINATOR]
-    late = [place for place in steps if place.transition.startswith(("reply", "log ", "logged ", "charge")) and place.time >= 2]
+    late = [
+        place
+        for place in steps
+        if place.transition.startswith(("reply", "log ", "logged ", "charge")) and place.time >= 2
+    ]
     parts = {
         "message": _crossed(messages, list(wires.KINDS), rng),
         "site's steps and files": _crossed(steps, list(ENDS), rng),
@@ -40,7 +44,15 @@ def planned(places: Sequence[Place], rng: random.Random, count: int) -> list[tup
         + _crossed([place for place in ours if _writes(place)], ["full disk for one write"], rng),
     }
     rng.shuffle(parts["coordinator"])
-    share = {"message": 10, "site's steps and files": 5, "coordinator": 4, "site's full disk": 2, "old state put back": 2, "sites cut off": 1, "clock": 1}
+    share = {
+        "message": 10,
+        "site's steps and files": 5,
+        "coordinator": 4,
+        "site's full disk": 2,
+        "old state put back": 2,
+        "sites cut off": 1,
+        "clock": 1,
+    }
     chosen: list[tuple[str, Fault]] = []
     while len(chosen) < count and any(parts.values()):
         for part, each in share.items():

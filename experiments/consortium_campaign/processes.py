@@ -20,7 +20,6 @@ from consortium_campaign.light_site import LightSite, charges_of, watched_contri
 from consortium_campaign.people import NAMES, People, Run, consortium_of, fresh_run, people_of
 from consortium_campaign.verdicts import Row
 from consortium_campaign.witness import read, witness
-
 from fedjax_poisson.aggregation import client
 from fedjax_poisson.deployment import conduct as conducting
 from fedjax_poisson.deployment.conduct import NoProgress
@@ -77,7 +76,9 @@ def killed(base: Path, known: People, rng: random.Random, count: int) -> Iterato
     alive: dict[str, Any] = {}
 
     def begin(name: str) -> None:
-        target, rest = (_coordinator, (base, secrets, run)) if name == "coordinator" else (_site, (name, base, secrets, run))
+        target, rest = (
+            (_coordinator, (base, secrets, run)) if name == "coordinator" else (_site, (name, base, secrets, run))
+        )
         alive[name] = context.Process(target=target, args=rest, daemon=True)
         alive[name].start()
 
@@ -125,18 +126,36 @@ def killed(base: Path, known: People, rng: random.Random, count: int) -> Iterato
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
                 process.join(10)
-    yield Row("process", "", "none", "the whole run", round(time.monotonic() - began, 2), _verdicts(base, known, run, finished))
+    yield Row(
+        "process",
+        "",
+        "none",
+        "the whole run",
+        round(time.monotonic() - began, 2),
+        _verdicts(base, known, run, finished),
+    )
 
 
 def _verdicts(base: Path, known: People, run: Run, finished: bool) -> list[str]:
     """All verdicts over the whole run, from what lies on the disk."""
-    seen, folders = read(base / "witness"), {name: base / name / "opened" for name in NAMES} | {"coordinator": base / "coordinator"}
-    histories = {name: [path.read_bytes() for path in sorted(folder.glob("*.round"))] for name, folder in folders.items()}
+    seen, folders = (
+        read(base / "witness"),
+        {name: base / name / "opened" for name in NAMES} | {"coordinator": base / "coordinator"},
+    )
+    histories = {
+        name: [path.read_bytes() for path in sorted(folder.glob("*.round"))] for name, folder in folders.items()
+    }
     transcripts = {f"{name} {k}": blob for name, own in histories.items() for k, blob in enumerate(own)}
     held = [float(line) for line in (base / "held").read_text().splitlines()]
-    refusals = [json.loads(line) for line in (base / "refusals").read_text().splitlines()] if (base / "refusals").exists() else []
+    refusals = (
+        [json.loads(line) for line in (base / "refusals").read_text().splitlines()]
+        if (base / "refusals").exists()
+        else []
+    )
     logs = {f"{name}.log": (base / name / "site.log").read_bytes() for name in NAMES}
-    findings = check_logs(known.roster, logs, {f"{k:05d}.round": blob for k, blob in enumerate(histories["coordinator"])})
+    findings = check_logs(
+        known.roster, logs, {f"{k:05d}.round": blob for k, blob in enumerate(histories["coordinator"])}
+    )
     result = json.loads((base / "result.json").read_text()) if finished else {"digests": {}, "agree": []}
     return [
         *verdicts.unlike_the_counts(seen, transcripts, pinned_of(known.roster)),

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fault_campaign.events import Event
+
 from consortium_campaign import wires
 from consortium_campaign.harms import FULL, Struck, keep_copy, strike
 from consortium_campaign.light_site import HERE, charges_of, watched_contributions
@@ -19,8 +21,6 @@ from consortium_campaign.people import NAMES, People, Run, consortium_of
 from consortium_campaign.traps import Place, Trap
 from consortium_campaign.wires import Wire, hostile_link
 from consortium_campaign.witness import Seen, read, witness
-from fault_campaign.events import Event
-
 from fedjax_poisson.aggregation import client
 from fedjax_poisson.deployment import conduct as conducting
 from fedjax_poisson.deployment import site_run
@@ -49,6 +49,9 @@ class Twin(NamedTuple):
     counts: Callable[[Any], Any] = lambda counts: counts
     begin: Callable[[Lives], None] = lambda lives: None
     handle: Callable[[str, Callable[[bytes], bytes]], Callable[[bytes], bytes]] = lambda name, handler: handler
+
+
+NO_TWIN = Twin()
 
 
 class Result(NamedTuple):
@@ -102,7 +105,7 @@ def scenario(
     *,
     foreign: dict[str, list[bytes]] | None = None,
     other: dict[str, dict[str, Any]] | None = None,
-    twin: Twin = Twin(),
+    twin: Twin = NO_TWIN,
     limit: float = 60.0,
 ) -> Result:
     """Hold one run.
@@ -178,12 +181,17 @@ def scenario(
             try:
                 ended.append(
                     conducting.conduct(
-                        link, consortium_of(known, run), lives.folders[COORDINATOR], step=on_step, say=said.append, stop=given_up.is_set
+                        link,
+                        consortium_of(known, run),
+                        lives.folders[COORDINATOR],
+                        step=on_step,
+                        say=said.append,
+                        stop=given_up.is_set,
                     )
                 )
                 if _all_over(lives) or len(ended) >= 4:
                     return
-                time.sleep(lives.away)
+                time.sleep(max(lives.away, max(cut_until.values(), default=0.0) - time.monotonic()))
             except Killed:
                 time.sleep(lives.away)
             except NoProgress as error:
@@ -253,7 +261,8 @@ def _none(found: object) -> None:
 
 def _all_over(lives: Lives) -> bool:
     lives.settle()
-    return all(name in lives.refused or (name in lives.sites and lives.sites[name].progress.state == "done") for name in NAMES)
+    aside = lives.refused.keys() | lives.other.keys()
+    return all(name in aside or (name in lives.sites and lives.sites[name].progress.state == "done") for name in NAMES)
 
 
 def histories_of(lives: Lives) -> dict[str, list[bytes]]:

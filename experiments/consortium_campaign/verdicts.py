@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from consortium_campaign.witness import Seen
 
+from consortium_campaign.witness import Seen
 from fedjax_poisson.aggregation.terms import Pinned
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.deployment.log_transcripts import shown_by
@@ -28,7 +28,20 @@ __all__ = [
 
 DISK = ("StoreUnwritable", "LogUnwritable", "LedgerUnwritable", "OSError")
 """Errors of a site whose disk is full."""
-ADVICE = ("start again", "restore", "ask again", "look ", "check ", "go on", "go back", "give it a new", "new one", "begin ", "keep ", "wait")
+ADVICE = (
+    "start again",
+    "restore",
+    "ask again",
+    "look ",
+    "check ",
+    "go on",
+    "go back",
+    "give it a new",
+    "new one",
+    "begin ",
+    "keep ",
+    "wait",
+)
 
 
 class Row(NamedTuple):
@@ -83,7 +96,11 @@ def counts_used_twice(seen: Seen, exempt: Iterable[str] = ()) -> list[str]:
     for one in seen.left:
         if one.manifest in seen.made and one.site not in exempt:
             found[one.site, seen.made[one.manifest].counts].add(one.manifest)
-    return [f"{site}: the same counts left in {len(names)} contributions" for (site, _), names in found.items() if len(names) > 1]
+    return [
+        f"{site}: the same counts left in {len(names)} contributions"
+        for (site, _), names in found.items()
+        if len(names) > 1
+    ]
 
 
 def second_answers(seen: Seen, exempt: Iterable[str] = ()) -> list[str]:
@@ -110,7 +127,9 @@ def uncharged(seen: Seen, exempt: Iterable[str] = ()) -> list[str]:
         label = seen.made[one.manifest].label
         gone[one.site, label].add(one.manifest)
         if one.charges.get(label, 0) < len(gone[one.site, label]):
-            wrong.append(f"{one.site}: {len(gone[one.site, label])} contributions for {label}, {one.charges.get(label, 0)} charges")
+            wrong.append(
+                f"{one.site}: {len(gone[one.site, label])} contributions for {label}, {one.charges.get(label, 0)} charges"
+            )
     return wrong
 
 
@@ -158,4 +177,8 @@ def tracebacks(seen: Seen, full: Iterable[str] = ()) -> list[str]:
 
 def unhelpful(words: Iterable[str]) -> list[str]:
     """Whoever refuses to go on says what to do."""
-    return [f"a refusal does not say what to do: {one[:200]}" for one in words if not any(each in one.lower() for each in ADVICE)]
+    return [
+        f"a refusal does not say what to do: {one[:200]}"
+        for one in words
+        if not any(each in one.lower() for each in ADVICE)
+    ]

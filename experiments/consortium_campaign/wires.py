@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from consortium_campaign.light_site import name_of
-
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment.requests import decode
 from fedjax_poisson.deployment.transport.link import Asked, Handler, Link, Unreached, gather
 
-__all__ = ["ALTERED", "KINDS", "Wire", "hostile_link"]
+__all__ = ["KINDS", "Wire", "hostile_link"]
 
 CUT = Unreached("the connection was cut")
 
@@ -120,7 +119,6 @@ KINDS: Mapping[str, Callable[[Wire], bytes | Unreached]] = {
     "another site's reply": lambda wire: wire.rng.choice(wire.others)(wire.blob),
 }
 """Kinds of faults of one message."""
-ALTERED = ("request altered", "request cut off", "reply altered", "reply cut off")
 
 
 def hostile_link(

@@ -10,8 +10,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +18,12 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation.refusals import Malformed, RoundRefused
 from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
-from fedjax_poisson.aggregation.transcript import check_transcript, terms_of
+from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
+from fedjax_poisson.deployment.coordinator_folder import fetch_sums, keep_sum, last_number, note_number, release_of
 from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
 from fedjax_poisson.deployment.transport.link import Link, Unreached
-from fedjax_poisson.federated.checkpoints import write_atomic
 
 __all__ = ["Consortium", "Ended", "NoProgress", "Step", "conduct"]
 
@@ -79,10 +77,6 @@ class Step(NamedTuple):
     seconds: float
     epsilon: float | None
     heard: list[Heard]
-
-
-_LABEL = re.compile(r"[a-z][a-z _-]{0,63} [0-9]{1,9}")
-"""Names of releases: a file is named by them, and a site says them."""
 
 
 class Ended(NamedTuple):
@@ -143,7 +137,7 @@ def conduct(
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened = sorted(folder.glob("*.round"))
-    number, died = _last_number(folder), 0
+    died = 0
     spool = None
     while True:
         if stop():
@@ -160,8 +154,8 @@ def conduct(
                 raise NoProgress(_why_not(consortium, at, ready))
             say(f"{', '.join(running)} did not come to the end with the others. {_why_not(consortium, at, ready)}")
             return _ended(link, done, consortium.phase_seconds, say)
-        number = max(number, terms_of(opened[-1].read_bytes()).round if opened else 0) + 1
-        write_atomic(folder / "last_round.json", json.dumps({"round": number}).encode())
+        number = last_number(folder, opened) + 1
+        note_number(folder, number)
         if number > consortium.most_rounds:
             raise NoProgress(f"{consortium.most_rounds} rounds were held, the most that the terms allow.")
         spool = file_spool(folder)
@@ -185,63 +179,13 @@ def conduct(
             continue
         died = 0
         checked = check_transcript(transcript, consortium.pinned)
-        label = _keep(folder, opened, transcript, checked.terms)
+        label = keep_sum(folder, opened, transcript, checked.terms)
         names = {key: name for name, key in consortium.sites.items()}
         clients = tuple(sorted(names[key] for key in checked.clients))
         epsilon = running[ready[0]].epsilon
         took = time.monotonic() - began
         step(Step(len(opened) - 1, label, number, clients, draft.size, took, epsilon, heard))
         _hand_out(link, opened, at, consortium.phase_seconds)
-
-
-def _last_number(folder: Path) -> int:
-    """The number of the last round that was begun; no number is used twice."""
-    try:
-        return int(json.loads((folder / "last_round.json").read_text())["round"])
-    except FileNotFoundError:
-        return 0
-
-
-def _label(terms: Terms) -> str:
-    """The release that a round is for, from its terms, which the sites have agreed on.
-
-    Raises:
-      Malformed: it is no name.
-    """
-    label = terms.charge.partition(",")[0]
-    if not _LABEL.fullmatch(label):
-        raise Malformed(f"A release with the name {label!r:.80}.")
-    return label
-
-
-def _keep(folder: Path, opened: list[Path], transcript: bytes, terms: Terms) -> str:
-    """Write a sum down; its release."""
-    label = _label(terms)
-    path = folder / f"{len(opened):05d}-{label.replace(' ', '-')}.round"
-    write_atomic(path, transcript)
-    opened.append(path)
-    return label
-
-
-def _fetch(link: Link, consortium: Consortium, folder: Path, opened: list[Path], at: Mapping[str, _At]) -> None:
-    """Get what sites have and this folder lacks. Each transcript is checked; of several that hold, the one that the most sites keep at its position."""
-    while ahead := [name for name, one in at.items() if one.position > len(opened)]:
-        asked = Spoken("transcript", (u64(len(opened)),))
-        said = _ask_all(link, ahead, asked, consortium.phase_seconds).values()
-        kept = collections.Counter(
-            one.parts[1] for one in said if isinstance(one, Spoken) and one.word == "kept" and len(one.parts) == 2
-        )
-        before = len(opened)
-        for transcript, _ in kept.most_common():
-            try:
-                terms = check_transcript(transcript, consortium.pinned).terms
-                if terms.run == consortium.run:
-                    _keep(folder, opened, transcript, terms)
-                    break
-            except RoundRefused:
-                continue
-        if len(opened) == before:
-            return
 
 
 def _ask_all(link: Link, sites: list[str], spoken: Spoken, seconds: float) -> dict[str, Spoken | str]:
@@ -283,7 +227,7 @@ def _read_at(said: Spoken) -> _At:
     epsilon = about.get("epsilon")
     draft = decode_terms(blob) if blob else None
     if draft is not None:
-        _label(draft)
+        release_of(draft)
     return _At(
         int.from_bytes(position, "little"),
         str(about.get("state")),
@@ -308,6 +252,10 @@ def _ready(
     began = time.monotonic()
     enough_since: float | None = None
     told: dict[str, str] = {}
+
+    def ask(sites: list[str], spoken: Spoken) -> dict[str, Spoken | str]:
+        return _ask_all(link, sites, spoken, consortium.phase_seconds)
+
     while not stop():
         at, away = _asked(link, names, consortium.phase_seconds)
         if consortium.start and (idle := [name for name, why in away.items() if NO_RUN in why]):
@@ -320,7 +268,8 @@ def _ready(
         for name in [name for name in told if name not in away]:
             say(f"{name} is back")
             del told[name]
-        _fetch(link, consortium, folder, opened, at)
+        positions = {name: one.position for name, one in at.items()}
+        fetch_sums(ask, positions, folder, opened, consortium.pinned, consortium.run)
         _hand_out(link, opened, at, consortium.phase_seconds)
         waiting = [one for one in at.values() if one.state == "running"]
         draft, ready = _agreed({name: one for name, one in at.items() if one.state == "running"}, len(opened))

@@ -265,6 +265,7 @@ class Exchange:
         with self._changed:
             if self._found(label) is None and self._times_sent(label):
                 self._asking, self._go_on = self._draft(setting, size), False
+                self._changed.notify_all()  # whoever waits for counts in `wanted` learns that this comes first
                 while self._found(label) is None and not self._go_on:
                     if self._stop():
                         raise Stopped(f'stopped while what became of "{label}" was waited for')
@@ -336,8 +337,8 @@ class Exchange:
             self._seat, reply = member.step(self.party.member, self._seat, blob)
             said = messages.parts_of(reply)
             if said.label == "answer" and self._answered != said.body[:32]:
+                self._answered = said.body[:32]
                 self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
-                self._answered = said.body[:32]  # only now: an answer whose entry could not be written must not leave at a second asking
         return reply
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:

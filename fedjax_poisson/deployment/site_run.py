@@ -206,9 +206,7 @@ def answer(site: SiteRun, spoken: Spoken) -> bytes:
                 exchange.go_on(int.from_bytes(position, "little"))
                 return encode(Spoken("kept", (position,)))
             case Spoken("transcript", (position,)) if len(position) == 8:
-                return encode(
-                    Spoken("kept", (position, exchange.transcript(int.from_bytes(position, "little"))))
-                )
+                return encode(Spoken("kept", (position, exchange.transcript(int.from_bytes(position, "little")))))
             case Spoken("final", ()):
                 return _final(site)
             case _:
