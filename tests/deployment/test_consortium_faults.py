@@ -90,6 +90,7 @@ def test_counts_that_are_sent_twice_are_found(row: Callable[..., Any], monkeypat
     assert any("2 contributions for train 1, 1 charges" in sentence for sentence in wrong)
 
 
+@pytest.mark.slow
 def test_a_member_that_forgets_is_found(
     part: Callable[[str], Any], row: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +111,7 @@ def test_a_member_that_forgets_is_found(
         return handle
 
     twin = part("scenario").Twin(begin=lives.append, handle=forgets)
-    answers = [sentence for sentence in row(*fault, twin=twin).wrong if "different answers" in sentence]
+    answers = [sentence for sentence in row(*fault, twin=twin, limit=10.0).wrong if "different answers" in sentence]
     assert answers == []
 
     def store(path: Path) -> Any:
@@ -120,8 +121,8 @@ def test_a_member_that_forgets_is_found(
         return forgetful if path.match("east/*/member.sqlite") else sqlite_store(path)
 
     monkeypatch.setattr(part("light_site"), "sqlite_store", store)
-    answers = [sentence for sentence in row(*fault, twin=twin).wrong if "different answers" in sentence]
-    assert "east: 2 different answers to round-key of round 1" in answers
+    answers = [sentence for sentence in row(*fault, twin=twin, limit=10.0).wrong if "different answers" in sentence]
+    assert any(sentence.startswith("east") and "round-key of round 1" in sentence for sentence in answers), answers
 
 
 def test_a_site_that_does_not_pay_is_found_by_the_witness_and_one_that_does_not_say_so_by_its_log(
@@ -157,6 +158,7 @@ def test_an_error_that_is_no_refusal_is_found(row: Callable[..., Any], monkeypat
     assert any("KeyError is no refusal" in sentence for sentence in row().wrong)
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_go_on_or_hangs_is_found(
     part: Callable[[str], Any], row: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
