@@ -48,10 +48,11 @@ from fedjax_poisson.federated.checkpoints import write_atomic
 HERE = Path(__file__).parent
 PHASE, PATIENCE, RELEASES = 1.5, 0.3, 3
 """Seconds that a phase of a round may take, seconds that a round waits for further sites, and sums of a run."""
+PROCESS = "process"
 
 
-def in_one_process(base: Path, known: People, rng: random.Random, count: int, toy: bool) -> Iterator[Row]:
-    """Runs in this process, a fault in each."""
+def in_one_process(base: Path, known: People, rng: random.Random, count: int, toy: bool, until: float) -> Iterator[Row]:
+    """Runs in this process, a fault in each; none begins later than `until`."""
     none = Fault(None, "none")
     run = fresh_run(RELEASES, 60.0, PATIENCE)  # builds the programs, so with time
     clean = scenario(base / "clean", known, run, none, rng, limit=300.0)
@@ -59,6 +60,8 @@ def in_one_process(base: Path, known: People, rng: random.Random, count: int, to
     foreign = clean.past
     yield from other_terms.runs(base, known, rng, lambda: fresh_run(RELEASES, PHASE, PATIENCE), toy)
     for number, (part, fault) in enumerate(planned(clean.places, rng, count)):
+        if time.perf_counter() > until:
+            return
         run = fresh_run(RELEASES, PHASE, PATIENCE)
         result = scenario(base / str(number), known, run, fault, rng, foreign=foreign)
         if result.struck:
@@ -66,13 +69,14 @@ def in_one_process(base: Path, known: People, rng: random.Random, count: int, to
             yield judged(part, fault, result, known, run)
 
 
-def campaign(seed: int, faults: int, toy: bool) -> Iterator[Row]:
-    """All parts."""
+def campaign(seed: int, faults: int, toy: bool, until: float, only: str | None) -> Iterator[Row]:
+    """All parts, or one of them."""
     rng, known = random.Random(f"consortium faults {seed}"), people()
     killed = 0 if toy else max(8, faults // 15)
-    with place() as folder:
-        yield from in_one_process(Path(folder).resolve(), known, rng, faults - killed, toy)
-    if killed:
+    if only != PROCESS:
+        with place() as folder:
+            yield from in_one_process(Path(folder).resolve(), known, rng, faults - killed, toy, until)
+    if only != "in one process" and killed:
         with place() as folder:
             yield from processes.killed(Path(folder).resolve(), known, rng, killed)
 
@@ -93,7 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--faults", type=int, default=400, help="how many runs with a fault in each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=60.0, help="begin no further fault after so long")
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no further run in one process after so long")
+    parser.add_argument(
+        "--only", choices=["in one process", PROCESS], help="one part; the table keeps its rows of the other"
+    )
     parser.add_argument("--toy", action="store_true", help="a dozen faults in one process")
     parser.add_argument("--out", type=Path, default=HERE, help="where results/ is (default: beside the script)")
     given = parser.parse_args(arguments)
@@ -101,18 +108,19 @@ def main(arguments: list[str] | None = None) -> None:
         print("skipped: the campaign watches files as Linux names them")
         sys.exit(0)
     logging.getLogger("fedjax_poisson").setLevel(logging.CRITICAL)  # sites that fail say so; the verdicts look at it
-    began, rows = time.perf_counter(), []
-    for row in campaign(given.seed, 12 if given.toy else given.faults, given.toy):
+    path, began, rows = given.out / "results" / "consortium_faults.json", time.perf_counter(), list[Row]()
+    before = json.loads(path.read_text()) if given.only and path.exists() else {"rows": [], "seconds": 0}
+    faults = 12 if given.toy else given.faults
+    for row in campaign(given.seed, faults, given.toy, began + 60 * given.minutes, given.only):
         rows.append(row)
         for sentence in row.wrong:
             print(f"WRONG {row.part}: {row.kind} at {row.transition} ({row.outcome}): {sentence}", flush=True)
-        if time.perf_counter() - began > 60 * given.minutes:
-            break
+    rows += [one for one in (Row(*each) for each in before["rows"]) if (one.part == PROCESS) is (given.only != PROCESS)]
     whole = {
         "faults": sum(row.kind != "none" for row in rows),
         "wrong": sum(bool(row.wrong) for row in rows),
         "transitions": len({row.transition for row in rows if row.transition}),
-        "seconds": round(time.perf_counter() - began),
+        "seconds": before["seconds"] + round(time.perf_counter() - began),
         "phase_seconds": PHASE,
         "sites": len(NAMES),
         "seed": given.seed,
@@ -121,10 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
         "columns": Row._fields,
     }
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    write_atomic(
-        given.out / "results" / "consortium_faults.json",
-        (json.dumps(whole, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n").encode(),
-    )
+    text = json.dumps(whole, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n"
+    write_atomic(path, text.encode())
     print(as_table(rows))
     print(
         f"{whole['faults']} faults at {whole['transitions']} transitions in {whole['seconds']} s: {whole['wrong']} wrong"

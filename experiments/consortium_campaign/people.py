@@ -102,5 +102,5 @@ def consortium_of(known: People, run: Run) -> Consortium:
         minimum=MINIMUM,
         phase_seconds=run.phase_seconds,
         patience_seconds=run.patience_seconds,
-        most_rounds=200,
+        most_rounds=20 + 3 * run.releases,
     )

@@ -71,7 +71,7 @@ def _coordinator(base: Path, secrets: dict[str, bytes], run: Run) -> None:
 def killed(base: Path, known: People, rng: random.Random, count: int) -> Iterator[Row]:
     """One long run in which so many processes are killed, one after the other; the verdicts over all of it stand in the last row."""
     secrets = {name: one.key.value for name, one in known.who.items()}
-    run = fresh_run(10 * count, PHASE, PATIENCE)
+    run = fresh_run(5 * count, PHASE, PATIENCE)
     context = multiprocessing.get_context("spawn")
     alive: dict[str, Any] = {}
 

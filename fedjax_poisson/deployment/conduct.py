@@ -157,7 +157,9 @@ def conduct(
         number = last_number(folder, opened) + 1
         note_number(folder, number)
         if number > consortium.most_rounds:
-            raise NoProgress(f"{consortium.most_rounds} rounds were held, the most that the terms allow.")
+            raise NoProgress(
+                f"{consortium.most_rounds} rounds were held, the most that the terms allow. What was opened stays; begin a new run, with terms that allow more."
+            )
         spool = file_spool(folder)
         sites = {name: consortium.sites[name] for name in ready}
         try:
