@@ -171,7 +171,7 @@ def _python(watch: Watch) -> dict[tuple[Any, str], Any]:
         if not isinstance(file, str | os.PathLike) or not set(mode) & set("wax+"):
             return plain_open(file, mode, *rest, **named)
         path = Path(os.path.abspath(file))
-        if not watch.inside(path):
+        if not watch.inside(path) or path.is_dir():  # in a folder: a file without a name, which no death leaves
             return plain_open(file, mode, *rest, **named)
         new = not path.exists()
         if new or "w" in mode:
@@ -188,7 +188,7 @@ def _python(watch: Watch) -> dict[tuple[Any, str], Any]:
         fsync(descriptor)
         watch.lost.pop(path, None)
         if path.is_dir():
-            for entry in [each for each in watch.entries if each.parent == path]:
+            for entry in [each for each in list(watch.entries) if each.parent == path]:  # other threads may add some
                 del watch.entries[entry]
 
     def replace_(source: Any, target: Any, **named: Any) -> None:

@@ -1,7 +1,8 @@
 """The coordinator of a run: it asks which release comes next, holds its round, and hands the opened sum to every site, until all are done.
 
 It believes nothing, and need not be believed. What a round is for comes from the sites, each of which computes it for itself and refuses anything else; the
-coordinator holds the round for the terms that the most sites name. A site that was away gets the transcripts that it missed, one after another.
+coordinator holds the round for the terms that the most sites name. A site that was away gets the transcripts that it missed, one after another; and a
+coordinator whose folder was lost, or is an older copy, gets them from the sites.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import json
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,16 +21,13 @@ from fedjax_poisson.aggregation.spool import file_spool
 from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
+from fedjax_poisson.deployment.coordinator_folder import fetch_sums, keep_sum, last_number, note_number, release_of
 from fedjax_poisson.deployment.model_digest import digest_of
 from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts, words
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
 from fedjax_poisson.deployment.transport.link import Link, Unreached
-from fedjax_poisson.federated.checkpoints import write_atomic
 
 __all__ = ["Consortium", "Ended", "NoProgress", "Step", "conduct"]
-
-_LABEL = re.compile(r"[a-z_]{1,32} [0-9]{1,9}")
-"""Names of releases (`runs.run_ledger.charging`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,23 +139,29 @@ def conduct(
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened = sorted(folder.glob("*.round"))
-    number, died = _last_number(folder), 0
+    died = 0
     spool = None
     while True:
         if stop():
             raise NoProgress(f"stopped after {len(opened)} sums; start again to go on.")
         began = time.monotonic()
-        at = _ready(link, consortium, opened, say, stop)
+        at = _ready(link, consortium, folder, opened, say, stop)
         running = {name: one for name, one in at.items() if one.state == "running"}
         if not running and at:
-            return _ended(link, at, say)
+            return _ended(link, at, consortium.phase_seconds, say)
         draft, ready = _agreed(running, len(opened))
         if draft is None or len(ready) < consortium.minimum:
-            raise NoProgress(_why_not(consortium, at, ready))
-        number += 1
-        write_atomic(folder / "last_round.json", json.dumps({"round": number}).encode())
+            done = {name: one for name, one in at.items() if one.state == "done"}
+            if len(done) < consortium.minimum:
+                raise NoProgress(_why_not(consortium, at, ready))
+            say(f"{', '.join(running)} did not come to the end with the others. {_why_not(consortium, at, ready)}")
+            return _ended(link, done, consortium.phase_seconds, say)
+        number = last_number(folder, opened) + 1
+        note_number(folder, number)
         if number > consortium.most_rounds:
-            raise NoProgress(f"{consortium.most_rounds} rounds were held, the most that the terms allow.")
+            raise NoProgress(
+                f"{consortium.most_rounds} rounds were held, the most that the terms allow. What was opened stays; begin a new run, with terms that allow more."
+            )
         spool = file_spool(folder)
         sites = {name: consortium.sites[name] for name in ready}
         try:
@@ -175,34 +177,19 @@ def conduct(
             died += 1
             say(f"A round died; sites that had sent stay charged for it: {over}")
             if died >= 5:
-                raise NoProgress(f"{died} rounds in a row died; the last: {over}") from over
+                raise NoProgress(
+                    f"{died} rounds in a row died; the last: {over}\nWhat was opened stays; look who is away, and start again when they are there."
+                ) from over
             continue
         died = 0
         checked = check_transcript(transcript, consortium.pinned)
-        label = _label(running, ready)
-        path = folder / f"{len(opened):05d}-{label.replace(' ', '-')}.round"
-        write_atomic(path, transcript)
-        opened.append(path)
+        label = keep_sum(folder, opened, transcript, checked.terms)
         names = {key: name for name, key in consortium.sites.items()}
         clients = tuple(sorted(names[key] for key in checked.clients))
         epsilon = running[ready[0]].epsilon
         took = time.monotonic() - began
         step(Step(len(opened) - 1, label, number, clients, draft.size, took, epsilon, heard))
         _hand_out(link, opened, at, consortium.phase_seconds)
-
-
-def _label(running: Mapping[str, _At], ready: list[str]) -> str:
-    """What most of the ready sites call the release. It becomes part of a file's name, so no site alone says what it is, and only a plain one is taken."""
-    (label, _), *_ = collections.Counter(running[name].label for name in ready).most_common(1)
-    return label if label is not None and _LABEL.fullmatch(label) else "release"
-
-
-def _last_number(folder: Path) -> int:
-    """The number of the last round that was begun; no number is used twice."""
-    try:
-        return int(json.loads((folder / "last_round.json").read_text())["round"])
-    except FileNotFoundError:
-        return 0
 
 
 def _ask_all(link: Link, sites: list[str], spoken: Spoken, seconds: float) -> dict[str, Spoken | str]:
@@ -239,30 +226,42 @@ def _asked(link: Link, sites: list[str], seconds: float) -> tuple[dict[str, _At]
 def _read_at(said: Spoken) -> _At:
     if said.word != "at" or len(said.parts) != 3 or len(said.parts[0]) != 8:
         raise Malformed(f'A reply "{said.word}" where a position was asked for.')
-    position, told, draft = said.parts
+    position, told, blob = said.parts
     about = facts(told)
     epsilon = about.get("epsilon")
     if not isinstance(epsilon, float) or not math.isfinite(epsilon):
         epsilon = None
+    draft = decode_terms(blob) if blob else None
+    if draft is not None:
+        release_of(draft)
     return _At(
         int.from_bytes(position, "little"),
         words(str(about.get("state"))),
         None if about.get("label") is None else words(str(about["label"])),
         epsilon,
         words(str(about.get("reason", ""))),
-        decode_terms(draft) if draft else None,
+        draft,
         about.get("asking") is True,
     )
 
 
 def _ready(
-    link: Link, consortium: Consortium, opened: list[Path], say: Callable[[str], None], stop: Callable[[], bool]
+    link: Link,
+    consortium: Consortium,
+    folder: Path,
+    opened: list[Path],
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
 ) -> dict[str, _At]:
     """Where all sites are, once all are ready for the next round or over; or enough of them, and patience is at its end."""
     names = list(consortium.sites)
     began = time.monotonic()
     enough_since: float | None = None
     told: dict[str, str] = {}
+
+    def ask(sites: list[str], spoken: Spoken) -> dict[str, Spoken | str]:
+        return _ask_all(link, sites, spoken, consortium.phase_seconds)
+
     while not stop():
         at, away = _asked(link, names, consortium.phase_seconds)
         if consortium.start and (idle := [name for name, why in away.items() if NO_RUN in why]):
@@ -275,6 +274,8 @@ def _ready(
         for name in [name for name in told if name not in away]:
             say(f"{name} is back")
             del told[name]
+        positions = {name: one.position for name, one in at.items()}
+        fetch_sums(ask, positions, folder, opened, consortium.pinned, consortium.run)
         _hand_out(link, opened, at, consortium.phase_seconds)
         waiting = [one for one in at.values() if one.state == "running"]
         draft, ready = _agreed({name: one for name, one in at.items() if one.state == "running"}, len(opened))
@@ -338,9 +339,9 @@ def _why_not(consortium: Consortium, at: Mapping[str, _At], ready: list[str]) ->
     return "\n".join([*lines, "What was opened stays; start again when they are there."])
 
 
-def _ended(link: Link, at: Mapping[str, _At], say: Callable[[str], None]) -> Ended:
+def _ended(link: Link, at: Mapping[str, _At], seconds: float, say: Callable[[str], None]) -> Ended:
     """The models of all sites that are done."""
-    found = _ask_all(link, list(at), Spoken("final"), 60.0)
+    found = _ask_all(link, list(at), Spoken("final"), seconds)
     digests, told, models, away = {}, {}, {}, {}
     for name, said in found.items():
         if isinstance(said, str) or said.word != "ended" or len(said.parts) != 2:

@@ -382,6 +382,14 @@ class Exchange:
             self._offer = None  # its round is over; what comes next has other terms
             self._changed.notify_all()
 
+    def transcript(self, position: int) -> bytes:
+        """A kept transcript, for whoever missed it; raises `OutOfOrder` where there is none."""
+        with self._changed:
+            if not 0 <= position < len(self._rounds):
+                raise OutOfOrder(f"Position {position} of {len(self._rounds)}.")
+            path = self._rounds[position].path
+        return path.read_bytes()
+
 
 def _no_second(a: Sealed, b: Sealed) -> Sealed:
     raise RoundRefused("A site has one message of its own and adds none; the server does.")

@@ -28,7 +28,7 @@ from fedjax_poisson.runs.transcripts import FOLDER
 
 __all__ = ["ROUND_WORDS", "Progress", "SiteRun", "answer", "model_digest", "planning_network", "start"]
 
-ROUND_WORDS = ("next", "notice", "invite", "opened", "go on", "final")
+ROUND_WORDS = ("next", "notice", "invite", "opened", "go on", "transcript", "final")
 """Requests that `answer` knows."""
 
 _RELEASED = (
@@ -175,7 +175,8 @@ def answer(site: SiteRun, spoken: Spoken) -> bytes:
     """The reply to a request about rounds; refusals are replies too.
 
     `next` -> ("at", position, JSON facts, terms or nothing); `notice` (blob) -> ("said", blob); `invite` (terms, certificate) -> ("sent", blob);
-    `opened` (position, transcript) -> ("kept", position); `go on` (position) -> ("kept", position); `final` -> ("ended", JSON facts, model).
+    `opened` (position, transcript) -> ("kept", position); `go on` (position) -> ("kept", position);
+    `transcript` (position) -> ("kept", position, transcript); `final` -> ("ended", JSON facts, model).
     """
     exchange = site.exchange
     try:
@@ -201,6 +202,8 @@ def answer(site: SiteRun, spoken: Spoken) -> bytes:
             case Spoken("go on", (position,)) if len(position) == 8:
                 exchange.go_on(int.from_bytes(position, "little"))
                 return encode(Spoken("kept", (position,)))
+            case Spoken("transcript", (position,)) if len(position) == 8:
+                return encode(Spoken("kept", (position, exchange.transcript(int.from_bytes(position, "little")))))
             case Spoken("final", ()):
                 return _final(site)
             case _:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +12,13 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting, data
-from fedjax_poisson.aggregation.transcript import check_transcript
+from fedjax_poisson.aggregation.terms import encode_terms
+from fedjax_poisson.aggregation.transcript import check_transcript, terms_of
+from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.conduct import Ended, NoProgress, Step, conduct
+from fedjax_poisson.deployment.requests import Spoken, decode, encode, refused
 from fedjax_poisson.deployment.site_run import SiteRun, model_digest
+from fedjax_poisson.deployment.transport.link import Asked, Unreached
 from fedjax_poisson.runs.config import Config
 from fedjax_poisson.runs.load_data import load_sites
 from fedjax_poisson.runs.run import run
@@ -124,6 +130,55 @@ def test_a_site_that_is_away_misses_a_sum_and_catches_up(tables: dict[str, Path]
     ] * 2
     labels = [row[0] for row in charges(sites["east"].out / "ledger.sqlite")]
     assert sorted(set(labels)) == ["standardise 0", "train 1", "train 2", "train 3", "train 4"]
+
+
+def test_a_coordinator_that_lost_its_folder_gets_the_sums_from_the_sites(whole: Whole, tmp_path: Path) -> None:
+    again = conduct(consortium.link_to(whole.sites), whole.parties.consortium, tmp_path)
+    assert again.digests == whole.ended.digests
+    before = {path.name: path.read_bytes() for path in (whole.folder / "server").glob("*.round")}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.round")} == before
+
+
+def test_a_site_that_is_slow_to_send_its_model_is_left_out_by_the_deadline(whole: Whole, tmp_path: Path) -> None:
+    link = consortium.link_to(whole.sites)
+
+    def ask(asked: Asked, seconds: float) -> Iterator[tuple[str, bytes | Unreached]]:
+        assert seconds <= 2.0
+        for name, reply in link.ask(asked, seconds):
+            slow = name == "east" and decode(asked[name]).word == "final"
+            yield name, Unreached(f"no reply in {seconds:g} s") if slow else reply
+
+    quick = dataclasses.replace(whole.parties.consortium, phase_seconds=2.0)
+    ended = conduct(link._replace(ask=ask), quick, tmp_path)
+    assert ended.agree == ("north", "south") and "no reply" in ended.away["east"]
+
+
+def test_a_site_that_is_left_behind_does_not_keep_the_model_from_the_others(whole: Whole, tmp_path: Path) -> None:
+    """East says that it waits for another sum than all others have; its twin is the coordinator above."""
+    first = min((whole.folder / "server").glob("*.round"))
+    draft = terms_of(first.read_bytes())
+    stuck = encode_terms(dataclasses.replace(draft, model=bytes(32), round=0))
+    link = consortium.link_to(whole.sites)
+
+    def ask(asked: Asked, seconds: float) -> Iterator[tuple[str, bytes | Unreached]]:
+        for name, reply in link.ask(asked, seconds):
+            if name == "east":
+                waits = decode(asked[name]).word == "next"
+                facts = b'{"state": "running", "label": "train 1", "asking": false, "epsilon": null, "reason": ""}'
+                said = encode(Spoken("at", (u64(0), facts, stuck))) if waits else refused("BadTerms: other terms")
+                yield name, said
+            else:
+                yield name, reply
+
+    quick = dataclasses.replace(whole.parties.consortium, minimum=2, phase_seconds=1.0, patience_seconds=0.3)
+    words: list[str] = []
+    ended = conduct(link._replace(ask=ask), quick, tmp_path, say=words.append)
+    assert ended.agree == ("north", "south")
+    assert any("east did not come to the end" in one for one in words)
+    with pytest.raises(
+        NoProgress, match="east: at position 0, other terms"
+    ):  # the twin: two are fewer than the minimum
+        conduct(link._replace(ask=ask), dataclasses.replace(quick, minimum=3), tmp_path)
 
 
 def test_too_few_sites_are_named_and_nothing_is_opened(tables: dict[str, Path], tmp_path: Path) -> None:

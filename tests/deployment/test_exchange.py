@@ -296,8 +296,12 @@ def test_a_coordinator_that_lets_rounds_die_gets_no_more_than_the_site_allows(gr
 def test_a_sum_that_was_opened_meanwhile_is_taken_and_not_paid_twice(group: Group) -> None:
     transcript = held(group, wanted(group))
     site = group.restart("east")  # it ended after it had sent
-    site.want(1, np.full(SIZE, 99))
+    began = time.monotonic()
+    waiting = threading.Timer(0.5, site.want, (1, np.full(SIZE, 99)))
+    waiting.start()
     assert site.exchange.wanted(60).asking
+    assert time.monotonic() - began < 30  # at once, though it waits for counts when the run begins to ask
+    waiting.join()
     site.exchange.opened(0, transcript)
     np.testing.assert_array_equal(site.got().counts, 6 * np.arange(SIZE))
     assert site.paid == ["train 1"]

@@ -1,0 +1,1 @@
+"""Parts of the campaign of faults against a consortium; `experiments/consortium_faults.py` is the command."""
