@@ -367,7 +367,10 @@ class Worker:
         if progress.state in ("failed", "stopped"):
             self._say(f"the run {progress.state}: {progress.reason}")
         elif progress.state == "done":
-            self._say(f"the run is done: {write_report(run.out)}")
+            try:
+                self._say(f"the run is done: {write_report(run.out)}")
+            except Exception as error:  # the model is there; a page that cannot be drawn changes nothing
+                self._say(f"the run is done: {run.out}; no report ({error}): fedjax-poisson report {run.out}")
 
     def _write_status(self) -> None:
         run = self._run
