@@ -12,15 +12,15 @@ from fedjax_poisson.runs.published_scores import Published, PublishedScore, publ
 from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, number, numbers_by_name, site_rows
 
 _SCORES_OF_A_NUMBER = {
-    "accuracy": "Root mean squared error after every release; the upper axis shows the privacy spent by then. Test scores are shown "
-    "to the researcher only: nothing adapts to them, and epsilon does not cover them.",
+    "accuracy": "Root mean squared error after every release; the upper axis shows the privacy spent by then. ",
     "sites": "Root mean squared error at each site, on that site's test records.",
 }
 _SCORES = {
-    "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. Test scores are shown "
-    "to the researcher only: nothing adapts to them, and epsilon does not cover them.",
+    "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. ",
     "sites": "Accuracy at each site, on that site's test records.",
 }
+_IN_THE_CLEAR = "Test scores are shown to the researcher only: nothing adapts to them, and epsilon does not cover them."
+_RELEASED = "Test scores were released as a noisy sum, which is on the ledger and inside epsilon."
 _RELIABILITY = {
     "reliability": "Of the test records assigned a given probability, the share that were actually positive. No "
     "recalibration was done.",
@@ -57,7 +57,12 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
         ]
         for row in rows[2:]:
             row += ["", ""]
-    parts: list[Child] = [table(head, rows), *_border(run), *pictures(folder, _SCORES), _by_site(run, known)]
+    parts: list[Child] = [
+        table(head, rows),
+        *_border(run),
+        *pictures(folder, _captions(run, _SCORES)),
+        _by_site(run, known),
+    ]
     if noise := _sampling_noise(run):
         parts.append(paragraph(noise))
     if known is not None:
@@ -68,18 +73,26 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
     reliability = pictures(folder, words.get(str(summary.get("task")), _RELIABILITY))
     if reliability:
         parts += [element("h3", "Are the predicted probabilities reliable?"), *reliability]
-    parts.append(
-        paragraph(
-            f"A score on {plural(held_out_records(run), 'test record')} shows that the method works; it is not a "
-            "clinical validation of the model."
-        )
-    )
+    parts.append(_not_clinical(run))
     return section("How accurate", *parts)
+
+
+def _captions(run: RunFolder, captions: dict[str, str]) -> dict[str, str]:
+    """Captions of the figures of scores, with what epsilon says of the scores."""
+    private = run.summary.get("evaluation") == "private"
+    return captions | {"accuracy": captions["accuracy"] + (_RELEASED if private else _IN_THE_CLEAR)}
+
+
+def _not_clinical(run: RunFolder, of: str = "") -> Html:
+    """What a score says, with the number of test records where it is public."""
+    tested = held_out_records(run)
+    on = f"{plural(tested, 'test record')}{of}" if tested else "records of the same sites"
+    return paragraph(f"A score on {on} shows that the method works; it is not a clinical validation of the model.")
 
 
 def _how_close(run: RunFolder, folder: Path) -> Html:
     """How far a predicted number is from the true one, overall and by site."""
-    many, tested = site_word(run), held_out_records(run)
+    many = site_word(run)
     name = ", ".join(map(str, run.summary.get("classes") or ["the label"]))
     form = "{:.4g}".format
     rows: list[list[Child]] = [
@@ -116,11 +129,9 @@ def _how_close(run: RunFolder, folder: Path) -> Html:
             f"The model predicts a number, {name}{within}; errors are in its unit. The range bounds what is learned from and what is predicted."
         ),
         table(["", "this run", "same recipe without privacy"], rows),
-        *pictures(folder, _SCORES_OF_A_NUMBER),
+        *pictures(folder, _captions(run, _SCORES_OF_A_NUMBER)),
         table(head, by_site),
-        paragraph(
-            f"A score on {plural(tested, 'test record')} of {many} shows that the method works; it is not a clinical validation of the model."
-        ),
+        _not_clinical(run, f" of {many}"),
     )
 
 

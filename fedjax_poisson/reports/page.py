@@ -162,7 +162,8 @@ def _tiles(run: RunFolder) -> Html:
     private = not reasons_against(run)
     lead = headline(summary)
     form = format_share if lead.share else lead.text
-    plain = shown(summary.get(f"nonprivate_{lead.name}"), form)
+    without = summary.get(f"nonprivate_{lead.name}")
+    plain = "" if without is None else f"; without privacy {shown(without, form)}"
     epsilon = shown(summary.get("epsilon"), format_epsilon) if private else "none"
     tiles = (
         (
@@ -174,7 +175,7 @@ def _tiles(run: RunFolder) -> Html:
         ),
         (
             shown(summary.get(lead.name), form),
-            f"{lead.words}, {f'mean over {many}' if lead.share else 'all test records'}; without privacy {plain}",
+            f"{lead.words}, {f'mean over {many}' if lead.share else 'all test records'}{plain}",
         ),
         (
             shown(summary.get("bytes_up_per_client_per_round"), format_bytes),
@@ -274,11 +275,9 @@ def _how_accurate(run: RunFolder) -> list[Child]:
             f"{shown(summary.get('nonprivate_rmse'), '{:.4g}'.format)}. R2 is {shown(summary.get('r2'), '{:.3f}'.format)}.",
         ]
     what = "labels of the test records" if summary.get("task") == "multilabel" else "test records"
-    text = (
-        f" of the {what} are classified correctly (mean over {site_word(run)}); the same recipe without privacy "
-        "reaches "
-    )
-    text += shown(summary.get("nonprivate_mean_client_accuracy"), format_share)
+    text = f" of the {what} are classified correctly (mean over {site_word(run)})"
+    if (plain := summary.get("nonprivate_mean_client_accuracy")) is not None:
+        text += f"; the same recipe without privacy reaches {shown(plain, format_share)}"
     if (known := published(summary.get("dataset"))) is not None:
         text += f". {known.by} published {format_share(known.pooled.mean_client_accuracy)} for pooled and "
         text += (

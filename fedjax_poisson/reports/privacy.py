@@ -18,7 +18,7 @@ from fedjax_poisson.reports.guarantees import (
     seeded,
 )
 from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, join, paragraph, section, table
-from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, number, training_records
+from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, in_consortium, number, training_records
 
 _UNITS = {
     "record": "One record (a row of the table). A person with several records is protected for each record separately, "
@@ -352,7 +352,9 @@ def _unprotected(run: RunFolder) -> list[Child]:
     if unit == "record":
         found.append("Several records of one person together, or facts about a group: the guarantee is for one record.")
     found.append(
-        f"The machine. This run plays all {many} and every other party in one process: whoever reads its memory sees everything, and keys were not "
+        f"The machines. Whoever reads the memory or the files of a {one}'s machine sees what that {one} sees: its own records and keys."
+        if in_consortium(run)
+        else f"The machine. This run plays all {many} and every other party in one process: whoever reads its memory sees everything, and keys were not "
         "exchanged over any network."
     )
     return found

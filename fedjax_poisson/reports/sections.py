@@ -20,7 +20,15 @@ from fedjax_poisson.reports.formatting import (
 from fedjax_poisson.reports.guarantees import committee, encrypted
 from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
 from fedjax_poisson.reports.recorded_values import phase_seconds
-from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, held_out_records, number, objects, training_records
+from fedjax_poisson.runs.run_folder import (
+    LedgerCheck,
+    RunFolder,
+    held_out_records,
+    in_consortium,
+    number,
+    objects,
+    training_records,
+)
 
 _FIRST_ROWS, _LAST_ROWS = 4, 3
 _PURPOSES = {
@@ -88,8 +96,12 @@ def what_left(run: RunFolder) -> Html:
         element("h3", f"What did not leave the {one}"),
         bullets(kept),
         paragraph(
-            f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means passed to "
-            "the part that acts as the server, in exactly the form and size that would be sent over a network."
+            (
+                f"Each {one} was a process of its own, beside its own records; “left” means sent to the coordinator, encrypted."
+                if in_consortium(run)
+                else f"This run is a simulation: all {many} were parts of one program on one machine. “Left” means passed to "
+                "the part that acts as the server, in exactly the form and size that would be sent over a network."
+            )
             + _one_draw(run)
             + (
                 ""

@@ -15,7 +15,7 @@ from fedjax_poisson.reports.guarantees import conditions as told_conditions
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.config import Config, records_are_public
 from fedjax_poisson.runs.run import run
-from fedjax_poisson.runs.run_folder import read_run
+from fedjax_poisson.runs.run_folder import check_ledger, read_run
 
 SITES = ("north", "south", "west")
 
@@ -210,6 +210,18 @@ def test_runs_share_a_budget(table: Path, tmp_path: Path) -> None:
     assert book.verify() == 4 and len({row.origin["run"] for row in rows}) == 2 and len({row.data for row in rows}) == 1
     assert rows[0].data.startswith("visits.csv, 5 columns")
     book.close()
+    for name, summary in (
+        ("first", first),
+        ("second", second),
+    ):  # each report reads its own rows, although the other run's stand beside them
+        found = check_ledger(read_run(tmp_path / name))
+        assert found.verified and len(found.rows) == 2 == len(found.readings) and found.epsilon is not None
+        assert found.epsilon == pytest.approx(summary["epsilon"], rel=1e-3)
+    (tmp_path / "first" / "config.toml").write_text("# another run\n")
+    assert "no release of this run" in check_ledger(read_run(tmp_path / "first")).problem
+    ledger.rename(tmp_path / "away")
+    assert "is not at" in check_ledger(read_run(tmp_path / "second")).problem
+    (tmp_path / "away").rename(ledger)
     with pytest.raises(ValueError, match="made for other facts: unit patient"):
         run(dataclasses.replace(config, patient=None, drop="patient"), tmp_path / "third")
     with pytest.raises(ValueError, match=r"was made for epsilon 0\.8"):

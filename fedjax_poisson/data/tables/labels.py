@@ -36,12 +36,14 @@ class LabelSpec(NamedTuple):
         positive: Values that count as 1, of one label with two values.
         classes: Values of one label with several, or "from_data".
         bounds: Public range of a number.
+        whole: Whether the table has the records of all sites; one site's records may all have the same label, for others have the rest.
     """
 
     label: str | Sequence[str]
     positive: str | Sequence[str] | None = None
     classes: Sequence[str] | str | None = None
     bounds: Sequence[float] | None = None
+    whole: bool = True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -107,12 +109,12 @@ def read_label(table: Table, spec: LabelSpec) -> TableLabel:
     for name in spec.columns:
         refuse_missing(table, name, "label", f"fill them in, or leave such records out: {option('missing', 'drop')}")
     if not isinstance(spec.label, str):
-        return _several(table, spec.columns)
+        return _several(table, spec.columns, spec.whole)
     if spec.bounds is not None:
-        return _number(table, spec.label, (float(spec.bounds[0]), float(spec.bounds[1])))
+        return _number(table, spec.label, (float(spec.bounds[0]), float(spec.bounds[1])), spec.whole)
     if spec.classes is not None:
-        return _classes(table, spec.label, spec.classes)
-    return _binary(table, spec.label, spec.positive)
+        return _classes(table, spec.label, spec.classes, spec.whole)
+    return _binary(table, spec.label, spec.positive, spec.whole)
 
 
 def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
@@ -122,7 +124,7 @@ def refuse_missing(table: Table, name: str, role: str, remedy: str) -> None:
         raise ValueError(f"{table.path}: no {role} in column {name!r} on {line_list(lines)}; {remedy}")
 
 
-def _binary(table: Table, label: str, positive: str | Sequence[str] | None) -> TableLabel:
+def _binary(table: Table, label: str, positive: str | Sequence[str] | None, whole: bool) -> TableLabel:
     texts, seen = _values(table, label)
     if positive is None:
         flags = flag_values(texts)
@@ -133,14 +135,14 @@ def _binary(table: Table, label: str, positive: str | Sequence[str] | None) -> T
     else:
         wanted = [canonical(value) for value in ([positive] if isinstance(positive, str) else positive)]
         unknown = [value for value in wanted if value not in seen]
-        if unknown:
+        if unknown and whole:
             raise ValueError(
                 f"{table.path}: no record has the label {unknown[0]!r}; the values of {label!r} are {listed(seen)}"
             )
         labels = np.isin(texts, wanted).astype(np.int32)
         names = (f"{label} other", f"{label}={'|'.join(wanted)}")
         note = [f"label 1 = {label} in ({', '.join(wanted)}), 0 = any other value"]
-    if labels.min() == labels.max():
+    if whole and labels.min() == labels.max():
         raise ValueError(
             f"{table.path}: every record has the same label ({labels[0]}), so there is nothing to learn; bring records of both kinds"
         )
@@ -164,7 +166,7 @@ def _not_binary(table: Table, label: str, texts: Sequence[str], seen: Sequence[s
     )
 
 
-def _classes(table: Table, label: str, declared: Sequence[str] | str) -> TableLabel:
+def _classes(table: Table, label: str, declared: Sequence[str] | str, whole: bool) -> TableLabel:
     texts, seen = _values(table, label)
     uncovered: tuple[tuple[str, str], ...] = ()
     if declared == FROM_DATA:
@@ -192,14 +194,14 @@ def _classes(table: Table, label: str, declared: Sequence[str] | str) -> TableLa
             "'other' to collect the rest"
         )
     labels = np.array([place.get(text, place.get("other", 0)) for text in texts], np.int32)
-    if labels.min() == labels.max():
+    if whole and labels.min() == labels.max():
         raise ValueError(
             f"{table.path}: every record has the same label ({names[labels[0]]!r}), so there is nothing to learn; bring records of several kinds"
         )
     return TableLabel(labels, names, None, labels, uncovered=uncovered)
 
 
-def _several(table: Table, names: Sequence[str]) -> TableLabel:
+def _several(table: Table, names: Sequence[str], whole: bool) -> TableLabel:
     found = []
     for name in names:
         texts, seen = _values(table, name)
@@ -209,7 +211,7 @@ def _several(table: Table, names: Sequence[str]) -> TableLabel:
                 f"{table.path}: the label {name!r} has the values {listed(seen, 8)}; of several labels each must be 0/1, true/false or yes/no: write it so, "
                 f"or learn it alone as classes: {_declared_classes(seen)}"
             )
-        if min(flags) == max(flags):
+        if whole and min(flags) == max(flags):
             raise ValueError(
                 f"{table.path}: every record has the same label {name!r} ({flags[0]:g}), so there is nothing to learn from it; leave it out of --label"
             )
@@ -218,7 +220,7 @@ def _several(table: Table, names: Sequence[str]) -> TableLabel:
     return TableLabel(labels, tuple(names), None, labels)
 
 
-def _number(table: Table, label: str, bounds: tuple[float, float]) -> TableLabel:
+def _number(table: Table, label: str, bounds: tuple[float, float], whole: bool) -> TableLabel:
     texts = table.columns[label]
     comma = table.delimiter != ","
     values = numeric(texts, comma)
@@ -230,7 +232,7 @@ def _number(table: Table, label: str, bounds: tuple[float, float]) -> TableLabel
         )
     low, high = bounds
     labels = np.clip(np.array(values), low, high)
-    if labels.min() == labels.max():
+    if whole and labels.min() == labels.max():
         raise ValueError(
             f"{table.path}: every label lies at {labels[0]:g} after it is clipped to {low:g}..{high:g}, so there is nothing to learn; correct --label-bounds"
         )

@@ -146,7 +146,7 @@ def read_open(
         ),
     )
     check_missing(missing)
-    declared = LabelSpec(label, positive, classes, label_bounds)
+    declared = LabelSpec(label, positive, classes, label_bounds, whole=not isinstance(site, OneSite))
     check_label(declared)
     table = read_table(path, delimiter=delimiter, encoding=encoding)
     names = feature_columns(table, spec, label)

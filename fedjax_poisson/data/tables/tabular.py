@@ -115,7 +115,7 @@ def from_csv(
             split_seed=split_seed,
         ),
     )
-    declared = LabelSpec(label, positive, classes, label_bounds)
+    declared = LabelSpec(label, positive, classes, label_bounds, whole=not isinstance(site, OneSite))
     check_label(declared)
     check_spec(spec, site=site)
     table = read_table(path, delimiter=delimiter, encoding=encoding)

@@ -138,3 +138,24 @@ def test_copies_of_any_label_are_refused(table):
     path = table(a=lambda i: int(i % 3 == 0), b=lambda i: i % 2, c=lambda i: "xy"[i % 2])
     with pytest.raises(ValueError, match="the label 'b' can be read off c"):
         data.from_csv(path, label=["a", "b"], **COMMON | {"categorical": {"c": ["x", "y"]}})
+
+
+_LABELS = [
+    ({"died": lambda i: 0}, {"label": "died"}),
+    ({"kind": lambda i: "none"}, {"label": "kind", "classes": ["none", "mild"]}),
+    ({"kind": lambda i: "none"}, {"label": "kind", "positive": "severe"}),
+    ({"died": lambda i: 0, "back": lambda i: i % 2}, {"label": ["died", "back"]}),
+    ({"days": lambda i: 7}, {"label": "days", "label_bounds": (0, 60)}),
+]
+
+
+@pytest.mark.parametrize(("columns", "declared"), _LABELS)
+def test_one_label_is_enough_at_one_site_of_several_and_too_little_in_a_table_of_all(table, columns, declared):
+    alone = COMMON | {"site": data.OneSite("north", ("north", "south")), "drop": ["hospital"]}
+    bounds = {"age": (0, 110), "weight": (20, 200)}
+    sites = data.from_csv(table(**columns), **declared, **alone, bounds=bounds)
+    assert sites.site_names == ("north", "south") and len(sites.labels) == 90
+    opened = encode_sites(read_open(table(**columns), **declared, **alone, bounds=bounds), None)
+    np.testing.assert_array_equal(opened.labels, sites.labels)
+    with pytest.raises(ValueError, match=r"same label|no record has the label|every label lies at"):
+        data.from_csv(table(**columns), **declared, **COMMON, bounds=bounds)
