@@ -184,7 +184,9 @@ def run(
     link = link_of(file)
 
     def say(words: str) -> None:
-        console.print(words, highlight=False, markup=False)
+        console.print(
+            words, highlight=False, markup=False, soft_wrap=True
+        )  # a terminal breaks lines where it ends; a file has whole ones
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
     try:
@@ -193,9 +195,10 @@ def run(
             Progress(*columns, console=console, disable=not console.is_terminal) as bar,
         ):
             task = bar.add_task("waiting for the sites", total=None)
+            if file.kind == "tls":
+                say(f"sites reach this coordinator at port {file.address[1]}")
 
             def step(one: Step) -> None:
-                bar.update(task, description=f"{one.label} opened")
                 epsilon = "" if one.epsilon is None else f", epsilon before it {one.epsilon:.3f}"
                 say(
                     f"{one.label}: a sum of {len(one.clients)} sites ({', '.join(one.clients)}), {one.size} values, {one.seconds:.2f} s{epsilon}"
@@ -203,7 +206,12 @@ def run(
                 for each in one.heard:
                     say(f"  {each.phase}: {each.site} {each.what}")
 
-            ended = coordinate(link, file.roster, file.config, out, step=step, say=say, stop=stop, **file.options)
+            def wait(words: str) -> None:
+                bar.update(task, description=words)
+
+            ended = coordinate(
+                link, file.roster, file.config, out, step=step, say=say, wait=wait, stop=stop, **file.options
+            )
     finally:
         link.close()
     facts = ended.facts

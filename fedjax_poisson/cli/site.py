@@ -18,6 +18,8 @@ __all__ = ["COMMANDS", "STATE", "passphrase_of"]
 STATE = Path("state")
 """The site's folder unless another is given: key, ledger, log, what was said in rounds; mode 0700."""
 _LOG, _SOCKET = "site.log", "worker.socket"
+_BEAT_SECONDS = 30.0
+"""How often a worker writes its status when nothing happens."""
 
 
 def passphrase_of(file: Path | None) -> bytes | None:
@@ -95,13 +97,15 @@ def approve(
       yes: approve: the worker signs the terms when it is asked again.
     """
     from fedjax_poisson.deployment import approvals
-    from fedjax_poisson.deployment.run_terms import in_words, run_terms_hash
+    from fedjax_poisson.deployment.run_terms import in_words, run_terms_hash, summary_line
+    from fedjax_poisson.reports.formatting import plural
 
     if terms is None:
         found = approvals.waiting(state)
         for one in found:
-            print(run_terms_hash(one).hex())
-        print(f"{len(found)} runs wait for approval in {state}; show one with: fedjax-poisson site approve HASH")
+            print(f"{run_terms_hash(one).hex()[:16]}  {summary_line(one)}")
+        print(f"{plural(len(found), 'run')} wait{'s' if len(found) == 1 else ''} for approval in {state}", end="")
+        print("; show one with: fedjax-poisson site approve HASH" if found else "")
         return 0
     one = approvals.find_terms(state, terms)
     print(in_words(one))
@@ -136,9 +140,17 @@ def status(*, state: Path = STATE, json: bool = False, prometheus: bool = False,
         print(dumps(found))
     else:
         for name, value in found.items():
-            print(f"{name:20s} {value}")
+            print(f"{name:20s} {_moment(value) if name == 'updated' else value}")
         print(f"{'age':20s} {old:.0f} s")
     return 1 if stale_after and old > stale_after else 0
+
+
+def _moment(seconds: Any) -> str:
+    """A time for people, UTC."""
+    from datetime import UTC, datetime
+
+    known = isinstance(seconds, int | float) and 0 <= seconds < 1 << 36
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if known else str(seconds)
 
 
 def serve(
@@ -169,6 +181,9 @@ def serve(
 
     state = state.absolute()
     rules = read_policy(policy)
+    for key, named in (("csv", rules.data.csv), ("images", rules.data.images)):
+        if named and not Path(named).exists():
+            raise FileNotFoundError(f"{policy}: data.{key} = {named}: there is no such file; correct the path.")
     roster = _roster(Path(rules.consortium.roster))
     who = identity.load(state, passphrase_of(passphrase_file))
     if seed is not None:
@@ -181,7 +196,12 @@ def serve(
             else _address(connect, credentials or policy.absolute().parent, rules.consortium.name)
         )
         _answer(
-            worker.handle, worker.close, state / _SOCKET if socket is None else socket, rules.consortium.name, dialled
+            worker.handle,
+            worker.close,
+            worker.beat,
+            state / _SOCKET if socket is None else socket,
+            rules.consortium.name,
+            dialled,
         )
     _say("stopped; a run that was under way goes on when the worker is started again")
     return 0
@@ -217,7 +237,7 @@ def serve_member(
     with contextlib.closing(open_log(state / _LOG, who)) as book:
         worker, name = Operator(state, signed, who, book), named(signed, who.public)
         dialled = None if connect is None else _address(connect, credentials or roster.absolute().parent, name)
-        _answer(worker.handle, worker.close, state / _SOCKET if socket is None else socket, name, dialled)
+        _answer(worker.handle, worker.close, worker.beat, state / _SOCKET if socket is None else socket, name, dialled)
     return 0
 
 
@@ -240,7 +260,9 @@ def _address(connect: str, folder: Path, name: str) -> tuple[tuple[str, int], Cr
 
     Raises:
       ValueError: it is not HOST:PORT, or a file is missing.
+      IdentityRefused: others may read the key.
     """
+    from fedjax_poisson.deployment.identity import check_private
     from fedjax_poisson.deployment.transport.tls import Credentials
 
     host, _, port = connect.rpartition(":")
@@ -250,18 +272,21 @@ def _address(connect: str, folder: Path, name: str) -> tuple[tuple[str, int], Cr
     for file in own:
         if not file.is_file():
             raise ValueError(f"{file} is missing: the organiser hands it out (fedjax-poisson consortium certificates).")
+    check_private(own.key)
     return (host, int(port)), own
 
 
 def _answer(
     handle: Callable[[bytes], bytes],
     close: Callable[[], None],
+    beat: Callable[[], None],
     path: Path,
     name: str,
     dialled: tuple[tuple[str, int], Credentials] | None = None,
 ) -> None:
     """Answer requests at a socket, and over connections that are dialled, until Ctrl-C or SIGTERM."""
     import threading
+    import time
 
     from fedjax_poisson.deployment.transport.dial import dial
     from fedjax_poisson.deployment.transport.parts_handler import parts_handler
@@ -272,14 +297,17 @@ def _answer(
     with stop_requested(_say) as stop:
 
         def watch() -> None:
+            beaten = time.monotonic()
             while not stop() and not done.wait(0.2):
-                pass
+                if time.monotonic() - beaten > _BEAT_SECONDS:
+                    beat()
+                    beaten = time.monotonic()
             done.set()
 
         threading.Thread(target=watch, daemon=True).start()
         whole = parts_handler(handle)
         if dialled is not None:
-            threading.Thread(target=dial, args=(*dialled, whole, done), daemon=True).start()
+            threading.Thread(target=dial, args=(*dialled, whole, done), kwargs={"say": _say}, daemon=True).start()
             _say(f"{name} dials {dialled[0][0]}:{dialled[0][1]}")
         try:
             serve_socket(path.absolute(), whole, done, ready=lambda: _say(f"{name} waits at {path}"))

@@ -37,9 +37,9 @@ def wait_for_approval(state: Path, terms: RunTerms) -> bytes:
 
 
 def waiting(state: Path) -> list[RunTerms]:
-    """Terms that nobody has approved yet; files that are none are left out."""
+    """Terms that nobody has approved yet, the newest last; files that are none are left out."""
     found = []
-    for path in sorted((state / FOLDER).glob(f"*{_TERMS}")):
+    for path in sorted((state / FOLDER).glob(f"*{_TERMS}"), key=lambda path: (path.stat().st_mtime, path.name)):
         if not path.with_suffix(_YES).exists():
             try:
                 found.append(decode_run_terms(path.read_bytes()))

@@ -34,7 +34,12 @@ def check_ledger(path: Path, entries: Sequence[Entry]) -> None:
             "newest copy; without it no run may be made on this data."
         )
     with contextlib.closing(accounting.read_ledger(path)) as ledger:
-        ledger.check_pin(pin)
+        try:
+            ledger.check_pin(pin)
+        except accounting.LedgerCorrupt as error:
+            raise accounting.LedgerCorrupt(
+                f"{error}. Put back its newest copy; without it no run may be made on this data."
+            ) from None
 
 
 def check_stores(entries: Sequence[Entry], run: bytes, sent: Store, said: Store) -> None:

@@ -122,6 +122,7 @@ def conduct(
     *,
     step: Callable[[Step], None] = lambda step: None,
     say: Callable[[str], None] = lambda words: None,
+    wait: Callable[[str], None] = lambda words: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Ended:
     """Hold all rounds of a run; goes on where the folder's transcripts end.
@@ -132,6 +133,7 @@ def conduct(
       folder: for transcripts and the number of the last round.
       step: called after every opened sum.
       say: told what a person should know: sites that are away, rounds that died.
+      wait: told what is waited for, and for whom, whenever that changes.
       stop: asked between rounds.
 
     Raises:
@@ -145,7 +147,7 @@ def conduct(
         if stop():
             raise NoProgress(f"stopped after {len(opened)} sums; start again to go on.")
         began = time.monotonic()
-        at = _ready(link, consortium, folder, opened, say, stop)
+        at = _ready(link, consortium, folder, opened, say, wait, stop)
         running = {name: one for name, one in at.items() if one.state == "running"}
         if not running and at:
             return _ended(link, at, consortium.phase_seconds, say)
@@ -156,6 +158,7 @@ def conduct(
                 raise NoProgress(_why_not(consortium, at, ready))
             say(f"{', '.join(running)} did not come to the end with the others. {_why_not(consortium, at, ready)}")
             return _ended(link, done, consortium.phase_seconds, say)
+        wait(f"{running[ready[0]].label}: the round is held")
         number = last_number(folder, opened) + 1
         note_number(folder, number)
         if number > consortium.most_rounds:
@@ -251,6 +254,7 @@ def _ready(
     folder: Path,
     opened: list[Path],
     say: Callable[[str], None],
+    wait: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> dict[str, _At]:
     """Where all sites are, once all are ready for the next round or over; or enough of them, and patience is at its end."""
@@ -282,6 +286,7 @@ def _ready(
         over = len(at) - len(waiting)
         if len(at) == len(names) and len(ready) == len(waiting):
             return at
+        wait(_waited_for(names, at, ready))
         now = time.monotonic()
         enough = draft is not None and len(ready) >= consortium.minimum
         enough_since = (enough_since or now) if enough else None
@@ -295,6 +300,23 @@ def _ready(
                 return at
         time.sleep(0.02 if len(at) == len(names) else 0.5)
     return {}
+
+
+def _waited_for(names: list[str], at: Mapping[str, _At], ready: list[str]) -> str:
+    """Who is away, and who computes or compiles what, in a line."""
+    busy = [name for name, one in at.items() if one.state == "running" and name not in ready]
+    labels = dict.fromkeys(at[name].label or "the first sum" for name in busy)
+    parts = (
+        [
+            f"{', '.join(labels)}: {', '.join(busy)} compute or compile"
+            if len(busy) > 1
+            else f"{', '.join(labels)}: {busy[0]} computes or compiles"
+        ]
+        if busy
+        else []
+    )
+    away = [name for name in names if name not in at]
+    return "; ".join([*parts, *([f"away: {', '.join(away)}"] if away else [])]) or "waiting for the sites"
 
 
 def _agreed(running: Mapping[str, _At], position: int) -> tuple[Terms | None, list[str]]:

@@ -54,6 +54,7 @@ def coordinate(
     most_rounds: int = 10_000,
     step: Callable[[Step], None] = lambda step: None,
     say: Say = lambda words: None,
+    wait: Say = lambda words: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Ended:
     """Hold a run from its proposal to the model; an interrupted one goes on where `out` stands.
@@ -69,6 +70,7 @@ def coordinate(
       most_rounds: most rounds that are tried.
       step: called after every opened sum.
       say: told what a person should know.
+      wait: told what is waited for, and for whom, whenever that changes.
       stop: asked between rounds.
 
     Raises:
@@ -78,7 +80,8 @@ def coordinate(
     """
     out.mkdir(parents=True, exist_ok=True)
     terms = _terms(roster, config, out, deadline_seconds, most_rounds)
-    signatures = _signed(link, roster, terms, out, approval_seconds, say, stop)
+    signatures = _signed(link, roster, terms, out, approval_seconds, say, wait, stop)
+    wait("the sites begin")
     start = encode(Spoken("start", (run_terms.encode_run_terms(terms), _signature_bytes(signatures))))
     names = [party.name for party in parties_of(roster)]
     for name, reply in link.ask(dict.fromkeys(names, start), float(deadline_seconds)):
@@ -95,7 +98,7 @@ def coordinate(
         patience_seconds=patience_seconds,
         most_rounds=most_rounds,
     )
-    ended = conduct(link, consortium, out / TRANSCRIPTS, step=step, say=say, stop=stop)
+    ended = conduct(link, consortium, out / TRANSCRIPTS, step=step, say=say, wait=wait, stop=stop)
     write_atomic(out / MODEL, ended.model)
     write_json(out / RESULT, result_of(terms, ended))
     return ended
@@ -164,7 +167,14 @@ def _terms(roster: Roster, config: str, out: Path, deadline_seconds: int, most_r
 
 
 def _signed(
-    link: Link, roster: Roster, terms: RunTerms, out: Path, seconds: float, say: Say, stop: Callable[[], bool]
+    link: Link,
+    roster: Roster,
+    terms: RunTerms,
+    out: Path,
+    seconds: float,
+    say: Say,
+    wait: Say,
+    stop: Callable[[], bool],
 ) -> dict[str, bytes]:
     """Every party's signature under the terms; those whose people have to approve first are asked again."""
     path, names = out / SIGNATURES, [party.name for party in parties_of(roster)]
@@ -176,6 +186,8 @@ def _signed(
     while True:
         waiting, refused = [], []
         missing = [name for name in names if name not in found]
+        if not told:
+            wait(f"asks {', '.join(missing)} to sign")
         for name, reply in link.ask(dict.fromkeys(missing, proposal), float(terms.deadline_seconds)):
             why = _refusal(reply)
             if why is None and isinstance(reply, bytes) and (parts := decode(reply).parts):
@@ -191,6 +203,7 @@ def _signed(
         for name in set(waiting) - told:
             say(f"{name} waits for somebody to approve the run there (fedjax-poisson site approve)")
             told.add(name)
+        wait(f"people at {', '.join(waiting)} have to approve")
         if time.monotonic() > until or stop():
             raise NotSigned(f"{', '.join(waiting)} did not approve within {seconds:g} s; start again to ask again.")
         time.sleep(1.0)

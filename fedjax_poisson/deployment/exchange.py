@@ -305,6 +305,10 @@ class Exchange:
         terms = decode_terms(terms_blob)
         with self._changed:
             offer = self._offer
+            if (
+                offer is None and self._asking is not None
+            ):  # that comes between rounds: whoever waits in this one waits in vain
+                raise OutOfOrder("This site waits to hear what became of its earlier counts, which no round brings.")
             if offer is None:
                 raise OutOfOrder("This site's counts are not there yet; ask again later.")
             check_expected(terms, offer.draft)

@@ -194,5 +194,6 @@ def check_private(path: Path) -> None:
     wanted = 0o700 if path.is_dir() else 0o600
     if mode & 0o077:
         raise IdentityRefused(
-            f"{path} has mode {mode:04o}: others than its owner may use it. Run: chmod {wanted:o} {path} ; and if they may have read the key, enrol anew."
+            f'{path} has mode {mode:04o}: others than its owner may use it. Run "chmod {wanted:o} {path}"; '
+            "if others may have read a key, or the passphrase of one, enrol anew under a new key."
         )

@@ -47,8 +47,9 @@ def check_logs(roster: Roster, logs: Mapping[str, bytes], transcripts: Mapping[s
         found += _against_transcripts(roster, said, holding)
     epsilon = {}
     for name, own in said.items():
-        if spent := [entry.facts["epsilon"] for entry in own if entry.kind in ("charge", "opened")]:
-            epsilon[name] = float(spent[-1])
+        spent = {e.facts["run"]: float(e.facts["epsilon"]) for e in own if e.kind in ("charge", "opened")}
+        if spent:
+            epsilon[name] = spent
     opened = [place for place, entries in rounds.items() if any(entry.kind == "opened" for _, entry in entries)]
     missing = tuple(party.name for party in parties_of(roster) if party.name not in said)
     return Findings(not any(one.grave for one in found), tuple(found), len(opened), epsilon, missing, len(holding))
@@ -269,10 +270,14 @@ def _against_transcripts(roster: Roster, said: Said, holding: Mapping[str, Shown
             if lacking:
                 words = f"{where}: the transcript {shown.name} opens a sum with {', '.join(lacking)}, whose logs do not have this round"
                 yield Finding("never-sent", True, words, tuple(lacking), run, number)
-    for place, entries in rounds.items():
-        if place not in by_place and any(entry.kind == "opened" for _, entry in entries):
-            words = f"round {place[1]} of the run {place[0][:8]} was opened, and its transcript is not here"
-            yield Finding("no-transcript", False, words, (), place[0], place[1])
+    untold = collections.defaultdict[str, list[int]](list)
+    for (run, number), entries in rounds.items():
+        if (run, number) not in by_place and any(entry.kind == "opened" for _, entry in entries):
+            untold[run].append(number)
+    for run, numbers in untold.items():  # one line a run: that of another run is usually in another folder, all of it
+        listed = ", ".join(map(str, sorted(numbers)))
+        words = f"rounds of the run {run[:8]} were opened, and their transcripts are not here: {listed}"
+        yield Finding("no-transcript", False, words, (), run, min(numbers))
 
 
 def _unlike(roster: Roster, name: str, entry: Entry, shown: Shown) -> str:

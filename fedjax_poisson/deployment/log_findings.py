@@ -38,7 +38,7 @@ class Findings(NamedTuple):
       sound: nothing grave was found.
       findings: in the order in which they were found.
       rounds: opened rounds in any log.
-      epsilon: the last epsilon in each site's log.
+      epsilon: of each site the last epsilon of every run in its log; runs on the same records add up.
       missing: parties of the roster without a log.
       transcripts: how many hold.
     """
@@ -46,7 +46,7 @@ class Findings(NamedTuple):
     sound: bool
     findings: tuple[Finding, ...]
     rounds: int
-    epsilon: dict[str, float]
+    epsilon: dict[str, dict[str, float]]
     missing: tuple[str, ...]
     transcripts: int
 
@@ -60,7 +60,9 @@ def in_words(findings: Findings) -> list[str]:
                 f"       {one.kind}: entry {e.number}, hash {e.hash.hex()}, signature {e.signature.hex()}"
                 for e in one.proof
             ]
-    lines += [f"epsilon  {name}: {spent:.4f} by its own log" for name, spent in sorted(findings.epsilon.items())]
+    for name, runs in sorted(findings.epsilon.items()):
+        spent = ", ".join(f"{value:.4f} in the run {run[:8]}" for run, value in runs.items())
+        lines.append(f"epsilon  {name}: {spent} by its own log{'; they add up' if len(runs) > 1 else ''}")
     if findings.missing:
         lines.append(f"missing  no log of {', '.join(findings.missing)}: nothing is known of what they wrote down")
     grave = sum(one.grave for one in findings.findings)

@@ -67,6 +67,10 @@ class Operator:
             self._begin(run_terms.decode_run_terms((state / _CURRENT).read_bytes()))
         self._write_status()
 
+    def beat(self) -> None:
+        """Write the status again, so that its age says whether the worker is alive, also while it waits."""
+        self._write_status()
+
     def close(self) -> None:
         """Let go of all files."""
         if self._store is not None:

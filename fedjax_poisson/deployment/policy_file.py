@@ -50,7 +50,7 @@ def read_policy(path: str | Path) -> Policy:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from None
     if strange := [name for name in values if name not in _TABLES]:
-        raise ValueError(f"{path} has [{strange[0]}], which is no table of a policy{_nearest(strange[0], _TABLES)}.")
+        raise ValueError(f"{path} has [{strange[0]}], which is no table of a policy{_nearest(strange[0], _TABLES)}")
     read = {name: _table(kind, name, values.get(name, {}), path) for name, kind in _TABLES.items()}
     policy = Policy(**read)
     try:
@@ -70,7 +70,7 @@ def read_policy(path: str | Path) -> Policy:
 def _nearest(name: str, known: Iterable[str]) -> str:
     listed = list(known)
     near = difflib.get_close_matches(name, listed, 1)
-    return f"; do you mean {near[0]}?" if near else f"; known are {', '.join(listed)}"
+    return f"; do you mean {near[0]}?" if near else f"; known are {', '.join(listed)}."
 
 
 def _table(kind: type, name: str, values: Any, path: Path) -> Any:
@@ -79,7 +79,7 @@ def _table(kind: type, name: str, values: Any, path: Path) -> Any:
     hints, given = typing.get_type_hints(kind), {}
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(f"{path} sets {name}.{key}, which is no key of a policy{_nearest(key, hints)}.")
+            raise ValueError(f"{path} sets {name}.{key}, which is no key of a policy{_nearest(key, hints)}")
         try:
             given[key] = _fitted(value, hints[key])
         except ValueError as error:

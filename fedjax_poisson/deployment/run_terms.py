@@ -32,6 +32,7 @@ __all__ = [
     "run_terms_hash",
     "sign_run_terms",
     "site_config",
+    "summary_line",
 ]
 
 PROTOCOL = 1
@@ -215,6 +216,14 @@ def site_config(
     if csv is None and common_of(terms).csv is not None:
         raise ValueError("the run is on a table of each site, and this site names none: set csv in its policy.")
     return parse_common(terms.config, own)
+
+
+def summary_line(terms: RunTerms) -> str:
+    """The terms of a run in a line, for a list of those that wait; texts from others are quoted, as in `in_words`."""
+    config = common_of(terms)
+    unit = "patient" if config.patient else "record"
+    rounds = "" if config.rounds is None else f", {config.rounds} rounds"
+    return f"run {terms.run.hex()[:8]}: label {config.label!r}, epsilon {config.epsilon:g}, delta {config.delta:g}, {unit} level{rounds}"
 
 
 def in_words(terms: RunTerms) -> str:

@@ -113,6 +113,10 @@ class Worker:
                 self._log.append("refused", reasons=[type(error).__name__], run=name)
         self._write_status()
 
+    def beat(self) -> None:
+        """Write the status again, so that its age says whether the worker is alive, also while it waits."""
+        self._write_status()
+
     @property
     def run(self) -> SiteRun | None:
         """The run that is under way or over."""
@@ -328,6 +332,11 @@ class Worker:
             self._log.append(kind, run=terms.run.hex(), **told)
 
         self._terms = terms
+        again = "goes on" if (folder / "run" / "config.toml").exists() else "begins"
+        facts = f"label {config.label!r}, epsilon {config.epsilon:g} at delta {config.delta:g}"
+        self._say(
+            f"the run {terms.run.hex()[:8]} {again}: {facts}; programs are compiled before its sums, which takes a while"
+        )
         self._run = start(
             party,
             config,

@@ -214,7 +214,7 @@ def answer(site: SiteRun, spoken: Spoken) -> bytes:
 
 def _outside(found: Progress) -> str:
     """The reason as it may leave the site: the kind of error, without its words, which may quote the table or name files."""
-    return f"{found.reason.partition(':')[0]}, whose words are in the site's log" if found.reason else ""
+    return f"{found.reason.partition(':')[0]}, whose words are on the site's own screen" if found.reason else ""
 
 
 def _epsilon(found: Progress) -> float | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from fedjax_poisson.cli import site
 from fedjax_poisson.deployment import approvals, identity
 from fedjax_poisson.deployment.run_terms import run_terms_hash
 from fedjax_poisson.deployment.site_log import open_log
@@ -61,7 +64,10 @@ def test_approve_shows_first_and_approves_only_with_yes(tmp_path: Path, capsys) 
     terms = terms_of(roster_of(people()))
     digest = approvals.wait_for_approval(tmp_path, terms).hex()
     assert call("site", "approve", "--state", tmp_path) == 0
-    assert digest in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert (
+        f"{digest[:16]}  run " in shown and "epsilon 2, delta 0.0001" in shown and "1 run waits for approval" in shown
+    )
     assert call("site", "approve", digest[:8], "--state", tmp_path) == 0
     shown = capsys.readouterr().out
     assert "epsilon 2, delta 0.0001" in shown and "Nothing was changed" in shown
@@ -87,6 +93,39 @@ def test_status_is_shown_in_three_forms_and_its_age_is_an_exit_code(tmp_path: Pa
     (tmp_path / STATUS_FILE).write_text(json.dumps(old))
     assert call("site", "status", "--state", tmp_path, "--stale-after", 60) == 1
     assert call("site", "status", "--state", tmp_path) == 0
+
+
+def test_a_worker_that_waits_writes_its_status_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(site, "_BEAT_SECONDS", 0.0)
+    beats: list[float] = []
+
+    def beat() -> None:
+        beats.append(time.monotonic())
+        if len(beats) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    closed: list[str] = []
+    site._answer(bytes.upper, lambda: closed.append("closed"), beat, tmp_path / "worker.socket", "north")
+    assert len(beats) >= 2 and closed == ["closed"]
+
+
+def test_serve_refuses_a_table_that_is_not_there_and_a_key_that_others_may_read(tmp_path: Path, capsys) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        '[consortium]\nroster = "roster.toml"\nname = "north"\n[data]\ncsv = "visits.csv"\nlabels = "all"\ncolumns = "all"\n'
+        '[privacy]\nunit = "record"\nepsilon = 1.0\ndelta = 1e-5\nleast_honest_others = 1\nminimum_senders = 2\n[approval]\nmode = "automatic"\n'
+    )
+    assert "data.csv = " in (words := refused(capsys, "site", "serve", policy)) and "no such file" in words
+    (tmp_path / "visits.csv").write_text("died\n1\n")
+    assert "data.csv" not in refused(capsys, "site", "serve", policy)  # the next thing that is missing is the roster
+    for name in ("ca.crt", "north.crt", "north.key"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o600)
+    assert site._address("localhost:1", tmp_path, "north")[0] == ("localhost", 1)
+    if os.name == "posix":
+        (tmp_path / "north.key").chmod(0o644)
+        with pytest.raises(identity.IdentityRefused, match="chmod 600"):
+            site._address("localhost:1", tmp_path, "north")
 
 
 @pytest.mark.parametrize("group", ["site", "consortium"])

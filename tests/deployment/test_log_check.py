@@ -43,7 +43,7 @@ def test_clean_logs_agree_with_each_other_and_with_the_transcript() -> None:
     assert findings.sound and grave(findings) == [] and findings.missing == ()
     assert notes(findings) == ["left-out", "no-transcript"]  # york in round 2, and that round has no file
     assert findings.rounds == 2 and findings.transcripts == 1
-    assert findings.epsilon == dict.fromkeys(SITES, 0.75)
+    assert {name: list(runs.values()) for name, runs in findings.epsilon.items()} == {name: [0.75] for name in SITES}
     assert notes(found(clean())) == ["left-out"]  # nothing is asked of transcripts that were not given
 
 

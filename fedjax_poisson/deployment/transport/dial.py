@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fedjax_poisson.deployment.transport.frames import MOST_BYTES, Cut, answer, receive
@@ -35,6 +36,7 @@ def dial(
     connections: int = 3,
     patience: float = 60.0,
     most_bytes: int = MOST_BYTES,
+    say: Callable[[str], None] = _log.warning,
 ) -> None:
     """Keep connections to the coordinator open and answer its requests, until told to stop.
 
@@ -48,11 +50,25 @@ def dial(
       connections: that are kept open.
       patience: seconds for a request to arrive whole, and again for its reply to be taken.
       most_bytes: of a request.
+      say: told when the coordinator is reached, and when it is not; of all connections together, each once until the other is true.
 
     Raises:
       OSError: a file of the credentials cannot be read.
     """
     context = tls_context(credentials, server=False)
+    told, lock = [""], threading.Lock()
+
+    def tell(state: str, words: str) -> None:
+        with lock:
+            if told[0] != state:
+                told[0] = state
+                say(words)
+
+    def heard(request: bytes) -> bytes:
+        tell(
+            "there", f"{address[0]}:{address[1]} is reached"
+        )  # not before: who is refused learns it after the handshake
+        return handler(request)
 
     def keep() -> None:
         failures = 0
@@ -61,7 +77,7 @@ def dial(
                 with _connect(address, context) as connection:
                     began = time.monotonic()
                     try:
-                        _serve(connection, handler, stop, patience, most_bytes)
+                        _serve(connection, heard, stop, patience, most_bytes)
                     except Cut as cut:
                         said = str(cut)
                     else:
@@ -69,8 +85,8 @@ def dial(
                 failures = 0 if time.monotonic() - began > _LONGEST_PAUSE else failures + 1
             except OSError as error:
                 failures, said = failures + 1, str(error)
-            if failures in (1, 8, 64):
-                _log.warning("no connection to %s:%d: %s; trying again", *address, said)
+            if failures:
+                tell("away", f"no connection to {address[0]}:{address[1]}: {said}; trying again")
             stop.wait(min(0.5 * 2 ** min(failures, 8), _LONGEST_PAUSE) * random.uniform(0.5, 1.0))
 
     threads = [threading.Thread(target=keep, name=f"dial {number}", daemon=True) for number in range(connections)]

@@ -18,13 +18,21 @@ def test_requests_reach_the_worker_and_its_absence_is_said(tmp_path: Path) -> No
     files, port, stop = create_certificates(tmp_path / "keys", sites=("ulm",)), free_port(), threading.Event()
     path = tmp_path / "work" / "ulm" / "worker.socket"
     credentials = Credentials(files.authority, *files.sites["ulm"])
-    dialling = threading.Thread(target=dial, args=(("localhost", port), credentials, to_socket(path), stop))
+    said: list[str] = []
+    given = (("localhost", port), credentials, to_socket(path), stop)
+    dialling = threading.Thread(target=dial, args=given, kwargs={"say": said.append})
     dialling.start()
+    for _ in range(100):
+        if said:
+            break
+        stop.wait(0.1)
+    assert len(said) == 1 and "trying again" in said[0]  # three connections, one line
     link = tls_link(("127.0.0.1", port), Credentials(files.authority, files.server, files.server_key), ("ulm",))
     ((_, reply),) = link.ask({"ulm": b"a"}, 20)
     assert isinstance(reply, Unreached) and "ConnectionError" in reply.reason
     with workers(tmp_path / "work", {"ulm": bytes.upper}):
         assert dict(link.ask({"ulm": b"a"}, 20)) == {"ulm": b"A"}
+    assert said[1] == f"localhost:{port} is reached"
     stop.set()
     dialling.join(30)
     link.close()
