@@ -9,6 +9,7 @@ outside the package is refused before anything could import it.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import tomllib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -89,7 +90,9 @@ def read_settings(values: Mapping[str, Any], path: str, roster: Roster) -> Confi
         )
     known = [field.name for field in dataclasses.fields(Config) if field.name not in OWN]
     if strange := [name for name in values if name not in known]:
-        raise ValueError(f"{path} sets {strange[0]!r}, which is not a setting; settings are: {', '.join(known)}.")
+        near = difflib.get_close_matches(strange[0], known, 1)
+        hint = f"do you mean {near[0]}?" if near else f"settings are: {', '.join(known)}."
+        raise ValueError(f"{path} sets {strange[0]!r} in [run], which is not a setting; {hint}")
     given = {"sites": [party.name for party in roster.sites], **values}
     if "dataset" not in values and "label" in values:
         return with_roster(Config(**{"csv": _STAND_IN, "min_site_records": 1, **given}), roster)

@@ -275,8 +275,8 @@ def _against_transcripts(roster: Roster, said: Said, holding: Mapping[str, Shown
         if (run, number) not in by_place and any(entry.kind == "opened" for _, entry in entries):
             untold[run].append(number)
     for run, numbers in untold.items():  # one line a run: that of another run is usually in another folder, all of it
-        listed = ", ".join(map(str, sorted(numbers)))
-        words = f"rounds of the run {run[:8]} were opened, and their transcripts are not here: {listed}"
+        listed = ", ".join(map(str, sorted(numbers)[:8])) + (", ..." if len(numbers) > 8 else "")
+        words = f"{len(numbers)} rounds of the run {run[:8]} were opened, and their transcripts are not here: {listed}"
         yield Finding("no-transcript", False, words, (), run, min(numbers))
 
 

@@ -334,9 +334,10 @@ class Worker:
         self._terms = terms
         again = "goes on" if (folder / "run" / "config.toml").exists() else "begins"
         facts = f"label {config.label!r}, epsilon {config.epsilon:g} at delta {config.delta:g}"
-        self._say(
-            f"the run {terms.run.hex()[:8]} {again}: {facts}; programs are compiled before its sums, which takes a while"
-        )
+        if not (folder / "run" / "summary.json").exists():  # else it is over, which `_changed` says
+            self._say(
+                f"the run {terms.run.hex()[:8]} {again}: {facts}; programs are compiled before its sums, which takes a while"
+            )
         self._run = start(
             party,
             config,

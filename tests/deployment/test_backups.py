@@ -60,7 +60,7 @@ def test_a_ledger_that_is_missing_shorter_or_another_one_is_refused(tmp_path: Pa
     ledger(tmp_path / "short", 1)
     ledger(tmp_path / "other", 3, first="other")
     for name in ("none", "short", "other"):
-        with pytest.raises(accounting.LedgerCorrupt):
+        with pytest.raises(accounting.LedgerCorrupt, match="Put back its newest copy"):
             check_ledger(tmp_path / name, charged(pin))
     assert not (tmp_path / "none").exists()
 

@@ -85,7 +85,7 @@ def test_what_a_person_writes_is_completed_by_the_roster_and_refused_like_any_se
     assert shipped.dataset == "xray" and shipped.sites == list(NAMES)
     for values, words in (
         ({**written, "csv": "a.csv"}, "sets csv, which is each site's own"),
-        ({**written, "lable": 3}, "sets 'lable', which is not a setting"),
+        ({**written, "lable": 3}, r"sets 'lable' in \[run\], which is not a setting; do you mean label\?"),
         ({**written, "site": "hospital"}, "without a column of sites"),
         ({**written, "largest_site": None}, "largest_site"),
         ({**written, "dataset": "heart"}, "only applies to your own table"),

@@ -267,6 +267,24 @@ def test_after_a_lost_round_fresh_counts_are_paid_for_again_and_opened(group: Gr
         assert each.paid == ["train 1", "train 1"]
 
 
+def test_a_site_that_asks_what_became_of_its_counts_holds_no_round_up(group: Group) -> None:
+    draft, site, seen = wanted(group), group.sites["east"], dict[str, list[bytes]]()
+    held(group, draft, link=watched(group.link, "invite", seen))
+    with pytest.raises(RoundOver):
+        held(group, draft, 2)
+    assert isinstance(site.got(), RoundLost)
+    terms, certificate = decode(seen["east"][0]).parts
+    with pytest.raises(OutOfOrder, match="ask again later"):  # its counts are on their way: the round waits for them
+        site.exchange.invite(terms, certificate)
+    site.want(1, np.arange(SIZE))
+    assert site.exchange.wanted(60).asking
+    with pytest.raises(OutOfOrder, match="what became of its earlier counts") as refusal:
+        site.exchange.invite(terms, certificate)
+    assert "ask again" not in str(refusal.value).lower()
+    site.exchange.go_on(0)
+    until_ready(site)
+
+
 def test_a_coordinator_that_lets_rounds_die_gets_no_more_than_the_site_allows(group: Group) -> None:
     site = group.sites["east"]
     site.exchange._limits = Limits(most_lost=2)
