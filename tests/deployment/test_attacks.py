@@ -116,9 +116,12 @@ def hospitals(tmp_path: Path) -> Iterator[Hospitals]:
 
 
 def test_whether_a_table_can_be_read_as_terms_ask_is_told_once_and_then_a_person_decides(hospitals: Hospitals) -> None:
-    """Else "no record has the label 5" could be asked of every value, one proposal after another, and no ledger has it."""
-    probes = [hospitals.terms(run=bytes([k + 1]) * 16, positive=str(k)) for k in range(4)]
-    assert hospitals.propose("north", probes[1]).word == "signed"  # some record has the label 1
+    """Else "some record has the level 1" could be asked of every value, one proposal after another, and no ledger has it."""
+    asked = (["0", "2"], ["0", "1"], ["1", "2"], ["2", "3"])
+    probes = [hospitals.terms(run=bytes([k + 1]) * 16, categorical={"smoker": one}) for k, one in enumerate(asked)]
+    assert hospitals.propose("north", probes[1]).word == "signed"  # every record has one of these levels
+    strange = hospitals.terms(run=b"p" * 16, positive="5")
+    assert hospitals.propose("north", strange).word == "signed"  # of a label that no record has nothing is told
     assert words_of(hospitals.propose("north", probes[2])).startswith("BadTerms: This site cannot compute")
     for probe in (probes[3], probes[0], hospitals.terms(run=bytes(16))):
         assert words_of(hospitals.propose("north", probe)) == "PolicyRefused: approval.mode"
