@@ -15,14 +15,11 @@ its own (`run_ledger.charging`). What was opened while the site was away, or bef
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, member, messages
 from fedjax_poisson.aggregation.aggregator import round_info
@@ -34,7 +31,7 @@ from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, 
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.errors import RoundLost, TooManyLost, Uncharged
-from fedjax_poisson.deployment.expected_terms import Wanted, check_expected, expected_terms
+from fedjax_poisson.deployment.expected_terms import Offer, Wanted, check_expected, expected_terms
 from fedjax_poisson.deployment.opened_rounds import OpenedRound, counts_hash, keep, kept_rounds, release_name
 from fedjax_poisson.deployment.party import USUAL, Limits, Party
 from fedjax_poisson.randomness import Stream, is_reproducible
@@ -45,23 +42,6 @@ __all__ = ["Exchange"]
 
 _WAIT_SECONDS = 0.2
 """How often a waiting run looks whether it is to stop."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Offer:
-    """Counts that wait for their round.
-
-    Attributes:
-      label: the release.
-      draft: the terms that its round must have, apart from the round's number and keys.
-      counts: int32 `[D]`, private.
-      stream: for the encryption.
-    """
-
-    label: str
-    draft: Terms
-    counts: np.ndarray = dataclasses.field(repr=False)
-    stream: Stream = dataclasses.field(repr=False)
 
 
 Told = Callable[..., None]
@@ -99,7 +79,7 @@ class Exchange:
         self._seat_lock = threading.Lock()
         self._answered = b""
         self._label: str | None = None
-        self._offer: _Offer | None = None
+        self._offer: Offer | None = None
         self._sent: Terms | None = None  # the terms under which the offered counts were sent
         self._lost: str | None = None
         self._paid: dict[str, Any] = {}  # what the ledger said after the last charge
@@ -165,7 +145,7 @@ class Exchange:
         assert self._label is not None
         with self._changed:
             draft = self._draft(setting, values.size)
-        return Sealed(_Offer(self._label, draft, values, stream), values.size, 1, frozenset([new_id()]), 0)
+        return Sealed(Offer(self._label, draft, values, stream), values.size, 1, frozenset([new_id()]), 0)
 
     def _draft(self, setting: RoundSetting, size: int) -> Terms:
         label = str(self._label)
@@ -179,7 +159,7 @@ class Exchange:
         """
         del size
         offer = sealed.payload
-        assert isinstance(offer, _Offer)
+        assert isinstance(offer, Offer)
         with self._changed:
             if self._owed or self._paid["label"] != offer.label:
                 raise Uncharged(

@@ -5,12 +5,32 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fedjax_poisson.aggregation.refusals import BadTerms
 from fedjax_poisson.aggregation.round_setting import RoundSetting, thousandths
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.deployment.party import Party
+from fedjax_poisson.randomness import Stream
 
-__all__ = ["Wanted", "check_expected", "expected_terms"]
+__all__ = ["Offer", "Wanted", "check_expected", "expected_terms"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Offer:
+    """Counts that wait for their round.
+
+    Attributes:
+      label: the release.
+      draft: the terms that its round must have, apart from the round's number and keys.
+      counts: int32 `[D]`, private.
+      stream: for the encryption.
+    """
+
+    label: str
+    draft: Terms
+    counts: np.ndarray = dataclasses.field(repr=False)
+    stream: Stream = dataclasses.field(repr=False)
 
 
 class Wanted(NamedTuple):

@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     prepared, whole = functools.cache(build.prepare), functools.cache(build.build)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fedjax_poisson.runs.run", "fedjax_poisson.leakage.finished_run"):
-            patch.setattr(f"{name}.prepare", lambda config, sites=None: prepared(config))
+            patch.setattr(f"{name}.prepare", lambda config, *rest: prepared(config))
             patch.setattr(f"{name}.complete", lambda own, sites: whole(own.config))
         run(Config(rounds=2, seed=5, aggregator="plain", yardstick=False, standardize="bounds"), folder)
         yield folder
