@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_poisson.aggregation.refusals import BadTerms
-from fedjax_poisson.aggregation.round_setting import RoundSetting, thousandths
+from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.deployment.party import Party
 from fedjax_poisson.randomness import Stream
@@ -60,24 +60,9 @@ def expected_terms(party: Party, setting: RoundSetting, label: str, size: int, m
       model: its name (`opened_rounds.release_name`).
     """
     pinned = party.sender.pinned
-    return Terms(
-        run=party.sender.run,
-        round=0,
-        model=model,
-        mechanism=setting.mechanism,
-        charge=f"{label}, charged by every site to its own ledger before it sends",
-        size=size,
-        count_bound=setting.count_bound,
-        count_rms=0 if setting.count_rms is None else thousandths(setting.count_rms),
-        senders=setting.senders,
-        minimum=setting.minimum,
-        corrupt=setting.corrupt,
-        threshold=setting.threshold,
-        malicious=setting.malicious,
-        members=pinned.members,
-        round_keys=tuple(b"" for _ in pinned.members),
-        roster=pinned.roster,
-    )
+    draft = draft_of(setting, 0, size, pinned.members, pinned.roster)
+    charge = f"{label}, charged by every site to its own ledger before it sends"
+    return dataclasses.replace(draft, run=party.sender.run, model=model, charge=charge)
 
 
 def check_expected(terms: Terms, draft: Terms) -> None:

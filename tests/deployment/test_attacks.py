@@ -151,7 +151,7 @@ def test_signatures_under_runs_that_are_never_begun_run_out(hospitals: Hospitals
 
 
 def test_a_site_that_approves_by_hand_reads_no_table_for_terms_that_nobody_approved(hospitals: Hospitals) -> None:
-    probe = hospitals.terms(positive="5")
+    probe = hospitals.terms(categorical={"smoker": ["0", "2"]})
     hospitals.policies["north"] = hospitals.policy("north", mode="by hand")
     hospitals.start("north")
     assert words_of(hospitals.propose("north", probe)) == "PolicyRefused: approval.mode"
