@@ -142,7 +142,6 @@ def conduct(
     folder.mkdir(parents=True, exist_ok=True)
     opened = sorted(folder.glob("*.round"))
     died = 0
-    spool = None
     while True:
         if stop():
             raise NoProgress(f"stopped after {len(opened)} sums; start again to go on.")
@@ -165,7 +164,6 @@ def conduct(
             raise NoProgress(
                 f"{consortium.most_rounds} rounds were held, the most that the terms allow. What was opened stays; begin a new run, with terms that allow more."
             )
-        spool = file_spool(folder)
         sites = {name: consortium.sites[name] for name in ready}
         try:
             transcript, heard = hold_round(
@@ -174,7 +172,7 @@ def conduct(
                 members=consortium.members,
                 sites=sites,
                 seconds=consortium.phase_seconds,
-                spool=spool,
+                spool=file_spool(folder),
             )
         except RoundOver as over:
             died += 1

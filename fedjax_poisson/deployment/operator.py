@@ -140,7 +140,6 @@ class Operator:
         self._seat, reply = member.step(self._member, self._seat, blob)
         said = messages.parts_of(reply)
         if said.label == "answer" and self._answered != (self._seat.round, said.body[:32]):
-            self._answered = (self._seat.round, said.body[:32])
             self._log.append(
                 "answer",
                 run=self._terms.run.hex(),
@@ -148,6 +147,10 @@ class Operator:
                 included=said.body[:32].hex(),
                 bytes=len(reply),
             )
+            self._answered = (
+                self._seat.round,
+                said.body[:32],
+            )  # only now: what could not be written down is not said later
         return reply
 
     def _write_status(self) -> None:
