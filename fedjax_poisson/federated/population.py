@@ -106,12 +106,23 @@ def make_population(
     device = None
     if on_device:
         place = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        device = Examples(
-            *jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place, may_alias=False), tuple(host))
-        )
+        device = Examples(*jax.tree.map(lambda leaf: _placed(np.asarray(leaf), place), tuple(host)))
         if mesh is None:
             host = HostExamples(*jax.tree.map(_held_once, tuple(host), tuple(device)))
     return Population(size, length, counts, host, device)
+
+
+def _placed(leaf: np.ndarray, place: NamedSharding | None) -> Array:
+    """`leaf` on the device, in memory that is not its maker's."""
+    # On a CPU device_put takes over an array that starts at a multiple of 64 bytes, whatever may_alias says (jax 0.10.2).
+    placed = jax.device_put(leaf, place)
+    if any(np.shares_memory(leaf, np.asarray(shard.data)) for shard in _shards_on_cpus(placed)):
+        placed = jax.device_put(leaf.copy(), place)
+    return placed
+
+
+def _shards_on_cpus(placed: Array) -> list[Any]:
+    return [shard for shard in placed.addressable_shards if shard.device.platform == "cpu"]
 
 
 def _held_once(leaf: Any, placed: Array) -> Any:

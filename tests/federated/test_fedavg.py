@@ -277,13 +277,24 @@ def test_a_broken_client_is_found_where_records_are_taken_inside_the_program(bro
     assert info.not_finite == (7,) and np.isfinite(got).all() and np.isfinite(info.update_norm)
 
 
-def test_on_a_cpu_a_population_is_held_once():
-    x = X.copy()
+def _starting_at(offset: int) -> np.ndarray:
+    """A copy of X that starts `offset` bytes after a multiple of 64."""
+    room = np.zeros(X.nbytes + 128, np.uint8)
+    start = -room.ctypes.data % 64 + offset
+    found = room[start : start + X.nbytes].view(X.dtype).reshape(X.shape)
+    found[:] = X
+    return found
+
+
+@pytest.mark.parametrize("offset", [0, 4, 16, 32])
+def test_on_a_cpu_a_population_is_held_once(offset):
+    x = _starting_at(offset)  # at a multiple of 64 bytes jax takes a NumPy array over without a copy
     held = federated.make_population(x, Y)
     if jax.default_backend() == "cpu":
         assert np.shares_memory(held.host.x, np.asarray(held.device.x))
     x[:] = 0  # the caller's array stays the caller's
     np.testing.assert_array_equal(held.host.x, X)
+    np.testing.assert_array_equal(held.device.x, X)
 
 
 def test_with_sampling_everybody_sends_and_the_curve_is_amplified():
