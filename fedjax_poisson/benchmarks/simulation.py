@@ -26,7 +26,7 @@ import numpy as np
 
 from fedjax_poisson.benchmarks import workloads
 
-__all__ = ["main", "run"]
+__all__ = ["NOISE", "accuracy", "as_parameters", "dark_count", "main", "run"]
 
 DELTA = 1e-5
 _SCORED_AT_ONCE = 500
@@ -108,7 +108,7 @@ def run(
     state, timing = _timed(bench, rounds, min(rounds_per_call, rounds))
     algorithm, config = bench.algorithm, bench.config
     peak = _peak_bytes()  # of training, as the peers have it
-    accuracy = _accuracy(bench, algorithm.parameters(state))
+    reached = accuracy(bench.model, algorithm.parameters(state), bench.x_test, bench.y_test)
     epsilon = None
     if privacy:
         orders = np.asarray(accounting.DEFAULT_ORDERS)
@@ -124,7 +124,7 @@ def run(
         "p90_ms": float(np.quantile(timing.seconds, 0.9)) * 1e3,
         "cpu_ms": float(np.median(timing.processor)) * 1e3,
         "compile_s": timing.first - median * min(rounds_per_call, rounds),
-        "accuracy": accuracy,
+        "accuracy": reached,
         "peak_bytes": peak,
         "clients_per_s": config.cohort / median,
         "device": f"{jax.devices()[0].platform}:{jax.devices()[0].device_kind}",
@@ -246,15 +246,14 @@ def _timed(bench: _Bench, rounds: int, per_call: int) -> tuple[Any, _Timing]:
     return state, _Timing(first, seconds, processor)
 
 
-def _accuracy(bench: _Bench, params: Any) -> float:
+def accuracy(model: Any, params: Any, x_test: np.ndarray, y_test: np.ndarray) -> float:
     """Share of the test records that are right, scored in blocks: all pictures of W2 at once would take more memory than the training."""
     import jax
 
-    apply, size = jax.jit(bench.model.apply), min(_SCORED_AT_ONCE, len(bench.x_test))
-    blocks = [np.asarray(apply(params, bench.x_test[i : i + size])) for i in range(0, len(bench.x_test), size)]
-    logits = np.concatenate(blocks)
+    apply, size = jax.jit(model.apply), min(_SCORED_AT_ONCE, len(x_test))
+    logits = np.concatenate([np.asarray(apply(params, x_test[i : i + size])) for i in range(0, len(x_test), size)])
     decided = logits.argmax(axis=-1) if logits.ndim == 2 else (logits > 0)
-    return float(np.mean(decided == bench.y_test))
+    return float(np.mean(decided == y_test))
 
 
 def _peak_bytes() -> int:

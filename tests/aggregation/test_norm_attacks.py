@@ -711,7 +711,9 @@ def test_norms_of_the_largest_counts_do_not_wrap():
 
 
 def test_one_large_error_is_found_before_it_can_stop_the_opening():
-    """Six standard deviations of a functional, in one coefficient, keep each functional below its bound of 8.3. Twin: without the joint statistic they pass."""
+    """Six standard deviations of a functional, in one coefficient: the half of the functionals that meet it stay below their bounds of 8.3, all of them
+    nine times in ten, and the joint statistic is about 304 where its bound is 113: below it once in two hundred times, when few functionals meet the
+    coefficient. Twin: without the joint statistic they pass. Chance of a false alarm: 1e-4 and 4e-5."""
     size = 21 * 1024 * at("contribution").params.rows / 2
     large = int(6 * size**0.5)
 
@@ -722,10 +724,13 @@ def test_one_large_error_is_found_before_it_can_stop_the_opening():
         sent[0] = rounds.plus(world, sent[0], rounds.form(world, place))
         return dataclasses.replace(parts, rows=sent)
 
-    assert reason(lied(direction(DELTA / 2), made=moved)) == 5
+    def refusal():
+        return reason(lied(direction(DELTA / 2), made=moved))
+
+    assert [refusal() for _ in range(3)].count(5) >= 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof, "TAIL", 1e9)
-        assert reason(lied(direction(DELTA / 2), made=moved)) is None
+        assert any(refusal() is None for _ in range(4))
 
 
 def test_the_signs_that_one_who_gathers_signatures_chooses_among():

@@ -232,3 +232,39 @@ def test_the_script_for_accelerators_compares_bits_and_times_a_round(script, tmp
     assert steps["exactness"]["rows"][0]["same"] and steps["exactness"]["rows"][0]["device"]["opened"]
     assert steps["W1 release"]["rows"][0]["median_ms"] > 0
     assert "2 of 2 steps" in capsys.readouterr().out
+
+
+def _row(run: int, kind: str, accuracy: float, setting: str = "peers") -> dict[str, Any]:
+    private = kind != "no privacy"
+    facts = {"epsilon": 60.0 if private else None, "noise_multiplier": 1.0 if private else None}
+    return {"workload": "W1", "setting": setting, "run": run, "kind": kind, "accuracy": accuracy, **facts}
+
+
+def test_the_fidelities_are_compared_run_by_run_and_shown_with_their_interval(script, tmp_path: Path) -> None:
+    found = script("workloads_private")
+    rows = [_row(run, "release", 0.9 + 0.02 * run) for run in range(3)]
+    rows += [_row(run, "messages", 0.9 + 0.02 * run - 0.001 * (run - 1)) for run in range(3)]
+    rows += [_row(0, "no privacy", 0.95, "epsilon 8"), _row(0, "release", 0.94, "epsilon 8")]
+    peers, everybody = found.summary(rows)
+    assert peers["release minus messages"] == pytest.approx(0.0, abs=1e-12)
+    # differences -.001, 0, .001: deviation .001, t of 2 degrees 4.303, over sqrt 3
+    assert peers["release minus messages, half interval"] == pytest.approx(4.3027 * 0.001 / 3**0.5, rel=1e-4)
+    assert peers["release, half interval"] > 10 * peers["release minus messages, half interval"]
+    assert peers["epsilon"] == 60.0 and "no privacy" not in peers
+    assert everybody["no privacy"] == 0.95 and "release minus messages" not in everybody
+    found.draw(tmp_path / "figure.png", [peers, everybody])
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.long  # a minute; the algorithm, the bench and the summary have tests of their own
+def test_workloads_at_a_budget_keep_what_they_reach_and_go_on(script, tmp_path: Path, capsys) -> None:
+    asked = ["--toy", "--workloads", "W1", "--runs", "2", "--out", str(tmp_path)]
+    script("workloads_private").main(asked)
+    result = json.loads((tmp_path / "results" / "workloads_private.json").read_text())
+    assert len(result["rows"]) == 12
+    spent = {(row["setting"], row["kind"]): row["epsilon"] for row in result["rows"]}
+    assert 7.9 < spent["epsilon 8", "release"] <= 8 and spent["epsilon 8", "no privacy"] is None
+    assert spent["peers", "release"] == spent["peers", "messages"] > 4
+    capsys.readouterr()
+    script("workloads_private").main(asked)  # nothing is left to do
+    assert "accuracy" not in capsys.readouterr().out
