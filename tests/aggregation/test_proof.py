@@ -88,7 +88,7 @@ def test_values_that_are_changed_anywhere_do_not_hold(size):
     shape, q = params.proof, np.asarray(params.ring.moduli, np.uint64)
     good = proof.proof_values(params, digits, stream())
     places = [0, shape.digits * shape.digit_bits, shape.plain_bits - 1, shape.bits]  # a digit, the slack, a blind
-    places += [shape.bits + shape.points, shape.bits + shape.points + 1, shape.length - 1]  # squares
+    places += [shape.parts[1], shape.parts[2] - 1, shape.parts[2], shape.length - 1]  # squares of a digit and a blind, S between the roots
     for place in places:
         for limb in range(params.ring.limbs):
             bad = good.copy()
@@ -98,7 +98,7 @@ def test_values_that_are_changed_anywhere_do_not_hold(size):
 
 @pytest.mark.parametrize("size", [ONE, SEVERAL])
 def test_consistent_lies_are_found_by_the_check_that_is_there_for_them(size):
-    """A bit of two with its square: 2. A longer vector with the slack of a shorter one: 3. Other digits: 5."""
+    """A bit of two, S made as for any A: 1. A longer vector with the slack of a shorter one: 2. Other digits: 4."""
     params, _, _, digits, _, _ = honest(size)
     shape = params.proof
     good = proof.proof_values(params, digits, stream())
@@ -117,7 +117,7 @@ def test_consistent_lies_are_found_by_the_check_that_is_there_for_them(size):
 
 
 def test_bits_that_differ_between_primes_are_found_by_the_weighings(monkeypatch):
-    """In each field alone such a proof is right: slack is made to fit there. Twin: without check 4 it passes all but the rows."""
+    """In each field alone such a proof is right: slack is made to fit there. Twin: without check 3 it passes all but the rows."""
     params, _, _, digits, _, _ = honest(SEVERAL)
     shape = params.proof
     good = proof.proof_values(params, digits, stream())
@@ -199,7 +199,7 @@ def test_weighings_are_hidden_by_their_masks():
     """The weighed integers lie uniformly in their window, whatever the bits. Twin: without masks they are a hundred thousand times smaller."""
     params, _, _, digits, _, _ = honest(SEVERAL)
     shape = params.proof
-    end = 2 * shape.points + proof.COMBINATIONS + 1
+    end = 2 * shape.points + 1
 
     def weighed(values):
         part = opened(SEVERAL, values)[end : end + shape.tests].astype(np.uint64).T
