@@ -43,7 +43,9 @@ def planned(task: Task) -> list[Cell]:
     found += [Cell(NONE, "vote", usual)]
     found += [Cell(name, "vote", share) for share in task.shares for name in shared]
     found += [Cell(NONE, _BESIDE[0], largest)]
-    long = [name for name in reversed(task.attacks) if name in TOO_LONG]  # those that are not stopped at once come first
+    long = [
+        name for name in reversed(task.attacks) if name in TOO_LONG
+    ]  # those that are not stopped at once come first
     found += [Cell(name, each, largest) for name in (*shared, *long, "label_flip") for each in _BESIDE]
     found += [Cell(name, defence, usual) for name in named for defence in ("light", "norm")]
     rules = [name for name in task.attacks if name in _IN_THE_CLEAR]

@@ -1,4 +1,4 @@
-"""Polynomials over prime fields by their values on roots of unity: from the P-th roots to those between, and to the value at any other point. uint32 JAX, exact, jit-clean.
+"""Polynomials over prime fields by their values on roots of unity: from the P-th roots to those between, and to any other point. uint32 JAX, exact, jit-clean.
 
 All fields at once: arrays are `[L, ...]`. With psi, a primitive 2P-th root, the values of a polynomial on the odd powers of psi are its negacyclic transform
 (`ckks.ntt`), and those on the even powers, the P-th roots, are that of its coefficients times psi^-i. So both cost a transform of P residues, and a polynomial

@@ -12,7 +12,7 @@ from fedjax_poisson.randomness import bits
 from tests.aggregation import test_proof as proofs
 
 
-@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL])
+@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL, proofs.WIDE])
 def test_row_sums_are_secret_errors_and_digits(size):
     params, x, drawn, digits, made, secret = proofs.honest(size)
     moduli, modulus = params.ring.moduli, params.ring.modulus
