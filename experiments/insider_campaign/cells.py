@@ -15,14 +15,15 @@ from insider_campaign.measuring import NONE, Cell, in_words, measure
 from insider_campaign.task import TOO_LONG, Task
 
 _AT_SHARES = ("sign_flip", "backdoor_patch", "backdoor_rare_value")
+_BESIDE = ("trimmed_mean", "light")
 _IN_THE_CLEAR = ("scale_10", "sign_flip", "backdoor_patch", "backdoor_rare_value", "little_is_enough", "label_flip")
 
 
 def planned(task: Task) -> list[Cell]:
     """All runs of a task, the most telling first.
 
-    Attacks that must be refused at a fifth of the clients; every attack against light and norm rounds at a tenth; votes, with a twentieth and a fifth; the
-    robust rules.
+    Attacks that must be refused at a fifth of the clients; every attack against light and norm rounds at a tenth; the sign flip and backdoors at every share,
+    without a vote and with one; beside each named attack at a fifth one rule in the clear and no defence; then the other rules and combinations.
     """
     usual = task.shares[0]
     found = [Cell(NONE, "light", usual)]
@@ -37,15 +38,18 @@ def planned(task: Task) -> list[Cell]:
     found += [Cell(name, "norm", largest) for name in task.attacks if name in TOO_LONG]
     found += [Cell(name, "light", usual) for name in task.attacks if name in TOO_LONG]
     named = [name for name in task.attacks if name not in TOO_LONG][:6]
-    found += [Cell(name, defence, usual) for name in named for defence in ("light", "norm")]
-    found += [Cell(NONE, "vote", usual)]
     shared = [name for name in named if name in _AT_SHARES]
+    found += [Cell(name, each, share) for share in task.shares for name in shared for each in ("light", "norm")]
+    found += [Cell(NONE, "vote", usual)]
     found += [Cell(name, "vote", share) for share in task.shares for name in shared]
+    found += [Cell(NONE, _BESIDE[0], largest)]
+    long = [
+        name for name in reversed(task.attacks) if name in TOO_LONG
+    ]  # those that are not stopped at once come first
+    found += [Cell(name, each, largest) for name in (*shared, *long, "label_flip") for each in _BESIDE]
+    found += [Cell(name, defence, usual) for name in named for defence in ("light", "norm")]
     rules = [name for name in task.attacks if name in _IN_THE_CLEAR]
     found += [Cell(name, rule, usual) for rule in RULES for name in (NONE, *rules)]
-    found += [
-        Cell(name, defence, share) for share in task.shares[1:] for name in shared for defence in ("light", "norm")
-    ]
     found += [Cell(name, defence, usual) for name in (NONE, *task.attacks) for defence in ("vote", "norm_vote")]
     found += [Cell(name, defence, usual) for name in task.attacks for defence in ("light", "norm")]
     found += [Cell(name, rule, usual) for rule in RULES for name in task.attacks]

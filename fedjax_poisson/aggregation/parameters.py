@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS, NormScreening, squared_bound
 from fedjax_poisson.aggregation.proof_shape import ProofShape, proof_shape
 from fedjax_poisson.ckks.noise_bound import WIDE_PAIRS, WIDE_VARIANCE
-from fedjax_poisson.ckks.parameters import LIMITS, CkksParameters, candidate
+from fedjax_poisson.ckks.parameters import LIMITS, PACKED_PRIME_BITS, CkksParameters, candidate
 
 __all__ = [
     "FUNCTIONALS",
@@ -45,6 +45,9 @@ BALL = 8.3
 """Above 2 sqrt(2 pi e): the ball of twice the radius, per coefficient."""
 LARGEST_RESIDUE = 8.3
 """Standard deviations within which an opened functional of secrets or errors is accepted."""
+_PROVED_PRIME_BITS = (
+    31  # in norm rounds a prime fewer is worth more than sparse reductions: a field fewer to prove in too
+)
 _MOST_ROWS_ADDED = 64
 _MOST_BITS_ADDED = 3
 _FUNCTIONAL_NOISE = 0.17  # a functional of errors, at 8.3 standard deviations, is as large as the noise bound of so many senders times R N
@@ -261,6 +264,7 @@ def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _As
                 failure=asked.failure,
                 values=rows * degree * fields,
                 least_prime=2 * WIDE_PAIRS * asked.senders + 2,  # a sum of secrets is below half of every prime
+                prime_bits=PACKED_PRIME_BITS if asked.norm is None else _PROVED_PRIME_BITS,
             )
             if isinstance(made, tuple):
                 if more:

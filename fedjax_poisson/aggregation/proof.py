@@ -1,21 +1,29 @@
 """A proof that a client's counts are short, on values that it shares to the members; it opens nothing about the counts.
 
 A fully linear proof (Boneh, Boneh, Corrigan-Gibbs, Gilboa and Ishai, CRYPTO 2019, eprint 2019/188) of T = sum d_gb^2 <= B^2 for the digits of a norm sketch,
-as in PINE (arXiv:2311.10237). The client shares bits of d_gb + 2^(b-1), of the slack B^2 - T and of masks, blinds, and the squares of the polynomial A through
-all of these (`proof_shape`). Under a challenge that is a hash of the seed, the client and its proof, members open what is linear in shares:
+as in PINE (arXiv:2311.10237). The client shares bits of d_gb + 2^(b-1), of the slack B^2 - T and of masks, blinds, and of S = A^2, the square of the polynomial
+A through all of these, what does not follow (`proof_shape`): a bit is its own square, so where A has bits members take their shares of the bits as shares of
+S, and where A is zero, zero. Under a challenge that is a hash of the seed, the client and its proof, members open what is linear in shares:
 
-  1. A and A^2 at `points` places: A(X)^2 = A^2(X);
-  2. combinations of (square - value) over all bits: 0, so every bit is one;
-  3. sum of the squared digits + slack - B^2: 0;
-  4. with several primes, weighings of all bits of digits and slack, each under a mask: one integer of a window, so the bits are the same in all fields;
-  5. r_g = V_g - encode(d_g) = Z_g e, small: so the digits are those of the rows (`sketch`). Who has the rows checks this.
+  1. A and S at `points` places: A(X)^2 = S(X), so S = A^2, and every bit is one;
+  2. sum of the squared digits + slack - B^2: 0;
+  3. with several primes, weighings of all bits of digits and slack, each under a mask: one integer of a window, so the bits are the same in all fields;
+  4. r_g = V_g - encode(d_g) = Z_g e, small: so the digits are those of the rows (`sketch`). Who has the rows checks this.
 
-*Zero knowledge* (*proved*): 1 is uniform by the blinds (as many as places, none a 2P-th root, so the map from blinds to A's values is invertible), 2 and 3
-are 0, 4 is within 2^-38 in total variation of a law without the counts (a sum of at most 2^12 weights of mean 0 under a mask 2^42 times longer), 5 does not
-depend on the counts; what t - 1 members hold follows from their own random shares and these values. *Sound* (*proved*, but for the lattice condition of
-`proof_shape`, which is checked for each chain, for SHA-256 as a random oracle, and for ChaCha20, which draws out what is long of a challenge, as a
-pseudo-random generator): digits that are not those of the rows, or T > B^2, pass with at most 2^-80 + 2^-94 for each proof that is hashed, so a client that
-tries many needs some 2^80 of them.
+*Complete* (*proved*): b^2 = b for b in {0, 1}, so what members put together is A^2 of honest values, of degree at most 2P - 2, exactly.
+
+*Zero knowledge* (*proved*): A at the places is uniform whatever the counts. What a blind at root w adds to A at x is (x^P - 1) w / (P (x - w)) times it; x is
+no P-th root, so over as many distinct places as blinds these factors are a Cauchy matrix between invertible diagonals, and equal places open the same twice.
+S there is the square of it, 2 is 0, 3 is within 2^-38 in total variation of a law without the counts (a sum of at most 2^12 weights of mean 0 under a mask
+2^42 times longer), 4 does not depend on the counts. What t - 1 members hold of a proof are uniform residues, whatever it says; the scalars of the others
+follow from theirs and from what is opened, which lie on polynomials of degree below t.
+
+*Sound* (*proved*, but for the lattice condition of `proof_shape`, which is checked for each chain, for SHA-256 as a random oracle, and for ChaCha20, which
+draws out what is long of a challenge, as a pseudo-random generator). The shares of t honest members fix all values, and with them A and S, before the challenge
+is known: it hashes the proof, and by the seed the set D and with it the boxes. If S is not A^2 in some field, 1 passes there with at most 2^-95 (2^-96, and
+what points lack of uniform). If it is in all, then at a bit's root b^2 = b, and a field has no other such b than 0 and 1; the squares in 2 are those of the
+digits, which are integers by 3 but for 2^-80. So digits that are not those of the rows, or T > B^2, pass with at most 2^-80 for each proof that is hashed, and
+a client that tries many needs some 2^80 of them.
 """
 
 from __future__ import annotations
@@ -32,10 +40,10 @@ from jax.typing import ArrayLike
 
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS
 from fedjax_poisson.aggregation.parameters import LARGEST_RESIDUE, RoundParameters
-from fedjax_poisson.aggregation.proof_shape import COMBINATIONS, ProofShape
+from fedjax_poisson.aggregation.proof_shape import ProofShape
 from fedjax_poisson.aggregation.refusals import LongVector
 from fedjax_poisson.aggregation.residue_sums import column, constants, dot, product, total
-from fedjax_poisson.aggregation.root_values import at_points, doubled
+from fedjax_poisson.aggregation.root_values import at_points, between
 from fedjax_poisson.aggregation.rows import hash_words, words_stream
 from fedjax_poisson.aggregation.screening import TAIL
 from fedjax_poisson.ckks import modular, ntt, rlwe_samplers
@@ -63,12 +71,10 @@ class Challenge(NamedTuple):
 
     Attributes:
       points: uint32 `[L, r]`.
-      combinations: uint32 `[L, 6, bits]`.
       weighings: int32 `[tests, plain bits]`, in [-2^(a-1), 2^(a-1)).
     """
 
     points: np.ndarray
-    combinations: Array
     weighings: Array
 
 
@@ -90,8 +96,8 @@ def _work(params: RoundParameters, *others: object) -> int:
 def challenge_of(params: RoundParameters, seed: bytes, client: bytes, proof_hash: bytes) -> Challenge:
     """The challenge for a client's proof, from SHA-256 over the seed, the client and its proof.
 
-    The hash keys SHAKE-256, which points are drawn from (uniform within 2^-33 a number, and never a 2P-th root of unity), and a ChaCha20 stream for all that is
-    long: combinations are uniform within 2^-94 a coefficient, weighings exactly.
+    The hash keys SHAKE-256, which points are drawn from (uniform within 2^-33 a number, and never a 2P-th root of unity), and a ChaCha20 stream for the
+    weighings, which are uniform.
     """
     shape, moduli = _shape(params), params.ring.moduli
     words = hash_words("challenge", seed, client, proof_hash)
@@ -103,20 +109,18 @@ def challenge_of(params: RoundParameters, seed: bytes, client: bytes, proof_hash
         drawn = (int(v) % q for v in spare[limb])
         kept = (x for x in drawn if x and pow(x, 2 * shape.size, q) != 1)
         points[limb] = [next(kept) for _ in range(shape.points)]
-    return Challenge(points, *_expanded(params, words))
+    return Challenge(points, _weighings(params, words))
 
 
 @few_values(_work, static_argnums=0)
-def _expanded(params: RoundParameters, words: Array) -> tuple[Array, Array]:
-    """Combinations and weighings of a challenge's hash uint32 `[8]`."""
-    shape, stream = _shape(params), words_stream(words)
-    uniform = _uniform(params, COMBINATIONS * shape.bits, fold_in(stream, "combinations"))
-    drawn = bits(fold_in(stream, "weighings"), (shape.tests, shape.plain_bits))
-    weighings = jnp.zeros(drawn.shape, jnp.int32)
-    if shape.tests:
-        drawn = drawn >> jnp.uint32(32 - shape.weight_bits)
-        weighings = jax.lax.bitcast_convert_type(drawn, jnp.int32) - jnp.int32(1 << (shape.weight_bits - 1))
-    return uniform.reshape(params.ring.limbs, COMBINATIONS, shape.bits), weighings
+def _weighings(params: RoundParameters, words: Array) -> Array:
+    """The weighings of a challenge's hash uint32 `[8]`."""
+    shape = _shape(params)
+    if not shape.tests:
+        return jnp.zeros((0, shape.plain_bits), jnp.int32)
+    drawn = bits(fold_in(words_stream(words), "weighings"), (shape.tests, shape.plain_bits))
+    small = jax.lax.bitcast_convert_type(drawn >> jnp.uint32(32 - shape.weight_bits), jnp.int32)
+    return small - jnp.int32(1 << (shape.weight_bits - 1))
 
 
 def uniform_values(params: RoundParameters, stream: Stream) -> Array:
@@ -178,24 +182,25 @@ _values = few_values(_work, static_argnums=0)(values_of)
 
 
 def shared_values(params: RoundParameters, all_bits: ArrayLike, blinds: ArrayLike) -> np.ndarray:
-    """Bits `[L, bits]`, blinds `[L, r]` and the squares that belong to them: uint32 `[L, length]`."""
+    """Bits `[L, bits]`, blinds `[L, r]` and what of S belongs to them: uint32 `[L, length]`."""
     return np.asarray(_shared_values(params, jnp.asarray(all_bits, jnp.uint32), jnp.asarray(blinds, jnp.uint32)))
 
 
 def _with_squares(params: RoundParameters, all_bits: Array, blinds: Array) -> Array:
     moduli = params.ring.moduli
-    twice = doubled(_values_of_a(params, all_bits, blinds), moduli)
-    return jnp.concatenate([all_bits, blinds, product(twice, twice, moduli)], axis=1)
+    own = jnp.concatenate([_digits(params, all_bits), blinds], axis=1)
+    odd = between(_on_roots(params, all_bits, own), moduli)
+    squared = jnp.concatenate([own, odd], axis=1)
+    return jnp.concatenate([all_bits, blinds, product(squared, squared, moduli)], axis=1)
 
 
 _shared_values = few_values(_work, static_argnums=0)(_with_squares)
 
 
-def _values_of_a(params: RoundParameters, all_bits: Array, blinds: Array) -> Array:
-    """A on the P-th roots from bits `[L, bits]` and blinds `[L, r]`, or a share of it from shares of them: uint32 `[L, P]`."""
-    shape = _shape(params)
-    rest = jnp.zeros((params.ring.limbs, shape.size - shape.bits - shape.digits - shape.points), jnp.uint32)
-    return jnp.concatenate([all_bits, _digits(params, all_bits), blinds, rest], axis=1)
+def _on_roots(params: RoundParameters, all_bits: Array, others: Array) -> Array:
+    """A or S on the P-th roots, or a share of it: bits `[L, bits]`, what stands at digits and blinds `[L, digits + r]`, and zeros; uint32 `[L, P]`."""
+    rest = jnp.zeros((params.ring.limbs, _shape(params).unused), jnp.uint32)
+    return jnp.concatenate([all_bits, others, rest], axis=1)
 
 
 def _powers_of_two(params: RoundParameters, count: int, rank: int) -> np.ndarray:
@@ -234,22 +239,22 @@ def member_scalars(params: RoundParameters, challenge: Challenge, share: ArrayLi
 def _member_scalars(params: RoundParameters, challenge: Challenge, share: Array, projected: Array) -> Array:
     shape, moduli = _shape(params), params.ring.moduli
     q = constants(moduli, 2).q
-    all_bits, blinds = share[:, : shape.bits], share[:, shape.bits : shape.bits + shape.points]
-    squares = share[:, shape.bits + shape.points :]
+    all_bits, blinds, squares, odd = jnp.split(share, shape.parts, axis=1)
     plain, masks = all_bits[:, : shape.plain_bits], all_bits[:, shape.plain_bits :]
-    a, a_squared = at_points(_values_of_a(params, all_bits, blinds), squares, jnp.asarray(challenge.points), moduli)
-    off = modular.subtract(squares[:, : 2 * shape.bits : 2], all_bits, q)
-    of_digits = total(squares[:, 2 * shape.bits : 2 * (shape.bits + shape.digits) : 2], moduli)
+    digits = _digits(params, all_bits)
+    on_roots = _on_roots(params, all_bits, jnp.concatenate([digits, blinds], axis=1))
+    even = _on_roots(params, all_bits, squares)  # where A has a bit S is that bit, not its square: so every bit is one
+    a, s = at_points(on_roots, even, odd, jnp.asarray(challenge.points), moduli)
+    of_digits = total(squares[:, : shape.digits], moduli)
     slack = dot(_powers_of_two(params, shape.slack_bits, 2), plain[:, shape.digits * shape.digit_bits :], moduli)
     bound = column([shape.squared_bound % p for p in moduli], 1)
     excess = modular.subtract(modular.add(of_digits, slack, q[:, 0]), jnp.asarray(bound), q[:, 0])
     parts = [
         a,
-        a_squared,
-        dot(challenge.combinations, off[:, None], moduli),
+        s,
         excess[:, None],
         _weighed(params, challenge.weighings, plain, masks),
-        _residues(params, _digits(params, all_bits), projected),
+        _residues(params, digits, projected),
     ]
     return jnp.concatenate(parts, axis=1).T
 
@@ -281,17 +286,17 @@ def _residues(params: RoundParameters, digits: Array, projected: Array) -> Array
 
 
 def verdict(params: RoundParameters, opened: np.ndarray) -> bool:
-    """Whether checks 1 to 4 of a proof hold, for which nobody needs the rows; `opened` is uint64 `[opened, L]`, residues."""
+    """Whether checks 1 to 3 of a proof hold, for which nobody needs the rows; `opened` is uint64 `[opened, L]`, residues."""
     shape, q = _shape(params), _moduli(params, 2)
-    a, squares, combined, total, weighed, _ = _parts(params, opened)
-    if (a * a % q != squares).any() or combined.any() or total.any():
+    a, s, excess, weighed, _ = _parts(params, opened)
+    if (a * a % q != s).any() or excess.any():
         return False
     low, high = shape.window
     return not shape.tests or all(low <= value <= high for value in lifted(params, weighed))
 
 
 def of_rows(params: RoundParameters, opened: np.ndarray, row_sums: np.ndarray, gram: np.ndarray) -> bool:
-    """Whether check 5 holds: the digits are those of these rows, whose errors are as small as an honest client's.
+    """Whether check 4 holds: the digits are those of these rows, whose errors are as small as an honest client's.
 
     r_g = Z_g e, so r (Z Z')^-1 r is the squared norm of a projection of e of rank 16: an honest client fails with at most 10^-12 (`screening` has the bound).
     One large error would pass a bound on each r_g alone, and then stop a round at its opening.
@@ -315,7 +320,7 @@ def of_rows(params: RoundParameters, opened: np.ndarray, row_sums: np.ndarray, g
 def _parts(params: RoundParameters, opened: np.ndarray) -> list[np.ndarray]:
     """What was opened, in the order of the module's list: uint64 `[L, ...]` each."""
     shape = _shape(params)
-    ends = np.cumsum([shape.points, shape.points, COMBINATIONS, 1, shape.tests])
+    ends = np.cumsum([shape.points, shape.points, 1, shape.tests])
     return list(np.split(opened.astype(np.uint64).T, ends, axis=1))
 
 

@@ -1,11 +1,13 @@
 """The sizes of a norm proof, which follow from a round's ring and from B^2; everybody computes them, nobody sends them.
 
-A client shares, in every prime field, the values of two polynomials: A on the P-th roots of unity and A^2 on the 2P-th roots. A's values are bits of the
-digits d_gb + 2^(b-1), bits of the slack B^2 - T, bits of masks, the digits themselves (linear in their bits, so they are not shared again) and blinds.
+A client shares what fixes, in every prime field, two polynomials: A by its values on the P-th roots of unity, and S, said to be A^2, by those on the 2P-th
+roots. A's values are bits of the digits d_gb + 2^(b-1), bits of the slack B^2 - T, bits of masks, the digits themselves (linear in their bits, so they are not
+shared again), blinds, and zeros. Of S are shared its values where A has digits and blinds, and those on the roots that are no P-th roots: where A has a bit,
+S is that bit, and where A is zero so is S. So S = A^2 says that every bit is its own square.
 
 Soundness of what the sizes fix (*proved*, given the two conditions that `chain_is_good` checks numerically):
-  - the squares miss with ((2P - 1) / (q - 1 - 2P))^points, at most 2^-96 a field: a polynomial of degree below 2P that is not 0 has fewer than 2P roots, and
-    points are drawn from what is neither 0 nor a 2P-th root of unity;
+  - S and A^2 that differ agree at all points with ((2P - 1) / (q - 1 - 2P))^points, at most 2^-96 a field: a polynomial of degree below 2P that is not 0 has
+    fewer than 2P roots, and points are drawn from what is neither 0 nor a 2P-th root of unity;
   - bits that differ between primes would make digits that are no integers. They are weighed with uniform weights of a = `weight_bits` bits, once for each of
     `tests`; two weights that both pass for the same other bits differ by 0 < c < 2^a such that c d, d in {0, 1}^L not constant, are the residues of a number
     below 2^(a + 43). Where there is none (a reduced basis of a lattice of two dimensions), each test misses with 2^-a, all of them with 2^-80.
@@ -21,12 +23,10 @@ from typing import NamedTuple
 
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS
 
-__all__ = ["COMBINATIONS", "MASK_BITS", "ProofShape", "chain_is_good", "proof_shape"]
+__all__ = ["MASK_BITS", "ProofShape", "chain_is_good", "proof_shape"]
 
 MASK_BITS = 42
 """Bits by which a mask is longer than a weight."""
-COMBINATIONS = 6
-"""Uniform combinations of (square - value) over all bits."""
 _POINT_BITS = 96
 _TEST_BITS = 80
 
@@ -75,14 +75,29 @@ class ProofShape(NamedTuple):
         return self.weight_bits + MASK_BITS
 
     @property
+    def squares(self) -> int:
+        """Squares of digits and blinds: of A's values those that are neither a bit nor zero."""
+        return self.digits + self.points
+
+    @property
+    def unused(self) -> int:
+        """Places of A that are zero."""
+        return self.size - self.bits - self.squares
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Where what is shared is cut in bits, blinds, squares, and S on the roots between."""
+        return self.bits, self.bits + self.points, self.bits + self.points + self.squares
+
+    @property
     def length(self) -> int:
-        """Values that are shared in each field: bits, blinds, squares."""
-        return self.bits + self.points + 2 * self.size
+        """Values that are shared in each field: bits, blinds, squares, and S on the roots between."""
+        return self.parts[-1] + self.size
 
     @property
     def opened(self) -> int:
-        """Scalars that are opened of one proof in each field: both polynomials at each point, the combinations, the sum, the weighings, and each functional."""
-        return 2 * self.points + COMBINATIONS + 1 + self.tests + FUNCTIONALS_OF_COUNTS
+        """Scalars that are opened of one proof in each field: both polynomials at each point, the sum, the weighings, and each functional."""
+        return 2 * self.points + 1 + self.tests + FUNCTIONALS_OF_COUNTS
 
     @property
     def window(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Polynomials over prime fields by their values on roots of unity: from P to 2P roots, and to the value at any other point. uint32 JAX, exact, jit-clean.
+"""Polynomials over prime fields by their values on roots of unity: from the P-th roots to those between, and to any other point. uint32 JAX, exact, jit-clean.
 
 All fields at once: arrays are `[L, ...]`. With psi, a primitive 2P-th root, the values of a polynomial on the odd powers of psi are its negacyclic transform
 (`ckks.ntt`), and those on the even powers, the P-th roots, are that of its coefficients times psi^-i. So both cost a transform of P residues, and a polynomial
@@ -20,7 +20,7 @@ from jax import Array
 from fedjax_poisson.aggregation.residue_sums import column, constants, dot, powers, product
 from fedjax_poisson.ckks import modular, ntt
 
-__all__ = ["at_points", "coefficients", "doubled", "roots_of_unity"]
+__all__ = ["at_points", "between", "coefficients", "roots_of_unity"]
 
 _BLOCK = 64  # coefficients that share a power of the point
 
@@ -67,18 +67,18 @@ def coefficients(values: Array, moduli: tuple[int, ...]) -> Array:
     return product(turned, roots_of_unity(moduli, 2 * size)[:, :size], moduli)
 
 
-def doubled(values: Array, moduli: tuple[int, ...]) -> Array:
-    """The values on the 2P-th roots of the polynomial of degree below P with these values on the P-th roots: uint32 `[L, P]` to `[L, 2 P]`."""
-    odd = _at_odd(coefficients(values, moduli), moduli)
-    return jnp.stack([values, odd], axis=-1).reshape(values.shape[0], -1)
+def between(values: Array, moduli: tuple[int, ...]) -> Array:
+    """At psi, psi^3, .. the polynomial of degree below P with these values uint32 `[L, P]` on the P-th roots: uint32 `[L, P]`."""
+    return _at_odd(coefficients(values, moduli), moduli)
 
 
-def at_points(values: Array, doubled_values: Array, points: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
+def at_points(values: Array, even: Array, odd: Array, points: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
     """What two polynomials are at points: one of degree below P by its values on the P-th roots, one below 2P by those on the 2P-th roots.
 
     Args:
-      values: uint32 `[L, P]`.
-      doubled_values: uint32 `[L, 2 P]`.
+      values: uint32 `[L, P]`, of the first.
+      even: uint32 `[L, P]`, of the second on the P-th roots.
+      odd: uint32 `[L, P]`, of the second at psi, psi^3, ..
       points: uint32 `[L, r]`, any residues.
       moduli: the L primes.
 
@@ -87,7 +87,6 @@ def at_points(values: Array, doubled_values: Array, points: Array, moduli: tuple
     """
     size = values.shape[-1]
     block = min(_BLOCK, size)
-    even, odd = doubled_values[:, ::2], doubled_values[:, 1::2]
     remainders = jnp.stack([coefficients(values, moduli), coefficients(even, moduli), _of_odd(odd, moduli)], axis=1)
     low = powers(points, 2 * block, moduli)  # x^i, and x^block among them
     step = low[..., block]

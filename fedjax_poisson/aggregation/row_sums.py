@@ -6,8 +6,8 @@ one of two matrices, in float64.
 
 Exact (*proved*): weights are at most 2^(b - 1) in size, rows below q < 2^b, so a product is below 2^(2b - 1) and a sum of 2^(54 - 2b) of them below 2^53:
 every partial sum, in any order, is an integer that float64 has. Where that is fewer than 64 terms (b > 24), a weight is cut in two, w = high 2^s + low with
-s = b / 2 rounded down: low lies in [-2^(s - 1), 2^(s - 1)) and high, a floor of (w + 2^(s - 1)) / 2^s, is at most 2^(b - 1 - s) in size, which leaves
-2^(54 + s - 2b) terms, 128 or more for b <= 31. Sums of such sums are taken as int64.
+s = b / 2 rounded up: low lies in [-2^(s - 1), 2^(s - 1)) and high, a floor of (w + 2^(s - 1)) / 2^s, is at most 2^(b - 1 - s) <= 2^(s - 1) in size, which
+leaves 2^(54 - s - b) terms, 128 or more for b <= 31, and fits 16 bits. Sums of such sums are taken as int64. All primes of a round are cut, or none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -33,7 +34,7 @@ _MOST_ROWS = 1 << 30  # bytes of rows that one batch may hold
 _MOST_CLIENTS = 32
 
 RowWeights = Callable[[int], np.ndarray]
-"""Number of a group of rows (`sketch.by_rows`) to its weights, int32 `[L, N, rows of the group, 16]` in (-q/2, q/2]."""
+"""Number of a group of rows (`sketch.by_rows`) to its weights, int32 `[L, rows of the group, N, 16]`, or cut: int16 `[.., 32]`, low parts before high ones."""
 
 
 class Cut(NamedTuple):
@@ -48,13 +49,13 @@ class Cut(NamedTuple):
     terms: int
 
 
-def cut_of(q: int) -> Cut:
-    """The cut for a prime q < 2^31 (module docstring)."""
+def cut_of(q: int, largest: int) -> Cut:
+    """The cut for a prime q of a round whose largest prime is below 2^31 (module docstring)."""
     width = q.bit_length()
-    if 54 - 2 * width >= _FEWEST_BITS:
+    if 54 - 2 * largest.bit_length() >= _FEWEST_BITS:
         return Cut(0, 1 << (54 - 2 * width))
-    shift = width // 2
-    return Cut(shift, 1 << (54 + shift - 2 * width))
+    shift = -(-width // 2)
+    return Cut(shift, 1 << (54 - shift - width))
 
 
 def row_weights(params: RoundParameters, sketch: Sketch) -> RowWeights:
@@ -62,17 +63,37 @@ def row_weights(params: RoundParameters, sketch: Sketch) -> RowWeights:
     functionals = by_rows(params, sketch)
 
     def group(number: int) -> np.ndarray:
-        return np.asarray(_centred_form(params, functionals[number]))
+        return np.asarray(_cut_form(params, functionals[number]))
 
     if 4 * functionals.size * params.ring.limbs > _MOST_KEPT:
         return group
-    groups, *rest = functionals.shape
+    first = group(0)
     kept = np.empty(
-        (groups, params.ring.limbs, *rest), np.int32
+        (len(functionals), *first.shape), first.dtype
     )  # one array: so much memory in pieces is slow to touch
-    for number in range(groups):
+    for number in range(len(functionals)):
         kept[number] = group(number)
     return kept.__getitem__
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _cut_form(params: RoundParameters, group: Array) -> Array:
+    """The weights of a group, as `RowWeights` has them."""
+    form = jnp.swapaxes(_centred_form(params, group), 1, 2)
+    return _cut(form, _cuts(params))
+
+
+def _cuts(params: RoundParameters) -> tuple[Cut, ...]:
+    return tuple(cut_of(q, max(params.ring.moduli)) for q in params.ring.moduli)
+
+
+def _cut(weights: Array, cuts: tuple[Cut, ...]) -> Array:
+    """Weights int32 `[L, .., 16]` whole, or as low parts before high ones, int16 `[L, .., 32]`."""
+    if not cuts[0].shift:
+        return weights
+    shifts = np.asarray([cut.shift for cut in cuts], np.int32).reshape(-1, *[1] * (weights.ndim - 1))
+    high = (weights + (1 << (shifts - 1))) >> shifts
+    return jnp.concatenate([weights - (high << shifts), high], axis=-1).astype(jnp.int16)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -86,14 +107,6 @@ def _centred_form(params: RoundParameters, group: Array) -> Array:
     return modular.centre(modular.reduce_once(form, q), q)
 
 
-def _cut(weights: np.ndarray, cut: Cut) -> np.ndarray:
-    """Weights int32 `[N, 16]` as float64 `[N, 16]`, or as low parts before high ones, `[N, 32]`."""
-    if not cut.shift:
-        return weights.astype(np.float64)
-    high = (weights + (1 << (cut.shift - 1))) >> cut.shift
-    return np.concatenate([weights - (high << cut.shift), high], axis=-1).astype(np.float64)
-
-
 def clients_at_once(params: RoundParameters) -> int:
     """Clients of one batch: up to 32, while their rows fit into a GiB."""
     own = 4 * params.rows * params.ring.limbs * params.ring.degree
@@ -103,20 +116,19 @@ def clients_at_once(params: RoundParameters) -> int:
 def row_sums(params: RoundParameters, weights: RowWeights, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Z_g c of some clients' rows, uint32 `[R, L, N]` each in NTT form: uint64 `[clients, 16, L]`, residues."""
     found = np.zeros((len(rows), FUNCTIONALS_OF_COUNTS, params.ring.limbs), np.int64)
-    own = np.empty((len(rows), params.ring.degree))
+    own, cuts = np.empty((len(rows), params.ring.degree)), _cuts(params)
     for first in range(0, params.rows, TOGETHER):
         group = weights(first // TOGETHER)
         for limb, q in enumerate(params.ring.moduli):
             for row in range(first, min(first + TOGETHER, params.rows)):
                 for line, client in zip(own, rows, strict=True):
                     line[:] = client[row, limb]
-                found[:, :, limb] += _product(own, _cut(group[limb, :, row - first], cut_of(q)), q)
+                found[:, :, limb] += _product(own, group[limb, row - first].astype(np.float64), q, cuts[limb])
     return (found % np.asarray(params.ring.moduli)).astype(np.uint64)
 
 
-def _product(rows: np.ndarray, weights: np.ndarray, q: int) -> np.ndarray:
+def _product(rows: np.ndarray, weights: np.ndarray, q: int, cut: Cut) -> np.ndarray:
     """Sums over N of rows float64 `[clients, N]` times weights float64 `[N, 16 or 32]` modulo q: int64 `[clients, 16]`, exact."""
-    cut = cut_of(q)
     terms = min(cut.terms, rows.shape[1])
     parts = np.matmul(rows.reshape(len(rows), -1, terms).swapaxes(0, 1), weights.reshape(-1, terms, weights.shape[1]))
     sums: np.ndarray = parts.astype(np.int64).sum(axis=0) % q

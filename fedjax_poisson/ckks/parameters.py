@@ -34,7 +34,7 @@ MARGIN = 7 / 16
 """The noise stays below this part of a step; a coefficient further than this from an integer is refused."""
 
 PACKED_PRIME_BITS = 30
-"""Chosen primes stay below 2^30: four multiples of a prime then fit in a uint32, which halves the reductions of the transform."""
+"""Chosen primes stay below 2^30 where nothing else is asked for: four multiples of a prime then fit in a uint32, which halves the reductions of the transform."""
 
 SEED_BYTES = 32
 DEFAULT_VALUES = 1 << 30
@@ -170,10 +170,12 @@ def sum_bound(bits: int, senders: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def _cheapest_chain(degree: int, least: int, limit_bits: int, least_prime: int = 2) -> tuple[int, ...] | None:
-    """Primes >= `least_prime`, product >= `least`, with the fewest bits in all, at most `limit_bits`; among those the fewest primes. None if there are none."""
+def _cheapest_chain(
+    degree: int, least: int, limit_bits: int, least_prime: int, prime_bits: int
+) -> tuple[int, ...] | None:
+    """Primes of `least_prime` to 2^`prime_bits`, product >= `least`, fewest bits in all, at most `limit_bits`; then the fewest primes. None: there are none."""
     for total in range(max(least.bit_length() - 1, 1), limit_bits + 1):
-        limbs = -(-total // PACKED_PRIME_BITS)
+        limbs = -(-total // prime_bits)
         chain: list[int] = []
         for bits, count in ((total // limbs + 1, total % limbs), (total // limbs, limbs - total % limbs)):
             chain += ntt.primes_below(1 << bits, degree, count) if count else ()
@@ -193,8 +195,9 @@ def candidate(
     failure: float,
     values: int,
     least_prime: int = 2,
+    prime_bits: int = PACKED_PRIME_BITS,
 ) -> CkksParameters | tuple[int, int]:
-    """The cheapest parameters with `fields` values a coefficient and no prime below `least_prime`, or (bits needed, limit) where they exceed the limit."""
+    """The cheapest parameters with `fields` values a coefficient and primes of `least_prime` to 2^`prime_bits`, or (bits needed, limit) beyond the limit."""
     rows = -(-values // (degree * fields))
     bound = noise_bound.noise_bound(
         degree=degree,
@@ -206,7 +209,7 @@ def candidate(
     # Each sender rounds Q M / 2^(k w) to an integer, half a unit at most; decoding is off by less than 2^-27 of a step.
     step = math.ceil((bound + senders / 2) / (MARGIN - 2.0**-20)) + 1
     least = step << (fields * field_bits)
-    chain = _cheapest_chain(degree, least, limit, least_prime)
+    chain = _cheapest_chain(degree, least, limit, least_prime, prime_bits)
     if chain is None:
         return least.bit_length(), limit
     bits = sum((q - 1).bit_length() for q in chain)

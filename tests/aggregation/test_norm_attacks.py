@@ -136,7 +136,7 @@ def test_14_half_of_the_modulus_in_any_coefficients():
 
 
 def test_38_two_wrong_shares_that_cancel_in_one_functional():
-    """Of the values of a proof too: the combinations' weights are uniform in each field."""
+    """Of the values of a proof too: two bits that are none, and whose errors cancel in their sum, are no bits at the points."""
 
     def cancelling(values):
         out = values.copy()
@@ -154,7 +154,7 @@ def bit_of_two(values):
 
 def wrong_square(world_shape, values):
     out = values.copy()
-    at_square = world_shape.bits + world_shape.points + 2 * 11
+    at_square = world_shape.parts[1] + 11  # of a digit
     out[:, at_square] += np.uint64(1)
     return out
 

@@ -71,8 +71,9 @@ def test_every_condition_of_a_proof_holds_in_a_chosen_ring(size: int, clients: i
 def test_parts_of_a_shape_add_up() -> None:
     shape = ProofShape(1000, 5, 7, 10, 12, 7, 8, 2048)
     assert shape.digits == 80 and shape.plain_bits == 80 * 7 + 10
-    assert shape.bits == 570 + 7 * 54 and shape.length == shape.bits + 8 + 4096
-    assert shape.opened == 16 + 6 + 1 + 7 + 16
+    assert shape.bits == 570 + 7 * 54 and shape.squares == 80 + 8 and shape.unused == 2048 - 948 - 88
+    assert shape.parts == (948, 956, 1044) and shape.length == 1044 + 2048
+    assert shape.opened == 16 + 1 + 7 + 16
     assert shape.window == (-(570 << 11), (1 << 54) + (570 << 11))
 
 

@@ -30,7 +30,7 @@ def extremes(params, count: int) -> list[np.ndarray]:
     return [one.astype(np.uint32) for one in (*made, np.zeros_like(made[0]))]
 
 
-@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL])
+@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL, proofs.WIDE])
 @pytest.mark.parametrize("kept", [True, False])
 def test_sums_of_many_clients_are_the_functionals_of_their_coefficients(monkeypatch, size, kept):
     params, _, drawn, _, made, _ = proofs.honest(size)
@@ -56,11 +56,12 @@ def prime_of(width: int) -> int:
 def test_no_sum_leaves_what_float64_holds_exactly(width):
     """At the largest weights and rows of every width: the proved bound, and the sums themselves."""
     q = prime_of(width)
-    cut = row_sums.cut_of(q)
+    cut = row_sums.cut_of(q, q)
     largest = np.asarray([q // 2, -(q // 2), 1, -1], np.int32)
     weights = np.broadcast_to(largest.repeat(4), (512, 16))
-    parts = row_sums._cut(weights, cut)
-    assert parts.dtype == np.float64 and parts.shape == (512, 16 if not cut.shift else 32)
+    kept = np.asarray(row_sums._cut(jnp.asarray(weights)[None], (cut,)))[0]
+    assert kept.dtype == (np.int16 if cut.shift else np.int32) and kept.shape == (512, 32 if cut.shift else 16)
+    parts = kept.astype(np.float64)
     assert cut.terms >= 64 and cut.terms * float(np.abs(parts).max()) * (q - 1) <= 2.0**53
     whole = parts.astype(np.int64)
     if cut.shift:
@@ -68,19 +69,33 @@ def test_no_sum_leaves_what_float64_holds_exactly(width):
     assert (whole == weights).all()
     rows = np.full((2, 512), q - 1.0)
     rows[1, ::3] = 0
-    found = row_sums._product(rows, parts, q)
+    found = row_sums._product(rows, parts, q, cut)
     exact = rows.astype(np.int64).astype(object) @ weights.astype(object)
     assert (found == exact % q).all()
 
 
-def test_twin_with_more_terms_than_the_bound_allows_digits_are_lost(monkeypatch):
+def test_primes_of_one_round_are_cut_together():
+    """A short prime beside a long one is cut too, and stays exact; alone it is whole."""
+    short, long = prime_of(22), prime_of(31)
+    assert row_sums.cut_of(short, short) == row_sums.Cut(0, 1 << 10)
+    cuts = row_sums.cut_of(short, long), row_sums.cut_of(long, long)
+    assert [cut.shift for cut in cuts] == [11, 16]
+    weights = np.stack([np.full((512, 16), q // 2, np.int32) for q in (short, long)])
+    for q, own, parts, cut in zip(
+        (short, long), weights, np.asarray(row_sums._cut(jnp.asarray(weights), cuts)), cuts, strict=True
+    ):
+        rows = np.full((1, 512), q - 1.0)
+        exact = (q - 1) * int(own[0, 0]) * 512 % q
+        assert (row_sums._product(rows, parts.astype(np.float64), q, cut) == exact).all()
+
+
+def test_twin_with_more_terms_than_the_bound_allows_digits_are_lost():
     q = prime_of(24)
     weights = np.full((4096, 16), (q // 2) - 1.0)
     rows = np.full((1, 4096), q - 2.0)
     exact = int(rows[0, 0]) * int(weights[0, 0]) * 4096 % q
-    assert (row_sums._product(rows, weights, q) == exact).all()
-    monkeypatch.setattr(row_sums, "cut_of", lambda q: row_sums.Cut(0, 4096))
-    assert (row_sums._product(rows, weights, q) != exact).any()
+    assert (row_sums._product(rows, weights, q, row_sums.cut_of(q, q)) == exact).all()
+    assert (row_sums._product(rows, weights, q, row_sums.Cut(0, 4096)) != exact).any()
 
 
 def test_batches_are_as_large_as_memory_allows():

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from fedjax_poisson.aggregation import row_sums, sketch
-from fedjax_poisson.aggregation.rows import small_form
+from fedjax_poisson.aggregation.rows import hash_words, small_form, words_stream
+from fedjax_poisson.randomness import bits
 from tests.aggregation import test_proof as proofs
 
 
-@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL])
+@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL, proofs.WIDE])
 def test_row_sums_are_secret_errors_and_digits(size):
     params, x, drawn, digits, made, secret = proofs.honest(size)
     moduli, modulus = params.ring.moduli, params.ring.modulus
@@ -74,3 +75,14 @@ def test_weights_have_their_law_and_hang_on_the_seed():
     other = sketch.sketch_of(params, bytes([9]) * 32)
     assert abs((other.weights == drawn.weights).mean() - 0.375) < 6 * (0.25 / count) ** 0.5
     assert (sketch.sketch_of(params, proofs.SEED).weights == drawn.weights).all()
+
+
+@pytest.mark.parametrize("size", [proofs.ONE, proofs.SEVERAL])
+def test_weights_are_those_of_the_packages_own_stream_block_by_block(size):
+    """Two implementations of RFC 8439; the package's gives the words of many blocks in planes."""
+    params = proofs.parameters(size)
+    count = params.rows * params.ring.degree  # a multiple of 256: whole blocks
+    words = np.asarray(bits(words_stream(hash_words("sketch", proofs.SEED)), (16, count // 16))).T.reshape(16, -1)
+    pairs = (words[..., None] >> np.arange(0, 32, 2, dtype=np.uint32)) & 3
+    expected = np.asarray([0, 0, 1, -1], np.int8)[pairs.reshape(16, count)]
+    assert (sketch.sketch_of(params, proofs.SEED).weights == expected).all()
