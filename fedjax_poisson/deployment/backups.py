@@ -8,7 +8,7 @@ spent, or say a second time what it has said. A backup of the whole folder, the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedjax_poisson import accounting
@@ -42,22 +42,21 @@ def check_ledger(path: Path, entries: Sequence[Entry]) -> None:
             ) from None
 
 
-def check_stores(entries: Sequence[Entry], run: bytes, sent: Store, said: Store) -> None:
-    """Refuse stores of a run that do not hold the rounds in which this site spoke.
+def check_stores(entries: Sequence[Entry], run: bytes, stores: Mapping[str, Store]) -> None:
+    """Refuse stores of a run that do not hold the rounds in which this party spoke.
 
     Args:
-      entries: of the site's log.
+      entries: of the party's log.
       run: 16 bytes.
-      sent: what the site sent as a client.
-      said: what it said as a member.
+      stores: by the step that each holds: "contribution", what a site sent as a client; "answer", what a member said.
 
     Raises:
       StoreDamaged: a store is lost or older than the log.
     """
-    for kind, store, step in (("contribution", sent, "contribution"), ("answer", said, "answer")):
+    for kind, store in stores.items():
         rounds = [entry.facts["round"] for entry in entries if entry.kind == kind and entry.facts["run"] == run.hex()]
-        if rounds and store.last(run, step) < max(rounds):
+        if rounds and store.last(run, kind) < max(rounds):
             raise StoreDamaged(
                 f"the log names a {kind} in round {max(rounds)} of the run {run.hex()[:8]}, and the store of what was said in rounds does not have it: it was "
-                "lost, or set back to an older copy. This site must not speak in this run again under its key: enrol it under a new one."
+                "lost, or set back to an older copy. Nothing may be said in this run again under this key: enrol under a new one."
             )

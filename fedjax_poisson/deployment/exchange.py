@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, member, messages
+from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, messages
 from fedjax_poisson.aggregation.aggregator import round_info
 from fedjax_poisson.aggregation.envelope import new_id
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused, RoundUsed
@@ -34,6 +34,7 @@ from fedjax_poisson.deployment.errors import RoundLost, TooManyLost, Uncharged
 from fedjax_poisson.deployment.expected_terms import Offer, Wanted, check_expected, expected_terms
 from fedjax_poisson.deployment.opened_rounds import OpenedRound, counts_hash, keep, kept_rounds, release_name
 from fedjax_poisson.deployment.party import USUAL, Limits, Party
+from fedjax_poisson.deployment.seat import Told, take_seat
 from fedjax_poisson.randomness import Stream, is_reproducible
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
@@ -42,10 +43,6 @@ __all__ = ["Exchange"]
 
 _WAIT_SECONDS = 0.2
 """How often a waiting run looks whether it is to stop."""
-
-
-Told = Callable[..., None]
-"""`(kind, **facts)`: what goes into the site's log."""
 
 
 class Exchange:
@@ -74,10 +71,8 @@ class Exchange:
         self.party, self._folder, self._tell, self._stop = party, folder, tell, stop
         self._limits = limits
         self._rounds: list[OpenedRound] = kept_rounds(folder, party.sender.pinned)
-        self._seat = None if party.member is None else member.restore(party.member)
+        self._seat = None if party.member is None else take_seat(party.member, tell)
         self._changed = threading.Condition(threading.RLock())
-        self._seat_lock = threading.Lock()
-        self._answered = b""
         self._label: str | None = None
         self._offer: Offer | None = None
         self._sent: Terms | None = None  # the terms under which the offered counts were sent
@@ -257,22 +252,14 @@ class Exchange:
             self._changed.notify_all()
 
     def notice(self, blob: bytes) -> bytes:
-        """A member's reply to a notice of the server (`member.step`).
+        """A member's reply to a notice of the server (`seat`).
 
         Raises:
           RoundRefused: by its name.
         """
-        if self.party.member is None or self._seat is None:
+        if self._seat is None:
             raise OutOfOrder(f"{self.party.name} is no member of the committee.")
-        with self._seat_lock:
-            self._seat, reply = member.step(self.party.member, self._seat, blob)
-            said = messages.parts_of(reply)
-            if said.label == "answer" and self._answered != said.body[:32]:
-                self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
-                self._answered = said.body[
-                    :32
-                ]  # only now: what could not be written down is not said when it is asked again
-        return reply
+        return self._seat.notice(blob)
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
         """This site's contribution to a round; the same bytes at every call for the same terms.

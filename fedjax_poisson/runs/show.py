@@ -8,7 +8,8 @@ from pathlib import Path
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting.account import AccountedRounds
 from fedjax_poisson.aggregation import aggregator
-from fedjax_poisson.aggregation.keys import BOX_BYTES
+from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of
+from fedjax_poisson.aggregation.terms import Terms, mechanism_facts
 from fedjax_poisson.mechanisms import poisson_embedding
 from fedjax_poisson.runs.transcripts import in_words, verify_rounds
 
@@ -99,13 +100,16 @@ def print_rounds(folder: Path) -> int:
     return 1 if bad else 0
 
 
-def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) -> None:
-    """Print what a round of such a sum costs its parties, how secure it is, and on what that rests.
+def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) -> Terms:
+    """Print what a round of such a sum costs its clients, how secure it is, and on what that rests.
 
     Args:
       setting: senders, dimension and the mechanism's shape.
       dark_count: mean events per channel, coordinate and sender.
       members: of the committee.
+
+    Returns:
+      The terms of such a round, with keys that are nobody's: from them follows what it takes on a wire.
 
     Raises:
       ValueError: no committee of so many, or no parameters hold the sum.
@@ -117,9 +121,10 @@ def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) 
         dark_count=dark_count,
         modulation=setting.modulation,
     )
+    bound, facts = mechanism.count_bound(setting.senders, setting.dimension), mechanism.facts
     rounds = aggregator(
         "round",
-        count_bound=mechanism.count_bound(setting.senders, setting.dimension),
+        count_bound=bound,
         senders=setting.senders,
         size=setting.dimension,
         members=members,
@@ -128,16 +133,24 @@ def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) 
     assert rounds.device is not None
     params, info = rounds.device.params, rounds.info
     up = rounds.message_bytes(setting.dimension)
-    to_member = setting.senders * (512 + BOX_BYTES)
     print(f"\nencryption: {params.ring.explanation}")
-    print(
-        f"a client sends {up:,} bytes a round ({up / setting.dimension:.3f} a parameter) and gets about {1500 * members:,}, the model apart"
-    )
-    print(
-        f"a member gets about {to_member:,} to {to_member + setting.senders * params.polynomial_bytes:,} bytes and sends "
-        f"{setting.senders * 15 * 4 * params.ring.limbs + params.polynomial_bytes:,}"
-    )
+    print(f"a client's message has {up:,} bytes ({up / setting.dimension:.3f} a parameter)")
     print(
         f"{info.threshold} of {info.members} members open a sum, up to {info.malicious} may be malicious; {info.security_bits} bits classical, assumed: "
         "ring-LWE (by the lattice-estimator, experiments/results/security.json), ChaCha20, Ed25519, HPKE with ML-KEM-768 and X25519"
     )
+    round_setting = RoundSetting(
+        run=bytes(16),
+        count_bound=bound,
+        count_rms=None,
+        senders=setting.senders,
+        minimum=setting.senders,
+        corrupt=min(1, setting.senders - 1),
+        members=members,
+        threshold=info.threshold,
+        malicious=info.malicious,
+        mechanism=json.dumps(mechanism_facts(facts.name, facts.parameters), sort_keys=True, default=str),
+        size=setting.dimension,
+    )
+    nobody = tuple(bytes(31) + bytes([number]) for number in range(members))
+    return draft_of(round_setting, 0, setting.dimension, nobody, bytes(32))

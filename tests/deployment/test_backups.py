@@ -73,10 +73,11 @@ def test_a_store_that_lacks_a_round_of_the_log_is_refused(kind: str, facts: dict
     log = entries(*((kind, {"round": number, "bytes": 1, **facts}) for number in (3, 7)))
     sent, said = memory_store(), memory_store()
     own = sent if kind == "contribution" else said
+    stores = {"contribution": sent, "answer": said}
     own.put(RUN, 3, kind, b"x")
     with pytest.raises(StoreDamaged, match=f"{kind} in round 7"):
-        check_stores(log, RUN, sent, said)
-    check_stores(log, bytes(16), sent, said)  # another run's store has nothing to hold
+        check_stores(log, RUN, stores)
+    check_stores(log, bytes(16), stores)  # another run's store has nothing to hold
     own.put(RUN, 7, kind, b"y")
     own.erase(RUN, 7, kind)
-    check_stores(log, RUN, sent, said)
+    check_stores(log, RUN, stores)
