@@ -171,11 +171,11 @@ def test_a_member_goes_on_after_a_restart_and_not_with_a_lost_or_older_store(eve
     if not (everybody.folder / "out").exists():
         pytest.skip("needs the run of the first test")
     (folder,) = (everybody.folder / "notary" / "runs").iterdir()
-    files = sorted(folder.glob("member.sqlite*"))
-    assert len(files) >= 2
     notary, said = notary_again(everybody)
     assert said == [] and decode(notary.handle(begin_notice(everybody))).word == "said"  # the twin
     notary.close()
+    files = sorted(folder.glob("member.sqlite*"))
+    assert len(files) >= 2
     for path in files:
         path.rename(path.with_name(f"away-{path.name}"))
     notary, said = notary_again(everybody)
