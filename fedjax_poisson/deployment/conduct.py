@@ -203,14 +203,19 @@ def conduct(
                 ) from over
             continue
         died = 0
-        checked = check_transcript(transcript, consortium.pinned)
-        label = keep_sum(sums, transcript, checked.terms)
-        names = {key: name for name, key in consortium.sites.items()}
-        clients = tuple(sorted(names[key] for key in checked.clients))
+        label, clients = _kept(desk, transcript)
+        del transcript  # a large one does not lie here during the next round
         epsilon = running[ready[0]].epsilon
         took = time.monotonic() - began
         step(Step(len(sums.paths) - 1, label, number, clients, draft.size, took, epsilon, heard))
         _hand_out(desk, at)
+
+
+def _kept(desk: _Desk, transcript: bytes) -> tuple[str, tuple[str, ...]]:
+    """Check an opened sum as every site will, and keep it; its release, and the names of the sites in it."""
+    checked = check_transcript(transcript, desk.consortium.pinned)
+    names = {key: name for name, key in desk.consortium.sites.items()}
+    return keep_sum(desk.sums, transcript, checked.terms), tuple(sorted(names[key] for key in checked.clients))
 
 
 def _ready(desk: _Desk) -> dict[str, At]:
