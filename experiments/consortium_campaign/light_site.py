@@ -26,7 +26,7 @@ from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.terms import decode_terms
 from fedjax_poisson.deployment import site_run
-from fedjax_poisson.deployment.backups import check_ledger, check_stores
+from fedjax_poisson.deployment.backups import check_ledger, check_stores, check_transcripts, opened_in
 from fedjax_poisson.deployment.errors import RoundLost
 from fedjax_poisson.deployment.exchange import Exchange
 from fedjax_poisson.deployment.party import party_of
@@ -114,7 +114,9 @@ class LightSite:
             if not any(entry.kind == "terms" for entry in self.log.entries()):
                 roster = roster_hash(known.roster).hex()
                 self.log.append("terms", run=run.run.hex(), terms=run.terms.hex(), roster=roster)
-            self.exchange = Exchange(party, folder / "opened", self._tell, lambda: self._stopping)
+            check_transcripts(self.log.entries(), run.run, folder / "opened")
+            named = opened_in(self.log.entries(), run.run)
+            self.exchange = Exchange(party, folder / "opened", self._tell, lambda: self._stopping, named=named)
             self._files = opened.pop_all()
         self._whole = SiteRun(self.exchange, lambda: self.progress, folder, lambda seconds: None)
         self.thread = threading.Thread(target=self._work, name=f"run of {name}", daemon=True)

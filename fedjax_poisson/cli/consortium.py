@@ -176,7 +176,7 @@ def run(
 
     from fedjax_poisson.deployment.conduct import Step
     from fedjax_poisson.deployment.consortium_file import link_of, read_consortium
-    from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TRANSCRIPTS, coordinate
+    from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TRANSCRIPTS, coordinate, without_score
     from fedjax_poisson.federated.stopping import stop_requested
 
     console = Console(quiet=quiet)
@@ -220,6 +220,8 @@ def run(
     )
     if facts.get("auc") is not None:
         say(f"released scores: AUC {facts['auc']:.3f}, accuracy {facts['pooled_accuracy']:.3f}")
+    if left := without_score(file.roster, facts):
+        say(f"no score of its own: {', '.join(left)}, with too few held-out records for the noise")
     say(
         f"{len(ended.agree)} of {len(file.roster.sites)} sites have the same model, bit for bit: {out / MODEL}; facts {out / RESULT}; {out / TRANSCRIPTS}"
     )

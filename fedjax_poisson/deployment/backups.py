@@ -8,6 +8,7 @@ spent, or say a second time what it has said. A backup of the whole folder, the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fedjax_poisson.aggregation.store import Store, StoreDamaged
 from fedjax_poisson.deployment.log_entries import Entry
 from fedjax_poisson.deployment.site_log import ledger_pin
 
-__all__ = ["check_ledger", "check_stores"]
+__all__ = ["check_ledger", "check_stores", "check_transcripts", "opened_in"]
 
 
 def check_ledger(path: Path, entries: Sequence[Entry]) -> None:
@@ -40,6 +41,41 @@ def check_ledger(path: Path, entries: Sequence[Entry]) -> None:
             raise accounting.LedgerCorrupt(
                 f"{error}. Put back its newest copy; without it no run may be made on this data."
             ) from None
+
+
+def check_transcripts(entries: Sequence[Entry], run: bytes, folder: Path) -> None:
+    """Hold the transcripts that a site keeps of a run against its log.
+
+    A transcript is written down before the log says so, so the last one may be there alone after a crash. Fewer than the log names are no harm: the
+    coordinator hands them out again, and each must be the one that the log names (`Exchange`).
+
+    Args:
+      entries: of the site's log.
+      run: 16 bytes.
+      folder: of the transcripts.
+
+    Raises:
+      StoreDamaged: one is another than the log names at its position, or several are there that it does not name.
+    """
+    named = opened_in(entries, run)
+    kept = sorted(folder.glob("*.round"))
+    for path, digest in zip(kept, named, strict=False):
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise StoreDamaged(
+                f"{path} is another transcript than the site's log names at its place: it was damaged, or replaced. Put back the one of the coordinator or of "
+                "another site, or move the folder's transcripts away: they are handed out again."
+            )
+    if len(kept) > len(named) + 1:
+        raise StoreDamaged(
+            f"{folder} holds {len(kept)} transcripts and the site's log names {len(named)} opened sums of this run: the log is an older copy. Put back its "
+            "newest one."
+        )
+
+
+def opened_in(entries: Sequence[Entry], run: bytes) -> list[str]:
+    """SHA-256 of the transcripts of a run that a log names, in order, each once."""
+    found = [entry.facts for entry in entries if entry.kind == "opened" and entry.facts["run"] == run.hex()]
+    return list(dict.fromkeys(facts["transcript"] for facts in found))
 
 
 def check_stores(entries: Sequence[Entry], run: bytes, stores: Mapping[str, Store]) -> None:

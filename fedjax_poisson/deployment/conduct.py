@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -97,9 +98,10 @@ class Ended(NamedTuple):
 
     Attributes:
       digests: site -> digest of the model that it sent.
-      facts: what the first site says of the released results.
+      facts: what most sites of that group say of the released results.
       model: bytes of `model.npz` of the largest group of sites whose models have one digest.
       agree: sites of that group.
+      stated_by: those of them that say just these facts.
       away: sites that did not answer at the end, and why.
     """
 
@@ -107,6 +109,7 @@ class Ended(NamedTuple):
     facts: dict[str, Any]
     model: bytes
     agree: tuple[str, ...]
+    stated_by: tuple[str, ...]
     away: dict[str, str]
 
 
@@ -320,7 +323,12 @@ def _ended(desk: _Desk, at: Mapping[str, At]) -> Ended:
         desk.say(
             f"The models differ: {', '.join(agree)} have {common[:12]}, the others not. Their digests are in the result."
         )
-    first = agree[0]
-    return Ended(
-        digests, told[first] | {"model_sha256": hashlib.sha256(models[first]).hexdigest()}, models[first], agree, away
-    )
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for name in agree:
+        groups[json.dumps(told[name], sort_keys=True)].append(name)
+    stated_by = tuple(max(groups.values(), key=lambda names: len(names)))
+    if len(stated_by) < len(agree):
+        desk.say(f"Released results as {', '.join(stated_by)} state them; others with the same model state others.")
+    first = stated_by[0]
+    known = told[first] | {"model_sha256": hashlib.sha256(models[first]).hexdigest()}
+    return Ended(digests, known, models[first], agree, stated_by, away)

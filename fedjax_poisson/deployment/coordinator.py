@@ -102,20 +102,30 @@ def coordinate(
     )
     ended = conduct(link, consortium, out / TRANSCRIPTS, step=step, say=say, wait=wait, stop=stop)
     write_atomic(out / MODEL, ended.model)
-    write_json(out / RESULT, result_of(terms, ended))
+    write_json(out / RESULT, result_of(terms, roster, ended))
     return ended
 
 
-def result_of(terms: RunTerms, ended: Ended) -> dict[str, Any]:
-    """What the coordinator's folder says of a run that is over, as JSON values."""
+def result_of(terms: RunTerms, roster: Roster, ended: Ended) -> dict[str, Any]:
+    """What the coordinator's folder says of a run that is over, as JSON values: `released` is what `stated_by` say of the sums that all opened."""
+    released = {name: value for name, value in ended.facts.items() if name not in ("digest", "model_sha256")}
     return {
         "run": terms.run.hex(),
         "terms": run_terms.run_terms_hash(terms).hex(),
         "models": ended.digests,
         "agree": list(ended.agree),
         "away": ended.away,
-        **{name: value for name, value in ended.facts.items() if name != "digest"},
+        "model_sha256": ended.facts["model_sha256"],
+        "stated_by": list(ended.stated_by),
+        "released": released,
+        "sites_without_score": without_score(roster, released),
     }
+
+
+def without_score(roster: Roster, released: dict[str, Any]) -> list[str]:
+    """Sites that a released score by site leaves out, since the noise on their number of held-out records is as large as the number itself."""
+    known = released.get("accuracy_by_site")
+    return [party.name for party in roster.sites if party.name not in known] if isinstance(known, dict) else []
 
 
 def standing(out: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fedjax_poisson.accounting import LedgerCorrupt
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import Store, StoreDamaged, sqlite_store
 from fedjax_poisson.deployment import approvals, run_terms
-from fedjax_poisson.deployment.backups import check_ledger, check_stores
+from fedjax_poisson.deployment.backups import check_ledger, check_stores, check_transcripts, opened_in
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.party import Limits, party_of
 from fedjax_poisson.deployment.policy import ApprovalPolicy, Policy, Proposal, key_of, refusals
@@ -51,6 +51,7 @@ from fedjax_poisson.deployment.status import write_status
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.transcripts import FOLDER
 
 __all__ = ["LEDGER", "Worker"]
 
@@ -304,6 +305,7 @@ class Worker:
             store.close()
         self._stores = (sqlite_store(folder / "client.sqlite"), sqlite_store(folder / "member.sqlite"))
         check_stores(self._log.entries(), terms.run, {"contribution": self._stores[0], "answer": self._stores[1]})
+        check_transcripts(self._log.entries(), terms.run, folder / "run" / FOLDER)
         party = party_of(
             name=self._name,
             sites=tuple(one.name for one in self._roster.sites),
@@ -334,6 +336,7 @@ class Worker:
             corrupt=self._roster.corrupt,
             limits=Limits(terms.most_rounds, self._policy.limits.lost_rounds),
             tell=tell,
+            named=opened_in(self._log.entries(), terms.run),
             stop=lambda: self._stopping,
             changed=self._changed,
         )

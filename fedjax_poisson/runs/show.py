@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 from fedjax_poisson import accounting
@@ -11,6 +12,7 @@ from fedjax_poisson.aggregation import aggregator
 from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of
 from fedjax_poisson.aggregation.terms import Terms, mechanism_facts
 from fedjax_poisson.mechanisms import poisson_embedding
+from fedjax_poisson.runs.run_ledger import CONFIG, LEDGER
 from fedjax_poisson.runs.transcripts import in_words, verify_rounds
 
 
@@ -24,9 +26,7 @@ def print_ledger(folder: Path, *, verify: bool) -> None:
     Raises:
       FileNotFoundError: there is no ledger.
     """
-    path = folder / "ledger.sqlite" if folder.is_dir() else folder
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run, or a ledger file.")
+    path = ledger_of(folder)
     book = accounting.read_ledger(path)
     try:
         print(
@@ -45,14 +45,28 @@ def print_ledger(folder: Path, *, verify: bool) -> None:
         if runs := {row.origin.get("run") for row in rows} - {None}:
             print(f"data set {rows[0].data!r}, {len(runs)} run{'s' if len(runs) > 1 else ''}")
         if verify:
-            print(_verified(book, path))
+            print(_verified(book, folder if folder.is_dir() else path.parent))
     finally:
         book.close()
 
 
-def _verified(book: accounting.Ledger, path: Path) -> str:
+def ledger_of(folder: Path) -> Path:
+    """The ledger of a run: in its folder, or the one of the data set that its settings name, as at a site of a consortium.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    path = folder / LEDGER if folder.is_dir() else folder
+    if folder.is_dir() and not path.exists() and (settings := folder / CONFIG).is_file():
+        path = Path(tomllib.loads(settings.read_text(encoding="utf-8")).get("ledger", path))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run, or a ledger file.")
+    return path
+
+
+def _verified(book: accounting.Ledger, folder: Path) -> str:
     count = book.verify()
-    summary = path.parent / "summary.json"
+    summary = folder / "summary.json"
     pinned = "(no summary.json next to it pins the head, so removed rows at the end would go undetected)"
     if summary.exists():
         try:
@@ -61,7 +75,7 @@ def _verified(book: accounting.Ledger, path: Path) -> str:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{summary} does not say what the ledger held ({error!r}), so rows removed at its end would go undetected: restore it, or finish the run "
-                f"again with --resume {path.parent}."
+                f"again with --resume {folder}."
             ) from error
         book.check_pin(pin)
         pinned = "and match what summary.json pins"
@@ -80,12 +94,9 @@ def print_rounds(folder: Path) -> int:
     Raises:
       FileNotFoundError: the folder has no ledger or no transcripts.
     """
-    path = folder / "ledger.sqlite"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run.")
-    book = accounting.read_ledger(path)
+    book = accounting.read_ledger(ledger_of(folder))
     try:
-        print(_verified(book, path))
+        print(_verified(book, folder))
         charged = len(book.rows())
     finally:
         book.close()

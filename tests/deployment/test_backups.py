@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from fedjax_poisson import accounting
 from fedjax_poisson.aggregation.store import StoreDamaged, memory_store
-from fedjax_poisson.deployment.backups import check_ledger, check_stores
+from fedjax_poisson.deployment.backups import check_ledger, check_stores, check_transcripts, opened_in
 from fedjax_poisson.deployment.log_entries import Entry, genesis, make_entry
 from tests.deployment.identities import person
 
@@ -81,3 +82,37 @@ def test_a_store_that_lacks_a_round_of_the_log_is_refused(kind: str, facts: dict
     own.put(RUN, 7, kind, b"y")
     own.erase(RUN, 7, kind)
     check_stores(log, RUN, stores)
+
+
+def opened(folder: Path, blobs: list[bytes], logged: int) -> list[Entry]:
+    """Transcripts in a folder, and a log that names the first ones."""
+    folder.mkdir(exist_ok=True)
+    for number, blob in enumerate(blobs):
+        (folder / f"{number:05d}-train-{number + 1}.round").write_bytes(blob)
+    facts = {"terms": "aa" * 32, "counts": "bb" * 32, "clients": [], "epsilon": 0.5}
+    return entries(
+        *(
+            ("opened", {"round": k, "label": f"train {k + 1}", "transcript": sha256(blob).hexdigest(), **facts})
+            for k, blob in enumerate(blobs[:logged])
+        )
+    )
+
+
+def test_transcripts_that_are_kept_are_those_that_the_log_names(tmp_path: Path) -> None:
+    blobs = [b"one", b"two", b"three"]
+    log = opened(tmp_path, blobs, 3)
+    check_transcripts(log, RUN, tmp_path)
+    assert opened_in(log, RUN) == [sha256(blob).hexdigest() for blob in blobs]
+    check_transcripts(log[:2], RUN, tmp_path)  # a crash between the file and the log
+    with pytest.raises(StoreDamaged, match="the log is an older copy"):
+        check_transcripts(log[:1], RUN, tmp_path)
+    last = tmp_path / "00002-train-3.round"
+    last.unlink()
+    check_transcripts(log, RUN, tmp_path)  # it is handed out again
+    last.write_bytes(b"another")
+    with pytest.raises(StoreDamaged, match="another transcript"):
+        check_transcripts(log, RUN, tmp_path)
+    last.write_bytes(b"three")
+    (tmp_path / "00000-train-1.round").write_bytes(b"two")  # of this run, and in another's place
+    with pytest.raises(StoreDamaged, match="00000-train-1"):
+        check_transcripts(log, RUN, tmp_path)
