@@ -326,7 +326,7 @@ def _ended(desk: _Desk, at: Mapping[str, At]) -> Ended:
     groups: dict[str, list[str]] = collections.defaultdict(list)
     for name in agree:
         groups[json.dumps(told[name], sort_keys=True)].append(name)
-    stated_by = tuple(max(groups.values(), key=lambda names: len(names)))
+    stated_by = tuple(sorted(groups.values(), key=len)[-1])
     if len(stated_by) < len(agree):
         desk.say(f"Released results as {', '.join(stated_by)} state them; others with the same model state others.")
     first = stated_by[0]
