@@ -25,7 +25,17 @@ from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.transport.link import Link
 from fedjax_poisson.federated.checkpoints import write_atomic, write_json
 
-__all__ = ["MODEL", "RESULT", "SIGNATURES", "TERMS", "TRANSCRIPTS", "NotSigned", "coordinate", "standing"]
+__all__ = [
+    "MODEL",
+    "RESULT",
+    "SIGNATURES",
+    "TERMS",
+    "TRANSCRIPTS",
+    "NotSigned",
+    "coordinate",
+    "standing",
+    "without_score",
+]
 
 TERMS, SIGNATURES, TRANSCRIPTS, MODEL, RESULT = (
     "terms.bin",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,16 @@ import pytest
 from fedjax_poisson.aggregation.messages import Notice, encode_notice
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.common_settings import common_config, read_settings
-from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TERMS, TRANSCRIPTS, NotSigned, coordinate, standing
+from fedjax_poisson.deployment.coordinator import (
+    MODEL,
+    RESULT,
+    TERMS,
+    TRANSCRIPTS,
+    NotSigned,
+    coordinate,
+    standing,
+    without_score,
+)
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.log_check import check_logs
 from fedjax_poisson.deployment.operator import Operator
@@ -107,6 +117,12 @@ def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Ever
     assert labels == ["standardise 0", "train 1", "train 2", "evaluate 2"]
     assert ended.agree == SITES and not ended.away
     assert ended.facts["verdict"] == "private" and ended.facts["epsilon"] <= 6.0
+    result = json.loads((out / RESULT).read_text())
+    assert result["stated_by"] == list(SITES) and result["released"]["epsilon"] == ended.facts["epsilon"]
+    named = set(result["released"]["accuracy_by_site"])
+    assert set(result["sites_without_score"]) == set(SITES) - named
+    assert without_score(everybody.roster, {"accuracy_by_site": {"north": 0.5}}) == ["east"]
+    assert without_score(everybody.roster, {"accuracy_by_site": None}) == []
     transcripts = sorted((out / TRANSCRIPTS).glob("*.round"))
     assert len(transcripts) == 4 and (out / RESULT).is_file()
     table = everybody.folder / "east.csv"
