@@ -27,6 +27,7 @@ __all__ = [
     "CHECKS",
     "State",
     "Taken",
+    "add_rows",
     "certificate_of",
     "commit_of",
     "expected_of",
@@ -242,17 +243,22 @@ def sum_of_rows(state: State, include: Include) -> np.ndarray:
     params = state.params
     if params is None:
         raise BadTerms("The round has no terms yet.")
-    ring = params.ring
-    total = np.zeros((params.rows, ring.limbs, ring.degree), np.uint32)
+    total = np.zeros((params.rows, params.ring.limbs, params.ring.degree), np.uint32)
     for key, _ in include.clients:
-        blob = Reader(state.clients[key].attached()).prefixed()
-        for limb, values in enumerate(residues_by_prime(blob, params.rows * ring.degree, ring.moduli)):
-            own = total[:, limb]
-            own += values.reshape(own.shape)  # below 2 q < 2^32
-            np.minimum(
-                own, own - np.uint32(ring.moduli[limb]), out=own
-            )  # below q it wraps around, and is the larger one
+        add_rows(total, Reader(state.clients[key].attached()).prefixed(), params)
     return total
+
+
+def add_rows(total: np.ndarray, rows: bytes, params: RoundParameters) -> None:
+    """Add a client's rows to a sum uint32 `[R, L, N]`, in place and one prime at a time.
+
+    Raises:
+      Malformed, ResidueRange: they are no rows.
+    """
+    for limb, values in enumerate(residues_by_prime(rows, params.rows * params.ring.degree, params.ring.moduli)):
+        own = total[:, limb]
+        own += values.reshape(own.shape)  # below 2 q < 2^32
+        np.minimum(own, own - np.uint32(params.ring.moduli[limb]), out=own)  # below q it wraps around, and is larger
 
 
 def included_clients(state: State) -> Entries:

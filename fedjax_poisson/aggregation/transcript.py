@@ -29,7 +29,7 @@ from fedjax_poisson.aggregation.terms import (
 )
 from fedjax_poisson.aggregation.wire import Reader, read_residues, residue_bytes, u32
 
-__all__ = ["Checked", "check_transcript", "terms_of", "write_transcript"]
+__all__ = ["Checked", "check_transcript", "summed_rows", "terms_of", "write_transcript"]
 
 _MAGIC = b"FJPT\1"
 _PHASES = ("commit", "beacon-open", "seed", "projections", "include", "answer")
@@ -78,6 +78,15 @@ def terms_of(blob: bytes) -> Terms:
     if not blob.startswith(_MAGIC):
         raise BadTerms("This is no transcript of a round.")
     return decode_terms(Reader(blob[len(_MAGIC) :]).prefixed())
+
+
+def summed_rows(blob: bytes) -> np.ndarray:
+    """The summed rows uint32 `[R, L, N]` that a transcript states; nothing of it is checked."""
+    reader = Reader(blob[len(_MAGIC) :])
+    params = parameters_of(decode_terms(reader.prefixed()))
+    for _ in range(1 + len(_PHASES)):  # the certificate comes first
+        reader.prefixed()
+    return read_residues(reader.prefixed(), (params.rows,), params.ring.degree, params.ring.moduli)
 
 
 def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:

@@ -35,6 +35,7 @@ from fedjax_poisson.deployment.policy import (
 )
 from fedjax_poisson.deployment.requests import Spoken, decode, encode
 from fedjax_poisson.deployment.roster import Party, Roster
+from fedjax_poisson.deployment.row_check import contributions_in, with_rows
 from fedjax_poisson.deployment.run_terms import decode_run_terms, encode_run_terms
 from fedjax_poisson.deployment.site import Worker
 from fedjax_poisson.deployment.site_log import open_log, read_log
@@ -130,6 +131,13 @@ def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Ever
     logs = {name: (everybody.folder / name / "site.log").read_bytes() for name in everybody.workers}
     found = check_logs(everybody.roster, logs, {path.name: path.read_bytes() for path in transcripts})
     assert found.sound, found
+    (run,) = (everybody.folder / "east" / "runs").iterdir()
+    sent = [contributions_in(everybody.folder / name / "runs" / run.name / "client.sqlite") for name in SITES]
+    rounds = {path.name: path.read_bytes() for path in transcripts}
+    kinds = [one.kind for one in with_rows(found, everybody.roster, rounds, sent).findings]
+    assert kinds.count("rows") == 4 and not {"rows-moved", "rows-missing"} & set(kinds)
+    kinds = [one.kind for one in with_rows(found, everybody.roster, rounds, sent[:1]).findings]  # the twin
+    assert kinds.count("rows-missing") == 4
     notary = [entry.kind for entry in read_log(everybody.folder / "notary" / "site.log")]
     assert notary == ["terms", "started", *["answer"] * notary.count("answer")] and notary.count("answer") >= 2
     again = coordinate(link, everybody.roster, everybody.config, out, patience_seconds=1.0)  # it is over
