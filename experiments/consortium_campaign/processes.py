@@ -29,9 +29,10 @@ from fedjax_poisson.deployment.transport.parts import in_parts
 from fedjax_poisson.deployment.transport.parts_handler import parts_handler
 from fedjax_poisson.deployment.transport.sockets import serve, socket_link
 
-__all__ = ["killed", "site_process", "whole_verdicts"]
+__all__ = ["NOT_ENDED", "START_SECONDS", "killed", "site_process", "whole_verdicts"]
 
 PHASE, PATIENCE = 3.0, 0.5
+NOT_ENDED = "the run does not come to its end"
 START_SECONDS = 120.0
 """A process imports and builds programs before it serves."""
 
@@ -170,6 +171,6 @@ def whole_verdicts(base: Path, known: People, run: Run, finished: bool) -> list[
         *verdicts.tracebacks(seen),
         *verdicts.unhelpful(refusals),
         *(f"the logs: {one.words}" for one in findings.findings if one.grave),
-        *([] if finished else ["the run does not come to its end"]),
+        *([] if finished else [NOT_ENDED]),
         *([] if len(result["agree"]) == len(result["digests"]) else ["the models differ"]),
     ]
