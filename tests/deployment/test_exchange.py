@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -396,3 +397,32 @@ def test_a_request_that_is_none_gets_a_refusal(group: Group) -> None:
         assert decode(answer(run, spoken)).word == "refused"
     assert decode(answer(run, Spoken("next"))).word == "at"
     assert encode(Spoken("next")) != encode(Spoken("final"))
+
+
+def test_a_sum_that_was_written_down_and_not_told_is_told_after_the_restart_once(group: Group, tmp_path: Path) -> None:
+    transcript = held(group, wanted(group))
+    site = group.sites["east"]
+    site.exchange.opened(0, transcript)
+    digest = hashlib.sha256(transcript).hexdigest()
+    first = [facts for kind, facts in site.told if kind == "opened"]
+    assert [facts["transcript"] for facts in first] == [digest]
+    for named, count in (([], 1), ([digest], 0)):  # the log lacks it; the twin: the log has it
+        told: list[tuple[str, dict[str, Any]]] = []
+        party = site.exchange.party
+        Exchange(party, tmp_path / "east", lambda kind, told=told, **facts: told.append((kind, facts)), named=named)
+        assert [kind for kind, _ in told] == ["opened"] * count
+        assert all({**facts, "epsilon": 0} == {**first[0], "epsilon": 0} for _, facts in told)
+
+
+def test_a_lost_transcript_is_taken_back_only_as_the_log_names_it(group: Group, tmp_path: Path) -> None:
+    transcript, site = held(group, wanted(group)), group.sites["east"]
+    named = [hashlib.sha256(transcript).hexdigest()]
+    for names, taken in ((["00" * 32], False), (named, True)):
+        site.exchange._named = names
+        if taken:
+            site.exchange.opened(0, transcript)
+        else:
+            with pytest.raises(BadTerms, match="the one that this site's log names"):
+                site.exchange.opened(0, transcript)
+        assert site.exchange.position == taken
+    assert "opened" not in [kind for kind, _ in site.told]  # it was told before it was lost
