@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fedjax_poisson.mechanisms.poisson import poisson_embedding
     from fedjax_poisson.mechanisms.registry import MechanismEntry
     from fedjax_poisson.mechanisms.skellam import skellam
+    from fedjax_poisson.reports.notebook import show_report
     from fedjax_poisson.runs.algorithm_entry import AlgorithmEntry, Training
     from fedjax_poisson.runs.config import Config
     from fedjax_poisson.runs.run import run
@@ -76,6 +77,7 @@ __all__ = [
     "reports",
     "run",
     "save_model",
+    "show_report",
     "skellam",
 ]
 
@@ -100,6 +102,7 @@ _HOMES = {
     "predict": "federated",
     "run": "runs.run",
     "save_model": "federated",
+    "show_report": "reports.notebook",
     "skellam": "mechanisms",
 }  # the modules that public functions live in; every other public name is a package itself
 

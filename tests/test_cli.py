@@ -494,3 +494,29 @@ def test_bounds_of_one_column_are_two_numbers() -> None:
     with pytest.raises(ValueError, match=r"bounds of 'age' are \[20\].*\[bounds\] age = \[0, 100\]"):
         Config(csv="t.csv", label="y", site="s", bounds={"age": [20]})
     Config(csv="t.csv", label="y", site="s", bounds={"age": "from_data", "dose": [0, 5]})
+
+
+# Scripts --------------------------------------------------------------------------------------------------------------
+
+
+def test_json_is_all_there_is_on_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "json"
+    assert call(*HEART, "--out", folder, "--json") == 0
+    said = capsys.readouterr()
+    *rounds, end = (json.loads(line, parse_constant=pytest.fail) for line in said.out.splitlines())
+    kept = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert [{name: each[name] for name in ("round", "purpose")} for each in rounds] == [
+        {name: each[name] for name in ("round", "purpose")} for each in kept
+    ]
+    assert {each["event"] for each in rounds} == {"round"} and rounds[1]["seconds"] == kept[1]["seconds"]
+    assert end["event"] == "end" and end["folder"] == str(folder) and Path(end["report"]).is_file()
+    assert end["summary"] == summary_of(folder)
+    assert "NOT private" in said.err  # a seed and no encryption: what people must know is not lost
+    assert call(*HEART, "--out", tmp_path / "quiet", "--json", "--quiet") == 0
+    said = capsys.readouterr()
+    assert said.err == "" and len(said.out.splitlines()) == len(rounds) + 1
+
+
+def test_json_leaves_errors_on_standard_error(heart: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "already holds a run" in refused(capsys, *HEART, "--out", heart, "--json", "--quiet")
+    assert capsys.readouterr().out == ""

@@ -124,7 +124,6 @@ TESTED_IN = {
     "runs/earlier_runs.py": "runs/test_verdict.py",
     "runs/load_data.py": "test_bad_input.py",
     "runs/planned.py": "runs/test_run.py",
-    "runs/progress.py": "test_cli.py",
     "runs/published_scores.py": "reports/test_page.py",
     "runs/recipes.py": "test_cli.py",
     "runs/run_folder.py": "reports/test_page.py",

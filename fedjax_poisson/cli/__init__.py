@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from fedjax_poisson.cli import consortium, site
+from fedjax_poisson.cli import completion, consortium, site
 from fedjax_poisson.cli.calculations import account, bench
 from fedjax_poisson.cli.finished_runs import attack, compare, ledger, list_runs, report, verify
 from fedjax_poisson.cli.training import predict, run
@@ -37,6 +37,8 @@ def _spelt_out(arguments: list[str]) -> list[str]:
             found.append(argument)
     return found
 
+
+_ABOUT = f"Private, encrypted federated learning. Each command has its own --help. {completion.HELP}"
 
 _GROUPS: dict[str, dict[str, Any]] = {"site": site.COMMANDS, "consortium": consortium.COMMANDS}
 
@@ -77,11 +79,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     try:
         code: int
-        if arguments and arguments[0] in _GROUPS:
+        if completion.asked_for(arguments):
+            code = completion.write_completion(commands, _GROUPS, arguments)
+        elif arguments and arguments[0] in _GROUPS:
             name, rest = arguments[0], arguments[1:] or ["--help"]
             code = tyro.extras.subcommand_cli_from_dict(_GROUPS[name], prog=f"fedjax-poisson {name}", args=rest)
         else:
-            code = tyro.extras.subcommand_cli_from_dict(commands, prog="fedjax-poisson", args=_spelt_out(arguments))
+            code = tyro.extras.subcommand_cli_from_dict(
+                commands, prog="fedjax-poisson", description=_ABOUT, args=_spelt_out(arguments)
+            )
     except KeyboardInterrupt:
         print("fedjax-poisson: interrupted", file=sys.stderr)
         code = _INTERRUPTED

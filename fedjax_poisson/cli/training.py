@@ -14,6 +14,7 @@ from fedjax_poisson.runs.config import Config, read_config, recipe
 
 if TYPE_CHECKING:
     from fedjax_poisson.runs.build import Prepared
+    from fedjax_poisson.runs.start_time import Start
 
 __all__ = ["Settings", "predict", "run"]
 
@@ -54,6 +55,7 @@ def run(
     out: Path | None = None,
     resume: Path | None = None,
     quiet: bool = False,
+    json: bool = False,
 ) -> int:
     """Train one model across several sites, privately and under encryption, and write a run folder with a report.
 
@@ -66,7 +68,12 @@ def run(
       out: run folder; default: runs/NAME-DATE-TIME.
       resume: continue the run in this folder, with its settings.
       quiet: show no progress and no summary.
+      json: for scripts: standard output holds one JSON object a release, {"event": "round", ...} as in rounds.jsonl, and one at the end, {"event": "end",
+        "folder": ..., "report": ..., "summary": ...} as in summary.json, and nothing else. What people are told goes to standard error, unless --quiet.
     """
+    import contextlib
+    import sys
+
     from rich.console import Console
 
     from fedjax_poisson.federated.stopping import stop_requested
@@ -86,26 +93,43 @@ def run(
         config = _config(name, given)
         label = Path(config.csv).stem if config.csv else config.dataset.replace(":", "-")
         folder = out or Path("runs") / f"{label}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, stderr=json)
     if config.seed is not None:
         console.print(f"[bold yellow]seed {config.seed}: reproducible, and therefore NOT private.[/]")
     if config.aggregator == "plain":
         console.print("[bold yellow]aggregator plain: NOTHING is encrypted.[/]")
     with (
         stop_requested(lambda text: console.print(f"[yellow]{text}[/]")) as stop,
-        progress.progress(console) as bar,
+        contextlib.nullcontext(progress.json_lines(sys.stdout)) if json else progress.progress(console) as bar,
     ):
 
         def planned(prepared: Prepared) -> None:
-            bar.plan(prepared.recipe.rounds)
+            bar.plan(prepared.recipe.rounds, _start(prepared.config))
             console.print("\n".join(prepared.recipe.reasons), highlight=False)
 
         summary = run_experiment(
             config, folder, resume=resume is not None, report=bar.report, stop=stop, planned=planned
         )
     page = write_report(folder)
-    print_summary(console, summary, page)
+    if json:
+        end = {"event": "end", "folder": str(folder), "report": str(page), "summary": summary}
+        print(progress.to_strict_json(end), flush=True)
+    else:
+        print_summary(console, summary, page)
     return 0
+
+
+def _start(config: Config) -> Start:
+    """The start that is under way, with what is on record of earlier ones."""
+    import jax
+
+    from fedjax_poisson import __version__
+    from fedjax_poisson.runs import start_time
+
+    device = jax.devices()[0]
+    versions = f"fedjax_poisson {__version__}, jax {jax.__version__}"
+    key = start_time.key_of(config, f"{device.platform} {device.device_kind}")
+    return start_time.begin(start_time.programs_folder(), key, versions)
 
 
 def _config(name: str | None, given: dict[str, Any]) -> Config:
