@@ -4,8 +4,8 @@ The repository is the source folder, so that a page may link to any file of it (
 works in a checkout, and every such link is checked by the build. Notebooks are shown from the outputs that they were saved with; nothing is executed.
 
 Sphinx with furo and myst-nb: each was released within twelve months of this choice (November 2026) and runs on Python 3.11 to 3.14. furo is one style
-sheet of 0.3 MB with a dark mode and a layout for phones; sphinx-book-theme does the same on top of another theme of 5 MB. Formulas are MathML, so that no page
-asks another server for anything.
+sheet of 0.3 MB with a dark mode and a layout for phones; sphinx-book-theme does the same on top of another theme of 3 MB. Formulas are drawn while the
+site is built, so that no page asks another server for anything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ extensions = [
     "sphinx_copybutton",
     "site_extensions.command_help",
     "site_extensions.docstrings",
-    "site_extensions.mathml",
+    "site_extensions.formulas",
     "site_extensions.public_names",
 ]
 root_doc = "docs/index"
@@ -75,9 +75,9 @@ toc_object_entries_show_parents = "hide"
 # Looks.
 html_theme = "furo"
 html_title = "fedjax_poisson"
-html_math_renderer = "mathml"
+html_math_renderer = "drawn"
 html_static_path = ["static"]
-html_css_files = ["site_extensions.css"]
+html_css_files = ["site.css"]
 html_extra_path = ["extra"]  # index.html, which leads to docs/index.html
 html_copy_source = False
 html_show_sourcelink = False
