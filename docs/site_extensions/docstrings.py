@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 _LITERAL = re.compile(r"(``.+?``|`[^`\n]+`)")
+_LETTER = re.compile(r"^(\s*\w+: )(\w{1,3})\.(?=\s|$)")  # "size: N." is no list whose first letter is N
+_ITEM = re.compile(r"^\s*(?:[-*]|\d+\.|\(\d+\)) \S")
 _SECTION = re.compile(r"^\s*[A-Z]\w+:$")  # Args:, Returns:, ... of the Google convention
 
 
 def _escaped(line: str) -> str:
+    line = _LETTER.sub(r"\1\\\2.", line)
     parts = _LITERAL.split(line)
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"\|", r"\\|", parts[i])
@@ -35,10 +38,11 @@ def _indent(line: str) -> int:
 
 
 def readable(lines: Iterable[str]) -> list[str]:
-    """The lines with plain characters escaped and indented blocks made literal."""
+    """The lines with plain characters escaped, indented blocks made literal, and lists set off from the text around them."""
     made: list[str] = []
     given = list(lines)
     block: int | None = None  # the indentation around the literal block that is being read
+    items: int | None = None  # the indentation of the list that is being read
     before = ""  # the last line that was not empty
     for i, line in enumerate(given):
         if not line.strip():
@@ -49,8 +53,14 @@ def readable(lines: Iterable[str]) -> list[str]:
             continue
         block = None
         after_blank = i > 0 and not given[i - 1].strip()
-        deeper = before and _indent(line) > _indent(before)
-        if after_blank and deeper and not before.endswith("::") and not _SECTION.match(before):
+        deeper = bool(before) and _indent(line) > _indent(before)
+        if items is not None and _indent(line) < items:
+            items = None
+            made += [] if after_blank else [""]
+        if _ITEM.match(line) and items is None and deeper and not _SECTION.match(before):
+            items = _indent(line)
+            made += [_escaped(line)] if after_blank else ["", _escaped(line)]
+        elif after_blank and deeper and items is None and not before.endswith("::") and not _SECTION.match(before):
             block = _indent(before)
             made += [" " * block + "::", "", line]
         elif line.lstrip().startswith(">>>") or before.endswith("::"):
@@ -87,7 +97,12 @@ def _by_last_part(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers both."""
+    """Registers both, and calls the fields of a record what they are."""
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Fields"
     app.connect("autodoc-process-docstring", _on_docstring, priority=100)  # before napoleon reads its sections
     app.connect("missing-reference", _by_last_part)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""Sphinx directives: `names`, the entries of a package's public names, each documented as what it is, and `module-texts`, docstrings of modules as they stand.
+"""Sphinx directives: `names`, the entries of a package's public names, each documented as what it is, and `module-texts`, the docstrings of modules.
 
 A page writes the package once and then one name a line::
 
@@ -23,6 +23,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from site_extensions.docstrings import readable
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -123,18 +124,20 @@ class Names(SphinxDirective):
 
 
 class ModuleTexts(SphinxDirective):
-    """A section a module, with its docstring as it stands."""
+    """A section a module, with its docstring."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
         """The sections."""
         made: list[nodes.Node] = []
+        source, _ = self.get_source_info()
         for name in " ".join(self.content).split():
-            text = inspect.getdoc(importlib.import_module(name)) or ""
             short = name.removeprefix("fedjax_poisson.")
             section = nodes.section("", nodes.title("", short), ids=[short.replace(".", "-")], names=[short])
-            section += nodes.literal_block(text, text, language="text", classes=["prose"])
+            section.document = self.state.document
+            text = (inspect.getdoc(importlib.import_module(name)) or "").splitlines()
+            self.state.nested_parse(StringList(readable(text), source), self.content_offset, section)
             self.state.document.note_explicit_target(section)
             made.append(section)
         return made
