@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
+_PROPERTIES: dict[str, list[str]] = {}
 _LITERAL = re.compile(r"(``.+?``|`[^`\n]+`)")
 _LETTER = re.compile(r"^(\s*\w+: )(\w{1,3})\.(?=\s|$)")  # "size: N." is no list whose first letter is N
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.|\(\d+\)) \S")
@@ -72,7 +73,27 @@ def readable(lines: Iterable[str]) -> list[str]:
 
 
 def _on_docstring(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
-    lines[:] = readable(lines)
+    home = str(getattr(value, "__module__", "")).removeprefix("fedjax_poisson.")
+    lines[:] = [line.replace("module docstring", f":ref:`module docstring <{home}>`") for line in readable(lines)]
+    if what == "property":
+        _PROPERTIES[name] = list(lines)
+
+
+def _after_sections(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """A property's text as it was: what stands before its first colon is no type."""
+    if what == "property":
+        lines[:] = _PROPERTIES.pop(name)
+
+
+def _on_signature(
+    app: Sphinx, what: str, name: str, value: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Names of types that are documented under a short name, without what Python wraps them in."""
+
+    def plain(text: str | None) -> str | None:
+        return text and re.sub(r"(?:\w+\.)*TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+
+    return plain(signature), plain(returned)
 
 
 def _by_last_part(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.Element) -> nodes.Node | None:
@@ -97,12 +118,14 @@ def _by_last_part(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers both, and calls the fields of a record what they are."""
+    """Registers all of it, and calls the fields of a record what they are."""
     from sphinx.domains.python import PyObject
 
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Fields"
     app.connect("autodoc-process-docstring", _on_docstring, priority=100)  # before napoleon reads its sections
+    app.connect("autodoc-process-docstring", _after_sections, priority=900)
+    app.connect("autodoc-process-signature", _on_signature)
     app.connect("missing-reference", _by_last_part)
     return {"parallel_read_safe": True}

@@ -98,7 +98,14 @@ def entry(package: ModuleType, name: str) -> list[str]:
     if inspect.isroutine(value) or hasattr(value, "__wrapped__"):
         return [f".. autofunction:: {full}", ""]
     text = constant_text(package, name).splitlines()
-    return [f".. py:data:: {full}", "", *(f"   {line}" for line in text), ""]
+    return [
+        f".. py:currentmodule:: {package.__name__}",
+        "",
+        f".. py:data:: {name}",
+        "",
+        *(f"   {line}" for line in text),
+        "",
+    ]
 
 
 class Names(SphinxDirective):
