@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Adjacency = Literal["zero_out", "replace_one"]
+"""Neighbouring inputs: one unit's contribution becomes zero and the noise stays, or it becomes another unit's."""
 FloatArray = NDArray[np.float64]
 
 LARGEST_EPSILON = 1e4

@@ -86,6 +86,7 @@ class TightLaw:
 
 
 Law: TypeAlias = RenyiLaw | TightLaw
+"""How a ledger adds up: at one Renyi order, or by remaining variance; fixed when the ledger is made."""
 
 
 def checked(law: Law, charge: Any, mechanism: str) -> Charge:

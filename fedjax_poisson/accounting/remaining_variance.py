@@ -46,12 +46,15 @@ H_a is convex in the real number a; H_a of a pair is H_{1-a} of the swapped pair
 satisfies the same constraints; and for real a >= 2 it is D_a/a, D_a the Renyi divergence per unit of M, so that the
 theorem of `renyi` (worst position; f(t)/t^2 grows up to t = 2r) gives sum_j H_a <= sum_j (eta_j/h)^2 g_a(r, h)/a <= K
 g_a(r, h)/a for any real K > 0.
-   *Inside, 1-A <= a <= A:* both ends are at most K g_A/A = rate/2, so by convexity is the rest: drift <= 0.
-   *Outside:* for a > A, (1 + t xi)^(a-2) <= e^{(a-2) kappa} and sum_+- (1 +- s) xi^2/2 = eta^2/(1-s^2), so the drift is
+
+*Inside, 1-A <= a <= A:* both ends are at most K g_A/A = rate/2, so by convexity is the rest: drift <= 0.
+
+*Outside:* for a > A, (1 + t xi)^(a-2) <= e^{(a-2) kappa} and sum_+- (1 +- s) xi^2/2 = eta^2/(1-s^2), so the drift is
 at most (K h^2/(1-r^2)) (S / sqrt(2 pi w)) exp((a-2) kappa - (a-1)^2 w/2). The exponent falls in a beyond 1 + kappa/w <= A
 and is at most log tau at A(w), the larger root of that quadratic (without a root it is below log tau everywhere). For
 a < 1-A the swapped pair at the order 1-a > A has the same bound, and d1^2 = (1-a)^2 w is larger than ((1-a)-1)^2 w.
-   *Together:* g_A/A >= h^2/(1-r^2) (order 2 has equality, and g_a/a grows, see below), so dm <= |dw| (1-r^2) / (2 K h^2)
+
+*Together:* g_A/A >= h^2/(1-r^2) (order 2 has equality, and g_a/a grows, see below), so dm <= |dw| (1-r^2) / (2 K h^2)
 and E_Q S_m = S: E_Q u(w', S') <= u(w, S) + S tau int_{w'}^{w} dv / (2 sqrt(2 pi v)).
 
 (2) *One Gaussian release.* With the true squared shift v* <= v, S' = S exp(N(-v*/2, v*)) under Q, and E_Q u(w - v, S')

@@ -47,6 +47,7 @@ class Normal(NamedTuple):
 
 
 Cost: TypeAlias = Embedded | Normal
+"""What one release takes of the remaining variance: of the embedding, or of a Gaussian."""
 
 
 def embedded_cost(

@@ -1,8 +1,9 @@
 """One round, one key: an exact sum of counts that only a committee opens, once, and that anyone can check.
 
 Each sender hides its counts under a fresh secret of its own, shared to m members; the members agree on one set of senders, give one answer each, and t answers
-open the one sum. It holds against malicious parties: the server, any senders and up to f members together. `docs/aggregation.md` has the model, the messages,
-the theorem with its assumptions, and what is not proved.
+open the one sum. It holds against malicious parties: the server, any senders and up to f members together.
+`docs/explanation/one_round_one_key.md` has the model, the
+messages, the theorem with its assumptions, and what is not proved.
 
     agg = aggregator("round", count_bound=..., senders=4, size=14, members=5)      # all roles in one process; or "tenseal" (SEAL), "plain" (no encryption)
     total = functools.reduce(agg.add, [agg.encrypt(counts, stream) for counts, stream in ...])

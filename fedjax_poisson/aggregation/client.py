@@ -1,8 +1,8 @@
 """A client of a round: it checks the terms, encrypts once, and speaks once (in norm rounds it proves its norm after that, `prover`).
 
 A contribution is a signed *manifest* (hashes of the rows, of every box and of every correction) followed by these. Before anything is encrypted the client
-checks everything that row 2 of the protocol names (`docs/aggregation.md`); the bytes are in its store before they are returned, and a second call for the
-round returns the same bytes. In norm rounds the counts are clean, and turned by public signs (`signs`).
+checks everything that row 2 of the protocol names (`docs/explanation/one_round_one_key.md`); the bytes are in its store before they are returned, and
+a second call for the round returns the same bytes. In norm rounds the counts are clean, and turned by public signs (`signs`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 A member keeps, of one round at a time, the shares of the clients' secrets in memory and its box key in the store; both are erased with the answer, with
 `dead`, or when later terms are signed. It never says a kappa or a share.
 
-Order, each step once a round (the rows are those of `docs/aggregation.md`): begin, terms -> certify, shares -> held, propose -> commit, committed ->
-beacon-open, beacons -> seed, seeded -> projections, judged -> include, included -> answer; abandon -> dead, before the include step only.
+Order, each step once a round (the rows are those of `docs/explanation/one_round_one_key.md`): begin, terms -> certify, shares -> held, propose -> commit,
+committed -> beacon-open, beacons -> seed, seeded -> projections, judged -> include, included -> answer; abandon -> dead, before the include step only.
 """
 
 from __future__ import annotations

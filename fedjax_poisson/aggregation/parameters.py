@@ -106,7 +106,7 @@ class RoundParameters(NamedTuple):
 
 
 def default_malicious(members: int) -> int:
-    """f with m >= 3 f + 1: t members are left without f that stay away. What f that lie can cost, see `docs/aggregation.md`."""
+    """f with m >= 3 f + 1: t members are left without f that stay away. What f that lie can cost, see `docs/explanation/one_round_one_key.md`."""
     return (members - 1) // 3
 
 

@@ -21,6 +21,7 @@ from fedjax_poisson.mechanisms.types import Mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 VIEWS = ("clear", "summed", "noisy", "noisy_sum")
+"""Names of the four views, in the order of `Views`."""
 
 
 class Views(NamedTuple):

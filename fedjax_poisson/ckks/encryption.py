@@ -267,9 +267,8 @@ def decrypt_with_margin(
         size: Number D of values.
 
     Returns:
-        counts: int32 [..., D].
-        distance: float32 [...], the largest distance to an integer in steps. Beyond `parameters.MARGIN` the counts mean nothing: the key is
-            another one, the bytes were changed, or more senders were added than announced.
+        The counts, int32 [..., D], and float32 [...], the largest distance to an integer in steps. Beyond `parameters.MARGIN` the counts mean
+        nothing: the key is another one, the bytes were changed, or more senders were added than announced.
     """
     return packing.decode_columns(params, _phase_columns(params, secret, ciphertext), size)
 

@@ -21,6 +21,7 @@ from .splitting import check_sites_per_patient
 
 Unit = Literal["record", "patient"]
 Task = Literal["binary", "multiclass", "multilabel", "regression"]
+"""What a label is: yes or no, one of several classes, several yes/no labels, or a number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ MECHANISMS: Mapping[str, MechanismEntry] = MappingProxyType(
         "gaussian": MechanismEntry(by_noise(gaussian_at), gaussian, laws=("tight", "renyi"), integer=False),
     }
 )
-"""By name."""
+"""The mechanisms that `run --mechanism NAME` knows."""
 
 
 def mechanism_entry(name: str) -> Found[MechanismEntry]:

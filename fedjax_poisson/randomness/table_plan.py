@@ -18,6 +18,7 @@ from fedjax_poisson.randomness import laws
 from fedjax_poisson.randomness.layout import Layout, choose_layout
 
 GRID_BITS = 20
+"""Bits of the grid that clipped values are rounded to: multiples of 2^-20 of the bound."""
 PACKED_SPAN = 1 << 16
 """Outcomes below this share a word in pairs."""
 SPAN_BITS = GRID_BITS + 1

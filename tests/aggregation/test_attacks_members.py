@@ -1,4 +1,4 @@
-"""Attacks by the server and by members, numbered as in `docs/aggregation.md`; a twin switches the one check off and the attack works."""
+"""Attacks by the server and by members, numbered as in `docs/explanation/attacks_that_fail.md`; a twin has the one check off."""
 
 from __future__ import annotations
 

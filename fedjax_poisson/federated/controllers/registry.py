@@ -59,6 +59,7 @@ CONTROLLERS: Mapping[str, Registered] = MappingProxyType(
         ),
     }
 )
+"""The controllers that `run --controller NAME` knows."""
 
 
 def registered(name: str) -> Registered:
