@@ -6,6 +6,7 @@ are files, saved as they come. An HTML comment above a block says more of it:
     <!-- not run: REASON -->           it is only read
     <!-- run with: --rounds 2 -->      `fedjax-poisson run` gets these arguments as well, so that a test is short
     <!-- refused -->                   its command must end with exit code 2
+    <!-- not checked: REASON -->       above a `text` block
 
 A `text` block is what the shell blocks before it print: each of its lines must have been printed, numbers aside, with `...` for whatever is left out.
 """
@@ -32,7 +33,10 @@ _BLOCK = re.compile(
     r'(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w+)(?: title="(?P<title>[\w.]+)")?\n(?P<text>.*?)^```',
     re.MULTILINE | re.DOTALL,
 )
-_MARKS = re.compile(r"not run: \S.*|run with: --\S.*|refused")
+_MARKS = {
+    **dict.fromkeys(("python", "sh"), re.compile(r"not run: \S.*|run with: --\S.*|refused")),
+    "text": re.compile(r"not checked: \S.*"),
+}
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 
 
@@ -90,7 +94,7 @@ def run_page(page: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, object]
             with open(block.title, "a", encoding="utf-8") as part:
                 part.write(block.text + ("\n\n" if block.language == "python" else ""))
         elif not is_run(page, block):
-            if block.language == "text" and printed:
+            if block.language == "text" and printed and not block.mark:
                 check_printed(block.text, printed, f"{page.name}, block {number}")
             elif block.language in ("python", "sh"):
                 printed = ""  # what follows is its output
@@ -157,8 +161,9 @@ def test_a_page_that_says_something_else_is_found(
 def test_what_is_not_run_says_why() -> None:
     for page in PAGES:
         for block in blocks_of(page):
-            if block.mark and block.language in ("python", "sh"):
-                assert _MARKS.fullmatch(block.mark), f"{page.name}: {block.mark!r} is no mark that this module knows"
+            if block.mark and block.language in _MARKS:
+                known = _MARKS[block.language].fullmatch(block.mark)
+                assert known, f"{page.name}: {block.mark!r} is no mark that this module knows"
 
 
 def test_the_pages_lead_somewhere() -> None:
