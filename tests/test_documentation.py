@@ -127,7 +127,7 @@ def test_blocks_run_as_pasted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("COLUMNS", "500")  # nothing that is printed is broken into lines
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # a reader's session
         names = run_page(page, capfd)
         if page.name == "tutorial.md":
