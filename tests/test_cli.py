@@ -8,6 +8,8 @@ import importlib.metadata
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,24 @@ def heart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "heart"
     assert call(*HEART, "--out", folder, "--quiet") == 0
     return folder
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    with accounting.open_ledger(
+        tmp_path / "l.sqlite", epsilon=1.0, delta=1e-4, unit="record", adjacency="zero_out"
+    ) as _:
+        pass
+    command = f"from fedjax_poisson.cli import main; main(['ledger', {str(tmp_path / 'l.sqlite')!r}])"
+    program = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.stdin.readline(); {command}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    program.stdout.close()
+    _, error = program.communicate(b"go\n")
+    assert program.returncode == 141 and error == b""
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How many lines of code three tasks take in four libraries, each of them a complete program that runs: the table in docs/extending.md.
+"""How many lines of code three tasks take in four libraries, each of them a complete program that runs: the table in docs/howto/own_algorithm.md.
 
     python experiments/lines/count.py [--python flower=PATH pfl=PATH fedjax=PATH] [--show]
 
@@ -117,7 +117,7 @@ def run_program(name: str, python: str, tables: Path) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/extending.md: logical lines (+ imports); tokens; AUC; each linked to its program."""
+    """The table of docs/howto/own_algorithm.md: logical lines (+ imports); tokens; AUC; each linked to its program."""
     own = {row["program"]: row for row in rows}
     lines = ["| task | " + " | ".join(LIBRARIES) + " |", "|---" * (len(LIBRARIES) + 1) + "|"]
     for task in TASKS:
@@ -129,7 +129,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _cell(row: dict[str, Any]) -> str:
     auc = f"{row['auc']:.2f}" if row.get("auc") is not None else "not run"
-    link = f"[{row['lines']}](../experiments/lines/{row['program']}.py)"
+    link = f"[{row['lines']}](../../experiments/lines/{row['program']}.py)"
     return f"{link} + {row['imports']}; {row['tokens']}; {auc}"
 
 

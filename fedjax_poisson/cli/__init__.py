@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -19,6 +20,7 @@ from fedjax_poisson.runs.config import Config
 
 _FAILED = 2
 _INTERRUPTED = 130  # as shells report a Ctrl-C
+_NO_READER = 141  # as they report a program that wrote to a closed pipe
 
 
 def _spelt_out(arguments: list[str]) -> list[str]:
@@ -88,6 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
             code = tyro.extras.subcommand_cli_from_dict(
                 commands, prog="fedjax-poisson", description=_ABOUT, args=_spelt_out(arguments)
             )
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough (`| head`): no fault, and nobody to write to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _NO_READER
     except KeyboardInterrupt:
         print("fedjax-poisson: interrupted", file=sys.stderr)
         code = _INTERRUPTED

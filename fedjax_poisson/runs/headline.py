@@ -61,6 +61,10 @@ def scores_in_words(summary: Mapping[str, Any]) -> str | None:
     of = {"multiclass": " (mean of each class against the rest: ", "multilabel": " (mean over the labels: "}.get(
         summary.get("task", "")
     )
-    return f"mean client accuracy [bold]{found:.3f}[/]{beside}, AUC {summary['auc'] or float('nan'):.3f}{spread}" + (
+    if (whole := summary["auc"]) is None:
+        area = "no AUC (the noise of private scores hides it)" if error else "no AUC (the test records have one class)"
+    else:
+        area = f"AUC {whole:.3f}"
+    return f"mean client accuracy [bold]{found:.3f}[/]{beside}, {area}{spread}" + (
         f"{of}{each})" if of and each else ""
     )

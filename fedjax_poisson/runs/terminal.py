@@ -57,12 +57,13 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
         )
     if shared := summary["shared_ledger"]:
         say(
-            f"shared ledger of the data set: epsilon {shared['epsilon']:.4f} of {shared['budget_epsilon']:g} spent by {shared['runs']} runs ({shared['path']})"
+            f"shared ledger of the data set: epsilon {shared['epsilon']:.4f} of {shared['budget_epsilon']:g} spent by {_runs(shared['runs'])} "
+            f"({shared['path']})"
         )
     if others := summary["earlier_runs"]["folders"]:
         total = summary["earlier_runs"]["epsilon_together"]
         say(
-            f"[yellow]{len(others)} other runs in neighbouring folders used the same data set:[/] together with this one, epsilon is "
+            f"[yellow]{_runs(len(others), 'other ')} in neighbouring folders used the same data set:[/] together with this one, epsilon is "
             + (f"{total:.4f}" if total is not None else "larger (their guarantees differ and cannot be added)")
             + "; use --ledger FILE to share one budget"
         )
@@ -94,6 +95,10 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     for warning in summary["warnings"]:
         say(f"[yellow]warning:[/] {warning}")
     say(f"report: {page}")
+
+
+def _runs(number: int, which: str = "") -> str:
+    return f"{number} {which}run{'' if number == 1 else 's'}"
 
 
 def _honest(summary: dict[str, Any]) -> str:

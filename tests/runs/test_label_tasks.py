@@ -15,6 +15,7 @@ from fedjax_poisson.leakage.measure import attack_run
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
 from fedjax_poisson.runs.config import Config, read_config
+from fedjax_poisson.runs.headline import scores_in_words
 from fedjax_poisson.runs.run import run
 
 COLUMNS = {
@@ -123,3 +124,19 @@ def test_a_label_belongs_to_a_table(capsys):
         with pytest.raises(SystemExit):
             main(["run", "heart", *given])
         assert "only applies to your own table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("area", "error", "words"),
+    [(0.75, None, "AUC 0.750"), (None, 0.05, "noise of private scores hides it"), (None, None, "have one class")],
+)
+def test_a_missing_area_under_the_curve_is_said_in_words(area, error, words):
+    said = scores_in_words(
+        {
+            "mean_client_accuracy": 0.8,
+            "nonprivate_mean_client_accuracy": None,
+            "auc": area,
+            "pooled_accuracy_error": error,
+        }
+    )
+    assert words in said and "nan" not in said

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LINES = ROOT / "experiments" / "lines"
 PACKAGES = {"flower": "flwr", "pfl": "pfl", "fedjax": "fedjax"}
-LONG = pytest.mark.long  # the blocks of docs/extending.md hold what they do
+LONG = pytest.mark.long  # the blocks of docs/howto hold what they do
 OTHERS = [f"{task}_{library}" for library in PACKAGES for task in ("train", "algorithm", "model")]
 
 
@@ -71,7 +71,7 @@ def test_the_committed_table_follows_from_the_committed_programs(count) -> None:
             f"{row['program']} changed: run experiments/lines/count.py"
         )
         assert 0.7 < row["auc"] < 0.95 and row["versions"] and re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"])
-    assert count.table(rows) in (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert count.table(rows) in (ROOT / "docs" / "howto" / "own_algorithm.md").read_text(encoding="utf-8")
     files = {path.stem for path in LINES.glob("*_*.py")}
     assert files == set(count.programs())
 
