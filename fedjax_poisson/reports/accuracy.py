@@ -12,11 +12,11 @@ from fedjax_poisson.runs.published_scores import Published, PublishedScore, publ
 from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, number, numbers_by_name, site_rows
 
 _SCORES_OF_A_NUMBER = {
-    "accuracy": "Root mean squared error after every release; the upper axis shows the privacy spent by then. ",
+    "accuracy": "Root mean squared error after every round; the upper axis shows the privacy spent by then. ",
     "sites": "Root mean squared error at each site, on that site's test records.",
 }
 _SCORES = {
-    "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. ",
+    "accuracy": "Accuracy after every round; the upper axis shows the privacy spent by then. ",
     "sites": "Accuracy at each site, on that site's test records.",
 }
 _IN_THE_CLEAR = "Test scores are shown to the researcher only: nothing adapts to them, and epsilon does not cover them."
@@ -49,7 +49,7 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
         table(head, rows),
         *_border(run),
         *pictures(folder, _captions(run, _SCORES)),
-        _by_site(run, known),
+        *_by_site(run, known),
     ]
     if noise := _sampling_noise(run):
         parts.append(paragraph(noise))
@@ -186,34 +186,38 @@ def _intervals(run: RunFolder, by_site: str = "") -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _by_site(run: RunFolder, known: Published | None) -> Html:
+def _by_site(run: RunFolder, known: Published | None) -> list[Child]:
+    """Accuracy at every site beside others', and the scores that only this run has."""
     own = numbers_by_name(run.summary.get("accuracy_by_site"))
     plain = numbers_by_name(run.summary.get("nonprivate_accuracy_by_site"))
     recorded = run.summary.get("auc_by_site")
     areas = recorded if isinstance(recorded, dict) else {}
+    calibration = numbers_by_name(run.summary.get("calibration_error_by_site"))
     within, of_area = _intervals(run, "accuracy_by_site"), _intervals(run, "auc_by_site")
-    head = [
-        site_word(run, 1),
-        "training records",
-        "test records",
-        "accuracy, this run",
-        "95 % interval",
-        "without privacy",
-    ]
+    site = site_word(run, 1)
+    head = [site, "training records", "test records", "accuracy, this run", "95 % interval", "without privacy"]
     if known is not None:
         head += [f"{known.by}, pooled", f"{known.by}, FedAvg"]
-    head += ["ROC area, this run", "95 % interval", "calibration error, this run"]
-    calibration = numbers_by_name(run.summary.get("calibration_error_by_site"))
     rows: list[list[Child]] = []
+    others: list[list[Child]] = []
     for name, fit, tested in site_rows(run):
-        row: list[Child] = [name, shown(fit, "{:,.0f}".format), shown(tested, "{:,.0f}".format)]
+        row: list[Child] = [name, _count(fit), _count(tested)]
         row += [shown(own.get(name), format_share), interval_text(within.get(name), format_share)]
         row.append(shown(plain.get(name), format_share) if plain else "–")
         if known is not None:
             row += [shown(score.by_site.get(name), format_share) for score in (known.pooled, known.federated)]
+        rows.append(row)
         ends = interval_text(of_area.get(name), "{:.2f}".format)
-        rows.append([*row, _area(areas, name), ends, shown(calibration.get(name), "{:.3f}".format)])
-    return table(head, rows)
+        others.append([name, _area(areas, name), ends, shown(calibration.get(name), "{:.3f}".format)])
+    found: list[Child] = [table(head, rows)]
+    if areas or calibration:
+        found.append(table([site, "ROC area, this run", "95 % interval", "calibration error, this run"], others))
+    return found
+
+
+def _count(value: float | None) -> str:
+    """A number of records, which may not be public."""
+    return "not public" if value is None else f"{value:,.0f}"
 
 
 def _area(areas: dict[str, Any], name: str) -> str:

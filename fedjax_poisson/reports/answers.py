@@ -265,7 +265,7 @@ def _how_private(run: RunFolder, ledger: LedgerCheck, curve: TradeOff | None) ->
 
 def _against(run: RunFolder) -> str:
     of, many = counted(run), site_word(run)
-    who = "everyone who sees the model and all that was decrypted, with any computer and any other knowledge"
+    who = "everyone who sees the model and all that was released, with any computer and any other knowledge"
     if of is None or of[1] <= of[0]:
         return f"{who}."
     others = (

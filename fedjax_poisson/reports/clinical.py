@@ -19,7 +19,8 @@ _THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 _CAPTIONS = {
     "roc": "Every point is a threshold of the predicted probability. The dashed diagonal is guessing.",
     "precision": "How many of the alarms are true, where so many of the cases are found.",
-    "reliability": "Records in bins of the predicted probability, and how often the prediction came true. No recalibration was done.",
+    "reliability": "Records in bins of the predicted probability (with their number), and how often the prediction came true, with 95 % intervals; "
+    "on the dashed line it is as often as predicted. No recalibration was done.",
     "decision": "Net benefit (Vickers and Elkin 2006): found cases a record, less needless actions, weighted by how much one minds them. "
     "The model helps where its line is the highest.",
     "agreement": "Records in equal parts by their predicted number. No recalibration was done.",

@@ -154,10 +154,6 @@ def reliability_figure(run: RunFolder) -> Figure | None:
         axes.annotate(
             f"{count:.0f}", (confidence, high), (0, 3), textcoords="offset points", ha="center", fontsize=9, color=PLAIN
         )
-    key = "dashed: perfectly calibrated\nnumber: test records in the bin\nbar: 95 % interval"
-    axes.text(
-        0.985, 0.02, key, transform=axes.transAxes, ha="right", va="bottom", fontsize=9.5, color=PLAIN, linespacing=1.35
-    )
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.08)
     classes = run.summary.get("classes")

@@ -110,7 +110,7 @@ def accuracy_figure(run: RunFolder) -> Figure | None:
         axes.set_ylim(*_margins(everything))
     axes.set_xlim(min(rounds) - 0.02 * len(rounds), max(rounds) + 0.02 * len(rounds) + (len(rounds) == 1))
     label_lines(axes, lines)
-    axes.set_xlabel("training release")
+    axes.set_xlabel("training round")
     axes.set_ylabel(
         f"accuracy on test records,\nmean over {site_word(run)}" if lead.share else f"{lead.words},\ntest records"
     )
@@ -243,7 +243,7 @@ def cost_figure(run: RunFolder) -> Figure | None:
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     shades = {"compute gradients": PLAIN, "everything else": PALE}
     horizontal_bars(left, [(name, value, shades.get(name, PRIVATE), format_seconds(value)) for name, value in seconds])
-    title(left, "Time, all releases together")
+    title(left, "Time, all rounds together")
     if sent is None or plain is None:
         horizontal_bars(right, [])
         title(right, "Size of one message: not recorded")

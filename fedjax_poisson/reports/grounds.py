@@ -78,7 +78,7 @@ def _bound(run: RunFolder) -> Ground:
     basis = {
         frozenset(
             {"proved"}
-        ): "A theorem on the noise, with its proof in the program’s documentation, applied to everything that was decrypted.",
+        ): "A theorem on the noise, with its proof in the program’s documentation, applied to everything that was released.",
         frozenset({"published"}): "A published bound on the noise, which is not proved anew here.",
     }.get(frozenset(statuses), f"What the noise’s author states ({', '.join(sorted(statuses)) or MISSING}).")
     return Ground(f"The noise gives epsilon {shown(run.summary.get('epsilon'), format_epsilon)}.", status, basis)
@@ -96,7 +96,7 @@ def _sharing(run: RunFolder) -> list[Ground]:
 
 
 def _ledger(ledger: LedgerCheck) -> Ground:
-    words = "Everything that was decrypted had been paid for first."
+    words = "Everything that was released had been paid for first."
     if not ledger.verified:
         return Ground(words, "broken", ledger.problem)
     return Ground(

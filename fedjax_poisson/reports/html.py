@@ -113,7 +113,9 @@ def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int 
     parts = [element("caption", caption)] if caption else []
     parts.append(element("thead", element("tr", *cells(head, True))))
     parts.append(element("tbody", *(element("tr", *cells(row, False)) for row in rows)))
-    return element("div", element("table", *parts), class_="wide")
+    return element(
+        "div", element("table", *parts), class_="wide", tabindex="0"
+    )  # a wide one scrolls, by keyboard as well
 
 
 def picture(path: Path, alt: str, caption: str = "") -> Html:

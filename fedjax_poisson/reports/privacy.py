@@ -102,14 +102,24 @@ def _attacker(run: RunFolder, folder: Path, curve: TradeOff | None) -> list[Chil
     caption = {
         "trade_off": f"No test can lie above the curve, which was computed from {curve.source}. The attacker may know everything about the data "
         f"except {question(run)}, "
-        "sees all that was decrypted and every model, and has any computer."
+        "sees all that was released and every model, and has any computer."
     }
     return [
         element("h3", "What an attacker can find out at most"),
         element("p", patient_sentence(curve, unit_of(run)), class_="patient"),
-        *pictures(folder, caption, {"trade_off": alt}),
-        table(["false alarms that the attacker accepts", "found by guessing", "found by the best test, at most"], rows),
-        *([paragraph(belief.strip())] if belief else []),
+        element(
+            "div",
+            *pictures(folder, caption, {"trade_off": alt}),
+            element(
+                "div",
+                table(
+                    ["false alarms that the attacker accepts", "found by guessing", "found by the best test, at most"],
+                    rows,
+                ),
+                *([paragraph(belief.strip())] if belief else []),
+            ),
+            class_="pairs",
+        ),
     ]
 
 
@@ -255,7 +265,7 @@ def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
     ]
     for name in names:
         meaning = _PARAMETERS.get(name, "a setting of the mechanism’s own").format(unit=unit)
-        rows.append([name, meaning, *(_plain(_parameters(facts).get(name)) for facts in mechanisms.values())])
+        rows.append([name, meaning, *(_plain(_parameters(facts).get(name, "–")) for facts in mechanisms.values())])
     guarantees = dict.fromkeys(words(facts.get("guarantee")) for facts in mechanisms.values())
     statuses = ", ".join(f"{purpose}: {words(facts.get('status'))}" for purpose, facts in mechanisms.items())
     real = any(facts.get("integer") is False for facts in mechanisms.values())
@@ -266,7 +276,7 @@ def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
             site_word(run, 1),
             " adds its noise to its clipped contribution in floating-point numbers, whose textbook guarantee assumes real ones."
             if real
-            else " turns its bounded contribution into random integer counts, with the contribution as their mean and noise as their spread, and sends only these.",
+            else " turns its bounded contribution into random integer counts, which have it as their mean and the noise as their spread, and sends only these.",
         ),
         table(["setting", "meaning", *mechanisms], rows, texts=2),
         paragraph("The guarantee, as stated by the mechanism: ", *(text + " " for text in guarantees)),

@@ -85,7 +85,8 @@ def _poisoned(run: RunFolder, one: str) -> str:
     """What a corrupt site may send."""
     group = committee(run)
     if not run.summary.get("noise_senders") or group is None:
-        return f"Poisoned updates: a {one} can send wrong numbers, as large as the whole sum may be. Encryption hides them, and nothing here checks them."
+        hidden = "Encryption hides them, and n" if encrypted(run) else "N"
+        return f"Poisoned updates: a {one} can send wrong numbers, as large as the whole sum may be. {hidden}othing here checks them."
     ratio = squared_bound(10**6, group.members, group.threshold, group.malicious) / 10**6
     chances = ", ".join(f"{clips} bounds with {dense_passes(clips, ratio):.1g}" for clips in (3, 5, 10))
     return (

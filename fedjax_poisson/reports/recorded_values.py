@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedjax_poisson.reports.guarantees import encrypted
 from fedjax_poisson.runs.run_folder import RunFolder, in_consortium, number
 
 __all__ = ["phase_seconds", "reliability_bins"]
@@ -13,6 +14,7 @@ _PHASES = (
     ("add", "add the messages"),
     ("open", "agree, decrypt the sum"),
 )
+_IN_THE_CLEAR = {"encrypt": "make the messages", "open": "read the sum"}
 _AT_ONE_SITE = {"encrypt": "encrypt (this site)", "open": "wait for the others,\ndecrypt the sum"}
 
 
@@ -25,7 +27,8 @@ def phase_seconds(run: RunFolder) -> list[tuple[str, float]]:
         values = [value for row in run.rounds if (value := number(row.get(f"{key}_seconds"))) is not None]
         total = sum(values) if values else number(run.summary.get(f"{key}_seconds"))
         if total is not None:
-            found.append((_AT_ONE_SITE.get(key, words) if alone else words, total))
+            names = _AT_ONE_SITE if alone else {} if encrypted(run) else _IN_THE_CLEAR
+            found.append((names.get(key, words), total))
     whole = number(run.summary.get("total_seconds"))
     if found and whole is not None and (rest := whole - sum(value for _, value in found)) > 0:
         found.append(("everything else", rest))

@@ -187,6 +187,7 @@ def what_it_cost(run: RunFolder, folder: Path) -> Html:
     encrypt, senders, whole = (number(summary.get(name)) for name in ("encrypt_seconds", "senders", "total_seconds"))
     encrypted_here = opened if own else (senders or 0) * opened  # a site of a consortium sees its own seconds only
     each = format_seconds(encrypt / encrypted_here) if encrypt is not None and encrypted_here else MISSING
+    making = "encryption" if encrypted(run) else "making the messages, unencrypted"
     share = f" ({format_share(encrypt / whole)} of the run)" if encrypt is not None and whole else ""
     rows: list[list[Child]] = [
         ["one training message", shown(sent, format_bytes)],
@@ -194,14 +195,16 @@ def what_it_cost(run: RunFolder, folder: Path) -> Html:
         ["expansion", factor],
         [f"sent by each {one}, whole run", shown(summary.get("bytes_up_total_per_client"), format_bytes)],
         [
-            f"encryption, {f'this {one} alone' if own else f'all {many}'}, whole run",
+            f"{making}, {f'this {one} alone' if own else f'all {many}'}, whole run",
             shown(encrypt, format_seconds) + share,
         ],
-        ["encryption, one message", each],
+        [f"{making}, one message", each],
         [
             "waiting for the other parties until the sum was decrypted, whole run"
             if own
-            else "agreeing on the sets and decrypting the sums, whole run",
+            else "agreeing on the sets and decrypting the sums, whole run"
+            if encrypted(run)
+            else "reading the sums, whole run",
             shown(summary.get("open_seconds"), format_seconds),
         ],
         ["whole run", shown(whole, format_seconds)],

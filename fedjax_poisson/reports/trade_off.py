@@ -7,6 +7,7 @@ far as the ledger does; without a ledger that can be read they follow from epsil
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fedjax_poisson import accounting
-from fedjax_poisson.reports.formatting import format_share, in_hundred
+from fedjax_poisson.reports.formatting import format_share
 from fedjax_poisson.reports.plotting import DPI, FAINT, PLAIN, PRIVATE, clean, percent, title
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, number
 
@@ -91,8 +92,8 @@ def patient_sentence(curve: TradeOff, unit: str) -> str:
     part = {"patient": "took part", "client": "belong to a site that took part"}.get(unit, "have a record in it")
     return (
         f"In words for a patient: suppose somebody who knows everyone else’s data studies all that came out of this project to find out whether you {part}, "
-        f"and is so careful that of 100 people who do not, only {100 * EXAMPLE:g} are named by mistake. Then of 100 people who do, at most "
-        f"{in_hundred(curve.at(EXAMPLE)).removesuffix(' in 100')} are named. Guessing would name {100 * EXAMPLE:g}."
+        f"and is so careful that of 1,000 people who do not, only {1000 * EXAMPLE:g} are named by mistake. Then of 1,000 people who do, at most "
+        f"{math.ceil(round(1000 * curve.at(EXAMPLE), 6)):,} are named. Guessing would name {1000 * EXAMPLE:g}."
     )
 
 
