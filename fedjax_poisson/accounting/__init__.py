@@ -80,6 +80,12 @@ from fedjax_poisson.accounting.tight import (
     tight_delta,
     tight_epsilon,
 )
+from fedjax_poisson.accounting.trade_off import (
+    detection,
+    detection_of_charges,
+    detection_of_rdp,
+    detection_of_variance,
+)
 from fedjax_poisson.accounting.variance_cost import scaled_cost
 
 __all__ = [
@@ -127,6 +133,10 @@ __all__ = [
     "cost_from_json",
     "cost_to_json",
     "default_filter_order",
+    "detection",
+    "detection_of_charges",
+    "detection_of_rdp",
+    "detection_of_variance",
     "dominating_gaussian",
     "embedded_cost",
     "embedding_divergence",

@@ -14,7 +14,7 @@ import tyro
 
 from fedjax_poisson.cli import completion, consortium, site
 from fedjax_poisson.cli.calculations import account, bench
-from fedjax_poisson.cli.finished_runs import attack, compare, ledger, list_runs, report, verify
+from fedjax_poisson.cli.finished_runs import attack, compare, export, ledger, list_runs, report, verify
 from fedjax_poisson.cli.training import predict, run
 from fedjax_poisson.runs.config import Config
 
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         "list": list_runs,
         "compare": compare,
         "report": report,
+        "export": export,
         "attack": attack,
         "ledger": ledger,
         "verify": verify,

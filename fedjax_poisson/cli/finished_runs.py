@@ -1,4 +1,4 @@
-"""`report`, `attack`, `ledger` and `verify`: what is asked of a run folder afterwards."""
+"""`report`, `export`, `attack`, `ledger` and `verify`: what is asked of a run folder afterwards."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import tyro
 if TYPE_CHECKING:
     from fedjax_poisson.reports.several_runs import Row
 
-__all__ = ["attack", "compare", "ledger", "list_runs", "report", "verify"]
+__all__ = ["attack", "compare", "export", "ledger", "list_runs", "report", "verify"]
 
 
 def report(folder: Annotated[Path, tyro.conf.Positional], *, section: tuple[str, ...] = ()) -> int:
-    """Regenerate the figures and report.html of a finished run.
+    """Write the report of a run anew: report.html, report.json, its figures, and model_card.md unless somebody edited it.
+
+    Of a run that has not finished the page says how far it came and what it has spent.
 
     Args:
       folder: run folder.
@@ -24,6 +26,29 @@ def report(folder: Annotated[Path, tyro.conf.Positional], *, section: tuple[str,
     from fedjax_poisson.reports.page import write_report
 
     print(write_report(folder, sections=section))
+    return 0
+
+
+def export(folder: Annotated[Path, tyro.conf.Positional], *, out: Path | None = None, site: str | None = None) -> int:
+    """Write a model's weights for other programs, with the standardisation folded in: weights.npz, weights.safetensors, weights.json (what they mean).
+
+    For linear models and perceptrons of tables. Apply them with one clip of the raw features and the layers, as weights.json says.
+
+    Args:
+      folder: run folder.
+      out: folder for the files; default: export in the run folder.
+      site: site whose standardisation is folded in; needed if the run standardised each site separately.
+    """
+    from fedjax_poisson.federated.exported_model import export_model
+    from fedjax_poisson.runs.run_folder import read_run
+
+    privacy = ("verdict", "unit", "adjacency", "epsilon", "delta", "honest_senders", "senders", "dataset", "date")
+    summary = read_run(folder).summary if folder.is_dir() else {}
+    facts = {"run": {name: summary.get(name) for name in privacy}} if summary else {}
+    for path in export_model(
+        folder, out or (folder if folder.is_dir() else folder.parent) / "export", site=site, facts=facts
+    ):
+        print(path)
     return 0
 
 

@@ -76,6 +76,7 @@ class Sites:
             and is charged for it (`splitting.check_sites_per_patient`). 1 where the record is the unit.
         label_bounds: Public range of the label where it is a number to be predicted; None for classes.
         encoder: How the rows of a table became features, for rows that come later (`encode`); None where columns are features already.
+        subgroups: Columns that tell parts of the test records apart, whose scores a report shows beside each other (`federated.subgroups`).
         only: The one site whose records these are, where those of the others lie elsewhere (`one_site`); None where all sites' records are here.
     """
 
@@ -96,6 +97,7 @@ class Sites:
     sites_per_unit: int = 1
     label_bounds: tuple[float, float] | None = None
     encoder: Encoder | None = None
+    subgroups: tuple[str, ...] = ()
     only: str | None = None
 
     @property

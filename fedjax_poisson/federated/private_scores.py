@@ -22,6 +22,8 @@ from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
+from fedjax_poisson.federated.curves import noisy_operating_points, noisy_reliability
+from fedjax_poisson.federated.intervals import private_intervals
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
@@ -106,7 +108,8 @@ def scores_of(total: np.ndarray, deviation: float, site_names: tuple[str, ...]) 
 
     Returns:
       accuracy_by_site, mean_client_accuracy (over sites whose count is above three deviations), pooled_accuracy, auc (ties within a bin count half),
-      balanced_accuracy, and pooled_accuracy_error: the standard error that the noise alone gives the pooled accuracy.
+      balanced_accuracy, and pooled_accuracy_error: the standard error that the noise alone gives the pooled accuracy; intervals, reliability and curves, which
+      a report draws: all of them functions of the same released sum.
     """
     sites = len(site_names)
     counts, right, histogram = total[:sites], total[sites : 2 * sites], total[2 * sites :].reshape(2, BINS)
@@ -129,6 +132,7 @@ def scores_of(total: np.ndarray, deviation: float, site_names: tuple[str, ...]) 
         area = float((kept[1] * below).sum() / (negatives * positives))
         half = BINS // 2
         recall = float((kept[0, :half].sum() / negatives + kept[1, half:].sum() / positives) / 2)
+    points = noisy_operating_points(histogram, deviation)
     return {
         "mean_client_accuracy": float(np.mean(known)) if known else None,
         "pooled_accuracy": pooled,
@@ -136,4 +140,7 @@ def scores_of(total: np.ndarray, deviation: float, site_names: tuple[str, ...]) 
         "balanced_accuracy": recall,
         "accuracy_by_site": {name: value for name, value in by_site.items() if value is not None},
         "pooled_accuracy_error": error,
+        "intervals": private_intervals(total, deviation, site_names),
+        "reliability": noisy_reliability(histogram, deviation),
+        "curves": {} if points is None else {"points": {"": points}},
     }

@@ -6,33 +6,21 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.reports.formatting import format_share, plural, shown, site_word
+from fedjax_poisson.reports.formatting import format_share, interval_text, plural, shown, site_word
 from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
 from fedjax_poisson.runs.published_scores import Published, PublishedScore, published
 from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, number, numbers_by_name, site_rows
 
 _SCORES_OF_A_NUMBER = {
-    "accuracy": "Root mean squared error after every release; the upper axis shows the privacy spent by then. ",
+    "accuracy": "Root mean squared error after every round; the upper axis shows the privacy spent by then. ",
     "sites": "Root mean squared error at each site, on that site's test records.",
 }
 _SCORES = {
-    "accuracy": "Accuracy after every release; the upper axis shows the privacy spent by then. ",
+    "accuracy": "Accuracy after every round; the upper axis shows the privacy spent by then. ",
     "sites": "Accuracy at each site, on that site's test records.",
 }
 _IN_THE_CLEAR = "Test scores are shown to the researcher only: nothing adapts to them, and epsilon does not cover them."
 _RELEASED = "Test scores were released as a noisy sum, which is on the ledger and inside epsilon."
-_RELIABILITY = {
-    "reliability": "Of the test records assigned a given probability, the share that were actually positive. No "
-    "recalibration was done.",
-}
-_RELIABILITY_OF_LABELS = {
-    "reliability": "Of the labels of test records that were assigned a given probability, the share that were actually yes; all labels "
-    "together. No recalibration was done.",
-}
-_RELIABILITY_OF_SEVERAL = {
-    "reliability": "Of the test records whose predicted class was assigned a given probability, the share that actually "
-    "belonged to that class. No recalibration was done.",
-}
 
 
 def how_accurate(run: RunFolder, folder: Path) -> Html:
@@ -42,12 +30,12 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
     summary, many = run.summary, site_word(run)
     known = published(summary.get("dataset"))
     rows: list[list[Child]] = [
-        [f"accuracy, mean over {many}", *_pair(run, "mean_client_accuracy", format_share)],
-        ["accuracy, all test records pooled", *_pair(run, "pooled_accuracy", format_share)],
-        [f"area under the ROC curve, pooled{_of_classes(run)}", *_pair(run, "auc", "{:.3f}".format)],
-        ["calibration error, pooled (0 is perfect)", *_pair(run, "calibration_error", "{:.3f}".format)],
+        [f"accuracy, mean over {many}", *_triple(run, "mean_client_accuracy", format_share)],
+        ["accuracy, all test records together", *_triple(run, "pooled_accuracy", format_share)],
+        [f"area under the ROC curve, all test records{_of_classes(run)}", *_triple(run, "auc", "{:.3f}".format)],
+        ["calibration error, all test records (0 is perfect)", *_triple(run, "calibration_error", "{:.3f}".format)],
     ]
-    head = ["", "this run", "same recipe without privacy"]
+    head = ["score", "this run", "95 % interval", "same recipe without privacy"]
     if known is not None:
         head += [f"{known.by}, pooled", f"{known.by}, FedAvg"]
         rows[0] += [format_share(known.pooled.mean_client_accuracy), format_share(known.federated.mean_client_accuracy)]
@@ -56,12 +44,12 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
             shown(known.federated.pooled_accuracy, format_share),
         ]
         for row in rows[2:]:
-            row += ["", ""]
+            row += ["–", "–"]
     parts: list[Child] = [
         table(head, rows),
         *_border(run),
         *pictures(folder, _captions(run, _SCORES)),
-        _by_site(run, known),
+        *_by_site(run, known),
     ]
     if noise := _sampling_noise(run):
         parts.append(paragraph(noise))
@@ -69,12 +57,8 @@ def how_accurate(run: RunFolder, folder: Path) -> Html:
         parts += [element("h3", f"Published by {known.by}"), _published_table(known, many), bullets(known.caveats)]
         parts.append(paragraph(element("span", f"Source: {known.source}.", class_="soft")))
     parts += _by_label(run)
-    words = {"multilabel": _RELIABILITY_OF_LABELS, "multiclass": _RELIABILITY_OF_SEVERAL}
-    reliability = pictures(folder, words.get(str(summary.get("task")), _RELIABILITY))
-    if reliability:
-        parts += [element("h3", "Are the predicted probabilities reliable?"), *reliability]
     parts.append(_not_clinical(run))
-    return section("How accurate", *parts)
+    return section("How well it works", *parts)
 
 
 def _captions(run: RunFolder, captions: dict[str, str]) -> dict[str, str]:
@@ -96,11 +80,12 @@ def _how_close(run: RunFolder, folder: Path) -> Html:
     name = ", ".join(map(str, run.summary.get("classes") or ["the label"]))
     form = "{:.4g}".format
     rows: list[list[Child]] = [
-        ["root mean squared error, all test records", *_pair(run, "rmse", form)],
-        ["mean absolute error, all test records", *_pair(run, "mean_absolute_error", form)],
-        ["R2 (0: no better than the mean; 1: exact)", *_pair(run, "r2", "{:.3f}".format)],
+        ["root mean squared error, all test records", *_triple(run, "rmse", form)],
+        ["mean absolute error, all test records", *_triple(run, "mean_absolute_error", form)],
+        ["R2 (0: no better than the mean; 1: exact)", *_triple(run, "r2", "{:.3f}".format)],
     ]
     own, plain = (numbers_by_name(run.summary.get(each)) for each in ("rmse_by_site", "nonprivate_rmse_by_site"))
+    ends = _intervals(run, "rmse_by_site")
     explained = numbers_by_name(run.summary.get("r2_by_site"))
     by_site: list[list[Child]] = [
         [
@@ -108,6 +93,7 @@ def _how_close(run: RunFolder, folder: Path) -> Html:
             shown(fit, "{:,.0f}".format),
             shown(held_out, "{:,.0f}".format),
             shown(own.get(site), form),
+            interval_text(ends.get(site), form),
             shown(plain.get(site), form),
             shown(explained.get(site), "{:.3f}".format),
         ]
@@ -120,15 +106,16 @@ def _how_close(run: RunFolder, folder: Path) -> Html:
         "training records",
         "test records",
         "error, this run",
+        "95 % interval",
         "error, without privacy",
         "R2, this run",
     ]
     return section(
-        "How accurate",
+        "How well it works",
         paragraph(
             f"The model predicts a number, {name}{within}; errors are in its unit. The range bounds what is learned from and what is predicted."
         ),
-        table(["", "this run", "same recipe without privacy"], rows),
+        table(["score", "this run", "95 % interval", "same recipe without privacy"], rows),
         *pictures(folder, _captions(run, _SCORES_OF_A_NUMBER)),
         table(head, by_site),
         _not_clinical(run, f" of {many}"),
@@ -173,7 +160,7 @@ def _border(run: RunFolder) -> list[Child]:
     ]
     return [
         element("h3", "How much of the score does not come from anatomy?"),
-        table(["", "this run", f"a linear classifier that sees only the {width}-pixel border"], rows),
+        table(["score", "this run", f"a linear classifier that sees only the {width}-pixel border"], rows),
         paragraph(
             str(found.get("why", "")),
             f" Always predicting the most common class of the training images is correct in "
@@ -182,28 +169,55 @@ def _border(run: RunFolder) -> list[Child]:
     ]
 
 
-def _pair(run: RunFolder, name: str, form: Any) -> list[Child]:
-    return [shown(run.summary.get(name), form), shown(run.summary.get(f"nonprivate_{name}"), form)]
+def _triple(run: RunFolder, name: str, form: Any) -> list[Child]:
+    """A score, its interval, and the same without privacy."""
+    plain = run.summary.get(f"nonprivate_{name}")
+    return [
+        shown(run.summary.get(name), form),
+        interval_text(_intervals(run).get(name), form),
+        "–" if plain is None else shown(plain, form),
+    ]
 
 
-def _by_site(run: RunFolder, known: Published | None) -> Html:
+def _intervals(run: RunFolder, by_site: str = "") -> dict[str, Any]:
+    """The recorded intervals, or those of one score by site."""
+    found = run.summary.get("intervals")
+    found = found.get(by_site) if isinstance(found, dict) and by_site else found
+    return found if isinstance(found, dict) else {}
+
+
+def _by_site(run: RunFolder, known: Published | None) -> list[Child]:
+    """Accuracy at every site beside others', and the scores that only this run has."""
     own = numbers_by_name(run.summary.get("accuracy_by_site"))
     plain = numbers_by_name(run.summary.get("nonprivate_accuracy_by_site"))
     recorded = run.summary.get("auc_by_site")
     areas = recorded if isinstance(recorded, dict) else {}
-    head = [site_word(run, 1), "training records", "test records", "this run", "without privacy"]
+    calibration = numbers_by_name(run.summary.get("calibration_error_by_site"))
+    within, of_area = _intervals(run, "accuracy_by_site"), _intervals(run, "auc_by_site")
+    site = site_word(run, 1)
+    head = [site, "training records", "test records", "accuracy, this run", "95 % interval", "without privacy"]
     if known is not None:
         head += [f"{known.by}, pooled", f"{known.by}, FedAvg"]
-    head += ["ROC area, this run", "calibration error, this run"]
-    calibration = numbers_by_name(run.summary.get("calibration_error_by_site"))
     rows: list[list[Child]] = []
+    others: list[list[Child]] = []
     for name, fit, tested in site_rows(run):
-        row: list[Child] = [name, shown(fit, "{:,.0f}".format), shown(tested, "{:,.0f}".format)]
-        row += [shown(own.get(name), format_share), shown(plain.get(name), format_share)]
+        row: list[Child] = [name, _count(fit), _count(tested)]
+        row += [shown(own.get(name), format_share), interval_text(within.get(name), format_share)]
+        row.append(shown(plain.get(name), format_share) if plain else "–")
         if known is not None:
             row += [shown(score.by_site.get(name), format_share) for score in (known.pooled, known.federated)]
-        rows.append([*row, _area(areas, name), shown(calibration.get(name), "{:.3f}".format)])
-    return table(head, rows)
+        rows.append(row)
+        ends = interval_text(of_area.get(name), "{:.2f}".format)
+        others.append([name, _area(areas, name), ends, shown(calibration.get(name), "{:.3f}".format)])
+    found: list[Child] = [table(head, rows)]
+    if areas or calibration:
+        found.append(table([site, "ROC area, this run", "95 % interval", "calibration error, this run"], others))
+    return found
+
+
+def _count(value: float | None) -> str:
+    """A number of records, which may not be public."""
+    return "not public" if value is None else f"{value:,.0f}"
 
 
 def _area(areas: dict[str, Any], name: str) -> str:
@@ -219,7 +233,7 @@ def _sampling_noise(run: RunFolder) -> str:
     error = math.sqrt(max(accuracy * (1 - accuracy), 0) / tested)
     name, _, fewest = min((row for row in site_rows(run) if row[2]), key=lambda row: row[2] or 0)
     return (
-        f"Differences of one or two points mean little: with {tested:.0f} test records the pooled accuracy has a "
+        f"Differences of one or two points mean little: with {tested:.0f} test records the accuracy has a "
         f"standard error of {100 * error:.1f} percentage points, and {name} has only "
         f"{plural(fewest or 0, 'test record')}."
     )

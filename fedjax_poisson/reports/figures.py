@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedjax_poisson.reports.curve_figures import CURVE_FIGURES
 from fedjax_poisson.reports.formatting import (
     format_bytes,
     format_epsilon,
@@ -28,20 +29,20 @@ from fedjax_poisson.reports.plotting import (
     DPI,
     EPSILON,
     FAINT,
+    PALE,
     PLAIN,
     PRIVATE,
     PUBLISHED,
     PUBLISHED_LIGHT,
     WIDTH,
     canvas,
-    clean,
     coloured_key,
     horizontal_bars,
     label_lines,
     percent,
     title,
 )
-from fedjax_poisson.reports.recorded_values import phase_seconds, reliability_bins, wilson_interval
+from fedjax_poisson.reports.recorded_values import phase_seconds
 from fedjax_poisson.runs.headline import headline
 from fedjax_poisson.runs.published_scores import Published, published
 from fedjax_poisson.runs.run_folder import RunFolder, number, numbers_by_name, objects, read_run, score
@@ -56,7 +57,7 @@ def write_figures(run_dir: str | Path) -> list[Path]:
       run_dir: run folder with summary.json and rounds.jsonl.
 
     Returns:
-      The PNG files written under figures/, in reading order: accuracy, sites, epsilon, cost, reliability. A figure
+      The PNG files written under figures/, in the order of `FIGURES`. A figure
       whose values were not recorded is not drawn, and an older file of the same name is removed so that nothing stale
       is shown.
 
@@ -109,7 +110,7 @@ def accuracy_figure(run: RunFolder) -> Figure | None:
         axes.set_ylim(*_margins(everything))
     axes.set_xlim(min(rounds) - 0.02 * len(rounds), max(rounds) + 0.02 * len(rounds) + (len(rounds) == 1))
     label_lines(axes, lines)
-    axes.set_xlabel("training release")
+    axes.set_xlabel("training round")
     axes.set_ylabel(
         f"accuracy on test records,\nmean over {site_word(run)}" if lead.share else f"{lead.words},\ntest records"
     )
@@ -240,9 +241,9 @@ def cost_figure(run: RunFolder) -> Figure | None:
         return None
     figure = Figure(figsize=(WIDTH, 3.5), dpi=DPI, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    shades = {"compute gradients": PLAIN, "everything else": FAINT}
+    shades = {"compute gradients": PLAIN, "everything else": PALE}
     horizontal_bars(left, [(name, value, shades.get(name, PRIVATE), format_seconds(value)) for name, value in seconds])
-    title(left, "Time, all releases together")
+    title(left, "Time, all rounds together")
     if sent is None or plain is None:
         horizontal_bars(right, [])
         title(right, "Size of one message: not recorded")
@@ -257,46 +258,12 @@ def cost_figure(run: RunFolder) -> Figure | None:
     return figure
 
 
-def reliability_figure(run: RunFolder) -> Figure | None:
-    """Predicted probability against observed frequency on the test records; None if not recorded."""
-    bins = reliability_bins(run)
-    if not bins:
-        return None
-    figure = Figure(figsize=(6.2, 5.4), dpi=DPI, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    clean(axes)
-    axes.set_aspect("equal")
-    axes.plot([0, 1], [0, 1], color=PLAIN, linewidth=1.2, dashes=(6, 3))
-    largest = max(count for _, _, count in bins)
-    for confidence, frequency, count in bins:
-        low, high = wilson_interval(frequency, count)
-        axes.plot([confidence, confidence], [low, high], color=PRIVATE, linewidth=1.4, alpha=0.55)
-        axes.scatter(confidence, frequency, s=30 + 200 * count / largest, color=PRIVATE, zorder=3, linewidths=0)
-        axes.annotate(
-            f"{count:g}", (confidence, high), (0, 3), textcoords="offset points", ha="center", fontsize=9, color=PLAIN
-        )
-    key = "dashed: perfectly calibrated\nnumber: test records in the bin\nbar: 95 % interval"
-    axes.text(
-        0.985, 0.02, key, transform=axes.transAxes, ha="right", va="bottom", fontsize=9.5, color=PLAIN, linespacing=1.35
-    )
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(-0.03, 1.08)
-    classes = run.summary.get("classes")
-    several = isinstance(classes, list) and len(classes) > 2
-    axes.set_xlabel("probability of the predicted class" if several else "predicted probability of the positive class")
-    axes.set_ylabel("how often it was right" if several else "how often it was positive")
-    percent(axes.xaxis)
-    percent(axes.yaxis)
-    title(axes, "Are the predicted probabilities calibrated?")
-    return figure
-
-
 FIGURES: dict[str, Callable[[RunFolder], Figure | None]] = {
     "accuracy": accuracy_figure,
     "sites": sites_figure,
     "epsilon": epsilon_figure,
     "cost": cost_figure,
-    "reliability": reliability_figure,
+    **CURVE_FIGURES,
 }
 
 

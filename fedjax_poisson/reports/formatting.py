@@ -74,3 +74,18 @@ def moment(value: Any) -> str:
     except ValueError:
         return words(value)
     return f"{when.day} {when:%B %Y, %H:%M}" + (" UTC" if when.utcoffset() == timedelta(0) else f" {when:%z}".rstrip())
+
+
+def interval_text(found: Any, form: Callable[[float], str]) -> str:
+    """A 95 % interval, "75.9 to 85.4 %", or a dash where there is none."""
+    ends = [number(each) for each in found] if isinstance(found, list) and len(found) == 2 else []
+    if len(ends) != 2 or None in ends:
+        return "–"
+    low, high = (form(each) for each in ends if each is not None)
+    return f"{low.removesuffix(' %')} to {high}" if low.endswith(" %") else f"{low} to {high}"
+
+
+def in_hundred(value: float) -> str:
+    """A share as people count: "9 in 100", with a decimal below 10."""
+    hundred = math.ceil(round(1000 * value, 6)) / 10 if value < 0.0995 else math.ceil(round(100 * value, 6))
+    return f"{hundred:g} in 100"

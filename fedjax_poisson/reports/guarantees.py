@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from fedjax_poisson.reports.formatting import MISSING, site_word
 from fedjax_poisson.runs.run_folder import RunFolder, number, objects
-
-FALSE_POSITIVES = 0.05
-"""False-positive rate that the example attacker in the report accepts."""
 
 
 def encrypted(run: RunFolder) -> bool:
@@ -111,12 +107,3 @@ def question(run: RunFolder) -> str:
     if run.summary.get("adjacency") == "replace_one":
         return f"which of two {unit}s was used"
     return f"whether a particular {unit} was used"
-
-
-def attack_success(epsilon: float, delta: float, false_positives: float = FALSE_POSITIVES) -> float:
-    """Largest true-positive rate of any test for one unit's presence at a given false-positive rate.
-
-    It is min(1, e^epsilon * false_positives + delta): the definition of (epsilon, delta)-differential privacy, applied
-    to the event that the attacker says "present".
-    """
-    return 1.0 if epsilon > 700 else min(1.0, math.exp(epsilon) * false_positives + delta)

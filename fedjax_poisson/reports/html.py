@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import html
+import importlib.resources
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -23,6 +25,19 @@ class Html(NamedTuple):
 Child = str | Html
 _VOID = frozenset({"meta", "img", "br"})
 _TAG = re.compile(r"[a-z][a-z0-9]*")
+
+
+def document(title: str, body: Html) -> str:
+    """A whole page: one file with its style, which loads nothing else."""
+    style = importlib.resources.files("fedjax_poisson.reports").joinpath("report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(style)),  # our own file: it holds no markup
+    )
+    return "<!doctype html>\n" + element("html", head, body, lang="en").markup + "\n"
 
 
 def element(tag: str, *children: Child, **attributes: str) -> Html:
@@ -69,14 +84,22 @@ def bullets(entries: Iterable[Child]) -> Html:
     return element("ul", *(element("li", entry) for entry in entries))
 
 
-def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int = 1) -> Html:
+def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int = 1, caption: str = "") -> Html:
     """A table whose first column names the row.
 
     Args:
-      head: column titles; if all are empty, the table has no head.
+      head: column titles, each with words: whoever hears the page needs them.
       rows: cells; the first is the row's title.
       texts: number of leading columns that hold text; the others hold numbers and are right-aligned.
+      caption: what the table shows, where its section does not say it.
+
+    Raises:
+      ValueError: a column has no title.
     """
+    if not all(head):
+        raise ValueError(
+            f"column {[bool(each) for each in head].index(False) + 1} of a table has no title; say what it holds."
+        )
 
     def cells(row: Sequence[Child], head: bool) -> list[Html]:
         found = []
@@ -87,9 +110,12 @@ def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], *, texts: int 
             found.append(element("th" if head or i == 0 else "td", cell, **attributes))
         return found
 
-    parts = [element("thead", element("tr", *cells(head, True)))] if any(head) else []
+    parts = [element("caption", caption)] if caption else []
+    parts.append(element("thead", element("tr", *cells(head, True))))
     parts.append(element("tbody", *(element("tr", *cells(row, False)) for row in rows)))
-    return element("div", element("table", *parts), class_="wide")
+    return element(
+        "div", element("table", *parts), class_="wide", tabindex="0"
+    )  # a wide one scrolls, by keyboard as well
 
 
 def picture(path: Path, alt: str, caption: str = "") -> Html:
@@ -101,15 +127,20 @@ def picture(path: Path, alt: str, caption: str = "") -> Html:
     return element("figure", *parts)
 
 
-def pictures(folder: Path, captions: Mapping[str, str]) -> list[Child]:
-    """The figures {name: caption} that exist in the folder."""
+def pictures(folder: Path, captions: Mapping[str, str], alts: Mapping[str, str] = MappingProxyType({})) -> list[Child]:
+    """The figures {name: caption} that exist in the folder; `alts` says in words what a picture shows, where its caption does not."""
     return [
-        picture(path, alt=f"Figure: {caption}", caption=caption)
+        picture(path, alt=alts.get(name, f"Figure: {caption}"), caption=caption)
         for name, caption in captions.items()
         if (path := folder / f"{name}.png").is_file()
     ]
 
 
-def section(title: str, *children: Child) -> Html:
-    """A section with its heading."""
-    return element("section", element("h2", title), *children)
+def section(title: str, *children: Child, anchor: str = "") -> Html:
+    """A section with its heading; `anchor` is what links on the page name it by."""
+    return element("section", element("h2", title), *children, **({"id": anchor} if anchor else {}))
+
+
+def tag(status: str, text: str = "") -> Html:
+    """A statement's status, such as "proved", as a small label of its colour."""
+    return element("span", text or status, class_=f"tag {status}")

@@ -19,7 +19,7 @@ from fedjax_poisson.leakage.reconstruction import ORIGINALS
 from fedjax_poisson.leakage.words import VIEWS
 from fedjax_poisson.reports.formatting import moment, words
 from fedjax_poisson.reports.html import Html, bullets, element, paragraph, pictures, section, table
-from fedjax_poisson.reports.plotting import DPI, FAINT, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
+from fedjax_poisson.reports.plotting import DPI, FAINT, PALE, PLAIN, PRIVATE, PUBLISHED, WIDTH, clean, title
 from fedjax_poisson.runs.run_folder import RunFolder, number
 
 NO_PROOF = "A failed attack does not prove privacy; it shows only what this attacker achieved. The guarantee is epsilon, not this list."
@@ -239,7 +239,7 @@ def _bounds(own: dict[str, Any] | None, name: str) -> dict[str, tuple[float, flo
 def _audit_panel(audits: dict[str, tuple[float, float]], axes: Axes) -> None:
     at = np.arange(len(audits))
     lower, claimed = (np.array([pair[i] for pair in audits.values()]) for i in range(2))
-    axes.barh(at, claimed, 0.55, color=FAINT)
+    axes.barh(at, claimed, 0.55, color=PALE)
     axes.barh(at, lower, 0.55, color=np.where(lower > claimed, PUBLISHED, PRIVATE))
     axes.set_yticks(at, list(audits))
     axes.set_ylim(len(audits) - 0.4, -0.6)

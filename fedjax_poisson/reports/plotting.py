@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # Okabe and Ito's palette: distinguishable with every common colour vision deficiency, and in grey print by lightness.
-PRIVATE, PLAIN, PUBLISHED, PUBLISHED_LIGHT, EPSILON = "#0072B2", "#595959", "#D55E00", "#E69F00", "#007A5A"
-FAINT = "#D9D9D9"
+# Vermilion and orange are darkened: words on white need a contrast of 4.5, shapes that carry a value one of 3 (WCAG 2.1, AA).
+PRIVATE, PLAIN, PUBLISHED, PUBLISHED_LIGHT, EPSILON = "#0072B2", "#595959", "#B34700", "#C97B00", "#007A5A"
+PALE = "#8F8F8F"  # bars that matter least
+FAINT = "#D9D9D9"  # lines that only help to read a value
 WIDTH, DPI = 9.0, 160  # inches, dots per inch: 11 pt is about 15 pixels when shown 900 pixels wide
 
 

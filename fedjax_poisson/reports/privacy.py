@@ -1,26 +1,19 @@
-"""The privacy sections of the report: what the guarantee covers, for whom, and what it does not cover."""
+"""The privacy section of the report: what the guarantee covers, the attacker's best trade-off, and what every statement rests on."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.aggregation.norm_bound import dense_passes, squared_bound
 from fedjax_poisson.reports.formatting import MISSING, format_epsilon, format_share, plural, shown, site_word, words
-from fedjax_poisson.reports.guarantees import (
-    FALSE_POSITIVES,
-    attack_success,
-    committee,
-    conditions,
-    encrypted,
-    question,
-    reasons_against,
-    seeded,
-)
-from fedjax_poisson.reports.html import Child, Html, bold, bullets, element, join, paragraph, section, table
-from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, in_consortium, number, training_records
+from fedjax_poisson.reports.grounds import counted, grounds
+from fedjax_poisson.reports.guarantees import question, reasons_against
+from fedjax_poisson.reports.html import Child, Html, bold, element, paragraph, pictures, section, table, tag
+from fedjax_poisson.reports.trade_off import EXAMPLE, TradeOff, patient_sentence
+from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, number, training_records
 
-_UNITS = {
+UNITS = {
     "record": "One record (a row of the table). A person with several records is protected for each record separately, "
     "not for all of them together.",
     "patient": "One patient: all records of the same person, taken together.",
@@ -42,13 +35,11 @@ _PARAMETERS = {
     "noise_variance": "variance of the noise that a site adds to each coordinate, in squared integer steps",
     "noise_std": "standard deviation of the noise that a site adds to each coordinate",
 }
+_SHOWN_RATES = (0.01, EXAMPLE, 0.1, 0.25)
 
 
-def how_private(run: RunFolder) -> Html:
-    """Epsilon, delta, unit, adjacency and trust, a sentence for each, and what they mean for an attacker."""
-    summary = run.summary
-    unit = _unit(run)
-    epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
+def how_private(run: RunFolder, ledger: LedgerCheck, folder: Path, curve: TradeOff | None) -> Html:
+    """For whom, against whom, by how much, and what it rests on."""
     parts: list[Child] = []
     if reasons_against(run):
         parts.append(
@@ -58,52 +49,101 @@ def how_private(run: RunFolder) -> Html:
             )
         )
     parts.append(
-        table(
-            ["", "value", "meaning"],
-            [
-                [
-                    "epsilon",
-                    shown(epsilon, format_epsilon),
-                    _epsilon_sentence(epsilon, unit, str(summary.get("adjacency"))),
-                ],
-                ["delta", shown(delta), _delta_sentence(run, delta)],
-                [
-                    "unit",
-                    words(summary.get("unit")),
-                    _UNITS.get(str(summary.get("unit")), "The privacy unit was not recorded."),
-                ],
-                [
-                    "adjacency",
-                    words(summary.get("adjacency")),
-                    _ADJACENCIES.get(str(summary.get("adjacency")), "The adjacency was not recorded.").format(
-                        unit=unit
-                    ),
-                ],
-                ["who is trusted", _trust_value(run), _trust_sentence(run)],
-                ["sampling", shown(summary.get("sampling_rate")), _sampling_sentence(run, unit)],
-            ],
-            texts=3,
+        paragraph(
+            f"Noise hides whether any single {unit_of(run)} was used: with it or without it, everything that came out of the run is almost equally likely. "
+            "How nearly, epsilon says: 0 would be no difference at all, and the smaller the better."
         )
     )
-    if epsilon is not None and delta is not None:
-        parts += [
-            element("h3", "What an attacker can gain at most"),
-            _attacker(epsilon, delta, question(run)),
-        ]
-    parts += _mechanisms(run, unit)
-    return section("How private", *parts)
+    parts += [*_attacker(run, folder, curve), _facts(run)]
+    if more := [*_spent_less(run), *_beside_epsilon(run)]:
+        parts.append(paragraph(*more))
+    rows: list[list[Child]] = [
+        [each.statement, tag(each.status, "does not hold" if each.status == "broken" else each.status), each.basis]
+        for each in grounds(run, ledger)
+    ]
+    parts += [
+        element("h3", "What these statements rest on"),
+        paragraph(
+            "Proved: a theorem says so. Checked: computed, and compared with an independent answer or a record. Assumed: believed, for the reason "
+            "given; if it is "
+            "wrong, so is what follows from it."
+        ),
+        table(["statement", "status", "what it rests on"], rows, texts=3),
+        *_mechanisms(run, unit_of(run)),
+    ]
+    return section("How private it is", *parts, anchor="how-private")
 
 
-def protects(run: RunFolder, ledger: LedgerCheck) -> Html:
-    """What the run protects against and what it does not, side by side."""
-    left = element("div", element("h3", "It protects against"), bullets(_protected(run, ledger)))
-    right = element("div", element("h3", "It does not protect against"), bullets(_unprotected(run)))
-    return section("What this protects against, and what it does not", element("div", left, right, class_="two"))
-
-
-def _unit(run: RunFolder) -> str:
+def unit_of(run: RunFolder) -> str:
+    """The protected unit, or "unit" where it was not recorded."""
     unit = run.summary.get("unit")
-    return unit if isinstance(unit, str) and unit in _UNITS else "unit"
+    return unit if isinstance(unit, str) and unit in UNITS else "unit"
+
+
+def _attacker(run: RunFolder, folder: Path, curve: TradeOff | None) -> list[Child]:
+    """The trade-off curve, its sentence for a patient, and a few of its numbers."""
+    if curve is None:
+        return []
+    rows: list[list[Child]] = [
+        [format_share(rate), format_share(rate), format_share(curve.at(rate))] for rate in _SHOWN_RATES
+    ]
+    epsilon = number(run.summary.get("epsilon"))
+    belief = "" if epsilon is None else (
+        f" Read as a belief: whoever held it as likely as not (50.0 %) that one {unit_of(run)} was used, holds it at most "
+        f"{format_share(1 / (1 + math.exp(-min(epsilon, 700))))} likely afterwards (up to delta)."
+    )  # fmt: skip
+    alt = (
+        "Curve of the largest detection rate against the rate of false alarms. "
+        + "; ".join(
+            f"at {format_share(rate)} false alarms at most {format_share(curve.at(rate))}" for rate in _SHOWN_RATES
+        )
+        + ". The diagonal is guessing."
+    )
+    caption = {
+        "trade_off": f"No test can lie above the curve, which was computed from {curve.source}. The attacker may know everything about the data "
+        f"except {question(run)}, "
+        "sees all that was released and every model, and has any computer."
+    }
+    return [
+        element("h3", "What an attacker can find out at most"),
+        element("p", patient_sentence(curve, unit_of(run)), class_="patient"),
+        element(
+            "div",
+            *pictures(folder, caption, {"trade_off": alt}),
+            element(
+                "div",
+                table(
+                    ["false alarms that the attacker accepts", "found by guessing", "found by the best test, at most"],
+                    rows,
+                ),
+                *([paragraph(belief.strip())] if belief else []),
+            ),
+            class_="pairs",
+        ),
+    ]
+
+
+def _facts(run: RunFolder) -> Html:
+    summary, unit = run.summary, unit_of(run)
+    epsilon, delta = number(summary.get("epsilon")), number(summary.get("delta"))
+    adjacency = str(summary.get("adjacency"))
+    rows: list[list[Child]] = [
+        [
+            "for whom (unit)",
+            words(summary.get("unit")),
+            UNITS.get(str(summary.get("unit")), "The privacy unit was not recorded."),
+        ],
+        ["epsilon", shown(epsilon, format_epsilon), _epsilon_sentence(epsilon, unit, adjacency)],
+        ["delta", shown(delta), _delta_sentence(run, delta)],
+        [
+            "compared with (adjacency)",
+            words(summary.get("adjacency")),
+            _ADJACENCIES.get(adjacency, "The adjacency was not recorded.").format(unit=unit),
+        ],
+        ["who must be honest", _trust_value(run), _trust_sentence(run)],
+        ["sampling", shown(summary.get("sampling_rate")), _sampling_sentence(run, unit)],
+    ]
+    return table(["term", "value", "meaning"], rows, texts=3, caption="The guarantee in its technical terms")
 
 
 def _epsilon_sentence(epsilon: float | None, unit: str, adjacency: str) -> str:
@@ -132,21 +172,13 @@ def _delta_sentence(run: RunFolder, delta: float | None) -> str:
     return text
 
 
-def _counted(run: RunFolder) -> tuple[float, float] | None:
-    """Of whom the price counts how many: the senders of noise, which are the sites but in norm rounds; None where it was not recorded."""
-    by = run.summary.get("noise_senders") or {}
-    names = (by, "honest", "senders") if by else (run.summary, "honest_senders", "senders")
-    honest, senders = number(names[0].get(names[1])), number(names[0].get(names[2]))
-    return None if honest is None or senders is None else (honest, senders)
-
-
 def _trust_value(run: RunFolder) -> str:
-    found = _counted(run)
+    found = counted(run)
     return MISSING if found is None else f"{found[0]:g} of {found[1]:g}"
 
 
 def _trust_sentence(run: RunFolder) -> str:
-    found = _counted(run)
+    found = counted(run)
     many, one = site_word(run), site_word(run, 1)
     if found is None:
         return f"How many {many} must be honest was {MISSING}."
@@ -157,10 +189,7 @@ def _trust_sentence(run: RunFolder) -> str:
             f"The guarantee needs {honest:g} of the {senders:g} noise senders to draw their noise and to keep it secret, whoever the {many} are: "
             f"these send clean counts, and prove that they are short. {plural(others, 'noise sender', 'noise senders')} may tell the server everything."
         )
-    text = (
-        f"The guarantee needs {honest:g} of the {senders:g} {many} (including the {one} of the protected {_unit(run)}) "
-        "to add their noise "
-    )
+    text = f"The guarantee needs {honest:g} of the {senders:g} {many} (including the {one} of the protected {unit_of(run)}) to add their noise "
     text += (
         f"and to keep it secret. {plural(others, one, many)} may tell the server everything."
         if others
@@ -174,62 +203,80 @@ def _sampling_sentence(run: RunFolder, unit: str) -> str:
     if rate is None:
         return f"Whether records were sampled was {MISSING}."
     if rate >= 1:
-        return f"Every {unit} takes part in every training release; no sampling is claimed."
+        return f"Every {unit} takes part in every training round; no sampling is claimed."
     return (
-        f"In each training release every {unit} takes part with this probability, by a secret draw. Every "
+        f"In each training round every {unit} takes part with this probability, by a secret draw. Every "
         f"{site_word(run, 1)} always sends a message with its full noise, so nobody can tell who took part. Epsilon "
         "takes this sampling into account."
     )
 
 
-def _attacker(epsilon: float, delta: float, unknown: str) -> Html:
-    posterior = 1 / (1 + math.exp(-min(epsilon, 700)))
-    success = attack_success(epsilon, delta)
-    return join(
-        [
-            paragraph(
-                f"Suppose an attacker knows everything about the data except {unknown}, sees every opened sum and every "
-                "model, and has unlimited computing power."
-            ),
-            table(
-                ["", "by guessing", "with everything released, at most"],
-                [
-                    ["A belief of 50 % becomes (up to delta)", "50.0 %", format_share(posterior)],
-                    [
-                        f"Correct detections, when {format_share(FALSE_POSITIVES)} false alarms are accepted",
-                        format_share(FALSE_POSITIVES),
-                        format_share(success),
-                    ],
-                ],
-            ),
-        ]
-    )
+def _spent_less(run: RunFolder) -> list[Child]:
+    """What a run that its controller ended took of its budget, and what is left."""
+    summary, ended = run.summary, run.summary.get("ended")
+    if not isinstance(ended, dict):
+        return []
+    return [
+        f"The training ended by itself after {shown(summary.get('rounds'), '{:,.0f}'.format)} of {shown(summary.get('rounds_planned'), '{:,.0f}'.format)} "
+        f"rounds ({words(ended.get('how'))}). It spent what reads as epsilon {shown(summary.get('epsilon_spent'), format_epsilon)}; "
+        f"{shown(ended.get('share_left'), format_share)} of the budget is left on the ledger for the next question. Since the end was chosen from "
+        "what had been seen, the epsilon that is guaranteed is that of the whole plan. ",
+    ]
+
+
+def _beside_epsilon(run: RunFolder) -> list[Child]:
+    """Epsilon if no other site is honest, and the total cost of all runs on the data."""
+    alone, together = number(run.summary.get("epsilon_one_honest")), run.summary.get("earlier_runs")
+    text = ""
+    if run.summary.get("noise_senders"):
+        text += f"Whichever {site_word(run)} work with the server, epsilon stays the same: the noise is that of noise senders. "
+    elif alone is not None:
+        text += (
+            f"If the server works with all other {site_word(run)}, epsilon is {format_epsilon(alone)}: only the noise of the one remaining "
+            f"{site_word(run, 1)} counts then. "
+        )
+    if isinstance(together, dict) and (folders := together.get("folders")):
+        total = number(together.get("epsilon_together"))
+        text += (
+            f"{plural(len(folders), 'other run')} in neighbouring folders used this data set; together with this one, "
+        )
+        text += (
+            f"epsilon is {format_epsilon(total)}. " if total is not None else "more was spent than this page states. "
+        )
+    if isinstance(shared := run.summary.get("shared_ledger"), dict):
+        text += (
+            f"The data set's shared ledger counts {shown(shared.get('runs'), '{:g}'.format)} run(s): epsilon {shown(shared.get('epsilon'), format_epsilon)} "
+            f"of {shown(shared.get('budget_epsilon'))} spent."
+        )
+    return [text] if text else []
 
 
 def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
     recorded = run.summary.get("mechanism")
     mechanisms = {str(k): v for k, v in recorded.items() if isinstance(v, dict)} if isinstance(recorded, dict) else {}
     if not mechanisms:
-        return [element("h3", "Mechanism"), paragraph(f"The mechanism was {MISSING}.")]
+        return [element("h3", "Where the noise comes from"), paragraph(f"The mechanism was {MISSING}.")]
     names = sorted(
         {str(name) for facts in mechanisms.values() for name in _parameters(facts)},
         key=lambda n: list(_PARAMETERS).index(n) if n in _PARAMETERS else 99,
     )
-    rows: list[list[Child]] = [["mechanism", "", *(words(facts.get("name")) for facts in mechanisms.values())]]
+    rows: list[list[Child]] = [
+        ["mechanism", "the law of the noise", *(words(facts.get("name")) for facts in mechanisms.values())]
+    ]
     for name in names:
-        meaning = _PARAMETERS.get(name, "").format(unit=unit)
-        rows.append([name, meaning, *(_plain(_parameters(facts).get(name)) for facts in mechanisms.values())])
+        meaning = _PARAMETERS.get(name, "a setting of the mechanism’s own").format(unit=unit)
+        rows.append([name, meaning, *(_plain(_parameters(facts).get(name, "–")) for facts in mechanisms.values())])
     guarantees = dict.fromkeys(words(facts.get("guarantee")) for facts in mechanisms.values())
     statuses = ", ".join(f"{purpose}: {words(facts.get('status'))}" for purpose, facts in mechanisms.items())
     real = any(facts.get("integer") is False for facts in mechanisms.values())
     return [
         element("h3", "Where the noise comes from"),
         paragraph(
-            "Noise is not added afterwards: each ",
+            "Each ",
             site_word(run, 1),
-            " adds its noise to its clipped contribution in floating-point numbers, whose textbook guarantee assumes real ones. The settings:"
+            " adds its noise to its clipped contribution in floating-point numbers, whose textbook guarantee assumes real ones."
             if real
-            else " converts its clipped contribution into random integer counts and sends only these. The settings:",
+            else " turns its bounded contribution into random integer counts, which have it as their mean and the noise as their spread, and sends only these.",
         ),
         table(["setting", "meaning", *mechanisms], rows, texts=2),
         paragraph("The guarantee, as stated by the mechanism: ", *(text + " " for text in guarantees)),
@@ -245,116 +292,3 @@ def _parameters(facts: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> str:
     found = number(value)
     return (MISSING if value is None else str(value)) if found is None else f"{found:,.6g}"
-
-
-def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
-    summary, many, one, unit = run.summary, site_word(run), site_word(run, 1), _unit(run)
-    found: list[Child] = []
-    holds = not reasons_against(run)
-    if holds:
-        found.append(
-            "Anyone who sees the final model, every earlier model and every opened sum, whatever else they know: "
-            f"epsilon bounds what they learn about one {unit}."
-        )
-    if encrypted(run):
-        blind = " that does not know the seed" if seeded(run) else ""
-        group = committee(run)
-        if group is not None and group.signed:
-            found.append(
-                f"A malicious server{blind}, together with up to {group.malicious} of the {group.members} members and any {many}: each sum is opened once, for "
-                f"one set of {many} that the members signed, and no single {one}'s message is. `fedjax-poisson verify` repeats "
-                "a round's public checks from the run folder."
-            )
-        else:
-            found.append(
-                f"A curious server{blind} that follows the protocol: it sees ciphertexts and opened sums, never the content "
-                f"of a single {one}'s message."
-            )
-    counted = _counted(run)
-    if holds and counted is not None and counted[1] > counted[0]:
-        others = counted[1] - counted[0]
-        who = (
-            plural(others, "noise sender", "noise senders")
-            if summary.get("noise_senders")
-            else plural(others, one, many)
-        )
-        found.append(
-            f"Collusion of the server with up to {who}: epsilon is computed as if they added no noise."
-            + (f" Any number of {many} may collude." if summary.get("noise_senders") else "")
-        )
-    if encrypted(run):
-        found.append(
-            "Leaks through inexact decryption: every opened value is rounded to the exact integer sum before anything uses it, a sum with a value too far "
-            "from an integer is refused, and the size of the deviation is not disclosed to anyone."
-        )
-    if ledger.verified:
-        found.append(
-            "Unrecorded spending: every release is written to the ledger before it is opened, and no release is opened "
-            "that the budget does not cover."
-        )
-    return found or ["Nothing: this run folder does not support any statement."]
-
-
-def _shown_here(run: RunFolder) -> list[Child]:
-    """What the page shows that epsilon does not cover."""
-    if run.summary.get("public_data") is True:
-        return [
-            "The contents of this report: test scores, the run without privacy and the numbers of records are computed from the data in the clear. The "
-            "data set is public, so this harms nobody; for your own data such facts are left out, or listed at the top of the page."
-        ]
-    if conditions(run):
-        return [
-            "What this report discloses in addition to the releases, as listed in the box at the top. Treat the report as confidential."
-        ]
-    return []
-
-
-def _poisoned(run: RunFolder, one: str) -> str:
-    """What a corrupt site may send."""
-    group = committee(run)
-    if not run.summary.get("noise_senders") or group is None:
-        return f"Poisoned updates: a {one} can send wrong numbers, as large as the whole sum may be. Encryption hides them, and nothing here checks them."
-    ratio = squared_bound(10**6, group.members, group.threshold, group.malicious) / 10**6
-    chances = ", ".join(f"{clips} bounds with {dense_passes(clips, ratio):.1g}" for clips in (3, 5, 10))
-    return (
-        f"Poisoned updates of an honest update's length: a {one} can send wrong numbers, and what passed the test of norms can have moved a round. A longer "
-        f"vector is left out and named; one that is as long as so many times its bound passes by chance: {chances}."
-    )
-
-
-def _unprotected(run: RunFolder) -> list[Child]:
-    many, one, unit = site_word(run), site_word(run, 1), _unit(run)
-    found: list[Child] = []
-    if not encrypted(run):
-        found.append(f"A curious server: without encryption it reads what each {one} sent.")
-    else:
-        group = committee(run)
-        who = "The key holder" if group is None else f"{group.threshold} of the {group.members} members"
-        left = (
-            f"Nothing protects it then: in norm rounds a {one}'s numbers carry no noise of their own."
-            if run.summary.get("noise_senders")
-            else f"Then only that {one}'s noise protects it, and epsilon is larger than stated here."
-        )
-        found.append(
-            f"{who} pooling what they hold with the server: together they could decrypt what a single {one} sent. {left}"
-        )
-        if group is None or not group.signed:
-            found.append(
-                f"A server or {many} that deviate from the protocol beyond the collusion stated above: messages were not signed."
-            )
-    found += [
-        _poisoned(run, one),
-        *_shown_here(run),
-        "The release of the model. Releasing it is the purpose of the run; epsilon bounds what its parameters reveal.",
-        "Choices made by looking at the data: bounds, numbers of rounds or step sizes tuned on the data are releases "
-        "too. They are treated as public here.",
-    ]
-    if unit == "record":
-        found.append("Several records of one person together, or facts about a group: the guarantee is for one record.")
-    found.append(
-        f"The machines. Whoever reads the memory or the files of a {one}'s machine sees what that {one} sees: its own records and keys."
-        if in_consortium(run)
-        else f"The machine. This run plays all {many} and every other party in one process: whoever reads its memory sees everything, and keys were not "
-        "exchanged over any network."
-    )
-    return found

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import math
+from fedjax_poisson.reports.guarantees import encrypted
+from fedjax_poisson.runs.run_folder import RunFolder, in_consortium, number
 
-from fedjax_poisson.runs.run_folder import RunFolder, number
-
-__all__ = ["phase_seconds", "reliability_bins", "wilson_interval"]
+__all__ = ["phase_seconds", "reliability_bins"]
 
 _PHASES = (
     ("train", "compute gradients"),
-    ("embed", "draw Poisson counts"),
+    ("embed", "draw the noise"),
     ("encrypt", "encrypt (all senders)"),
-    ("add", "add ciphertexts"),
-    ("open", "agree on the set, open the sum"),
+    ("add", "add the messages"),
+    ("open", "agree, decrypt the sum"),
 )
+_IN_THE_CLEAR = {"encrypt": "make the messages", "open": "read the sum"}
+_AT_ONE_SITE = {"encrypt": "encrypt (this site)", "open": "wait for the others,\ndecrypt the sum"}
 
 
 def phase_seconds(run: RunFolder) -> list[tuple[str, float]]:
     """(name of the phase, seconds over all releases) for every recorded phase, then the rest of the run's time."""
-    found = []
+    found, alone = [], in_consortium(run)
     for key, words in _PHASES:
+        if alone and key == "add":  # the coordinator does
+            continue
         values = [value for row in run.rounds if (value := number(row.get(f"{key}_seconds"))) is not None]
         total = sum(values) if values else number(run.summary.get(f"{key}_seconds"))
         if total is not None:
-            found.append((words, total))
+            names = _AT_ONE_SITE if alone else {} if encrypted(run) else _IN_THE_CLEAR
+            found.append((names.get(key, words), total))
     whole = number(run.summary.get("total_seconds"))
     if found and whole is not None and (rest := whole - sum(value for _, value in found)) > 0:
         found.append(("everything else", rest))
@@ -41,10 +45,3 @@ def reliability_bins(run: RunFolder) -> list[tuple[float, float, float]]:
         return []
     rows = [[number(value) for value in row] for row in zip(*columns, strict=False)]
     return [(c, f, n) for c, f, n in rows if c is not None and f is not None and n is not None and n > 0]
-
-
-def wilson_interval(frequency: float, count: float, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), valid even for the handful of records in a bin."""
-    centre = (frequency + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(frequency * (1 - frequency) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,4 +1,4 @@
-"""The factual sections of the report: messages, cost, the ledger, the data, and how to repeat the run."""
+"""The factual sections of the report: what left each site, what it cost, and the ledger."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ from fedjax_poisson.reports.recorded_values import phase_seconds
 from fedjax_poisson.runs.run_folder import (
     LedgerCheck,
     RunFolder,
-    held_out_records,
     in_consortium,
     number,
     objects,
-    training_records,
 )
 
 _FIRST_ROWS, _LAST_ROWS = 4, 3
@@ -39,7 +37,7 @@ _PURPOSES = {
     "evaluate": "Scores",
 }
 _COST = {
-    "cost": "Left: wall-clock time of all releases. Right: one sender's message in one training release, compared "
+    "cost": "Left: wall-clock time of all rounds. Right: one sender's message in one training round, compared "
     "with the same numbers as plain float32.",
 }
 _EPSILON = {
@@ -80,17 +78,17 @@ def what_left(run: RunFolder) -> Html:
         kept.insert(
             1,
             f"the sum of any one {one} in readable form: only the sum over all {shown(summary.get('senders'))} {many} "
-            "was opened",
+            "was decrypted",
         )
     return section(
         f"What left each {one}",
-        table(["purpose", "messages", "size of each", "content", "form"], rows, texts=5)
+        table(["purpose", "messages", "size of each", "what a message holds", "how it is protected"], rows, texts=5)
         if rows
         else paragraph(f"The messages were {MISSING}."),
         *_nothing_to_standardize(run),
         paragraph(
             total,
-            " After each training release every site received the same model (parameters: "
+            " After each training round every site received the same model (parameters: "
             f"{shown(summary.get('dimension'), '{:,.0f}'.format)}).",
         ),
         element("h3", f"What did not leave the {one}"),
@@ -185,22 +183,35 @@ def what_it_cost(run: RunFolder, folder: Path) -> Html:
         number(summary.get("plaintext_bytes_per_client_per_round")),
     )
     factor = format_factor(sent / plain) if sent is not None and plain else MISSING
-    encrypt, senders, opened = number(summary.get("encrypt_seconds")), number(summary.get("senders")), len(run.rounds)
-    each = format_seconds(encrypt / (senders * opened)) if encrypt is not None and senders and opened else MISSING
-    whole = number(summary.get("total_seconds"))
+    own, opened = in_consortium(run), len(run.rounds)
+    encrypt, senders, whole = (number(summary.get(name)) for name in ("encrypt_seconds", "senders", "total_seconds"))
+    encrypted_here = opened if own else (senders or 0) * opened  # a site of a consortium sees its own seconds only
+    each = format_seconds(encrypt / encrypted_here) if encrypt is not None and encrypted_here else MISSING
+    making = "encryption" if encrypted(run) else "making the messages, unencrypted"
     share = f" ({format_share(encrypt / whole)} of the run)" if encrypt is not None and whole else ""
     rows: list[list[Child]] = [
         ["one training message", shown(sent, format_bytes)],
         ["the same numbers as plain float32", shown(plain, format_bytes)],
         ["expansion", factor],
         [f"sent by each {one}, whole run", shown(summary.get("bytes_up_total_per_client"), format_bytes)],
-        [f"encryption, all {many}, whole run", shown(encrypt, format_seconds) + share],
-        ["encryption, one message", each],
-        ["adding the ciphertexts, whole run", shown(summary.get("add_seconds"), format_seconds)],
-        ["agreeing on the sets and opening the sums, whole run", shown(summary.get("open_seconds"), format_seconds)],
+        [
+            f"{making}, {f'this {one} alone' if own else f'all {many}'}, whole run",
+            shown(encrypt, format_seconds) + share,
+        ],
+        [f"{making}, one message", each],
+        [
+            "waiting for the other parties until the sum was decrypted, whole run"
+            if own
+            else "agreeing on the sets and decrypting the sums, whole run"
+            if encrypted(run)
+            else "reading the sums, whole run",
+            shown(summary.get("open_seconds"), format_seconds),
+        ],
         ["whole run", shown(whole, format_seconds)],
     ]
-    parts: list[Child] = [table(["", "cost"], rows), *pictures(folder, _COST)]
+    if not own:  # in a consortium the coordinator adds
+        rows.insert(-2, ["adding the messages, whole run", shown(summary.get("add_seconds"), format_seconds)])
+    parts: list[Child] = [table(["what", "cost"], rows), *pictures(folder, _COST)]
     info = summary.get("aggregator_info")
     info = info if isinstance(info, dict) else {}
     degree, dimension = number(info.get("degree")), number(summary.get("dimension"))
@@ -222,7 +233,7 @@ def what_it_cost(run: RunFolder, folder: Path) -> Html:
             element("h3", "Encryption settings"),
             table(["setting", "value"], [[k, _setting(v)] for k, v in info.items()], texts=2),
         ]
-    return section("What encryption cost", *parts)
+    return section("What it cost", *parts)
 
 
 def _setting(value: Any) -> str:
@@ -234,8 +245,9 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
     parts: list[Child] = [ledger_badge(ledger)]
     parts.append(
         paragraph(
-            "A release is written to the ledger before anything is opened, each row bound to the one before it by a "
-            "hash. Verification for this report recomputed all hashes and totals",
+            "Every sum over the sites that is to be decrypted (a release) is first written to the ledger with its price; each entry is bound to the "
+            "one before it "
+            "by a hash. For this page all hashes and totals were recomputed",
             " and compared the last hash with the one in summary.json." if ledger.pinned else
             ". No last hash was recorded elsewhere, so the removal of rows from the end would go undetected.",
         )
@@ -251,7 +263,7 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
         for i in shown_rows:
             release = ledger.rows[i]
             if rows and i and i - 1 not in shown_rows:
-                rows.append(["…", f"{plural(i - _FIRST_ROWS, 'more release')}", "", "", "", ""])
+                rows.append(["…", f"{plural(i - _FIRST_ROWS, 'more release')}", "…", "…", "…", "…"])
             when = release.time.replace("T", " ")[:19]
             rows.append(
                 [
@@ -263,7 +275,7 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
                     release.hash[:12],
                 ]
             )
-        rows.append(["total", plural(count, "release"), "", "", shown(ledger.epsilon, format_epsilon), ""])
+        rows.append(["total", plural(count, "release"), "–", "–", shown(ledger.epsilon, format_epsilon), "–"])
         parts.append(table(["no.", "release", "time (UTC)", "honest senders", "epsilon so far", "hash"], rows, texts=4))
         parts.append(paragraph(_ledger_delta(run, ledger), " Last hash: ", element("code", ledger.rows[-1].hash)))
     alone = objects(run.summary.get("releases"))
@@ -281,14 +293,14 @@ def the_ledger(run: RunFolder, ledger: LedgerCheck, folder: Path) -> Html:
                 ],
             )
         )
-    return section("The privacy ledger", *parts, *pictures(folder, _EPSILON))
+    return section("The ledger: what was spent, and when", *parts, *pictures(folder, _EPSILON))
 
 
 def ledger_badge(ledger: LedgerCheck) -> Html:
     """One line: verified, or the reason why not."""
     if ledger.verified:
         return element("div", f"✓ Verified: {plural(len(ledger.rows), 'release')}, chain unbroken", class_="verified")
-    return element("div", f"✗ Not verified. {ledger.problem}", class_="broken")
+    return element("div", f"✗ Not verified. {ledger.problem}", class_="unverified")
 
 
 def _ledger_delta(run: RunFolder, ledger: LedgerCheck) -> str:
@@ -297,58 +309,3 @@ def _ledger_delta(run: RunFolder, ledger: LedgerCheck) -> str:
     if sampler:
         text += f" Of the stated delta, {sampler:.2g} covers the samplers' distance from the exact Poisson law and samples too large for their slots."
     return text
-
-
-def the_data(run: RunFolder) -> Html:
-    """The source and licence of the data, and what was done to it."""
-    summary = run.summary
-    recorded = summary.get("data")
-    facts = recorded if isinstance(recorded, dict) else {}
-    records, tested = training_records(run), held_out_records(run)
-    rows: list[list[Child]] = [
-        ["data set", words(run.summary.get("dataset"))],
-        ["records", f"{records:,.0f} for training, {tested:,.0f} for testing" if records or tested else MISSING],
-        ["source", words(facts.get("source"))],
-        ["licence", words(facts.get("licence"))],
-        ["classes", ", ".join(map(str, classes)) if isinstance(classes := summary.get("classes"), list) else MISSING],
-        ["model", f"{words(summary.get('model'))}, {shown(summary.get('dimension'), '{:,.0f}'.format)} parameters"],
-        ["citation", words(facts.get("citation"))],
-    ]
-    notes = facts.get("notes")
-    parts: list[Child] = [table(["", ""], rows, texts=2)]
-    if isinstance(notes, list) and notes:
-        parts += [element("h3", "What was done to the data"), bullets([str(note) for note in notes])]
-    return section("The data", *parts)
-
-
-def how_to_repeat(run: RunFolder) -> Html:
-    """Settings, commands and versions."""
-    summary = run.summary
-    if summary.get("reproducible") is True:
-        seed = (
-            "Repeating the run gives the same numbers, because all randomness is derived from seed "
-            f"{summary.get('seed', MISSING)}. This is also why the run is not private."
-        )
-    else:
-        seed = (
-            "Repeating the run draws new noise from the operating system, so the scores differ slightly. This is "
-            "intended: noise that can be reproduced can be removed."
-        )
-    commands = (
-        ("fedjax-poisson run config.toml --out REPEAT", "the same settings"),
-        ("fedjax-poisson ledger RUN", "verify the ledger"),
-        ("fedjax-poisson report RUN", "regenerate this page"),
-    )
-    versions = summary.get("versions")
-    rows: list[list[Child]] = [["date", words(summary.get("date"))], ["machine", words(summary.get("machine"))]]
-    if isinstance(versions, dict):
-        rows += [[str(name), str(version)] for name, version in versions.items()]
-    return section(
-        "How to repeat it",
-        paragraph("RUN is this run's folder. ", seed),
-        element("pre", "\n".join(f"{command:<46}# {what}" for command, what in commands)),
-        element("h3", "config.toml"),
-        element("pre", run.config if run.config is not None else MISSING),
-        element("h3", "Machine and versions"),
-        table(["", ""], rows, texts=2),
-    )

@@ -20,6 +20,7 @@ from fedjax_poisson.federated.algorithm import dimension_of
 from fedjax_poisson.federated.device_records import records_of
 from fedjax_poisson.federated.records import largest_unit, units_of
 from fedjax_poisson.federated.server import AverageFrom
+from fedjax_poisson.federated.subgroups import subgroups_of
 from fedjax_poisson.mechanisms.registry import Law
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, stream
@@ -27,7 +28,7 @@ from fedjax_poisson.runs.algorithm_entry import AlgorithmEntry
 from fedjax_poisson.runs.algorithm_registry import algorithm_entry
 from fedjax_poisson.runs.budget_plan import BudgetPlan, make_plan, narrowed
 from fedjax_poisson.runs.config import Config, records_are_public
-from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites
+from fedjax_poisson.runs.load_data import has_open_columns, load_open_table, load_sites, wanted_subgroups
 from fedjax_poisson.runs.named_models import FIXED_NORMS, Target, check_model, model_for, target_of
 from fedjax_poisson.runs.network import Network, check_network
 from fedjax_poisson.runs.training_recipe import PublicSizes, TrainingRecipe
@@ -152,6 +153,8 @@ def prepare(config: Config, sites: data.Sites | None = None, network: Network | 
         moments, shape = standardize.moment_dimension(sites.binary, sites.label_bounds), sites.features.shape[1:]
         numbers = texts = 0
     kind.check(config, placement)
+    if sites is not None:
+        subgroups_of(sites, wanted_subgroups(config, sites))  # refuses what is no column before anything is released
     senders = len(placement.site_names)
     if senders < 2:
         raise ValueError(

@@ -99,6 +99,8 @@ class Config:
       publish_site_sizes: whether the number of records at each site may be shown although the records are not public.
       evaluation: "clear" scores the model on held-out records in the clear (not covered by epsilon unless they are public), "private" by one release
         after training (two classes; on the ledger, with evaluation_share of the budget), "none" shows no score.
+      subgroups: columns whose parts are scored by themselves in the report, separated by commas (a list in TOML): a yes/no column or one with levels by its
+        name, a number as NAME>=NUMBER; for public records. Default: what the data set declares.
       evaluation_share: share of the budget spent on private scores.
       seed: None draws all randomness from the operating system; a number makes the run reproducible and not private.
     """
@@ -166,6 +168,7 @@ class Config:
     public_data: bool | None = None
     publish_site_sizes: bool = False
     evaluation: Literal["clear", "private", "none"] = "clear"
+    subgroups: str | list[str] | None = None
     evaluation_share: float = 0.1
     seed: int | None = None
 

@@ -10,7 +10,7 @@ from typing import Any
 from fedjax_poisson import data
 from fedjax_poisson.data.tables.open_table import OpenTable, read_open
 from fedjax_poisson.extensions import find, is_path
-from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.config import Config, records_are_public
 
 _NEED_DATA = {
     "pneumonia": "PneumoniaMNIST of MedMNIST v2, https://zenodo.org/records/10519652, as pneumoniamnist.npz",
@@ -105,6 +105,23 @@ def _covid(path: Path, size: int, sites_per_patient: int) -> data.Sites:
     if any(each.is_dir() for each in path.rglob("Train")):
         return data.from_covid_qu_ex(path, size=size, classes=("Normal", "COVID-19"))
     return data.from_image_folder(path, size=size)
+
+
+def wanted_subgroups(config: Config, sites: data.Sites) -> tuple[str, ...]:
+    """Columns whose parts of the test records are scored by themselves: those of the settings, else those that the data declares; of public records only.
+
+    Raises:
+      ValueError: the settings name some, and the records are not public or not scored in the clear.
+    """
+    shown = records_are_public(config) and config.evaluation == "clear"
+    if config.subgroups is None:
+        return sites.subgroups if shown else ()
+    if not shown:
+        raise ValueError(
+            "subgroups are scored on test records in the clear, and no epsilon covers that: for public records with evaluation='clear' alone "
+            "(--public-data declares them public); leave --subgroups out."
+        )
+    return tuple(_listed(config.subgroups))
 
 
 def has_open_columns(config: Config) -> bool:

@@ -45,6 +45,8 @@ class LedgerCheck(NamedTuple):
       verified: True when the chain of hashes holds and ends in the head that summary.json pins.
       pinned: whether summary.json pins a head; without one, the removal of rows at the end cannot be detected.
       problem: why it is not verified, or an empty string.
+      law: by which its releases were charged, or None.
+      reserve: the part of delta that covers inexact samplers.
     """
 
     rows: list[accounting.Release]
@@ -54,6 +56,8 @@ class LedgerCheck(NamedTuple):
     verified: bool
     pinned: bool
     problem: str
+    law: accounting.Law | None = None
+    reserve: float = 0.0
 
 
 def read_run(run_dir: str | Path) -> RunFolder:
@@ -117,7 +121,7 @@ def check_ledger(run: RunFolder) -> LedgerCheck:
     finally:
         ledger.close()
     problem = found.problem or _disagreement(run, found)
-    return found._replace(verified=not problem, problem=problem)
+    return found._replace(verified=not problem, problem=problem, law=ledger.law, reserve=ledger.reserve)
 
 
 def _whole(ledger: accounting.Ledger, nothing: LedgerCheck, head: Any) -> LedgerCheck:

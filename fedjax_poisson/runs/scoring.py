@@ -9,14 +9,21 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 
+from fedjax_poisson import data
 from fedjax_poisson.federated import Records, evaluation, reference, standardize, task_scores
+from fedjax_poisson.federated.curves import agreement, confusion, operating_points
 from fedjax_poisson.federated.evaluator import map_records
+from fedjax_poisson.federated.intervals import score_intervals
+from fedjax_poisson.federated.subgroups import subgroup_scores, subgroups_of
 from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
 from fedjax_poisson.runs.build import RunSetup
+from fedjax_poisson.runs.load_data import wanted_subgroups
 from fedjax_poisson.runs.training import learned_model, learned_records, optimizer_for, parts_for
 from fedjax_poisson.runs.training_recipe import step_size
 
+_MOST_CURVES = 12  # of several labels
 _REFERENCE_SEED = 0  # the yardstick is not private, so a fixed seed for its sampling does no harm
 
 
@@ -29,13 +36,19 @@ def test_scores(setting: RunSetup, scaler: standardize.Scaler, params: Any, test
       params: parameters.
       test: as `training.learned_records` gives them.
     """
-    outputs, labels, mask = predictions(setting, params, test), np.asarray(test.labels), np.asarray(test.mask)
+    outputs, labels, mask = _shown(setting, scaler, predictions(setting, params, test), test)
     sites = setting.sites
-    if sites.label_bounds is not None:
-        outputs, labels = (standardize.in_units(scaler, each, sites.label_bounds) for each in (outputs, labels))
-    else:
-        labels = labels.astype(np.int64)
     return task_scores.scores_of(setting.target.task, outputs, labels, mask, sites.site_names, sites.class_names)
+
+
+def _shown(
+    setting: RunSetup, scaler: standardize.Scaler, outputs: np.ndarray, test: Records
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs, labels (numbers in their unit) and the mask of real records."""
+    labels, mask, bounds = np.asarray(test.labels), np.asarray(test.mask), setting.sites.label_bounds
+    if bounds is None:
+        return outputs, labels.astype(np.int64), mask
+    return standardize.in_units(scaler, outputs, bounds), standardize.in_units(scaler, labels, bounds), mask
 
 
 def predictions(setting: RunSetup, params: Any, records: Records) -> np.ndarray:
@@ -65,6 +78,46 @@ def reliability(setting: RunSetup, outputs: np.ndarray, test: Records) -> dict[s
     if setting.target.task == "multilabel":
         outputs, labels = outputs.ravel(), labels.ravel()
     return evaluation.reliability(labels, evaluation.probabilities(outputs))
+
+
+def details(setting: RunSetup, scaler: standardize.Scaler, params: Any, test: Records) -> dict[str, Any]:
+    """What a report draws of public test records beside their scores: intervals, curves, subgroups. It shows more of the records than scores do.
+
+    Args:
+      setting: the run, on records that may be shown.
+      scaler: the standardisation of the records.
+      params: parameters.
+      test: as `training.learned_records` gives them.
+
+    Returns:
+      JSON values: intervals (`intervals.score_intervals`); curves: {"points": {name: `operating_points`}} of two classes or each label, {"confusion"} of
+      several classes, {"agreement"} of a number; subgroups (`subgroups.subgroup_scores`).
+    """
+    sites, task = setting.sites, setting.target.task
+    outputs, labels, mask = _shown(setting, scaler, predictions(setting, params, test), test)
+    rows, _ = data.padded_rows(sites, train=False)
+    owners = None if setting.unit == "record" else sites.group[rows]
+    flat, truth = outputs[mask], labels[mask]
+    curves: dict[str, Any] = {}
+    if task == "regression":
+        curves["agreement"] = agreement(truth, flat)
+    elif task == "multiclass":
+        curves["confusion"] = confusion(truth, evaluation.decide(flat), len(sites.class_names))
+    else:
+        chances = special.expit(np.asarray(flat, np.float64)).reshape(len(flat), -1)
+        answers = truth.reshape(len(flat), -1)
+        names = sites.class_names if task == "multilabel" else sites.class_names[1:]
+        both = [k for k in range(len(names)) if 0 < answers[:, k].sum() < len(answers)][:_MOST_CURVES]
+        curves["points"] = {names[k]: operating_points(answers[:, k], chances[:, k]) for k in both}
+    groups = [
+        part._replace(members=part.members[rows][mask])
+        for part in subgroups_of(sites, wanted_subgroups(setting.config, sites))
+    ]
+    return {
+        "intervals": score_intervals(task, outputs, labels, mask, sites.site_names, owners),
+        "curves": curves,
+        "subgroups": subgroup_scores(task, flat, truth, groups),
+    }
 
 
 def without_privacy(

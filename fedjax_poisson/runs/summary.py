@@ -36,6 +36,7 @@ _BESIDE = (
     *("mean_client_accuracy", "pooled_accuracy", "auc", "accuracy_by_site", "calibration_error"),
     *("rmse", "r2", "mean_absolute_error", "rmse_by_site"),
 )  # scores that are shown beside those of the same recipe without privacy
+_DRAWN = ("reliability", "intervals", "curves", "subgroups")  # of public or paid-for test records
 
 
 class Finished(NamedTuple):
@@ -225,13 +226,22 @@ def _data(setting: RunSetup) -> dict[str, Any]:
 
 
 def _shown_scores(setting: RunSetup, finished: Finished) -> dict[str, Any]:
-    """Scores and the reliability curve on held-out records; None if the settings ask for none or a private release does not provide them."""
+    """Scores on held-out records, and what is drawn of them; None if the settings ask for none or a private release does not provide them.
+
+    Curves of records in the clear show more than the scores that the settings ask for: only those of public records are kept.
+    """
+    blank = dict.fromkeys((*task_scores.SCORES, *_DRAWN))
     if setting.config.evaluation != "clear":
-        return dict.fromkeys((*task_scores.SCORES, "reliability")) | (finished.released or {})
+        return blank | (finished.released or {})
     params, test = finished.params, finished.test
+    scores = blank | scoring.test_scores(setting, finished.scaler, params, test)
+    if not records_are_public(setting.config):
+        return scores
+    outputs = scoring.predictions(setting, params, test)
     return {
-        **scoring.test_scores(setting, finished.scaler, params, test),
-        "reliability": scoring.reliability(setting, scoring.predictions(setting, params, test), test),
+        **scores,
+        "reliability": scoring.reliability(setting, outputs, test),
+        **scoring.details(setting, finished.scaler, params, test),
     }
 
 

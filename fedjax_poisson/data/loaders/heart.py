@@ -63,6 +63,7 @@ def load_heart() -> Sites:
         feature_bounds=bounds,
         binary=np.array([name not in CLINICAL_BOUNDS for name in names]),
         class_names=("no disease", "disease"),
+        subgroups=("sex", "age>=60"),
         provenance=Provenance(
             name="heart",
             source="UCI Machine Learning Repository, Heart Disease (four hospitals), https://doi.org/10.24432/C52P4X",

@@ -8,6 +8,7 @@ but more likely Y".
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 from typing import Literal
 
@@ -109,7 +110,7 @@ def load_thyroid(
         ),
     )
     block, notes = _features(table, range_flags)
-    return table_sites(
+    sites = table_sites(
         block,
         labels,
         placement,
@@ -123,6 +124,7 @@ def load_thyroid(
             notes=tuple(notes),
         ),
     )
+    return dataclasses.replace(sites, subgroups=("sex_female", "age>=60"))
 
 
 def _features(table: Table, range_flags: bool) -> tuple[Block, list[str]]:
