@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedjax_poisson.traced_programs import is_traced, traced_once
+
 __all__ = ["OPTIONS", "FewValues", "few_values"]
 
 OPTIONS: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -26,7 +28,7 @@ MOST_VALUES = 1 << 13
 
 
 class FewValues(NamedTuple):
-    """A function compiled for one of two uses; called like it.
+    """A function compiled for one of two uses; called like it. Either is traced once (`traced_programs`).
 
     Attributes:
       whole: compiled as always: for many values, for accelerators, and inside other programs, whose options hold for all that is in them.
@@ -40,26 +42,26 @@ class FewValues(NamedTuple):
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function gives; the same integers from both."""
-        if self.values(*arguments) > MOST_VALUES or any(
-            isinstance(one, jax.core.Tracer) for one in jax.tree.leaves(arguments)
-        ):
+        if self.values(*arguments) > MOST_VALUES or is_traced(arguments):
             return self.whole(*arguments)
         if jax.default_backend() != "cpu" or not _understood():
             return self.whole(*arguments)
         return self.quick(*arguments)
 
 
-def few_values(values: Callable[..., int], **settings: Any) -> Callable[[Callable[..., Any]], FewValues]:
+def few_values(
+    values: Callable[..., int], static_argnums: int | tuple[int, ...] = ()
+) -> Callable[[Callable[..., Any]], FewValues]:
     """A decorator like `jax.jit` for a function of integers.
 
     Args:
       values: `(*arguments)` to how many numbers the program works on; up to `MOST_VALUES` of them it is compiled quickly on CPUs.
-      settings: of `jax.jit`.
+      static_argnums: as of `jax.jit`.
     """
 
     def decorate(function: Callable[..., Any]) -> FewValues:
-        whole = jax.jit(function, **settings)
-        quick = jax.jit(function, **settings, compiler_options=OPTIONS)
+        whole = traced_once(static_argnums)(function)
+        quick = traced_once(static_argnums, compiler_options=OPTIONS)(function)
         return FewValues(whole, quick, values)
 
     return decorate

@@ -50,9 +50,9 @@ def test_both_compilations_of_a_rounds_programs_give_the_same_integers(name):
 def test_the_size_decides_and_a_tracer_takes_the_whole_program():
     double = few_values(lambda x: x.size)(lambda x: x * 2)
     double(np.ones(MOST_VALUES, np.int32))
-    assert (double.quick._cache_size(), double.whole._cache_size()) == (1, 0)
+    assert (double.quick.jitted._cache_size(), double.whole.jitted._cache_size()) == (1, 0)
     double(np.ones(MOST_VALUES + 1, np.int32))
-    assert (double.quick._cache_size(), double.whole._cache_size()) == (1, 1)
+    assert (double.quick.jitted._cache_size(), double.whole.jitted._cache_size()) == (1, 1)
     # Options of a program inside another one would be refused by jax.
     np.testing.assert_array_equal(jax.jit(lambda x: double(x) + 1)(np.arange(3)), [1, 3, 5])
     np.testing.assert_array_equal(jax.vmap(double)(np.arange(6).reshape(2, 3)), 2 * np.arange(6).reshape(2, 3))
@@ -64,6 +64,6 @@ def test_an_xla_that_does_not_know_the_options_compiles_as_always(monkeypatch):
     try:
         double = few_values(lambda x: x.size)(lambda x: x * 2)
         np.testing.assert_array_equal(double(np.arange(3)), [0, 2, 4])
-        assert (double.quick._cache_size(), double.whole._cache_size()) == (0, 1)
+        assert (double.quick.jitted._cache_size(), double.whole.jitted._cache_size()) == (0, 1)
     finally:
         small_programs.__dict__["_understood"].cache_clear()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from importlib import util
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,17 @@ def test_the_oldest_programs_go_first(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(start, "MOST_BYTES", 250)
     _kept({}, tmp_path)
     assert sorted(file.name for file in folder.iterdir()) == ["new-cache", "older-cache"]
+
+
+def test_traced_programs_are_beside_them_and_never_where_the_user_has_chosen(tmp_path: Path) -> None:
+    pytest.importorskip("flatbuffers", reason="without it nothing is traced for keeps")
+    environment: dict[str, str] = {}
+    folder = _kept(environment, tmp_path)
+    assert folder is not None and environment[start.TRACES] == str(folder.parent / "traces")
+    assert (folder.parent / "traces").stat().st_mode & 0o777 == 0o700
+    chosen = {"JAX_COMPILATION_CACHE_DIR": "/mine"}
+    _kept(chosen, tmp_path)
+    assert start.TRACES not in chosen
 
 
 @pytest.mark.parametrize(
@@ -112,8 +124,13 @@ def test_what_is_kept_of_a_run_holds_no_record(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fedjax_poisson", "run", *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    texts = _texts(tmp_path / "cache" / "fedjax_poisson" / "xla")
+    kept = tmp_path / "cache" / "fedjax_poisson"
+    texts = _texts(kept / "xla")
     assert len(texts) > 10
+    if util.find_spec("flatbuffers") is not None:
+        traced = [path.read_bytes() for path in (kept / "traces").iterdir()]
+        assert traced
+        texts += traced
     sites = data.from_csv(path, label="label", site="site")
     for values in (table, sites.features, 2 * sites.features - 1):
         assert not _held(texts, np.asarray(values, np.float64))

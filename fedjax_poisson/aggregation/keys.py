@@ -24,6 +24,7 @@ __all__ = [
     "available",
     "box_opener",
     "box_public",
+    "name_and_sign",
     "new_box_seed",
     "new_signing_key",
     "public_of",
@@ -104,6 +105,14 @@ def sign(key: Hidden, label: str, terms_hash: bytes, body: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(key.value).sign(signed_bytes(label, terms_hash, body))
+
+
+def name_and_sign(key: Hidden, label: str, terms_hash: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """`public_of` and `sign`, the private key made once: making it costs as much as signing."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.from_private_bytes(key.value)
+    return private.public_key().public_bytes_raw(), private.sign(signed_bytes(label, terms_hash, body))
 
 
 def verify(public: bytes, label: str, terms_hash: bytes, body: bytes, signature: bytes) -> None:

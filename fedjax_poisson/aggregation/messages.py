@@ -105,7 +105,8 @@ class Quorum(NamedTuple):
 
 def make(key: keys.Hidden, label: str, terms_hash: bytes, body: bytes, attached: bytes = b"") -> Message:
     """A signed message."""
-    return Message(label, terms_hash, keys.public_of(key), body, keys.sign(key, label, terms_hash, body), attached)
+    sender, signature = keys.name_and_sign(key, label, terms_hash, body)
+    return Message(label, terms_hash, sender, body, signature, attached)
 
 
 def encode(message: Message) -> bytes:

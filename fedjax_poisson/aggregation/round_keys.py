@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ def round_key_of(blob: bytes, members: Sequence[bytes]) -> tuple[bytes, RoundKey
     return message.sender, found
 
 
+@functools.lru_cache(maxsize=16)  # in one process all roles check the same; it is public, and an exception is not kept
 def check_round_keys(terms: Terms) -> tuple[RoundKey | None, ...]:
     """Every member's round key, signed by that member for this run and round; None for a member that is away.
 

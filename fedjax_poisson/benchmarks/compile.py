@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_poisson.benchmarks.targets import TARGETS, Target, described_device, needs
+from fedjax_poisson.traced_programs import FOLDER
 
 __all__ = ["COMMANDS", "main", "spills"]
 
@@ -190,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     if missing is not None:
         raise ValueError(f"The compiler for {options.target} is not installed. In an environment of its own: {missing}")
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    environment.pop(FOLDER, None)  # what is kept was traced for this machine
     environment["FEDJAX_POISSON_BENCH_CORES"] = (
         "all"  # `bench aggregation` measures in this process instead of starting others
     )

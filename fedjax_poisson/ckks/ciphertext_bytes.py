@@ -26,6 +26,7 @@ COMPACT_HEAD_BYTES = _COMPACT.size
 FINGERPRINT_BYTES = 16
 _SEED_WORDS = 8
 _LANES = 32
+_FEW = 4096  # values up to which one array of single bits is quicker than 32 passes
 
 
 def fingerprint(*parts: bytes) -> bytes:
@@ -140,6 +141,9 @@ def pack_bits(values: np.ndarray, bits: int) -> bytes:
       bits: 1 to 32.
     """
     flat = np.ascontiguousarray(values, np.uint32).reshape(-1)
+    if flat.size <= _FEW:
+        single = np.unpackbits(flat.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+        return np.packbits(single[:, :bits].reshape(-1), bitorder="little").tobytes()
     groups = -(-flat.size // _LANES)
     if flat.size % _LANES:
         flat = np.concatenate([flat, np.zeros(groups * _LANES - flat.size, np.uint32)])
@@ -155,6 +159,11 @@ def pack_bits(values: np.ndarray, bits: int) -> bytes:
 
 def unpack_bits(blob: bytes, count: int, bits: int) -> np.ndarray:
     """The inverse of `pack_bits`: uint32 `[count]`."""
+    if count <= _FEW:
+        single = np.unpackbits(np.frombuffer(blob, np.uint8), count=count * bits, bitorder="little").reshape(-1, bits)
+        wide = np.zeros((count, 32), np.uint8)
+        wide[:, :bits] = single
+        return np.packbits(wide, axis=1, bitorder="little").view("<u4").reshape(-1).astype(np.uint32)
     groups = -(-count // _LANES)
     padded = blob + bytes(4 * bits * groups - len(blob))
     words = np.ascontiguousarray(np.frombuffer(padded, "<u4").reshape(groups, bits).T).astype(np.uint32)

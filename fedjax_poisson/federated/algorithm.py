@@ -9,7 +9,6 @@ is added to delta (`records`).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -67,6 +66,7 @@ from fedjax_poisson.federated.sharing_programs import built_once
 from fedjax_poisson.mechanisms.types import Mechanism, check_honest, partial_of
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.traced_programs import traced_once
 
 
 class Info(NamedTuple):
@@ -244,9 +244,7 @@ def fedsgd(
         # Waited for, so that the seconds of the embedding are its own.
         records_lib.check_sums_fit(mechanism, min(slots, cohort.labels.shape[1]))
         clip = partial_of(mechanism.clip, size)
-        grids = jax.block_until_ready(
-            programs.contributions(clip, state.params, cohort, units, own_stream, slots=slots)
-        )
+        grids = jax.block_until_ready(programs.contributions(clip, state.params, cohort, units, own_stream, slots))
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders, own)
         estimate, sum_info = private_sum(own, summing, grids, own_stream, gate=pay, insiders=lies)
         after, norm = programs.finish(state._replace(controller=()), estimate, np.float32(rate * records), factor)
@@ -289,7 +287,7 @@ def _programs(
 ) -> _Programs:
     """The same programs for all algorithms of one structure: noise, bounds and step sizes may differ."""
 
-    @functools.partial(jax.jit, static_argnames="slots")
+    @traced_once(5)
     def contributions(
         clip: Partial, params: Any, cohort: Records, units: records_lib.Units, stream: Stream, slots: int
     ) -> Array:

@@ -17,7 +17,6 @@ learns the standardised number, so that one clip fits any unit. With `by_site` t
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -33,6 +32,7 @@ from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
 from fedjax_poisson.randomness import Stream
+from fedjax_poisson.traced_programs import traced_once
 
 _LEAST_DEVIATION, _LEAST_OF_NOISE = 0.05, 0.35
 """Bounds on the least deviation, in halves of a feature's public range: it grows with the noise of a mean, so that no column whose deviation is not known is
@@ -234,9 +234,7 @@ def scaler_of_sites(totals: Array | np.ndarray, bounds: np.ndarray, binary: np.n
     return _on_device(centre, scale, own[0].lower, own[0].upper, records)
 
 
-@functools.partial(
-    jax.jit, static_argnums=(0, 1)
-)  # a module's function: one compilation for all mechanisms whose clip has one structure
+@traced_once((0, 1))  # a module's function: one compilation for all mechanisms whose clip has one structure
 def _moment_grids(binary: tuple[bool, ...], largest_unit: int, clip: Partial, cohort: Records, bounds: Array) -> Array:
     """Each site's summed moment vectors on the mechanism's grid, int32 `[S, 1 + F + F_continuous]`; every unit takes part."""
     everyone, flags = jnp.ones(cohort.features.shape[1], bool), np.asarray(binary, bool)

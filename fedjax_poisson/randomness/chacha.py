@@ -33,6 +33,7 @@ from jax import lax
 from fedjax_poisson.accelerator import warn_if_idle
 from fedjax_poisson.randomness import kernels
 from fedjax_poisson.randomness.chacha_block import Words, chacha20_block
+from fedjax_poisson.traced_programs import traced_once
 
 BLOCK_WORDS = 16
 TILE = 4096  # lanes that a CPU works on at once: sixteen words of each stay in the second-level cache
@@ -264,7 +265,7 @@ def _derive(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
     return jnp.stack(chacha20_block(key, counter, nonce)[:8])
 
 
-@jax.jit
+@traced_once()
 def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> jax.Array:
     """One derivation after the other, as a scan: the rounds are compiled once however many labels there are."""
     rows = jnp.stack([jnp.stack([counter, *nonce]) for counter, nonce in labels])

@@ -61,10 +61,10 @@ def test_a_traced_number_of_portions_gives_the_same_counts():
 
 def test_a_schedule_compiles_one_program():
     program, grids = private_sum.__globals__["_embed_rows"], jnp.zeros((3, 77), jnp.int32)
-    before = program.quick._cache_size()
+    before = program.quick.jitted._cache_size()
     for used in (8, 4, 2, 1):
         private_sum.__globals__["_embed_all"](at_portions(WHOLE, used), grids, randomness.stream(seed=0))
-    assert program.quick._cache_size() == before + 1
+    assert program.quick.jitted._cache_size() == before + 1
 
 
 def test_in_portions_is_exact_and_never_more():

@@ -1,0 +1,232 @@
+"""Traced programs on disk: read instead of traced, the same bits, never one of other code or other shapes, and nothing of what cannot be named."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedjax_poisson import mechanisms, models, start, traced_programs
+from fedjax_poisson.aggregation import contribution, parameters, rows
+from fedjax_poisson.federated import records, standardize
+from fedjax_poisson.mechanisms.types import partial_of
+from fedjax_poisson.randomness import fold_in
+from fedjax_poisson.traced_programs import FOLDER, TracedOnce
+from tests.federated import helpers
+
+pytest.importorskip("flatbuffers", reason="jax.export writes programs with flatbuffers")
+
+PARAMS = parameters.choose(14, 1 << 16, 4, 5, 4)
+DERIVE = importlib.import_module("fedjax_poisson.randomness.chacha").__dict__["_derive_all"]
+RNG = np.random.default_rng(11)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def untraceable(monkeypatch: pytest.MonkeyPatch):
+    """A switch: from its call on, whoever traces fails."""
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("traced again")
+
+    return lambda: monkeypatch.setattr(jax.export, "export", refuse)
+
+
+def _again(program) -> TracedOnce:
+    """The same program as another process has it: nothing of it in memory."""
+    return TracedOnce(program._function, program._static, program._settings)
+
+
+def _files(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def _deal() -> tuple:
+    limbs = PARAMS.ring.limbs
+    weights = RNG.integers(0, 9, (PARAMS.members - PARAMS.threshold + 1, PARAMS.threshold, limbs)).astype(np.uint32)
+    form = RNG.integers(0, min(PARAMS.ring.moduli), (limbs, PARAMS.ring.degree)).astype(np.uint32)
+    return PARAMS, weights, form, RNG.integers(0, 1 << 32, (PARAMS.members, 8)).astype(np.uint32)
+
+
+def _cases() -> dict:
+    mechanism = mechanisms.poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=1000.0, modulation=0.05)
+    grids = RNG.integers(-(1 << 20), 1 << 20, (4, 14)).astype(np.int32)
+    stream = helpers.seeded(1)
+    flags = np.array([True, False, False])
+    bounds = np.array([[0, 1], [-3, 3], [-3, 3]], np.float32)
+    table = records.Records(
+        jnp.asarray(RNG.normal(size=(2, 40, 3)), jnp.float32),
+        jnp.zeros((2, 40), jnp.int32),
+        jnp.ones((2, 40), bool),
+        jnp.tile(jnp.arange(40, dtype=jnp.int32), (2, 1)),
+    )
+    clip = partial_of(mechanism.clip, standardize.moment_dimension(flags))
+    embed = importlib.import_module("fedjax_poisson.federated.private_sum").__dict__["_embed_rows"]
+    return {
+        "deal": (contribution.__dict__["_dealt"].quick, _deal()),
+        "seal": (
+            contribution.seal_rows.quick,
+            (PARAMS, np.asarray(rows.common_of(PARAMS, bytes(32))), grids[0], stream),
+        ),
+        "seal, whole": (
+            contribution.seal_rows.whole,
+            (PARAMS, np.asarray(rows.common_of(PARAMS, bytes(32))), grids[0], stream),
+        ),
+        "embed": (embed.quick, (partial_of(mechanism.embed, 14), grids, stream)),
+        "moments": (standardize.__dict__["_moment_grids"], (tuple(flags.tolist()), 1, clip, table, bounds)),
+    }
+
+
+@pytest.mark.parametrize("name", ["deal", "seal", "seal, whole", "embed", "moments"])
+def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untraceable):
+    program, arguments = _cases()[name]
+    wanted = jax.tree.map(np.asarray, program.jitted(*arguments))
+    before = _files(folder)
+    first = _again(program)(*arguments)
+    assert len(_files(folder) - before) == 1
+    untraceable()
+    second = _again(program)(*arguments)
+    for found in (first, second):
+        assert jax.tree.structure(found) == jax.tree.structure(wanted)
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(np.asarray(one), other)
+
+
+def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable, monkeypatch):
+    program, arguments = contribution.__dict__["_dealt"].quick, _deal()
+    _again(program)(*arguments)
+    monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
+    untraceable()
+    with pytest.raises(AssertionError, match="traced again"):
+        _again(program)(*arguments)
+
+
+@pytest.mark.parametrize("changed", ["source", "version", "settings", "options", "static", "platform"])
+def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeypatch):
+    program, (params, weights, form, kappas) = contribution.__dict__["_dealt"].quick, _deal()
+    other = _again(program)
+    other(params, weights, form, kappas)
+    before = _files(folder)
+    other = _again(program)
+    if changed == "source":
+        monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
+    elif changed == "version":
+        monkeypatch.setattr(traced_programs.metadata, "version", lambda name: "0.0")
+    elif changed == "settings":
+        with jax.default_matmul_precision("highest"):
+            other(params, weights, form, kappas)
+    elif changed == "options":
+        other = TracedOnce(program._function, program._static, {})
+    elif changed == "static":
+        params = params._replace(size=13)
+    else:
+        monkeypatch.setattr(traced_programs.platform, "machine", lambda: "another")
+    other(params, weights, form, kappas)
+    assert len(_files(folder) - before) == 1
+
+
+def test_other_shapes_structures_and_dtypes_are_other_programs(folder):
+    program, key, label = _again(DERIVE), helpers.seeded(2).key, (np.uint32(1), (np.uint32(1),) * 3)
+    program(key, (label,) * 2)
+    (first,) = _files(folder)
+    program(key, (label,) * 3)
+    assert len(_files(folder)) == 2
+    program(key, [label, label])
+    assert len(_files(folder)) == 3
+    _again(DERIVE)(key, (label,) * 2)
+    assert len(_files(folder)) == 3 and first in _files(folder)
+
+
+def test_the_source_of_the_package_is_what_the_name_holds(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(traced_programs, "_PACKAGE", tmp_path)
+    source = traced_programs._source.__wrapped__
+    before = source()
+    assert source() == before
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert source() != before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-1], lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:], lambda raw: b""]
+)
+def test_a_file_that_is_not_what_was_written_is_traced_again_and_replaced(damage, folder):
+    program, arguments = contribution.__dict__["_dealt"].quick, _deal()
+    _again(program)(*arguments)
+    (file,) = folder.iterdir()
+    good = file.read_bytes()
+    file.write_bytes(damage(good))
+    found = _again(program)(*arguments)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(program.jitted(*arguments)))
+    assert file.read_bytes() != damage(good) and traced_programs._read(file) is not None
+
+
+def test_what_is_not_this_packages_is_not_kept(folder):
+    table = np.arange(4, dtype=np.float32)
+
+    def enclosing(x):
+        return x @ table
+
+    program = TracedOnce(enclosing, (), {})
+    assert float(program(np.ones(4, np.float32))) == 6.0 and not _files(folder)
+    # Nor is a function of the package that encloses an array: it would be a constant of the file.
+    fixed = models.on_fixed_features(enclosing, models.logistic())
+    with pytest.raises(traced_programs._Unnamed):
+        traced_programs._named(fixed.apply)
+    with pytest.raises(traced_programs._Unnamed):
+        traced_programs._named(functools.partial(models.logistic().loss, table))
+
+
+def test_what_a_function_encloses_is_in_its_name():
+    named = traced_programs._named
+    assert named(models.logistic().loss) == named(models.logistic().loss)
+    assert named(models.mlp((4,)).apply) != named(models.mlp((4,), loss="squared").apply)
+    assert named(models.linear(3).loss) != named(models.multilabel_logistic(3).loss)
+    assert named((1, 2.0)) != named((1, 2)) and named((1, (2,))) != named(((1, 2),)) and named(True) != named(1)
+
+
+def test_inside_other_programs_and_without_a_folder_it_is_jits_function(folder, monkeypatch):
+    stream = helpers.seeded(3)
+    wanted = np.asarray(fold_in(stream, 1, 2).key)
+    before = _files(folder)
+    inside = jax.jit(lambda s, i: fold_in(s, i, 2).key)(stream, np.uint32(1))
+    several = jax.vmap(lambda i: fold_in(stream, i, 2).key)(np.arange(3, dtype=np.uint32))
+    np.testing.assert_array_equal(np.asarray(inside), wanted)
+    np.testing.assert_array_equal(np.asarray(several[1]), wanted)
+    assert _files(folder) == before
+    monkeypatch.delenv(FOLDER)
+    _again(DERIVE)(stream.key, ((np.uint32(1), (np.uint32(1),) * 3),) * 5)
+    assert _files(folder) == before
+
+
+def test_arguments_on_several_devices_are_another_program(folder):
+    if jax.device_count() == 1:
+        pytest.skip("one device")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",))
+    program, key, labels = _again(DERIVE), helpers.seeded(2).key, ((np.uint32(1), (np.uint32(1),) * 3),) * 2
+    alone = program(key, labels)
+    assert len(_files(folder)) == 1
+    spread = jax.device_put(key, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    np.testing.assert_array_equal(np.asarray(program(spread, labels)), np.asarray(alone))
+    assert len(_files(folder)) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path / "missing"))
+    with pytest.warns(UserWarning, match="a traced program is not kept"):
+        _again(contribution.__dict__["_dealt"].quick)(*_deal())
+
+
+def test_the_command_names_the_folder():
+    assert start.TRACES == FOLDER
