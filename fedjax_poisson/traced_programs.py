@@ -4,10 +4,11 @@ Most of a short run's time is not compilation, which jax keeps, but what comes b
 writes them down for the compiler. `traced_once` is `jax.jit` that keeps what was written down (`jax.export`), where the command has named a folder for it
 (`start`); elsewhere it is `jax.jit` and nothing else. The compiler gets the same operations either way.
 
-A program's name is a hash of all that its operations follow from: the source of this package, the versions of Python, jax, jaxlib and NumPy, jax's settings,
-the platform, the function with what it encloses, the static arguments, and the structure, shapes and dtypes of the others. What cannot be named for sure
-(a function of somebody else's, an array that a function encloses) is traced in every process. So a kept program holds no record and no key: they are
-arguments. A file that is not what was written is traced again and replaced. As with compiled programs, who may write to the folder decides what is executed.
+A program's name is a hash of all that its operations follow from: the source of this package, the versions of Python and of the libraries that operations
+come from, jax's settings, the platform, the function with what it encloses, the static arguments, and the structure, shapes and dtypes of the others. What
+cannot be named for sure (a function of somebody else's, an array that a function encloses) is traced in every process. So a kept program holds no record and
+no key: they are arguments. A file that is not what was written is traced again and replaced. As with compiled programs, who may write to the folder decides
+what is executed.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def _source() -> str:
 
 
 def _surroundings() -> str:
-    versions = [metadata.version(name) for name in ("jax", "jaxlib", "numpy")]
+    versions = [metadata.version(name) for name in ("jax", "jaxlib", "numpy", "chex", "flax", "optax")]
     settings = {name: value for name, value in jax.config.values.items() if "cache" not in name}
     return repr([_source(), sys.version, versions, platform.machine(), jax.default_backend(), sorted(settings.items())])
 
@@ -267,5 +268,7 @@ def _example(structure: Any) -> Any:
     if kind in ("tuple", "list"):
         return tuple(values) if kind == "tuple" else values
     module, _, name = kind.partition(":")
+    if module.partition(".")[0] != _OWN:
+        raise ValueError(f"{kind} is no class of this package")
     made: Any = functools.reduce(getattr, name.split("."), cast("Any", import_module(module)))
     return made(*values)
