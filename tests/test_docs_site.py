@@ -189,6 +189,8 @@ def readable(text: str) -> str:
         ("*Proof*, of *this*.", "*Proof*, of *this*."),
         ("Fields x_ and y_, z.", r"Fields x\_ and y\_, z."),
         ("As follows:\n\n    a = |b|\n\nand on.", "As follows:\n\n::\n\n    a = |b|\n\nand on."),
+        ("**Theorem.** Let |x|, *so*.", r"**Theorem.** Let \|x\|, *so*."),
+        ("With ``(1\n+ |s|)`` and |t|.", "With ``(1\n+ |s|)`` and \\|t\\|."),
         ("It holds for\n  - one,\n  - |two|;\nso it is.", "It holds for\n\n  - one,\n  - \\|two\\|;\n\nso it is."),
         ("Sizes.\n\nAttributes:\n  size: N.", "Sizes.\n\nAttributes:\n  size: \\N."),
         ("Args:\n  x: a number.\n\n  y: another.", "Args:\n  x: a number.\n\n  y: another."),
