@@ -186,6 +186,7 @@ def readable(text: str) -> str:
         ("The norm |x|_2 of x.", r"The norm \|x\|_2 of x."),
         ("`|x|` and ``a|b`` stay.", "`|x|` and ``a|b`` stay."),
         ("At c**2 rate(w), a*b.", r"At c\*\*2 rate(w), a\*b."),
+        ("At c**2 h**2 and |w|.", r"At c\*\*2 h\*\*2 and \|w\|."),
         ("*Proof*, of *this*.", "*Proof*, of *this*."),
         ("Fields x_ and y_, z.", r"Fields x\_ and y\_, z."),
         ("As follows:\n\n    a = |b|\n\nand on.", "As follows:\n\n::\n\n    a = |b|\n\nand on."),

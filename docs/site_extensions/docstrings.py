@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 _PROPERTIES: dict[str, list[str]] = {}
-_LITERAL = re.compile(r"(``.+?``|`[^`\n]+`|\*\*[^*\s][^*]*\*\*)")  # and what is bold
+_LITERAL = re.compile(r"(``.+?``|`[^`\n]+`|(?<![\w)\]])\*\*[^*\s][^*]*\*\*)")  # and what is bold
 _LETTER = re.compile(r"^(\s*\w+: )(\w{1,3})\.(?=\s|$)")  # "size: N." is no list whose first letter is N
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.|\(\d+\)) \S")
 _SECTION = re.compile(r"^\s*[A-Z]\w+:$")  # Args:, Returns:, ... of the Google convention
