@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pkgutil
 import re
 import types
@@ -168,6 +169,21 @@ def test_every_attack_that_is_listed_has_a_test_of_its_number() -> None:
     }
     assert listed == sorted(tested)
     assert len(listed) == 52
+
+
+def test_the_table_of_the_best_test_is_what_the_script_found() -> None:
+    text = (DOCS / "explanation" / "what_epsilon_means.md").read_text(encoding="utf-8")
+    found = json.loads((ROOT / "experiments" / "results" / "trade_off_curves.json").read_text(encoding="utf-8"))
+    rows = {
+        row[0]: row[2:]
+        for row in (re.split(r" \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| "))
+    }
+    for rate in found["curves"]["1"]["detection_at"]:
+        said = [float(cell.removesuffix(" %")) for cell in rows[f"{100 * float(rate):g} %"]]
+        exact = [100 * found["curves"][epsilon]["detection_at"][rate] for epsilon in ("1", "3", "8")]
+        assert said == [float(f"{value:.2g}") for value in exact]
+    guesses = [float(cell.removesuffix(" %")) for cell in rows["right guesses, if a coin decides whether you are used"]]
+    assert guesses == [round(100 * found["curves"][epsilon]["right_guesses_of_a_coin"]) for epsilon in ("1", "3", "8")]
 
 
 def readable(text: str) -> str:
