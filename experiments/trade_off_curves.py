@@ -1,13 +1,9 @@
 """The attacker's best test against a whole training: false alarms against detection, at epsilon 1, 3 and 8.
 
 An attacker who knows everything but whether one record was used says "used" or "not used". Its *false alarms* are the share of trainings without the record
-in which it says "used", its *detection* the share of trainings with the record. For every real epsilon' the accountant certifies a delta(epsilon'), in both
-directions, and each such pair bounds detection at a rate a of false alarms (Kairouz, Oh and Viswanath 2015):
-
-    detection <= min(e^epsilon' a + delta, 1 - e^-epsilon' (1 - a - delta)).
-
-The curve is the least over all epsilon' >= 0 (`fedjax_poisson.accounting.tight`; proved). Dashed is what the one pair (epsilon, delta) of the budget says
-alone. The setting is that of the four hospitals; at the same budget others give nearly the same curve.
+in which it says "used", its *detection* the share of trainings with the record. `fedjax_poisson.accounting.detection_of_variance` bounds detection at every
+rate of false alarms (proved), from what all rounds take of the remaining variance. Dashed is what the one pair (epsilon, delta) of the budget says alone. The
+setting is that of the four hospitals; at the same budget others give nearly the same curve.
 
 Run: ``python experiments/trade_off_curves.py`` (seconds). Writes results/trade_off_curves.json and figures/trade_off_curves.png beside this file.
 """
@@ -35,24 +31,10 @@ FALSE_ALARMS = np.unique(np.concatenate([np.logspace(-4, -1, 91), np.linspace(0,
 SHOWN = (0.001, 0.01, 0.05, 0.1)
 
 
-def by_pair(false_alarms: NDArray[np.float64], epsilon: float, delta: float) -> NDArray[np.float64]:
-    """Most detection that one (epsilon, delta) allows, float64 of the shape of the rates."""
-    grown = np.exp(epsilon)
-    return np.clip(np.minimum(grown * false_alarms + delta, 1 - (1 - false_alarms - delta) / grown), 0, 1)
-
-
-def dominating(dark_count: float) -> acc.Domination:
-    """What dominates all rounds together."""
-    return acc.dominating_gaussian(total_dark_count=ROUNDS * dark_count, tau=1e-4 * DELTA, **FACTS)
-
-
-def by_profile(false_alarms: NDArray[np.float64], bound: acc.Domination) -> NDArray[np.float64]:
-    """Most detection that all pairs of the accountant allow together."""
-    least = np.ones_like(false_alarms)
-    for epsilon in np.linspace(0, 25, 1001):
-        delta = acc.gaussian_delta(float(epsilon), bound.noise_multiplier) + bound.slack
-        least = np.minimum(least, by_pair(false_alarms, float(epsilon), delta))
-    return least
+def by_law(false_alarms: NDArray[np.float64], dark_count: float) -> NDArray[np.float64]:
+    """Most detection after all rounds, under the tight law."""
+    bound = acc.dominating_gaussian(total_dark_count=ROUNDS * dark_count, tau=1e-4 * DELTA, **FACTS)
+    return acc.detection_of_variance(false_alarms, variance=bound.noise_multiplier**-2, more=bound.slack)
 
 
 def measure() -> dict:
@@ -60,15 +42,14 @@ def measure() -> dict:
     curves = {}
     for epsilon in BUDGETS:
         dark_count = acc.calibrate_dark_count_tight(epsilon=epsilon, delta=DELTA, rounds=ROUNDS, **FACTS)
-        bound = dominating(dark_count)
-        detection, shown = by_profile(FALSE_ALARMS, bound), by_profile(np.asarray(SHOWN), bound)
-        advantage = acc.gaussian_delta(0.0, bound.noise_multiplier) + bound.slack  # total variation
+        detection, shown = by_law(FALSE_ALARMS, dark_count), by_law(np.asarray(SHOWN), dark_count)
+        advantage = float(np.max(detection - FALSE_ALARMS))
         curves[f"{epsilon:g}"] = {
             "dark_count": dark_count,
             "detection": detection.tolist(),
             "detection_at": dict(zip(map(str, SHOWN), shown.tolist(), strict=True)),
             "detection_by_the_pair_at": dict(
-                zip(map(str, SHOWN), by_pair(np.asarray(SHOWN), epsilon, DELTA).tolist(), strict=True)
+                zip(map(str, SHOWN), acc.detection(SHOWN, epsilon=epsilon, delta=DELTA).tolist(), strict=True)
             ),
             "right_guesses_of_a_coin": (1 + advantage) / 2,
         }
@@ -91,7 +72,9 @@ def draw(result: dict, path: Path) -> None:
         axes.plot(rates, rates, color=PLAIN, linewidth=1.2)
         for epsilon, colour in BUDGETS.items():
             axes.plot(rates, result["curves"][f"{epsilon:g}"]["detection"], color=colour, linewidth=2)
-            axes.plot(rates, by_pair(rates, epsilon, result["delta"]), "--", color=colour, linewidth=1)
+            axes.plot(
+                rates, acc.detection(rates, epsilon=epsilon, delta=result["delta"]), "--", color=colour, linewidth=1
+            )
         axes.set(xlabel="false alarms: not used, and the attacker says used", ylim=(0, 1))
         axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.8)
     left.set(ylabel="detection: used, and the attacker says so", xlim=(0, 1))
