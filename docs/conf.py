@@ -56,6 +56,7 @@ nb_merge_streams = True
 suppress_warnings = ["myst.header"]  # pages that others include may begin below the first level
 
 # The reference.
+smartquotes = False  # a prime is no quotation mark
 default_role = "py:obj"
 add_module_names = False
 autodoc_typehints = "signature"

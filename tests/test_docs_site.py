@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pkgutil
 import re
 import types
@@ -170,6 +171,21 @@ def test_every_attack_that_is_listed_has_a_test_of_its_number() -> None:
     assert len(listed) == 52
 
 
+def test_the_table_of_the_best_test_is_what_the_script_found() -> None:
+    text = (DOCS / "explanation" / "what_epsilon_means.md").read_text(encoding="utf-8")
+    found = json.loads((ROOT / "experiments" / "results" / "trade_off_curves.json").read_text(encoding="utf-8"))
+    rows = {
+        row[0]: row[2:]
+        for row in (re.split(r" \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| "))
+    }
+    for rate in found["curves"]["1"]["detection_at"]:
+        said = [float(cell.removesuffix(" %")) for cell in rows[f"{100 * float(rate):g} %"]]
+        exact = [100 * found["curves"][epsilon]["detection_at"][rate] for epsilon in ("1", "3", "8")]
+        assert said == [float(f"{value:.2g}") for value in exact]
+    guesses = [float(cell.removesuffix(" %")) for cell in rows["right guesses, if a coin decides whether you are used"]]
+    assert guesses == [round(100 * found["curves"][epsilon]["right_guesses_of_a_coin"]) for epsilon in ("1", "3", "8")]
+
+
 def readable(text: str) -> str:
     """A docstring as the site reads it."""
     spec = util.spec_from_file_location("docstrings", DOCS / "site_extensions" / "docstrings.py")
@@ -186,9 +202,12 @@ def readable(text: str) -> str:
         ("The norm |x|_2 of x.", r"The norm \|x\|_2 of x."),
         ("`|x|` and ``a|b`` stay.", "`|x|` and ``a|b`` stay."),
         ("At c**2 rate(w), a*b.", r"At c\*\*2 rate(w), a\*b."),
+        ("At c**2 h**2 and |w|.", r"At c\*\*2 h\*\*2 and \|w\|."),
         ("*Proof*, of *this*.", "*Proof*, of *this*."),
         ("Fields x_ and y_, z.", r"Fields x\_ and y\_, z."),
         ("As follows:\n\n    a = |b|\n\nand on.", "As follows:\n\n::\n\n    a = |b|\n\nand on."),
+        ("**Theorem.** Let |x|, *so*.", r"**Theorem.** Let \|x\|, *so*."),
+        ("With ``(1\n+ |s|)`` and |t|.", "With ``(1\n+ |s|)`` and \\|t\\|."),
         ("It holds for\n  - one,\n  - |two|;\nso it is.", "It holds for\n\n  - one,\n  - \\|two\\|;\n\nso it is."),
         ("Sizes.\n\nAttributes:\n  size: N.", "Sizes.\n\nAttributes:\n  size: \\N."),
         ("Args:\n  x: a number.\n\n  y: another.", "Args:\n  x: a number.\n\n  y: another."),

@@ -17,21 +17,31 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 _PROPERTIES: dict[str, list[str]] = {}
-_LITERAL = re.compile(r"(``.+?``|`[^`\n]+`)")
+_LITERAL = re.compile(r"(``.+?``|`[^`\n]+`|(?<![\w)\]])\*\*[^*\s][^*]*\*\*)")  # and what is bold
 _LETTER = re.compile(r"^(\s*\w+: )(\w{1,3})\.(?=\s|$)")  # "size: N." is no list whose first letter is N
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.|\(\d+\)) \S")
 _SECTION = re.compile(r"^\s*[A-Z]\w+:$")  # Args:, Returns:, ... of the Google convention
 
 
-def _escaped(line: str) -> str:
-    line = _LETTER.sub(r"\1\\\2.", line)
-    parts = _LITERAL.split(line)
+def _escaped(line: str, inside: bool = False) -> tuple[str, bool]:
+    """A line with plain characters escaped; whether it begins, and ends, inside of double backticks."""
+    kept, rest = "", line
+    if inside:
+        kept, mark, rest = line.partition("``")
+        if not mark:
+            return line, True
+        kept += mark
+    opened = rest.count("``") % 2 == 1
+    rest, mark, tail = rest.rpartition("``") if opened else (rest, "", "")
+    if not inside:
+        rest = _LETTER.sub(r"\1\\\2.", rest)
+    parts = _LITERAL.split(rest)
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"\|", r"\\|", parts[i])
         parts[i] = re.sub(r"(?<=\w)_(?=[\s,.;:)\]]|$)", r"\\_", parts[i])
         parts[i] = re.sub(r"(?<=[\w)\]])\*+(?=[\w(])", lambda stars: r"\*" * len(stars[0]), parts[i])
         parts[i] = re.sub(r"(?<![\w\\)\].])\*(?=\S)(?![^*\s][^*]*\*)", r"\\*", parts[i])
-    return "".join(parts)
+    return kept + "".join(parts) + mark + tail, opened
 
 
 def _indent(line: str) -> int:
@@ -44,9 +54,11 @@ def readable(lines: Iterable[str]) -> list[str]:
     given = list(lines)
     block: int | None = None  # the indentation around the literal block that is being read
     items: int | None = None  # the indentation of the list that is being read
+    inside = False  # of double backticks that an earlier line opened
     before = ""  # the last line that was not empty
     for i, line in enumerate(given):
         if not line.strip():
+            inside = False
             made.append(line)
             continue
         if block is not None and _indent(line) > block:
@@ -58,16 +70,18 @@ def readable(lines: Iterable[str]) -> list[str]:
         if items is not None and _indent(line) < items:
             items = None
             made += [] if after_blank else [""]
-        if _ITEM.match(line) and items is None and deeper and not _SECTION.match(before):
+        begins = _ITEM.match(line) and items is None and deeper and not _SECTION.match(before)
+        if begins:
             items = _indent(line)
-            made += [_escaped(line)] if after_blank else ["", _escaped(line)]
-        elif after_blank and deeper and items is None and not before.endswith("::") and not _SECTION.match(before):
+            made += [] if after_blank else [""]
+        if after_blank and deeper and items is None and not before.endswith("::") and not _SECTION.match(before):
             block = _indent(before)
             made += [" " * block + "::", "", line]
         elif line.lstrip().startswith(">>>") or before.endswith("::"):
             made.append(line)
         else:
-            made.append(_escaped(line))
+            text, inside = _escaped(line, inside)
+            made.append(text)
         before = line
     return made
 
