@@ -101,7 +101,7 @@ def test_a_site_s_own_standardisation_is_folded_for_that_site(tmp_path):
 
 def test_what_cannot_be_folded_is_refused_with_the_reason(tmp_path):
     sites = data.load("xray", size=32, patients=12)
-    model = models.cnn(2, (2, 4), binary=True)
+    model = models.cnn(2, binary=True)
     params = model.init(jax.random.key(0), jnp.zeros((1, *sites.features.shape[1:])))
     save_model(tmp_path / "model.npz", model, params, sites, bounds_scaler(sites.feature_bounds, 10))
     with pytest.raises(ValueError, match=r"takes pictures.*Use fedjax-poisson predict"):

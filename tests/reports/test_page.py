@@ -11,7 +11,14 @@ import sqlite3
 
 import pytest
 
-from fedjax_poisson.reports.formatting import format_bytes, format_epsilon, format_seconds, format_share, interval_text
+from fedjax_poisson.reports.formatting import (
+    format_bound,
+    format_bytes,
+    format_epsilon,
+    format_seconds,
+    format_share,
+    interval_text,
+)
 from fedjax_poisson.reports.page import render, write_report
 from fedjax_poisson.reports.trade_off import trade_off
 from fedjax_poisson.runs.published_scores import published
@@ -101,7 +108,7 @@ def test_the_numbers_are_those_of_the_summary(tmp_path):
         "one class only",
         *(f"{100 * value:.1f} %" for value in summary["accuracy_by_site"].values()),
         *(f"{100 * value:.1f} %" for value in summary["nonprivate_accuracy_by_site"].values()),
-        f"{100 * found.at(0.05):.1f} %",
+        format_bound(found.at(0.05)),
         interval_text(summary["intervals"]["pooled_accuracy"], format_share),
         f"{100 / (1 + math.exp(-summary['epsilon'])):.1f} %",
     ):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting
+from fedjax_poisson.reports.formatting import format_bound
 from fedjax_poisson.reports.trade_off import (
     RATES,
     TradeOff,
@@ -83,6 +84,6 @@ def test_the_figure_says_the_example_of_the_text_and_an_old_one_goes(tmp_path):
     run, curve = read_run(tmp_path), curve_of(tmp_path)
     figure = trade_off_figure(curve)
     words = " ".join(text.get_text() for text in figure.axes[0].texts)
-    assert f"at most {100 * curve.at(0.05):.1f} % detected" in words and "guessing" in words
+    assert f"at most {format_bound(curve.at(0.05))} detected" in words and "guessing" in words
     assert write_trade_off_figure(run, curve).is_file()
     assert write_trade_off_figure(run, None) is None and not (tmp_path / "figures" / "trade_off.png").exists()
