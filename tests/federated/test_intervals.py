@@ -81,6 +81,16 @@ def test_patients_with_several_records_widen_the_interval_of_a_share():
     assert whole[1] - whole[0] > 1.8 * (single[1] - single[0])
 
 
+def test_of_many_sites_only_shares_have_intervals():
+    outputs = np.random.default_rng(4).normal(size=(40, 12))
+    labels, mask = (
+        (outputs + np.random.default_rng(5).normal(size=outputs.shape) > 0).astype(int),
+        np.ones((40, 12), bool),
+    )
+    found = score_intervals("binary", outputs, labels, mask, [f"s{k}" for k in range(40)])
+    assert len(found["accuracy_by_site"]) == 40 and found["auc_by_site"] == {} and found["auc"] is not None
+
+
 def test_one_class_alone_has_no_area():
     outputs, mask = np.random.default_rng(3).normal(size=(1, 30)), np.ones((1, 30), bool)
     found = score_intervals("binary", outputs, np.ones((1, 30), int), mask, ("a",))

@@ -34,7 +34,7 @@ def test_a_private_release_is_named_with_its_price_and_its_noise(tmp_path):
     found = scores_of(np.concatenate([counts, histogram.ravel()]), 2.0, ("north", "south"))
     releases = [{"purpose": "evaluate", "count": 1, "epsilon_alone": 0.75}]
     text = text_of(tmp_path, evaluation="private", public_data=False, subgroups=None, releases=releases, **found)
-    assert "one noisy, encrypted histogram" in text and "epsilon 0.7500 if it stood alone" in text
+    assert "one noisy, encrypted histogram" in text and "inside epsilon (which would be 0.7500 for it alone)" in text
     assert re.search(r"The noise alone moves a point of these curves by about \d+\.\d % \(sensitivity\)", text)
 
 
