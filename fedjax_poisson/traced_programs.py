@@ -31,6 +31,8 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from fedjax_poisson.platforms import for_only
+
 __all__ = ["FOLDER", "TracedOnce", "is_traced", "traced_once"]
 
 FOLDER = "FEDJAX_POISSON_TRACES"
@@ -123,7 +125,9 @@ class TracedOnce:
             found.append(out)
             return results
 
-        exported = jax.export.export(jax.jit(flat))(*jax.eval_shape(lambda *each: each, *leaves))
+        shapes = jax.eval_shape(lambda *each: each, *leaves)
+        with for_only("cpu"):
+            exported = jax.export.export(jax.jit(flat), platforms=["cpu"])(*shapes)
         try:
             return json.dumps(_structure(found[-1])).encode(), bytes(exported.serialize())
         except _Unnamed:

@@ -201,6 +201,8 @@ def test_inside_other_programs_and_without_a_folder_it_is_jits_function(folder, 
     wanted = np.asarray(fold_in(stream, 1, 2).key)
     before = _files(folder)
     inside = jax.jit(lambda s, i: fold_in(s, i, 2).key)(stream, np.uint32(1))
+    constant = jax.jit(lambda x: fold_in(stream, 1, 2).key ^ x)(np.uint32(0))  # nothing that it is given is traced
+    np.testing.assert_array_equal(np.asarray(constant), wanted)
     several = jax.vmap(lambda i: fold_in(stream, i, 2).key)(np.arange(3, dtype=np.uint32))
     np.testing.assert_array_equal(np.asarray(inside), wanted)
     np.testing.assert_array_equal(np.asarray(several[1]), wanted)
