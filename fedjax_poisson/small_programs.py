@@ -24,7 +24,7 @@ __all__ = ["OPTIONS", "FewValues", "few_values"]
 
 OPTIONS: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Of XLA for CPUs."""
-MOST_VALUES = 3 << 12  # in a round of a small table the longest are the deals to five members, 10,240 values
+MOST_VALUES = 1 << 13
 
 
 class FewValues(NamedTuple):

@@ -30,6 +30,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from jax import export
 
 from fedjax_poisson.platforms import for_only
 
@@ -127,7 +128,7 @@ class TracedOnce:
 
         shapes = jax.eval_shape(lambda *each: each, *leaves)
         with for_only("cpu"):
-            exported = jax.export.export(jax.jit(flat), platforms=["cpu"])(*shapes)
+            exported = export.export(jax.jit(flat), platforms=["cpu"])(*shapes)
         try:
             return json.dumps(_structure(found[-1])).encode(), bytes(exported.serialize())
         except _Unnamed:
@@ -170,7 +171,7 @@ def _read(path: Path) -> tuple[Any, Any] | None:
 
 
 def _parsed(head: bytes, blob: bytes) -> tuple[Any, Any]:
-    return jax.export.deserialize(bytearray(blob)), jax.tree.structure(_example(json.loads(head)))
+    return export.deserialize(bytearray(blob)), jax.tree.structure(_example(json.loads(head)))
 
 
 def _write(path: Path, head: bytes, blob: bytes) -> None:
