@@ -31,6 +31,9 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from jax import export
+
+from fedjax_poisson.platforms import for_only
 
 __all__ = ["FOLDER", "TracedOnce", "is_traced", "traced_once"]
 
@@ -124,7 +127,9 @@ class TracedOnce:
             found.append(out)
             return results
 
-        exported = jax.export.export(jax.jit(flat))(*jax.eval_shape(lambda *each: each, *leaves))
+        shapes = jax.eval_shape(lambda *each: each, *leaves)
+        with for_only("cpu"):
+            exported = export.export(jax.jit(flat), platforms=["cpu"])(*shapes)
         try:
             return json.dumps(_structure(found[-1])).encode(), bytes(exported.serialize())
         except _Unnamed:
@@ -167,7 +172,7 @@ def _read(path: Path) -> tuple[Any, Any] | None:
 
 
 def _parsed(head: bytes, blob: bytes) -> tuple[Any, Any]:
-    return jax.export.deserialize(bytearray(blob)), jax.tree.structure(_example(json.loads(head)))
+    return export.deserialize(bytearray(blob)), jax.tree.structure(_example(json.loads(head)))
 
 
 def _write(path: Path, head: bytes, blob: bytes) -> None:

@@ -117,7 +117,10 @@ def write_readme(rows: list[dict[str, Any]], machine: str) -> None:
     text = README.read_text(encoding="utf-8")
     head, rest = text.split(_BEGIN)
     tail = rest.split(_END)[1]
-    said = f"Processor seconds (wall seconds in brackets) on {machine}:\n\n{table(rows)}"
+    said = (
+        f"Processor seconds, wall seconds in brackets, on {machine}. The load is the mean number of jobs that wanted its cores meanwhile: where "
+        f"it is far above two, wall times are mostly waiting, and processor seconds are what counts.\n\n{table(rows)}"
+    )
     README.write_text(f"{head}{_BEGIN}\n\n{said}\n\n{_END}{tail}", encoding="utf-8")
 
 
@@ -155,9 +158,6 @@ def main() -> None:
             "how": "from a wheel, by the first cell" if given.clean else "installed before",
             "system": platform.system(),
         }
-        rows = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else []
-        earlier = [each for each in rows if (each["python"], each["jax"]) == (row["python"], row["jax"])]
-        found: dict[str, Any] = dict(earlier[0]["notebooks"]) if earlier else {}
         chosen = [path for path in sorted(HERE.glob("*.ipynb")) if path.name.startswith(tuple(given.only or [""]))]
         paths = chosen if given.store else [Path(shutil.copy(path, folder / "work")) for path in chosen]
         load = os.getloadavg()[0]
@@ -167,11 +167,14 @@ def main() -> None:
             row["installation"] = timed(
                 inside, [folder / "work" / "install.ipynb"], folder / "work", False, environment, 1
             )
-        found |= timed(inside, paths, folder / "work", given.store, environment, given.jobs)
-        row |= {"notebooks": dict(sorted(found.items())), "date": datetime.now(UTC).date().isoformat()}
+        found = timed(inside, paths, folder / "work", given.store, environment, given.jobs)
+        row["date"] = datetime.now(UTC).date().isoformat()
         row["load"] = round((load + os.getloadavg()[0]) / 2, 1)
-    rows = [each for each in rows if (each["python"], each["jax"]) != (row["python"], row["jax"])]
-    rows = sorted([*rows, row], key=lambda each: (each["python"], each["jax"]))
+    # Read only now: another environment's notebooks may have ended meanwhile.
+    rows = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else []
+    same = [each for each in rows if (each["python"], each["jax"]) == (row["python"], row["jax"])]
+    row["notebooks"] = dict(sorted({**(same[0]["notebooks"] if same else {}), **found}.items()))
+    rows = sorted([each for each in rows if each not in same] + [row], key=lambda each: (each["python"], each["jax"]))
     TIMES.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     write_readme(rows, given.machine)
 

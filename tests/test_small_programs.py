@@ -25,26 +25,26 @@ def _cases() -> dict:
     mechanism = mechanisms.poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=1000.0, modulation=0.05)
     grids = RNG.integers(-(1 << 20), 1 << 20, (4, 14)).astype(np.int32)
     signs = RNG.integers(-1, 2, (12, PARAMS.ring.degree)).astype(np.int32)
-    weights = RNG.integers(0, 9, (PARAMS.members - PARAMS.threshold + 1, PARAMS.threshold, PARAMS.ring.limbs))
     kappas = RNG.integers(0, 1 << 32, (PARAMS.members, 8)).astype(np.uint32)
     stream = helpers.seeded(1)
     return {
         "embed": (private_sum["_embed_rows"], (partial_of(mechanism.embed, 14), grids, stream)),
         "seal": (contribution.seal_rows, (PARAMS, a, grids[0], stream)),
-        "deal": (contribution.__dict__["_dealt"], (PARAMS, weights.astype(np.uint32), FORM, kappas)),
         "common": (rows.__dict__["_common"], (PARAMS, kappas[0])),
         "centre": (opening.__dict__["_centred"], (PARAMS, FORM)),
+        "decode": (opening.__dict__["_decode"], (PARAMS, a, FORM[None], FORM)),
         "project": (screening.project, (PARAMS, signs, np.stack([FORM] * 3), FORM)),
     }
 
 
-@pytest.mark.parametrize("name", ["embed", "seal", "deal", "common", "centre", "project"])
+@pytest.mark.parametrize("name", ["embed", "seal", "common", "centre", "decode", "project"])
 def test_both_compilations_of_a_rounds_programs_give_the_same_integers(name):
     program, arguments = _cases()[name]
     found, wanted = (jax.tree.leaves(each(*arguments)) for each in (program.quick, program.whole))
-    assert found and all(leaf.dtype in (jnp.int32, jnp.uint32, jnp.bool_) for leaf in found)
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    whole = [leaf.dtype in (jnp.int32, jnp.uint32, jnp.bool_) for leaf in found]
+    assert any(whole) and (all(whole) or name == "decode")  # beside the counts, two distances
+    for exact, one, other in zip(whole, found, wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0 if exact else 1e-6)
 
 
 def test_the_size_decides_and_a_tracer_takes_the_whole_program():

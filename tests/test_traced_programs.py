@@ -16,6 +16,7 @@ from fedjax_poisson.aggregation import contribution, parameters, rows
 from fedjax_poisson.federated import records, standardize
 from fedjax_poisson.mechanisms.types import partial_of
 from fedjax_poisson.randomness import fold_in
+from fedjax_poisson.small_programs import OPTIONS
 from fedjax_poisson.traced_programs import FOLDER, TracedOnce
 from tests.federated import helpers
 
@@ -73,7 +74,7 @@ def _cases() -> dict:
     clip = partial_of(mechanism.clip, standardize.moment_dimension(flags))
     embed = importlib.import_module("fedjax_poisson.federated.private_sum").__dict__["_embed_rows"]
     return {
-        "deal": (contribution.__dict__["_dealt"].quick, _deal()),
+        "deal": (contribution.__dict__["_dealt"], _deal()),
         "seal": (
             contribution.seal_rows.quick,
             (PARAMS, np.asarray(rows.common_of(PARAMS, bytes(32))), grids[0], stream),
@@ -104,7 +105,7 @@ def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untrac
 
 
 def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable, monkeypatch):
-    program, arguments = contribution.__dict__["_dealt"].quick, _deal()
+    program, arguments = contribution.__dict__["_dealt"], _deal()
     _again(program)(*arguments)
     monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
     untraceable()
@@ -114,7 +115,7 @@ def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable
 
 @pytest.mark.parametrize("changed", ["source", "version", "settings", "options", "static", "platform"])
 def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeypatch):
-    program, (params, weights, form, kappas) = contribution.__dict__["_dealt"].quick, _deal()
+    program, (params, weights, form, kappas) = contribution.__dict__["_dealt"], _deal()
     other = _again(program)
     other(params, weights, form, kappas)
     before = _files(folder)
@@ -127,7 +128,7 @@ def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeyp
         with jax.default_matmul_precision("highest"):
             other(params, weights, form, kappas)
     elif changed == "options":
-        other = TracedOnce(program._function, program._static, {})
+        other = TracedOnce(program._function, program._static, {"compiler_options": OPTIONS})
     elif changed == "static":
         params = params._replace(size=13)
     else:
@@ -162,7 +163,7 @@ def test_the_source_of_the_package_is_what_the_name_holds(tmp_path, monkeypatch)
     "damage", [lambda raw: raw[:-1], lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:], lambda raw: b""]
 )
 def test_a_file_that_is_not_what_was_written_is_traced_again_and_replaced(damage, folder):
-    program, arguments = contribution.__dict__["_dealt"].quick, _deal()
+    program, arguments = contribution.__dict__["_dealt"], _deal()
     _again(program)(*arguments)
     (file,) = folder.iterdir()
     good = file.read_bytes()
@@ -201,6 +202,8 @@ def test_inside_other_programs_and_without_a_folder_it_is_jits_function(folder, 
     wanted = np.asarray(fold_in(stream, 1, 2).key)
     before = _files(folder)
     inside = jax.jit(lambda s, i: fold_in(s, i, 2).key)(stream, np.uint32(1))
+    constant = jax.jit(lambda x: fold_in(stream, 1, 2).key ^ x)(np.uint32(0))  # nothing that it is given is traced
+    np.testing.assert_array_equal(np.asarray(constant), wanted)
     several = jax.vmap(lambda i: fold_in(stream, i, 2).key)(np.arange(3, dtype=np.uint32))
     np.testing.assert_array_equal(np.asarray(inside), wanted)
     np.testing.assert_array_equal(np.asarray(several[1]), wanted)
@@ -225,7 +228,7 @@ def test_arguments_on_several_devices_are_another_program(folder):
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER, str(tmp_path / "missing"))
     with pytest.warns(UserWarning, match="a traced program is not kept"):
-        _again(contribution.__dict__["_dealt"].quick)(*_deal())
+        _again(contribution.__dict__["_dealt"])(*_deal())
 
 
 def test_the_command_names_the_folder():

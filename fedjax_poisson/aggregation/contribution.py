@@ -18,6 +18,7 @@ from fedjax_poisson.aggregation.round_keys import RoundKey
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, bits, fold_in
 from fedjax_poisson.small_programs import few_values
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
     "Contribution",
@@ -117,7 +118,7 @@ def dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax
     return np.asarray(_dealt(params, weights, secret, kappas))
 
 
-@few_values(lambda params, *others: params.ring.limbs * params.ring.degree * params.members, static_argnums=0)
+@traced_once(0)  # compiled quickly, a deal to five members would take nine times as long
 def _dealt(params: RoundParameters, weights: jax.Array, secret: jax.Array, kappas: jax.Array) -> jax.Array:
     expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
     return sharing.corrections(params, weights, secret, expanded)

@@ -32,7 +32,6 @@ from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import MARGIN
 from fedjax_poisson.small_programs import few_values
-from fedjax_poisson.traced_programs import traced_once
 
 __all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_sum", "small_secret"]
 
@@ -120,7 +119,7 @@ def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
     return (values[first : first + _AT_ONCE] for first in range(0, values.size, _AT_ONCE))
 
 
-@traced_once(0)
+@few_values(lambda params, a, total, secret: total.size, static_argnums=0)
 def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
     return decode_sum(params, a, total, secret)
 

@@ -17,6 +17,7 @@ from jax import Array
 
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
 from fedjax_poisson.small_programs import few_values
@@ -134,7 +135,7 @@ def multiply_rows(params: RoundParameters, a: Array, polynomial: Array) -> Array
         one_limb = (x, *(jnp.asarray(constant) for constant in (c.r2, c.q, c.inverse)))
         return jax.lax.map(lambda limb: modular.montgomery(*limb), one_limb)
 
-    form = jax.lax.platform_dependent(polynomial, cpu=by_limbs, default=at_once)
+    form = by_platform(polynomial, cpu=by_limbs, default=at_once)
     return modular.montgomery(a, form, c.q, c.inverse)
 
 

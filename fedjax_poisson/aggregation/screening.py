@@ -16,6 +16,7 @@ vector, whose moment generating function is at most that of chi^2 with 12 degree
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -53,6 +54,7 @@ class Functionals(NamedTuple):
     uniform: np.ndarray
 
 
+@functools.lru_cache(maxsize=2)  # in one process all members draw the same, and judge by them
 def functionals(params: RoundParameters, seed: bytes) -> Functionals:
     """The functionals of a seed of 32 bytes: SHAKE-256 over it, two bits a sign, 64 bits a uniform weight (within 2^-33 of uniform)."""
     ring = params.ring
@@ -65,7 +67,10 @@ def functionals(params: RoundParameters, seed: bytes) -> Functionals:
     words = np.frombuffer(hashlib.shake_256(b"fedjax-poisson/1/uniform\0" + seed).digest(8 * count), "<u8")
     q = np.asarray(ring.moduli, np.uint64)[:, None]
     uniform = words.reshape(UNIFORM, ring.limbs, ring.degree) % q
-    return Functionals(signs, uniform.astype(np.uint32))
+    drawn = Functionals(signs, uniform.astype(np.uint32))
+    for array in drawn:
+        array.flags.writeable = False
+    return drawn
 
 
 @few_values(lambda params, signs, uniform, share: share.size, static_argnums=0)

@@ -22,7 +22,7 @@ from jax import Array
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.rows import words_stream
 from fedjax_poisson.ckks import modular, rlwe_samplers
-from fedjax_poisson.small_programs import few_values
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
     "combine",
@@ -117,7 +117,7 @@ def corrections(params: RoundParameters, weights: Array, secret: Array, expanded
     return modular.subtract(later, expanded[params.threshold - 1 :], modular.constants(params.ring.moduli).q)
 
 
-@few_values(lambda params, kappa, correction: correction.size, static_argnums=0)
+@traced_once(0)
 def share_of(params: RoundParameters, kappa: Array, correction: Array) -> Array:
     """A member's share uint32 `[L, N]` from its 32 bytes and its correction (zero for members below t)."""
     return modular.add(expand_share(params, kappa), correction, modular.constants(params.ring.moduli).q)

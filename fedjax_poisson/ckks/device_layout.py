@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fedjax_poisson.ckks import modular, ntt, packing, rlwe_samplers
 from fedjax_poisson.ckks.parameters import CkksParameters
+from fedjax_poisson.platforms import by_platform
 
 __all__ = ["ACCELERATOR_PLAN", "CPU_PLAN", "CPU_SEEDED_PLAN", "DeviceLayout", "transformed"]
 
@@ -65,7 +66,7 @@ def transformed(
         return run(plan, words, small)
     cpu_plan = CPU_SEEDED_PLAN if len(small) == 1 else CPU_PLAN
     cpu, default = functools.partial(run, cpu_plan), functools.partial(run, ACCELERATOR_PLAN)
-    return jax.lax.platform_dependent(words, small, cpu=cpu, default=default)
+    return by_platform(words, small, cpu=cpu, default=default)
 
 
 def _by_blocks(

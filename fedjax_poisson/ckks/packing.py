@@ -26,6 +26,7 @@ import numpy as np
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.ckks.rlwe_samplers import Combination, combination, combine
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness.wide import mulhi
 
 __all__ = ["decode", "encode", "open_rows", "pack_words", "word_combination"]
@@ -179,7 +180,7 @@ def open_rows(
         ValueError: If a vector of `size` values has another number of rows.
     """
     difference = modular.subtract(total, masks, modular.constants(params.moduli).q)
-    columns = jax.lax.platform_dependent(difference, cpu=_columns_in_blocks, default=_columns)
+    columns = by_platform(difference, cpu=_columns_in_blocks, default=_columns)
     return _decode_with_noise(params, ntt.inverse_columns(columns, ntt.tables(params.degree, params.moduli)), size)
 
 
@@ -218,7 +219,7 @@ def _decode_with_noise(
         for written_out in (params.values_per_coefficient == 1, True)
     )
     flat = residues.reshape(*residues.shape[:-2], degree * rows)  # long runs whatever the number of rows
-    values, behind = jax.lax.platform_dependent(flat, cpu=cpu, default=default)
+    values, behind = by_platform(flat, cpu=cpu, default=default)
     counts = values.reshape(*values.shape[:-2], -1)[..., :size]
     offset = jax.lax.bitcast_convert_type(behind ^ jnp.uint32(1 << 31), jnp.int32)
     distance = jnp.abs(offset.astype(jnp.float32)) * jnp.float32(2.0**-32)

@@ -34,7 +34,7 @@ MARGIN = 7 / 16
 """The noise stays below this part of a step; a coefficient further than this from an integer is refused."""
 
 PACKED_PRIME_BITS = 30
-"""Chosen primes stay below 2^30 where nothing else is asked for: four multiples of a prime then fit in a uint32, which halves the reductions of the transform."""
+"""Chosen primes stay below 2^30 if nothing else is asked for: four multiples of a prime then fit in a uint32, which halves the reductions of the transform."""
 
 SEED_BYTES = 32
 DEFAULT_VALUES = 1 << 30

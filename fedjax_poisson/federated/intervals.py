@@ -26,6 +26,7 @@ _FEWEST_DRAWS, _MOST_DRAWS, _ROWS = (
     1000,
     2_000_000,
 )  # resamples of the bootstrap: fewer where there are many records
+_MOST_SITES = 30  # sites beyond which none of them gets a resampled interval: it would take longer than the training
 _LEAST = 8  # records below which no resampled interval is given
 
 
@@ -61,7 +62,8 @@ def score_intervals(
       groups: int `[S, n]`, whose record it is; None where every record is its own.
 
     Returns:
-      `{score: [low, high] or None}`, and `{score: {site: [low, high] or None}}` for those by site; None where there are too few records.
+      `{score: [low, high] or None}`, and `{score: {site: [low, high] or None}}` for those by site; None where there are too few records,
+      no site where there are more than 30 and the score needs resampling.
     """
     outputs, labels, mask = np.asarray(outputs), np.asarray(labels), np.asarray(mask, bool)
     owners = np.arange(mask.size).reshape(mask.shape) if groups is None else np.asarray(groups)
@@ -71,7 +73,7 @@ def score_intervals(
         return _resampled(score, outputs[where], labels[where], owners[where])
 
     def each(score: Callable[..., float | None]) -> dict[str, list[float] | None]:
-        return {name: over(score, (s, mask[s])) for name, s in sites}
+        return {} if len(sites) > _MOST_SITES else {name: over(score, (s, mask[s])) for name, s in sites}
 
     if task == "regression":
         return {"rmse": over(_rmse, mask), "rmse_by_site": each(_rmse)}

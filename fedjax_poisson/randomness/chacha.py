@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 
 from fedjax_poisson.accelerator import warn_if_idle
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import kernels
 from fedjax_poisson.randomness.chacha_block import Words, chacha20_block
 from fedjax_poisson.traced_programs import traced_once
@@ -212,9 +213,7 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
 
     if blocks <= TILE:
         return all_at_once(key, first)
-    return lax.platform_dependent(
-        key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once
-    )
+    return by_platform(key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once)
 
 
 def word_tiles(stream: Stream, tiles: int, lanes: int) -> jax.Array:
@@ -226,7 +225,7 @@ def word_tiles(stream: Stream, tiles: int, lanes: int) -> jax.Array:
         planes = jnp.stack(block_words(stream, tiles * lanes))
         return jnp.swapaxes(planes.reshape(BLOCK_WORDS, tiles, lanes), 0, 1)
 
-    return lax.platform_dependent(stream, cpu=_tile_loop(tiles, lanes), default=all_at_once)
+    return by_platform(stream, cpu=_tile_loop(tiles, lanes), default=all_at_once)
 
 
 @functools.cache
@@ -265,7 +264,7 @@ def _derive(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
     return jnp.stack(chacha20_block(key, counter, nonce)[:8])
 
 
-@traced_once()
+@traced_once()  # not compiled quickly: where a stream is a constant of a program, this is part of that program
 def _derive_all(key: jax.Array, labels: tuple[tuple[jax.Array, Words], ...]) -> jax.Array:
     """One derivation after the other, as a scan: the rounds are compiled once however many labels there are."""
     rows = jnp.stack([jnp.stack([counter, *nonce]) for counter, nonce in labels])

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import kernels
 
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
@@ -48,7 +49,7 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
     many = counter.size > _FEW
     cpu = FORMS[_CPU_FORM if many and counter.size <= kernels.CPU_BLOCKS else _CPU_FORM_FOR_FEW]
     default = FORMS[_accelerator_form(counter.size)]
-    return lax.platform_dependent(key, counter, nonce, cpu=cpu, default=default)
+    return by_platform(key, counter, nonce, cpu=cpu, default=default)
 
 
 def _accelerator_form(blocks: int) -> str:

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness.chacha import BLOCK_WORDS, MAX_BYTES, TILE, Stream, output_block
 from fedjax_poisson.randomness.chacha_block import Words
 from fedjax_poisson.randomness.grid_sum import GridSum, digit_of
@@ -180,7 +181,7 @@ def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, 
     than leaving the cache; short draws are vectorised over the batch, which is twice as fast as starting many loops.
     """
     small = functools.partial(_tile_by_tile, tiles, lanes)
-    return lax.platform_dependent(
+    return by_platform(
         key,
         tables,
         grid,

@@ -202,7 +202,10 @@ def _by_site(run: RunFolder, known: Published | None) -> list[Child]:
     others: list[list[Child]] = []
     for name, fit, tested in site_rows(run):
         row: list[Child] = [name, _count(fit), _count(tested)]
-        row += [shown(own.get(name), format_share), interval_text(within.get(name), format_share)]
+        score = shown(own.get(name), format_share)
+        if name not in own and run.summary.get("evaluation") == "private":
+            score = "hidden by the noise"
+        row += [score, interval_text(within.get(name), format_share)]
         row.append(shown(plain.get(name), format_share) if plain else "–")
         if known is not None:
             row += [shown(score.by_site.get(name), format_share) for score in (known.pooled, known.federated)]

@@ -11,7 +11,7 @@ from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph
 from fedjax_poisson.runs.run_folder import RunFolder, held_out_records, training_records
 
 _WORDS = (
-    ("site", "A hospital or another holder of records, which takes part with its own records and keeps them."),
+    ("site", "An institution that takes part with records of its own, and keeps them."),
     (
         "round",
         "One step of the training: every site sends a message, their sum is decrypted, and the model moves by it.",

@@ -54,7 +54,7 @@ def _whose(run: RunFolder) -> str:
     if how == "private" and _drawn(run):
         alone = next((each for each in objects(run.summary.get("releases")) if each.get("purpose") == "evaluate"), {})
         cost = number(alone.get("epsilon_alone"))
-        paid = f", epsilon {format_epsilon(cost)} if it stood alone" if cost is not None else ""
+        paid = f" (which would be {format_epsilon(cost)} for it alone)" if cost is not None else ""
         return (
             "These are the held-out records of all sites together, seen only through one noisy, encrypted histogram of predictions. It is on the ledger and "
             f"inside epsilon{paid}; the curves are computed from it and cost nothing more."

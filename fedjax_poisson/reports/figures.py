@@ -87,7 +87,7 @@ def accuracy_figure(run: RunFolder) -> Figure | None:
         for row in run.rounds
         if (at := number(row.get("round"))) is not None and (value := score(row, lead.name)) is not None
     ]
-    if not points:
+    if not points or run.summary.get("evaluation") == "private":  # scores of one release at the end are no curve
         return None
     rounds, values = zip(*points, strict=True)
     figure, axes = canvas(4.9)

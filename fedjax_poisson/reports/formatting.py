@@ -85,7 +85,11 @@ def interval_text(found: Any, form: Callable[[float], str]) -> str:
     return f"{low.removesuffix(' %')} to {high}" if low.endswith(" %") else f"{low} to {high}"
 
 
+def format_bound(value: float) -> str:
+    """An upper bound in percent with one decimal, rounded up."""
+    return f"{math.ceil(round(1000 * value, 6)) / 10:.1f} %"
+
+
 def in_hundred(value: float) -> str:
-    """A share as people count: "9 in 100", with a decimal below 10."""
-    hundred = math.ceil(round(1000 * value, 6)) / 10 if value < 0.0995 else math.ceil(round(100 * value, 6))
-    return f"{hundred:g} in 100"
+    """An upper bound as people count: "9.2 in 100", rounded up."""
+    return f"{math.ceil(round(1000 * value, 6)) / 10:g} in 100"

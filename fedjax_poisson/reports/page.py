@@ -26,7 +26,7 @@ from fedjax_poisson.reports.protection import protects
 from fedjax_poisson.reports.report_json import report_json
 from fedjax_poisson.reports.trade_off import trade_off, write_trade_off_figure
 from fedjax_poisson.reports.unfinished import is_unfinished, write_unfinished
-from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, read_run
+from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, read_run, site_of
 
 
 def write_report(run_dir: str | Path, *, sections: Sequence[str] = ()) -> Path:
@@ -65,6 +65,8 @@ def render(run: RunFolder, ledger: LedgerCheck, more: Sequence[str] = ()) -> str
     folder = run.path / "figures"
     dataset = words(run.summary.get("dataset"))
     title = f"Report on a federated training: {dataset}"
+    if (here := site_of(run)) is not None:
+        title = f"Report on a federated training, as the site “{here}” saw it"
     subtitle = f"{moment(run.summary.get('date'))} · {words(run.summary.get('machine'))} · run folder {run.path.resolve().name}"
     body = element(
         "body",

@@ -6,7 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.reports.formatting import MISSING, format_epsilon, format_share, plural, shown, site_word, words
+from fedjax_poisson.reports.formatting import (
+    MISSING,
+    format_bound,
+    format_epsilon,
+    format_share,
+    plural,
+    shown,
+    site_word,
+    words,
+)
 from fedjax_poisson.reports.grounds import counted, grounds
 from fedjax_poisson.reports.guarantees import question, reasons_against
 from fedjax_poisson.reports.html import Child, Html, bold, element, paragraph, pictures, section, table, tag
@@ -85,7 +94,7 @@ def _attacker(run: RunFolder, folder: Path, curve: TradeOff | None) -> list[Chil
     if curve is None:
         return []
     rows: list[list[Child]] = [
-        [format_share(rate), format_share(rate), format_share(curve.at(rate))] for rate in _SHOWN_RATES
+        [format_share(rate), format_share(rate), format_bound(curve.at(rate))] for rate in _SHOWN_RATES
     ]
     epsilon = number(run.summary.get("epsilon"))
     belief = "" if epsilon is None else (
@@ -95,7 +104,7 @@ def _attacker(run: RunFolder, folder: Path, curve: TradeOff | None) -> list[Chil
     alt = (
         "Curve of the largest detection rate against the rate of false alarms. "
         + "; ".join(
-            f"at {format_share(rate)} false alarms at most {format_share(curve.at(rate))}" for rate in _SHOWN_RATES
+            f"at {format_share(rate)} false alarms at most {format_bound(curve.at(rate))}" for rate in _SHOWN_RATES
         )
         + ". The diagonal is guessing."
     )

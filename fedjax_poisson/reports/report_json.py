@@ -13,6 +13,7 @@ The object has these keys; `VERSION` grows when one is renamed, removed or chang
 * `grounds`: list of {statement, status, basis}; status is "proved", "checked", "assumed" or "broken".
 * `ledger`: verified, problem, epsilon, delta, and releases: list of {id, label, time, senders, honest_senders, epsilon_so_far, hash}.
 * `costs`: seconds by phase, bytes of one message encrypted and plain.
+* `data`: source, licence, citation, notes.
 * `attacks`: the content of leakage.json, or null.
 * `model_card`: Markdown.
 * `page`: the words of report.html, block by block (`page_content`).

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fedjax_poisson import accounting
-from fedjax_poisson.reports.formatting import format_share
+from fedjax_poisson.reports.formatting import format_bound, format_share
 from fedjax_poisson.reports.plotting import DPI, FAINT, PLAIN, PRIVATE, clean, percent, title
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, number
 
@@ -121,7 +121,7 @@ def trade_off_figure(curve: TradeOff) -> Figure:
     axes.plot([EXAMPLE, EXAMPLE], [EXAMPLE, found], color=PRIVATE, linewidth=1.4)
     axes.plot([EXAMPLE], [found], "o", color=PRIVATE, markersize=8)
     axes.annotate(
-        f"{format_share(EXAMPLE)} false alarms:\nat most {format_share(found)} detected",
+        f"{format_share(EXAMPLE)} false alarms:\nat most {format_bound(found)} detected",
         (EXAMPLE, found),
         (0.3, min(max(found - 0.12, 0.06), 0.8)),
         textcoords="data",

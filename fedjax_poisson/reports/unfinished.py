@@ -101,7 +101,7 @@ def _body(path: Path, lines: list[dict[str, Any]], spent: dict[str, Any]) -> Htm
         paragraph(
             "There is no model to judge yet, and no statement about privacy is made here. ",
             bold("What was spent stays spent"),
-            f", whether the run goes on or not. {plural(len(trained), 'round')} of training can be taken up again:",
+            f", whether the run goes on or not. {plural(len(trained), 'round')} of training can be taken up again (RUN is this folder):",
         ),
         element("pre", "fedjax-poisson run --resume RUN"),
         class_="warnings",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from fedjax_poisson import data
 from fedjax_poisson.federated import evaluation
@@ -68,6 +68,8 @@ def _regression(x: np.ndarray, y: np.ndarray, classes: int, test: np.ndarray) ->
         return float(loss + 0.5 * _RIDGE * (weights[1:] ** 2).sum()), slope.ravel()
 
     start = np.zeros((width + 1) * classes)
+    from scipy import optimize  # a quarter of a second of start-up
+
     best = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
     weights = best.reshape(width + 1, classes)
     return test @ weights[1:] + weights[0]

@@ -110,13 +110,13 @@ def progress(console: Console, now: Callable[[], float] = time.monotonic) -> Ite
 
         yield Bar(say_plan, say)
         return
+    wide = console.width >= 100  # 80 columns do not hold everything
     bar = Progress(
-        SpinnerColumn(),
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if wide else 5),
         MofNCompleteColumn(),
         TextColumn("{task.fields[facts]}"),
-        TimeElapsedColumn(),
+        TimeElapsedColumn() if wide else SpinnerColumn(),
         console=console,
     )
     with bar:
@@ -128,23 +128,27 @@ def progress(console: Console, now: Callable[[], float] = time.monotonic) -> Ite
 
         def update(line: dict[str, Any]) -> None:
             clock.report(line)
-            what = clock.waiting() or line["purpose"]
-            bar.update(task, completed=line["round"] + 1, description=what, facts=_facts(line, clock), refresh=True)
+            waiting = clock.waiting()
+            what, facts = (waiting, "") if waiting else (line["purpose"], _facts(line, clock))
+            bar.update(task, completed=line["round"] + 1, description=what, facts=facts, refresh=True)
 
         yield Bar(show_plan, update)
 
 
-def json_lines(out: TextIO) -> Bar:
+def json_lines(out: TextIO, now: Callable[[], float] = time.monotonic) -> Bar:
     """A bar for scripts: each line of rounds.jsonl as one JSON object with `"event": "round"`, as soon as its release is saved.
 
     Args:
       out: where to write, usually standard output.
+      now: a clock in seconds; the start is recorded for the runs that people watch.
     """
+    clock = _Clock(now)
 
     def report(line: dict[str, Any]) -> None:
+        clock.report(line)
         print(to_strict_json({"event": "round", **line}), file=out, flush=True)
 
-    return Bar(lambda rounds, start: None, report)
+    return Bar(clock.plan, report)
 
 
 def to_strict_json(value: dict[str, Any]) -> str:
@@ -165,8 +169,8 @@ def _facts(line: dict[str, Any], clock: _Clock) -> str:
     names = {"mean_client_accuracy": "accuracy {:.3f}  ", "rmse": "RMSE {:.4g}  "}
     known = "".join(text.format(scores[name]) for name, text in names.items() if scores.get(name) is not None)
     left = clock.left(line["round"])
-    ahead = f"  about {in_words(left)} left" if left else ""
-    return f"{known}epsilon {line['epsilon_so_far']:.3f}  sent {line['bytes_up_total'] / 1e6:.2f} MB/site{ahead}"
+    ahead = f"  ~{in_words(left)} left" if left else ""
+    return f"{known}epsilon {line['epsilon_so_far']:.3f}  {line['bytes_up_total'] / 1e6:.2f} MB up{ahead}"
 
 
 def _plain(console: Console, line: dict[str, Any], clock: _Clock) -> None:

@@ -165,10 +165,15 @@ def _disagreement(run: RunFolder, ledger: LedgerCheck) -> str:
 
 def in_consortium(run: RunFolder) -> bool:
     """Whether the sites were processes of their own (`deployment`), of which this folder is one site's."""
+    return site_of(run) is not None
+
+
+def site_of(run: RunFolder) -> str | None:
+    """The site of a consortium whose folder this is; None where all sites were in one process."""
     try:
-        return bool(tomllib.loads(run.config or "").get("here"))
+        return str(tomllib.loads(run.config or "").get("here") or "") or None
     except tomllib.TOMLDecodeError:
-        return False
+        return None
 
 
 def number(value: object) -> float | None:

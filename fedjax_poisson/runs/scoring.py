@@ -96,7 +96,7 @@ def details(setting: RunSetup, scaler: standardize.Scaler, params: Any, test: Re
     sites, task = setting.sites, setting.target.task
     outputs, labels, mask = _shown(setting, scaler, predictions(setting, params, test), test)
     rows, _ = data.padded_rows(sites, train=False)
-    owners = None if setting.unit == "record" else sites.group[rows]
+    owners = None if sites.unit == "record" else sites.group[rows]
     flat, truth = outputs[mask], labels[mask]
     curves: dict[str, Any] = {}
     if task == "regression":

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import aggregation
-from fedjax_poisson.aggregation import bare, messages, server, transcript
+from fedjax_poisson.aggregation import bare, committee, messages, round_keys, server, signs, transcript
 from fedjax_poisson.aggregation import refusals as r
 from fedjax_poisson.aggregation.norm_bound import NormScreening
+from fedjax_poisson.aggregation.round_setting import RoundSetting, noise_sent, parameters_for
 from fedjax_poisson.aggregation.terms import Pinned, encode_terms
-from fedjax_poisson.randomness import fold_in, skellam, skellam_tables, stream
+from fedjax_poisson.randomness import bits, fold_in, skellam, skellam_tables, stream
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
 from tests.helpers import stat
@@ -27,6 +28,35 @@ def world() -> World:
 def test_an_honest_round_opens_the_sum_with_all_noise(world):
     assert world.exact() and world.inside() == [0, 1, 2, 3, 4] and not world.refused
     assert set(np.unique(world.signs())) == {-1, 1}
+
+
+def test_three_primes_of_31_bits_where_four_would_be_shorter():
+    """The whole round: rows, shares, proofs, functionals and opening in a ring that only norm rounds choose."""
+    size = 30_000
+    delta = int(2 * math.sqrt(size))
+    setting = RoundSetting(
+        bytes(16), 512_000, 2_500.0, 100, 3, 1, 5, 4, 1, "{}", size, NormScreening(delta**2, 5, 2),
+        lambda own, count: np.asarray(bits(own, count) % 9, np.int32) - 4,
+    )  # fmt: skip
+    moduli = parameters_for(setting, size).ring.moduli
+    assert len(moduli) == 3 and min(moduli) > 1 << 30
+    root, rng, people = stream(), np.random.default_rng(0), committee.Committee(setting)
+    under = committee.open_round(people, setting, 1, size, root)
+    counts = rng.integers(-2, 3, (3, size)).astype(np.int32)
+    counts[2] = 0
+    assert (counts.astype(np.int64) ** 2).sum(axis=1).max() <= delta**2
+    names = []
+    for i, own in enumerate(counts):
+        under, name = committee.add_contribution(people, under, own, fold_in(root, "client", i))
+        names.append(name)
+    under = committee.to_include(people, under, frozenset(names))
+    state, _ = server.advance(committee.answered(people, under))
+    shown = signs.read_certificate(
+        under.certificate, state.draft, state.digest, round_keys.check_round_keys(state.draft)
+    )
+    noise = sum(noise_sent(setting, k, size, root)[0].astype(np.int64) for k in range(5))
+    turned = signs.signs_of(size, state.draft, state.digest, shown) * noise
+    assert (state.opened.counts == counts.astype(np.int64).sum(axis=0) + turned).all()
 
 
 def test_a_light_round_has_no_noise_and_no_proofs():

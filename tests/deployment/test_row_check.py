@@ -58,7 +58,7 @@ def test_a_moved_sum_passes_every_check_of_its_transcript_and_not_that_of_all_ro
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moving(monkeypatch)
-    blob = held(group, wanted(group))
+    blob = held(group, wanted(group), seconds=200)
     np.testing.assert_array_equal(check_transcript(blob, pinned(group)).counts, 6 * np.arange(SIZE) + 1)
     for site in group.sites.values():
         site.exchange.opened(0, blob)  # no site sees it
@@ -68,7 +68,7 @@ def test_a_moved_sum_passes_every_check_of_its_transcript_and_not_that_of_all_ro
 
 
 def test_an_honest_sum_passes_and_what_is_missing_or_another_is_named(group: Group) -> None:
-    blob = held(group, wanted(group))
+    blob = held(group, wanted(group), seconds=200)
     rows = sent(group)
     check(group, blob, rows)
     check(group, blob, rows[::-1])

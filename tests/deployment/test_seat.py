@@ -18,7 +18,7 @@ __all__ = ["group"]
 def notices(group: Group) -> list[bytes]:
     """All that east was told as a member in one whole round."""
     seen: dict[str, list[bytes]] = {}
-    held(group, wanted(group), link=watched(group.link, "notice", seen))
+    held(group, wanted(group), link=watched(group.link, "notice", seen), seconds=200)
     return [decode(blob).parts[0] for blob in seen["east"]]
 
 

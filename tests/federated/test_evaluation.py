@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fedjax_poisson.federated import evaluation
 
@@ -229,3 +230,14 @@ def test_scores_by_site_and_pooled_are_those_of_the_records(classes):
     )
     with pytest.raises(ValueError, match="No site has a test record"):
         evaluation.scores(logits, labels, np.zeros_like(mask), ["a", "b", "empty"])
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_ties_share_the_mean_of_their_ranks(levels):
+    rng = np.random.default_rng(levels)
+    scores, labels = rng.integers(0, levels, 300) / levels, rng.random(300) < 0.4
+    ranks, positives = stats.rankdata(scores), int(labels.sum())
+    wanted = (ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * (300 - positives))
+    assert evaluation.auc(labels, scores) == wanted
+    scores[7] = np.nan
+    assert np.isnan(evaluation.auc(labels, scores))

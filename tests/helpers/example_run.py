@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from fedjax_poisson import accounting
+from fedjax_poisson.federated.curves import operating_points
+from fedjax_poisson.federated.intervals import wilson_interval
 
 ORDERS = accounting.integer_orders(64)
 SITES = {"Cleveland": (199, 104), "Hungary": (172, 89), "Switzerland": (30, 16), "Long Beach": (85, 45)}
@@ -78,6 +80,9 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
     confidence = np.linspace(0.06, 0.95, 10)
     summary: dict[str, Any] = {
         "classes": ["no disease", "disease"],
+        "task": "binary",
+        "evaluation": "clear",
+        "record_shape": [13],
         "model": "logistic",
         "standardize": "global",
         "border_only": None,
@@ -189,6 +194,7 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
             "frequency": list(np.clip(confidence + 0.07 * np.sin(7 * confidence), 0, 1)),
             "count": [31, 28, 22, 19, 18, 21, 24, 27, 33, 31],
         },
+        **_drawn(),
         "machine": "Linux x86_64, cpu, Python 3.11.2",
         "date": "2026-11-24T09:30:00+00:00",
         "versions": {"fedjax-poisson": "0.1.0", "jax": "0.10.2", "tenseal": "0.3.18"},
@@ -197,6 +203,36 @@ def write_example_run(folder: Path, *, rounds: int = 20, ledger: bool = True, **
     summary = {key: value for key, value in summary.items() if value is not ...}
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return summary
+
+
+def _drawn() -> dict[str, Any]:
+    """Curves, intervals and subgroups of made-up public test records."""
+    rng = np.random.default_rng(5)
+    labels = (rng.random(254) < 0.5).astype(int)
+    chances = 1 / (1 + np.exp(-(2.2 * labels - 1.1 + rng.normal(size=254))))
+    accuracy = {name: list(wilson_interval(value, SITES[name][1])) for name, value in FINAL.items()}
+    groups = [
+        {
+            "column": "sex",
+            "name": f"sex = {sex}",
+            "records": records,
+            "accuracy": 0.8,
+            "interval": [0.7, 0.87],
+            "auc": 0.85,
+        }
+        | {"positives": records // 2, "sensitivity": 0.81, "specificity": 0.79, "calibration_error": 0.1}
+        for sex, records in ((0, 56), (1, 198))
+    ]
+    return {
+        "intervals": {
+            "pooled_accuracy": list(wilson_interval(0.8189, 254)),
+            "auc": [0.8377, 0.9201],
+            "accuracy_by_site": accuracy,
+            "auc_by_site": {name: None if name == "Switzerland" else [0.7, 0.95] for name in FINAL},
+        },
+        "curves": {"points": {"disease": operating_points(labels, chances)}},
+        "subgroups": groups,
+    }
 
 
 def _write_ledger(folder: Path, standardise: np.ndarray, train: np.ndarray, rounds: int) -> str:

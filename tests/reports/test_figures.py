@@ -13,7 +13,7 @@ from fedjax_poisson.reports import figures, recorded_values
 from fedjax_poisson.runs.run_folder import read_run
 from tests.helpers.example_run import FINAL, write_example_run
 
-NAMES = ["accuracy", "sites", "epsilon", "cost", "reliability"]
+NAMES = ["accuracy", "sites", "epsilon", "cost", "roc", "precision", "reliability", "decision"]
 
 
 @pytest.fixture

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from fedjax_poisson.reports.formatting import format_bytes, format_epsilon, format_seconds, moment
+from fedjax_poisson.reports.formatting import (
+    format_bound,
+    format_bytes,
+    format_epsilon,
+    format_seconds,
+    in_hundred,
+    interval_text,
+    moment,
+)
 from fedjax_poisson.runs.run_folder import number
 
 
@@ -11,6 +19,13 @@ def test_epsilon_is_rounded_up_and_never_down():
     assert format_epsilon(0.83660001) == "0.8367"
     assert format_epsilon(0.8366) == "0.8366"
     assert format_epsilon(0.5) == "0.5000"
+
+
+def test_bounds_are_rounded_up_and_intervals_say_their_unit_once():
+    assert (format_bound(0.19101), format_bound(0.191), in_hundred(0.0912)) == ("19.2 %", "19.1 %", "9.2 in 100")
+    assert interval_text([0.759, 0.854], "{:.1%}".format) == "75.9% to 85.4%"
+    assert interval_text([0.1, 0.2], "{:.2f}".format) == "0.10 to 0.20"
+    assert interval_text([0.1], str) == interval_text(None, str) == interval_text(["a", 2], str) == "–"
 
 
 def test_wording():

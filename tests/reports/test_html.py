@@ -13,4 +13,5 @@ def test_element_refuses_what_it_cannot_write():
     with pytest.raises(ValueError, match="takes no content"):
         element("img", "text")
     assert element("p", "a", title='"<').markup == '<p title="&quot;&lt;">a</p>'
-    assert "<thead>" not in table(["", ""], [["a", "b"]]).markup
+    with pytest.raises(ValueError, match="column 2 of a table has no title"):
+        table(["what", ""], [["a", "b"]])

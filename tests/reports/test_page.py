@@ -11,8 +11,16 @@ import sqlite3
 
 import pytest
 
-from fedjax_poisson.reports.formatting import format_bytes, format_epsilon, format_seconds
+from fedjax_poisson.reports.formatting import (
+    format_bound,
+    format_bytes,
+    format_epsilon,
+    format_seconds,
+    format_share,
+    interval_text,
+)
 from fedjax_poisson.reports.page import render, write_report
+from fedjax_poisson.reports.trade_off import trade_off
 from fedjax_poisson.runs.published_scores import published
 from fedjax_poisson.runs.run_folder import check_ledger, read_run
 from tests.helpers.example_run import write_example_run
@@ -63,13 +71,15 @@ def page_of(folder, **changes):
 def test_the_page_is_whole_and_self_contained(tmp_path):
     write_example_run(tmp_path)
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert len(page.images) == 5
+    assert len(page.images) == 9
     for source in page.images:
         kind, data = source.split(",", 1)
         assert kind == "data:image/png;base64" and base64.b64decode(data).startswith(b"\x89PNG")
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     loaded = [value for name, value in page.attributes if name in ("src", "href", "srcset", "style")]
-    assert all(value.startswith("data:") for value in loaded)
+    assert all(value.startswith(("data:", "#")) for value in loaded)
+    anchors = {value for name, value in page.attributes if name == "id"}
+    assert {value[1:] for value in loaded if value.startswith("#")} <= anchors
     style = (tmp_path / "report.html").read_text(encoding="utf-8").split("<style>")[1].split("</style>")[0]
     assert "url(" not in style and "@import" not in style and "<" not in style
 
@@ -77,6 +87,9 @@ def test_the_page_is_whole_and_self_contained(tmp_path):
 def test_the_numbers_are_those_of_the_summary(tmp_path):
     page = page_of(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
+    run = read_run(tmp_path)
+    found = trade_off(run, check_ledger(run))
+    assert found is not None
     for value in (
         format_epsilon(summary["epsilon"]),
         f"{100 * summary['mean_client_accuracy']:.1f} %",
@@ -90,12 +103,13 @@ def test_the_numbers_are_those_of_the_summary(tmp_path):
         summary["ledger_head"],
         "3 of 4",
         "486 training records",
-        "21 messages",
+        "21 encrypted messages",
         "1,191 times",
         "one class only",
         *(f"{100 * value:.1f} %" for value in summary["accuracy_by_site"].values()),
         *(f"{100 * value:.1f} %" for value in summary["nonprivate_accuracy_by_site"].values()),
-        f"{100 * (math.exp(summary['epsilon']) * 0.05 + 1e-4):.1f} %",
+        format_bound(found.at(0.05)),
+        interval_text(summary["intervals"]["pooled_accuracy"], format_share),
         f"{100 / (1 + math.exp(-summary['epsilon'])):.1f} %",
     ):
         assert value in page.text, value
@@ -188,7 +202,7 @@ def test_a_run_that_is_not_private_gets_a_banner(tmp_path, changes, reason):
     assert page.banners >= 1
     assert "This run is NOT private" in page.text and reason in page.text
     assert "It was not private" in page.text and "These statements do not hold for this run" in page.text
-    assert "Every opened sum is private with" not in page.text
+    assert "Against whom" not in page.text and "at most" not in page.text[: page.text.index("How well it works")]
 
 
 def test_a_plain_run_is_nowhere_called_encrypted(tmp_path):
@@ -199,7 +213,7 @@ def test_a_plain_run_is_nowhere_called_encrypted(tmp_path):
 
 def test_warnings_stand_before_the_numbers(tmp_path):
     page = page_of(tmp_path, warnings=["The bounds of age were read from the data and are not covered by epsilon."])
-    assert page.text.index("bounds of age were read") < page.text.index("In short")
+    assert page.text.index("bounds of age were read") < page.text.index("What was learned?")
 
 
 def test_an_empty_summary_makes_a_page_that_promises_nothing(tmp_path):

@@ -57,7 +57,7 @@ def _config(table, task, **more):
 
 @pytest.mark.parametrize("task", COLUMNS)
 def test_a_run_learns_saves_and_reports_every_kind_of_label(table, tmp_path, task):
-    config = _config(table, task, rounds=30, yardstick=task == "regression")
+    config = _config(table, task, rounds=30, yardstick=task == "regression", public_data=True, subgroups="a>=0")
     folder = tmp_path / task
     summary = run(config, folder)
     assert summary["task"] == task and read_config(folder / "config.toml") == config
@@ -70,6 +70,8 @@ def test_a_run_learns_saves_and_reports_every_kind_of_label(table, tmp_path, tas
         assert summary["r2"] > 0.8 and summary["auc"] is None and summary["mean_client_accuracy"] is None
         assert summary["nonprivate_r2"] > 0.8 and lines[-1]["test"]["rmse"] == pytest.approx(summary["rmse"], rel=1e-6)
         assert found.probabilities is None and 10 < found.labels.mean() < 30 and found.labels.max() <= 60
+        assert summary["intervals"]["rmse"][0] < summary["rmse"] < summary["intervals"]["rmse"][1]
+        assert sum(summary["curves"]["agreement"]["count"]) > 40 and "mean error (predicted less true)" in page
         assert "root mean squared error" in page.lower() and "whose public range is -10 to 60" in page
     else:
         assert summary["auc"] > 0.75 and summary["rmse"] is None
@@ -77,8 +79,33 @@ def test_a_run_learns_saves_and_reports_every_kind_of_label(table, tmp_path, tas
         assert set(own) == set("xyz" if task == "multiclass" else ("died", "back"))
         assert summary["auc"] == pytest.approx(np.mean(list(own.values())))
         assert found.probabilities.shape[1] == len(own) and "Each" in page
-        assert summary["reliability"]["count"]
+        assert summary["reliability"]["count"] and (folder / "figures" / "reliability.png").exists()
+        assert set(summary["curves"]) == {"confusion" if task == "multiclass" else "points"}
+    assert [part["name"] for part in summary["subgroups"]] == [
+        "a < 0",
+        "a >= 0",
+    ] and "Does it work for everybody?" in page
     assert not (folder / "figures" / "reliability.png").exists() or task != "regression"
+
+
+def test_records_that_are_not_public_keep_their_scores_and_no_curve(table, tmp_path):
+    summary = run(_config(table, "multiclass", rounds=2), tmp_path / "own")
+    assert summary["auc"] is not None
+    assert all(summary[name] is None for name in ("reliability", "intervals", "curves", "subgroups"))
+    assert "the records are not public" in write_report(tmp_path / "own").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"subgroups": "a>=0"}, r"subgroups are scored on test records in the clear.*leave --subgroups out"),
+        ({"subgroups": "a>=0", "public_data": True, "evaluation": "none"}, "subgroups are scored on test records"),
+        ({"subgroups": "postcode", "public_data": True}, r"not a column that the model sees.*a>=NUMBER"),
+    ],
+)
+def test_subgroups_are_refused_before_anything_is_released(table, changes, words):
+    with pytest.raises(ValueError, match=words):
+        prepare(_config(table, "multiclass", **changes))
 
 
 def test_attacks_that_score_one_class_are_refused_for_other_labels(table, tmp_path):

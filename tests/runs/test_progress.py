@@ -52,7 +52,7 @@ def test_the_first_round_says_nothing_about_the_others() -> None:
     text = said(None, steps, 10).splitlines()
     assert text[0] == "compiling, not cached"
     assert all("left" not in row for row in text[1:4])  # 30 s was compilation, and one round is no rate
-    assert "about 14 s left" in text[4] and " 3/10" in text[4]
+    assert "~14 s left" in text[4] and " 3/10" in text[4]
     assert "left" not in text[-1]
 
 
@@ -69,7 +69,7 @@ def test_the_start_is_counted_down_and_recorded(tmp_path: Path) -> None:
 def test_a_bar_on_a_terminal_names_the_phase_and_the_time_left(tmp_path: Path) -> None:
     steps = [(9.0, line(0, "standardise")), (30.0, line(1)), (2.0, line(2)), (4.0, line(3))]
     text = said(tmp_path, steps, 9, terminal=True)
-    assert "compiling (first time), cached afterwards" in text and "train" in text and "about 18 s left" in text
+    assert "compiling (first time), cached afterwards" in text and "train" in text and "~18 s left" in text
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,29 @@ def test_the_last_ten_rounds_count() -> None:
     assert progress.seconds_left([1.0], 5) is None
     assert progress.seconds_left([100.0] * 5 + [1.0] * 10, 5) == 5.0
     assert progress.seconds_left([1.0, 1.0], -2) == 0.0  # a run that goes past its plan
+
+
+def test_a_bar_fits_a_terminal_of_80_columns() -> None:
+    clock, out = Time(), io.StringIO()
+    with progress.progress(Console(file=out, width=80, force_terminal=True, color_system=None), clock) as bar:
+        bar.plan(99, start_time.begin(None, KEY, "v"))
+        for number in range(60):
+            clock.now += 60.0
+            scored = line(number, test={"mean_client_accuracy": 0.8})
+            bar.report(scored if number else line(0, "standardise"))
+    last = out.getvalue().replace("\n", "\r").split("\r")
+    assert any("accuracy 0.800  epsilon 0.500  1.00 MB up  ~40 min left" in row for row in last)
+    assert not any("…" in row for row in last)
+
+
+def test_a_start_for_a_script_is_recorded_too(tmp_path: Path) -> None:
+    clock = Time()
+    bar = progress.json_lines(io.StringIO(), clock)
+    bar.plan(2, start_time.begin(tmp_path, KEY, "v"))
+    (tmp_path / "jit_f-1-cache").touch()
+    clock.now += 7.0
+    bar.report(line(1))
+    assert start_time.begin(tmp_path, KEY, "v").earlier == start_time.StartRecord("v", 7.0, None)
 
 
 def test_json_lines_are_strict_json() -> None:

@@ -193,6 +193,22 @@ def test_insiders_measures_attacks_with_and_without_a_vote(script, tmp_path: Pat
     assert not (tmp_path / "results" / "insiders_eicu.json").exists()
 
 
+def test_inconsistent_shares_are_kept_out_of_real_rounds(
+    script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twin: corrupt software that changes nothing is not kept out, which the script calls a fault."""
+    experiment = script("insider_shares")
+    experiment.main(["--toy", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "results" / "insider_shares.json").read_text())
+    rows = {row["kind"]: row for row in result["rows"]}
+    assert set(rows) == {experiment.NONE, *experiment.KINDS} and all(row["exact"] for row in rows.values())
+    assert all(row["kept_out_right"] == row["corrupt"] and not row["kept_out_wrong"] for row in rows.values())
+    assert rows["one residue"]["corrupt"] == 2 and rows["one residue"]["reasons"] == ["shares do not agree"]
+    monkeypatch.setattr(experiment, "plus_one", lambda corrections, moduli: corrections)
+    with pytest.raises(SystemExit, match="not kept out"):
+        experiment.main(["--toy", "--out", str(tmp_path)])
+
+
 def test_insiders_that_move_a_sum_by_more_than_the_printed_bound_end_the_campaign(
     script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

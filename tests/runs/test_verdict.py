@@ -152,10 +152,11 @@ def test_the_first_lines_say_it(table: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_report_says_it_first(conditional: Path, private: Path) -> None:
     page = write_report(conditional).read_text()
     box = page.index("This run is conditionally private")
-    assert box < page.index("In short") and "scores on held-out records" in page[box : page.index("In short")]
     assert (
-        "Subject to the conditions in the box above" in page and "if the server colludes with all other" in page.lower()
+        box < page.index("What was learned?")
+        and "scores on held-out records" in page[box : page.index("What was learned?")]
     )
+    assert "With the conditions in the box above" in page and "if the server works with all other" in page.lower()
     page = write_report(private).read_text()
     assert "conditionally private" not in page and "NOT private" not in page
     assert not told_conditions(read_run(private))
