@@ -114,7 +114,7 @@ def _caption() -> str:
     return (
         "Points are lost against an honest training with the same defence; a few either way are chance. Blue: refused at once, or every such client\n"
         "kept out (the number is what that cost). A tenth of the clients are corrupt, a fifth where a norm proof meets the long messages of the first five\n"
-        "rows and of model replacement; of sites, one. Marked records: by an honest model > by the attacked one. "
+        "rows and of model replacement, and under the trimmed mean of W2; of sites, one. Marked records: by an honest model > by the attacked one. "
         "* reads every client's update in the clear."
     )
 
