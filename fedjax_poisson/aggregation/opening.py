@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -37,6 +37,8 @@ __all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_su
 
 LARGEST_SECRET = 1 << 20
 _MOST_SUBSETS = 40_000
+_AT_ONCE = 1 << 22
+"""Values that are decoded at once."""
 
 
 class Expected(NamedTuple):
@@ -92,6 +94,31 @@ def decode_sum(params: RoundParameters, a: Array, total: Array, secret: Array) -
     return found
 
 
+def _decoded(
+    params: RoundParameters, a: Array, total: np.ndarray, secret: Array
+) -> tuple[Array | np.ndarray, float, float]:
+    """As `decode_sum`; of a large vector a few rows at a time, so that beside the counts little memory is needed."""
+    pieces = -(-params.padded // _AT_ONCE)
+    if pieces == 1:
+        counts, largest, rms = _decode(params, a, total, secret)
+        return counts, float(largest), float(rms)
+    step = -(-params.rows // pieces)
+    fields = params.ring.values_per_coefficient
+    out = np.empty((fields, params.ring.degree, params.rows), np.int32)
+    most, squares = 0.0, 0.0
+    for first in range(0, params.rows, step):
+        rows_now = slice(first, min(first + step, params.rows))
+        part = params._replace(rows=rows_now.stop - first)
+        counts, largest, rms = _decode(part, a[rows_now], total[rows_now], secret)
+        out[:, :, rows_now] = np.asarray(counts).reshape(fields, params.ring.degree, part.rows)
+        most, squares = max(most, float(largest)), squares + float(rms) ** 2 * part.rows
+    return out.reshape(-1), most, math.sqrt(squares / params.rows)
+
+
+def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
+    return (values[first : first + _AT_ONCE] for first in range(0, values.size, _AT_ONCE))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
     return decode_sum(params, a, total, secret)
@@ -114,7 +141,7 @@ def small_secret(params: RoundParameters, form: Array, expected: Expected) -> st
 
 
 def checked(
-    params: RoundParameters, form: Array, counts: Array, largest: float, rms: float, expected: Expected
+    params: RoundParameters, form: Array, counts: Array | np.ndarray, largest: float, rms: float, expected: Expected
 ) -> tuple[np.ndarray | None, str]:
     """The counts int32 `[D]` if checks 1 to 3 hold, else None and what failed.
 
@@ -137,7 +164,7 @@ def checked(
     found = everything[: params.size]
     if max(int(found.max()), -int(found.min())) > expected.count_bound:
         return None, f"a coordinate is beyond count_bound = {expected.count_bound}"
-    energy = float(np.sum(everything.astype(np.float64) ** 2))
+    energy = sum(float(np.sum(part.astype(np.float64) ** 2)) for part in _pieces(everything))
     if expected.count_rms is not None and math.sqrt(energy / params.size) > expected.count_rms:
         return None, "the counts are larger than those of so many honest clients"
     return found, ""
@@ -177,8 +204,8 @@ def open_sum(
         secret = sharing.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
-        decoded, largest, rms = _decode(params, a, total, secret)
-        counts, why = checked(params, secret, decoded, float(largest), float(rms), expected)
+        decoded, largest, rms = _decoded(params, a, total, secret)
+        counts, why = checked(params, secret, decoded, largest, rms, expected)
         reason = reason or why
         others = [k for k in numbers if k not in subset]
         off = tuple(

@@ -276,8 +276,8 @@ def _after_answers(state: State) -> tuple[State, list[Outgoing]]:
         params, state.digest, sum_of_rows(state, include), answers, expected_of(state.draft, len(include.clients))
     )
     certificate = certificate_of(state)
-    turned = found.counts * signs.signs_of(found.counts.size, state.draft, state.digest, certificate)
-    return dataclasses.replace(state, opened=found._replace(counts=turned), phase="opened"), []
+    counts = signs.turned(found.counts, state.draft, state.digest, certificate)
+    return dataclasses.replace(state, opened=found._replace(counts=counts), phase="opened"), []
 
 
 def abandon(state: State) -> tuple[State, list[Outgoing]]:

@@ -21,12 +21,13 @@ from fedjax_poisson.aggregation.refusals import BadTerms, DuplicateClient, OutOf
 from fedjax_poisson.aggregation.round_keys import check_round_keys, round_key_of
 from fedjax_poisson.aggregation.spool import Spool, memory_spool
 from fedjax_poisson.aggregation.terms import Terms
-from fedjax_poisson.aggregation.wire import Reader, read_residues, u64
+from fedjax_poisson.aggregation.wire import Reader, read_residues, residues_by_prime, u64
 
 __all__ = [
     "CHECKS",
     "State",
     "Taken",
+    "add_rows",
     "certificate_of",
     "commit_of",
     "expected_of",
@@ -189,7 +190,8 @@ def take_contribution(state: State, blob: bytes) -> State:
     if found.manifest.certificate != (bytes(32) if noise else certificate_of(state).name):
         raise WrongTerms("The client was shown another certificate.")
     ring = params.ring
-    read_residues(found.rows, (params.rows,), ring.degree, ring.moduli)
+    for _ in residues_by_prime(found.rows, params.rows * ring.degree, ring.moduli):
+        pass  # each is checked
     taken = Taken(message._replace(attached=b""), digest, params, state.spool(message.attached))
     return dataclasses.replace(state, clients=with_entry(state.clients, message.sender, taken))
 
@@ -241,11 +243,22 @@ def sum_of_rows(state: State, include: Include) -> np.ndarray:
     params = state.params
     if params is None:
         raise BadTerms("The round has no terms yet.")
-    q = np.asarray(params.ring.moduli, np.uint64)[:, None]
-    total = np.zeros((params.rows, params.ring.limbs, params.ring.degree), np.uint64)
+    total = np.zeros((params.rows, params.ring.limbs, params.ring.degree), np.uint32)
     for key, _ in include.clients:
-        total += state.clients[key].rows
-    return (total % q).astype(np.uint32)
+        add_rows(total, Reader(state.clients[key].attached()).prefixed(), params)
+    return total
+
+
+def add_rows(total: np.ndarray, rows: bytes, params: RoundParameters) -> None:
+    """Add a client's rows to a sum uint32 `[R, L, N]`, in place and one prime at a time.
+
+    Raises:
+      Malformed, ResidueRange: they are no rows.
+    """
+    for limb, values in enumerate(residues_by_prime(rows, params.rows * params.ring.degree, params.ring.moduli)):
+        own = total[:, limb]
+        own += values.reshape(own.shape)  # below 2 q < 2^32
+        np.minimum(own, own - np.uint32(params.ring.moduli[limb]), out=own)  # below q it wraps around, and is larger
 
 
 def included_clients(state: State) -> Entries:

@@ -39,6 +39,7 @@ __all__ = [
     "new_part",
     "read_certificate",
     "signs_of",
+    "turned",
 ]
 
 PART_BYTES = 64
@@ -125,6 +126,11 @@ def check_certify(message: Message, terms: Terms, digest: bytes, committed: byte
         return
     if len(message.body) != 64 + PART_BYTES or committed is None or commitment(message.body[64:]) != committed:
         raise BadTerms("A member's part of the signs is not the one that it committed to.")
+
+
+def turned(counts: np.ndarray, terms: Terms, digest: bytes, certificate: Certificate) -> np.ndarray:
+    """Opened counts int32 `[D]` times the round's signs; in light rounds, which have none, the counts themselves."""
+    return counts if terms.norm is None else counts * signs_of(counts.size, terms, digest, certificate)
 
 
 def signs_of(size: int, terms: Terms, digest: bytes, certificate: Certificate) -> np.ndarray:

@@ -27,9 +27,9 @@ from fedjax_poisson.aggregation.terms import (
     parameters_of,
     terms_hash,
 )
-from fedjax_poisson.aggregation.wire import Reader, prefixed, read_residues, residue_bytes
+from fedjax_poisson.aggregation.wire import Reader, read_residues, residue_bytes, u32
 
-__all__ = ["Checked", "check_transcript", "terms_of", "write_transcript"]
+__all__ = ["Checked", "check_transcript", "summed_rows", "terms_of", "write_transcript"]
 
 _MAGIC = b"FJPT\1"
 _PHASES = ("commit", "beacon-open", "seed", "projections", "include", "answer")
@@ -69,8 +69,8 @@ def write_transcript(state: State) -> bytes:
     total = sum_of_rows(state, include)
     parts = [encode_terms(state.draft), state.certificate]
     parts += [bodies.many(messages.encode(m) for m in state.heard[phase].values()) for phase in _PHASES]
-    parts += [residue_bytes(total, state.params.ring.moduli), hashlib.sha256(state.opened.counts.tobytes()).digest()]
-    return _MAGIC + b"".join(prefixed(part) for part in parts)
+    parts += [residue_bytes(total, state.params.ring.moduli), hashlib.sha256(state.opened.counts.data).digest()]
+    return b"".join([_MAGIC, *(piece for part in parts for piece in (u32(len(part)), part))])
 
 
 def terms_of(blob: bytes) -> Terms:
@@ -78,6 +78,15 @@ def terms_of(blob: bytes) -> Terms:
     if not blob.startswith(_MAGIC):
         raise BadTerms("This is no transcript of a round.")
     return decode_terms(Reader(blob[len(_MAGIC) :]).prefixed())
+
+
+def summed_rows(blob: bytes) -> np.ndarray:
+    """The summed rows uint32 `[R, L, N]` that a transcript states; nothing of it is checked."""
+    reader = Reader(blob[len(_MAGIC) :])
+    params = parameters_of(decode_terms(reader.prefixed()))
+    for _ in range(1 + len(_PHASES)):  # the certificate comes first
+        reader.prefixed()
+    return read_residues(reader.prefixed(), (params.rows,), params.ring.degree, params.ring.moduli)
 
 
 def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
@@ -139,8 +148,8 @@ def check_transcript(blob: bytes, pinned: Pinned | None = None) -> Checked:
     stated = reader.prefixed()
     reader.done()
     opened = opening.open_sum(params, digest, total, answers, expected_of(terms, len(include.clients)))
-    counts = opened.counts * signs.signs_of(opened.counts.size, terms, digest, certificate)
-    if hashlib.sha256(counts.tobytes()).digest() != stated:
+    counts = signs.turned(opened.counts, terms, digest, certificate)
+    if hashlib.sha256(counts.data).digest() != stated:
         raise WrongTerms("The answers open to other counts than the stated ones.")
     left = tuple((key, judging.REASONS.get(reason, "unknown")) for key, reason in include.left_out)
     return Checked(

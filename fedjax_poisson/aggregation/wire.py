@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from fedjax_poisson.aggregation.refusals import DuplicateClient, Malformed, ResidueRange
 from fedjax_poisson.ckks.ciphertext_bytes import pack_bits, unpack_bits
 
-__all__ = ["Reader", "prefixed", "read_residues", "residue_bytes", "residues_size", "u8", "u32", "u64"]
+__all__ = [
+    "Reader",
+    "prefixed",
+    "read_residues",
+    "residue_bytes",
+    "residues_by_prime",
+    "residues_size",
+    "u8",
+    "u32",
+    "u64",
+]
 
 
 def u8(value: int) -> bytes:
@@ -108,10 +118,20 @@ def read_residues(blob: bytes, lead: Sequence[int], size: int, moduli: Sequence[
       Malformed: another length.
       ResidueRange: a residue is not below its prime, or a filling bit is set.
     """
-    count = int(np.prod(lead, dtype=np.int64)) * size
+    out = np.empty((*lead, len(moduli), size), np.uint32)
+    for limb, values in enumerate(residues_by_prime(blob, out[..., 0, :].size, moduli)):
+        out[..., limb, :] = values.reshape(*lead, size)
+    return out
+
+
+def residues_by_prime(blob: bytes, count: int, moduli: Sequence[int]) -> Iterator[np.ndarray]:
+    """The same for a reader that needs one prime at a time: `count` residues of each, uint32, checked before they are handed out.
+
+    Raises:
+      Malformed, ResidueRange: as `read_residues`.
+    """
     if len(blob) != residues_size(count, moduli):
         raise Malformed(f"{len(blob)} bytes of residues, {residues_size(count, moduli)} were expected.")
-    out = np.empty((*lead, len(moduli), size), np.uint32)
     at = 0
     for limb, q in enumerate(moduli):
         part = blob[at : at + -(-count * _bits(q) // 8)]
@@ -120,5 +140,4 @@ def read_residues(blob: bytes, lead: Sequence[int], size: int, moduli: Sequence[
         spare = 8 * len(part) - count * _bits(q)
         if (values >= q).any() or (spare and part and part[-1] >> (8 - spare)):
             raise ResidueRange(f"A residue of prime {limb} is not below {q}.")
-        out[..., limb, :] = values.reshape(*lead, size)
-    return out
+        yield values

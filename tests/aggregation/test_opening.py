@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from fedjax_poisson.aggregation import bare, opening, rows
-from fedjax_poisson.aggregation.parameters import RoundParameters
+from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.ckks import ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_PAIRS, noise_bound
 from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters
@@ -206,3 +206,23 @@ def test_honest_rounds_are_refused_where_errors_are_too_large_and_opened_where_t
     assert within(int((~refused & ~exact).sum()), ROUNDS, silent)
     wrong = int((~exact).sum())  # the twin: what would be opened wrongly if nothing were refused
     assert within(wrong, ROUNDS, unchecked) and not within(wrong, ROUNDS, silent)
+
+
+@pytest.mark.parametrize("at_once", [1, 3_000, 1 << 22])
+def test_a_large_sum_decodes_to_the_same_a_few_rows_at_a_time(at_once, monkeypatch):
+    """Counts bit for bit, the largest distance as well, and the root mean square to a float's digits; in any rows at once."""
+    params = choose(20_000, 3_000, 4, 5, 4)
+    assert params.rows > 3
+    key, own = bare.round_key(params, DIGEST), stream(1)
+    counts = np.random.default_rng(1).integers(-3_000, 3_000, params.size).astype(np.int32)
+    drawn = rows.draw(params, own)
+    sent, secret = rows.encrypt(params, key.a, jnp.asarray(counts), drawn), rows.small_form(params, drawn.secret)
+    whole, largest, rms = opening._decode(params, key.a, sent, secret)
+    monkeypatch.setattr(opening, "_AT_ONCE", at_once)
+    parts, most, spread = opening._decoded(params, key.a, np.asarray(sent), secret)
+    np.testing.assert_array_equal(parts, whole)
+    np.testing.assert_array_equal(np.asarray(parts)[: params.size], counts)
+    assert most == float(largest) and spread == pytest.approx(float(rms), rel=1e-6)
+    lied = np.asarray(sent).copy()
+    lied[-1] = (lied[-1] + 12345) % np.asarray(params.ring.moduli, np.uint32)[:, None]
+    assert opening._decoded(params, key.a, lied, secret)[1] > most  # the twin: one row is another
