@@ -8,7 +8,9 @@ Five sites that are the committee (t = 4, f = 1, sums of at least three) want th
   stores, ledger, log and coordinator, with random counts instead of a training. A site or the coordinator is killed at a step, in the middle of a write, or as
   a power cut would; a disk is full; a store, a ledger, a log or everything is an older copy; messages are lost, slow, late, doubled, replayed, from another
   run, altered; sites are cut off; a clock is a day off; a site has other terms;
-* with real processes behind Unix sockets, which SIGKILL ends at any moment (`consortium_campaign.processes`).
+* with real processes behind Unix sockets, which SIGKILL ends at any moment (`consortium_campaign.processes`);
+* through Flower, whose SuperNodes and SuperLink are killed (`consortium_campaign.flower`; three sites): only with `--only flower`, from the repository's root
+  on the path, with the extra `flower`; 25 minutes at most, since each message takes seconds.
 
 After every fault, all of `consortium_campaign.verdicts`, what the logs say when they are held against each other, and that the run comes to its end with
 everybody who may take part. The exit status is 1 where anything is wrong.
@@ -48,7 +50,7 @@ from fedjax_poisson.federated.checkpoints import write_atomic
 HERE = Path(__file__).parent
 PHASE, PATIENCE, RELEASES = 1.5, 0.3, 3
 """Seconds that a phase of a round may take, seconds that a round waits for further sites, and sums of a run."""
-PROCESS = "process"
+ONE_PROCESS, PROCESS, FLOWER = "in one process", "process", "flower"
 
 
 def in_one_process(base: Path, known: People, rng: random.Random, count: int, toy: bool, until: float) -> Iterator[Row]:
@@ -69,14 +71,25 @@ def in_one_process(base: Path, known: People, rng: random.Random, count: int, to
             yield judged(part, fault, result, known, run)
 
 
+def part_of(row: Row) -> str:
+    """Which part of the campaign a row is of."""
+    return row.part if row.part in (PROCESS, FLOWER) else ONE_PROCESS
+
+
 def campaign(seed: int, faults: int, toy: bool, until: float, only: str | None) -> Iterator[Row]:
     """All parts, or one of them."""
     rng, known = random.Random(f"consortium faults {seed}"), people()
     killed = 0 if toy else max(8, faults // 15)
+    if only == FLOWER:
+        from consortium_campaign import flower
+
+        with place() as folder:
+            yield from flower.killed(Path(folder).resolve(), rng)
+        return
     if only != PROCESS:
         with place() as folder:
             yield from in_one_process(Path(folder).resolve(), known, rng, faults - killed, toy, until)
-    if only != "in one process" and killed:
+    if only != ONE_PROCESS and killed:
         with place() as folder:
             yield from processes.killed(Path(folder).resolve(), known, rng, killed)
 
@@ -99,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no further run in one process after so long")
     parser.add_argument(
-        "--only", choices=["in one process", PROCESS], help="one part; the table keeps its rows of the other"
+        "--only", choices=[ONE_PROCESS, PROCESS, FLOWER], help="one part; the table keeps the rows of the others"
     )
     parser.add_argument("--toy", action="store_true", help="a dozen faults in one process")
     parser.add_argument("--out", type=Path, default=HERE, help="where results/ is (default: beside the script)")
@@ -115,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append(row)
         for sentence in row.wrong:
             print(f"WRONG {row.part}: {row.kind} at {row.transition} ({row.outcome}): {sentence}", flush=True)
-    rows += [one for one in (Row(*each) for each in before["rows"]) if (one.part == PROCESS) is (given.only != PROCESS)]
+    rows += [one for one in (Row(*each) for each in before["rows"]) if part_of(one) != given.only]
     whole = {
         "faults": sum(row.kind != "none" for row in rows),
         "wrong": sum(bool(row.wrong) for row in rows),

@@ -1,12 +1,14 @@
 """One round of five sites in processes of their own: seconds, bytes on the wire and memory, beside the same round in one process.
 
-    python experiments/consortium_rounds.py [--sizes 14 1000000] [--rounds 3] [--toy]
+    python experiments/consortium_rounds.py [--sizes 14 1000000] [--rounds 3] [--traffic] [--toy]
 
 Every site is a process with its keys, its store on disk and its part in the rounds (`deployment.exchange`), but with counts of zeros instead of a training: so
 what is measured is the protocol and what carries it. The coordinator is this process. Bytes are those of whole requests and replies; what `message_bytes`
-states is a site's contribution alone. Peak memory is that of the coordinator's process over what it had before the first round, in uploads of one site.
+states is a site's contribution alone, and `sum_traffic` all of it. Peak memory is that of the coordinator's process, in uploads of one site: over what it had
+at its start, which counts the programs that the first round compiles, and over what it had after the first round.
 
-Writes results/consortium_rounds.json.
+Writes results/consortium_rounds.json; with --traffic only bytes and memory, which do not depend on what else the machine does, to
+results/consortium_traffic.json.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ from fedjax_poisson.deployment.transport.link import Asked, Link, Unreached
 from fedjax_poisson.deployment.transport.parts import in_parts
 from fedjax_poisson.deployment.transport.parts_handler import parts_handler
 from fedjax_poisson.deployment.transport.sockets import serve, socket_link
+from fedjax_poisson.deployment.wire_bytes import sum_traffic
 from fedjax_poisson.runs.network import Standing
 
-NAME = "consortium_rounds"
+NAME, TRAFFIC = "consortium_rounds", "consortium_traffic"
 NAMES = ("a", "b", "c", "d", "e")
 RUN, TERMS, BOUND = bytes(range(16)), bytes(32), 1000
 
@@ -96,14 +99,14 @@ def site(name: str, folder: Path, secret: bytes, public: dict[str, bytes], size:
 
 
 def counted(link: Link, bytes_of: dict[str, int]) -> Link:
-    """The link, adding up what goes through it."""
+    """The link, adding up what goes through it, with the lengths that stand before each message on a stream."""
 
     def ask(asked: Asked, seconds: float) -> Iterator[tuple[str, bytes | Unreached]]:
-        bytes_of["down"] = bytes_of.get("down", 0) + sum(map(len, asked.values()))
+        bytes_of["down"] = bytes_of.get("down", 0) + sum(len(one) + 4 for one in asked.values())
         bytes_of["asks"] = bytes_of.get("asks", 0) + 1
         for name, reply in link.ask(asked, seconds):
             if isinstance(reply, bytes):
-                bytes_of["up"] = bytes_of.get("up", 0) + len(reply)
+                bytes_of["up"] = bytes_of.get("up", 0) + len(reply) + 5
             yield name, reply
 
     return link._replace(ask=ask)
@@ -145,8 +148,8 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
             while not (folder / f"{name}.socket").exists():
                 time.sleep(0.05)
         moved: dict[str, int] = {}
-        link = counted(in_parts(socket_link({name: folder / f"{name}.socket" for name in NAMES})), moved)
-        seconds, before = [], 0
+        link = in_parts(counted(socket_link({name: folder / f"{name}.socket" for name in NAMES}), moved))
+        seconds, before, start = [], 0, peak_bytes()
         for k in range(1, rounds + 2):
             drafts = {}
             while len(drafts) < 5:
@@ -177,14 +180,18 @@ def between_processes(size: int, rounds: int) -> dict[str, Any]:
         link.close()
         for worker in workers:
             worker.join(60)
-    upload = make("round", size).message_bytes(size)
+    upload, predicted = make("round", size).message_bytes(size), sum_traffic(decode_terms(draft), 5)
     return {
         "seconds": seconds[1:],
-        "asks_per_round": moved["asks"] / rounds,
+        "messages_per_round_and_site": moved["asks"] / rounds / 5,
         "bytes_up_per_site": moved["up"] / rounds / 5,
         "bytes_down_per_site": moved["down"] / rounds / 5,
         "contribution_bytes": upload,
+        "up_over_predicted": moved["up"] / rounds / 5 / predicted.up,
+        "down_over_predicted": moved["down"] / rounds / 5 / predicted.down,
         "up_over_contribution": moved["up"] / rounds / 5 / upload,
+        "coordinator_start": start,
+        "coordinator_grown_uploads_over_start": (grown + before - start) / upload,
         "coordinator_peak_before": before,
         "coordinator_grown_uploads": grown / upload,
         "site_peak": sites_peak,
@@ -204,20 +211,29 @@ def measure(size: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def traffic(size: int, rounds: int) -> dict[str, Any]:
+    """One size: bytes and memory alone."""
+    return {
+        "size": size,
+        **{name: value for name, value in between_processes(size, rounds).items() if name != "seconds"},
+    }
+
+
 def main() -> None:
     """Measure the sizes asked for."""
     asked = parser(__doc__)
     asked.add_argument("--sizes", type=int, nargs="+", default=[14, 1_000_000])
     asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--traffic", action="store_true", help="bytes and memory alone")
     arguments = asked.parse_args()
-    rows = []
+    name = TRAFFIC if arguments.traffic else NAME
     for size in [64] if arguments.toy else arguments.sizes:
-        row = measure(size, 1 if arguments.toy else arguments.rounds)
+        rounds = 1 if arguments.toy else arguments.rounds
+        row = traffic(size, rounds) if arguments.traffic else measure(size, rounds)
         print(row, flush=True)
-        rows.append(row)
-    if not arguments.toy:
-        others = [row for row in kept(arguments, NAME) if row["size"] not in arguments.sizes]
-        save(NAME, arguments, {"rows": sorted([*others, *rows], key=lambda row: row["size"])})
+        if not arguments.toy:
+            others = [other for other in kept(arguments, name) if other["size"] != size]
+            save(name, arguments, {"rows": sorted([*others, row], key=lambda row: row["size"])})
 
 
 if __name__ == "__main__":

@@ -195,6 +195,19 @@ def test_ledger_shows_and_verifies_every_release(ledger_copy: Path, capsys: pyte
     assert "verified" not in capsys.readouterr().out
 
 
+def test_a_ledger_that_a_run_shares_is_found_by_its_settings(
+    ledger_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (ledger_copy / "ledger.sqlite").rename(tmp_path / "shared.sqlite")
+    for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (ledger_copy / name).unlink(missing_ok=True)
+    assert "no such ledger" in refused(capsys, "ledger", ledger_copy)  # the twin: nothing names it
+    settings = ledger_copy / "config.toml"
+    settings.write_text(f'ledger = "{tmp_path / "shared.sqlite"}"\n' + settings.read_text())
+    assert call("ledger", ledger_copy, "--verify") == 0
+    assert "what summary.json pins" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "statement, words",
     [

@@ -2,24 +2,26 @@
 # Five hospitals and a coordinator on this machine, each its own processes with its own files: keys, roster, policies, tables, training, and the check of
 # all logs at the end. Every process that is started is ended, also on Ctrl-C and when something fails.
 #
-#   run.sh [--rounds N] [--out DIR] [--transport socket|tls|flower]
+#   run.sh [--rounds N] [--out DIR] [--transport socket|tls|flower] [--seed N]
 #
+# With --seed, all noise follows from that number: a rehearsal that can be repeated (experiments/consortium_example.py), and nothing in it is private.
 # `fedjax-poisson` and `python3` are taken from PATH (and `flower-superlink`, `flower-supernode`, `flwr` for Flower: pip install 'fedjax-poisson[flower]').
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-rounds=20 out=consortium-run transport=socket
+rounds=20 out=consortium-run transport=socket seed=
 while (($#)); do
   case $1 in
-    --rounds | --out | --transport)
+    --rounds | --out | --transport | --seed)
       (($# > 1)) || { echo "run.sh: $1 needs a value" >&2; exit 2; }
       printf -v "${1#--}" %s "$2"
       shift 2
       ;;
-    *) echo "usage: run.sh [--rounds N] [--out DIR] [--transport socket|tls|flower]" >&2; exit 2 ;;
+    *) echo "usage: run.sh [--rounds N] [--out DIR] [--transport socket|tls|flower] [--seed N]" >&2; exit 2 ;;
   esac
 done
 [[ $transport == socket || $transport == tls || $transport == flower ]] || { echo "run.sh: --transport is socket, tls or flower, not $transport" >&2; exit 2; }
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: --rounds is a number from 1 on, not $rounds" >&2; exit 2; }
+[[ $seed =~ ^[0-9]*$ ]] || { echo "run.sh: --seed is a whole number, not $seed" >&2; exit 2; }
 [[ ! -e $out ]] || { echo "run.sh: $out exists; keys and ledgers are never overwritten: choose another --out, or move it away" >&2; exit 2; }
 
 # ---- every process in a group of its own, ended by that group's number (what a SuperNode starts can outlive it)
@@ -102,7 +104,7 @@ done
 
 {
   printf '[consortium]\nroster = "roster.toml"\n'
-  if [[ $transport == flower ]]; then printf 'deadline_seconds = 600\n'; fi
+  printf 'deadline_seconds = 600\n' # six processes share this machine, and compile before their first sums
   printf '\n[transport]\nkind = "%s"\n' "$transport"
   if [[ $transport == flower ]]; then
     printf 'socket = "coordinator/relay.socket"\n'
@@ -125,7 +127,7 @@ if [[ $transport == tls ]]; then
 fi
 echo "== five workers"
 for site in "${sites[@]}"; do
-  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site" "${dial[@]}"
+  start "logs/$site.log" fedjax-poisson site serve "policies/$site.toml" --state "sites/$site" "${dial[@]}" ${seed:+--seed "$seed"}
 done
 for site in "${sites[@]}"; do wait_for "the worker of $site" test -S "sites/$site/worker.socket"; done
 

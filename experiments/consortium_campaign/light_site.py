@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from consortium_campaign.people import BOUND, NAMES, SIZE, People, Run, aggregator_of
+from consortium_campaign.people import BOUND, SIZE, People, Run, aggregator_of
 from consortium_campaign.witness import Witness
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.aggregation import client, messages
@@ -26,7 +26,7 @@ from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.terms import decode_terms
 from fedjax_poisson.deployment import site_run
-from fedjax_poisson.deployment.backups import check_ledger, check_stores
+from fedjax_poisson.deployment.backups import check_ledger, check_stores, check_transcripts, opened_in
 from fedjax_poisson.deployment.errors import RoundLost
 from fedjax_poisson.deployment.exchange import Exchange
 from fedjax_poisson.deployment.party import party_of
@@ -87,6 +87,7 @@ class LightSite:
             event,
             dict(other),
         )
+        self._known, self._most = known, BOUND // len(known.who)
         self.busy, self.dead, self._stopping = threading.RLock(), False, False
         self.progress = Progress("running", None, "", None)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,10 +99,10 @@ class LightSite:
             for file in ("client.sqlite", "member.sqlite"):
                 stores.append(sqlite_store(folder / file))
                 opened.callback(stores[-1].close)
-            check_stores(self.log.entries(), run.run, *stores)
+            check_stores(self.log.entries(), run.run, {"contribution": stores[0], "answer": stores[1]})
             party = party_of(
                 name=name,
-                sites=NAMES,
+                sites=tuple(known.who),
                 key=known.who[name].key,
                 pinned=pinned_of(known.roster),
                 roster=roster_keys(known.roster),
@@ -113,7 +114,9 @@ class LightSite:
             if not any(entry.kind == "terms" for entry in self.log.entries()):
                 roster = roster_hash(known.roster).hex()
                 self.log.append("terms", run=run.run.hex(), terms=run.terms.hex(), roster=roster)
-            self.exchange = Exchange(party, folder / "opened", self._tell, lambda: self._stopping)
+            check_transcripts(self.log.entries(), run.run, folder / "opened")
+            named = opened_in(self.log.entries(), run.run)
+            self.exchange = Exchange(party, folder / "opened", self._tell, lambda: self._stopping, named=named)
             self._files = opened.pop_all()
         self._whole = SiteRun(self.exchange, lambda: self.progress, folder, lambda seconds: None)
         self.thread = threading.Thread(target=self._work, name=f"run of {name}", daemon=True)
@@ -182,7 +185,7 @@ class LightSite:
             said = messages.parts_of(reply.parts[0])
             if said.label != "held":  # says what is held now, and may be said anew
                 digest = hashlib.sha256(reply.parts[0]).hexdigest()
-                number = self.exchange._seat.round if self.exchange._seat is not None else -1
+                number = self.exchange._seat.round() if self.exchange._seat is not None else -1
                 self._note("said", site=self.name, run=self.run.run.hex(), round=number, step=said.label, digest=digest)
         if spoken.word == "invite" and reply.word == "sent":
             manifest = messages.manifest_hash(messages.parts_of(reply.parts[0])).hex()
@@ -243,15 +246,13 @@ class LightSite:
             return len(labels) - len(set(labels))
 
         standing = Standing(times, lost, lambda: (ledger.epsilon(), ledger.pin()))
-        made = aggregator_of(self.exchange.backend, **self._other)
+        made = aggregator_of(self._known, self.exchange.backend, **self._other)
         charging = self.exchange.charging(charge, standing)
         for number in range(len(sums) + 1, self.run.releases + 1):
             gate, own = charging("train", number)
             found = made.recall(SIZE)  # in the order of `federated.private_sum`
             if found is None:
-                counts = (
-                    np.random.default_rng().integers(-BOUND // len(NAMES), BOUND // len(NAMES), SIZE).astype(np.int32)
-                )
+                counts = np.random.default_rng().integers(-self._most, self._most, SIZE).astype(np.int32)
                 sealed = made.encrypt(counts, own)
                 gate()
                 found = made.open(sealed, SIZE)
@@ -265,7 +266,7 @@ class LightSite:
     def _pay(self, ledger: accounting.Ledger, label: str) -> None:
         with self.busy:
             self.event("charge")
-            ledger.spend("train", label, "toy", {}, np.full(len(ORDERS), 1e-4), 2, len(NAMES))
+            ledger.spend("train", label, "toy", {}, np.full(len(ORDERS), 1e-4), 2, len(self._known.who))
             self.event("charged")
 
     def note_made(self, blob: bytes, counts: np.ndarray) -> None:

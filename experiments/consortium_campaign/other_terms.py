@@ -6,6 +6,7 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from consortium_campaign.verdicts import Row
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment.common_settings import common_config, with_roster
 from fedjax_poisson.deployment.roster import roster_hash
-from fedjax_poisson.deployment.run_terms import RunTerms, check_run_terms, decode_run_terms, encode_run_terms
+from fedjax_poisson.deployment.run_terms import (
+    RunTerms,
+    check_in_time,
+    check_run_terms,
+    decode_run_terms,
+    encode_run_terms,
+)
 from fedjax_poisson.runs.config import Config
 
 __all__ = ["runs"]
@@ -52,11 +59,13 @@ def _proposals(known: People, rng: random.Random) -> Iterator[Row]:
         version=version,
         deadline_seconds=60,
         most_rounds=100,
+        begin_before=int(time.time()) + 86400,
     )
     changed = {
         "another version": dataclasses.replace(own, version="99.0.0"),
         "another protocol": dataclasses.replace(own, protocol=99),
         "another roster": dataclasses.replace(own, roster=bytes(32)),
+        "a time that is over": dataclasses.replace(own, begin_before=1),
         "no deadline": dataclasses.replace(own, deadline_seconds=0),
         "none": own,
     }
@@ -71,7 +80,9 @@ def _proposals(known: People, rng: random.Random) -> Iterator[Row]:
 def _proposed(kind: str, blob: bytes, known: People, version: str) -> Row:
     began, wrong = time.monotonic(), []
     try:
-        check_run_terms(decode_run_terms(blob), known.roster, version)
+        terms = decode_run_terms(blob)
+        check_run_terms(terms, known.roster, version)
+        check_in_time(terms, datetime.now(UTC))
         outcome = "would be signed"
     except RoundRefused as error:
         outcome = f"refused ({type(error).__name__})"

@@ -1,4 +1,7 @@
-"""The consortium under test: five sites that are the committee, t = 4, f = 1, sums of at least three; and what a run of it is."""
+"""The consortium under test: sites that are the committee, and what a run of it is.
+
+Five sites: t = 4, f = 1, sums of at least three. Three sites, where each message is dear (`flower`): t = 2, f = 0, sums of at least two.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ __all__ = [
 
 NAMES = ("east", "north", "south", "west", "york")
 SIZE, BOUND = 12, 1000
-THRESHOLD, MALICIOUS, CORRUPT, MINIMUM = 4, 1, 1, 3
+_COMMITTEES = {5: {"threshold": 4, "malicious": 1, "minimum": 3}, 3: {"threshold": 2, "malicious": 0, "minimum": 2}}
+"""By the number of sites."""
 
 
 class People(NamedTuple):
@@ -55,23 +59,21 @@ class Run(NamedTuple):
 
 def people_of(secrets: dict[str, bytes]) -> People:
     """The consortium of some keys."""
-    hidden = {name: keys.Hidden(secrets[name]) for name in NAMES}
+    hidden = {name: keys.Hidden(secret) for name, secret in secrets.items()}
     who = {name: Identity(key, keys.public_of(key)) for name, key in hidden.items()}
     roster = Roster(
         name="Faults",
-        sites=tuple(Party(name, who[name].public) for name in NAMES),
-        threshold=THRESHOLD,
-        malicious=MALICIOUS,
-        corrupt=CORRUPT,
-        minimum=MINIMUM,
+        sites=tuple(Party(name, one.public) for name, one in who.items()),
+        corrupt=1,
+        **_COMMITTEES[len(who)],
     )
     check(roster)
     return People(who, roster)
 
 
-def people() -> People:
+def people(names: tuple[str, ...] = NAMES) -> People:
     """A consortium with fresh keys."""
-    return people_of({name: keys.new_signing_key().value for name in NAMES})
+    return people_of({name: keys.new_signing_key().value for name in names})
 
 
 def fresh_run(releases: int, phase_seconds: float, patience_seconds: float) -> Run:
@@ -79,15 +81,15 @@ def fresh_run(releases: int, phase_seconds: float, patience_seconds: float) -> R
     return Run(os.urandom(16), os.urandom(32), releases, phase_seconds, patience_seconds)
 
 
-def aggregator_of(backend: Any, **changed: Any) -> Any:
+def aggregator_of(known: People, backend: Any, **changed: Any) -> Any:
     """The rounds as every site expects them."""
     facts = {
         "count_bound": BOUND,
-        "senders": len(NAMES),
-        "minimum_senders": MINIMUM,
+        "senders": len(known.who),
+        "minimum_senders": known.roster.minimum,
         "size": SIZE,
-        "members": len(NAMES),
-        "corrupt": CORRUPT,
+        "members": len(known.who),
+        "corrupt": known.roster.corrupt,
     }
     return aggregator(backend, **(facts | changed))
 
@@ -99,7 +101,7 @@ def consortium_of(known: People, run: Run) -> Consortium:
         pinned=pinned_of(known.roster),
         members=dict(enumerate(known.roster.committee, 1)),
         sites={party.name: party.public for party in known.roster.sites},
-        minimum=MINIMUM,
+        minimum=known.roster.minimum,
         phase_seconds=run.phase_seconds,
         patience_seconds=run.patience_seconds,
         most_rounds=20 + 3 * run.releases,

@@ -29,14 +29,15 @@ from fedjax_poisson.deployment.transport.parts import in_parts
 from fedjax_poisson.deployment.transport.parts_handler import parts_handler
 from fedjax_poisson.deployment.transport.sockets import serve, socket_link
 
-__all__ = ["killed"]
+__all__ = ["NOT_ENDED", "START_SECONDS", "killed", "site_process", "whole_verdicts"]
 
 PHASE, PATIENCE = 3.0, 0.5
+NOT_ENDED = "the run does not come to its end"
 START_SECONDS = 120.0
 """A process imports and builds programs before it serves."""
 
 
-def _site(name: str, base: Path, secrets: dict[str, bytes], run: Run) -> None:
+def site_process(name: str, base: Path, secrets: dict[str, bytes], run: Run) -> None:
     """One life of a site's process."""
     logging.getLogger("fedjax_poisson").setLevel(logging.CRITICAL)
     client.contribute = watched_contributions()
@@ -77,7 +78,9 @@ def killed(base: Path, known: People, rng: random.Random, count: int) -> Iterato
 
     def begin(name: str) -> None:
         target, rest = (
-            (_coordinator, (base, secrets, run)) if name == "coordinator" else (_site, (name, base, secrets, run))
+            (_coordinator, (base, secrets, run))
+            if name == "coordinator"
+            else (site_process, (name, base, secrets, run))
         )
         alive[name] = context.Process(target=target, args=rest, daemon=True)
         alive[name].start()
@@ -132,15 +135,15 @@ def killed(base: Path, known: People, rng: random.Random, count: int) -> Iterato
         "none",
         "the whole run",
         round(time.monotonic() - began, 2),
-        _verdicts(base, known, run, finished),
+        whole_verdicts(base, known, run, finished),
     )
 
 
-def _verdicts(base: Path, known: People, run: Run, finished: bool) -> list[str]:
+def whole_verdicts(base: Path, known: People, run: Run, finished: bool) -> list[str]:
     """All verdicts over the whole run, from what lies on the disk."""
     seen, folders = (
         read(base / "witness"),
-        {name: base / name / "opened" for name in NAMES} | {"coordinator": base / "coordinator"},
+        {name: base / name / "opened" for name in known.who} | {"coordinator": base / "coordinator"},
     )
     histories = {
         name: [path.read_bytes() for path in sorted(folder.glob("*.round"))] for name, folder in folders.items()
@@ -152,7 +155,7 @@ def _verdicts(base: Path, known: People, run: Run, finished: bool) -> list[str]:
         if (base / "refusals").exists()
         else []
     )
-    logs = {f"{name}.log": (base / name / "site.log").read_bytes() for name in NAMES}
+    logs = {f"{name}.log": (base / name / "site.log").read_bytes() for name in known.who}
     findings = check_logs(
         known.roster, logs, {f"{k:05d}.round": blob for k, blob in enumerate(histories["coordinator"])}
     )
@@ -162,12 +165,12 @@ def _verdicts(base: Path, known: People, run: Run, finished: bool) -> list[str]:
         *verdicts.counts_used_twice(seen),
         *verdicts.second_answers(seen),
         *verdicts.uncharged(seen),
-        *verdicts.forgotten_charges(seen, {name: charges_of(base / name) for name in NAMES}),
+        *verdicts.forgotten_charges(seen, {name: charges_of(base / name) for name in known.who}),
         *verdicts.differing_histories(histories),
         *verdicts.too_late(held, 10, run.phase_seconds, 5.0),
         *verdicts.tracebacks(seen),
         *verdicts.unhelpful(refusals),
         *(f"the logs: {one.words}" for one in findings.findings if one.grave),
-        *([] if finished else ["the run does not come to its end"]),
+        *([] if finished else [NOT_ENDED]),
         *([] if len(result["agree"]) == len(result["digests"]) else ["the models differ"]),
     ]

@@ -56,6 +56,7 @@ def account(options: Annotated[AccountOptions, tyro.conf.arg(name="")]) -> int:
       options: the setting.
     """
     from fedjax_poisson.accounting import account as tables
+    from fedjax_poisson.deployment.wire_bytes import sum_traffic
     from fedjax_poisson.mechanisms.types import check_honest
     from fedjax_poisson.runs.show import print_round_cost
 
@@ -87,7 +88,15 @@ def account(options: Annotated[AccountOptions, tyro.conf.arg(name="")]) -> int:
     print(f"\n{'round':>8} {'epsilon':>10} {'order':>6} {'events':>12}")
     for row in tables.round_table(result, lines=options.lines):
         print(f"{row.round:>8} {row.epsilon:>10.4f} {row.order:>6g} {row.events:>12.5g}")
-    print_round_cost(setting, result.dark_count, options.members)
+    terms = print_round_cost(setting, result.dark_count, options.members)
+    print("between processes (`consortium run`), all messages and what carries them, a sum:")
+    for who, sends, sits in (
+        ("a site that is a member", True, True),
+        ("another site", True, False),
+        ("another member", False, True),
+    ):
+        up, down = sum_traffic(terms, options.senders, sends=sends, sits=sits)
+        print(f"  {who} sends {up:,} bytes and gets {down:,}")
     return 0
 
 

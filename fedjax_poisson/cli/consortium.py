@@ -129,6 +129,7 @@ def verify(
     logs: Annotated[tuple[Path, ...], tyro.conf.Positional],
     *,
     transcripts: Path | None = None,
+    rows: tuple[Path, ...] = (),
     json: bool = False,
 ) -> int:
     """Check sites' logs against each other and against the rounds' transcripts; exit code 1 if something is wrong.
@@ -137,6 +138,7 @@ def verify(
       roster: file of the roster, signed by all.
       logs: any number of sites' logs; who gives none is named.
       transcripts: folder of the rounds' transcripts (*.round).
+      rows: what every site sent, runs/RUN/client.sqlite of each: shows whether the summed rows of the transcripts are the sum of the sites' own.
       json: for programs.
     """
     from json import dumps
@@ -145,15 +147,18 @@ def verify(
     from fedjax_poisson.deployment.log_findings import as_json, in_words
     from fedjax_poisson.deployment.roster import check_signatures
     from fedjax_poisson.deployment.roster_file import read_roster
+    from fedjax_poisson.deployment.row_check import contributions_in, with_rows
 
     signed = read_roster(roster)
     check_signatures(signed.roster, signed.signatures)
-    rounds = None
+    opened = None
     if transcripts is not None:
         if not transcripts.is_dir():
             raise FileNotFoundError(f"{transcripts}: no such folder of transcripts.")
-        rounds = {path.name: path.read_bytes() for path in sorted(transcripts.glob("*.round"))}
-    findings = check_logs(signed.roster, {str(path): path.read_bytes() for path in logs}, rounds)
+        opened = {path.name: path.read_bytes() for path in sorted(transcripts.glob("*.round"))}
+    findings = check_logs(signed.roster, {str(path): path.read_bytes() for path in logs}, opened)
+    if rows:
+        findings = with_rows(findings, signed.roster, opened or {}, [contributions_in(path) for path in rows])
     print(dumps(as_json(findings), indent=2) if json else "\n".join(in_words(findings)))
     return 0 if findings.sound else 1
 
@@ -176,7 +181,7 @@ def run(
 
     from fedjax_poisson.deployment.conduct import Step
     from fedjax_poisson.deployment.consortium_file import link_of, read_consortium
-    from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TRANSCRIPTS, coordinate
+    from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TRANSCRIPTS, coordinate, without_score
     from fedjax_poisson.federated.stopping import stop_requested
 
     console = Console(quiet=quiet)
@@ -220,6 +225,8 @@ def run(
     )
     if facts.get("auc") is not None:
         say(f"released scores: AUC {facts['auc']:.3f}, accuracy {facts['pooled_accuracy']:.3f}")
+    if left := without_score(file.roster, facts):
+        say(f"no score of its own: {', '.join(left)}, with too few held-out records for the noise")
     say(
         f"{len(ended.agree)} of {len(file.roster.sites)} sites have the same model, bit for bit: {out / MODEL}; facts {out / RESULT}; {out / TRANSCRIPTS}"
     )

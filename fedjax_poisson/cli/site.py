@@ -96,18 +96,21 @@ def approve(
       state: folder of the site.
       yes: approve: the worker signs the terms when it is asked again.
     """
+    from datetime import UTC, datetime
+
     from fedjax_poisson.deployment import approvals
     from fedjax_poisson.deployment.run_terms import in_words, run_terms_hash, summary_line
     from fedjax_poisson.reports.formatting import plural
 
+    now = datetime.now(UTC)
     if terms is None:
-        found = approvals.waiting(state)
+        found = approvals.waiting(state, now)
         for one in found:
             print(f"{run_terms_hash(one).hex()[:16]}  {summary_line(one)}")
         print(f"{plural(len(found), 'run')} wait{'s' if len(found) == 1 else ''} for approval in {state}", end="")
         print("; show one with: fedjax-poisson site approve HASH" if found else "")
         return 0
-    one = approvals.find_terms(state, terms)
+    one = approvals.find_terms(state, terms, now)
     print(in_words(one))
     if approvals.is_approved(state, one):
         print("\nThese terms are approved already.")
@@ -235,7 +238,7 @@ def serve_member(
     signed = _roster(roster)
     who = identity.load(state, passphrase_of(passphrase_file))
     with contextlib.closing(open_log(state / _LOG, who)) as book:
-        worker, name = Operator(state, signed, who, book), named(signed, who.public)
+        worker, name = Operator(state, signed, who, book, say=_say), named(signed, who.public)
         dialled = None if connect is None else _address(connect, credentials or roster.absolute().parent, name)
         _answer(worker.handle, worker.close, worker.beat, state / _SOCKET if socket is None else socket, name, dialled)
     return 0

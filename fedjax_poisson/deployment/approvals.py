@@ -1,11 +1,12 @@
 """Runs that wait for a person's yes: each a file of its terms in the site's folder, and the names of those that were approved.
 
 The worker puts terms here and asks again when the same terms come; a person at the site reads and approves them (`fedjax-poisson site approve`). Who may write
-in the folder may approve, so its mode is 0700.
+in the folder may approve, so its mode is 0700. Terms whose time is over (`run_terms.check_in_time`) wait no more.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from fedjax_poisson.aggregation.refusals import RoundRefused
@@ -19,8 +20,8 @@ MOST_WAITING = 100
 _TERMS, _YES = ".terms", ".approved"
 
 
-def wait_for_approval(state: Path, terms: RunTerms) -> bytes:
-    """Keep terms until somebody approves them; their hash. The same terms again change nothing.
+def wait_for_approval(state: Path, terms: RunTerms, now: datetime) -> bytes:
+    """Keep terms until somebody approves them or their time is over; their hash. The same terms again change nothing.
 
     Raises:
       ValueError: too many wait already.
@@ -28,6 +29,9 @@ def wait_for_approval(state: Path, terms: RunTerms) -> bytes:
     digest = run_terms_hash(terms)
     path = state / FOLDER / f"{digest.hex()}{_TERMS}"
     if not path.exists():
+        for old in (state / FOLDER).glob(f"*{_TERMS}"):
+            if (known := _read(old)) is not None and known.begin_before < now.timestamp():
+                old.unlink()  # a yes to them stays: it counts (`approved_so_far`)
         if len(list((state / FOLDER).glob(f"*{_TERMS}"))) >= MOST_WAITING:
             raise ValueError(
                 f"{MOST_WAITING} runs are in {state / FOLDER} already; remove those that nobody wants, then propose again."
@@ -36,19 +40,21 @@ def wait_for_approval(state: Path, terms: RunTerms) -> bytes:
     return digest
 
 
-def waiting(state: Path) -> list[RunTerms]:
-    """Terms that nobody has approved yet, the newest last; files that are none are left out."""
-    found = []
-    for path in sorted((state / FOLDER).glob(f"*{_TERMS}"), key=lambda path: (path.stat().st_mtime, path.name)):
-        if not path.with_suffix(_YES).exists():
-            try:
-                found.append(decode_run_terms(path.read_bytes()))
-            except (RoundRefused, ValueError):
-                continue
-    return found
+def waiting(state: Path, now: datetime) -> list[RunTerms]:
+    """Terms that nobody has approved yet and whose time is not over, the newest last; files that are none are left out."""
+    paths = sorted((state / FOLDER).glob(f"*{_TERMS}"), key=lambda path: (path.stat().st_mtime, path.name))
+    found = [_read(path) for path in paths if not path.with_suffix(_YES).exists()]
+    return [terms for terms in found if terms is not None and terms.begin_before >= now.timestamp()]
 
 
-def find_terms(state: Path, name: str) -> RunTerms:
+def _read(path: Path) -> RunTerms | None:
+    try:
+        return decode_run_terms(path.read_bytes())
+    except (RoundRefused, ValueError):
+        return None
+
+
+def find_terms(state: Path, name: str, now: datetime) -> RunTerms:
     """Terms by the path of their file, or by the start of their hash (8 digits at least) among those that wait or were approved.
 
     Raises:
@@ -59,7 +65,7 @@ def find_terms(state: Path, name: str) -> RunTerms:
     if not path.is_file():
         found = list((state / FOLDER).glob(f"{name}*{_TERMS}")) if len(name) >= 8 and name.isalnum() else []
         if len(found) != 1:
-            known = ", ".join(run_terms_hash(terms).hex()[:16] for terms in waiting(state)) or "none"
+            known = ", ".join(run_terms_hash(terms).hex()[:16] for terms in waiting(state, now)) or "none"
             raise ValueError(
                 f"{name!r} is neither a file nor the start (8 digits or more) of the hash of one run here; waiting: {known}."
             )

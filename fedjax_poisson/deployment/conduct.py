@@ -10,24 +10,36 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import math
+import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_poisson.aggregation.refusals import Malformed, RoundRefused
+from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.spool import file_spool
-from fedjax_poisson.aggregation.terms import Pinned, Terms, decode_terms
+from fedjax_poisson.aggregation.terms import Pinned
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.coordinator_folder import fetch_sums, keep_sum, last_number, note_number, release_of
+from fedjax_poisson.deployment.coordinator_folder import (
+    Sums,
+    fetch_sums,
+    keep_sum,
+    next_number,
+    open_sums,
+)
 from fedjax_poisson.deployment.model_digest import digest_of
-from fedjax_poisson.deployment.requests import NO_RUN, REFUSED, Spoken, decode, encode, facts, words
+from fedjax_poisson.deployment.positions import At, Pace, agreed, ask_positions, waited_for
+from fedjax_poisson.deployment.replies import ask_all
+from fedjax_poisson.deployment.requests import NO_RUN, Spoken, facts
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
-from fedjax_poisson.deployment.transport.link import Link, Unreached
+from fedjax_poisson.deployment.transport.link import Link
+from fedjax_poisson.deployment.wire_bytes import sum_traffic
 
 __all__ = ["Consortium", "Ended", "NoProgress", "Step", "conduct"]
+
+_NUMBERS = re.compile(r"[0-9.]+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,7 @@ class Consortium:
       members: number in the committee -> name.
       sites: name -> public key.
       minimum: fewest sites in a sum.
-      start: the request that begins the run at a site that was away, or that lost it.
+      start: the request that begins the run at a site that was away, or that lost it; None for sites that begin by themselves.
       phase_seconds: how long a phase of a round may take.
       patience_seconds: how long a round waits for further sites once the minimum is ready.
       most_rounds: rounds tried in all; a run that needs more is given up.
@@ -51,7 +63,7 @@ class Consortium:
     members: Mapping[int, str]
     sites: Mapping[str, bytes]
     minimum: int
-    start: bytes = b""
+    start: Spoken | None = None
     phase_seconds: float = 120.0
     patience_seconds: float = 60.0
     most_rounds: int = 10_000
@@ -86,9 +98,10 @@ class Ended(NamedTuple):
 
     Attributes:
       digests: site -> digest of the model that it sent.
-      facts: what the first site says of the released results.
+      facts: what most sites of that group say of the released results.
       model: bytes of `model.npz` of the largest group of sites whose models have one digest.
       agree: sites of that group.
+      stated_by: those of them that say just these facts.
       away: sites that did not answer at the end, and why.
     """
 
@@ -96,6 +109,7 @@ class Ended(NamedTuple):
     facts: dict[str, Any]
     model: bytes
     agree: tuple[str, ...]
+    stated_by: tuple[str, ...]
     away: dict[str, str]
 
 
@@ -103,16 +117,21 @@ class NoProgress(RuntimeError):
     """The run cannot go on; what was opened stays, and the run can be resumed."""
 
 
-class _At(NamedTuple):
-    """What a site says of itself."""
+@dataclasses.dataclass
+class _Desk:
+    """What the coordinator of a run works with: the arguments of `conduct`, what it keeps, and the seconds that sites have to say where they are."""
 
-    position: int
-    state: str
-    label: str | None
-    epsilon: float | None
-    reason: str
-    draft: Terms | None
-    asking: bool
+    link: Link
+    consortium: Consortium
+    sums: Sums
+    pace: Pace
+    say: Callable[[str], None]
+    wait: Callable[[str], None]
+    stop: Callable[[], bool]
+
+    def ask(self, sites: Iterable[str], spoken: Spoken) -> dict[str, Spoken | str]:
+        """The reply of each site, or why there is none."""
+        return ask_all(self.link, sites, spoken, self.consortium.phase_seconds)
 
 
 def conduct(
@@ -139,40 +158,44 @@ def conduct(
     Raises:
       NoProgress: too few sites are there, or rounds die again and again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    opened = sorted(folder.glob("*.round"))
-    died = 0
+    desk = _Desk(
+        link, consortium, open_sums(folder), Pace(consortium.phase_seconds, consortium.phase_seconds), say, wait, stop
+    )
+    sums, died, told = desk.sums, 0, set[int]()
     while True:
         if stop():
-            raise NoProgress(f"stopped after {len(opened)} sums; start again to go on.")
+            raise NoProgress(f"stopped after {len(sums.paths)} sums; start again to go on.")
         began = time.monotonic()
-        at = _ready(link, consortium, folder, opened, say, wait, stop)
+        at = _ready(desk)
         running = {name: one for name, one in at.items() if one.state == "running"}
         if not running and at:
-            return _ended(link, at, consortium.phase_seconds, say)
-        draft, ready = _agreed(running, len(opened))
+            return _ended(desk, at)
+        draft, ready = agreed(running, len(sums.paths))
         if draft is None or len(ready) < consortium.minimum:
             done = {name: one for name, one in at.items() if one.state == "done"}
             if len(done) < consortium.minimum:
                 raise NoProgress(_why_not(consortium, at, ready))
             say(f"{', '.join(running)} did not come to the end with the others. {_why_not(consortium, at, ready)}")
-            return _ended(link, done, consortium.phase_seconds, say)
+            return _ended(desk, done)
+        if draft.size not in told:
+            up, down = sum_traffic(draft, len(ready))
+            say(f"a sum of {draft.size:,} values: each site sends about {up:,} bytes and gets {down:,}")
+            told.add(draft.size)
         wait(f"{running[ready[0]].label}: the round is held")
-        number = last_number(folder, opened) + 1
-        note_number(folder, number)
+        number = next_number(sums)
         if number > consortium.most_rounds:
             raise NoProgress(
                 f"{consortium.most_rounds} rounds were held, the most that the terms allow. What was opened stays; begin a new run, with terms that allow more."
             )
-        sites = {name: consortium.sites[name] for name in ready}
         try:
             transcript, heard = hold_round(
                 link,
                 dataclasses.replace(draft, round=number),
                 members=consortium.members,
-                sites=sites,
+                sites={name: consortium.sites[name] for name in ready},
                 seconds=consortium.phase_seconds,
                 spool=file_spool(folder),
+                away=frozenset(consortium.sites) - set(at),
             )
         except RoundOver as over:
             died += 1
@@ -183,108 +206,48 @@ def conduct(
                 ) from over
             continue
         died = 0
-        checked = check_transcript(transcript, consortium.pinned)
-        label = keep_sum(folder, opened, transcript, checked.terms)
-        names = {key: name for name, key in consortium.sites.items()}
-        clients = tuple(sorted(names[key] for key in checked.clients))
+        label, clients = _kept(desk, transcript)
+        del transcript  # a large one does not lie here during the next round
         epsilon = running[ready[0]].epsilon
         took = time.monotonic() - began
-        step(Step(len(opened) - 1, label, number, clients, draft.size, took, epsilon, heard))
-        _hand_out(link, opened, at, consortium.phase_seconds)
+        step(Step(len(sums.paths) - 1, label, number, clients, draft.size, took, epsilon, heard))
+        _hand_out(desk, at)
 
 
-def _ask_all(link: Link, sites: list[str], spoken: Spoken, seconds: float) -> dict[str, Spoken | str]:
-    """Replies by site, or why there is none."""
-    found: dict[str, Spoken | str] = {}
-    blob = encode(spoken)
-    for site, reply in link.ask(dict.fromkeys(sites, blob), seconds):
-        if isinstance(reply, Unreached):
-            found[site] = words(reply.reason)
-            continue
-        try:
-            said = decode(reply)
-        except RoundRefused as error:
-            found[site] = f"{type(error).__name__}: {error}"
-            continue
-        found[site] = words(said.parts[0]) if said.word == REFUSED and said.parts else said
-    return found
+def _kept(desk: _Desk, transcript: bytes) -> tuple[str, tuple[str, ...]]:
+    """Check an opened sum as every site will, and keep it; its release, and the names of the sites in it."""
+    checked = check_transcript(transcript, desk.consortium.pinned)
+    names = {key: name for name, key in desk.consortium.sites.items()}
+    return keep_sum(desk.sums, transcript, checked.terms), tuple(sorted(names[key] for key in checked.clients))
 
 
-def _asked(link: Link, sites: list[str], seconds: float) -> tuple[dict[str, _At], dict[str, str]]:
-    """Where every site is, and who could not be asked."""
-    at, away = {}, {}
-    for site, said in _ask_all(link, sites, Spoken("next"), seconds).items():
-        if isinstance(said, str):
-            away[site] = said
-            continue
-        try:
-            at[site] = _read_at(said)
-        except RoundRefused as error:
-            away[site] = str(error)
-    return at, away
-
-
-def _read_at(said: Spoken) -> _At:
-    if said.word != "at" or len(said.parts) != 3 or len(said.parts[0]) != 8:
-        raise Malformed(f'A reply "{said.word}" where a position was asked for.')
-    position, told, blob = said.parts
-    about = facts(told)
-    epsilon = about.get("epsilon")
-    if not isinstance(epsilon, float) or not math.isfinite(epsilon):
-        epsilon = None
-    draft = decode_terms(blob) if blob else None
-    if draft is not None:
-        release_of(draft)
-    return _At(
-        int.from_bytes(position, "little"),
-        words(str(about.get("state"))),
-        None if about.get("label") is None else words(str(about["label"])),
-        epsilon,
-        words(str(about.get("reason", ""))),
-        draft,
-        about.get("asking") is True,
-    )
-
-
-def _ready(
-    link: Link,
-    consortium: Consortium,
-    folder: Path,
-    opened: list[Path],
-    say: Callable[[str], None],
-    wait: Callable[[str], None],
-    stop: Callable[[], bool],
-) -> dict[str, _At]:
+def _ready(desk: _Desk) -> dict[str, At]:
     """Where all sites are, once all are ready for the next round or over; or enough of them, and patience is at its end."""
+    consortium, sums = desk.consortium, desk.sums
     names = list(consortium.sites)
     began = time.monotonic()
     enough_since: float | None = None
     told: dict[str, str] = {}
-
-    def ask(sites: list[str], spoken: Spoken) -> dict[str, Spoken | str]:
-        return _ask_all(link, sites, spoken, consortium.phase_seconds)
-
-    while not stop():
-        at, away = _asked(link, names, consortium.phase_seconds)
+    while not desk.stop():
+        at, away, desk.pace = ask_positions(desk.link, names, desk.pace)
         if consortium.start and (idle := [name for name, why in away.items() if NO_RUN in why]):
-            for _ in link.ask(dict.fromkeys(idle, consortium.start), consortium.phase_seconds):
-                pass  # whether it began shows when it is asked next
+            desk.ask(idle, consortium.start)  # whether it began shows when it is asked next
         for name, why in away.items():
-            if told.get(name) != why:
-                say(f"{name} is away: {why}")
-                told[name] = why
+            if told.get(name) != (kind := _NUMBERS.sub("", why)):
+                desk.say(f"{name} is away: {why}")
+                told[name] = kind
         for name in [name for name in told if name not in away]:
-            say(f"{name} is back")
+            desk.say(f"{name} is back")
             del told[name]
         positions = {name: one.position for name, one in at.items()}
-        fetch_sums(ask, positions, folder, opened, consortium.pinned, consortium.run)
-        _hand_out(link, opened, at, consortium.phase_seconds)
+        fetch_sums(desk.ask, positions, sums, consortium.pinned, consortium.run)
+        _hand_out(desk, at)
         waiting = [one for one in at.values() if one.state == "running"]
-        draft, ready = _agreed({name: one for name, one in at.items() if one.state == "running"}, len(opened))
+        draft, ready = agreed({name: one for name, one in at.items() if one.state == "running"}, len(sums.paths))
         over = len(at) - len(waiting)
         if len(at) == len(names) and len(ready) == len(waiting):
             return at
-        wait(_waited_for(names, at, ready))
+        desk.wait(waited_for(names, at, ready))
         now = time.monotonic()
         enough = draft is not None and len(ready) >= consortium.minimum
         enough_since = (enough_since or now) if enough else None
@@ -300,51 +263,23 @@ def _ready(
     return {}
 
 
-def _waited_for(names: list[str], at: Mapping[str, _At], ready: list[str]) -> str:
-    """Who is away, and who computes or compiles what, in a line."""
-    busy = [name for name, one in at.items() if one.state == "running" and name not in ready]
-    labels = dict.fromkeys(at[name].label or "the first sum" for name in busy)
-    parts = (
-        [
-            f"{', '.join(labels)}: {', '.join(busy)} compute or compile"
-            if len(busy) > 1
-            else f"{', '.join(labels)}: {busy[0]} computes or compiles"
-        ]
-        if busy
-        else []
-    )
-    away = [name for name in names if name not in at]
-    return "; ".join([*parts, *([f"away: {', '.join(away)}"] if away else [])]) or "waiting for the sites"
-
-
-def _agreed(running: Mapping[str, _At], position: int) -> tuple[Terms | None, list[str]]:
-    """The terms that the most sites at this position name, and these sites."""
-    groups: dict[Terms, list[str]] = collections.defaultdict(list)
-    for name, one in running.items():
-        if one.position == position and one.draft is not None:
-            groups[one.draft].append(name)
-    if not groups:
-        return None, []
-    draft = max(groups, key=lambda terms: len(groups[terms]))
-    return draft, sorted(groups[draft])
-
-
-def _hand_out(link: Link, opened: list[Path], at: Mapping[str, _At], seconds: float) -> None:
+def _hand_out(desk: _Desk, at: Mapping[str, At]) -> None:
     """Give every site that waits at an opened position its transcript, and tell who asks what became of its counts if nothing was opened."""
+    opened = desk.sums.paths
     due: dict[int, list[str]] = collections.defaultdict(list)
     asking = [name for name, one in at.items() if one.state == "running" and one.asking and one.position == len(opened)]
     if asking:
-        _ask_all(link, asking, Spoken("go on", (u64(len(opened)),)), seconds)
+        desk.ask(asking, Spoken("go on", (u64(len(opened)),)))
     for name, one in at.items():
         if one.state != "running":
             continue
         if one.position < len(opened) and (one.asking or one.draft is not None):
             due[one.position].append(name)
     for position, names in due.items():
-        _ask_all(link, names, Spoken("opened", (u64(position), opened[position].read_bytes())), seconds)
+        desk.ask(names, Spoken("opened", (u64(position), opened[position].read_bytes())))
 
 
-def _why_not(consortium: Consortium, at: Mapping[str, _At], ready: list[str]) -> str:
+def _why_not(consortium: Consortium, at: Mapping[str, At], ready: list[str]) -> str:
     lines = [f"{len(ready)} sites are ready for the same round, at least {consortium.minimum} are needed."]
     for name in consortium.sites:
         one = at.get(name)
@@ -359,9 +294,9 @@ def _why_not(consortium: Consortium, at: Mapping[str, _At], ready: list[str]) ->
     return "\n".join([*lines, "What was opened stays; start again when they are there."])
 
 
-def _ended(link: Link, at: Mapping[str, _At], seconds: float, say: Callable[[str], None]) -> Ended:
+def _ended(desk: _Desk, at: Mapping[str, At]) -> Ended:
     """The models of all sites that are done."""
-    found = _ask_all(link, list(at), Spoken("final"), seconds)
+    found = desk.ask(at, Spoken("final"))
     digests, told, models, away = {}, {}, {}, {}
     for name, said in found.items():
         if isinstance(said, str) or said.word != "ended" or len(said.parts) != 2:
@@ -378,17 +313,22 @@ def _ended(link: Link, at: Mapping[str, _At], seconds: float, say: Callable[[str
             away[name] = f"its model cannot be read ({type(error).__name__})"
             continue
         if digests[name] != about.get("digest"):
-            say(f"{name} states another digest than that of the model that it sent.")
+            desk.say(f"{name} states another digest than that of the model that it sent.")
         told[name], models[name] = about, said.parts[1]
     if not digests:
         raise NoProgress("no site has a model: " + "; ".join(f"{name}: {why}" for name, why in away.items()))
     common, _ = collections.Counter(digests.values()).most_common(1)[0]
     agree = tuple(sorted(name for name, digest in digests.items() if digest == common))
     if len(agree) < len(digests):
-        say(
+        desk.say(
             f"The models differ: {', '.join(agree)} have {common[:12]}, the others not. Their digests are in the result."
         )
-    first = agree[0]
-    return Ended(
-        digests, told[first] | {"model_sha256": hashlib.sha256(models[first]).hexdigest()}, models[first], agree, away
-    )
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for name in agree:
+        groups[json.dumps(told[name], sort_keys=True)].append(name)
+    stated_by = tuple(sorted(groups.values(), key=len)[-1])
+    if len(stated_by) < len(agree):
+        desk.say(f"Released results as {', '.join(stated_by)} state them; others with the same model state others.")
+    first = stated_by[0]
+    known = told[first] | {"model_sha256": hashlib.sha256(models[first]).hexdigest()}
+    return Ended(digests, known, models[first], agree, stated_by, away)

@@ -33,7 +33,7 @@ __all__ = ["ConsortiumFile", "link_of", "read_consortium"]
 
 _PORT = 8443
 _KEYS: Mapping[str, tuple[str, ...]] = {
-    "consortium": ("roster", "deadline_seconds", "patience_seconds", "approval_seconds", "most_rounds"),
+    "consortium": ("roster", "deadline_seconds", "patience_seconds", "approval_seconds", "begin_days", "most_rounds"),
     "transport": ("kind", "sockets", "socket", "host", "port", "credentials"),
 }
 

@@ -15,17 +15,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.deployment import run_terms
 from fedjax_poisson.deployment.conduct import Consortium, Ended, Step, conduct
 from fedjax_poisson.deployment.policy import key_of
-from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode, words
+from fedjax_poisson.deployment.replies import ask_all
+from fedjax_poisson.deployment.requests import Spoken
 from fedjax_poisson.deployment.roster import Roster, parties_of, pinned_of, roster_hash
 from fedjax_poisson.deployment.run_terms import RunTerms
-from fedjax_poisson.deployment.transport.link import Link, Unreached
+from fedjax_poisson.deployment.transport.link import Link
 from fedjax_poisson.federated.checkpoints import write_atomic, write_json
 
-__all__ = ["MODEL", "RESULT", "SIGNATURES", "TERMS", "TRANSCRIPTS", "NotSigned", "coordinate", "standing"]
+__all__ = [
+    "MODEL",
+    "RESULT",
+    "SIGNATURES",
+    "TERMS",
+    "TRANSCRIPTS",
+    "NotSigned",
+    "coordinate",
+    "standing",
+    "without_score",
+]
 
 TERMS, SIGNATURES, TRANSCRIPTS, MODEL, RESULT = (
     "terms.bin",
@@ -51,6 +61,7 @@ def coordinate(
     deadline_seconds: int = 120,
     patience_seconds: float = 30.0,
     approval_seconds: float = 3600.0,
+    begin_days: float = 14.0,
     most_rounds: int = 10_000,
     step: Callable[[Step], None] = lambda step: None,
     say: Say = lambda words: None,
@@ -67,6 +78,7 @@ def coordinate(
       deadline_seconds: how long a phase of a round may take.
       patience_seconds: how long a round waits for further sites once enough are ready.
       approval_seconds: how long people may take to approve the run.
+      begin_days: for how long new terms may be signed and begun; a proposal that nobody began ends then by itself.
       most_rounds: most rounds that are tried.
       step: called after every opened sum.
       say: told what a person should know.
@@ -79,14 +91,14 @@ def coordinate(
       ValueError: `out` holds a run with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    terms = _terms(roster, config, out, deadline_seconds, most_rounds)
+    terms = _terms(roster, config, out, deadline_seconds, most_rounds, begin_days)
     signatures = _signed(link, roster, terms, out, approval_seconds, say, wait, stop)
     wait("the sites begin")
-    start = encode(Spoken("start", (run_terms.encode_run_terms(terms), _signature_bytes(signatures))))
+    start = Spoken("start", (run_terms.encode_run_terms(terms), run_terms.signature_bytes(signatures)))
     names = [party.name for party in parties_of(roster)]
-    for name, reply in link.ask(dict.fromkeys(names, start), float(deadline_seconds)):
-        if (why := _refusal(reply)) is not None:
-            say(f"{name} did not start: {why}")
+    for name, reply in ask_all(link, names, start, float(deadline_seconds)).items():
+        if reply != Spoken("started"):
+            say(f"{name} did not start: {_why(reply)}")
     consortium = Consortium(
         run=terms.run,
         pinned=pinned_of(roster),
@@ -100,20 +112,30 @@ def coordinate(
     )
     ended = conduct(link, consortium, out / TRANSCRIPTS, step=step, say=say, wait=wait, stop=stop)
     write_atomic(out / MODEL, ended.model)
-    write_json(out / RESULT, result_of(terms, ended))
+    write_json(out / RESULT, result_of(terms, roster, ended))
     return ended
 
 
-def result_of(terms: RunTerms, ended: Ended) -> dict[str, Any]:
-    """What the coordinator's folder says of a run that is over, as JSON values."""
+def result_of(terms: RunTerms, roster: Roster, ended: Ended) -> dict[str, Any]:
+    """What the coordinator's folder says of a run that is over, as JSON values: `released` is what `stated_by` say of the sums that all opened."""
+    released = {name: value for name, value in ended.facts.items() if name not in ("digest", "model_sha256")}
     return {
         "run": terms.run.hex(),
         "terms": run_terms.run_terms_hash(terms).hex(),
         "models": ended.digests,
         "agree": list(ended.agree),
         "away": ended.away,
-        **{name: value for name, value in ended.facts.items() if name != "digest"},
+        "model_sha256": ended.facts["model_sha256"],
+        "stated_by": list(ended.stated_by),
+        "released": released,
+        "sites_without_score": without_score(roster, released),
     }
+
+
+def without_score(roster: Roster, released: dict[str, Any]) -> list[str]:
+    """Sites that a released score by site leaves out, since the noise on their number of held-out records is as large as the number itself."""
+    known = released.get("accuracy_by_site")
+    return [party.name for party in roster.sites if party.name not in known] if isinstance(known, dict) else []
 
 
 def standing(out: Path) -> dict[str, Any]:
@@ -143,7 +165,9 @@ def standing(out: Path) -> dict[str, Any]:
     }
 
 
-def _terms(roster: Roster, config: str, out: Path, deadline_seconds: int, most_rounds: int) -> RunTerms:
+def _terms(
+    roster: Roster, config: str, out: Path, deadline_seconds: int, most_rounds: int, begin_days: float
+) -> RunTerms:
     """The terms of this folder's run; new ones are written before anybody is asked."""
     path = out / TERMS
     if path.exists():
@@ -151,6 +175,10 @@ def _terms(roster: Roster, config: str, out: Path, deadline_seconds: int, most_r
         if found.config != config or found.roster != roster_hash(roster):
             raise ValueError(
                 f"{out} holds a run with other settings or another roster; choose another --out, or go on with the same ones."
+            )
+        if not (out / SIGNATURES).exists() and found.begin_before < time.time():
+            raise ValueError(
+                f"{out} holds a proposal that ended on {run_terms.moment(found.begin_before)}, signed by too few; choose another --out to propose it anew."
             )
         return found
     terms = RunTerms(
@@ -160,8 +188,10 @@ def _terms(roster: Roster, config: str, out: Path, deadline_seconds: int, most_r
         version=metadata.version("fedjax_poisson"),
         deadline_seconds=deadline_seconds,
         most_rounds=most_rounds,
+        begin_before=int(time.time() + 86400 * begin_days),
     )
     run_terms.check_run_terms(terms, roster, terms.version)
+    run_terms.check_in_time(terms, datetime.now(UTC))
     write_atomic(path, run_terms.encode_run_terms(terms))
     return terms
 
@@ -180,7 +210,7 @@ def _signed(
     path, names = out / SIGNATURES, [party.name for party in parties_of(roster)]
     if path.exists():
         return {name: bytes.fromhex(value) for name, value in json.loads(path.read_text()).items()}
-    proposal = encode(Spoken("propose", (run_terms.encode_run_terms(terms),)))
+    proposal = Spoken("propose", (run_terms.encode_run_terms(terms),))
     found: dict[str, bytes] = {}
     until, told = time.monotonic() + seconds, set[str]()
     while True:
@@ -188,14 +218,14 @@ def _signed(
         missing = [name for name in names if name not in found]
         if not told:
             wait(f"asks {', '.join(missing)} to sign")
-        for name, reply in link.ask(dict.fromkeys(missing, proposal), float(terms.deadline_seconds)):
-            why = _refusal(reply)
-            if why is None and isinstance(reply, bytes) and (parts := decode(reply).parts):
-                found[name] = parts[0]
-            elif why is not None and all(key_of(one.strip()).endswith("approval.mode") for one in why.split("; ")):
-                waiting.append(name)
-            else:
-                refused.append(f"{name}: {why or 'gave no signature'}")
+        for name, reply in ask_all(link, missing, proposal, float(terms.deadline_seconds)).items():
+            match reply:
+                case Spoken("signed", (signature,)):
+                    found[name] = signature
+                case str() if all(key_of(one.strip()).endswith("approval.mode") for one in reply.split("; ")):
+                    waiting.append(name)
+                case _:
+                    refused.append(f"{name}: {_why(reply)}")
         if refused:
             raise NotSigned("the run was not signed:\n  " + "\n  ".join(refused))
         if not waiting:
@@ -208,26 +238,10 @@ def _signed(
             raise NotSigned(f"{', '.join(waiting)} did not approve within {seconds:g} s; start again to ask again.")
         time.sleep(1.0)
     run_terms.check_signatures(roster, terms, found)
-    write_atomic(path, _signature_bytes(found))
+    write_atomic(path, run_terms.signature_bytes(found))
     return found
 
 
-def _signature_bytes(signatures: dict[str, bytes]) -> bytes:
-    return json.dumps({name: value.hex() for name, value in sorted(signatures.items())}).encode()
-
-
-def _refusal(reply: bytes | Unreached) -> str | None:
-    """Why a site does not do what it was asked; None if it does."""
-    if isinstance(reply, Unreached):
-        return words(reply.reason)
-    try:
-        said = decode(reply)
-    except RoundRefused as error:
-        return f"{type(error).__name__}: {error}"
-    if said.word == REFUSED:
-        return words(said.parts[0]) if said.parts else "no reason"
-    return (
-        None
-        if said.word == "started" or (said.word == "signed" and said.parts)
-        else f"said {said.word!r} with nothing in it"
-    )
+def _why(reply: Spoken | str) -> str:
+    """Why a party does not do what it was asked."""
+    return reply if isinstance(reply, str) else f"said {reply.word!r:.60}, which is no answer to it"

@@ -17,23 +17,24 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, member, messages
+from fedjax_poisson.aggregation import Aggregator, Opened, Sealed, client, messages
 from fedjax_poisson.aggregation.aggregator import round_info
 from fedjax_poisson.aggregation.envelope import new_id
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused, RoundUsed
 from fedjax_poisson.aggregation.roles import checked_counts
 from fedjax_poisson.aggregation.round_setting import RoundSetting, message_bytes, parameters_for
 from fedjax_poisson.aggregation.terms import Terms, decode_terms, encode_terms, terms_hash
-from fedjax_poisson.aggregation.transcript import check_transcript
+from fedjax_poisson.aggregation.transcript import Checked, check_transcript
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.errors import RoundLost, TooManyLost, Uncharged
 from fedjax_poisson.deployment.expected_terms import Offer, Wanted, check_expected, expected_terms
 from fedjax_poisson.deployment.opened_rounds import OpenedRound, counts_hash, keep, kept_rounds, release_name
 from fedjax_poisson.deployment.party import USUAL, Limits, Party
+from fedjax_poisson.deployment.seat import Told, take_seat
 from fedjax_poisson.randomness import Stream, is_reproducible
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
@@ -42,10 +43,6 @@ __all__ = ["Exchange"]
 
 _WAIT_SECONDS = 0.2
 """How often a waiting run looks whether it is to stop."""
-
-
-Told = Callable[..., None]
-"""`(kind, **facts)`: what goes into the site's log."""
 
 
 class Exchange:
@@ -58,8 +55,9 @@ class Exchange:
         tell: Told,
         stop: Callable[[], bool] = lambda: False,
         limits: Limits = USUAL,
+        named: Sequence[str] | None = None,
     ) -> None:
-        """Pick up what was opened before.
+        """Pick up what was opened before; a sum that was written down and not told, since the process ended between the two, is told now.
 
         Args:
           party: the site.
@@ -67,17 +65,17 @@ class Exchange:
           tell: writes into the site's log, durably, before anything leaves.
           stop: asked while a round is waited for.
           limits: what the run may take.
+          named: SHA-256 of the transcripts that the log names (`backups.opened_in`); those that are handed out again must be these. None where there is no log.
 
         Raises:
           RoundRefused: a transcript that was kept does not hold.
         """
         self.party, self._folder, self._tell, self._stop = party, folder, tell, stop
         self._limits = limits
+        self._named = list(named or ())
         self._rounds: list[OpenedRound] = kept_rounds(folder, party.sender.pinned)
-        self._seat = None if party.member is None else member.restore(party.member)
+        self._seat = None if party.member is None else take_seat(party.member, tell)
         self._changed = threading.Condition(threading.RLock())
-        self._seat_lock = threading.Lock()
-        self._answered = b""
         self._label: str | None = None
         self._offer: Offer | None = None
         self._sent: Terms | None = None  # the terms under which the offered counts were sent
@@ -86,6 +84,8 @@ class Exchange:
         self._owed = True  # whether the release that comes next is still to be paid for
         self._asking: Terms | None = None  # the terms of a round whose outcome is asked for
         self._go_on = False
+        for one in self._rounds[len(self._named) :] if named is not None else ():
+            self._tell_opened(one.label, one.path.read_bytes(), one.checked)
 
     # What the run calls
 
@@ -257,22 +257,14 @@ class Exchange:
             self._changed.notify_all()
 
     def notice(self, blob: bytes) -> bytes:
-        """A member's reply to a notice of the server (`member.step`).
+        """A member's reply to a notice of the server (`seat`).
 
         Raises:
           RoundRefused: by its name.
         """
-        if self.party.member is None or self._seat is None:
+        if self._seat is None:
             raise OutOfOrder(f"{self.party.name} is no member of the committee.")
-        with self._seat_lock:
-            self._seat, reply = member.step(self.party.member, self._seat, blob)
-            said = messages.parts_of(reply)
-            if said.label == "answer" and self._answered != said.body[:32]:
-                self._tell("answer", round=self._seat.round, included=said.body[:32].hex(), bytes=len(reply))
-                self._answered = said.body[
-                    :32
-                ]  # only now: what could not be written down is not said when it is asked again
-        return reply
+        return self._seat.notice(blob)
 
     def invite(self, terms_blob: bytes, certificate: bytes) -> bytes:
         """This site's contribution to a round; the same bytes at every call for the same terms.
@@ -349,22 +341,32 @@ class Exchange:
             draft = self._asking if self._offer is None else self._offer.draft
             if position > len(self._rounds) or draft is None:
                 raise OutOfOrder(f"This site is at position {len(self._rounds)} and not ready; ask again later.")
+            digest = hashlib.sha256(transcript).hexdigest()
+            if position < len(self._named) and self._named[position] != digest:
+                raise BadTerms(f"Another transcript of position {position} than the one that this site's log names.")
             checked = check_transcript(transcript, self.party.sender.pinned)
             check_expected(checked.terms, draft)
             label = str(self._label)
             self._rounds.append(keep(self._folder, position, label, transcript, checked))
-            self._tell(
-                "opened",
-                round=checked.terms.round,
-                terms=terms_hash(checked.terms).hex(),
-                label=label,
-                transcript=hashlib.sha256(transcript).hexdigest(),
-                counts=counts_hash(checked.counts).hex(),
-                clients=[key.hex() for key in checked.clients],
-                epsilon=self._paid.get("epsilon", 0.0),
-            )
+            self._tell_opened(label, transcript, checked)
             self._offer = None  # its round is over; what comes next has other terms
             self._changed.notify_all()
+
+    def _tell_opened(self, label: str, transcript: bytes, checked: Checked) -> None:
+        digest = hashlib.sha256(transcript).hexdigest()
+        if digest in self._named:
+            return  # handed out again
+        self._tell(
+            "opened",
+            round=checked.terms.round,
+            terms=terms_hash(checked.terms).hex(),
+            label=label,
+            transcript=digest,
+            counts=counts_hash(checked.counts).hex(),
+            clients=[key.hex() for key in checked.clients],
+            epsilon=self._paid.get("epsilon", 0.0),
+        )
+        self._named.append(digest)
 
     def transcript(self, position: int) -> bytes:
         """A kept transcript, for whoever missed it; raises `OutOfOrder` where there is none."""

@@ -9,24 +9,34 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from fedjax_poisson.aggregation import member, messages
+from fedjax_poisson.aggregation import member
 from fedjax_poisson.aggregation.refusals import OutOfOrder, RoundRefused
-from fedjax_poisson.aggregation.store import Store, sqlite_store
+from fedjax_poisson.aggregation.store import Store, StoreDamaged, sqlite_store
 from fedjax_poisson.deployment import run_terms
+from fedjax_poisson.deployment.backups import check_stores
 from fedjax_poisson.deployment.identity import Identity
-from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, read_signatures, refused
+from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, refused
 from fedjax_poisson.deployment.roster import Roster, named, pinned_of, roster_keys
 from fedjax_poisson.deployment.run_terms import RunTerms
+from fedjax_poisson.deployment.seat import Seat, take_seat
+from fedjax_poisson.deployment.signed_runs import (
+    SignedRun,
+    check_signed,
+    current_run,
+    folder_of,
+    keep_run,
+    read_run,
+    sign_once,
+)
 from fedjax_poisson.deployment.site_log import SiteLog
 from fedjax_poisson.deployment.status import write_status
-from fedjax_poisson.federated.checkpoints import write_atomic
 
 __all__ = ["Operator"]
-
-_CURRENT = "current.bin"
 
 
 class Operator:
@@ -40,6 +50,7 @@ class Operator:
         log: SiteLog,
         *,
         say: Callable[[str], None] = lambda words: None,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
         """Take up the run that was under way, if there is one.
 
@@ -49,22 +60,26 @@ class Operator:
           who: its key.
           log: open.
           say: told what a person should know.
+          now: the operator's clock, for the time until which terms hold.
 
         Raises:
           ValueError: the key is not that of a member.
         """
-        pinned = pinned_of(roster)
-        if who.public not in pinned.members:
+        self._pinned = pinned_of(roster)
+        if who.public not in self._pinned.members:
             raise ValueError(f"the roster {roster.name!r} has no member with the key of {state}.")
-        self._state, self._roster, self._who, self._log, self._say = state, roster, who, log, say
-        self._pinned, self._lock = pinned, threading.Lock()
+        self._state, self._roster, self._who, self._log, self._say, self._now = state, roster, who, log, say, now
+        self._lock = threading.Lock()
         self._store: Store | None = None
-        self._member: member.Member | None = None
-        self._seat = member.State()
+        self._seat: Seat | None = None
         self._terms: RunTerms | None = None
-        self._answered: tuple[int, bytes] | None = None
-        if (state / _CURRENT).exists():
-            self._begin(run_terms.decode_run_terms((state / _CURRENT).read_bytes()))
+        try:
+            if (current := current_run(state)) is not None:
+                check_signed(current, roster, now=None)
+                self._begin(current.terms)
+        except (RoundRefused, StoreDamaged, ValueError, OSError) as error:
+            self._say(f"the run that was under way does not go on: {error}")
+            self._log.append("refused", reasons=[type(error).__name__])
         self._write_status()
 
     def beat(self) -> None:
@@ -93,37 +108,46 @@ class Operator:
                     case Spoken("propose", (terms,)):
                         return encode(Spoken("signed", (self._propose(run_terms.decode_run_terms(terms)),)))
                     case Spoken("start", (terms, signatures)):
-                        self._start(terms, signatures)
+                        self._start(read_run(terms, signatures))
                         return encode(Spoken("started"))
                     case Spoken("notice", (notice,)):
-                        return encode(Spoken("said", (self._notice(notice),)))
+                        if self._seat is None:
+                            raise OutOfOrder(f"{NO_RUN} at this member.")
+                        return encode(Spoken("said", (self._seat.notice(notice),)))
                     case _:
                         raise OutOfOrder(f'"{spoken.word}" is no request to a member without records.')
         except RoundRefused as error:
             return refused(error)
+        except StoreDamaged as error:
+            self._say(str(error))
+            return refused(
+                f"{type(error).__name__}: a file of this member is lost or older than its log; what to do is on its own screen"
+            )
 
     def _propose(self, terms: RunTerms) -> bytes:
         run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"))
-        digest = run_terms.run_terms_hash(terms).hex()
-        if not any(entry.kind == "terms" and entry.facts["terms"] == digest for entry in self._log.entries()):
-            self._log.append("terms", run=terms.run.hex(), terms=digest, roster=terms.roster.hex())
-        return run_terms.sign_run_terms(self._who, terms)
+        run_terms.check_in_time(terms, self._now())
+        return sign_once(self._log, self._who, terms)
 
-    def _start(self, blob: bytes, signed: bytes) -> None:
-        terms = run_terms.decode_run_terms(blob)
-        if self._terms == terms:
+    def _start(self, run: SignedRun) -> None:
+        if self._terms == run.terms:
             return
-        run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"))
-        run_terms.check_signatures(self._roster, terms, read_signatures(signed))
-        write_atomic(self._state / _CURRENT, blob)
-        self._log.append("started", run=terms.run.hex(), version=terms.version)
-        self._begin(terms)
+        check_signed(run, self._roster, now=self._now())
+        keep_run(self._state, self._log, run)
+        self._begin(run.terms)
 
     def _begin(self, terms: RunTerms) -> None:
+        """The seat of a run, where its store stands.
+
+        Raises:
+          StoreDamaged: what was said in the run is not all there.
+        """
         if self._store is not None:
             self._store.close()
-        self._store = sqlite_store(self._state / f"member-{terms.run.hex()}.sqlite")
-        self._member = member.Member(
+        self._seat = self._terms = None
+        self._store = sqlite_store(folder_of(self._state, terms) / "member.sqlite")
+        check_stores(self._log.entries(), terms.run, {"answer": self._store})
+        sitting = member.Member(
             number=self._pinned.members.index(self._who.public) + 1,
             key=self._who.key,
             pinned=self._pinned,
@@ -131,27 +155,12 @@ class Operator:
             run=terms.run,
             store=self._store,
         )
-        self._seat, self._terms = member.restore(self._member), terms
-        self._write_status()
 
-    def _notice(self, blob: bytes) -> bytes:
-        if self._member is None or self._terms is None:
-            raise OutOfOrder(f"{NO_RUN} at this member.")
-        self._seat, reply = member.step(self._member, self._seat, blob)
-        said = messages.parts_of(reply)
-        if said.label == "answer" and self._answered != (self._seat.round, said.body[:32]):
-            self._log.append(
-                "answer",
-                run=self._terms.run.hex(),
-                round=self._seat.round,
-                included=said.body[:32].hex(),
-                bytes=len(reply),
-            )
-            self._answered = (
-                self._seat.round,
-                said.body[:32],
-            )  # only now: what could not be written down is not said later
-        return reply
+        def tell(kind: str, **told: Any) -> None:
+            self._log.append(kind, run=terms.run.hex(), **told)
+
+        self._seat, self._terms = take_seat(sitting, tell), terms
+        self._write_status()
 
     def _write_status(self) -> None:
         name, phase = named(self._roster, self._who.public), "waiting" if self._terms is None else "running"

@@ -16,8 +16,9 @@ from fedjax_poisson.aggregation.spool import Spool
 from fedjax_poisson.aggregation.terms import Terms
 from fedjax_poisson.aggregation.transcript import write_transcript
 from fedjax_poisson.aggregation.wire import Reader
-from fedjax_poisson.deployment.requests import REFUSED, Spoken, decode, encode, words
-from fedjax_poisson.deployment.transport.link import Link, Unreached
+from fedjax_poisson.deployment.replies import reply_of
+from fedjax_poisson.deployment.requests import Spoken, encode
+from fedjax_poisson.deployment.transport.link import Link
 
 __all__ = ["Heard", "RoundOver", "hold_round"]
 
@@ -55,6 +56,7 @@ def hold_round(
     sites: Mapping[str, bytes],
     seconds: float,
     spool: Spool | None = None,
+    away: frozenset[str] = frozenset(),
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[bytes, list[Heard]]:
     """Hold one round among some sites.
@@ -66,6 +68,7 @@ def hold_round(
       sites: name -> public key, of those that are asked to send.
       seconds: how long a phase may take.
       spool: where uploads wait; None for memory.
+      away: parties that did not answer just now; as members they are not asked, as long as enough others are left.
       clock: seconds.
 
     Returns:
@@ -76,11 +79,15 @@ def hold_round(
     """
     heard: list[Heard] = []
     roster = frozenset(sites.values())
+    if sum(name not in away for name in members.values()) < draft.threshold:
+        away = frozenset()  # without one of them there is no round
     try:
         state, outgoing = server.start(draft, roster, spool)
         while state.phase != "opened":
             requests: dict[str, bytes] = {}
             for one in outgoing:
+                if one.to and members[one.to] in away:
+                    continue
                 if one.to:
                     requests[members[one.to]] = encode(Spoken("notice", (one.blob,)))
                 else:
@@ -108,18 +115,16 @@ def _taken(
     while requests and (left := until - clock()) > 0:
         again: dict[str, bytes] = {}
         for site, blob in link.ask(requests, left):
-            if isinstance(blob, Unreached):
-                heard.append(Heard(phase, site, words(blob.reason)))
+            reply = reply_of(blob)
+            if isinstance(reply, str):
+                if (
+                    isinstance(blob, bytes) and phase == "contribution" and "ask again" in reply.lower()
+                ):  # members have nothing to wait for
+                    again[site] = requests[site]
+                else:
+                    heard.append(Heard(phase, site, reply))
                 continue
             try:
-                reply = decode(blob)
-                if reply.word == REFUSED:
-                    reason = words(reply.parts[0]) if reply.parts else "no reason"
-                    if phase == "contribution" and "ask again" in reason.lower():  # members have nothing to wait for
-                        again[site] = requests[site]
-                        continue
-                    heard.append(Heard(phase, site, f"refuses: {reason}"))
-                    continue
                 state = server.receive(state, reply.parts[0] if reply.parts else b"")
             except NoRoom:
                 raise

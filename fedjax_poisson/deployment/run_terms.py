@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedjax_poisson.aggregation.refusals import BadTerms, Oversize
-from fedjax_poisson.aggregation.wire import Reader, prefixed, u8, u32
+from fedjax_poisson.aggregation.wire import Reader, prefixed, u8, u32, u64
 from fedjax_poisson.deployment import identity
 from fedjax_poisson.deployment.common_settings import check_common, common_config, parse_common
 from fedjax_poisson.deployment.identity import Identity
@@ -23,14 +25,17 @@ from fedjax_poisson.runs.config import Config
 __all__ = [
     "PROTOCOL",
     "RunTerms",
+    "check_in_time",
     "check_run_terms",
     "check_signatures",
     "common_of",
     "decode_run_terms",
     "encode_run_terms",
     "in_words",
+    "moment",
     "run_terms_hash",
     "sign_run_terms",
+    "signature_bytes",
     "site_config",
     "summary_line",
 ]
@@ -40,7 +45,8 @@ PROTOCOL = 1
 MOST_CONFIG = 1 << 18
 MOST_ROUNDS = 1 << 20
 _MOST_TEXT = 64
-_VERSION = 1
+_LONGEST_SECONDS = 366 * 86400
+_VERSION = 2
 _LABEL = "run-terms"
 
 
@@ -56,6 +62,7 @@ class RunTerms:
       protocol: `PROTOCOL`.
       deadline_seconds: longest wait for the parties in one step of a round.
       most_rounds: most sums that are opened in the run, lost ones among them.
+      begin_before: the last moment at which a party signs these terms or begins the run, in seconds since 1970 (UTC); a run that has begun goes on.
     """
 
     roster: bytes
@@ -64,6 +71,7 @@ class RunTerms:
     version: str
     deadline_seconds: int
     most_rounds: int
+    begin_before: int
     protocol: int = PROTOCOL
 
 
@@ -77,6 +85,7 @@ def encode_run_terms(terms: RunTerms) -> bytes:
             prefixed(terms.config.encode()),
             prefixed(terms.version.encode()),
             *(u32(number) for number in (terms.protocol, terms.deadline_seconds, terms.most_rounds)),
+            u64(terms.begin_before),
         ]
     )
 
@@ -95,7 +104,10 @@ def decode_run_terms(blob: bytes) -> RunTerms:
     roster, run = reader.take(32), reader.take(16)
     config, package = reader.prefixed(), reader.prefixed()
     protocol, deadline, most = (reader.u32() for _ in range(3))
+    before = reader.u64()
     reader.done()
+    if before >= 1 << 36:
+        raise BadTerms(f"begin_before = {before} is no moment in seconds since 1970.")
     if len(config) > MOST_CONFIG or len(package) > _MOST_TEXT:
         raise Oversize(f"A text in the terms of a run is longer than {MOST_CONFIG} or {_MOST_TEXT} bytes.")
     try:
@@ -110,6 +122,7 @@ def decode_run_terms(blob: bytes) -> RunTerms:
         protocol=protocol,
         deadline_seconds=deadline,
         most_rounds=most,
+        begin_before=before,
     )
     common_of(found)
     return found
@@ -155,6 +168,30 @@ def check_run_terms(terms: RunTerms, roster: Roster, version: str, *, foreign: C
     except ValueError as error:
         raise BadTerms(str(error)) from None
     return config
+
+
+def check_in_time(terms: RunTerms, now: datetime) -> None:
+    """Refuse to sign or begin a run whose time is over, or that would wait for more than a year: what was agreed long ago is agreed anew.
+
+    Raises:
+      BadTerms: with both moments.
+    """
+    left = terms.begin_before - now.timestamp()
+    if not 0 <= left <= _LONGEST_SECONDS:
+        raise BadTerms(
+            f"The run is to begin before {moment(terms.begin_before)}, and it is {moment(int(now.timestamp()))} here: "
+            f"{'propose it again' if left < 0 else 'terms hold for a year at most'}; if this clock is wrong, set it."
+        )
+
+
+def moment(seconds: int) -> str:
+    """A moment in words, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="minutes")
+
+
+def signature_bytes(signatures: Mapping[str, bytes]) -> bytes:
+    """Signatures by party, in the form that is kept and sent (`requests.read_signatures`)."""
+    return json.dumps({name: value.hex() for name, value in sorted(signatures.items())}).encode()
 
 
 def sign_run_terms(who: Identity, terms: RunTerms) -> bytes:
@@ -223,7 +260,10 @@ def summary_line(terms: RunTerms) -> str:
     config = common_of(terms)
     unit = "patient" if config.patient else "record"
     rounds = "" if config.rounds is None else f", {config.rounds} rounds"
-    return f"run {terms.run.hex()[:8]}: label {config.label!r}, epsilon {config.epsilon:g}, delta {config.delta:g}, {unit} level{rounds}"
+    return (
+        f"run {terms.run.hex()[:8]}: label {config.label!r}, epsilon {config.epsilon:g}, delta {config.delta:g}, {unit} level{rounds}; "
+        f"to begin before {moment(terms.begin_before)}"
+    )
 
 
 def in_words(terms: RunTerms) -> str:
@@ -240,6 +280,7 @@ def in_words(terms: RunTerms) -> str:
             f"{'patient' if config.patient else 'record'} level unless the algorithm protects a site",
             f"training    {config.algorithm!r}, {config.model}, {config.mechanism!r}; at most {terms.most_rounds} sums are opened",
             f"scores      {config.evaluation}",
+            f"begins      before {moment(terms.begin_before)}, or is proposed anew",
             f"software    version {terms.version!r}, protocol {terms.protocol}; a step waits at most {terms.deadline_seconds} s",
             "",
             "settings of all sites:",

@@ -26,29 +26,36 @@ from fedjax_poisson.accounting import LedgerCorrupt
 from fedjax_poisson.aggregation.refusals import BadTerms, OutOfOrder, RoundRefused
 from fedjax_poisson.aggregation.store import Store, StoreDamaged, sqlite_store
 from fedjax_poisson.deployment import approvals, run_terms
-from fedjax_poisson.deployment.backups import check_ledger, check_stores
+from fedjax_poisson.deployment.backups import check_ledger, check_stores, check_transcripts, opened_in
 from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.party import Limits, party_of
 from fedjax_poisson.deployment.policy import ApprovalPolicy, Policy, Proposal, key_of, refusals
 from fedjax_poisson.deployment.proposal import before_reading, proposal_of, sums_today
-from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, read_signatures, refused
+from fedjax_poisson.deployment.requests import NO_RUN, Spoken, decode, encode, refused
 from fedjax_poisson.deployment.roster import Roster, pinned_of, roster_keys
 from fedjax_poisson.deployment.roster import party_of as party_on
 from fedjax_poisson.deployment.run_terms import RunTerms
+from fedjax_poisson.deployment.signed_runs import (
+    SignedRun,
+    check_signed,
+    current_run,
+    folder_of,
+    keep_run,
+    read_run,
+    sign_once,
+    signed,
+)
 from fedjax_poisson.deployment.site_log import SiteLog
 from fedjax_poisson.deployment.site_run import ROUND_WORDS, SiteRun, answer, planning_network, start
 from fedjax_poisson.deployment.status import write_status
-from fedjax_poisson.federated.checkpoints import write_atomic
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
 from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.transcripts import FOLDER
 
-__all__ = ["LEDGER", "RUNS", "Worker"]
+__all__ = ["LEDGER", "Worker"]
 
-LEDGER, RUNS, CURRENT = "ledger.sqlite", "runs", "current.json"
-_TERMS, _SIGNATURES = "terms.bin", "signatures.json"
-
-
+LEDGER = "ledger.sqlite"
 _TABLE = "data.table"
 """The reason of a refusal that depends on what the table holds."""
 _YESES = 8
@@ -92,6 +99,7 @@ class Worker:
         self._state, self._policy, self._roster, self._who, self._log = state, policy, roster, who, log
         self._seed, self._say, self._now = seed, say, now
         self._name = policy.consortium.name
+        self._foreign = tuple(name for name in policy.limits.algorithms if ":" in name)
         if party_on(roster, self._name).public != who.public:
             raise ValueError(
                 f"the roster has another key for {self._name!r} than {state} holds: this is another site's folder, or the site was enrolled anew."
@@ -102,15 +110,13 @@ class Worker:
         self._terms: RunTerms | None = None
         self._allowed: Proposal | None = None
         self._stores: tuple[Store, ...] = ()
-        if (state / CURRENT).exists():
-            name = json.loads((state / CURRENT).read_text())["run"]
-            folder = state / RUNS / name
-            terms = run_terms.decode_run_terms((folder / _TERMS).read_bytes())
-            try:
-                self._begin(terms, read_signatures((folder / _SIGNATURES).read_bytes()))
-            except (RoundRefused, StoreDamaged, LedgerCorrupt, ValueError, OSError) as error:
-                self._say(f"the run {name[:8]} does not go on: {error}")
-                self._log.append("refused", reasons=[type(error).__name__], run=name)
+        try:
+            if (current := current_run(state)) is not None:
+                check_signed(current, roster, now=None, foreign=self._foreign)
+                self._begin(current.terms)
+        except (RoundRefused, StoreDamaged, LedgerCorrupt, ValueError, OSError) as error:
+            self._say(f"the run that was under way does not go on: {error}")
+            self._log.append("refused", reasons=[type(error).__name__])
         self._write_status()
 
     def beat(self) -> None:
@@ -144,7 +150,7 @@ class Worker:
                     case Spoken("propose", (terms,)):
                         return encode(Spoken("signed", (self._propose(terms),)))
                     case Spoken("start", (terms, signatures)):
-                        self._start(terms, signatures)
+                        self._start(read_run(terms, signatures))
                         return encode(Spoken("started"))
                     case _:
                         raise OutOfOrder(f'"{spoken.word}" with {len(spoken.parts)} parts is no request to a site.')
@@ -170,16 +176,9 @@ class Worker:
     def _propose(self, blob: bytes) -> bytes:
         """This site's signature under the terms of a run, if its policy allows all of it."""
         terms = run_terms.decode_run_terms(blob)
-        digest = run_terms.run_terms_hash(terms).hex()
-        signed = [
-            e.facts["terms"] for e in self._log.entries() if e.kind == "terms" and e.facts["run"] == terms.run.hex()
-        ]
-        self._judge(terms, by_hand=digest not in signed and self._asked_too_much())  # what was signed tells nothing new
-        if set(signed) - {digest}:
-            raise BadTerms("This site has signed other terms of a run of this name; a run has one set of terms.")
-        if not signed:
-            self._log.append("terms", run=terms.run.hex(), terms=digest, roster=terms.roster.hex())
-        return run_terms.sign_run_terms(self._who, terms)
+        known = signed(self._log, terms)  # what was signed tells nothing new
+        self._judge(terms, by_hand=not known and self._asked_too_much())
+        return sign_once(self._log, self._who, terms)
 
     def _asked_too_much(self) -> bool:
         """Whether so much was asked of the table that a person decides about further proposals, whatever the policy says.
@@ -212,9 +211,9 @@ class Worker:
         policy = self._policy
         if by_hand:
             policy = dataclasses.replace(policy, approval=ApprovalPolicy(mode="by hand"))
-        foreign = tuple(name for name in self._policy.limits.algorithms if ":" in name)
         try:
-            run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=foreign)
+            run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=self._foreign)
+            run_terms.check_in_time(terms, self._now())
         except BadTerms as error:
             self._note_refusal(terms, [type(error).__name__])
             raise
@@ -251,7 +250,7 @@ class Worker:
             self._say(f"refused a run: {'; '.join(found)}")
         if all(reason == "approval.mode" for reason in reasons):
             try:
-                digest = approvals.wait_for_approval(self._state, terms)
+                digest = approvals.wait_for_approval(self._state, terms, self._now())
             except ValueError as error:
                 self._say(str(error))
                 raise PolicyRefused("approval.mode, and too many runs wait at this site") from error
@@ -280,42 +279,33 @@ class Worker:
         self._log.append("refused", **facts)
         return True
 
-    def _start(self, blob: bytes, signed: bytes) -> None:
+    def _start(self, run: SignedRun) -> None:
         """Begin a run that every party signed."""
-        terms, signatures = run_terms.decode_run_terms(blob), read_signatures(signed)
-        if self._terms == terms:
+        if self._terms == run.terms:
             return
         if self._run is not None and self._run.progress().state == "running":
             raise OutOfOrder("Another run is under way at this site.")
-        run_terms.check_signatures(self._roster, terms, signatures)
-        self._judge(terms)
-        folder = self._state / RUNS / terms.run.hex()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(folder / _TERMS, blob)
-        write_atomic(folder / _SIGNATURES, signed)
-        write_atomic(self._state / CURRENT, json.dumps({"run": terms.run.hex()}).encode())
-        self._log.append("started", run=terms.run.hex(), version=terms.version)
-        self._begin(terms, signatures)
+        check_signed(run, self._roster, now=self._now(), foreign=self._foreign)
+        self._judge(run.terms)
+        keep_run(self._state, self._log, run)
+        self._begin(run.terms)
 
-    def _begin(self, terms: RunTerms, signatures: dict[str, bytes]) -> None:
+    def _begin(self, terms: RunTerms) -> None:
         """The run's thread; what is on disk decides where it stands.
 
         Raises:
-          BadTerms: the run is not of this roster, or of another version of the package (both may have changed since it began), or not signed by all.
           LedgerCorrupt, StoreDamaged: what the site has spent or said is not all there.
         """
-        foreign = tuple(name for name in self._policy.limits.algorithms if ":" in name)
-        run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=foreign)
-        run_terms.check_signatures(self._roster, terms, signatures)
         check_ledger(self._state / LEDGER, self._log.entries())
         config = self._own_config(terms)
         prepared = prepare(config, None, planning_network(self._roster))
         self._allowed = proposal_of(prepared, self._roster, approved=True, opened_today=0)
-        folder = self._state / RUNS / terms.run.hex()
+        folder = folder_of(self._state, terms)
         for store in self._stores:
             store.close()
         self._stores = (sqlite_store(folder / "client.sqlite"), sqlite_store(folder / "member.sqlite"))
-        check_stores(self._log.entries(), terms.run, *self._stores)
+        check_stores(self._log.entries(), terms.run, {"contribution": self._stores[0], "answer": self._stores[1]})
+        check_transcripts(self._log.entries(), terms.run, folder / "run" / FOLDER)
         party = party_of(
             name=self._name,
             sites=tuple(one.name for one in self._roster.sites),
@@ -346,6 +336,7 @@ class Worker:
             corrupt=self._roster.corrupt,
             limits=Limits(terms.most_rounds, self._policy.limits.lost_rounds),
             tell=tell,
+            named=opened_in(self._log.entries(), terms.run),
             stop=lambda: self._stopping,
             changed=self._changed,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +109,7 @@ def start(
     corrupt: int,
     limits: Limits,
     tell: Callable[..., None],
+    named: Sequence[str] | None = None,
     stop: Callable[[], bool],
     changed: Callable[[], None] = lambda: None,
 ) -> SiteRun:
@@ -122,10 +123,11 @@ def start(
       corrupt: sites assumed corrupt.
       limits: what the run may take.
       tell: writes into the site's log.
+      named: transcripts of this run that the log names (`backups.opened_in`).
       stop: asked before every round and while one is waited for.
       changed: called after every release, and at the end.
     """
-    exchange = Exchange(party, out / FOLDER, tell, stop, limits)
+    exchange = Exchange(party, out / FOLDER, tell, stop, limits, named)
     pinned = party.sender.pinned
     network = Network(
         backend=exchange.backend,

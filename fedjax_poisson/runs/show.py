@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting.account import AccountedRounds
 from fedjax_poisson.aggregation import aggregator
-from fedjax_poisson.aggregation.keys import BOX_BYTES
+from fedjax_poisson.aggregation.round_setting import RoundSetting, draft_of
+from fedjax_poisson.aggregation.terms import Terms, mechanism_facts
 from fedjax_poisson.mechanisms import poisson_embedding
+from fedjax_poisson.runs.run_ledger import CONFIG, LEDGER
 from fedjax_poisson.runs.transcripts import in_words, verify_rounds
 
 
@@ -23,9 +26,7 @@ def print_ledger(folder: Path, *, verify: bool) -> None:
     Raises:
       FileNotFoundError: there is no ledger.
     """
-    path = folder / "ledger.sqlite" if folder.is_dir() else folder
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run, or a ledger file.")
+    path = ledger_of(folder)
     book = accounting.read_ledger(path)
     try:
         print(
@@ -44,14 +45,28 @@ def print_ledger(folder: Path, *, verify: bool) -> None:
         if runs := {row.origin.get("run") for row in rows} - {None}:
             print(f"data set {rows[0].data!r}, {len(runs)} run{'s' if len(runs) > 1 else ''}")
         if verify:
-            print(_verified(book, path))
+            print(_verified(book, folder if folder.is_dir() else path.parent))
     finally:
         book.close()
 
 
-def _verified(book: accounting.Ledger, path: Path) -> str:
+def ledger_of(folder: Path) -> Path:
+    """The ledger of a run: in its folder, or the one of the data set that its settings name, as at a site of a consortium.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    path = folder / LEDGER if folder.is_dir() else folder
+    if folder.is_dir() and not path.exists() and (settings := folder / CONFIG).is_file():
+        path = Path(tomllib.loads(settings.read_text(encoding="utf-8")).get("ledger", path))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run, or a ledger file.")
+    return path
+
+
+def _verified(book: accounting.Ledger, folder: Path) -> str:
     count = book.verify()
-    summary = path.parent / "summary.json"
+    summary = folder / "summary.json"
     pinned = "(no summary.json next to it pins the head, so removed rows at the end would go undetected)"
     if summary.exists():
         try:
@@ -60,7 +75,7 @@ def _verified(book: accounting.Ledger, path: Path) -> str:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{summary} does not say what the ledger held ({error!r}), so rows removed at its end would go undetected: restore it, or finish the run "
-                f"again with --resume {path.parent}."
+                f"again with --resume {folder}."
             ) from error
         book.check_pin(pin)
         pinned = "and match what summary.json pins"
@@ -79,12 +94,9 @@ def print_rounds(folder: Path) -> int:
     Raises:
       FileNotFoundError: the folder has no ledger or no transcripts.
     """
-    path = folder / "ledger.sqlite"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ledger; give the folder of a run.")
-    book = accounting.read_ledger(path)
+    book = accounting.read_ledger(ledger_of(folder))
     try:
-        print(_verified(book, path))
+        print(_verified(book, folder))
         charged = len(book.rows())
     finally:
         book.close()
@@ -99,13 +111,16 @@ def print_rounds(folder: Path) -> int:
     return 1 if bad else 0
 
 
-def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) -> None:
-    """Print what a round of such a sum costs its parties, how secure it is, and on what that rests.
+def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) -> Terms:
+    """Print what a round of such a sum costs its clients, how secure it is, and on what that rests.
 
     Args:
       setting: senders, dimension and the mechanism's shape.
       dark_count: mean events per channel, coordinate and sender.
       members: of the committee.
+
+    Returns:
+      The terms of such a round, with keys that are nobody's: from them follows what it takes on a wire.
 
     Raises:
       ValueError: no committee of so many, or no parameters hold the sum.
@@ -117,9 +132,10 @@ def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) 
         dark_count=dark_count,
         modulation=setting.modulation,
     )
+    bound, facts = mechanism.count_bound(setting.senders, setting.dimension), mechanism.facts
     rounds = aggregator(
         "round",
-        count_bound=mechanism.count_bound(setting.senders, setting.dimension),
+        count_bound=bound,
         senders=setting.senders,
         size=setting.dimension,
         members=members,
@@ -128,16 +144,24 @@ def print_round_cost(setting: AccountedRounds, dark_count: float, members: int) 
     assert rounds.device is not None
     params, info = rounds.device.params, rounds.info
     up = rounds.message_bytes(setting.dimension)
-    to_member = setting.senders * (512 + BOX_BYTES)
     print(f"\nencryption: {params.ring.explanation}")
-    print(
-        f"a client sends {up:,} bytes a round ({up / setting.dimension:.3f} a parameter) and gets about {1500 * members:,}, the model apart"
-    )
-    print(
-        f"a member gets about {to_member:,} to {to_member + setting.senders * params.polynomial_bytes:,} bytes and sends "
-        f"{setting.senders * 15 * 4 * params.ring.limbs + params.polynomial_bytes:,}"
-    )
+    print(f"a client's message has {up:,} bytes ({up / setting.dimension:.3f} a parameter)")
     print(
         f"{info.threshold} of {info.members} members open a sum, up to {info.malicious} may be malicious; {info.security_bits} bits classical, assumed: "
         "ring-LWE (by the lattice-estimator, experiments/results/security.json), ChaCha20, Ed25519, HPKE with ML-KEM-768 and X25519"
     )
+    round_setting = RoundSetting(
+        run=bytes(16),
+        count_bound=bound,
+        count_rms=None,
+        senders=setting.senders,
+        minimum=setting.senders,
+        corrupt=min(1, setting.senders - 1),
+        members=members,
+        threshold=info.threshold,
+        malicious=info.malicious,
+        mechanism=json.dumps(mechanism_facts(facts.name, facts.parameters), sort_keys=True, default=str),
+        size=setting.dimension,
+    )
+    nobody = tuple(bytes(31) + bytes([number]) for number in range(members))
+    return draft_of(round_setting, 0, setting.dimension, nobody, bytes(32))

@@ -13,7 +13,7 @@ from tests.test_cli import call, refused
 def test_account_answers_the_third_question(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("account", "--senders", 4, "--dimension", 14, "--rounds", 20, "--epsilon", 1) == 0
     shown = capsys.readouterr().out
-    assert "dark" in shown and "epsilon" in shown
+    assert "dark" in shown and "epsilon" in shown and "a site that is a member sends " in shown
     refused(capsys, "account", "--senders", 4, "--dimension", 14)
     assert "honest_senders" in refused(
         capsys, "account", "--senders", 4, "--dimension", 14, "--rounds", 2, "--epsilon", 1, "--honest-senders", 5

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_log_checks_what_it_prints(tmp_path: Path, capsys) -> None:
 
 def test_approve_shows_first_and_approves_only_with_yes(tmp_path: Path, capsys) -> None:
     terms = terms_of(roster_of(people()))
-    digest = approvals.wait_for_approval(tmp_path, terms).hex()
+    digest = approvals.wait_for_approval(tmp_path, terms, datetime.now(UTC)).hex()
     assert call("site", "approve", "--state", tmp_path) == 0
     shown = capsys.readouterr().out
     assert (

@@ -16,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import fedjax_poisson
 from fedjax_poisson.deployment.certificates import create_certificates
@@ -56,34 +57,49 @@ def workers(folder: Path, handlers: Mapping[str, Handler]) -> Iterator[dict[str,
             thread.join(30)
 
 
-@contextlib.contextmanager
-def process(log: Path, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process and all that it starts; they are ended as a group, since what a SuperNode starts can outlive it."""
-    with log.open("wb") as file:
-        started = subprocess.Popen(
+def process(log: Path, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, with what it starts."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
             command, stdout=file, stderr=file, env={**os.environ, **environment}, start_new_session=True, cwd=log.parent
         )
-    try:
-        yield started
-    finally:
-        for signal_number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, signal_number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                started.wait(patience)
+
+
+def end(started: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, as a group: what a SuperNode starts can outlive it."""
+    for signal_number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal_number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(patience)
+
+
+class FlowerNetwork(NamedTuple):
+    """Flower at work.
+
+    Attributes:
+      link: to the workers.
+      alive: the processes: "superlink", and each site's SuperNode by the site's name.
+      begin: `(name)`: starts one of them again, as it was started first.
+      relay: starts the run that carries; again where an earlier one ended.
+    """
+
+    link: Link
+    alive: dict[str, subprocess.Popen[bytes]]
+    begin: Callable[[str], None]
+    relay: Callable[[], None]
 
 
 @contextlib.contextmanager
 def flower_network(
-    folder: Path, paths: Mapping[str, Path], names: Mapping[str, str] | None = None, sessions: set[int] | None = None
-) -> Iterator[Link]:
-    """A link to workers through Flower.
+    folder: Path, paths: Mapping[str, Path], names: Mapping[str, str] | None = None
+) -> Iterator[FlowerNetwork]:
+    """Workers that are reached through Flower; all processes are ended at the end.
 
     Args:
       folder: for keys, logs, and Flower's state.
       paths: of the workers' sockets, by the site's name.
       names: what each SuperNode says that it is, where that is not the truth.
-      sessions: gets the sessions of all processes that are started.
     """
     assert SUPERLINK is not None
     tools = Path(SUPERLINK).parent
@@ -121,12 +137,18 @@ def flower_network(
         stack.callback(link.close)
         command = (SUPERLINK, *tls, "--enable-supernode-auth", "--disable-runtime-dependency-installation")
         more = ("--database", str(folder / "superlink.db"), "--host", "127.0.0.1", "--port", str(port))
-        started = [stack.enter_context(process(folder / "superlink.log", *command, *more, **environment))]
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.2)
+        commands, alive = {"superlink": (*command, *more)}, dict[str, subprocess.Popen[bytes]]()
+
+        def begin(name: str) -> None:
+            alive[name] = process(folder / f"{name}.log", *commands[name], **environment)
+            stack.callback(end, alive[name])
+            until = time.monotonic() + 60
+            while name == "superlink" and time.monotonic() < until:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.2)
+
+        begin("superlink")
         for site, path in paths.items():
             flwr("supernode", "register", str(files.node_keys[site]) + ".pub", "here")
             config = f'site="{(names or {}).get(site, site)}" socket="{path}"'
@@ -138,13 +160,15 @@ def flower_network(
                 address,
             )
             keys = ("--auth-supernode-private-key", str(files.node_keys[site]), *tls, "--port", str(free_port()))
-            node += (*keys, "--node-config", config)
-            started.append(stack.enter_context(process(folder / f"{site}.log", *node, **environment)))
-        if sessions is not None:
-            sessions.update(one.pid for one in started)
+            commands[site] = (*node, *keys, "--node-config", config)
+            begin(site)
         run_config = f'socket="{folder / "coordinator" / "relay.socket"}"'
-        flwr("run", str(APP), "here", "--run-config", run_config)
-        yield link
+
+        def relay() -> None:
+            flwr("run", str(APP), "here", "--run-config", run_config)
+
+        relay()
+        yield FlowerNetwork(link, alive, begin, relay)
 
 
 def processor_seconds(sessions: set[int]) -> float:
@@ -212,7 +236,9 @@ def _measure(parts_of_flower: list[int]) -> None:
         stop.set()
         bare.close()
         started = time.monotonic()
-        carried = stack.enter_context(flower_network(folder, paths, sessions=sessions))
+        network = stack.enter_context(flower_network(folder, paths))
+        carried = network.link
+        sessions.update(one.pid for one in network.alive.values())
         ask(in_parts(carried), b"first")
         print(f"Flower: {time.monotonic() - started:.1f} s from nothing to the first replies", flush=True)
         for part in parts_of_flower or [PART_BYTES]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 from fedjax_poisson.aggregation import keys
@@ -64,5 +65,6 @@ def terms_of(roster: Roster, config: Config | None = None, **changes: Any) -> Ru
         "version": VERSION,
         "deadline_seconds": 60,
         "most_rounds": 100,
+        "begin_before": int(time.time()) + 300 * 86400,
     }
     return dataclasses.replace(RunTerms(**facts), **changes)

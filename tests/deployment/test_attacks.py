@@ -28,6 +28,7 @@ from fedjax_poisson.deployment.party import Limits
 from fedjax_poisson.deployment.proposal import sums_today
 from fedjax_poisson.deployment.requests import Spoken, decode, encode, facts, words
 from fedjax_poisson.deployment.round_at_server import RoundOver
+from fedjax_poisson.deployment.seat import take_seat
 from fedjax_poisson.runs.network import Standing
 from fedjax_poisson.runs.run import Stopped
 from tests.deployment import consortium
@@ -313,7 +314,8 @@ def test_an_answer_that_cannot_be_written_down_is_not_said_when_it_is_asked_agai
         if kind == "answer" and full:
             raise OSError("no space left")
 
-    site.exchange._tell = tell
+    assert site.exchange.party.member is not None
+    site.exchange._seat = take_seat(site.exchange.party.member, tell)
     held(group, draft, link=watched(group.link, "notice", seen))  # the other two answer
     last = decode(seen["east"][-1]).parts[0]
     for _ in range(2):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from fedjax_poisson import accounting
 from fedjax_poisson.aggregation.store import StoreDamaged, memory_store
-from fedjax_poisson.deployment.backups import check_ledger, check_stores
+from fedjax_poisson.deployment.backups import check_ledger, check_stores, check_transcripts, opened_in
 from fedjax_poisson.deployment.log_entries import Entry, genesis, make_entry
 from tests.deployment.identities import person
 
@@ -73,10 +74,45 @@ def test_a_store_that_lacks_a_round_of_the_log_is_refused(kind: str, facts: dict
     log = entries(*((kind, {"round": number, "bytes": 1, **facts}) for number in (3, 7)))
     sent, said = memory_store(), memory_store()
     own = sent if kind == "contribution" else said
+    stores = {"contribution": sent, "answer": said}
     own.put(RUN, 3, kind, b"x")
     with pytest.raises(StoreDamaged, match=f"{kind} in round 7"):
-        check_stores(log, RUN, sent, said)
-    check_stores(log, bytes(16), sent, said)  # another run's store has nothing to hold
+        check_stores(log, RUN, stores)
+    check_stores(log, bytes(16), stores)  # another run's store has nothing to hold
     own.put(RUN, 7, kind, b"y")
     own.erase(RUN, 7, kind)
-    check_stores(log, RUN, sent, said)
+    check_stores(log, RUN, stores)
+
+
+def opened(folder: Path, blobs: list[bytes], logged: int) -> list[Entry]:
+    """Transcripts in a folder, and a log that names the first ones."""
+    folder.mkdir(exist_ok=True)
+    for number, blob in enumerate(blobs):
+        (folder / f"{number:05d}-train-{number + 1}.round").write_bytes(blob)
+    facts = {"terms": "aa" * 32, "counts": "bb" * 32, "clients": [], "epsilon": 0.5}
+    return entries(
+        *(
+            ("opened", {"round": k, "label": f"train {k + 1}", "transcript": sha256(blob).hexdigest(), **facts})
+            for k, blob in enumerate(blobs[:logged])
+        )
+    )
+
+
+def test_transcripts_that_are_kept_are_those_that_the_log_names(tmp_path: Path) -> None:
+    blobs = [b"one", b"two", b"three"]
+    log = opened(tmp_path, blobs, 3)
+    check_transcripts(log, RUN, tmp_path)
+    assert opened_in(log, RUN) == [sha256(blob).hexdigest() for blob in blobs]
+    check_transcripts(log[:2], RUN, tmp_path)  # a crash between the file and the log
+    with pytest.raises(StoreDamaged, match="the log is an older copy"):
+        check_transcripts(log[:1], RUN, tmp_path)
+    last = tmp_path / "00002-train-3.round"
+    last.unlink()
+    check_transcripts(log, RUN, tmp_path)  # it is handed out again
+    last.write_bytes(b"another")
+    with pytest.raises(StoreDamaged, match="another transcript"):
+        check_transcripts(log, RUN, tmp_path)
+    last.write_bytes(b"three")
+    (tmp_path / "00000-train-1.round").write_bytes(b"two")  # of this run, and in another's place
+    with pytest.raises(StoreDamaged, match="00000-train-1"):
+        check_transcripts(log, RUN, tmp_path)

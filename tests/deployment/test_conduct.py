@@ -15,7 +15,7 @@ from fedjax_poisson import accounting, data
 from fedjax_poisson.aggregation.terms import encode_terms
 from fedjax_poisson.aggregation.transcript import check_transcript, terms_of
 from fedjax_poisson.aggregation.wire import u64
-from fedjax_poisson.deployment.conduct import Ended, NoProgress, Step, _At, _waited_for, conduct
+from fedjax_poisson.deployment.conduct import Ended, NoProgress, Step, conduct
 from fedjax_poisson.deployment.requests import Spoken, decode, encode, refused
 from fedjax_poisson.deployment.site_run import SiteRun, model_digest
 from fedjax_poisson.deployment.transport.link import Asked, Unreached
@@ -196,16 +196,3 @@ def test_too_few_sites_are_named_and_nothing_is_opened(tables: dict[str, Path], 
     assert time.monotonic() - began < 60
     assert "east: stopped" in str(refused.value) and "south: stopped" in str(refused.value)
     assert not list((tmp_path / "server").glob("*.round"))
-
-
-def test_who_is_waited_for_is_named_with_what_it_does() -> None:
-    def at(label: str | None) -> _At:
-        return _At(3, "running", label, None, "", None, False)
-
-    names = ["north", "south", "west"]
-    all_busy = {name: at("train 1") for name in names}
-    assert _waited_for(names, all_busy, ["north"]) == "train 1: south, west compute or compile"
-    assert _waited_for(names, all_busy, ["north", "south"]) == "train 1: west computes or compiles"
-    there = {"north": at(None)}
-    assert _waited_for(names, there, []) == "the first sum: north computes or compiles; away: south, west"
-    assert _waited_for(names, all_busy, names) == "waiting for the sites"

@@ -96,18 +96,17 @@ def test_counts_that_are_sent_twice_are_found(row: Callable[..., Any], monkeypat
 def test_a_member_that_forgets_is_found(
     part: Callable[[str], Any], row: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedjax_poisson.aggregation import member
     from fedjax_poisson.aggregation.store import memory_store, sqlite_store
-    from fedjax_poisson.deployment import conduct
+    from fedjax_poisson.deployment import conduct, seat
 
-    monkeypatch.setattr(conduct, "last_number", lambda folder, opened: 0)  # and a coordinator that uses a number again
+    monkeypatch.setattr(conduct, "next_number", lambda sums: 1)  # and a coordinator that uses a number again
     fault, lives = ("coordinator", "ask invite", 1, "kill"), []
 
     def forgets(name: str, handler: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
         def handle(blob: bytes) -> bytes:
             site = lives[-1].sites.get(name)
-            if name == "east" and site is not None and b"begin" in blob and site.exchange._seat.round == 1:
-                site.exchange._seat = member.restore(site.exchange.party.member)
+            if name == "east" and site is not None and b"begin" in blob and site.exchange._seat.round() == 1:
+                site.exchange._seat = seat.take_seat(site.exchange.party.member, site.exchange._tell)
             return handler(blob)
 
         return handle
@@ -175,15 +174,15 @@ def test_a_run_that_does_not_go_on_or_hangs_is_found(
     assert not any("hangs" in sentence for sentence in wrong)
     from fedjax_poisson.deployment import conduct
 
-    monkeypatch.setattr(conduct, "_agreed", lambda running, position: (None, []))
+    monkeypatch.setattr(conduct, "agreed", lambda running, position: (None, []))
     monkeypatch.setattr(conduct, "_hand_out", lambda *rest: None)
-    real = conduct._asked
+    real = conduct.ask_positions
 
     def never_ready(*rest: Any) -> Any:
-        at, gone = real(*rest)
-        return {name: one._replace(draft=None, state="running") for name, one in at.items()}, gone
+        at, *further = real(*rest)
+        return {name: one._replace(draft=None, state="running") for name, one in at.items()}, *further
 
-    monkeypatch.setattr(conduct, "_asked", never_ready)
+    monkeypatch.setattr(conduct, "ask_positions", never_ready)
     assert any("the run hangs" in sentence for sentence in row(limit=4.0, phase=1.0).wrong)
 
 

@@ -15,8 +15,8 @@ from fedjax_poisson.aggregation.transcript import terms_of
 from fedjax_poisson.deployment.coordinator_folder import (
     fetch_sums,
     keep_sum,
-    last_number,
-    note_number,
+    next_number,
+    open_sums,
     release_of,
 )
 from fedjax_poisson.deployment.requests import Spoken
@@ -32,17 +32,16 @@ def transcript(group: Group) -> bytes:
 
 def fetched(group: Group, folder: Path, says: Mapping[str, Spoken | str], run: bytes = RUN) -> list[Path]:
     """What is kept after all sites said that they are one sum further."""
-    opened: list[Path] = []
+    sums = open_sums(folder)
     pinned = group.sites["north"].exchange.party.sender.pinned
     fetch_sums(
         lambda names, spoken: {name: says[name] for name in names},
         dict.fromkeys(says, 1),
-        folder,
-        opened,
+        sums,
         pinned,
         run,
     )
-    return opened
+    return sums.paths
 
 
 def kept(blob: bytes) -> Spoken:
@@ -59,14 +58,13 @@ def test_a_lost_sum_is_taken_from_whoever_keeps_it(group: Group, transcript: byt
 
 
 def test_no_number_of_a_round_is_used_twice(group: Group, transcript: bytes, tmp_path: Path) -> None:
-    opened: list[Path] = []
-    assert last_number(tmp_path, opened) == 0
-    keep_sum(tmp_path, opened, transcript, terms_of(transcript))
-    assert last_number(tmp_path, opened) == 4  # the file with the number is lost
-    note_number(tmp_path, 9)
-    assert last_number(tmp_path, opened) == 9
+    sums = open_sums(tmp_path)
+    assert sums.last == 0
+    keep_sum(sums, transcript, terms_of(transcript))
+    assert sums.last == open_sums(tmp_path).last == 4  # the file with the number is lost
+    assert [next_number(open_sums(tmp_path)) for _ in range(3)] == [5, 6, 7]  # each is written down before it is used
     (tmp_path / "last_round.json").write_text(json.dumps({"round": 2}))  # an older copy
-    assert last_number(tmp_path, opened) == 4
+    assert next_number(open_sums(tmp_path)) == 5
 
 
 def test_a_release_with_a_name_that_is_none_names_no_file(group: Group) -> None:

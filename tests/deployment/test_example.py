@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -113,3 +114,22 @@ def test_the_same_over_flower(place: Path) -> None:
     assert script.returncode == 0, said
     assert "round 1: 5 replies" in said and "sound" in said
     assert left(place) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("transport", ["socket", "tls"])
+def test_real_processes_give_the_model_and_the_ledgers_of_one_process(transport: str, tmp_path: Path) -> None:
+    """The heart data at five hospitals, three rounds, one seed; the script itself holds another seed against it, which must give another model."""
+    script = ROOT / "experiments" / "consortium_example.py"
+    words = ["--compare", "--rounds", "3", "--transport", transport, "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, str(script), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    (row,) = json.loads((tmp_path / "results" / "consortium_example.json").read_text())["rows"]
+    assert row["same_model"] and row["same_ledger_rows"] == [True] * 5 and row["ledger_rows"] == 5
+    assert row["other_seed_differs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -157,7 +158,7 @@ def held(
     number: int = 1,
     sites: tuple[str, ...] = NAMES,
     link: Link | None = None,
-    seconds: float = 20,
+    seconds: float = 60,
 ) -> bytes:
     """One round; its transcript."""
     chosen = {name: group.keys[name] for name in sites}
@@ -227,7 +228,7 @@ def test_counts_that_were_sent_are_never_sent_in_another_round(group: Group) -> 
     request = decode(first)
     assert site.exchange.invite(*request.parts) == site.exchange.invite(*request.parts)  # the same bytes
     with pytest.raises(RoundOver):
-        held(group, draft, 2)  # a server that holds a second round for the same counts
+        held(group, draft, 2, seconds=10)  # a server that holds a second round for the same counts
     assert isinstance(site.got(), RoundLost)
     assert sum(kind == "contribution" for kind, _ in site.told) == 1
 
@@ -248,7 +249,7 @@ def test_after_a_lost_round_fresh_counts_are_paid_for_again_and_opened(group: Gr
     draft, site = wanted(group), group.sites["east"]
     held(group, draft)
     with pytest.raises(RoundOver):
-        held(group, draft, 2)
+        held(group, draft, 2, seconds=10)
     assert isinstance(site.got(), RoundLost)
     for each in group.sites.values():
         each.got()
@@ -271,7 +272,7 @@ def test_a_site_that_asks_what_became_of_its_counts_holds_no_round_up(group: Gro
     draft, site, seen = wanted(group), group.sites["east"], dict[str, list[bytes]]()
     held(group, draft, link=watched(group.link, "invite", seen))
     with pytest.raises(RoundOver):
-        held(group, draft, 2)
+        held(group, draft, 2, seconds=10)
     assert isinstance(site.got(), RoundLost)
     terms, certificate = decode(seen["east"][0]).parts
     with pytest.raises(OutOfOrder, match="ask again later"):  # its counts are on their way: the round waits for them
@@ -396,3 +397,51 @@ def test_a_request_that_is_none_gets_a_refusal(group: Group) -> None:
         assert decode(answer(run, spoken)).word == "refused"
     assert decode(answer(run, Spoken("next"))).word == "at"
     assert encode(Spoken("next")) != encode(Spoken("final"))
+
+
+def test_a_sum_that_was_written_down_and_not_told_is_told_after_the_restart_once(group: Group, tmp_path: Path) -> None:
+    transcript = held(group, wanted(group))
+    site = group.sites["east"]
+    site.exchange.opened(0, transcript)
+    digest = hashlib.sha256(transcript).hexdigest()
+    first = [facts for kind, facts in site.told if kind == "opened"]
+    assert [facts["transcript"] for facts in first] == [digest]
+    for named, count in (([], 1), ([digest], 0)):  # the log lacks it; the twin: the log has it
+        told: list[tuple[str, dict[str, Any]]] = []
+        party = site.exchange.party
+        Exchange(party, tmp_path / "east", lambda kind, told=told, **facts: told.append((kind, facts)), named=named)
+        assert [kind for kind, _ in told] == ["opened"] * count
+        assert all({**facts, "epsilon": 0} == {**first[0], "epsilon": 0} for _, facts in told)
+
+
+def test_a_lost_transcript_is_taken_back_only_as_the_log_names_it(group: Group, tmp_path: Path) -> None:
+    transcript, site = held(group, wanted(group)), group.sites["east"]
+    named = [hashlib.sha256(transcript).hexdigest()]
+    for names, taken in ((["00" * 32], False), (named, True)):
+        site.exchange._named = names
+        if taken:
+            site.exchange.opened(0, transcript)
+        else:
+            with pytest.raises(BadTerms, match="the one that this site's log names"):
+                site.exchange.opened(0, transcript)
+        assert site.exchange.position == taken
+    assert "opened" not in [kind for kind, _ in site.told]  # it was told before it was lost
+
+
+@pytest.mark.parametrize(("away", "asked"), [(["south"], {"north", "east"}), (["east", "south"], set(NAMES))])
+def test_a_member_that_was_silent_just_now_is_not_asked_while_enough_are_left(
+    group: Group, away: list[str], asked: set[str]
+) -> None:
+    draft, seen = wanted(group), dict[str, list[bytes]]()
+    transcript, heard = hold_round(
+        watched(group.link, "notice", seen),
+        dataclasses.replace(draft, round=1),
+        members=dict(enumerate(NAMES, 1)),
+        sites=group.keys,
+        seconds=120,
+        away=frozenset(away),
+    )
+    assert set(seen) == asked and not heard  # two of three open a sum; with one left nobody could, so all are asked
+    for site in group.sites.values():
+        site.exchange.opened(0, transcript)
+        np.testing.assert_array_equal(site.got().counts, 6 * np.arange(SIZE))

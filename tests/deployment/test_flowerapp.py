@@ -33,9 +33,9 @@ def link() -> Iterator[Link]:
     with (
         tempfile.TemporaryDirectory(prefix="fp", dir="/tmp") as name,  # a socket's path is short
         workers(Path(name), handlers) as paths,
-        flower_network(Path(name), paths, names={"jena": "kiel"}) as carried,
+        flower_network(Path(name), paths, names={"jena": "kiel"}) as network,
     ):
-        yield carried
+        yield network.link
 
 
 def test_small_and_large_messages_come_as_they_were_sent(link: Link) -> None:

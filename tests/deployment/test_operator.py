@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from fedjax_poisson.aggregation.messages import Notice, encode_notice
+from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.common_settings import common_config, read_settings
-from fedjax_poisson.deployment.coordinator import MODEL, RESULT, TERMS, TRANSCRIPTS, NotSigned, coordinate, standing
+from fedjax_poisson.deployment.coordinator import (
+    MODEL,
+    RESULT,
+    TERMS,
+    TRANSCRIPTS,
+    NotSigned,
+    coordinate,
+    standing,
+    without_score,
+)
+from fedjax_poisson.deployment.identity import Identity
 from fedjax_poisson.deployment.log_check import check_logs
 from fedjax_poisson.deployment.operator import Operator
 from fedjax_poisson.deployment.policy import (
@@ -22,7 +35,8 @@ from fedjax_poisson.deployment.policy import (
 )
 from fedjax_poisson.deployment.requests import Spoken, decode, encode
 from fedjax_poisson.deployment.roster import Party, Roster
-from fedjax_poisson.deployment.run_terms import encode_run_terms
+from fedjax_poisson.deployment.row_check import contributions_in, with_rows
+from fedjax_poisson.deployment.run_terms import decode_run_terms, encode_run_terms
 from fedjax_poisson.deployment.site import Worker
 from fedjax_poisson.deployment.site_log import open_log, read_log
 from fedjax_poisson.deployment.transport.in_process import in_process
@@ -37,6 +51,7 @@ class Everybody(NamedTuple):
     """All parties of a consortium, in this process."""
 
     folder: Path
+    who: dict[str, Identity]
     roster: Roster
     workers: dict[str, Worker | Operator]
     config: str
@@ -87,7 +102,7 @@ def everybody(tmp_path_factory: pytest.TempPathFactory) -> Everybody:
             approval=ApprovalPolicy(mode="automatic"),
         )
         workers[name] = Worker(state, policy, roster, who[name], log)
-    return Everybody(folder, roster, workers, settings(roster))
+    return Everybody(folder, who, roster, workers, settings(roster))
 
 
 def link_of(everybody: Everybody) -> Any:
@@ -103,6 +118,12 @@ def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Ever
     assert labels == ["standardise 0", "train 1", "train 2", "evaluate 2"]
     assert ended.agree == SITES and not ended.away
     assert ended.facts["verdict"] == "private" and ended.facts["epsilon"] <= 6.0
+    result = json.loads((out / RESULT).read_text())
+    assert result["stated_by"] == list(SITES) and result["released"]["epsilon"] == ended.facts["epsilon"]
+    named = set(result["released"]["accuracy_by_site"])
+    assert set(result["sites_without_score"]) == set(SITES) - named
+    assert without_score(everybody.roster, {"accuracy_by_site": {"north": 0.5}}) == ["east"]
+    assert without_score(everybody.roster, {"accuracy_by_site": None}) == []
     transcripts = sorted((out / TRANSCRIPTS).glob("*.round"))
     assert len(transcripts) == 4 and (out / RESULT).is_file()
     table = everybody.folder / "east.csv"
@@ -110,6 +131,13 @@ def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Ever
     logs = {name: (everybody.folder / name / "site.log").read_bytes() for name in everybody.workers}
     found = check_logs(everybody.roster, logs, {path.name: path.read_bytes() for path in transcripts})
     assert found.sound, found
+    (run,) = (everybody.folder / "east" / "runs").iterdir()
+    sent = [contributions_in(everybody.folder / name / "runs" / run.name / "client.sqlite") for name in SITES]
+    rounds = {path.name: path.read_bytes() for path in transcripts}
+    kinds = [one.kind for one in with_rows(found, everybody.roster, rounds, sent).findings]
+    assert kinds.count("rows") == 4 and not {"rows-moved", "rows-missing"} & set(kinds)
+    kinds = [one.kind for one in with_rows(found, everybody.roster, rounds, sent[:1]).findings]  # the twin
+    assert kinds.count("rows-missing") == 4
     notary = [entry.kind for entry in read_log(everybody.folder / "notary" / "site.log")]
     assert notary == ["terms", "started", *["answer"] * notary.count("answer")] and notary.count("answer") >= 2
     again = coordinate(link, everybody.roster, everybody.config, out, patience_seconds=1.0)  # it is over
@@ -142,3 +170,91 @@ def test_a_member_refuses_what_is_not_its_consortiums(everybody: Everybody) -> N
     assert decode(notary.handle(encode(Spoken("start", (encode_run_terms(mine), b"{}"))))).word == "refused"
     assert decode(notary.handle(encode(Spoken("invite", (b"", b""))))).word == "refused"
     assert decode(notary.handle(b"")).word == "refused"
+
+
+# The notary is killed and begins again; each refusal has a twin in which nothing was done to its files
+
+
+def notary_again(everybody: Everybody, roster: Roster | None = None) -> tuple[Operator, list[str]]:
+    """The notary's next life, and what it says to a person."""
+    everybody.workers["notary"].close()
+    state, said = everybody.folder / "notary", list[str]()
+    log = open_log(state / "site.log", everybody.who["notary"])
+    made = Operator(state, roster or everybody.roster, everybody.who["notary"], log, say=said.append)
+    everybody.workers["notary"] = made
+    return made, said
+
+
+def begin_notice(everybody: Everybody) -> bytes:
+    """The first notice of a round that none was before."""
+    run = decode_run_terms((everybody.folder / "out" / TERMS).read_bytes()).run
+    return encode(Spoken("notice", (encode_notice(Notice("begin", run + u64(1000))),)))
+
+
+def test_a_member_goes_on_after_a_restart_and_not_with_a_lost_or_older_store(everybody: Everybody) -> None:
+    if not (everybody.folder / "out").exists():
+        pytest.skip("needs the run of the first test")
+    (folder,) = (everybody.folder / "notary" / "runs").iterdir()
+    notary, said = notary_again(everybody)
+    assert said == [] and decode(notary.handle(begin_notice(everybody))).word == "said"  # the twin
+    notary.close()
+    files = sorted(folder.glob("member.sqlite*"))
+    assert len(files) >= 2
+    for path in files:
+        path.rename(path.with_name(f"away-{path.name}"))
+    notary, said = notary_again(everybody)
+    assert "was lost, or set back" in said[-1]
+    refusal = decode(notary.handle(begin_notice(everybody)))
+    assert refusal.word == "refused" and b"No run is under way" in refusal.parts[0]
+    start = Spoken(
+        "start", tuple((everybody.folder / "out" / name).read_bytes() for name in (TERMS, "signatures.json"))
+    )
+    refusal = decode(notary.handle(encode(start)))  # nor may the coordinator begin it anew
+    assert refusal.word == "refused" and str(everybody.folder).encode() not in refusal.parts[0]
+    assert decode(notary.handle(begin_notice(everybody))).word == "refused"
+    notary.close()
+    for path in files:
+        path.unlink(missing_ok=True)
+        path.with_name(f"away-{path.name}").rename(path)
+    notary, said = notary_again(everybody)
+    assert said == [] and decode(notary.handle(begin_notice(everybody))).word == "said"
+
+
+def test_a_member_takes_up_no_run_of_another_roster_or_version(
+    everybody: Everybody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (everybody.folder / "out").exists():
+        pytest.skip("needs the run of the first test")
+    notary, said = notary_again(everybody, dataclasses.replace(everybody.roster, name="Another consortium"))
+    assert "has pinned" in said[-1] and decode(notary.handle(begin_notice(everybody))).word == "refused"
+    from fedjax_poisson.deployment import signed_runs
+
+    monkeypatch.setattr(signed_runs.metadata, "version", lambda name: "9.9.9")
+    notary, said = notary_again(everybody)
+    assert "version" in said[-1] and decode(notary.handle(begin_notice(everybody))).word == "refused"
+    monkeypatch.undo()
+    notary, said = notary_again(everybody)
+    assert said == [] and decode(notary.handle(begin_notice(everybody))).word == "said"  # the twin
+
+
+def test_a_member_signs_one_set_of_terms_for_a_run_and_none_whose_time_is_over(everybody: Everybody) -> None:
+    notary = everybody.workers["notary"]
+    one = dataclasses.replace(terms_of(everybody.roster), config=everybody.config, run=b"one name a run!!")
+    assert decode(notary.handle(encode(Spoken("propose", (encode_run_terms(one),))))).word == "signed"
+    for changes, reason in (({"most_rounds": 7}, b"one set of terms"), ({"begin_before": 1}, b"propose it again")):
+        other = encode_run_terms(dataclasses.replace(one, **changes))
+        refusal = decode(notary.handle(encode(Spoken("propose", (other,)))))
+        assert refusal.word == "refused" and reason in refusal.parts[0]
+    assert decode(notary.handle(encode(Spoken("propose", (encode_run_terms(one),))))).word == "signed"  # the twin
+
+
+def test_a_proposal_that_ended_unsigned_is_not_proposed_again(everybody: Everybody, tmp_path: Path) -> None:
+    silent = in_process(dict.fromkeys((*SITES, "notary"), lambda blob: b"nothing"))
+    with pytest.raises(NotSigned, match="Malformed"):
+        coordinate(silent, everybody.roster, everybody.config, tmp_path / "out")
+    terms = decode_run_terms((tmp_path / "out" / TERMS).read_bytes())
+    with pytest.raises(NotSigned, match="Malformed"):  # the twin: it holds for two weeks
+        coordinate(silent, everybody.roster, everybody.config, tmp_path / "out")
+    (tmp_path / "out" / TERMS).write_bytes(encode_run_terms(dataclasses.replace(terms, begin_before=10**9)))
+    with pytest.raises(ValueError, match="holds a proposal that ended on 2001-09-09"):
+        coordinate(silent, everybody.roster, everybody.config, tmp_path / "out")

@@ -64,6 +64,7 @@ def test_every_field_is_under_the_hash() -> None:
         "protocol": 2,
         "deadline_seconds": 61,
         "most_rounds": 101,
+        "begin_before": GOOD.begin_before + 1,
     }
     assert set(changes) == {field.name for field in dataclasses.fields(GOOD)}
     hashes = {run_terms_hash(dataclasses.replace(GOOD, **{name: value})) for name, value in changes.items()}

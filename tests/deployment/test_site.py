@@ -63,7 +63,11 @@ def settings(**changed: Any) -> dict[str, Any]:
 def terms(place: Place, changes: dict[str, Any] | None = None, **changed: Any) -> RunTerms:
     """Terms of a run that the site's policy allows, or with some settings changed."""
     config = read_settings(settings(**changed), "run.toml", place.roster)
-    usual: dict[str, Any] = {"config": common_config(config), "version": VERSION}
+    usual: dict[str, Any] = {
+        "config": common_config(config),
+        "version": VERSION,
+        "begin_before": int(NOON.timestamp()) + 864_000,
+    }
     return dataclasses.replace(terms_of(place.roster), **{**usual, **(changes or {})})
 
 
@@ -148,6 +152,8 @@ def test_a_run_beyond_the_policy_is_refused_with_the_reason(place: Place, change
         ({"protocol": 2}, "protocol"),
         ({"most_rounds": 1 << 30}, "most_rounds"),
         ({"deadline_seconds": 0}, "deadline_seconds"),
+        ({"begin_before": int(NOON.timestamp()) - 1}, "propose it again"),
+        ({"begin_before": int(NOON.timestamp()) + 400 * 86400}, "a year at most"),
     ],
 )
 def test_terms_that_no_site_takes_part_in_are_refused(place: Place, changes: dict[str, Any], reason: str) -> None:
@@ -199,7 +205,7 @@ def test_a_person_approves_before_anything_is_signed(place: Place) -> None:
     worker, run = place.again("by hand"), terms(place)
     blob = encode_run_terms(run)
     assert "approval.mode" in why(worker, "propose", blob)
-    assert [one.run for one in approvals.waiting(place.state)] == [run.run]
+    assert [one.run for one in approvals.waiting(place.state, NOON)] == [run.run]
     approvals.approve(place.state, terms(place, rounds=6))  # somebody's yes to other terms is none to these
     assert "approval.mode" in why(worker, "propose", blob)
     approvals.approve(place.state, run)

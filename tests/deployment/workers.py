@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -105,8 +106,13 @@ class Hospitals:
 
     def terms(self, run: bytes = bytes(range(16)), **changed: Any) -> RunTerms:
         """The terms of a run."""
-        own = {name: changed.pop(name) for name in ("most_rounds", "deadline_seconds", "roster") if name in changed}
-        facts: dict[str, Any] = {"roster": roster_hash(self.roster), "deadline_seconds": 60, "most_rounds": 100, **own}
+        usual: dict[str, Any] = {
+            "roster": roster_hash(self.roster),
+            "deadline_seconds": 60,
+            "most_rounds": 100,
+            "begin_before": int(time.time()) + 86400,
+        }
+        facts = {name: changed.pop(name, value) for name, value in usual.items()}
         return RunTerms(run=run, config=self.config(**changed), version=metadata.version("fedjax_poisson"), **facts)
 
     def signed(self, terms: RunTerms) -> bytes:

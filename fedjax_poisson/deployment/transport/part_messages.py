@@ -11,12 +11,25 @@ import struct
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-__all__ = ["OVERHEAD", "Answer", "Question", "Said", "Unreadable", "Wanted", "read_answer", "read_question", "write"]
+__all__ = [
+    "ANSWER_BYTES",
+    "OVERHEAD",
+    "QUESTION_BYTES",
+    "Answer",
+    "Question",
+    "Said",
+    "Unreadable",
+    "Wanted",
+    "read_answer",
+    "read_question",
+    "write",
+]
 
 _QUESTION = struct.Struct("<4sB16s32sQQI")
 _ANSWER = struct.Struct("<4sB32s32sQ")
 _ASKS, _SAYS = b"fjq1", b"fja1"
-OVERHEAD = max(_QUESTION.size, _ANSWER.size) + 32  # bytes that a message has beside its part
+QUESTION_BYTES, ANSWER_BYTES = _QUESTION.size + 32, _ANSWER.size + 32  # of one without its part
+OVERHEAD = max(QUESTION_BYTES, ANSWER_BYTES)
 
 
 class Unreadable(ValueError):
