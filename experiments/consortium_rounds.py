@@ -1,13 +1,14 @@
 """One round of five sites in processes of their own: seconds, bytes on the wire and memory, beside the same round in one process.
 
-    python experiments/consortium_rounds.py [--sizes 14 1000000] [--rounds 3] [--toy]
+    python experiments/consortium_rounds.py [--sizes 14 1000000] [--rounds 3] [--traffic] [--toy]
 
 Every site is a process with its keys, its store on disk and its part in the rounds (`deployment.exchange`), but with counts of zeros instead of a training: so
 what is measured is the protocol and what carries it. The coordinator is this process. Bytes are those of whole requests and replies; what `message_bytes`
 states is a site's contribution alone, and `sum_traffic` all of it. Peak memory is that of the coordinator's process, in uploads of one site: over what it had
 at its start, which counts the programs that the first round compiles, and over what it had after the first round.
 
-Writes results/consortium_rounds.json.
+Writes results/consortium_rounds.json; with --traffic only bytes and memory, which do not depend on what else the machine does, to
+results/consortium_traffic.json.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from fedjax_poisson.deployment.transport.sockets import serve, socket_link
 from fedjax_poisson.deployment.wire_bytes import sum_traffic
 from fedjax_poisson.runs.network import Standing
 
-NAME = "consortium_rounds"
+NAME, TRAFFIC = "consortium_rounds", "consortium_traffic"
 NAMES = ("a", "b", "c", "d", "e")
 RUN, TERMS, BOUND = bytes(range(16)), bytes(32), 1000
 
@@ -210,20 +211,29 @@ def measure(size: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def traffic(size: int, rounds: int) -> dict[str, Any]:
+    """One size: bytes and memory alone."""
+    return {
+        "size": size,
+        **{name: value for name, value in between_processes(size, rounds).items() if name != "seconds"},
+    }
+
+
 def main() -> None:
     """Measure the sizes asked for."""
     asked = parser(__doc__)
     asked.add_argument("--sizes", type=int, nargs="+", default=[14, 1_000_000])
     asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--traffic", action="store_true", help="bytes and memory alone")
     arguments = asked.parse_args()
-    rows = []
+    name = TRAFFIC if arguments.traffic else NAME
     for size in [64] if arguments.toy else arguments.sizes:
-        row = measure(size, 1 if arguments.toy else arguments.rounds)
+        rounds = 1 if arguments.toy else arguments.rounds
+        row = traffic(size, rounds) if arguments.traffic else measure(size, rounds)
         print(row, flush=True)
-        rows.append(row)
-    if not arguments.toy:
-        others = [row for row in kept(arguments, NAME) if row["size"] not in arguments.sizes]
-        save(NAME, arguments, {"rows": sorted([*others, *rows], key=lambda row: row["size"])})
+        if not arguments.toy:
+            others = [other for other in kept(arguments, name) if other["size"] != size]
+            save(name, arguments, {"rows": sorted([*others, row], key=lambda row: row["size"])})
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def test_two_terms_of_one_name_are_not_both_signed(hospitals: Hospitals) -> None
     assert hospitals.propose("north", first).word == "signed"
     assert hospitals.propose("north", first).word == "signed"
     other = dataclasses.replace(first, most_rounds=first.most_rounds + 1)
-    assert "signed other terms" in words_of(hospitals.propose("north", other))
+    assert "Other terms of a run of this name were signed" in words_of(hospitals.propose("north", other))
     assert hospitals.propose("north", dataclasses.replace(other, run=bytes(16))).word == "signed"
 
 
@@ -218,7 +218,7 @@ def test_a_site_that_says_something_else_than_a_signature_is_named(hospitals: Ho
         for name, reply in honest.ask(asked, seconds):
             yield name, encode(Spoken("started")) if name == "east" else reply
 
-    with pytest.raises(NotSigned, match="east: gave no signature"):
+    with pytest.raises(NotSigned, match="east: said 'started', which is no answer"):
         coordinate(honest._replace(ask=ask), hospitals.roster, hospitals.config(), tmp_path / "out")
     terms = run_terms.decode_run_terms((tmp_path / "out" / "terms.bin").read_bytes())
     assert hospitals.propose("east", terms).word == "signed"  # the twin

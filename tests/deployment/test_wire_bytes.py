@@ -55,7 +55,7 @@ def test_the_bytes_of_a_whole_sum_are_those_that_its_terms_predict(
     assert len(dict(link.ask(dict.fromkeys(NAMES, asked), 60))) == 3
     up, down = (np.mean([one[k] for one in moved.values()]) for k in range(2))
     predicted = sum_traffic(draft, 3)
-    assert abs(predicted.up / up - 1) < 0.01 and abs(predicted.down / down - 1) < 0.01, (predicted, up, down)
+    assert abs(predicted.up / up - 1) < 0.03 and abs(predicted.down / down - 1) < 0.03, (predicted, up, down)
     other = sum_traffic(dataclasses.replace(draft, size=2 * size if size > 14 else 4000), 3)
     assert other.up / up > 1.05 and other.down / down > 1.05
 
