@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fedjax_poisson import mechanisms, models, start, traced_programs
 from fedjax_poisson.aggregation import contribution, parameters, rows
-from fedjax_poisson.federated import records, standardize
+from fedjax_poisson.federated import algorithm, records, standardize
 from fedjax_poisson.mechanisms.types import partial_of
 from fedjax_poisson.randomness import fold_in
 from fedjax_poisson.small_programs import OPTIONS
@@ -71,6 +72,10 @@ def _cases() -> dict:
         jnp.ones((2, 40), bool),
         jnp.tile(jnp.arange(40, dtype=jnp.int32), (2, 1)),
     )
+    units = records.units_of(np.asarray(table.unit), "record")
+    programs = algorithm.__dict__["_programs"](models.logistic().loss, 0.5, 16, optax.sgd(1.0), None)
+    params = {"weight": jnp.asarray(RNG.normal(size=3), jnp.float32), "bias": jnp.float32(0.1)}
+    gradients = (partial_of(mechanism.clip, 4), params, table, units, stream, records.record_slots(units, 0.5))
     clip = partial_of(mechanism.clip, standardize.moment_dimension(flags))
     embed = importlib.import_module("fedjax_poisson.federated.private_sum").__dict__["_embed_rows"]
     return {
@@ -84,11 +89,12 @@ def _cases() -> dict:
             (PARAMS, np.asarray(rows.common_of(PARAMS, bytes(32))), grids[0], stream),
         ),
         "embed": (embed.quick, (partial_of(mechanism.embed, 14), grids, stream)),
+        "gradients": (programs.contributions, gradients),
         "moments": (standardize.__dict__["_moment_grids"], (tuple(flags.tolist()), 1, clip, table, bounds)),
     }
 
 
-@pytest.mark.parametrize("name", ["deal", "seal", "seal, whole", "embed", "moments"])
+@pytest.mark.parametrize("name", ["deal", "seal", "seal, whole", "embed", "gradients", "moments"])
 def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untraceable):
     program, arguments = _cases()[name]
     wanted = jax.tree.map(np.asarray, program.jitted(*arguments))
