@@ -12,7 +12,8 @@ from pathlib import Path
 REPOSITORY: str | None = None
 """GitHub's owner/name; None while there is no public address."""
 
-_INSTALL = """# Installs fedjax_poisson where it is missing and leaves jax alone: an accelerator's plugin fits only the jax that came with it.
+_INSTALL = """# Installs fedjax_poisson where it is missing and leaves jax alone:
+# an accelerator's plugin fits only the jax that came with it.
 SOURCE = "{source}"  # {comment}
 
 import importlib.util
