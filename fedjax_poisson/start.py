@@ -8,7 +8,10 @@ holds its version, the device and every compiler flag.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import stat
 import sys
 from collections.abc import MutableMapping
 from importlib import util
@@ -23,6 +26,7 @@ _SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+_COMPILED, _TRACED = re.compile(r".+-(cache|atime)"), re.compile(r"[0-9a-f]{64}|writing-\w+")  # jax's files, and ours
 MOST_TRACED_BYTES = 32 << 20
 MOST_BYTES = 256 << 20  # jax's own limit would need a further package, and a lock at every look-up
 
@@ -37,22 +41,29 @@ def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | N
       home: the user's home, for where there is no XDG_CACHE_HOME.
 
     Returns:
-      The folder, mode 0700; None if the user has settled the matter, or if it cannot be made (said on standard error: a run works without it).
+      The folder, mode 0700; None if the user has settled the matter, or if it cannot be made or others may write to it (said on standard error: a run works
+      without it). Where nothing compiled is kept nothing traced is either.
     """
-    if _FOLDER in environment or environment.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("0", "false"):
+    if environment.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("0", "false"):
+        environment.pop(TRACES, None)
+        return None
+    if _FOLDER in environment:
         return None
     # The specification of that variable: a path that is not absolute is ignored.
     named = Path(environment.get("XDG_CACHE_HOME", ""))
     above = (named if named.is_absolute() else home / ".cache") / "fedjax_poisson"
     folder, traces = above / "xla", above / "traces"
     try:
-        for each, room in ((folder, MOST_BYTES), (traces, MOST_TRACED_BYTES)):
-            each.mkdir(parents=True, exist_ok=True)
-            # Who may write here decides what the command executes; fails where the folder is somebody else's.
+        above.parent.mkdir(parents=True, exist_ok=True)
+        for each in (above, folder, traces):
+            each.mkdir(mode=0o700, exist_ok=True)
+            _check_own(each)
+        for each, room, names in ((folder, MOST_BYTES, _COMPILED), (traces, MOST_TRACED_BYTES, _TRACED)):
             each.chmod(0o700)
-            _trim(each, room)
+            _trim(each, room, names)
     except OSError as error:
         print(f"fedjax-poisson: compiled programs are not kept, {folder}: {error}", file=sys.stderr)
+        environment.pop(TRACES, None)
         return None
     environment[_FOLDER] = str(folder)
     if util.find_spec("flatbuffers") is not None:
@@ -62,19 +73,42 @@ def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | N
     return folder
 
 
-def _trim(folder: Path, room: int) -> None:
-    """Remove the oldest programs beyond so many bytes; another process that looks one up meanwhile compiles it."""
-    found = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
+def _check_own(folder: Path) -> None:
+    """Refuse a folder that others may write to: who may decides what the command executes.
+
+    Raises:
+      PermissionError: it is a link, somebody else's, or group or others may write to it.
+    """
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode):
+        raise PermissionError(f"{folder} is no folder but a link or a file; remove it")
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user; remove it, or set XDG_CACHE_HOME")
+    if os.name == "posix" and facts.st_mode & 0o022:
+        raise PermissionError(f"others may write to {folder}; if you trust what is in it: chmod go-w {folder}")
+
+
+def _trim(folder: Path, room: int, names: re.Pattern[str]) -> None:
+    """Remove the oldest programs beyond so many bytes; another process that looks one up meanwhile makes it anew. Files of other names stay."""
+    found = []
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process removed it
+            facts = file.lstat()
+            if names.fullmatch(file.name) and stat.S_ISREG(facts.st_mode):
+                found.append((facts, file))
     for facts, file in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
         room -= facts.st_size
         if room < 0:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def main() -> None:
     """Run `fedjax-poisson`; `--no-cache` anywhere on its command line compiles everything anew and keeps nothing."""
     arguments = sys.argv[1:]
-    if NO_CACHE not in arguments:
+    if NO_CACHE in arguments:
+        os.environ.pop(TRACES, None)
+    else:
         keep_programs(os.environ, Path.home())
     from fedjax_poisson.cli import main as command
 

@@ -9,6 +9,12 @@ come from, jax's settings, the platform, the function with what it encloses, the
 cannot be named for sure (a function of somebody else's, an array that a function encloses) is traced in every process. So a kept program holds no record and
 no key: they are arguments. A file that is not what was written is traced again and replaced. As with compiled programs, who may write to the folder decides
 what is executed.
+
+The source's hash is that of the files as this module was imported. They are hashed again before a program is written, and if they differ (a package that was
+updated under a running worker) it is not kept. A program that is read is another process's, which wrote it from the source of its name.
+
+What is in no name: a function or a constant of this package that other code in the process has replaced. So only the command keeps programs, and no longer
+once it imports a part of the user's own (`extensions.find`). Whoever sets the variable in a process of their own answers for that.
 """
 
 from __future__ import annotations
@@ -43,6 +49,17 @@ _PACKAGE = Path(__file__).parent
 _OWN = __name__.partition(".")[0]
 _DIGEST = hashlib.sha256().digest_size
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes, Fraction)
+_PARTIAL = (functools.partial, jax.tree_util.Partial)  # a subclass may do anything
+_TEMPORARY = "writing-"
+_TRACING = (
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+"""Settings that change what is traced; they may differ from call to call."""
 
 
 class _Unnamed(Exception):
@@ -85,7 +102,9 @@ class TracedOnce:
         leaves, tree = jax.tree.flatten([one for i, one in enumerate(arguments) if i not in self._static])
         if not all(hasattr(leaf, "dtype") and not _elsewhere(leaf) for leaf in leaves):
             return self.jitted(*arguments)
-        key = folder, fixed, tree, tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
+        shapes = tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
+        # 2, 2.0 and True are equal, and make programs of different dtypes.
+        key = folder, fixed, _kinds(fixed), tree, shapes, tuple(getattr(jax.config, name) for name in _TRACING)
         if key not in self._ready:
             self._ready[key] = self._program(Path(folder), fixed, tree, leaves)
         ready = self._ready[key]
@@ -96,15 +115,17 @@ class TracedOnce:
         shapes = [(leaf.shape, str(leaf.dtype), getattr(leaf, "weak_type", False)) for leaf in leaves]
         try:
             name = [_named(self._function), _named(fixed), self._static, _named_tree(tree), shapes, self._settings]
+            surroundings = _surroundings()
         except _Unnamed:
             return None
-        path = folder / hashlib.sha256(repr([_surroundings(), name]).encode()).hexdigest()
+        path = folder / hashlib.sha256(repr([surroundings, name]).encode()).hexdigest()
         kept = _read(path)
         if kept is None:
             made = self._traced(fixed, tree, leaves)
             if made is None:
                 return None
-            _write(path, *made)
+            if _source() == _SOURCE:  # else what was traced may be of files that were replaced since
+                _write(path, *made)
             kept = _parsed(*made)  # as later processes read it: the compiler sees the same in all of them
         exported, out = kept
 
@@ -178,26 +199,41 @@ def _parsed(head: bytes, blob: bytes) -> tuple[Any, Any]:
 def _write(path: Path, head: bytes, blob: bytes) -> None:
     body = head + b"\n" + blob
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_TEMPORARY, delete=False) as file:
             file.write(hashlib.sha256(body).digest() + body)
         os.replace(file.name, path)
     except OSError as error:
         warnings.warn(f"a traced program is not kept, {path.parent}: {error}", stacklevel=2)
 
 
-@functools.cache
-def _source() -> str:
-    """A hash of the package's source."""
+def _source() -> str | None:
+    """A hash of the package's source as it lies on disk; None where it is not all there (a zip file, compiled files alone)."""
     state = hashlib.sha256()
-    for file in sorted(_PACKAGE.rglob("*.py")):
-        state.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    try:
+        files = sorted(_PACKAGE.rglob("*.py"))
+        if _PACKAGE / Path(__file__).name not in files:
+            return None
+        for file in files:
+            state.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    except OSError:
+        return None
     return state.hexdigest()
 
 
+_SOURCE = _source()
+_VERSIONS = tuple(metadata.version(name) for name in ("jax", "jaxlib", "numpy", "chex", "flax", "optax"))
+
+
 def _surroundings() -> str:
-    versions = [metadata.version(name) for name in ("jax", "jaxlib", "numpy", "chex", "flax", "optax")]
+    if _SOURCE is None:
+        raise _Unnamed
     settings = {name: value for name, value in jax.config.values.items() if "cache" not in name}
-    return repr([_source(), sys.version, versions, platform.machine(), jax.default_backend(), sorted(settings.items())])
+    return repr([_SOURCE, sys.version, _VERSIONS, platform.machine(), jax.default_backend(), sorted(settings.items())])
+
+
+def _kinds(value: Any) -> Any:
+    """The types in a tuple of static arguments."""
+    return (type(value), *map(_kinds, value)) if isinstance(value, tuple) else type(value)
 
 
 def _named(value: Any) -> Any:
@@ -207,7 +243,7 @@ def _named(value: Any) -> Any:
       _Unnamed: for what is not made of numbers, texts and functions of this package.
     """
     kind = type(value)
-    if kind in _PLAIN or isinstance(value, np.dtype | np.generic):
+    if kind in _PLAIN or isinstance(value, np.dtype) or (isinstance(value, np.generic) and kind.__module__ == "numpy"):
         return repr(value)
     if isinstance(value, type):
         return _of_package(value)
@@ -218,14 +254,28 @@ def _named(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         enclosed = [_named(cell.cell_contents) for cell in value.__closure__ or ()]
         defaults = [_named(value.__defaults__), _named(value.__kwdefaults__)]
-        return [_of_package(value), value.__code__.co_firstlineno, enclosed, defaults]
-    if isinstance(value, functools.partial):
+        return [_of_package(value), _place(value.__code__), enclosed, defaults]
+    if kind in _PARTIAL:
         return [kind.__name__, _named(value.func), _named(value.args), _named(value.keywords)]
-    if isinstance(value, TracedOnce):
+    if kind is TracedOnce:
         return _named(value._function)
     if dataclasses.is_dataclass(value):
         return [_of_package(kind), [_named(getattr(value, field.name)) for field in dataclasses.fields(value)]]
     raise _Unnamed
+
+
+def _place(code: types.CodeType) -> Any:
+    """Where a function of a module stands; a line may hold several lambdas, whose columns tell them apart.
+
+    Raises:
+      _Unnamed: a lambda of an interpreter that keeps no columns (`-X no_debug_ranges`).
+    """
+    if code.co_name != "<lambda>":
+        return code.co_firstlineno
+    places = list(code.co_positions())
+    if not places or any(column is None for _, _, column, _ in places):
+        raise _Unnamed
+    return places
 
 
 def _kind(kind: type) -> str:

@@ -35,12 +35,66 @@ def test_programs_are_kept_in_a_folder_that_only_the_user_can_write(tmp_path: Pa
 def test_the_oldest_programs_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _kept({}, tmp_path)
     assert folder is not None
-    for age, name in enumerate(("new-cache", "older-cache", "oldest-cache")):
-        (folder / name).write_bytes(bytes(100))
-        os.utime(folder / name, (1e9 - age, 1e9 - age))
+    traces = folder.parent / "traces"
+    own = {folder: ("new-cache", "older-cache", "oldest-cache"), traces: ("1" * 64, "writing-ab_1", "3" * 64)}
+    for place, names in own.items():
+        for age, name in enumerate((*names, "table.csv", "0" * 63)):
+            (place / name).write_bytes(bytes(100))
+            os.utime(place / name, (1e9 - age, 1e9 - age))
     monkeypatch.setattr(start, "MOST_BYTES", 250)
+    monkeypatch.setattr(start, "MOST_TRACED_BYTES", 150)
     _kept({}, tmp_path)
-    assert sorted(file.name for file in folder.iterdir()) == ["new-cache", "older-cache"]
+    others = {"table.csv", "0" * 63}  # not ours
+    assert {file.name for file in folder.iterdir()} == {"new-cache", "older-cache"} | others
+    assert {file.name for file in traces.iterdir()} == {"1" * 64} | others
+
+
+def test_a_program_that_another_process_removes_meanwhile_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _kept({}, tmp_path)
+    assert folder is not None
+    for name in ("one-cache", "two-cache", "three-cache"):
+        (folder / name).write_bytes(bytes(100))
+    real, gone = Path.unlink, []
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        gone.append(path)
+        if len(gone) == 1:
+            raise PermissionError("held by another process")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(start, "MOST_BYTES", 0)
+    environment: dict[str, str] = {}
+    assert _kept(environment, tmp_path) == folder and "JAX_COMPILATION_CACHE_DIR" in environment
+    assert len(gone) == 3 and len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("place", ["", "xla", "traces"])
+@pytest.mark.parametrize("wrong", ["others", "group", "link", "owner", "nothing"])
+def test_a_folder_that_is_not_the_users_alone_is_left_as_it_is_and_nothing_is_kept(
+    place: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ".cache" / "fedjax_poisson" / place
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    folder.parent.mkdir(parents=True, mode=0o700)
+    if wrong == "link":
+        folder.symlink_to(elsewhere, target_is_directory=True)
+    else:
+        folder.mkdir(mode=0o700)
+        folder.chmod({"others": 0o707, "group": 0o770}.get(wrong, 0o755))
+    if wrong == "owner":
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    before = folder.stat().st_mode
+    environment = {start.TRACES: "/kept"}
+    if wrong == "nothing":  # the twin
+        assert _kept(environment, tmp_path) is not None and start.TRACES in environment
+        return
+    assert _kept(environment, tmp_path) is None and environment == {}
+    assert "compiled programs are not kept" in capsys.readouterr().err
+    assert folder.stat().st_mode == before and not list(elsewhere.iterdir())
 
 
 def test_traced_programs_are_beside_them_and_never_where_the_user_has_chosen(tmp_path: Path) -> None:
@@ -65,6 +119,13 @@ def test_what_the_user_has_settled_stays(settled: dict[str, str], tmp_path: Path
     assert environment == settled and not (tmp_path / ".cache").exists()
 
 
+def test_where_compiled_programs_are_switched_off_traced_ones_are_too(tmp_path: Path) -> None:
+    environment = {"JAX_ENABLE_COMPILATION_CACHE": "0", start.TRACES: "/kept"}
+    assert _kept(environment, tmp_path) is None and start.TRACES not in environment
+    named = {"JAX_COMPILATION_CACHE_DIR": "/mine", start.TRACES: "/kept"}  # the twin: the user keeps both, elsewhere
+    assert _kept(named, tmp_path) is None and named[start.TRACES] == "/kept"
+
+
 def test_a_folder_that_cannot_be_made_is_said_and_stops_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,9 +142,11 @@ def test_the_switch_is_for_every_command(arguments: list[str], tmp_path: Path, m
     seen: list[list[str]] = []
     monkeypatch.setattr(cli, "main", seen.append)
     monkeypatch.setattr(sys, "argv", ["fedjax-poisson", *arguments])
-    monkeypatch.setattr(os, "environ", {"XDG_CACHE_HOME": str(tmp_path)})
+    environment = {"XDG_CACHE_HOME": str(tmp_path), start.TRACES: "/kept"}
+    monkeypatch.setattr(os, "environ", environment)
     start.main()
     assert seen == [["list"]]
+    assert (start.TRACES in environment) == (start.NO_CACHE not in arguments)
     assert (tmp_path / "fedjax_poisson").exists() == (start.NO_CACHE not in arguments)
 
 

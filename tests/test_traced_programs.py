@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import os
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from fedjax_poisson import mechanisms, models, start, traced_programs
+from fedjax_poisson import extensions, mechanisms, models, start, traced_programs
 from fedjax_poisson.aggregation import contribution, parameters, rows
 from fedjax_poisson.federated import algorithm, records, standardize
 from fedjax_poisson.mechanisms.types import partial_of
@@ -113,7 +115,7 @@ def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untrac
 def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable, monkeypatch):
     program, arguments = contribution.__dict__["_dealt"], _deal()
     _again(program)(*arguments)
-    monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
+    monkeypatch.setattr(traced_programs, "_SOURCE", "one line more")
     untraceable()
     with pytest.raises(AssertionError, match="traced again"):
         _again(program)(*arguments)
@@ -127,9 +129,10 @@ def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeyp
     before = _files(folder)
     other = _again(program)
     if changed == "source":
+        monkeypatch.setattr(traced_programs, "_SOURCE", "one line more")
         monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
     elif changed == "version":
-        monkeypatch.setattr(traced_programs.metadata, "version", lambda name: "0.0")
+        monkeypatch.setattr(traced_programs, "_VERSIONS", ("0.0",) * 6)
     elif changed == "settings":
         with jax.default_matmul_precision("highest"):
             other(params, weights, form, kappas)
@@ -156,13 +159,34 @@ def test_other_shapes_structures_and_dtypes_are_other_programs(folder):
 
 
 def test_the_source_of_the_package_is_what_the_name_holds(tmp_path, monkeypatch):
+    assert traced_programs._source() == traced_programs._SOURCE
     (tmp_path / "a.py").write_text("x = 1\n")
     monkeypatch.setattr(traced_programs, "_PACKAGE", tmp_path)
-    source = traced_programs._source.__wrapped__
-    before = source()
-    assert source() == before
+    assert traced_programs._source() is None  # this module itself is not there: the files are not those of the package
+    (tmp_path / "traced_programs.py").write_text("")
+    before = traced_programs._source()
+    assert before and traced_programs._source() == before
     (tmp_path / "a.py").write_text("x = 2\n")
-    assert source() != before
+    assert traced_programs._source() != before
+
+
+def test_a_package_that_was_replaced_under_the_process_is_not_kept(folder, monkeypatch):
+    program, arguments = contribution.__dict__["_dealt"], _deal()
+    wanted = np.asarray(program.jitted(*arguments))
+    monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
+    np.testing.assert_array_equal(np.asarray(_again(program)(*arguments)), wanted)
+    assert not _files(folder)
+    monkeypatch.undo()
+    monkeypatch.setenv(FOLDER, str(folder))
+    _again(program)(*arguments)  # the twin
+    assert len(_files(folder)) == 1
+
+
+def test_a_package_without_source_files_keeps_nothing(folder, monkeypatch):
+    monkeypatch.setattr(traced_programs, "_PACKAGE", folder / "package.zip")
+    monkeypatch.setattr(traced_programs, "_SOURCE", traced_programs._source())
+    _again(contribution.__dict__["_dealt"])(*_deal())
+    assert traced_programs._SOURCE is None and not _files(folder)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +225,58 @@ def test_what_a_function_encloses_is_in_its_name():
     assert named(models.mlp((4,)).apply) != named(models.mlp((4,), loss="squared").apply)
     assert named(models.linear(3).loss) != named(models.multilabel_logistic(3).loss)
     assert named((1, 2.0)) != named((1, 2)) and named((1, (2,))) != named(((1, 2),)) and named(True) != named(1)
+
+
+class Steep(functools.partial):
+    """Whatever its __call__ does is in no name."""
+
+
+def _of_this_package(text: str, name: str):
+    """A function as if a file of the package had this text."""
+    names = {"__name__": "fedjax_poisson.made_up", "jnp": jnp}
+    exec(compile(text, str(traced_programs._PACKAGE / "made_up.py"), "exec"), names)
+    return names[name]
+
+
+def test_only_partials_themselves_are_named_and_lambdas_of_one_line_apart():
+    named, loss = traced_programs._named, models.logistic().loss
+    assert named(functools.partial(loss, 1)) != named(functools.partial(loss, 2))
+    assert named(jax.tree_util.Partial(loss))
+    with pytest.raises(traced_programs._Unnamed):
+        named(Steep(loss, 1))
+    one, two = _of_this_package("pair = (lambda x: x + 1), (lambda x: x * 9)\n", "pair")
+    assert named(one) == named(one) != named(two)
+    one.__code__ = one.__code__.replace(co_linetable=b"")  # as of -X no_debug_ranges
+    with pytest.raises(traced_programs._Unnamed):
+        named(one)
+
+
+def test_static_arguments_that_are_equal_and_settings_of_a_block_make_programs_of_their_own(folder):
+    program = TracedOnce(_of_this_package("def full(x, n):\n    return jnp.full(x.shape, n[0])\n", "full"), (1,), {})
+    x = jnp.ones(3, jnp.int32)
+    for number, kind in ((1, jnp.int32), (1.0, jnp.float32), (True, jnp.bool_)):
+        assert program(x, (number,)).dtype == kind, number
+    thirds = TracedOnce(_of_this_package("def thirds(x):\n    return x.astype(float) / 3\n", "thirds"), (), {})
+    y = np.ones(3, np.float32)
+    assert thirds(y).dtype == np.float32
+    with jax.enable_x64(True):
+        assert thirds(y).dtype == thirds.jitted(y).dtype == np.float64
+    assert thirds(y).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["fedjax_poisson.platforms:for_only", "no_such_module:part"])
+def test_from_a_part_of_somebody_elses_on_nothing_is_kept_or_read(name, folder):
+    program, arguments = contribution.__dict__["_dealt"], _deal()
+    extensions.find("known", {"known": len}, "part")
+    _again(program)(*arguments)
+    assert len(_files(folder)) == 1  # the twin
+    for file in folder.iterdir():
+        file.unlink()
+    with contextlib.suppress(ValueError):
+        extensions.find(name, {}, "part")
+    assert FOLDER not in os.environ
+    _again(program)(*arguments)
+    assert not _files(folder)
 
 
 def test_inside_other_programs_and_without_a_folder_it_is_jits_function(folder, monkeypatch):

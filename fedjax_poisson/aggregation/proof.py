@@ -14,16 +14,16 @@ S, and where A is zero, zero. Under a challenge that is a hash of the seed, the 
 
 *Zero knowledge* (*proved*): A at the places is uniform whatever the counts. What a blind at root w adds to A at x is (x^P - 1) w / (P (x - w)) times it; x is
 no P-th root, so over as many distinct places as blinds these factors are a Cauchy matrix between invertible diagonals, and equal places open the same twice.
-S there is the square of it, 2 is 0, 3 is within 2^-38 in total variation of a law without the counts (a sum of at most 2^12 weights of mean 0 under a mask
-2^42 times longer), 4 does not depend on the counts. What t - 1 members hold of a proof are uniform residues, whatever it says; the scalars of the others
-follow from theirs and from what is opened, which lie on polynomials of degree below t.
+S there is the square of it, 2 is 0, each of 3 is within 2^-38 in total variation of a law without the counts (a sum of at most 2^12 weights of mean 0 under a
+mask 2^42 times longer) and there are at most eight (`proof_shape` refuses more), 4 does not depend on the counts. What t - 1 members hold of a proof are
+uniform residues, whatever it says; the scalars of the others follow from theirs and from what is opened, which lie on polynomials of degree below t.
 
 *Sound* (*proved*, but for the lattice condition of `proof_shape`, which is checked for each chain, for SHA-256 as a random oracle, and for ChaCha20, which
 draws out what is long of a challenge, as a pseudo-random generator). The shares of t honest members fix all values, and with them A and S, before the challenge
 is known: it hashes the proof, and by the seed the set D and with it the boxes. If S is not A^2 in some field, 1 passes there with at most 2^-95 (2^-96, and
 what points lack of uniform). If it is in all, then at a bit's root b^2 = b, and a field has no other such b than 0 and 1; the squares in 2 are those of the
-digits, which are integers by 3 but for 2^-80. So digits that are not those of the rows, or T > B^2, pass with at most 2^-80 for each proof that is hashed, and
-a client that tries many needs some 2^80 of them.
+digits, which are integers by 3 but for 2^-80. So digits that are not those of the rows, or T > B^2, pass with at most 2^-80 + L 2^-95, over L fields, for each
+proof that is hashed, and a client that tries many needs some 2^80 of them.
 """
 
 from __future__ import annotations

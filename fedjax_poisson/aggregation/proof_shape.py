@@ -29,6 +29,7 @@ MASK_BITS = 42
 """Bits by which a mask is longer than a weight."""
 _POINT_BITS = 96
 _TEST_BITS = 80
+_MOST_TESTS = 8
 
 
 class ProofShape(NamedTuple):
@@ -132,6 +133,10 @@ def proof_shape(squared_bound: int, blocks: int, degree: int, moduli: tuple[int,
             raise ValueError("with several primes a proof needs a modulus of 80 bits")
         weight_bits = _weight_bits(moduli)
     tests = -(-_TEST_BITS // weight_bits) if weight_bits else 0
+    if tests > _MOST_TESTS:
+        raise ValueError(
+            f"a proof would need {tests} weighings of {weight_bits} bits; what screening adds to delta counts {_MOST_TESTS}"
+        )
     shape = ProofShape(squared_bound, blocks, digit_bits, squared_bound.bit_length(), weight_bits, tests, 0, 1)
     while True:
         roots = 2 * shape.size

@@ -158,7 +158,9 @@ def verify(
         opened = {path.name: path.read_bytes() for path in sorted(transcripts.glob("*.round"))}
     findings = check_logs(signed.roster, {str(path): path.read_bytes() for path in logs}, opened)
     if rows:
-        findings = with_rows(findings, signed.roster, opened or {}, [contributions_in(path) for path in rows])
+        findings = with_rows(
+            findings, signed.roster, opened or {}, {str(path): contributions_in(path) for path in rows}
+        )
     print(dumps(as_json(findings), indent=2) if json else "\n".join(in_words(findings)))
     return 0 if findings.sound else 1
 

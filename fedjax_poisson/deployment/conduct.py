@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.aggregation.spool import file_spool
-from fedjax_poisson.aggregation.terms import Pinned
+from fedjax_poisson.aggregation.terms import Pinned, Terms
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.aggregation.wire import u64
 from fedjax_poisson.deployment.coordinator_folder import (
@@ -32,7 +33,7 @@ from fedjax_poisson.deployment.coordinator_folder import (
 from fedjax_poisson.deployment.model_digest import digest_of
 from fedjax_poisson.deployment.positions import At, Pace, agreed, ask_positions, waited_for
 from fedjax_poisson.deployment.replies import ask_all
-from fedjax_poisson.deployment.requests import NO_RUN, Spoken, facts
+from fedjax_poisson.deployment.requests import NO_RUN, Spoken, facts, words
 from fedjax_poisson.deployment.round_at_server import Heard, RoundOver, hold_round
 from fedjax_poisson.deployment.transport.link import Link
 from fedjax_poisson.deployment.wire_bytes import sum_traffic
@@ -221,6 +222,26 @@ def _kept(desk: _Desk, transcript: bytes) -> tuple[str, tuple[str, ...]]:
     return keep_sum(desk.sums, transcript, checked.terms), tuple(sorted(names[key] for key in checked.clients))
 
 
+@functools.lru_cache(maxsize=64)  # asked at every look
+def _why_none(draft: Terms, members: tuple[bytes, ...], sites: int) -> str:
+    """Why the coordinator can hold no round of terms that a site names; empty if it can."""
+    if draft.members != members:
+        return "its next round has other members than the roster"
+    try:
+        sum_traffic(draft, sites)
+    except (RoundRefused, ValueError) as error:
+        return words(f"{type(error).__name__}: {error}")
+    return ""
+
+
+def _set_apart(consortium: Consortium, at: dict[str, At], away: dict[str, str]) -> None:
+    """Count sites as away that name terms of which there can be no round."""
+    for name, one in list(at.items()):
+        if one.draft is not None and (why := _why_none(one.draft, consortium.pinned.members, len(consortium.sites))):
+            del at[name]
+            away[name] = why
+
+
 def _ready(desk: _Desk) -> dict[str, At]:
     """Where all sites are, once all are ready for the next round or over; or enough of them, and patience is at its end."""
     consortium, sums = desk.consortium, desk.sums
@@ -230,6 +251,7 @@ def _ready(desk: _Desk) -> dict[str, At]:
     told: dict[str, str] = {}
     while not desk.stop():
         at, away, desk.pace = ask_positions(desk.link, names, desk.pace)
+        _set_apart(consortium, at, away)
         if consortium.start and (idle := [name for name, why in away.items() if NO_RUN in why]):
             desk.ask(idle, consortium.start)  # whether it began shows when it is asked next
         for name, why in away.items():
@@ -305,7 +327,7 @@ def _ended(desk: _Desk, at: Mapping[str, At]) -> Ended:
         try:
             about = facts(said.parts[0])
         except RoundRefused as error:
-            away[name] = str(error)
+            away[name] = words(str(error))
             continue
         try:
             digests[name] = digest_of(said.parts[1])

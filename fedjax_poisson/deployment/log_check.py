@@ -47,7 +47,11 @@ def check_logs(roster: Roster, logs: Mapping[str, bytes], transcripts: Mapping[s
         found += _against_transcripts(roster, said, holding)
     epsilon = {}
     for name, own in said.items():
-        spent = {e.facts["run"]: float(e.facts["epsilon"]) for e in own if e.kind in ("charge", "opened")}
+        spent: dict[str, float] = {}
+        for run, value in ((e.facts["run"], float(e.facts["epsilon"])) for e in own if e.kind == "charge"):
+            spent[run] = max(
+                value, spent.get(run, value)
+            )  # what was charged stays charged, whatever a later entry says
         if spent:
             epsilon[name] = spent
     opened = [place for place, entries in rounds.items() if any(entry.kind == "opened" for _, entry in entries)]

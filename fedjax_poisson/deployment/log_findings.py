@@ -38,7 +38,7 @@ class Findings(NamedTuple):
       sound: nothing grave was found.
       findings: in the order in which they were found.
       rounds: opened rounds in any log.
-      epsilon: of each site the last epsilon of every run in its log; runs on the same records add up.
+      epsilon: of each site the largest epsilon beside a charge, of every run in its log; runs on the same records add up.
       missing: parties of the roster without a log.
       transcripts: how many hold.
     """

@@ -26,6 +26,7 @@ from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.seat import Seat, take_seat
 from fedjax_poisson.deployment.signed_runs import (
     SignedRun,
+    begun,
     check_signed,
     current_run,
     folder_of,
@@ -132,7 +133,7 @@ class Operator:
     def _start(self, run: SignedRun) -> None:
         if self._terms == run.terms:
             return
-        check_signed(run, self._roster, now=self._now())
+        check_signed(run, self._roster, now=None if begun(self._log, run.terms) else self._now())
         keep_run(self._state, self._log, run)
         self._begin(run.terms)
 

@@ -65,7 +65,7 @@ def ask_positions(link: Link, sites: Iterable[str], pace: Pace) -> tuple[dict[st
             else:
                 at[site] = _read_at(said)
         except RoundRefused as error:
-            away[site] = str(error)
+            away[site] = words(str(error))
     short = min(pace.whole, max(_LEAST_SECONDS, 3 * slowest))
     return at, away, pace._replace(now=short if at and away else pace.whole)
 

@@ -21,7 +21,7 @@ def reply_of(blob: bytes | Unreached) -> Spoken | str:
     try:
         said = decode(blob)
     except RoundRefused as error:
-        return f"{type(error).__name__}: {error}"
+        return words(f"{type(error).__name__}: {error}")
     if said.word == REFUSED:
         return words(said.parts[0]) if said.parts else "no reason"
     return said

@@ -6,6 +6,7 @@ In the party's folder: `runs/RUN/terms.bin` and `signatures.json`, and `current.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from datetime import datetime
 from importlib import metadata
@@ -21,10 +22,22 @@ from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.site_log import SiteLog
 from fedjax_poisson.federated.checkpoints import write_atomic
 
-__all__ = ["CURRENT", "RUNS", "SignedRun", "check_signed", "current_run", "keep_run", "read_run", "sign_once", "signed"]
+__all__ = [
+    "CURRENT",
+    "RUNS",
+    "SignedRun",
+    "begun",
+    "check_signed",
+    "current_run",
+    "keep_run",
+    "read_run",
+    "sign_once",
+    "signed",
+]
 
 RUNS, CURRENT = "runs", "current.json"
 _TERMS, _SIGNATURES = "terms.bin", "signatures.json"
+_RUN = re.compile(r"[0-9a-f]{32}")
 
 
 class SignedRun(NamedTuple):
@@ -51,6 +64,16 @@ def read_run(terms: bytes, signatures: bytes) -> SignedRun:
 def signed(log: SiteLog, terms: RunTerms) -> bool:
     """Whether this party has signed these terms, as its log says."""
     return run_terms.run_terms_hash(terms).hex() in _signed(log, terms)
+
+
+def begun(log: SiteLog, terms: RunTerms) -> bool:
+    """Whether a run of these terms has begun here before, as the log says: the time until which it may begin is then no matter."""
+    return signed(log, terms) and _started(log, terms)
+
+
+def _started(log: SiteLog, terms: RunTerms) -> bool:
+    run = terms.run.hex()
+    return any(entry.kind == "started" and entry.facts["run"] == run for entry in log.entries())
 
 
 def _signed(log: SiteLog, terms: RunTerms) -> set[str]:
@@ -91,15 +114,18 @@ def check_signed(run: SignedRun, roster: Roster, *, now: datetime | None, foreig
 
 
 def keep_run(state: Path, log: SiteLog, run: SignedRun) -> None:
-    """Write down, durably, that a run begins here: its terms and signatures, that it is the current one, and a line in the log."""
+    """Write down, durably, that a run begins here: its terms and signatures, a line in the log, and only then that it is the current one.
+
+    So no run is taken up again of which the log does not say that it began.
+    """
     folder = folder_of(state, run.terms)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomic(folder / _TERMS, run_terms.encode_run_terms(run.terms))
     write_atomic(folder / _SIGNATURES, run_terms.signature_bytes(run.signatures))
-    write_atomic(state / CURRENT, json.dumps({"run": run.terms.run.hex()}).encode())
     name = run.terms.run.hex()
-    if not any(entry.kind == "started" and entry.facts["run"] == name for entry in log.entries()):
+    if not _started(log, run.terms):
         log.append("started", run=name, version=run.terms.version)
+    write_atomic(state / CURRENT, json.dumps({"run": name}).encode())
 
 
 def folder_of(state: Path, terms: RunTerms) -> Path:
@@ -115,5 +141,11 @@ def current_run(state: Path) -> SignedRun | None:
     """
     if not (state / CURRENT).exists():
         return None
-    folder = state / RUNS / json.loads((state / CURRENT).read_text())["run"]
+    found = json.loads((state / CURRENT).read_text())
+    name = found.get("run") if isinstance(found, dict) else None
+    if not isinstance(name, str) or not _RUN.fullmatch(name):
+        raise ValueError(
+            f"{state / CURRENT} does not name a run; move it away, and the coordinator's next start begins the run again."
+        )
+    folder = state / RUNS / name
     return read_run((folder / _TERMS).read_bytes(), (folder / _SIGNATURES).read_bytes())

@@ -37,6 +37,7 @@ from fedjax_poisson.deployment.roster import party_of as party_on
 from fedjax_poisson.deployment.run_terms import RunTerms
 from fedjax_poisson.deployment.signed_runs import (
     SignedRun,
+    begun,
     check_signed,
     current_run,
     folder_of,
@@ -193,7 +194,7 @@ class Worker:
         idle = {e.facts["run"] for e in entries if e.kind == "terms"} - begun
         return _YESES * failed + len(idle) >= _YESES * (approvals.approved_so_far(self._state) + 1)
 
-    def _judge(self, terms: RunTerms, *, by_hand: bool = False) -> None:
+    def _judge(self, terms: RunTerms, *, by_hand: bool = False, again: bool = False) -> None:
         """Refuse a run that the policy does not allow: first by its terms alone, and only then by what this site's table makes of them.
 
         What leaves the site are the policy's keys; the words, which may say what the table holds, are for people at the site.
@@ -201,6 +202,7 @@ class Worker:
         Args:
           terms: of the run.
           by_hand: a person must have approved them, whatever the policy says.
+          again: the run began here before, so the time until which it may begin is no matter.
 
         Raises:
           PolicyRefused: with the key of every reason.
@@ -213,7 +215,8 @@ class Worker:
             policy = dataclasses.replace(policy, approval=ApprovalPolicy(mode="by hand"))
         try:
             run_terms.check_run_terms(terms, self._roster, metadata.version("fedjax_poisson"), foreign=self._foreign)
-            run_terms.check_in_time(terms, self._now())
+            if not again:
+                run_terms.check_in_time(terms, self._now())
         except BadTerms as error:
             self._note_refusal(terms, [type(error).__name__])
             raise
@@ -285,8 +288,9 @@ class Worker:
             return
         if self._run is not None and self._run.progress().state == "running":
             raise OutOfOrder("Another run is under way at this site.")
-        check_signed(run, self._roster, now=self._now(), foreign=self._foreign)
-        self._judge(run.terms)
+        again = begun(self._log, run.terms)
+        check_signed(run, self._roster, now=None if again else self._now(), foreign=self._foreign)
+        self._judge(run.terms, again=again)
         keep_run(self._state, self._log, run)
         self._begin(run.terms)
 

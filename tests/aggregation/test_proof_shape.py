@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from fedjax_poisson.aggregation import proof_shape as proof_shape_module
 from fedjax_poisson.aggregation.norm_bound import FUNCTIONALS_OF_COUNTS, NormScreening, squared_bound
 from fedjax_poisson.aggregation.parameters import choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.proof_shape import MASK_BITS, ProofShape, chain_is_good, proof_shape
@@ -91,6 +92,17 @@ def test_rings_that_are_too_small_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             proof_shape(*changed)
+
+
+def test_more_weighings_than_screening_counts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, _ = _chosen(421_642, 50)
+    shape, ring = params.proof, params.ring
+    arguments = (shape.squared_bound, shape.blocks, ring.degree, ring.moduli, ring.field_bits)
+    monkeypatch.setattr(proof_shape_module, "_weight_bits", lambda moduli: 10)
+    assert proof_shape(*arguments).tests == 8
+    monkeypatch.setattr(proof_shape_module, "_weight_bits", lambda moduli: 9)
+    with pytest.raises(ValueError, match="9 weighings of 9 bits"):
+        proof_shape(*arguments)
 
 
 def _primes_at(last: int) -> tuple[int, int]:

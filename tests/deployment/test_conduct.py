@@ -181,6 +181,39 @@ def test_a_site_that_is_left_behind_does_not_keep_the_model_from_the_others(whol
         conduct(link._replace(ask=ask), dataclasses.replace(quick, minimum=3), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"squared_norm": 100, "honest_noise": 1, "noise": (bytes(32),)}, "norm round"),
+        ({"members": (b"m" * 32,) * 5, "round_keys": (b"",) * 5}, "other members"),
+        ({"size": 0}, "No parameters"),
+        ({}, ""),
+    ],
+)
+def test_terms_of_which_there_is_no_round_do_not_end_the_coordinator(
+    whole: Whole, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    """All sites name them; the twin, terms as they should be, gets as far as a round, which nobody there answers."""
+    first = min((whole.folder / "server").glob("*.round"))
+    draft = terms_of(first.read_bytes())
+    empty = dataclasses.replace(draft, round=0, round_keys=(b"",) * len(draft.members))
+    blob = encode_terms(dataclasses.replace(empty, **changes))
+
+    def ask(asked: Asked, seconds: float) -> Iterator[tuple[str, bytes | Unreached]]:
+        for name, request in asked.items():
+            facts = b'{"state": "running", "label": "standardise 0"}'
+            waits = decode(request).word == "next"
+            yield name, encode(Spoken("at", (u64(0), facts, blob))) if waits else refused("no")
+
+    quick = dataclasses.replace(whole.parties.consortium, phase_seconds=0.3, patience_seconds=0.2)
+    words: list[str] = []
+    with pytest.raises(NoProgress):
+        conduct(consortium.link_to(whole.sites)._replace(ask=ask), quick, tmp_path, say=words.append)
+    away = [one for one in words if " is away: " in one]
+    assert len(away) == (3 if reason else 0) and all(reason in one for one in away), words
+    assert any("A round died" in one for one in words) == (not reason)
+
+
 def test_too_few_sites_are_named_and_nothing_is_opened(tables: dict[str, Path], tmp_path: Path) -> None:
     stop = {"east": True, "south": True}
     parties = consortium.parties(tmp_path / "sites", tables, minimum=2, stop=stop)

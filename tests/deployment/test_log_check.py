@@ -191,6 +191,15 @@ def test_a_site_that_keeps_two_logs_is_found_and_an_older_copy_is_not_one() -> N
     assert one.number == two.number and one.hash != two.hash and _signed(one, consortium().who["west"])
 
 
+def test_epsilon_is_what_was_charged_whatever_an_opening_says() -> None:
+    run = consortium().world.run.hex()
+    assert found(clean()).epsilon["west"] == {run: 0.75}
+    script = change(change(clean(), "west", "opened", 1, epsilon=0.0), "west", "opened", 2, epsilon=0.0)
+    script["west"] = script["west"][: step(script, "west", "opened", 2) + 1]  # ends with that entry
+    assert found(script).epsilon["west"] == {run: 0.5}
+    assert found(change(clean(), "west", "charge", 3, epsilon=0.1)).epsilon["west"] == {run: 0.5}
+
+
 def test_what_was_cut_from_the_end_of_a_log_is_missed_by_the_others() -> None:
     """The chain of a shortened log holds; the others' logs show what is not in it."""
     script = clean()

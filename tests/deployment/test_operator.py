@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,13 @@ from fedjax_poisson.deployment.policy import (
 from fedjax_poisson.deployment.requests import Spoken, decode, encode
 from fedjax_poisson.deployment.roster import Party, Roster
 from fedjax_poisson.deployment.row_check import contributions_in, with_rows
-from fedjax_poisson.deployment.run_terms import decode_run_terms, encode_run_terms
+from fedjax_poisson.deployment.run_terms import (
+    RunTerms,
+    decode_run_terms,
+    encode_run_terms,
+    sign_run_terms,
+    signature_bytes,
+)
 from fedjax_poisson.deployment.site import Worker
 from fedjax_poisson.deployment.site_log import open_log, read_log
 from fedjax_poisson.deployment.transport.in_process import in_process
@@ -132,11 +139,13 @@ def test_everybody_signs_the_run_goes_through_and_all_logs_agree(everybody: Ever
     found = check_logs(everybody.roster, logs, {path.name: path.read_bytes() for path in transcripts})
     assert found.sound, found
     (run,) = (everybody.folder / "east" / "runs").iterdir()
-    sent = [contributions_in(everybody.folder / name / "runs" / run.name / "client.sqlite") for name in SITES]
+    sent = {name: contributions_in(everybody.folder / name / "runs" / run.name / "client.sqlite") for name in SITES}
     rounds = {path.name: path.read_bytes() for path in transcripts}
     kinds = [one.kind for one in with_rows(found, everybody.roster, rounds, sent).findings]
     assert kinds.count("rows") == 4 and not {"rows-moved", "rows-missing"} & set(kinds)
-    kinds = [one.kind for one in with_rows(found, everybody.roster, rounds, sent[:1]).findings]  # the twin
+    kinds = [
+        one.kind for one in with_rows(found, everybody.roster, rounds, {"east": sent["east"]}).findings
+    ]  # the twin
     assert kinds.count("rows-missing") == 4
     notary = [entry.kind for entry in read_log(everybody.folder / "notary" / "site.log")]
     assert notary == ["terms", "started", *["answer"] * notary.count("answer")] and notary.count("answer") >= 2
@@ -246,6 +255,34 @@ def test_a_member_signs_one_set_of_terms_for_a_run_and_none_whose_time_is_over(e
         refusal = decode(notary.handle(encode(Spoken("propose", (other,)))))
         assert refusal.word == "refused" and reason in refusal.parts[0]
     assert decode(notary.handle(encode(Spoken("propose", (encode_run_terms(one),))))).word == "signed"  # the twin
+
+
+def test_a_member_begins_a_run_again_after_its_time_and_no_new_one(everybody: Everybody, tmp_path: Path) -> None:
+    who, roster, clock = everybody.who["notary"], everybody.roster, [datetime.now(UTC)]
+    log = open_log(tmp_path / "site.log", who)
+    notary = Operator(tmp_path, roster, who, log, now=lambda: clock[0])
+    usual = terms_of(roster)
+    day = int(clock[0].timestamp()) + 86400
+    first, second, never = (
+        dataclasses.replace(usual, config=everybody.config, run=bytes([k]) * 16, begin_before=day) for k in range(3)
+    )
+
+    def start(terms: RunTerms) -> Spoken:
+        signed = {name: sign_run_terms(one, terms) for name, one in everybody.who.items()}
+        return decode(notary.handle(encode(Spoken("start", (encode_run_terms(terms), signature_bytes(signed))))))
+
+    for terms in (first, second, never):
+        assert decode(notary.handle(encode(Spoken("propose", (encode_run_terms(terms),))))).word == "signed"
+    assert start(first).word == start(second).word == "started"
+    clock[0] += timedelta(days=2)
+    assert start(first).word == "started"
+    refusal = start(never)  # the twin
+    assert refusal.word == "refused" and b"propose it again" in refusal.parts[0]
+    notary.close()
+    (tmp_path / "current.json").write_text("{}")
+    said: list[str] = []
+    Operator(tmp_path, roster, who, open_log(tmp_path / "site.log", who), say=said.append).close()
+    assert "does not name a run" in said[-1]
 
 
 def test_a_proposal_that_ended_unsigned_is_not_proposed_again(everybody: Everybody, tmp_path: Path) -> None:

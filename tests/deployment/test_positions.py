@@ -42,6 +42,12 @@ def test_if_nobody_speaks_all_get_the_whole_time_again() -> None:
     assert not at and "Malformed" in away["north"] and pace.now == 30.0
 
 
+def test_what_a_site_says_in_a_refused_reply_cannot_steer_a_terminal() -> None:
+    link = in_process({"north": lambda blob: encode(Spoken("\x1b[2J\x07OK", ()))})
+    _, away, _ = ask_positions(link, ("north",), Pace(30.0, 5.0))
+    assert "OK" in away["north"] and away["north"].isprintable()
+
+
 def test_who_iswaited_for_is_named_with_what_it_does() -> None:
     def at(label: str | None) -> At:
         return At(3, "running", label, None, "", None, False)

@@ -17,6 +17,17 @@ def test_what_was_said_or_why_not() -> None:
     assert isinstance(said, str) and said.startswith("Malformed: ")
 
 
+def test_the_words_of_a_refusal_are_cleaned_too(monkeypatch) -> None:
+    from fedjax_poisson.aggregation.refusals import Malformed
+    from fedjax_poisson.deployment import replies
+
+    def decode(blob: bytes) -> Spoken:
+        raise Malformed(blob.decode())
+
+    monkeypatch.setattr(replies, "decode", decode)
+    assert reply_of(b"\x1b[31m red") == "Malformed:  [31m red"
+
+
 def test_several_are_asked_the_same() -> None:
     link = in_process({"north": lambda blob: blob, "south": lambda blob: refused("no")})
     assert ask_all(link, ["north", "south"], Spoken("next"), 5.0) == {"north": Spoken("next"), "south": "no"}

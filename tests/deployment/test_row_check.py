@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import numpy as np
 import pytest
 
 from fedjax_poisson.aggregation import server, server_state, transcript
-from fedjax_poisson.aggregation.refusals import OpeningRefused, WrongTerms
+from fedjax_poisson.aggregation.refusals import OpeningRefused
 from fedjax_poisson.aggregation.store import sqlite_store
 from fedjax_poisson.aggregation.terms import Pinned
 from fedjax_poisson.aggregation.transcript import check_transcript
 from fedjax_poisson.ckks import device_layout, packing
-from fedjax_poisson.deployment.row_check import MissingRows, check_rows, contributions_in
+from fedjax_poisson.deployment import row_check
+from fedjax_poisson.deployment.log_findings import Findings
+from fedjax_poisson.deployment.row_check import MissingRows, check_rows, contributions_in, with_rows
 from tests.deployment.test_exchange import RUN, SIZE, Group, group, held, wanted
 
 __all__ = ["group"]
@@ -32,8 +36,19 @@ def sent(group: Group) -> list[bytes]:
     return [blob for blob in found if blob is not None]
 
 
-def check(group: Group, blob: bytes, rows: list[bytes]) -> None:
-    check_rows(blob, rows, pinned(group), group.keys.values())
+def check(group: Group, blob: bytes, rows: list[bytes]) -> dict[str, str]:
+    """The files that are named, of files 0, 1, ..."""
+    return check_rows(blob, {str(k): one for k, one in enumerate(rows)}, pinned(group), group.keys.values())
+
+
+def kinds(group: Group, monkeypatch: pytest.MonkeyPatch, blob: bytes, rows: list[bytes]) -> list[tuple[str, bool, str]]:
+    """What `with_rows` finds in files north, east, ..., and more."""
+    monkeypatch.setattr(row_check, "pinned_of", lambda roster: pinned(group))
+    monkeypatch.setattr(row_check, "roster_keys", lambda roster: list(group.keys.values()))
+    sent = {f"file{k}.sqlite": {(RUN.hex(), 1): one} for k, one in enumerate(rows)}
+    found = with_rows(Findings(True, (), 1, {}, (), 1), None, {"a.round": blob}, sent)  # type: ignore[arg-type]
+    assert found.sound == (not any(one.grave for one in found.findings))
+    return [(one.kind, one.grave, one.words) for one in found.findings]
 
 
 def moving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,12 +85,32 @@ def test_a_moved_sum_passes_every_check_of_its_transcript_and_not_that_of_all_ro
 def test_an_honest_sum_passes_and_what_is_missing_or_another_is_named(group: Group) -> None:
     blob = held(group, wanted(group), seconds=200)
     rows = sent(group)
-    check(group, blob, rows)
-    check(group, blob, rows[::-1])
+    assert check(group, blob, rows) == check(group, blob, rows[::-1]) == check(group, blob, [*rows, rows[0]]) == {}
     with pytest.raises(MissingRows, match="1 of the sum's contributions"):
         check(group, blob, rows[:2])
-    with pytest.raises(WrongTerms, match="not the one in this sum"):
-        check(group, blob, [*rows, rows[0]])
+
+
+def test_a_file_that_is_not_what_its_site_signed_is_named_and_nobody_is_accused(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = held(group, wanted(group), seconds=200)
+    rows = sent(group)
+    assert [one[:2] for one in kinds(group, monkeypatch, blob, [*rows, rows[0]])] == [("rows", False)]  # a copy
+    flipped = bytearray(rows[0])
+    flipped[-5] ^= 1
+    for bad in (bytes(flipped), rows[0][:-3], b"xx", b""):
+        found = kinds(group, monkeypatch, blob, [bad, *rows[1:]])
+        assert [one[:2] for one in found] == [("rows-missing", False), ("rows-unreadable", False)]
+        assert "file0.sqlite" in found[1][2]
+        found = kinds(group, monkeypatch, blob, [bad, *rows])  # the good one is there too
+        assert [one[:2] for one in found] == [("rows", False), ("rows-unreadable", False)]
+
+
+def test_a_moved_sum_is_the_one_thing_that_accuses(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    moving(monkeypatch)
+    blob = held(group, wanted(group), seconds=200)
+    found = kinds(group, monkeypatch, blob, sent(group))
+    assert [one[:2] for one in found] == [("rows-moved", True)]
 
 
 def test_contributions_are_read_from_a_sites_store_while_it_is_open(tmp_path: Path) -> None:
@@ -87,6 +122,15 @@ def test_contributions_are_read_from_a_sites_store_while_it_is_open(tmp_path: Pa
     assert contributions_in(tmp_path / "client.sqlite") == {(RUN.hex(), 1): b"one", (RUN.hex(), 4): b"four"}
     assert hashlib.sha256((tmp_path / "client.sqlite").read_bytes()).digest() == before
     store.close()
+    for name, value in (("number", 10**15), ("nothing", None), ("text", "text"), ("bytes", b"one")):
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection, connection:
+            connection.execute("CREATE TABLE taken (run, round, step, bytes)")
+            connection.execute("INSERT INTO taken VALUES (x'00', 1, 'contribution', ?)", (value,))
+        if name == "bytes":  # the twin
+            assert contributions_in(tmp_path / name) == {("00", 1): b"one"}
+            continue
+        with pytest.raises(ValueError, match=r"a contribution in it is no bytes"):
+            contributions_in(tmp_path / name)
     (tmp_path / "other").write_bytes(b"no database")
     for name in ("other", "none"):
         with pytest.raises(ValueError, match=r"client\.sqlite of a site"):

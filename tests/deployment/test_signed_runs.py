@@ -12,6 +12,7 @@ from fedjax_poisson.aggregation.refusals import BadTerms
 from fedjax_poisson.deployment.run_terms import check_in_time, check_signatures, sign_run_terms
 from fedjax_poisson.deployment.signed_runs import (
     SignedRun,
+    begun,
     check_signed,
     current_run,
     folder_of,
@@ -57,6 +58,30 @@ def test_a_run_that_began_is_taken_up_where_it_was_kept_and_its_beginning_is_not
     (folder_of(tmp_path, TERMS) / "signatures.json").unlink()
     with pytest.raises(FileNotFoundError):
         current_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"run": 7}', '{"run": "../other"}', "no JSON"])
+def test_a_file_that_names_no_run_is_said(text: str, tmp_path: Path) -> None:
+    (tmp_path / "current.json").write_text(text)
+    with pytest.raises(ValueError, match="Expecting value" if text == "no JSON" else "does not name a run"):
+        current_run(tmp_path)
+
+
+def test_a_run_is_the_current_one_only_after_the_log_says_that_it_began(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "site.log", WHO["east"])
+    sign_once(log, WHO["east"], TERMS)
+    assert not begun(log, TERMS)
+    with pytest.raises(OSError, match="disk full"):
+        keep_run(tmp_path, log._replace(append=_stop), RUN)
+    assert current_run(tmp_path) is None and not begun(log, TERMS)
+    keep_run(tmp_path, log, RUN)
+    assert current_run(tmp_path) == RUN and begun(log, TERMS)
+    assert not begun(log, dataclasses.replace(TERMS, most_rounds=7))
+    log.close()
+
+
+def _stop(kind: str, **facts: object) -> None:
+    raise OSError("disk full")
 
 
 def test_a_run_is_refused_where_roster_version_signatures_or_time_do_not_fit() -> None:

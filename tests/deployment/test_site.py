@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,6 +218,22 @@ def test_outside_the_hours_nothing_is_signed_and_no_round_is_taken_part_in(place
     place.worker._now = lambda: NOON.replace(hour=20)
     assert "limits.hours" in why(place.worker, "invite", b"", b"")
     assert "limits.hours" in why(place.worker, "propose", encode_run_terms(run))
+
+
+def test_a_run_that_has_begun_is_begun_again_after_the_time_until_which_it_may_begin(place: Place) -> None:
+    run, other = terms(place), terms(place, {"run": b"another run here"})
+    for one in (run, other):
+        ask(place.worker, "propose", encode_run_terms(one))
+    assert ask(place.worker, "start", encode_run_terms(run), signatures(place, run)).word == "started"
+    place.worker.close()
+    (place.state / "current.json").unlink()
+    late = place.again(now=NOON + timedelta(days=20))
+    assert ask(late, "start", encode_run_terms(run), signatures(place, run)).word == "started"
+    late.close()
+    (place.state / "current.json").unlink()
+    late = place.again(now=NOON + timedelta(days=20))  # the twin: the other one was signed and never begun
+    assert "propose it again" in why(late, "start", encode_run_terms(other), signatures(place, other))
+    assert "propose it again" in why(late, "propose", encode_run_terms(run))
 
 
 def test_a_worker_that_starts_again_takes_up_its_run(place: Place) -> None:
