@@ -163,7 +163,7 @@ def measure(name: str, sites: data.Sites, epsilon: float, runs: int, toy: bool) 
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and 95 % half width of AUC, its difference from the schedule, and budget left, by table, epsilon and controller."""
+    """Mean and 1.96 standard errors of AUC and of its difference from the schedule, and budget left, by table, epsilon and controller."""
     found = []
     for key in dict.fromkeys((row["task"], row["epsilon_target"], row["controller"]) for row in rows):
         own = [row for row in rows if (row["task"], row["epsilon_target"], row["controller"]) == key]
