@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.metadata
+import io
 import json
 import shutil
 import sqlite3
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fedjax_poisson import accounting, cli, data
 from fedjax_poisson.federated import checkpoints
 from fedjax_poisson.runs.config import Config, read_config
+from fedjax_poisson.runs.terminal import print_summary
 
 HEART = ["run", "--epsilon", "3", "--rounds", "2", "--seed", "7", "--aggregator", "plain"]
 
@@ -87,6 +90,21 @@ def test_run_does_what_its_options_say(heart: Path) -> None:
     for name in ("report.html", "ledger.sqlite", "checkpoints/latest.npz"):
         assert (heart / name).stat().st_size > 0
     assert list((heart / "figures").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("total", "words"),
+    [
+        (1.4321, "what was spent reads as epsilon 1.4321 (orientation; at up to twice this delta)"),
+        (None, "epsilon is larger (their guarantees differ"),
+    ],
+)
+def test_what_neighbouring_runs_spent_is_for_orientation(heart: Path, total: float | None, words: str) -> None:
+    summary = {**summary_of(heart), "earlier_runs": {"folders": ["other"], "epsilon_together": total}}
+    out = io.StringIO()
+    print_summary(Console(file=out, width=500), summary, heart / "report.html")
+    line = next(line for line in out.getvalue().splitlines() if "neighbouring" in line)
+    assert f"together with this one, {words}" in line and line.endswith("use --ledger FILE to share one budget")
 
 
 def test_a_toml_file_repeats_the_run_and_options_win_over_it(heart: Path, tmp_path: Path) -> None:

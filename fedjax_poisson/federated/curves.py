@@ -22,6 +22,7 @@ __all__ = [
     "noisy_operating_points",
     "noisy_reliability",
     "operating_points",
+    "totals_show",
 ]
 
 _GRID = np.linspace(0.0, 1.0, 101)
@@ -66,10 +67,13 @@ def noisy_operating_points(histogram: np.ndarray, deviation: float) -> dict[str,
       deviation: standard deviation of each entry's noise.
     """
     bins = histogram.shape[1]
-    kept = np.maximum(histogram, 0.0)
-    negatives, positives = (float(row.sum()) for row in kept)
-    if min(negatives, positives) <= max(3 * deviation * np.sqrt(bins), 1):
+    raw = histogram.sum(axis=1)
+    if not totals_show(raw, deviation, bins):
         return None
+    # Negative entries cannot be drawn, but to cut them at 0 adds noise of one sign: the totals stay those that were released.
+    kept = np.maximum(histogram, 0.0)
+    kept *= raw[:, None] / kept.sum(axis=1, keepdims=True)
+    negatives, positives = raw.tolist()
     from_above = np.concatenate([np.cumsum(kept[:, ::-1], axis=1)[:, ::-1], np.zeros((2, 1))], axis=1)
     return {
         "thresholds": np.linspace(0, 1, bins + 1).tolist(),
@@ -79,6 +83,17 @@ def noisy_operating_points(histogram: np.ndarray, deviation: float) -> dict[str,
         "negatives": negatives,
         "deviation": float(deviation),
     }
+
+
+def totals_show(totals: np.ndarray, deviation: float, bins: int) -> bool:
+    """Whether the released totals of both classes stand out from their noise: a class without records does so in 1 of 741 releases.
+
+    Args:
+      totals: float64 `[2]`, sums over a released histogram's bins, with the sign that noise gave them.
+      deviation: standard deviation of the noise of each bin.
+      bins: of each class.
+    """
+    return bool(totals.min() > max(3 * deviation * np.sqrt(bins), 1))
 
 
 def noisy_reliability(histogram: np.ndarray, deviation: float, bins: int = 8) -> dict[str, Any]:

@@ -6,8 +6,9 @@ all of it together is one clip of the *raw* feature followed by an affine map: w
     cut((clip(x, lower, upper) - c) / s) = (clip(x, l, u) - c) / s,   l and u: lower and upper themselves cut to [c - 3 s, c + 3 s].
 
 So the export holds l and u, and a first layer W' = W / s, b' = b - (c / s) W. What others must do is one clip and the layers; a number that was standardised
-as a label is scaled back by the last layer in the same way, and cut to its public range. Folded only where the first layer sees all features at once, as
-linear models and perceptrons of tables do: a convolution pads pictures with zeros *after* standardisation, which no weights on raw pictures repeat.
+as a label is scaled back by the last layer in the same way, and cut to its public range. Both forms are equal up to float32 of c / s. Folded only where the
+first layer sees all features at once, as linear models and perceptrons of tables do: a convolution pads pictures with zeros *after* standardisation, which no
+weights on raw pictures repeat.
 
 The arrays are written as `.npz` (NumPy) and as safetensors (https://github.com/huggingface/safetensors: the length of a JSON header, the header, the
 bytes), with what they mean in a JSON file beside them.
@@ -32,8 +33,10 @@ __all__ = ["FORMAT", "Exported", "apply_exported", "export_model", "fold", "safe
 
 FORMAT = "fedjax-poisson-weights-1"
 _HOW = (
-    "x: features in the order of `features`, raw. x = clip(x, input.lower, input.upper); then for every layer k from 0 on x = x @ layers.k.weight + "
-    "layers.k.bias, with max(x, 0) after each but the last. `output` says what the result is."
+    "x: features in the order of `features`, raw. Fill a missing number first (encoder: `fill`, else the middle of `bounds`). "
+    "x = clip(x, input.lower, input.upper); then for every layer k from 0 on x = x @ layers.k.weight + "
+    "layers.k.bias, with max(x, 0) after each but the last. `output` says what the result is. "
+    "Equal to the run's own predictions up to float32 of centre/scale: where a feature's values are large beside their spread, digits cancel."
 )
 _OUTPUTS = {
     "binary": "one logit z of the second class: its probability is 1 / (1 + exp(-z))",

@@ -1,7 +1,8 @@
 """How far the scores of one model may be off because the test records are few: 95 % intervals, overall and by site.
 
 A share of right decisions gets Wilson's interval, which is valid for a handful of records; where a patient has several records these are not independent,
-and whole patients are drawn by the bootstrap instead (`evaluation.bootstrap`), as for every score that is no share. An interval says nothing about how much
+and it is that of as many independent records as have the same variance (`share_interval`). For every other score whole patients are drawn by the bootstrap
+(`evaluation.bootstrap`). An interval says nothing about how much
 another run of the same recipe would differ (noise, initial weights). Epsilon does not cover intervals of scores in the clear.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from fedjax_poisson.federated import evaluation
 
-__all__ = ["LEVEL", "private_intervals", "score_intervals", "wilson_interval"]
+__all__ = ["LEVEL", "private_intervals", "right_decisions", "score_intervals", "share_interval", "wilson_interval"]
 
 LEVEL = 0.95
 """Probability of covering."""
@@ -43,6 +44,35 @@ def wilson_interval(frequency: float, count: float, z: float = _Z) -> tuple[floa
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def share_interval(right: np.ndarray, owners: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the share of right decisions, where those on one owner's records depend on each other.
+
+    Wilson's interval of n / d decisions, with d the design effect (Kish, Survey Sampling, 1965): the variance of the share between owners, that of a ratio of
+    two means over owners (Cochran, Sampling Techniques, 1977, chapter 6) and to first order of the bootstrap over owners, over that of n independent decisions.
+    An interval of this kind is that of Korn and Graubard (Survey Methodology 24, 1998) with Wilson's in place of Clopper and Pearson's. There are never more
+    than n decisions, and as many as owners where all owners have the same share, since then nothing shows how far decisions depend on each other. With one
+    record each it is Wilson's own.
+
+    Checked in simulations of 60 patients with 1 to 6 records, all right or all wrong (tests): it covers 93 % at a share of 0.8; but only 84 % at 0.95, where
+    three patients are wrong and their numbers of records decide.
+
+    Args:
+      right: bool or 0/1 `[n]`, n > 0.
+      owners: `[n]`, whose record each is.
+    """
+    right = np.asarray(right, np.float64)
+    place = np.unique(owners, return_inverse=True)[1].reshape(-1)
+    sizes, hits = np.bincount(place), np.bincount(place, right)
+    count, people, share = len(right), len(sizes), float(right.mean())
+    between = 0.0
+    if people > 1:
+        between = float(np.sum((hits - share * sizes) ** 2)) / count**2 * people / (people - 1)
+    independent = share * (1 - share) / max(count - 1, 1)
+    if between <= 1e-9 * independent:
+        return wilson_interval(share, people)
+    return wilson_interval(share, min(count, count * independent / between))
+
+
 def score_intervals(
     task: str,
     outputs: np.ndarray,
@@ -62,8 +92,8 @@ def score_intervals(
       groups: int `[S, n]`, whose record it is; None where every record is its own.
 
     Returns:
-      `{score: [low, high] or None}`, and `{score: {site: [low, high] or None}}` for those by site; None where there are too few records,
-      no site where there are more than 30 and the score needs resampling.
+      `{score: [low, high] or None}`, and `{score: {site: [low, high] or None}}` for those by site; None where there are too few records
+      or all resamples have one score; no site where there are more than 30 and the score needs resampling.
     """
     outputs, labels, mask = np.asarray(outputs), np.asarray(labels), np.asarray(mask, bool)
     owners = np.arange(mask.size).reshape(mask.shape) if groups is None else np.asarray(groups)
@@ -77,21 +107,28 @@ def score_intervals(
 
     if task == "regression":
         return {"rmse": over(_rmse, mask), "rmse_by_site": each(_rmse)}
+
+    def share(where: Any) -> list[float]:
+        right = right_decisions(task, outputs[where], labels[where])
+        return list(share_interval(right.ravel(), np.repeat(owners[where], right.size // len(right))))
+
+    shares = {"pooled_accuracy": share(mask), "accuracy_by_site": {name: share((s, mask[s])) for name, s in sites}}
     if task == "multilabel":
-        return {"pooled_accuracy": over(_right_labels, mask), "accuracy_by_site": each(_right_labels)}
+        return shares
+    return {**shares, "auc": over(_auc, mask), "auc_by_site": each(_auc)}
 
-    def share(where: Any) -> list[float] | None:
-        if groups is not None:
-            return over(_right, where)
-        low, high = wilson_interval(_right(outputs[where], labels[where]), len(labels[where]))
-        return [low, high]
 
-    return {
-        "pooled_accuracy": share(mask),
-        "auc": over(_auc, mask),
-        "accuracy_by_site": {name: share((s, mask[s])) for name, s in sites},
-        "auc_by_site": each(_auc),
-    }
+def right_decisions(task: str, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether each decision is right, bool `[n]`, or `[n, K]` of K labels.
+
+    Args:
+      task: "binary", "multiclass" or "multilabel".
+      outputs: logits `[n]` or `[n, K]`.
+      labels: `[n]`, or 0/1 `[n, K]`.
+    """
+    if task == "multilabel":
+        return np.asarray((outputs > 0) == (labels > 0))
+    return np.asarray(evaluation.decide(outputs) == labels)
 
 
 def private_intervals(total: np.ndarray, deviation: float, site_names: Sequence[str]) -> dict[str, Any]:
@@ -139,15 +176,8 @@ def _resampled(
         )
     except ValueError:  # one class alone: the score is not defined
         return None
-    return [found.low, found.high]
-
-
-def _right(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return evaluation.accuracy(labels, evaluation.decide(outputs))
-
-
-def _right_labels(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean((outputs > 0) == (labels > 0)))
+    # Records that are all sorted rightly, or all missed by as much, are so in every resample: that is no interval of width 0.
+    return None if found.low == found.high else [found.low, found.high]
 
 
 def _auc(outputs: np.ndarray, labels: np.ndarray) -> float | None:

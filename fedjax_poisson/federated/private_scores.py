@@ -22,7 +22,7 @@ from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
-from fedjax_poisson.federated.curves import noisy_operating_points, noisy_reliability
+from fedjax_poisson.federated.curves import noisy_operating_points, noisy_reliability, totals_show
 from fedjax_poisson.federated.intervals import private_intervals
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
@@ -107,9 +107,9 @@ def scores_of(total: np.ndarray, deviation: float, site_names: tuple[str, ...]) 
       site_names: S names.
 
     Returns:
-      accuracy_by_site, mean_client_accuracy (over sites whose count is above three deviations), pooled_accuracy, auc (ties within a bin count half),
-      balanced_accuracy, and pooled_accuracy_error: the standard error that the noise alone gives the pooled accuracy; intervals, reliability and curves, which
-      a report draws: all of them functions of the same released sum.
+      accuracy_by_site, mean_client_accuracy (over sites whose count is above three deviations), pooled_accuracy, auc (ties within a bin count half; noise pulls
+      it towards 0.5, since entries below 0 are cut), balanced_accuracy, and pooled_accuracy_error: the standard error that the noise alone gives the pooled
+      accuracy; intervals, reliability and curves, which a report draws: all of them functions of the same released sum.
     """
     sites = len(site_names)
     counts, right, histogram = total[:sites], total[sites : 2 * sites], total[2 * sites :].reshape(2, BINS)
@@ -125,9 +125,8 @@ def scores_of(total: np.ndarray, deviation: float, site_names: tuple[str, ...]) 
         error = spread * math.sqrt(1 + pooled**2) / float(all_counts)
     kept = np.maximum(histogram, 0)
     negatives, positives = kept.sum(axis=1)
-    enough = 3 * deviation * math.sqrt(BINS)
     area = recall = None
-    if min(negatives, positives) > max(enough, 1):
+    if totals_show(histogram.sum(axis=1), deviation, BINS):
         below = np.cumsum(kept[0]) - kept[0] / 2
         area = float((kept[1] * below).sum() / (negatives * positives))
         half = BINS // 2

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedjax_poisson.data.sites import Sites
 from fedjax_poisson.federated import evaluation
-from fedjax_poisson.federated.intervals import wilson_interval
+from fedjax_poisson.federated.intervals import right_decisions, share_interval
 
 __all__ = ["Subgroup", "subgroup_scores", "subgroups_of"]
 
@@ -90,7 +90,7 @@ def _known(sites: Sites) -> str:
 
 
 def subgroup_scores(
-    task: str, outputs: np.ndarray, labels: np.ndarray, groups: Sequence[Subgroup]
+    task: str, outputs: np.ndarray, labels: np.ndarray, groups: Sequence[Subgroup], owners: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
     """Scores of each part of the test records.
 
@@ -99,33 +99,34 @@ def subgroup_scores(
       outputs: `[n]` or `[n, K]`, of the test records.
       labels: `[n]`, or 0/1 `[n, K]`.
       groups: parts of the test records, `members` in their order.
+      owners: `[n]`, whose record each is; None where every record is its own.
 
     Returns:
-      One object for each part with column, name and records; for classes also accuracy, interval (Wilson), sensitivity, specificity, auc and
-      calibration_error, of two classes positives too; for a number rmse. None where a score is not defined.
+      One object for each part with column, name and records; for classes also accuracy, interval (`intervals.share_interval`), sensitivity, specificity, auc
+      and calibration_error, of two classes positives too; for a number rmse. None where a score is not defined.
     """
-    found = []
+    found, owners = [], np.arange(len(labels)) if owners is None else np.asarray(owners)
     for part in groups:
         own, truth = outputs[part.members], labels[part.members]
         row: dict[str, Any] = {"column": part.column, "name": part.name, "records": len(truth)}
         if len(truth):
-            row |= _scores(task, own, truth)
+            row |= _scores(task, own, truth, owners[part.members])
         found.append(row)
     return found
 
 
-def _scores(task: str, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _scores(task: str, outputs: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> dict[str, Any]:
     if task == "regression":
         error = np.asarray(outputs, np.float64) - np.asarray(labels, np.float64)
         return {"rmse": float(np.sqrt(np.mean(error**2))), "mean_error": float(error.mean())}
+    right = right_decisions(task, outputs, labels)
+    interval = list(share_interval(right.ravel(), np.repeat(owners, right.size // len(right))))
     if task == "multilabel":
-        right = float(np.mean((outputs > 0) == (labels > 0)))
-        return {"accuracy": right, "interval": list(wilson_interval(right, len(labels)))}
+        return {"accuracy": float(right.mean()), "interval": interval}
     labels = np.asarray(labels, np.int64)
     scores = evaluation.all_scores(outputs, labels)
-    accuracy = float(scores["accuracy"] or 0.0)
     row: dict[str, Any] = {name: scores[name] for name in ("accuracy", "auc", "calibration_error")}
-    row["interval"] = list(wilson_interval(accuracy, len(labels)))
+    row["interval"] = interval
     if task == "binary":
         called = evaluation.decide(outputs)
         row["positives"] = int(labels.sum())

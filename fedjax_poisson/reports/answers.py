@@ -15,7 +15,7 @@ from fedjax_poisson.reports.formatting import (
     words,
 )
 from fedjax_poisson.reports.grounds import counted, grounds
-from fedjax_poisson.reports.guarantees import assumed, conditions, encrypted, reasons_against
+from fedjax_poisson.reports.guarantees import assumed, conditions, encrypted, noise_senders, reasons_against
 from fedjax_poisson.reports.html import Child, Html, bold, element, paragraph, table, tag
 from fedjax_poisson.reports.trade_off import EXAMPLE, TradeOff
 from fedjax_poisson.runs.headline import headline
@@ -123,11 +123,19 @@ def _learned(run: RunFolder) -> list[Child]:
         ),
         paragraph(
             bold(who),
-            f" trained it together{data}, in {shown(summary.get('rounds'), '{:,.0f}'.format)} rounds. In each round every {site_word(run, 1)} sends a "
-            f"{'noisy, encrypted' if encrypted(run) else 'noisy'} sum over its own records, and all receive the improved model. {here}",
+            f" trained it together{data}, in {shown(summary.get('rounds'), '{:,.0f}'.format)} rounds. In each round every {site_word(run, 1)} sends "
+            f"{_sent(run)}, and all receive the improved model. {here}",
         ),
     ]
     return parts
+
+
+def _sent(run: RunFolder) -> str:
+    """What a site sends in a training round."""
+    what = "clipped update of its model" if run.summary.get("unit") == "client" else "sum over its own records"
+    if noise_senders(run) is not None:
+        return f"{'an encrypted' if encrypted(run) else 'a'} {what}, without noise of its own"
+    return f"a noisy{', encrypted' if encrypted(run) else ''} {what}"
 
 
 def _how_well(run: RunFolder) -> list[Child]:
@@ -141,7 +149,9 @@ def _how_well(run: RunFolder) -> list[Child]:
     tested = held_out_records(run)
     form = format_share if lead.share else lead.text
     within = intervals.get(name)
-    on = f"{tested:,.0f} test records" if tested else "held-out records"
+    private = summary.get("evaluation") == "private"
+    means = private and summary.get("unit") == "patient"
+    on = "held-out patients" if means else f"{tested:,.0f} test records" if tested else "held-out records"
     what = "labels of " if summary.get("task") == "multilabel" else ""
     said = f"of the {what}{on} are classified correctly" if lead.share else f"{lead.words} on {on}"
     parts: list[Child] = [
@@ -151,6 +161,10 @@ def _how_well(run: RunFolder) -> list[Child]:
             f" (95 % interval {interval_text(within, form)})" if within else "",
             _area(run, intervals),
             ".",
+            " A patient with several records counts once, with their mean." if means else "",
+            " The noise of the release pulls the area towards 0.5."
+            if private and number(summary.get("auc")) is not None
+            else "",
             _plain(run, name, form),
         ),
     ]
@@ -211,16 +225,23 @@ def _what_left(run: RunFolder) -> list[Child]:
         if encrypted(run)
         else f"Nothing was encrypted: the server read what each {one} sent."
     )
+    held = (
+        f"a clipped update of the {one}’s model"
+        if unit == "client"
+        else f"sums over the {one}’s records in which no {unit} counts for more than a fixed amount"
+    )
+    by = noise_senders(run)
+    noise = (
+        ", with random noise added before it leaves."
+        if by is None
+        else f", in training without noise of its own. The noise is added by {plural(by, 'noise sender')} before anything is opened."
+    )
     return [
         element("span", lead, class_="big"),
         paragraph(
             f"{total} from each {one}, {shown(summary.get('bytes_up_per_client_per_round'), format_bytes)} in a training round. {reads}"
         ),
-        paragraph(
-            f"A message holds sums over the {one}’s records in which no {unit} counts for more than a fixed amount, with random noise added before it "
-            "leaves. "
-            "Records, labels, names and dates stayed where they were."
-        ),
+        paragraph(f"A message holds {held}{noise} Records, labels, names and dates stayed where they were."),
     ]
 
 
@@ -267,7 +288,8 @@ def _against(run: RunFolder) -> str:
     of, many = counted(run), site_word(run)
     who = "everyone who sees the model and all that was released, with any computer and any other knowledge"
     if of is None or of[1] <= of[0]:
-        return f"{who}."
+        knows = "a noise sender" if run.summary.get("noise_senders") else f"a {site_word(run, 1)} that took part"
+        return f"{who}, but not {knows}: it knows its own noise."
     others = (
         plural(of[1] - of[0], "noise sender")
         if run.summary.get("noise_senders")

@@ -42,21 +42,29 @@ def committee(run: RunFolder) -> Committee | None:
     return Committee(members, threshold, malicious, info.get("mode") == "round")
 
 
+def noise_senders(run: RunFolder) -> int | None:
+    """How many noise senders make the noise of the training sums, where sites add none of their own (norm rounds); else None."""
+    by = run.summary.get("noise_senders")
+    senders = number(by.get("senders")) if isinstance(by, dict) else None
+    return None if senders is None else int(senders)
+
+
 def seeded(run: RunFolder) -> bool:
     """Whether anyone who knows the seed can reproduce the randomness of the run."""
     return run.summary.get("reproducible") is True or number(run.summary.get("seed")) is not None
 
 
+def verdict(run: RunFolder) -> str:
+    """What the folder supports, "not private", "conditional" or "private": of the folder as it is now, which may hold more than when the run ended."""
+    if reasons_against(run):
+        return "not private"
+    return "conditional" if conditions(run) or assumed(run) else "private"
+
+
 def protection(run: RunFolder) -> str:
     """A short label for the run, such as "private, encrypted"."""
-    word = (
-        "not private"
-        if reasons_against(run)
-        else "conditionally private"
-        if conditions(run) or assumed(run)
-        else "private"
-    )
-    return word + (", encrypted" if encrypted(run) else "")
+    word = verdict(run)
+    return ("conditionally private" if word == "conditional" else word) + (", encrypted" if encrypted(run) else "")
 
 
 def conditions(run: RunFolder) -> list[tuple[str, str]]:
@@ -67,7 +75,10 @@ def conditions(run: RunFolder) -> list[tuple[str, str]]:
     ]
     if run.summary.get("public_data") is not True and (run.path / "leakage.json").exists():
         found.append(
-            ("attacks were run on the records and their results are shown", "sharing the folder without leakage.json")
+            (
+                "attacks were run on the records and their results are shown",
+                "deleting leakage.json, leakage_inversion.npz and figures/leakage_*.png, and writing the report anew (fedjax-poisson report RUN)",
+            )
         )
     return found
 

@@ -17,7 +17,7 @@ from fedjax_poisson.reports.formatting import (
     words,
 )
 from fedjax_poisson.reports.grounds import counted, grounds
-from fedjax_poisson.reports.guarantees import question, reasons_against
+from fedjax_poisson.reports.guarantees import noise_senders, question, reasons_against
 from fedjax_poisson.reports.html import Child, Html, bold, element, paragraph, pictures, section, table, tag
 from fedjax_poisson.reports.trade_off import EXAMPLE, TradeOff, patient_sentence
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, number, training_records
@@ -99,7 +99,7 @@ def _attacker(run: RunFolder, folder: Path, curve: TradeOff | None) -> list[Chil
     epsilon = number(run.summary.get("epsilon"))
     belief = "" if epsilon is None else (
         f" Read as a belief: whoever held it as likely as not (50.0 %) that one {unit_of(run)} was used, holds it at most "
-        f"{format_share(1 / (1 + math.exp(-min(epsilon, 700))))} likely afterwards (up to delta)."
+        f"{format_share(1 / (1 + math.exp(-min(epsilon, 700))))} likely afterwards (but for rare outcomes, up to some tens of times delta likely)."
     )  # fmt: skip
     alt = (
         "Curve of the largest detection rate against the rate of false alarms. "
@@ -169,11 +169,7 @@ def _epsilon_sentence(epsilon: float | None, unit: str, adjacency: str) -> str:
 def _delta_sentence(run: RunFolder, delta: float | None) -> str:
     if delta is None:
         return f"Delta was {MISSING}."
-    text = (
-        f"The slack in that bound: roughly the chance, 1 in {1 / delta:,.0f}, that it fails."
-        if delta > 0
-        else "No slack."
-    )
+    text = "The slack in that bound: it is added to the probability of every event." if delta > 0 else "No slack."
     records = training_records(run)
     if records and delta > 0:
         text += f" It should be smaller than 1 / (number of training records) = {1 / records:.2g}: "
@@ -250,7 +246,9 @@ def _beside_epsilon(run: RunFolder) -> list[Child]:
             f"{plural(len(folders), 'other run')} in neighbouring folders used this data set; together with this one, "
         )
         text += (
-            f"epsilon is {format_epsilon(total)}. " if total is not None else "more was spent than this page states. "
+            f"what was spent reads as epsilon {format_epsilon(total)} (orientation; at up to twice this delta). "
+            if total is not None
+            else "more was spent than this page states. "
         )
     if isinstance(shared := run.summary.get("shared_ledger"), dict):
         text += (
@@ -278,6 +276,7 @@ def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
     guarantees = dict.fromkeys(words(facts.get("guarantee")) for facts in mechanisms.values())
     statuses = ", ".join(f"{purpose}: {words(facts.get('status'))}" for purpose, facts in mechanisms.items())
     real = any(facts.get("integer") is False for facts in mechanisms.values())
+    by = noise_senders(run)
     return [
         element("h3", "Where the noise comes from"),
         paragraph(
@@ -285,6 +284,9 @@ def _mechanisms(run: RunFolder, unit: str) -> list[Child]:
             site_word(run, 1),
             " adds its noise to its clipped contribution in floating-point numbers, whose textbook guarantee assumes real ones."
             if real
+            else " sends its clipped contribution of a training round as integers without noise of its own: "
+            f"{plural(by, 'noise sender adds', 'noise senders add')} random integers before anything is opened."
+            if by is not None
             else " turns its bounded contribution into random integer counts, which have it as their mean and the noise as their spread, and sends only these.",
         ),
         table(["setting", "meaning", *mechanisms], rows, texts=2),

@@ -35,7 +35,13 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
                 f"A malicious server{blind}, together with up to {group.malicious} of the {group.members} members and any {many}: each sum is opened "
                 "once, for "
                 f"one set of {many} that the members signed, and no single {one}'s message is. `fedjax-poisson verify` repeats "
-                "a round's public checks from the run folder."
+                "a round's public checks from the run folder. "
+                f"If all other {many} of the sum collude, the sum less theirs is the last one's, which only "
+                + (
+                    "the noise of the noise senders protects."
+                    if summary.get("noise_senders")
+                    else "its own noise protects."
+                )
             )
         else:
             found.append(
@@ -57,7 +63,7 @@ def _protected(run: RunFolder, ledger: LedgerCheck) -> list[Child]:
     if encrypted(run):
         found.append(
             "Leaks through inexact decryption: every opened value is rounded to the exact integer sum before anything uses it, a sum with a value too far "
-            "from an integer is refused, and the size of the deviation is not disclosed to anyone."
+            "from an integer is refused; the deviation in a round is a sum of errors, which does not depend on the counts."
         )
     if ledger.verified:
         found.append(

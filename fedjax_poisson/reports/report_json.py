@@ -8,7 +8,8 @@ The object has these keys; `VERSION` grows when one is renamed, removed or chang
 * `scores`: every score of summary.json by its name (also those without privacy), `intervals`, `curves`, `subgroups`, `reliability`; null where not recorded.
   `scores.evaluation` and `scores.public_data` say whose records they are.
 * `left`: messages by purpose (messages, largest_bytes), bytes_total, encrypted.
-* `privacy`: verdict, private, reasons_against, conditions, unit, adjacency, epsilon, delta, honest_senders, senders, epsilon_one_honest.
+* `privacy`: verdict ("not private", "conditional" or "private": of the folder as it is now), private,
+  reasons_against, conditions, unit, adjacency, epsilon, delta, honest_senders, senders, epsilon_one_honest.
 * `trade_off`: false_alarms and detection (arrays of one length), source; null where unknown.
 * `grounds`: list of {statement, status, basis}; status is "proved", "checked", "assumed" or "broken".
 * `ledger`: verified, problem, epsilon, delta, and releases: list of {id, label, time, senders, honest_senders, epsilon_so_far, hash}.
@@ -26,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedjax_poisson.reports.grounds import grounds
-from fedjax_poisson.reports.guarantees import conditions, encrypted, reasons_against
+from fedjax_poisson.reports.guarantees import conditions, encrypted, reasons_against, verdict
 from fedjax_poisson.reports.leakage import read_leakage
 from fedjax_poisson.reports.page_content import page_content
 from fedjax_poisson.reports.recorded_values import phase_seconds
@@ -85,7 +86,9 @@ def report_json(run: RunFolder, ledger: LedgerCheck, curve: TradeOff | None, car
             "lost_releases": summary.get("lost_releases"),
         },
         "privacy": {
-            **_taken(summary, ("verdict", "private", "unit", "adjacency", "epsilon", "epsilon_spent", "delta", "honest_senders", "senders")),
+            "verdict": verdict(run),
+            "private": verdict(run) == "private",
+            **_taken(summary, ("unit", "adjacency", "epsilon", "epsilon_spent", "delta", "honest_senders", "senders")),
             **_taken(summary, ("noise_senders", "epsilon_one_honest", "sampling_rate", "mechanism", "earlier_runs", "shared_ledger", "ended")),
             "reasons_against": reasons_against(run),
             "conditions": [{"fact": fact, "remedy": remedy} for fact, remedy in conditions(run)],

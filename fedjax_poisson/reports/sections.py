@@ -17,7 +17,7 @@ from fedjax_poisson.reports.formatting import (
     site_word,
     words,
 )
-from fedjax_poisson.reports.guarantees import committee, encrypted
+from fedjax_poisson.reports.guarantees import committee, encrypted, noise_senders
 from fedjax_poisson.reports.html import Child, Html, bullets, element, paragraph, pictures, section, table
 from fedjax_poisson.reports.recorded_values import phase_seconds
 from fedjax_poisson.runs.run_folder import (
@@ -58,7 +58,7 @@ def what_left(run: RunFolder) -> Html:
                 _PURPOSES.get(purpose, purpose),
                 f"{len(own):,}",
                 format_bytes(max(sizes)) if sizes else MISSING,
-                _content(run, purpose) + ", as noisy integers",
+                _content(run, purpose) + _noise(run, purpose),
                 _form(run),
             ]
         )
@@ -72,7 +72,7 @@ def what_left(run: RunFolder) -> Html:
     kept = [
         "any record, label, name or date",
         "the contribution of any single record, and which records took part in a release",
-        f"the random numbers from which each {one} drew its counts",
+        *([] if noise_senders(run) else [f"the random numbers from which each {one} drew its counts"]),
     ]
     if encrypted(run):
         kept.insert(
@@ -110,6 +110,14 @@ def what_left(run: RunFolder) -> Html:
     )
 
 
+def _noise(run: RunFolder, purpose: str) -> str:
+    """Whose noise the integers of a message carry."""
+    by = noise_senders(run)
+    if by is None or purpose != "train":
+        return ", as noisy integers"
+    return f", as integers without noise of their own; {plural(by, 'noise sender adds', 'noise senders add')} it before anything is opened"
+
+
 def _nothing_to_standardize(run: RunFolder) -> list[Child]:
     """Why no message was sent for standardisation, if none was."""
     if run.summary.get("standardize") != "bounds":
@@ -129,6 +137,8 @@ def _content(run: RunFolder, purpose: str) -> str:
         return f"number of records, sums and sums of squares of the clipped {what}" + (
             ", one block per site" if run.summary.get("standardize") == "site" else ""
         )
+    if purpose == "train" and run.summary.get("unit") == "client":
+        return f"clipped update of the {site_word(run, 1)}’s model"
     if purpose == "train":
         rate, unit = number(run.summary.get("sampling_rate")), words(run.summary.get("unit"))
         each = f"each {unit}" if rate is not None and rate >= 1 else f"each {unit} in a secret sample"

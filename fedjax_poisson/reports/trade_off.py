@@ -89,11 +89,14 @@ def trade_off(run: RunFolder, ledger: LedgerCheck) -> TradeOff | None:
 
 def patient_sentence(curve: TradeOff, unit: str) -> str:
     """What the curve says to a patient."""
-    part = {"patient": "took part", "client": "belong to a site that took part"}.get(unit, "have a record in it")
+    part = {"patient": "took part", "client": "belong to a site that took part"}.get(
+        unit, "have one particular record in it"
+    )
     return (
-        f"In words for a patient: suppose somebody who knows everyone else’s data studies all that came out of this project to find out whether you {part}, "
+        f"In words for a patient: suppose somebody who knows everyone else’s data studies all that this run released to find out whether you {part}, "
         f"and is so careful that of 1,000 people who do not, only {1000 * EXAMPLE:g} are named by mistake. Then of 1,000 people who do, at most "
-        f"{math.ceil(round(1000 * curve.at(EXAMPLE), 6)):,} are named. Guessing would name {1000 * EXAMPLE:g}."
+        f"{math.ceil(round(1000 * curve.at(EXAMPLE), 6)):,} are named on average. Guessing would name {1000 * EXAMPLE:g}."
+        + ("" if unit in ("patient", "client") else " For a person with several records it is more.")
     )
 
 

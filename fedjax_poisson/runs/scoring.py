@@ -116,7 +116,7 @@ def details(setting: RunSetup, scaler: standardize.Scaler, params: Any, test: Re
     return {
         "intervals": score_intervals(task, outputs, labels, mask, sites.site_names, owners),
         "curves": curves,
-        "subgroups": subgroup_scores(task, flat, truth, groups),
+        "subgroups": subgroup_scores(task, flat, truth, groups, None if owners is None else owners[mask]),
     }
 
 

@@ -63,8 +63,12 @@ def print_summary(console: Console, summary: dict[str, Any], page: Path) -> None
     if others := summary["earlier_runs"]["folders"]:
         total = summary["earlier_runs"]["epsilon_together"]
         say(
-            f"[yellow]{_runs(len(others), 'other ')} in neighbouring folders used the same data set:[/] together with this one, epsilon is "
-            + (f"{total:.4f}" if total is not None else "larger (their guarantees differ and cannot be added)")
+            f"[yellow]{_runs(len(others), 'other ')} in neighbouring folders used the same data set:[/] together with this one, "
+            + (
+                f"what was spent reads as epsilon {total:.4f} (orientation; at up to twice this delta)"
+                if total is not None
+                else "epsilon is larger (their guarantees differ and cannot be added)"
+            )
             + "; use --ledger FILE to share one budget"
         )
     info = summary["aggregator_info"]

@@ -109,3 +109,37 @@ def test_several_classes_and_numbers():
     gap = np.array(found["observed"]) - np.array(found["predicted"])
     assert gap == pytest.approx(3, abs=0.2)  # a bias shows in every part
     assert len(agreement(np.arange(5.0), np.arange(5.0))["count"]) == 1
+
+
+def _released(positives: int, deviation: float, releases: int):
+    """Noisy histograms of 2,000 records, of which so many are cases."""
+    rng = np.random.default_rng(3)
+    for _ in range(releases):
+        chances = rng.beta(1.2, 8, 2000 - positives), rng.beta(2, 4, positives)
+        exact = np.stack([np.histogram(own, 32, (0, 1))[0] for own in chances])
+        yield exact + rng.normal(0, deviation, (2, 32))
+
+
+def test_without_a_single_case_hardly_any_release_shows_curves():
+    deviation = 20.0
+    shown = cut = 0
+    for histogram in _released(0, deviation, 1500):
+        shown += noisy_operating_points(histogram, deviation) is not None
+        cut += np.maximum(histogram, 0).sum(axis=1).min() > 3 * deviation * np.sqrt(32)
+    assert shown / 1500 < 0.01
+    assert cut / 1500 > 0.05  # the twin: totals of what noise left above 0 show cases that are not there
+
+
+def test_cutting_noise_below_zero_invents_no_cases():
+    stated, cut = [], []
+    for histogram in _released(400, 12.0, 1000):
+        found = noisy_operating_points(histogram, 12.0)
+        if found is None:  # in one of 500
+            continue
+        assert found["true_positives"][0] == pytest.approx(found["positives"])
+        stated.append(found["positives"] / (found["positives"] + found["negatives"]))
+        kept = np.maximum(histogram, 0).sum(axis=1)
+        cut.append(kept[1] / kept.sum())
+    error = np.std(stated) / np.sqrt(len(stated))
+    assert abs(np.mean(stated) - 0.2) < 4 * error
+    assert np.mean(cut) - 0.2 > 8 * error  # the twin

@@ -131,6 +131,11 @@ def test_the_command_says_what_it_wrote_and_the_files_say_what_they_hold(tmp_pat
     assert facts["layers"] == 3 and facts["hidden_activation"] == "relu" and facts["features"][:2] == ["age", "sex"]
     arrays, metadata = read_safetensors((tmp_path / "weights" / "weights.safetensors").read_bytes())
     assert {name: list(each.shape) for name, each in arrays.items()} == facts["arrays"] and "clip" in metadata["how"]
+    assert "Fill a missing number first (encoder: `fill`, else the middle of `bounds`)" in facts["how"]
+    assert (
+        facts["how"] == metadata["how"]
+        and "equal to the run's own predictions up to float32 of centre/scale" in facts["how"].lower()
+    )
 
 
 def test_the_library_of_the_format_reads_the_file(tmp_path):

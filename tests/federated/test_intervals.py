@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedjax_poisson.federated.intervals import private_intervals, score_intervals, wilson_interval
+from fedjax_poisson.federated.intervals import private_intervals, score_intervals, share_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_every_task_has_the_intervals_of_its_scores(task):
     resampled = {
         "binary": "auc_by_site",
         "multiclass": "auc_by_site",
-        "multilabel": "accuracy_by_site",
         "regression": "rmse_by_site",
     }
-    assert found[resampled[task]]["b"] is None  # too few to draw from
+    if task in resampled:
+        assert found[resampled[task]]["b"] is None  # too few to draw from
 
 
 def test_patients_with_several_records_widen_the_interval_of_a_share():
@@ -95,3 +95,44 @@ def test_one_class_alone_has_no_area():
     outputs, mask = np.random.default_rng(3).normal(size=(1, 30)), np.ones((1, 30), bool)
     found = score_intervals("binary", outputs, np.ones((1, 30), int), mask, ("a",))
     assert found["auc"] is None and found["pooled_accuracy"] is not None
+
+
+def _patients(rng, patients: int, share: float):
+    """Decisions of patients with 1 to 6 records, all right or all wrong, and whose they are."""
+    owners = np.repeat(np.arange(patients), rng.choice([1, 1, 3, 6], patients))
+    return (rng.random(patients) < share)[owners], owners
+
+
+def test_a_share_of_dependent_decisions_is_covered_and_of_independent_ones_is_not():
+    rng, known, alone = np.random.default_rng(6), [], []
+    for _ in range(1500):
+        right, owners = _patients(rng, 60, 0.8)
+        known.append(share_interval(right, owners))
+        alone.append(wilson_interval(right.mean(), len(right)))
+    assert 0.91 < _coverage(known, 0.8) < 0.97
+    assert _coverage(alone, 0.8) < 0.75  # the twin: every record its own patient
+
+
+def test_a_share_of_independent_decisions_has_wilson_s_interval_and_an_undivided_one_that_of_its_patients():
+    right = np.arange(40) % 4 > 0
+    assert share_interval(right, np.arange(40)[::-1]) == pytest.approx(wilson_interval(0.75, 40))
+    owners = np.repeat(np.arange(5), 8)
+    assert share_interval(np.ones(40), owners) == wilson_interval(1.0, 5)
+    assert share_interval(right, owners) == wilson_interval(0.75, 5)  # each patient 6 of 8
+    assert share_interval(right, np.zeros(40, int)) == wilson_interval(0.75, 1)
+    alternating = share_interval(np.arange(40) % 2, np.repeat(np.arange(20), 2)[np.argsort(np.arange(40) % 7)])
+    assert (
+        alternating[1] - alternating[0] >= np.diff(wilson_interval(0.5, 40))[0] - 1e-12
+    )  # never of more decisions than there are
+
+
+def test_perfect_scores_of_few_records_have_no_interval_of_width_zero():
+    labels = (np.arange(20) % 2)[None]
+    outputs, mask, owners = np.where(labels, 3.0, -3.0), np.ones((1, 20), bool), np.arange(20)[None]
+    for own in (owners, owners // 2):
+        found = score_intervals("binary", outputs, labels, mask, ("a",), own)
+        assert found["auc"] is None and found["auc_by_site"] == {"a": None}
+        low, high = found["pooled_accuracy"]
+        assert low == pytest.approx(wilson_interval(1.0, len(np.unique(own)))[0]) and high == pytest.approx(1)
+    found = score_intervals("regression", labels + 1.0, labels * 1.0, mask, ("a",))
+    assert found["rmse"] is None

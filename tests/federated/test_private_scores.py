@@ -93,3 +93,16 @@ def test_noise_alone_is_no_score() -> None:
     rng = np.random.default_rng(0)
     found = scores.scores_of(rng.normal(0, 50, scores.score_dimension(3)), 50.0, NAMES)
     assert found["auc"] is None and found["pooled_accuracy"] is None and found["mean_client_accuracy"] is None
+
+
+def test_without_a_single_case_hardly_any_release_has_an_area() -> None:
+    rng, deviation, shown, cut = np.random.default_rng(1), 20.0, 0, 0
+    for _ in range(1500):
+        histogram = np.stack([np.histogram(rng.beta(1.2, 8, 2000), scores.BINS, (0, 1))[0], np.zeros(scores.BINS)])
+        histogram = histogram + rng.normal(0, deviation, histogram.shape)
+        total = np.concatenate([np.array([2000.0, 1900.0]) + rng.normal(0, deviation, 2), histogram.ravel()])
+        found = scores.scores_of(total, deviation, ("all",))
+        shown += found["auc"] is not None or found["balanced_accuracy"] is not None
+        cut += np.maximum(histogram, 0).sum(axis=1).min() > 3 * deviation * np.sqrt(scores.BINS)
+    assert shown / 1500 < 0.01
+    assert cut / 1500 > 0.05  # the twin: totals of what noise left above 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import data
-from fedjax_poisson.federated.subgroups import subgroup_scores, subgroups_of
+from fedjax_poisson.federated.subgroups import Subgroup, subgroup_scores, subgroups_of
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +67,21 @@ def test_a_model_that_fails_one_group_shows_it(heart):
     assert subgroup_scores("binary", outputs, heart.labels, [empty]) == [
         {"column": "sex", "name": "sex = 0", "records": 0}
     ]
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_records_of_one_patient_count_as_one_patient_s(task):
+    rng, truth, covered, alone = np.random.default_rng(4), 0.8, 0, 0
+    for _ in range(600):
+        owners = np.repeat(np.arange(60), rng.choice([1, 1, 3, 6], 60))
+        right = (rng.random(60) < truth)[owners]
+        labels = np.zeros((len(owners), 2) if task == "multilabel" else len(owners), int)
+        outputs = np.where(right[:, None] if task == "multilabel" else right, -1.0, 1.0) * np.ones(labels.shape)
+        everybody = [Subgroup("a", "a", np.ones(len(owners), bool))]
+        (low, high), (alone_low, alone_high) = (
+            subgroup_scores(task, outputs, labels, everybody, own)[0]["interval"] for own in (owners, None)
+        )
+        covered += low <= truth <= high
+        alone += alone_low <= truth <= alone_high
+    assert 0.9 < covered / 600
+    assert alone / 600 < 0.8  # the twin: owners unknown

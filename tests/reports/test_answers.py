@@ -63,3 +63,43 @@ def test_every_kind_of_run_has_words(tmp_path, changes, words):
 def test_many_sites_are_cut_and_the_rest_is_counted(tmp_path):
     scores = {f"site {k}": 0.8 for k in range(20)}
     assert "14 more sites below." in text_of(tmp_path, accuracy_by_site=scores)
+
+
+NORM_ROUNDS = {
+    "unit": "client",
+    "aggregator": "round",
+    "aggregator_info": {"members": 5, "threshold": 4, "malicious": 1, "mode": "round"},
+    "noise_senders": {"senders": 5, "honest": 3},
+}
+
+
+def test_in_norm_rounds_the_noise_is_that_of_noise_senders(tmp_path):
+    text = text_of(tmp_path / "a", **NORM_ROUNDS)
+    assert "sends an encrypted clipped update of its model, without noise of its own" in text
+    assert "The noise is added by 5 noise senders before anything is opened." in text
+    assert "noisy" not in text and "added before it leaves" not in text
+    own = text_of(tmp_path / "b", **NORM_ROUNDS | {"unit": "record"})
+    assert "sends an encrypted sum over its own records, without noise of its own" in own
+    other = text_of(tmp_path / "c", **NORM_ROUNDS | {"noise_senders": None})
+    assert "a noisy, encrypted clipped update of its model" in other and "added before it leaves" in other
+
+
+def test_a_site_whose_noise_is_counted_can_take_it_off(tmp_path):
+    knows = "but not a hospital that took part: it knows its own noise"
+    assert knows in text_of(tmp_path / "d", honest_senders=4)
+    assert knows not in text_of(tmp_path / "e")  # priced without the noise of one site
+    assert "but not a noise sender: it" in text_of(
+        tmp_path, **NORM_ROUNDS | {"noise_senders": {"senders": 5, "honest": 5}}
+    )
+
+
+def test_private_scores_say_whom_they_count_and_what_noise_does(tmp_path):
+    pulls, counted = (
+        "noise of the release pulls the area towards 0.5",
+        "of the held-out patients are classified correctly",
+    )
+    text = text_of(tmp_path / "f", evaluation="private", unit="patient")
+    assert counted in text and pulls in text and "test records are" not in text
+    text = text_of(tmp_path / "g", evaluation="private", auc=None)
+    assert counted not in text and pulls not in text
+    assert pulls not in text_of(tmp_path / "h", unit="patient")

@@ -8,9 +8,11 @@ import json
 import math
 import re
 import sqlite3
+import statistics
 
 import pytest
 
+from fedjax_poisson import accounting
 from fedjax_poisson.reports.formatting import (
     format_bound,
     format_bytes,
@@ -311,3 +313,52 @@ def test_published_means_agree_with_their_own_sites():
         if score.by_site:
             assert sum(score.by_site.values()) / 4 == pytest.approx(score.mean_client_accuracy, abs=1e-3)
     assert published("mine") is None and published(None) is None
+
+
+NORM_ROUNDS = {
+    "unit": "client",
+    "aggregator": "round",
+    "aggregator_info": {"members": 5, "threshold": 4, "malicious": 1, "mode": "round"},
+    "noise_senders": {"senders": 5, "honest": 3},
+}
+
+
+def test_in_norm_rounds_no_section_says_that_sites_add_noise(tmp_path):
+    text = page_of(tmp_path / "norm", **NORM_ROUNDS).text
+    assert (
+        "clipped update of the hospital’s model, as integers without noise of their own; 5 noise senders add it before"
+        in text
+    )
+    assert (
+        "contribution of a training round as integers without noise of its own: 5 noise senders add random integers"
+        in text
+    )
+    assert "drew its counts" not in text and "the noise as their spread" not in text
+    assert "which only the noise of the noise senders protects" in text
+    own = page_of(tmp_path / "own", **NORM_ROUNDS | {"noise_senders": None, "unit": "record"}).text
+    assert "gradients of each record in a secret sample, as noisy integers" in own and "drew its counts" in own
+    assert "the sum less theirs is the last one's, which only its own noise protects" in own
+
+
+def test_delta_is_added_to_probabilities_and_is_not_the_chance_that_the_bound_fails(tmp_path):
+    text = page_of(tmp_path).text
+    assert "it is added to the probability of every event" in text and "that it fails" not in text
+    assert "likely afterwards (but for rare outcomes, up to some tens of times delta likely)" in text
+    assert "which does not depend on the counts" in text and "not disclosed to anyone" not in text
+    found = []
+    for epsilon in (0.5, 1.0, 3.0, 8.0):
+        for delta in (1e-4, 1e-5, 1e-6):
+            spent = accounting.variance_budget(epsilon, delta).total
+            past = statistics.NormalDist().cdf(
+                (spent / 2 - epsilon) / math.sqrt(spent)
+            )  # of a likelihood ratio above e^epsilon
+            found.append(past / delta)
+    assert max(found) < 50 and min(found) > 2  # the twin: delta itself would be too small a bound
+
+
+def test_what_neighbouring_runs_spent_is_for_orientation(tmp_path):
+    text = page_of(tmp_path, earlier_runs={"folders": ["other"], "epsilon_together": 1.4321}).text
+    assert (
+        "together with this one, what was spent reads as epsilon 1.4321 (orientation; at up to twice this delta)"
+        in text
+    )

@@ -11,6 +11,7 @@ import pytest
 from fedjax_poisson.reports import report_json as module
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.reports.page_content import page_content
+from fedjax_poisson.runs.run_folder import check_ledger, read_run
 from tests.helpers.example_run import write_example_run
 
 NUMBER = re.compile(r"\d[\d,.]*")
@@ -82,3 +83,17 @@ def test_blocks_keep_what_they_are():
         {"kind": "table", "caption": "c", "head": ["h"], "rows": [["r", "x y"]]},
         {"kind": "figure", "alt": "z"},
     ]
+
+
+def test_the_verdict_knows_attacks_that_came_after_the_run(tmp_path):
+    def privacy(folder):
+        run = read_run(folder)
+        return module.report_json(run, check_ledger(run), None, "", "<html></html>")["privacy"]
+
+    write_example_run(tmp_path, public_data=False)
+    assert (privacy(tmp_path)["verdict"], privacy(tmp_path)["private"]) == ("private", True)
+    (tmp_path / "leakage.json").write_text("{}")  # summary.json still says that the run is private
+    found = privacy(tmp_path)
+    assert (found["verdict"], found["private"], len(found["conditions"])) == ("conditional", False, 1)
+    write_example_run(tmp_path / "seeded", public_data=False, assumed=["a mechanism"], seed=5)
+    assert (privacy(tmp_path / "seeded")["verdict"], privacy(tmp_path / "seeded")["private"]) == ("not private", False)

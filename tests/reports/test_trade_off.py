@@ -72,11 +72,16 @@ def test_a_patient_reads_counts_that_are_rounded_against_us():
     curve = TradeOff(np.array([0.0, 0.05, 1.0]), np.array([0.0, 0.0912, 1.0]), "a test")
     text = patient_sentence(curve, "patient")
     assert (
-        "of 1,000 people who do, at most 92 are named" in text
+        "of 1,000 people who do, at most 92 are named on average" in text
         and "Guessing would name 50" in text
         and "took part" in text
     )
-    assert "have a record in it" in patient_sentence(curve, "record")
+    assert "all that this run released" in text and "several records" not in text
+    of_record = patient_sentence(curve, "record")
+    assert "have one particular record in it" in of_record and of_record.endswith(
+        "For a person with several records it is more."
+    )
+    assert "belong to a site" in patient_sentence(curve, "client")
 
 
 def test_the_figure_says_the_example_of_the_text_and_an_old_one_goes(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from fedjax_poisson.cli import main
 from fedjax_poisson.federated import predict
+from fedjax_poisson.federated.intervals import wilson_interval
 from fedjax_poisson.leakage.measure import attack_run
 from fedjax_poisson.reports.page import write_report
 from fedjax_poisson.runs.build import prepare
@@ -167,3 +168,20 @@ def test_a_missing_area_under_the_curve_is_said_in_words(area, error, words):
         }
     )
     assert words in said and "nan" not in said
+
+
+def test_subgroups_know_whose_records_they_are(tmp_path):
+    """Patients with four identical rows: their decisions are one, and the interval is that of so many patients."""
+    rng, path = np.random.default_rng(2), tmp_path / "visits.csv"
+    rows = [[i, "NS"[i % 2], round(rng.normal(), 3), int(rng.random() < 0.5)] for i in range(160)]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["who", "site", "a", "died"], *(row for row in rows for _ in range(4))])
+    config = Config(
+        csv=str(path), label="died", site="site", patient="who", bounds={"a": [-4.0, 4.0]}, epsilon=8.0, rounds=1, aggregator="plain",
+        min_site_records=1, public_data=True, subgroups="a>=0", yardstick=False,
+    )  # fmt: skip
+    for part in run(config, tmp_path / "run")["subgroups"]:
+        alone = np.diff(wilson_interval(part["accuracy"], part["records"]))[0]
+        patients = np.diff(wilson_interval(part["accuracy"], part["records"] / 4))[0]
+        width = np.diff(part["interval"])[0]
+        assert part["records"] % 4 == 0 and width == pytest.approx(patients, rel=0.05) and width > 1.5 * alone
