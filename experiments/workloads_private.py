@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.stats
 from common import kept, load, parser, save
 
 from fedjax_poisson import accounting, aggregation, federated, models, randomness
 from fedjax_poisson.benchmarks import simulation, workloads
+from fedjax_poisson.federated import evaluation
 from fedjax_poisson.federated.charging import UnaccountedWarning
 from fedjax_poisson.mechanisms import poisson_embedding
 from fedjax_poisson.reports.plotting import EPSILON, PLAIN, PRIVATE, grid
@@ -147,10 +147,11 @@ class Federation:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval (Student)."""
-    n = len(values)
-    half = scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
-    return float(values.mean()), float(half)
+    """Mean, and half of its 95 % interval; one run has none."""
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    found = evaluation.interval(values)
+    return found.estimate, found.high - found.estimate
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

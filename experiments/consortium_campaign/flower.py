@@ -22,7 +22,7 @@ from typing import Any
 
 from consortium_campaign.light_site import name_of
 from consortium_campaign.people import NAMES, People, Run, consortium_of, fresh_run, people
-from consortium_campaign.processes import NOT_ENDED, START_SECONDS, site_process, whole_verdicts
+from consortium_campaign.processes import NOT_ENDED, START_SECONDS, site_process, timed_rounds, whole_verdicts
 from consortium_campaign.verdicts import Row
 from fedjax_poisson.deployment import conduct as conducting
 from fedjax_poisson.deployment.conduct import NoProgress, Step
@@ -117,17 +117,6 @@ def killed(base: Path, rng: random.Random) -> Iterator[Row]:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=site_process, args=(name, base, secrets, run), daemon=True) for name in known.who]
     steps: list[Step] = []
-    real = conducting.hold_round
-
-    def timed(*rest: Any, **named: Any) -> Any:
-        began = time.monotonic()
-        try:
-            return real(*rest, **named)
-        finally:
-            with (base / "held").open("a") as file:
-                file.write(f"{time.monotonic() - began}\n")
-
-    conducting.hold_round = timed
     began, finished = time.monotonic(), False
     paths = {name: base / f"{name}.socket" for name in known.who}
     try:
@@ -137,7 +126,7 @@ def killed(base: Path, rng: random.Random) -> Iterator[Row]:
             if time.monotonic() > began + START_SECONDS:
                 raise RuntimeError("the workers do not begin")
             time.sleep(0.2)
-        with flower_network(base / "flower", paths) as network:
+        with timed_rounds(base), flower_network(base / "flower", paths) as network:
             killer = _Killer(base, network, rng)
             link = killer.watched(in_parts(network.link, part_bytes=PART_BYTES, patience=MESSAGE_SECONDS))
             while not finished and time.monotonic() < began + LONGEST:
@@ -156,7 +145,6 @@ def killed(base: Path, rng: random.Random) -> Iterator[Row]:
                     with (base / "refusals").open("a") as file:
                         file.write(json.dumps(str(error)) + "\n")
     finally:
-        conducting.hold_round = real
         for worker in workers:
             if worker.pid is not None:
                 worker.kill()

@@ -45,10 +45,9 @@ def site_process(name: str, base: Path, secrets: dict[str, bytes], run: Run) -> 
     serve(base / f"{name}.socket", parts_handler(site.handle), threading.Event())
 
 
-def _coordinator(base: Path, secrets: dict[str, bytes], run: Run) -> None:
-    """One life of the coordinator's process; how it ended stands in a file."""
-    logging.getLogger("fedjax_poisson").setLevel(logging.CRITICAL)
-    link = in_parts(socket_link({name: base / f"{name}.socket" for name in NAMES}))
+@contextlib.contextmanager
+def timed_rounds(base: Path) -> Iterator[None]:
+    """Meanwhile every round that this process holds adds a line to `held`: the seconds that it took, however it ended."""
     real = conducting.hold_round
 
     def timed(*rest: Any, **named: Any) -> Any:
@@ -61,7 +60,18 @@ def _coordinator(base: Path, secrets: dict[str, bytes], run: Run) -> None:
 
     conducting.hold_round = timed
     try:
-        ended = conducting.conduct(link, consortium_of(people_of(secrets), run), base / "coordinator")
+        yield
+    finally:
+        conducting.hold_round = real
+
+
+def _coordinator(base: Path, secrets: dict[str, bytes], run: Run) -> None:
+    """One life of the coordinator's process; how it ended stands in a file."""
+    logging.getLogger("fedjax_poisson").setLevel(logging.CRITICAL)
+    link = in_parts(socket_link({name: base / f"{name}.socket" for name in NAMES}))
+    try:
+        with timed_rounds(base):
+            ended = conducting.conduct(link, consortium_of(people_of(secrets), run), base / "coordinator")
         (base / "result.json").write_text(json.dumps({"digests": ended.digests, "agree": ended.agree}))
     except NoProgress as error:
         with (base / "refusals").open("a") as file:

@@ -190,8 +190,8 @@ class Worker:
         """
         entries = self._log.entries()
         failed = sum(e.kind == "refused" and _TABLE in e.facts["reasons"] for e in entries)
-        begun = {e.facts["run"] for e in entries if e.kind == "started"}
-        idle = {e.facts["run"] for e in entries if e.kind == "terms"} - begun
+        started = {e.facts["run"] for e in entries if e.kind == "started"}
+        idle = {e.facts["run"] for e in entries if e.kind == "terms"} - started
         return _YESES * failed + len(idle) >= _YESES * (approvals.approved_so_far(self._state) + 1)
 
     def _judge(self, terms: RunTerms, *, by_hand: bool = False, again: bool = False) -> None:
