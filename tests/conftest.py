@@ -1,4 +1,4 @@
-"""Strictness for every test: no silent dtype promotion, several host devices for shard_map, hypothesis profiles."""
+"""Strictness for every test: no silent dtype promotion, several host devices for shard_map, hypothesis profiles, the same draws every time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,38 @@ import hypothesis
 import jax
 import pytest
 
+from tests.helpers import entropy
+
 hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+FRESH_ENTROPY = os.environ.get("FRESH_ENTROPY") == "1"
+if not FRESH_ENTROPY:
+    entropy.install()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    # By the test's name and not by a counter: which tests ran before it in this worker makes no difference.
+    with entropy.seeded(item.nodeid):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    # What several tests share has a name of its own: any of them may be the first that asks for it.
+    if fixturedef.scope == "function":
+        return (yield)
+    with entropy.seeded(f"{fixturedef.baseid}::{fixturedef.argname}[{request.param_index}]"):
+        return (yield)
+
+
+@pytest.fixture
+def system_entropy(monkeypatch):
+    """For tests of just that: the package asks the operating system itself."""
+    for reader, (module, _) in entropy.READERS.items():
+        monkeypatch.setattr(f"fedjax_poisson.{reader}.{module.__name__}", module)
 
 
 @pytest.fixture(autouse=True)

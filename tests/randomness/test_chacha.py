@@ -1,5 +1,6 @@
 import copy
 import itertools
+import os
 import pickle
 import re
 import warnings
@@ -198,7 +199,14 @@ def test_many_streams_at_once_and_long_ones_give_the_same_words(seeded):
     np.testing.assert_array_equal(long[298], np.stack(late))
 
 
-def test_a_stream_from_the_operating_system_is_fresh_and_silent():
+def test_a_key_is_the_operating_systems_bytes(system_entropy, monkeypatch):
+    asked, urandom = [], os.urandom
+    monkeypatch.setattr(os, "urandom", lambda size: asked.append(urandom(size)) or asked[-1])
+    keys = [np.asarray(randomness.stream().key).astype("<u4").tobytes() for _ in range(2)]
+    assert keys == asked and len({*keys}) == 2 and all(len(each) == 32 for each in asked)
+
+
+def test_a_stream_from_the_operating_system_is_fresh_and_silent(system_entropy):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         a, b = randomness.stream(), randomness.stream()
