@@ -11,7 +11,6 @@ import functools
 import math
 from typing import NoReturn
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -20,6 +19,7 @@ from fedjax_poisson import randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting import experimental as guarantees
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.gaussian import normal_quantiles
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
@@ -103,9 +103,8 @@ def compound_poisson(*, clip_norm: float, events: float, jump_std: float) -> Mec
     def embed(stream: Stream, grid: Array) -> Array:
         jumps = randomness.poisson(fold_in(stream, "jumps"), grid.shape, tables).astype(jnp.float32)
         words = randomness.bits(fold_in(stream, "sizes"), grid.shape)
-        uniform = (words >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24) + jnp.float32(2**-25)
         # N independent normals of variance s**2 add up to one of variance N s**2.
-        noise = jnp.sqrt(jumps) * jax.scipy.special.ndtri(uniform) * jnp.float32(jump_std)
+        noise = jnp.sqrt(jumps) * normal_quantiles(words) * jnp.float32(jump_std)
         return grid.astype(jnp.float32) * jnp.float32(limits.grid_step) + noise
 
     def rdp(orders: np.ndarray, honest_senders: int, dimension: int, adjacency: Adjacency) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The Gaussian mechanism: the plain baseline with which everything is compared. Its output is float32, not integer.
 
 No exact encrypted sum of its output exists, so `private_sum` adds it in the clear or not at all. The noise is drawn in float32 from the
-normal quantile of 24-bit uniforms, so the textbook guarantee holds for the ideal real-valued law only (Mironov 2012 shows what floating
+normal quantile of 23-bit uniforms, so the textbook guarantee holds for the ideal real-valued law only (Mironov 2012 shows what floating
 point can leak); use it to compare accuracy, not to protect people.
 """
 
@@ -115,10 +115,17 @@ def gaussian(
     )
 
 
+def normal_quantiles(words: Array) -> Array:
+    """Standard normal float32 of uint32 words, same shape, all finite: the quantile of an odd multiple of 2**-24 in (0, 1).
+
+    Odd multiples of 2**-25 would need 25 bits: float32 rounds the largest to 1, whose quantile is infinite, once in 2**24 words.
+    """
+    odd = (words >> jnp.uint32(9)) * jnp.uint32(2) + jnp.uint32(1)
+    return jax.scipy.special.ndtri(odd.astype(jnp.float32) * jnp.float32(2**-24))
+
+
 def _embed(step: Array, noise_std: Array, top: Array, stream: Stream, grid: Array) -> Array:
-    # Odd multiples of 2**-25 are never 0 or 1, so the normal quantile is finite.
-    uniform = (bits(stream, grid.shape[-1]) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24)
-    noise = jax.scipy.special.ndtri(uniform + jnp.float32(2**-25))
+    noise = normal_quantiles(bits(stream, grid.shape[-1]))
     return jnp.clip(grid, -top, top).astype(jnp.float32) * step + noise * noise_std
 
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import fedjax_poisson as fp
 from fedjax_poisson.mechanisms import committee_noise, experimental, grouped, single_channel, summed_skellam
+from fedjax_poisson.mechanisms.gaussian import normal_quantiles
 from fedjax_poisson.mechanisms.types import mean_count, subtract_mean
 from tests.helpers.stat import assert_moments
 
@@ -247,3 +249,14 @@ def test_real_valued_mechanisms_are_never_summed_under_encryption(mechanism, str
     assert 0.5 < float(jnp.var(estimate)) / mechanism.variance(2) < 2
     with pytest.raises(fp.aggregation.RoundRefused, match="at least 2"):
         fp.federated.private_sum(mechanism, clear, grids, stream, senders=[0])
+
+
+def test_no_word_gives_an_infinite_normal() -> None:
+    words = jnp.concatenate(
+        [at + jnp.arange(1024, dtype=jnp.uint32) for at in jnp.uint32([0, 2**31 - 512, 2**32 - 1024])]
+    )
+    drawn = np.asarray(normal_quantiles(words), np.float64)
+    assert np.isfinite(drawn).all() and (drawn[:1024] < -4.7).all() and (drawn[-1024:] > 4.7).all()
+    np.testing.assert_allclose(drawn, stats.norm.ppf((np.asarray(words) // 512 + 0.5) / 2**23), rtol=1e-5, atol=1e-6)
+    halves = (words >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24) + jnp.float32(2**-25)  # the twin
+    assert not jnp.isfinite(jax.scipy.special.ndtri(halves)).all()
