@@ -35,6 +35,14 @@ def reference(params: CkksParameters, counts: np.ndarray) -> np.ndarray:
     return result
 
 
+# Outside jit every operation is a program of its own.
+encode = jax.jit(packing.encode, static_argnums=0)
+decode = jax.jit(packing.decode, static_argnums=(0, 2))
+open_rows = jax.jit(packing.open_rows, static_argnums=(0, 3))
+digits = jax.jit(packing._digits, static_argnums=0, static_argnames="written_out")
+forward = jax.jit(ntt.forward, static_argnums=1)
+
+
 @pytest.mark.parametrize(
     ("bits", "limbs", "fields", "width"),
     [(28, 3, 2, 20), (31, 2, 1, 32), (30, 3, 7, 10), (20, 7, 5, 18), (29, 4, 33, 3), (30, 2, 1, 2)],
@@ -46,9 +54,9 @@ def test_encoding_is_the_rounded_scaled_integer_and_decodes(bits, limbs, fields,
     counts = np.random.default_rng(size).integers(-top, top + 1, size=size)
     counts[0] = top
     counts[-1] = -top
-    encoded = packing.encode(params, jnp.asarray(counts, jnp.int32))
+    encoded = encode(params, jnp.asarray(counts, jnp.int32))
     assert np.array_equal(np.asarray(encoded), reference(params, counts))
-    decoded, distance = packing.decode(params, encoded, size)
+    decoded, distance = decode(params, encoded, size)
     assert decoded.dtype == jnp.int32
     assert np.array_equal(np.asarray(decoded), counts)
     assert float(distance) < 1e-3
@@ -72,18 +80,18 @@ def test_any_residues_decode_as_integers_say(bits, limbs, fields, width):
             m = (v * big_q + sum(1 << (j * width + width - 1) for j in range(fields))) % t
             for j in range(fields):
                 expected[j, n, r] = (m >> j * width) % (1 << width) - (1 << (width - 1))
-    values, transformed = jnp.asarray(residues), ntt.forward(jnp.asarray(residues), params.moduli)
+    values, transformed = jnp.asarray(residues), forward(jnp.asarray(residues), params.moduli)
     masks = jnp.asarray(random_residues(np.random.default_rng(9), params.moduli, (rows, 16)))
     total = modular.add(transformed, masks, modular.constants(params.moduli).q)
-    counts, largest, rms = packing.open_rows(params, total, masks, size)
+    counts, largest, rms = open_rows(params, total, masks, size)
     assert counts.dtype == jnp.int32 and largest.dtype == rms.dtype == jnp.float32
     assert np.array_equal(np.asarray(counts), expected.ravel()[:size])
     assert float(largest) == pytest.approx(np.abs(distances).max(), abs=2.0**-24)
     assert float(rms) == pytest.approx(np.sqrt(np.mean(np.square(distances))), rel=1e-6)
-    for plain in (packing.decode(params, values, size), jax.jit(lambda x: packing.decode(params, x, size))(values)):
-        assert np.array_equal(np.asarray(plain[0]), np.asarray(counts)) and float(plain[1]) == float(largest)
+    plain = decode(params, values, size)
+    assert np.array_equal(np.asarray(plain[0]), np.asarray(counts)) and float(plain[1]) == float(largest)
     flat = jnp.moveaxis(values, 0, -1).reshape(limbs, -1)
-    loops, written = (packing._digits(params, flat, written_out=w) for w in (False, True))
+    loops, written = (digits(params, flat, written_out=w) for w in (False, True))
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(loops, written, strict=True))
 
 
@@ -96,10 +104,10 @@ def test_opened_rows_are_exact_and_the_noise_is_measured(rows):
     size = rows * params.values_per_row
     counts = jnp.asarray(rng.integers(-2047, 2048, (2, size)), jnp.int32)
     noise = jnp.asarray(rng.integers(-(1 << 20), 1 << 20, (2, rows, 1, 128)), jnp.int32)
-    plain = modular.add(packing.encode(params, counts), modular.from_signed(noise, q), q)
+    plain = modular.add(encode(params, counts), modular.from_signed(noise, q), q)
     masks = jnp.asarray(random_residues(rng, params.moduli, (2, rows, 128)))
-    total = modular.add(ntt.forward(plain, params.moduli), masks, q)
-    opened = [packing.open_rows(params, total[i], masks[i], size) for i in range(2)]
+    total = modular.add(forward(plain, params.moduli), masks, q)
+    opened = [open_rows(params, total[i], masks[i], size) for i in range(2)]
     batched = jax.jit(jax.vmap(lambda t, m: packing.open_rows(params, t, m, size)))(total, masks)
     for i in range(2):
         assert np.array_equal(np.asarray(opened[i][0]), np.asarray(counts[i]))
@@ -108,7 +116,7 @@ def test_opened_rows_are_exact_and_the_noise_is_measured(rows):
         assert float(opened[i][1]) == float(batched[1][i]) == pytest.approx(np.abs(steps).max(), rel=1e-5)
         assert float(opened[i][2]) == pytest.approx(np.sqrt(np.mean(steps**2)), rel=1e-5)
         assert float(batched[2][i]) == pytest.approx(float(opened[i][2]), rel=1e-6)
-    _, largest, rms = packing.open_rows(params, total[0], masks[1], size)
+    _, largest, rms = open_rows(params, total[0], masks[1], size)
     assert float(largest) > 0.4375 and float(rms) == pytest.approx(12**-0.5, rel=0.2)
 
 
@@ -121,10 +129,10 @@ def test_sums_of_encodings_are_encodings_of_sums(seed, senders):
     counts = rng.integers(-top, top + 1, size=(senders, 40))
     counts[:, 0], counts[:, 1] = top, -top
     q = modular.constants(params.moduli).q
-    total = packing.encode(params, jnp.zeros(40, jnp.int32))
+    total = encode(params, jnp.zeros(40, jnp.int32))
     for row in counts:
-        total = modular.add(total, packing.encode(params, jnp.asarray(row, jnp.int32)), q)
-    decoded, _ = packing.decode(params, total, 40)
+        total = modular.add(total, encode(params, jnp.asarray(row, jnp.int32)), q)
+    decoded, _ = decode(params, total, 40)
     assert np.array_equal(np.asarray(decoded), counts.sum(axis=0))
 
 
@@ -161,6 +169,6 @@ def test_a_prime_chain_of_another_ring_decodes_to_something_else():
     params = tiny(degree=64, fields=2, width=20)
     other = dataclasses.replace(params, moduli=(*params.moduli[:2], tiny(degree=64, limbs=4).moduli[3]))
     counts = jnp.arange(-64, 64, dtype=jnp.int32)
-    decoded, distance = packing.decode(other, packing.encode(params, counts), 128)
+    decoded, distance = decode(other, encode(params, counts), 128)
     assert not np.array_equal(np.asarray(decoded), np.asarray(counts))
     assert float(distance) > 0.4375

@@ -72,12 +72,16 @@ def _run(algorithm, rounds, stream=ROOT, state=None, **more):
     return state, infos
 
 
+@jax.jit
+def _clipped(params, records, own):
+    return MECHANISM.clip(run_client(LOCAL(models.logistic()), params, (), (), records, own)[0])
+
+
 def _grid(params, client, number):
     """A client's clipped update of a round on the grid, by the functions of `client` and the mechanism alone."""
     own = fold_in(round_stream(ROOT, number), jnp.uint32(client))
     records = Examples(jnp.asarray(X[client]), jnp.asarray(Y[client]), jnp.ones(RECORDS, bool))
-    update, _ = run_client(LOCAL(models.logistic()), params, (), (), records, own)
-    return np.asarray(MECHANISM.clip(update), np.int64)
+    return np.asarray(_clipped(params, records, own), np.int64)
 
 
 # --- the sums ---------------------------------------------------------------------------------------------------------
