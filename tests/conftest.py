@@ -37,15 +37,20 @@ if not compiling.ALL_AS_SHIPPED:
     compiling.install()
 
 
+def _as_shipped(item):
+    marked = item.get_closest_marker("as_shipped") is not None
+    return compiling.is_as_shipped(item.path, TESTS, marked)
+
+
 def pytest_collection_modifyitems(items):
     # Together, so that a worker seldom changes from one to the other.
-    items.sort(key=lambda item: not compiling.is_as_shipped(item.path, TESTS))
+    items.sort(key=lambda item: not _as_shipped(item))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     # By the test's name and not by a counter: which tests ran before it in this worker makes no difference.
-    compiling.compile_as_shipped(compiling.is_as_shipped(item.path, TESTS))
+    compiling.compile_as_shipped(_as_shipped(item))
     with entropy.seeded(item.nodeid):
         return (yield)
 

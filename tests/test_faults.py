@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import compiling
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 pytestmark = pytest.mark.skipif(
@@ -29,7 +31,7 @@ def part(monkeypatch: pytest.MonkeyPatch):
 
 def campaign(tmp_path: Path, *arguments: str) -> dict:
     words = [sys.executable, str(EXPERIMENTS / "faults.py"), "--out", str(tmp_path), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "XLA_FLAGS": ""}
+    environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "XLA_FLAGS": compiling.flags(compiling.OPTIONS)}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return json.loads((tmp_path / "results" / "faults.json").read_text())

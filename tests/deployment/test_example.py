@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.flower_network import SUPERLINK
+from tests.helpers import compiling
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "examples" / "consortium" / "run.sh"
@@ -124,7 +125,7 @@ def test_real_processes_give_the_model_and_the_ledgers_of_one_process(transport:
     words = ["--compare", "--rounds", "3", "--transport", transport, "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, str(script), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": compiling.flags(compiling.OPTIONS)},
         capture_output=True,
         text=True,
         check=False,

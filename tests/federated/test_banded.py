@@ -115,6 +115,7 @@ def test_rounds_equal_sums_by_hand(band):
     assert np.abs(_vector(state.server.params)).max() > 0.1
 
 
+@pytest.mark.as_shipped
 def test_a_participation_cap_is_fedavg_with_the_cohorts_passed_by_hand():
     fixed, _ = _run(_shared(1), 6)
     by_hand = federated.fedavg(
@@ -127,6 +128,7 @@ def test_a_participation_cap_is_fedavg_with_the_cohorts_passed_by_hand():
     np.testing.assert_array_equal(_vector(fixed.server.params), _vector(state.server.params))
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize(
     ("backend", "level", "transforms"),
     [
@@ -145,6 +147,7 @@ def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
     assert infos[-1].exact and infos[-1].bytes_up_per_sender >= agg.message_bytes(SIZE)
 
 
+@pytest.mark.as_shipped
 def test_chunks_and_populations_on_the_host_give_the_same_bits():
     state, _ = _run(_algorithm(layout=federated.Chunking(chunk=2), population=_population(False)), 5)
     np.testing.assert_array_equal(_vector(state.server.params), _vector(_run(_shared(), 5)[0].server.params))
@@ -547,6 +550,7 @@ def test_a_band_needs_cohorts():
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.as_shipped
 def test_a_checkpoint_goes_on_with_the_same_bits_and_pays_for_its_epoch_again(tmp_path):
     def begun(rounds):
         ledger = accounting.open_ledger(

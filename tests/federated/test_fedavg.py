@@ -84,6 +84,7 @@ def test_without_privacy_it_is_the_mean_of_the_clients_updates():
     assert np.isinf(algorithm.rdp(np.asarray([2.0, 3.0]))).all()
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize(
     ("backend", "level", "transforms"),
     [
@@ -103,6 +104,7 @@ def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
     assert info.fidelity.startswith("MESSAGES") and ("NO ENCRYPTION" in info.encryption) == (backend == "plain")
 
 
+@pytest.mark.as_shipped
 def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
     """The levels agree in the opened counts by exactness; here the rows themselves agree, absent clients included."""
     from fedjax_poisson.aggregation import sharing
@@ -140,6 +142,7 @@ def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
     assert np.asarray(report).tolist() == [8 if i == 4 else 0 for i in range(SENDERS)]
 
 
+@pytest.mark.as_shipped
 def test_chunks_and_streamed_blocks_give_the_same_bits():
     host = _population(on_device=False)
     algorithm = _algorithm(_aggregator("round"), layout=federated.Chunking(chunk=2), population=host)
@@ -150,6 +153,7 @@ def test_chunks_and_streamed_blocks_give_the_same_bits():
         _after(algorithm, [iter(())])
 
 
+@pytest.mark.as_shipped
 def test_one_device_and_many_give_the_same_bits():
     mesh = federated.client_mesh()
     assert mesh.devices.size == 8, "tests run with eight forced host devices (conftest)"
@@ -172,6 +176,7 @@ def test_a_sum_in_the_clear_over_several_devices_can_be_stepped_with():
     np.testing.assert_array_equal(got, _reference()[0])
 
 
+@pytest.mark.as_shipped
 def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
     cohorts = [np.roll(IDS, number) for number in range(3)]
     algorithm = _encrypted()
@@ -255,6 +260,7 @@ def test_a_broken_client_does_not_spoil_a_plain_average():
     np.testing.assert_allclose(got, others * 11 / 12, atol=1e-6)
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize("mechanism", [None, MECHANISM], ids=["plain", "private"])
 def test_records_taken_inside_the_program_give_the_bits_of_a_gathered_cohort(mechanism):
     def made():

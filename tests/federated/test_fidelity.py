@@ -166,6 +166,7 @@ def test_a_whole_round_has_the_closed_law_for_those_who_are_there() -> None:
             assert fit(samples, difference_pmf(50.0 * wrong, 50.0 * wrong)) < 1e-3
 
 
+@pytest.mark.as_shipped
 def test_encryption_chunks_blocks_devices_and_fused_rounds_change_no_bit() -> None:
     reference, info = _after(_algorithm())
     assert info.fidelity == "ONE DRAW: the sum has the law of 12 private messages; no message was made"

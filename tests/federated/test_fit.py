@@ -43,6 +43,7 @@ def _ledger(path, rounds):
     return accounting.open_ledger(path, epsilon=budget, delta=1e-5, unit="record", adjacency="zero_out")
 
 
+@pytest.mark.as_shipped
 def test_rounds_are_those_made_by_hand():
     algorithm, stream = _algorithm(), helpers.seeded(3)
     state = algorithm.init(jax.random.key(0))
@@ -114,6 +115,7 @@ def test_who_pays_is_asked_for_every_round():
         assert federated.fit(_algorithm(), COHORT, rounds=1, gate="unaccounted").epsilon == np.inf
 
 
+@pytest.mark.as_shipped
 def test_resume_goes_on_with_the_same_bits(tmp_path):
     stream = helpers.seeded(4)
     with _ledger(tmp_path / "ledger.sqlite", 9) as ledger:

@@ -74,6 +74,7 @@ def _counts(attack=None, who=(2, 5), chunk=None):
     return np.asarray(counts), np.asarray(report)
 
 
+@pytest.mark.as_shipped
 def test_honest_messages_keep_their_bits_and_corrupt_ones_are_what_the_attack_sends():
     honest, _ = _counts()
     for attack, wanted in ((SEVEN, [7, 7]), (RANKS, [1, 2])):
@@ -107,6 +108,7 @@ def test_insiders_learn_what_they_would_send_and_nothing_of_others():
     assert np.abs(wanted).max() > 3
 
 
+@pytest.mark.as_shipped
 def test_encryption_and_layout_change_no_bit_of_a_run_with_insiders():
     insiders = Insiders(who=[2, 5], attack=MEAN)
     found = []

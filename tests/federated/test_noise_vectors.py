@@ -117,6 +117,7 @@ def _by_hand(ids, mechanism=MECHANISM, lying=False) -> np.ndarray:
     return total
 
 
+@pytest.mark.as_shipped
 def test_the_sum_is_that_of_clean_counts_and_all_noise_bit_for_bit() -> None:
     model, info = _reference()
     mean = np.asarray(MECHANISM.estimate(jnp.asarray(_by_hand(IDS), jnp.int32), SENDERS)) / np.float32(SENDERS)
@@ -127,6 +128,7 @@ def test_the_sum_is_that_of_clean_counts_and_all_noise_bit_for_bit() -> None:
     np.testing.assert_array_equal(steps, _by_hand(IDS))
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize("level", ["on"])
 def test_encryption_of_n_clients_and_l_noise_senders_changes_no_bit(level) -> None:
     model, info = _after(_algorithm(aggregator=_norm_aggregator(), encryption=level))
@@ -134,12 +136,14 @@ def test_encryption_of_n_clients_and_l_noise_senders_changes_no_bit(level) -> No
     assert info.exact and info.senders == SENDERS
 
 
+@pytest.mark.as_shipped
 def test_rows_of_each_sender_open_to_the_same_bits() -> None:
     layout = federated.Chunking(chunk=5, transforms="each")
     model, _ = _after(_algorithm(aggregator=_norm_aggregator(), layout=layout))
     np.testing.assert_array_equal(model, _reference()[0])
 
 
+@pytest.mark.as_shipped
 def test_chunks_fused_rounds_and_devices_give_the_same_bits() -> None:
     model, _ = _after(_algorithm(layout=federated.Chunking(chunk=5)))
     np.testing.assert_array_equal(model, _reference()[0])

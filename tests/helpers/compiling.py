@@ -2,9 +2,9 @@
 
 More than half of the suite's time was XLA's. Without optimisation of the code behind its own and without emitters of fused
 loops (`fedjax_poisson.small_programs` says what these are) a program takes a quarter to a half of the time to compile. Integers
-have the same bits either way, floating-point numbers may differ in their last digit; so what compares bits of floats over
-programs (encryption, chunks, devices, fused rounds), and the rooms of the samplers, the mechanisms, the ring's arithmetic and
-the models, are compiled as users compile them: `AS_SHIPPED`. With COMPILE_AS_SHIPPED=1 everything is.
+have the same bits either way, floating-point numbers may differ in their last digit; so tests that compare bits of floats over
+programs (encryption, chunks, devices, fused rounds: `@pytest.mark.as_shipped`) and the rooms of the samplers, the mechanisms, the
+ring's arithmetic and the models (`AS_SHIPPED`) are compiled as users compile them. With COMPILE_AS_SHIPPED=1 everything is.
 """
 
 from __future__ import annotations
@@ -25,18 +25,11 @@ AS_SHIPPED = (
     "aggregation/test_round_lowering.py",
     "deployment/test_conduct.py",
     "federated/test_algorithm.py",
-    "federated/test_banded.py",
     "federated/test_exported_model.py",
     "federated/test_features.py",
-    "federated/test_fedavg.py",
-    "federated/test_fidelity.py",
-    "federated/test_fit.py",
-    "federated/test_insiders.py",
-    "federated/test_noise_vectors.py",
     "federated/test_private_sum.py",
     "federated/test_records.py",
     "federated/test_reference.py",
-    "federated/test_reuse.py",
     "federated/test_saved_model.py",
     "federated/test_sweeps.py",
     "helpers/test_compiling.py",
@@ -52,12 +45,12 @@ def flags(options: dict[str, bool | int]) -> str:
     return " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
 
 
-def is_as_shipped(path: PurePath, tests: PurePath) -> bool:
-    """Whether the tests of a file are compiled as users compile."""
+def is_as_shipped(path: PurePath, tests: PurePath, marked: bool = False) -> bool:
+    """Whether a test of this file, with this mark or without, is compiled as users compile."""
     if ALL_AS_SHIPPED or not path.is_relative_to(tests):
         return ALL_AS_SHIPPED
     own = path.relative_to(tests).as_posix()
-    return any(own == each or own.startswith(f"{each}/") for each in AS_SHIPPED)
+    return marked or any(own == each or own.startswith(f"{each}/") for each in AS_SHIPPED)
 
 
 def compile_as_shipped(wanted: bool) -> None:

@@ -44,5 +44,6 @@ def test_quick_is_what_the_package_calls_quick():
 def test_every_name_of_the_list_is_there():
     assert all((TESTS / name).exists() for name in compiling.AS_SHIPPED)
     assert compiling.is_as_shipped(TESTS / "randomness" / "test_chacha.py", TESTS)
+    assert compiling.is_as_shipped(TESTS / "test_cli.py", TESTS, marked=True)
     assert compiling.ALL_AS_SHIPPED or not compiling.is_as_shipped(TESTS / "test_cli.py", TESTS)
     assert compiling.ALL_AS_SHIPPED or not compiling.is_as_shipped(TESTS.parent / "notebooks" / "a.ipynb", TESTS)
