@@ -13,6 +13,7 @@ from fedjax_poisson.aggregation import bodies, contribution, keys, member_shares
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.randomness import stream
 from tests.aggregation.rounds import World
+from tests.helpers.entropy import drawn_once
 
 
 def kept(fn, key=lambda *a: a):
@@ -43,7 +44,7 @@ def hidden(key, *rest):
     return (key.value, *rest)
 
 
-ROOT = functools.cache(stream)
+ROOT = drawn_once(stream)
 PATCHES = functools.cache(
     lambda: [
         (keys, "verify", kept(keys.verify)),
@@ -81,7 +82,7 @@ PATCHES = functools.cache(
         ),
     ]
 )
-TEMPLATES = functools.cache(lambda m: World(m))
+TEMPLATES = drawn_once(lambda m: World(m))
 SECRETS = kept(lambda k, last, m: (keys.new_box_seed().value, bodies.new_beacon().value))
 
 

@@ -382,7 +382,10 @@ def test_50_twin_what_a_member_with_another_seed_would_show_opens_a_sketch_of_th
 
 
 def test_51_a_noise_senders_shift_along_a_fixed_direction_is_no_larger_than_noise():
-    """Twin: without signs the shift arrives whole."""
+    """Twelve nearly normal numbers: by chance one is beyond six standard deviations once in 4e7 runs, or their mean square beyond 4.8 once in 2e7.
+
+    Twin: without signs the shift arrives whole.
+    """
     along = np.ones(SIZE) / np.sqrt(SIZE)
     shift = 30
     turned, plain = [], []
@@ -396,8 +399,8 @@ def test_51_a_noise_senders_shift_along_a_fixed_direction_is_no_larger_than_nois
         turned.append(float(along @ (world.server.opened.counts - rest)))
         plain.append(float(along @ np.full(SIZE, shift)))
     std = shift  # of sum sign_j shift along_j
-    assert np.sqrt(np.mean(np.square(turned))) < 2 * std and max(np.abs(turned)) < 5 * std
-    assert min(plain) > 5 * std
+    assert np.sqrt(np.mean(np.square(turned))) < 2.2 * std and max(np.abs(turned)) < 6 * std
+    assert min(plain) > 6 * std
 
 
 def test_52_more_honest_noise_senders_than_a_client_has_pinned():
@@ -713,7 +716,7 @@ def test_norms_of_the_largest_counts_do_not_wrap():
 def test_one_large_error_is_found_before_it_can_stop_the_opening():
     """Six standard deviations of a functional, in one coefficient: the half of the functionals that meet it stay below their bounds of 8.3, all of them
     nine times in ten, and the joint statistic is about 304 where its bound is 113: below it once in two hundred times, when few functionals meet the
-    coefficient. Twin: without the joint statistic they pass. Chance of a false alarm: 1e-4 and 4e-5."""
+    coefficient. Twin: without the joint statistic they pass. Chance of a false alarm: 3e-9 and 1e-7."""
     size = 21 * 1024 * at("contribution").params.rows / 2
     large = int(6 * size**0.5)
 
@@ -727,10 +730,11 @@ def test_one_large_error_is_found_before_it_can_stop_the_opening():
     def refusal():
         return reason(lied(direction(DELTA / 2), made=moved))
 
-    assert [refusal() for _ in range(3)].count(5) >= 2
+    found = (refusal() == 5 for _ in range(5))
+    assert any(found) and any(found)  # two of five, and no more tries than it takes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof, "TAIL", 1e9)
-        assert any(refusal() is None for _ in range(4))
+        assert any(refusal() is None for _ in range(7))
 
 
 def test_the_signs_that_one_who_gathers_signatures_chooses_among():

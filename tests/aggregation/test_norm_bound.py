@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
@@ -18,6 +17,7 @@ from fedjax_poisson.aggregation.norm_bound import (
     spike_passes,
     squared_bound,
 )
+from tests.helpers.entropy import drawn_once
 
 LONG = 10**8  # Delta^2: so large that the ratio has eight digits
 
@@ -83,7 +83,7 @@ def test_the_length_that_moves_the_mean_most() -> None:
     )
 
 
-@functools.cache
+@drawn_once
 def _squares(kind: str, trials: int, functionals: int = FUNCTIONALS_OF_COUNTS) -> np.ndarray:
     """T / |x|^2 of a vector of 3,000 coordinates, float64 [trials]: in one block, in four, or with one coordinate alone."""
     rng, size = np.random.default_rng(8), 3000

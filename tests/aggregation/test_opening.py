@@ -18,6 +18,7 @@ from fedjax_poisson.ckks.noise_bound import WIDE_PAIRS, noise_bound
 from fedjax_poisson.ckks.parameters import MARGIN, CkksParameters
 from fedjax_poisson.randomness import fold_in, stream
 from tests.aggregation.sums import DIGEST
+from tests.helpers.entropy import drawn_once
 from tests.helpers.stat import chi_square_pvalue
 
 pytestmark = pytest.mark.statistical
@@ -71,7 +72,7 @@ def within(count: int, trials: int, chance: float) -> bool:
     return low <= count <= high
 
 
-@functools.cache
+@drawn_once
 def opened(sigmas: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `ROUNDS` sums of counts that are all zero are opened to: int [rounds, fields, N], and largest and rms distance, in steps."""
     params = weak(sigmas)

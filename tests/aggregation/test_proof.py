@@ -15,6 +15,7 @@ from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.aggregation.refusals import LongVector
 from fedjax_poisson.randomness import fold_in, stream
+from tests.helpers.entropy import drawn_once
 
 DIGEST, SEED, CLIENT, NAME = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32, bytes([4]) * 32
 ONE, SEVERAL, WIDE = 3_000, 100_000, 30_000
@@ -37,7 +38,7 @@ def parameters(size: int) -> RoundParameters:
     )
 
 
-@functools.cache
+@drawn_once
 def honest(size: int, length: float = 0.9):
     """Parameters, counts of this part of the bound, the sketch, the digits, rows and the secret of one client."""
     params = parameters(size)
@@ -49,7 +50,7 @@ def honest(size: int, length: float = 0.9):
     return params, x, drawn, sketch.digits_of(params, drawn, x), np.asarray(made), np.asarray(secrets.secret)
 
 
-@functools.cache
+@drawn_once
 def projected(size: int) -> np.ndarray:
     params, _, drawn, _, _, secret = honest(size)
     weights = np.asarray(sketch.secret_weights(params, drawn, DIGEST)).astype(object)

@@ -35,6 +35,7 @@ from fedjax_poisson.randomness import stream
 from tests.aggregation import rounds
 from tests.aggregation.rounds import World
 from tests.aggregation.test_attacks import at, quorum
+from tests.helpers.entropy import drawn_once
 
 FEW, MANY = 300, 10_000
 MOST_SECONDS = 1.0
@@ -101,7 +102,7 @@ def mutated(rng: random.Random, blob: bytes) -> bytes:
     return bytes(raw)
 
 
-@functools.cache
+@drawn_once
 def samples() -> dict[str, Sample]:
     """One good input of every kind, by its name, from one light round and one norm round."""
     return {

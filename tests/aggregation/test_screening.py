@@ -14,9 +14,11 @@ from scipy import stats
 from fedjax_poisson.aggregation import rows, screening
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose
 from fedjax_poisson.randomness import fold_in, stream
+from tests.helpers.entropy import drawn_once
 
 pytestmark = pytest.mark.statistical
 HONEST = 2000
+
 LIMIT = 12 + 2 * math.sqrt(12 * 12 * math.log(10)) + 2 * 12 * math.log(10)
 RINGS = {"one prime": (40, 200), "two primes": (40_000, 5000)}
 
@@ -48,7 +50,7 @@ def numpy_secrets(degree: int, pairs: int = 42, seed: int = 0) -> np.ndarray:
     return rng.binomial(2 * pairs, 0.5, (HONEST, degree)) - pairs
 
 
-@functools.cache
+@drawn_once
 def drawn_secrets(ring: str) -> np.ndarray:
     """Secrets as clients draw them."""
     params, root = params_of(ring), stream()

@@ -18,9 +18,11 @@ from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.mechanisms import committee_noise, poisson_embedding
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded
+from tests.helpers.entropy import drawn_once
 
 CLIENTS, RECORDS, FEATURES, SENDERS, NOISE = 14, 6, 4, 12, 5
 SIZE = FEATURES + 1
+
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
 Y = (X[..., 0] > 0).astype(np.float32)
@@ -96,7 +98,7 @@ def _after(algorithm, ids=IDS, **more):
     return np.concatenate([np.ravel(leaf) for leaf in leaves]), info
 
 
-@functools.cache
+@drawn_once
 def _reference():
     return _after(_algorithm())
 

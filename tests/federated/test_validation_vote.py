@@ -18,8 +18,10 @@ from fedjax_poisson.federated.insiders import counts_of
 from fedjax_poisson.federated.validation_vote import VoteState, newly_right, rolled_back, vote_grids, with_vote
 from fedjax_poisson.federated.vote_plan import VotePlan, vote_mechanism, vote_threshold
 from tests.federated.helpers import cohort, mechanism, plain_aggregator, seeded
+from tests.helpers.entropy import drawn_once
 
 SITES, FEATURES, SIZE = 4, 3, 4
+
 TRAIN = cohort((40, 40, 40, 40), FEATURES, seed=1)
 HELD = cohort((50, 50, 50, 30), FEATURES, seed=2, room=50)
 PLAN = VotePlan(senders=SITES, records=50, noise=4.0, cut=0.2)
@@ -95,7 +97,7 @@ def test_a_site_that_keeps_to_the_software_moves_the_mean_by_its_cut_and_no_more
         assert abs(found - wanted) < 6 * (each.variance(1) / 4000) ** 0.5
 
 
-@functools.cache
+@drawn_once
 def _trained():
     algorithm = _training()
     state = algorithm.init(jax.random.key(0))
