@@ -7,13 +7,9 @@ import itertools
 import os
 import pathlib
 
-from tests.helpers import compiling
-
 # Before jax is imported: eight host devices so that shard_map tests mean something, two cores are all there is.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-if not compiling.ALL_AS_SHIPPED:
-    os.environ["XLA_FLAGS"] += f" {compiling.flags(compiling.OPTIONS)}"
 # Most of a test's time is compilation, and workers and subprocesses compile the same programs: keep them on disk. The
 # smallest too: one is read in a third of the time that it takes to compile.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"))
@@ -23,7 +19,7 @@ import hypothesis
 import jax
 import pytest
 
-from tests.helpers import entropy
+from tests.helpers import compiling, entropy
 
 hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
@@ -33,8 +29,7 @@ TESTS = pathlib.Path(__file__).parent
 FRESH_ENTROPY = os.environ.get("FRESH_ENTROPY") == "1"
 if not FRESH_ENTROPY:
     entropy.install()
-if not compiling.ALL_AS_SHIPPED:
-    compiling.install()
+compiling.install()
 
 
 def _as_shipped(item):

@@ -31,7 +31,7 @@ def part(monkeypatch: pytest.MonkeyPatch):
 
 def campaign(tmp_path: Path, *arguments: str) -> dict:
     words = [sys.executable, str(EXPERIMENTS / "faults.py"), "--out", str(tmp_path), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "XLA_FLAGS": compiling.flags(compiling.OPTIONS)}
+    environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "XLA_FLAGS": compiling.flags()}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return json.loads((tmp_path / "results" / "faults.json").read_text())

@@ -57,7 +57,7 @@ def row(part: Callable[[str], Any], tmp_path: Path) -> Callable[..., Any]:
 @pytest.mark.slow
 def test_no_fault_of_the_toy_campaign_does_harm(tmp_path: Path) -> None:
     words = [sys.executable, str(EXPERIMENTS / "consortium_faults.py"), "--toy", "--seed", "5", "--out", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "XLA_FLAGS": compiling.flags(compiling.OPTIONS)}
+    environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "XLA_FLAGS": compiling.flags()}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     found = json.loads((tmp_path / "results" / "consortium_faults.json").read_text())

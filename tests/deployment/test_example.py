@@ -125,7 +125,7 @@ def test_real_processes_give_the_model_and_the_ledgers_of_one_process(transport:
     words = ["--compare", "--rounds", "3", "--transport", transport, "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, str(script), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": compiling.flags(compiling.OPTIONS)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": compiling.flags()},
         capture_output=True,
         text=True,
         check=False,

@@ -12,6 +12,11 @@ from fedjax_poisson import small_programs
 from tests.helpers import compiling
 
 TESTS = Path(__file__).parent.parent
+XLAS_OWN = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
 X = np.linspace(-3, 3, 1001, dtype=np.float32)
 
 
@@ -25,25 +30,26 @@ def has_emitters(options=None) -> bool:
 
 
 @pytest.mark.skipif(compiling.ALL_AS_SHIPPED, reason="COMPILE_AS_SHIPPED=1: there is one way")
+@pytest.mark.skipif(not small_programs._understood(), reason="this XLA does not know the options")
 def test_a_module_that_is_listed_is_compiled_as_shipped_and_others_quickly():
-    assert has_emitters(compiling.SHIPPED) and has_emitters() and not has_emitters(compiling.OPTIONS)
+    assert has_emitters(XLAS_OWN) and has_emitters() and not has_emitters(compiling.OPTIONS)
+    assert compiling.flags() == "" and "fusion_emitters" not in os.environ["XLA_FLAGS"]
     compiling.compile_as_shipped(False)
     try:
-        assert not has_emitters() and has_emitters(compiling.SHIPPED)
-        assert "fusion_emitters=false" in os.environ["XLA_FLAGS"]
+        assert not has_emitters() and has_emitters(XLAS_OWN)
+        assert os.environ["XLA_FLAGS"].endswith(compiling.flags()) and "fusion_emitters=false" in compiling.flags()
     finally:
         compiling.compile_as_shipped(True)
-    assert has_emitters() and not has_emitters(compiling.OPTIONS)
-    assert "fusion_emitters=true" in os.environ["XLA_FLAGS"] and "level=0" not in os.environ["XLA_FLAGS"]
+    assert has_emitters() and "fusion_emitters" not in os.environ["XLA_FLAGS"]
 
 
 def test_quick_is_what_the_package_calls_quick():
-    assert compiling.OPTIONS == small_programs.OPTIONS
+    assert compiling.OPTIONS.items() >= small_programs.OPTIONS.items()
 
 
 def test_every_name_of_the_list_is_there():
     assert all((TESTS / name).exists() for name in compiling.AS_SHIPPED)
     assert compiling.is_as_shipped(TESTS / "randomness" / "test_chacha.py", TESTS)
     assert compiling.is_as_shipped(TESTS / "test_cli.py", TESTS, marked=True)
-    assert compiling.ALL_AS_SHIPPED or not compiling.is_as_shipped(TESTS / "test_cli.py", TESTS)
-    assert compiling.ALL_AS_SHIPPED or not compiling.is_as_shipped(TESTS.parent / "notebooks" / "a.ipynb", TESTS)
+    assert not compiling.is_as_shipped(TESTS / "test_cli.py", TESTS)
+    assert not compiling.is_as_shipped(TESTS.parent / "notebooks" / "a.ipynb", TESTS)
