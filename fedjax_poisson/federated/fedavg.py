@@ -302,9 +302,11 @@ def _apply(
     check_paying(gate)
     number = int(state.server.round)
     blocks = blocks_of(federation, cohort)
-    own = round_stream(stream, number)
-    straight = straight_round(federation, programs, numbers(), state, blocks, own)
-    summed = straight[0] if straight else sum_cohort(federation, programs, numbers(), state, blocks, own)
+    straight = straight_round(federation, programs, numbers(), state, blocks, stream)
+    if straight:
+        summed = straight[0]
+    else:
+        summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
     present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids, present, federation.participation, functools.partial(account.judged, gate, number + 1))

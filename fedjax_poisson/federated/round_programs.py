@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from fedjax_poisson.federated.federation import Federation, FedState, Structure,
 from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
+from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.randomness import Stream
 
@@ -77,21 +79,16 @@ class Programs(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What the host looks at of a round that one program made.
+    """What the host looks at of a round that one program made; one small array, since each one costs a wait.
 
     Attributes:
-      norm: float32 `[]`, of the released mean update.
       report: uint8 `[K]`, what each client did (`sent`).
-      exact: bool `[]`, whether the opening's checks hold; True where nothing is encrypted.
-      most: int32 `[]`, the largest |count| of the opened sum or of a single sender; 0 where nothing is encrypted.
-      mark: as in `Summed`.
+      facts: uint32 `[3]` or `[5]`: the bits of the norm of the released mean update, float32; whether the opening's checks hold, 1 where nothing is encrypted;
+        the largest |count| of the opened sum or of a single sender, 0 where nothing is encrypted; and the mark as in `Summed`.
     """
 
-    norm: Array
     report: Array
-    exact: Array
-    most: Array
-    mark: Array | None
+    facts: Array
 
 
 class Summed(NamedTuple):
@@ -109,7 +106,7 @@ class Summed(NamedTuple):
     client_state: Any
     ids: np.ndarray
     flags: np.ndarray
-    mark: Array | None
+    mark: Array | np.ndarray | None
 
 
 @built_once
@@ -205,7 +202,9 @@ def sum_cohort(
 def straight_round(
     federation: Federation, programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
 ) -> tuple[Summed, FedState, float] | None:
-    """A round in one program: who did what, the next state, and the norm of the update. None of it is released before its checks are done and it is paid for.
+    """A round in one program, from the algorithm's stream: who did what, the next state, and the norm of the update.
+
+    None of it is released before its checks are done and it is paid for.
 
     The opening is in the program, since one machine plays all roles, as in fused rounds. Its own checks have to hold here, or the round is made again step by
     step, and opened, or refused with the reason, behind the gate.
@@ -223,11 +222,12 @@ def straight_round(
         numbers = with_release(federation, numbers, int(np.asarray(cohort.present).sum()))
     held = federation.population.device if cohort.examples is None else None
     after, seen = programs.straight(state, arrays(cohort), stream, numbers, held)
-    looked = jax.device_get(seen)
-    if not (np.isfinite(looked.norm) and looked.exact and looked.most <= bound):
+    report, facts = jax.device_get(tuple(seen))
+    norm, exact, most = float(facts[:1].view(np.float32)[0]), bool(facts[1]), int(facts[2])
+    if not (math.isfinite(norm) and exact and most <= bound):
         return None
-    summed = Summed(None, after.client_state, *reports([(cohort.numbers, looked.report)]), looked.mark)
-    return summed, after, float(looked.norm)
+    mark = facts[3:] if facts.size > 3 else None
+    return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
 
 
 def _bound_in_program(federation: Federation) -> int | None:
@@ -352,7 +352,8 @@ def _straight_round(
     numbers: Numbers,
     held: Any,
 ) -> tuple[FedState, Looked]:
-    total, client_state, report = _whole_round(sums, state, cohort, stream, numbers, held)
+    own = round_stream(stream, state.server.round)
+    total, client_state, report = _whole_round(sums, state, cohort, own, numbers, held)
     values, exact, most = total.values, jnp.bool_(True), jnp.int32(0)
     if total.sealed is not None:
         assert opens is not None
@@ -361,4 +362,6 @@ def _straight_round(
     if total.fingerprint is not None:
         values = jax.lax.optimization_barrier(values)  # so that the step has the last bits of one made apart
     state, norm = finish(state, client_state, values, total.senders, numbers)
-    return state, Looked(norm, report, exact, most, total.fingerprint)
+    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint32)
+    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), bits(most)])
+    return state, Looked(report, facts if total.fingerprint is None else jnp.concatenate([facts, total.fingerprint]))
