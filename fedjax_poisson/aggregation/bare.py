@@ -29,6 +29,7 @@ from fedjax_poisson.aggregation.refusals import OpeningRefused
 from fedjax_poisson.aggregation.rows import Secrets
 from fedjax_poisson.ckks import modular
 from fedjax_poisson.ckks.parameters import MARGIN
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream
 
 __all__ = [
@@ -87,11 +88,13 @@ class DeviceFunctions(NamedTuple):
     Attributes:
       params: of the round.
       corrupt: clients assumed corrupt, which an opening tolerates.
+      states_rms: whether an opening is also held to a root mean square of the counts, which `open` does not check.
       key: public constants, to be passed as an argument.
       draw: `(stream) -> Secrets`: one client's.
       draw_sum: `(stream, rows.sum_secret_tables(n)) -> Secrets`: with the law of the sum of n clients'.
       none: `() -> Secrets`: the empty sum.
-      add_up: `(Secrets, Secrets with a leading axis, present bool [K]) -> Secrets`; integers, so several devices' sums are added as they are.
+      add_up: `(Secrets, streams with a leading axis, present bool [K]) -> Secrets`: the sum with those of present clients drawn and added; integers, so several
+        devices' sums are added as they are.
       close: `(key, counts int32[D], Secrets, senders, stream, noise=0) -> RoundSum`: the rows and shares of summed counts; the stream draws the sums of
         shares, `noise` says how many of the senders are noise senders.
       encrypt: `(key, counts, stream) -> RoundSum`: one client's.
@@ -102,11 +105,12 @@ class DeviceFunctions(NamedTuple):
 
     params: RoundParameters
     corrupt: int
+    states_rms: bool
     key: Any
     draw: Callable[[Stream], Secrets]
     draw_sum: Callable[[Stream, SamplingTables], Secrets]
     none: Callable[[], Secrets]
-    add_up: Callable[[Secrets, Secrets, Array], Secrets]
+    add_up: Callable[[Secrets, Stream, Array], Secrets]
     close: Callable[..., RoundSum]
     encrypt: Callable[[RoundKey, Array, Stream], RoundSum]
     add: Callable[[RoundSum, RoundSum], RoundSum]
@@ -127,24 +131,27 @@ def round_key(params: RoundParameters, terms_hash: bytes) -> RoundKey:
 
 def device_functions(params: RoundParameters, terms_hash: bytes, expected: Expected) -> DeviceFunctions:
     """The functions of programs that simulate rounds with these parameters."""
-    return structure_functions(params, expected.corrupt)._replace(key=round_key(params, terms_hash))
+    return structure_functions(params, expected.corrupt)._replace(
+        key=round_key(params, terms_hash), states_rms=expected.count_rms is not None
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def structure_functions(params: RoundParameters, corrupt: int) -> DeviceFunctions:
     """The same without public constants, for programs that are shared by all rounds with these parameters and so many corrupt clients.
 
-    They get the constants as an argument, as they always do; `key` is None.
+    They get the constants as an argument, as they always do; `key` is None, and nothing is said of a root mean square.
     """
     bind = functools.partial
     return DeviceFunctions(
         params=params,
         corrupt=corrupt,
+        states_rms=False,
         key=None,
         draw=bind(rows.draw, params),
         draw_sum=bind(rows.draw_sum, params),
         none=bind(_none, params),
-        add_up=_add_up,
+        add_up=bind(_add_up, params),
         close=bind(_close, params),
         encrypt=bind(_encrypt, params),
         add=bind(_add, params),
@@ -158,11 +165,25 @@ def _none(params: RoundParameters) -> Secrets:
     return Secrets(jnp.zeros(degree, jnp.int32), jnp.zeros((degree, params.rows), jnp.int32))
 
 
-def _add_up(total: Secrets, drawn: Secrets, present: Array) -> Secrets:
-    def here(leaf: Array) -> Array:
+def _add_up(params: RoundParameters, total: Secrets, streams: Stream, present: Array) -> Secrets:
+    """On a CPU client after client: what one draws is added while it is in the cache."""
+
+    def here(leaf: Array, present: Array) -> Array:
         return jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.int32(0))
 
-    return jax.tree.map(lambda old, new: old + jnp.sum(here(new), axis=0, dtype=jnp.int32), total, drawn)
+    def one_by_one(total: Secrets, streams: Stream, present: Array) -> Secrets:
+        def one(total: Secrets, client: tuple[Stream, Array]) -> tuple[Secrets, None]:
+            drawn = rows.draw(params, client[0])
+            return jax.tree.map(lambda old, new: old + here(new, client[1]), total, drawn), None
+
+        return jax.lax.scan(one, total, (streams, present))[0]
+
+    def at_once(total: Secrets, streams: Stream, present: Array) -> Secrets:
+        drawn = jax.vmap(functools.partial(rows.draw, params))(streams)
+        return jax.tree.map(lambda old, new: old + jnp.sum(here(new, present), axis=0, dtype=jnp.int32), total, drawn)
+
+    found: Secrets = by_platform(total, streams, present, cpu=one_by_one, default=at_once)
+    return found
 
 
 def _close(

@@ -347,7 +347,7 @@ def _payment(
     opened: Openings,
     stream: Stream,
     number: int,
-    mark: Array | None,
+    mark: Array | np.ndarray | None,
     paying: Paying,
     senders: int,
 ) -> Gate:

@@ -232,7 +232,7 @@ def payment(
     opened: Openings,
     stream: Stream,
     number: int,
-    mark: Array | None,
+    mark: Array | np.ndarray | None,
     paying: Paying,
     senders: int,
     own: Mechanism | None = None,

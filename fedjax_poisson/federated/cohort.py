@@ -189,7 +189,7 @@ def _one_chunk(
         )
     if work.summed:
         assert work.device is not None
-        carry["secrets"] = work.device.add_up(carry["secrets"], jax.vmap(work.device.draw)(streams), included)
+        carry["secrets"] = work.device.add_up(carry["secrets"], streams, included)
     carry["senders"] = carry["senders"] + jnp.sum(included.astype(jnp.uint32), dtype=jnp.uint32)
     if work.integer:
         carry["largest"] = jnp.maximum(carry["largest"], jnp.max(jnp.abs(sent)))

@@ -1,6 +1,7 @@
 """`fedavg`: local training at many clients, with the client as the privacy unit, every update embedded and encrypted, and one release per round.
 
-A round is one compiled program over the cohort (`round_programs`), one opening and one server step; its parts are checked once (`federation`). The
+A round is a sum over the cohort, one opening and one server step, in one compiled program where one can hold them (`round_programs.straight_round`); its parts
+are checked once (`federation`). The
 estimated *mean update* is handed to the server optimiser as a negative gradient: `optax.sgd(1.0)` is FedAvg, `optax.adam`, `optax.yogi` and
 `optax.adagrad` are FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, arXiv:2003.00295); the choice of client selects FedAvg, FedProx or SCAFFOLD
 (`client`).
@@ -99,7 +100,8 @@ class RoundInfo(NamedTuple):
       absent: clients that were lost after they had been chosen.
       refused: clients whose counts were too long: they are not in the sum (norm rounds).
       screening: how norms were tested, in words; empty in light rounds.
-      seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step".
+      seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step"; a round in one program is all in the first, but
+        for its checks and its payment.
       insiders: which corrupt clients were simulated, and their attack; empty for an honest run.
     """
 
@@ -300,9 +302,11 @@ def _apply(
     check_paying(gate)
     number = int(state.server.round)
     blocks = blocks_of(federation, cohort)
-    own = round_stream(stream, number)
-    straight = straight_round(federation, programs, numbers(), state, blocks, own)
-    summed = straight[0] if straight else sum_cohort(federation, programs, numbers(), state, blocks, own)
+    straight = straight_round(federation, programs, numbers(), state, blocks, stream)
+    if straight:
+        summed = straight[0]
+    else:
+        summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
     present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids, present, federation.participation, functools.partial(account.judged, gate, number + 1))

@@ -43,7 +43,7 @@ def with_noise(
         carry["values"] = carry["values"] + counts
         if "secrets" in carry:
             assert device is not None
-            carry["secrets"] = device.add_up(carry["secrets"], jax.vmap(device.draw)(alone), here)
+            carry["secrets"] = device.add_up(carry["secrets"], alone, here)
         return carry, None
 
     return jax.lax.scan(one, carry, jnp.arange(senders, dtype=jnp.uint32))[0]

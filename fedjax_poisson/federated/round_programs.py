@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from fedjax_poisson.federated.federation import Federation, FedState, Structure,
 from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
+from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.randomness import Stream
 
@@ -50,8 +52,8 @@ class Programs(NamedTuple):
       parts: the pure pieces.
       whole: `(state, cohort, stream, numbers, held) -> (total, client_state, report)`: a round's sum in one program; `held` is the population's records for
         a cohort without its own (`population.chosen`), else None.
-      straight: `(state, cohort, stream, numbers, held) -> (state, norm, report)`: the whole round in one program, where nothing is private or encrypted and so
-        nothing stands between the sum and the step; without a look at each client, so that one whose norm is not finite has to be made again. Else None.
+      straight: `(state, cohort, stream, numbers, held) -> (state, Looked)`: the whole round in one program, opening and step included. Without a mechanism it
+        takes no look at each client, so that a round whose norm is not finite has to be made again. None in norm rounds, whose sums are opened apart.
       start: `() -> carry`.
       block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
       counts: `(state, client_state, cohort, stream, numbers) -> (counts, client_state, report)`, for encryption on the host.
@@ -65,7 +67,7 @@ class Programs(NamedTuple):
     structure: Structure
     parts: RoundParts
     whole: Callable[..., tuple[Total, Any, Array]]
-    straight: Callable[..., tuple[FedState, Array, Array]] | None
+    straight: Callable[..., tuple[FedState, Looked]] | None
     start: Callable[[], Any]
     block: Callable[..., tuple[Any, Any, Array]]
     counts: Callable[..., tuple[Array, Any, Array]]
@@ -74,6 +76,19 @@ class Programs(NamedTuple):
     finish: Callable[..., tuple[FedState, Array]]
     fused: Callable[..., tuple[FedState, Any]]
     mesh: MeshPrograms | None
+
+
+class Looked(NamedTuple):
+    """What the host looks at of a round that one program made; one small array, since each one costs a wait.
+
+    Attributes:
+      report: uint8 `[K]`, what each client did (`sent`).
+      facts: uint32 `[3]` or `[5]`: the bits of the norm of the released mean update, float32; whether the opening's checks hold, 1 where nothing is encrypted;
+        the largest |count| of the opened sum or of a single sender, 0 where nothing is encrypted; and the mark as in `Summed`.
+    """
+
+    report: Array
+    facts: Array
 
 
 class Summed(NamedTuple):
@@ -91,7 +106,7 @@ class Summed(NamedTuple):
     client_state: Any
     ids: np.ndarray
     flags: np.ndarray
-    mark: Array | None
+    mark: Array | np.ndarray | None
 
 
 @built_once
@@ -119,10 +134,12 @@ def compile_programs(structure: Structure, chunking: Chunking | None) -> Program
     ) -> tuple[FedState, Array]:
         return advance(state, client_state, average(total, present, numbers), present, numbers)
 
+    opens = None if structure.device is None else structure.device.open
     straight = None
-    if structure.sends == "updates":
-        straight = jax.jit(functools.partial(_straight_round, make(isolate=False), finish))
-    parts = RoundParts(sums, add_block, average, advance, None if structure.device is None else structure.device.open)
+    if structure.norm is None and structure.mesh is None:
+        careless = make(isolate=False) if structure.sends == "updates" else sums
+        straight = jax.jit(functools.partial(_straight_round, careless, opens, finish))
+    parts = RoundParts(sums, add_block, average, advance, opens)
     return Programs(
         structure=structure,
         parts=parts,
@@ -185,19 +202,40 @@ def sum_cohort(
 def straight_round(
     federation: Federation, programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
 ) -> tuple[Summed, FedState, float] | None:
-    """A round without privacy in one program: who did what, the next state, and the norm of the update, which is not released before its checks are done.
+    """A round in one program, from the algorithm's stream: who did what, the next state, and the norm of the update.
 
-    None where there is no such program, or the norm is not finite: then clients are looked at one by one (`sum_cohort`). It is finite only if the sum is.
+    None of it is released before its checks are done and it is paid for.
+
+    The opening is in the program, since one machine plays all roles, as in fused rounds. Its own checks have to hold here, or the round is made again step by
+    step, and opened, or refused with the reason, behind the gate.
+
+    None where there is no such program, where the opening has more to check than programs do, and where a check did not hold or the norm is not finite (it is
+    finite only if the sum is): then the sum is made by itself (`sum_cohort`), clients are looked at one by one, and it is opened apart.
     """
-    if programs.straight is None or programs.mesh is not None or not isinstance(blocks, list):
+    if programs.straight is None or not isinstance(blocks, list) or federation.encrypts_on_host:
+        return None
+    bound = _bound_in_program(federation)
+    if bound is None or numbers.insiders is not None:
         return None
     cohort = blocks[0]
+    if federation.fidelity == "release":
+        numbers = with_release(federation, numbers, int(np.asarray(cohort.present).sum()))
     held = federation.population.device if cohort.examples is None else None
-    after, norm, report = programs.straight(state, arrays(cohort), stream, numbers, held)
-    length, flags = jax.device_get((norm, report))
-    if not np.isfinite(length):
+    after, seen = programs.straight(state, arrays(cohort), stream, numbers, held)
+    report, facts = jax.device_get(tuple(seen))
+    norm, exact, most = float(facts[:1].view(np.float32)[0]), bool(facts[1]), int(facts[2])
+    if not (math.isfinite(norm) and exact and most <= bound):
         return None
-    return Summed(None, after.client_state, *reports([(cohort.numbers, flags)]), None), after, float(length)
+    mark = facts[3:] if facts.size > 3 else None
+    return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
+
+
+def _bound_in_program(federation: Federation) -> int | None:
+    """The bound on counts that a round in one program is held to; None for an aggregator that checks more than programs do."""
+    if not federation.encrypts_on_device:
+        return 0
+    assert federation.aggregator is not None and federation.aggregator.device is not None
+    return None if federation.aggregator.device.states_rms else federation.aggregator.info.count_bound
 
 
 def _sum_at_once(
@@ -306,13 +344,24 @@ def _whole_round(
 
 def _straight_round(
     sums: CohortSum,
+    opens: Callable[..., tuple[Array, Array]] | None,
     finish: Callable[..., tuple[FedState, Array]],
     state: FedState,
     cohort: Cohort,
     stream: Stream,
     numbers: Numbers,
     held: Any,
-) -> tuple[FedState, Array, Array]:
-    total, client_state, report = _whole_round(sums, state, cohort, stream, numbers, held)
-    state, norm = finish(state, client_state, total.values, total.senders, numbers)
-    return state, norm, report
+) -> tuple[FedState, Looked]:
+    own = round_stream(stream, state.server.round)
+    total, client_state, report = _whole_round(sums, state, cohort, own, numbers, held)
+    values, exact, most = total.values, jnp.bool_(True), jnp.int32(0)
+    if total.sealed is not None:
+        assert opens is not None
+        values, exact = opens(numbers.key, total.sealed)
+        most = jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
+    if total.fingerprint is not None:
+        values = jax.lax.optimization_barrier(values)  # so that the step has the last bits of one made apart
+    state, norm = finish(state, client_state, values, total.senders, numbers)
+    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint32)
+    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), bits(most)])
+    return state, Looked(report, facts if total.fingerprint is None else jnp.concatenate([facts, total.fingerprint]))

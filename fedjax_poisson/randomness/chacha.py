@@ -238,7 +238,7 @@ def _tile_loop(tiles: int, lanes: int) -> Callable[[Stream], jax.Array]:
     def one_part(key: jax.Array, first: jax.Array) -> jax.Array:
         def one_tile(tile: jax.Array) -> jax.Array:
             counter = jnp.arange(lanes, dtype=jnp.uint32) + (first + tile) * jnp.uint32(lanes)
-            return jnp.stack(output_block(key, counter, form="loop"))
+            return jnp.stack(output_block(key, counter, form="loop2"))
 
         return lax.map(one_tile, jnp.arange(own, dtype=jnp.uint32))
 

@@ -117,7 +117,7 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "rows2": _in_rows(2),
     "unrolled": _in_xla(10, _whole),
 }
-FORMS["tiled"] = kernels.tiled_block(FORMS["loop"])
+FORMS["tiled"] = kernels.tiled_block(FORMS["loop2"])
 _CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
 # A GPU's loop moves the state through memory: XLA makes three kernels of a double round ("loop"), four of two ("loop2"), so a block of 64 bytes costs 30 or 20
 # passes of at most 128. On an H100 with 3.35 TB/s that is 72 or 48 us for a million words at most; unrolled, in registers, 1.2. But compiling a block for it

@@ -15,7 +15,10 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 Words = tuple[jax.Array, ...]
 CPU_BLOCKS = 4096  # most blocks in one function: 256 KiB of words
-CPU_LANES = 256  # blocks that one step of the CPU's loop works on: their state stays in the first-level cache
+CPU_LANES = 256  # most blocks that one step of the CPU's loop works on: their state stays in the first-level cache
+_VECTOR = (
+    16  # lanes of a step are a multiple of this: what is left over after whole vectors would be worked on word by word
+)
 # XLA:CPU compiles a call with these attributes as one function instead of dissolving it into the caller. They are
 # hints: where they are not known, the call is inlined and the words are the same.
 _ONE_FUNCTION = {"inlineable": "false", "xla_cpu_small_call": "true"}
@@ -49,7 +52,9 @@ def _without_hints(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tiled_block(block: Callable[[jax.Array, jax.Array, Words], Words]) -> Callable[..., Words]:
-    """A block function `(key, counter, nonce) -> Words` that works on CPU_LANES counters at a time, as one function.
+    """A block function `(key, counter, nonce) -> Words` that works on up to CPU_LANES counters at a time, as one function.
+
+    All steps have equally many, so that few are made for nothing.
 
     Args:
         block: the block function at an array of counters; more than CPU_BLOCKS of them are left to it whole.
@@ -57,9 +62,10 @@ def tiled_block(block: Callable[[jax.Array, jax.Array, Words], Words]) -> Callab
 
     def tiled(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
         tiles = -(-counter.size // CPU_LANES)
+        lanes = -(-counter.size // (tiles * _VECTOR)) * _VECTOR
 
         def split(x: jax.Array) -> jax.Array:
-            return jnp.pad(x.reshape(-1), (0, tiles * CPU_LANES - x.size)).reshape(tiles, CPU_LANES)
+            return jnp.pad(x.reshape(-1), (0, tiles * lanes - x.size)).reshape(tiles, lanes)
 
         def step(_: None, tile: tuple[jax.Array, dict[int, jax.Array]]) -> tuple[None, Words]:
             own = tuple(tile[1].get(i, word) for i, word in enumerate(nonce))

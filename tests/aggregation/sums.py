@@ -70,8 +70,8 @@ def with_parameters(params: RoundParameters, bound: int) -> Sums:
             numbers = i * jnp.uint32(CHUNK) + jnp.arange(CHUNK, dtype=jnp.uint32)
             away = (lost > jnp.uint32(0)) & (numbers % jnp.maximum(lost, jnp.uint32(1)) == jnp.uint32(0))
             present = (numbers < clients) & ~away
-            drawn = jax.vmap(lambda number: use.draw(fold_in(root, number)))(numbers)
-            return use.add_up(carry[0], drawn, present), carry[1] + jnp.sum(present, dtype=jnp.uint32)
+            streams = jax.vmap(lambda number: fold_in(root, number))(numbers)
+            return use.add_up(carry[0], streams, present), carry[1] + jnp.sum(present, dtype=jnp.uint32)
 
         chunks = (clients + jnp.uint32(CHUNK - 1)) // jnp.uint32(CHUNK)
         drawn, senders = jax.lax.fori_loop(jnp.uint32(0), chunks, chunk, (use.none(), jnp.uint32(0)))

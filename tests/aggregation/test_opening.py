@@ -183,8 +183,8 @@ def many_opened(sigmas: float, rounds: int) -> tuple[np.ndarray, np.ndarray]:
     use = bare.device_functions(params, DIGEST, opening.Expected(CLIENTS, 0, 100))
 
     def one(key, root):
-        drawn = jax.vmap(lambda i: use.draw(fold_in(root, i)))(jnp.arange(CLIENTS, dtype=jnp.uint32))
-        summed = use.add_up(use.none(), drawn, jnp.ones(CLIENTS, bool))
+        streams = jax.vmap(lambda i: fold_in(root, i))(jnp.arange(CLIENTS, dtype=jnp.uint32))
+        summed = use.add_up(use.none(), streams, jnp.ones(CLIENTS, bool))
         ones, shares = jnp.ones(params.size, jnp.int32), fold_in(root, "shares")
         counts, ok = use.open(key, use.close(key, ones, summed, jnp.uint32(CLIENTS), shares))
         return ~ok, jnp.all(counts == jnp.int32(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.aggregation import RoundRefused, aggregator
+from fedjax_poisson.federated import round_programs
 from fedjax_poisson.mechanisms import gaussian, single_channel
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded
@@ -197,6 +199,42 @@ def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
     on_host = _algorithm(_aggregator("tenseal"))
     with pytest.raises(ValueError, match="which only rounds can"):
         on_host.apply_rounds(state, np.stack(cohorts), ROOT)
+
+
+@pytest.mark.parametrize("fidelity", ["messages", "release"])
+def test_a_round_in_one_program_has_the_bits_of_one_that_is_opened_apart(fidelity):
+    algorithm = _encrypted() if fidelity == "messages" else _algorithm(_aggregator("round"), fidelity=fidelity)
+    federation, programs, numbers, *rest = algorithm.apply.args
+    apart = functools.partial(algorithm.apply.func, federation, programs._replace(straight=None), numbers, *rest)
+    start, paid = algorithm.init(jax.random.key(0)), []
+    (state, told), (other, known) = (
+        each(start, IDS, ROOT, lambda: paid.append(1)) for each in (algorithm.apply, apart)
+    )
+    np.testing.assert_array_equal(_vector(algorithm, state), _vector(algorithm, other))
+    assert told._replace(seconds={}) == known._replace(seconds={}) and paid == [1, 1]
+
+    def in_one(federation, numbers):
+        blocks = round_programs.blocks_of(federation, IDS)
+        return round_programs.straight_round(federation, programs, numbers, start, blocks, fold_in(ROOT, 1))
+
+    agg = federation.aggregator
+    told_less = federation._replace(aggregator=agg._replace(info=dataclasses.replace(agg.info, count_bound=1)))
+    told_more = federation._replace(aggregator=agg._replace(device=agg.device._replace(states_rms=True)))
+    wrong = numbers()._replace(key=agg.device.key._replace(opening=agg.device.key.opening ^ jnp.uint32(1)))
+    assert in_one(federation, numbers()) is not None
+    assert in_one(told_less, numbers()) is None  # a count beyond the bound
+    assert in_one(told_more, numbers()) is None  # an opening that checks what the program does not
+    assert in_one(federation, wrong) is None  # an opening whose residue is not small
+    assert in_one(federation, numbers()._replace(insiders=())) is None  # corrupt clients, who may make openings fail
+
+
+def test_a_round_in_one_program_is_kept_from_whoever_does_not_pay():
+    def refuse() -> None:
+        raise accounting.BudgetExhausted("no more")
+
+    algorithm = _encrypted()
+    with pytest.raises(accounting.BudgetExhausted):
+        algorithm.apply(algorithm.init(jax.random.key(0)), IDS, fold_in(ROOT, "unpaid"), refuse)
 
 
 def test_one_compilation_serves_all_rounds():
