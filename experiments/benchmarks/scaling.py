@@ -4,8 +4,8 @@
 
 Every point runs in a process of its own, so that its peak memory is its own. Writes results/scaling.jsonl and figures/scaling.png beside the other
 experiments. The model is workload W3's network (4,097 weights, 16 records a client) except in "model"; "million" streams the clients of one round from a
-memory-mapped file. "release" measures rounds whose sum is drawn at once (`fidelity="release"`) beside rounds without privacy, a hundred thousand clients,
-streamed.
+memory-mapped file. "release" measures rounds whose sum is drawn at once (`fidelity="release"`) beside rounds without privacy, a hundred thousand and a
+million clients, streamed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def points(section: str, toy: bool) -> list[dict[str, Any]]:
     if section == "devices":
         return [{"cohort": 32 if toy else 1_000, "devices": d} for d in (1, 2)]
     if section == "release":
-        cohorts = (200,) if toy else (100_000,)
+        cohorts = (200,) if toy else (100_000, 1_000_000)
         kinds = ("plain", "release")
         return [{"cohort": k, "streamed": True, "kind": kind} for k in cohorts for kind in kinds]
     return [{"cohort": 200 if toy else 1_000_000, "streamed": True}]
@@ -168,11 +168,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     def of(section: str) -> list[dict[str, Any]]:
         return [row for row in rows if row["section"] == section]
 
-    for streamed, colour, name in ((False, blue, "on the device"), (True, orange, "streamed from a file")):
+    for streamed, colour, name in ((False, blue, "every message, on the device"), (True, orange, "every message, streamed from a file")):
         own = sorted((r for r in of("cohort") + of("million") if r["streamed"] == streamed), key=lambda r: r["cohort"])
         axes[0, 0].plot([r["cohort"] for r in own], [r["median_s"] for r in own], "o-", color=colour, label=name)
         memory = [r["peak_anonymous_bytes"] / 2**20 for r in own]
         axes[0, 1].plot([r["cohort"] for r in own], memory, "o-", color=colour, label=name)
+    for kind, colour, name in (
+        ("release", "#009e73", "one draw for the sum, streamed"),
+        ("plain", "#555555", "no privacy, streamed"),
+    ):
+        own = sorted((r for r in of("release") if r["kind"] == kind), key=lambda r: r["cohort"])
+        axes[0, 0].plot([r["cohort"] for r in own], [r["median_s"] for r in own], "s--", color=colour, label=name)
+        memory = [r["peak_anonymous_bytes"] / 2**20 for r in own]
+        axes[0, 1].plot([r["cohort"] for r in own], memory, "s--", color=colour, label=name)
     every = sorted(of("cohort") + of("million"), key=lambda r: r["cohort"])
     updates = [4 * r["dimension"] * r["cohort"] / 2**20 for r in every]
     axes[0, 1].plot([r["cohort"] for r in every], updates, ":", color="#555555", label="all updates as float32")
@@ -194,9 +202,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False)
-    axes[0, 1].legend(frameon=False)
-    figure.suptitle("A private round, every client encrypted")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 1].legend(frameon=False, fontsize=8)
+    figure.suptitle("A private, encrypted round; below, every client's message is made")
     figure.savefig(path, dpi=130)
 
 

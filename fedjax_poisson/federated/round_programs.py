@@ -255,6 +255,7 @@ def _sum_blocks(
     for block in blocks:
         carry, client_state, report = programs.block(carry, state, client_state, arrays(block), stream, numbers)
         seen.append((block.numbers, report))
+        _keep_pace(seen)
     if federation.fidelity == "release":
         numbers = with_release(federation, numbers, int(carry["senders"]))
     return programs.close(carry, numbers, stream), client_state, seen
@@ -279,6 +280,7 @@ def _sum_over_mesh(
         )
         client_state, report = on.keep(client_state, block.ids, block.present, rows, report)
         seen.append((block.numbers, report))
+        _keep_pace(seen)
     noise = (
         None if programs.structure.norm is None else numbers.functions
     )  # in light rounds it is in the counts already
@@ -291,6 +293,16 @@ def _sum_over_mesh(
     ):  # the step is on all devices: values that are bound to the first would not go with its state
         total = total._replace(values=jnp.asarray(np.asarray(total.values)))
     return total, client_state, seen
+
+
+def _keep_pace(seen: list[Any]) -> None:
+    """Waits until the block before the last one is done.
+
+    Calls return before the device has worked: without a wait all blocks of a streamed cohort lie in its queue, and memory grows with the clients. One that
+    waits while another is at work keeps it busy.
+    """
+    if len(seen) > 1:
+        jax.block_until_ready(seen[-2][1])
 
 
 def _gather_clients(client_state: Any, ids: Array) -> Any:

@@ -155,6 +155,39 @@ def test_chunks_and_streamed_blocks_give_the_same_bits():
         _after(algorithm, [iter(())])
 
 
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_streamed_cohort_is_not_read_far_ahead_of_the_device(paced, monkeypatch):
+    unfinished, keep_pace = [], round_programs._keep_pace
+
+    def watched(seen):
+        if paced:  # the twin: without the wait the whole cohort is read while the first clients learn
+            keep_pace(seen)
+        unfinished.append(sum(not report.is_ready() for _, report in seen))
+
+    monkeypatch.setattr(round_programs, "_keep_pace", watched)
+    host = _population(on_device=False)
+
+    def slow(model):
+        inner = federated.local_sgd(0.5)(model)
+
+        def finish(*given):
+            update, kept = inner.finish(*given)
+            square = jnp.full((500, 500), jax.tree.leaves(update)[0].ravel()[0])
+            for _ in range(6):
+                square = jnp.float32(1e-3) * (square @ square)
+            return jax.tree.map(lambda leaf: leaf + jnp.float32(0) * square[0, 0], update), kept
+
+        return inner._replace(finish=finish)
+
+    algorithm = _algorithm(client=slow, population=host, fidelity=None, mechanism=None)
+    state = algorithm.init(jax.random.key(0))
+    for _ in range(2):  # the first compiles
+        unfinished.clear()
+        state, _ = algorithm.apply(state, federated.cohort_blocks(host, IDS, 1), ROOT)
+    assert len(unfinished) == SENDERS
+    assert (max(unfinished) <= 1) == paced, unfinished
+
+
 @pytest.mark.as_shipped
 def test_one_device_and_many_give_the_same_bits():
     mesh = federated.client_mesh()
