@@ -27,6 +27,7 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 import types
 import warnings
 from collections.abc import Callable, Hashable
@@ -92,6 +93,7 @@ class TracedOnce:
         self.jitted = jax.jit(function, static_argnums=static, **settings)
         self._function, self._static, self._settings = function, static, settings
         self._ready: dict[Any, Callable[[list[Any]], Any] | None] = {}
+        self._making: dict[Any, threading.Lock] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function gives."""
@@ -106,7 +108,13 @@ class TracedOnce:
         # 2, 2.0 and True are equal, and make programs of different dtypes.
         key = folder, fixed, _kinds(fixed), tree, shapes, tuple(getattr(jax.config, name) for name in _TRACING)
         if key not in self._ready:
-            self._ready[key] = self._program(Path(folder), fixed, tree, leaves)
+            # Whoever needs a program that another thread is making waits for it: making it twice would take both as long.
+            with self._making.setdefault(key, threading.Lock()):
+                if key not in self._ready:
+                    made = self._program(Path(folder), fixed, tree, leaves)
+                    result = self.jitted(*arguments) if made is None else made(leaves)  # compiles it
+                    self._ready[key] = made
+                    return result
         ready = self._ready[key]
         return self.jitted(*arguments) if ready is None else ready(leaves)
 
