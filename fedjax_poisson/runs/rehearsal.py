@@ -25,7 +25,7 @@ from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
 from fedjax_poisson.traced_programs import FOLDER
 
-__all__ = ["MOST_NUMBERS", "rehearsed"]
+__all__ = ["MOST_NUMBERS", "rehearsed", "usable_cores"]
 
 MOST_NUMBERS = 1 << 18
 """Of the training records: a round of more takes long enough to be noticed beside the one that it prepares."""
@@ -50,11 +50,15 @@ def rehearsed(setting: RunSetup) -> Iterator[None]:
         thread.join()
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _helps(setting: RunSetup) -> bool:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     numbers = np.prod([*setting.train.mask.shape, setting.dimension])
     kept = bool(os.environ.get(FOLDER)) and jax.default_backend() == "cpu"
-    return kept and cores > 1 and setting.network is None and setting.model.fixed is None and numbers <= MOST_NUMBERS
+    return kept and usable_cores() > 1 and setting.network is None and setting.model.fixed is None and numbers <= MOST_NUMBERS
 
 
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
