@@ -1,9 +1,9 @@
 """The report of a run that is not finished yet: another process gets ready to write it while the run trains.
 
 Writing a report takes as long as a third of a short run, most of it for matplotlib: its import and its drawing. The command therefore parts in two before it
-starts a thread or a device: one process runs, the other imports what a report needs, waits, and writes the finished run's report from its folder, as `write_report`
-does anywhere, with half of the figures drawn by a third. Nothing but the folder's name passes between them. Where the process cannot part (no second core, no
-`fork`, threads or devices that are at work), and if the other one fails, which is said, the report is written here.
+starts a thread or a device: one process runs, the other imports what a report needs, waits, and writes the finished run's report from its folder, as
+`write_report` does anywhere, with half of the figures drawn by a third. Nothing but the folder's name passes between them. Where the process cannot part (no
+second core, no `fork`, threads or devices that are at work), and if the other one fails, which is said, the report is written here.
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ def report_writer() -> Iterator[Callable[[Path], Path]]:
 
     def write(folder: Path) -> Path:
         nonlocal asked
-        from fedjax_poisson.reports.page import write_report
-
-        if other is None or asked:
-            return write_report(folder)
-        asked = True
-        page = _written(other, folder)
-        if page is None:
+        if other is not None and not asked:
+            asked = True
+            page = _written(other, folder)
+            if page is not None:
+                return page
             warnings.warn("the process that was to write the report failed: it is written here", stacklevel=2)
-            return write_report(folder)
-        return page
+        from fedjax_poisson.reports.page import write_report  # not before it is needed: it imports matplotlib
+
+        return write_report(folder)
 
     try:
         yield write
@@ -56,7 +55,9 @@ def report_writer() -> Iterator[Callable[[Path], Path]]:
         if other is not None:
             if not asked:
                 os.close(other.asked)
-                os.kill(other.number, signal.SIGKILL)  # it holds nothing yet, and an error of the run need not wait for its imports
+                os.kill(
+                    other.number, signal.SIGKILL
+                )  # it holds nothing yet, and an error of the run need not wait for its imports
             os.close(other.answer)
             os.waitpid(other.number, 0)
 

@@ -2,13 +2,14 @@
 
 Most of a short run's time goes by before its first training round: the standardisation compiles its programs one after another, then the training its own.
 The compiler needs no interpreter, so a second core can do the one while the first does the other. What is compiled is decided by a round itself, made
-beforehand: of records whose features and labels are zeros, with keys, shares and a stream of its own, charged nowhere, since it holds nothing of anybody's records. Its result
-is thrown away. A program that both need is made by whoever comes first (`traced_programs`).
+beforehand: of records whose features and labels are zeros, with keys, shares and a stream of its own, charged nowhere, since it holds nothing of anybody's
+records. Its result is thrown away. A program that both need is made by whoever comes first (`traced_programs`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import warnings
@@ -56,9 +57,15 @@ def usable_cores() -> int:
 
 
 def _helps(setting: RunSetup) -> bool:
-    numbers = np.prod([*setting.train.mask.shape, setting.dimension])
+    numbers = math.prod((*setting.train.mask.shape, setting.dimension))
     kept = bool(os.environ.get(FOLDER)) and jax.default_backend() == "cpu"
-    return kept and usable_cores() > 1 and setting.network is None and setting.model.fixed is None and numbers <= MOST_NUMBERS
+    return (
+        kept
+        and usable_cores() > 1
+        and setting.network is None
+        and setting.model.fixed is None
+        and numbers <= MOST_NUMBERS
+    )
 
 
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
