@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.federated import standardize
@@ -97,7 +96,7 @@ def _protocol(setting: RunSetup) -> None:
 def _training(setting: RunSetup) -> None:
     """A training round."""
     blank = blank_records(setting)
-    records = blank._replace(labels=jnp.asarray(np.zeros(blank.labels.shape, blank.labels.dtype)))
+    records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
     algorithm, cohort_of = training_for(setting, scaler, records, _aggregator(setting))
     algorithm.apply(algorithm.init(jax.random.key(0)), cohort_of(1), stream(), lambda: None)

@@ -170,7 +170,7 @@ def blank_records(setting: RunSetup) -> Records:
     example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
     shape = jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:]
     rows = setting.train.mask.shape
-    return setting.train._replace(features=jnp.asarray(np.zeros((*rows, *shape), np.float32)))
+    return setting.train._replace(features=jax.device_put(np.zeros((*rows, *shape), np.float32)))
 
 
 def blank_training(setting: RunSetup) -> Training:
