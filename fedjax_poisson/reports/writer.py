@@ -92,8 +92,8 @@ def _serve(asked: int, answer: int) -> NoReturn:
 
         folder = _read_all(asked)
         if folder:
-            page = write_report(Path(os.fsdecode(folder)), draw=_drawn_by_two)
-            os.write(answer, os.fsencode(page))
+            path = Path(os.fsdecode(folder))
+            os.write(answer, os.fsencode(write_report(path, draw=_half_drawn(path))))
         code = 0
     except Exception:  # the run writes the report itself, and raises what there is to raise
         pass
@@ -116,8 +116,8 @@ def _read_all(end: int) -> bytes:
     return b"".join(parts)
 
 
-def _drawn_by_two(folder: Path) -> None:
-    """All figures, half of them by another process; what that one does not finish is drawn here."""
+def _half_drawn(folder: Path) -> Callable[[Path], None]:
+    """Have half of the figures drawn by another process from now on; the function draws the others, and what that one did not finish."""
     from fedjax_poisson.reports.figures import FIGURES, write_figures
 
     names = list(FIGURES)
@@ -125,11 +125,15 @@ def _drawn_by_two(folder: Path) -> None:
     if number == 0:
         code = 1
         try:
-            write_figures(folder, names[1::2])
+            write_figures(folder, names[::2])
             code = 0
         finally:
             os._exit(code)
-    write_figures(folder, names[::2])
-    _, status = os.waitpid(number, 0)
-    if status:
+
+    def draw(folder: Path) -> None:
         write_figures(folder, names[1::2])
+        _, status = os.waitpid(number, 0)
+        if status:
+            write_figures(folder, names[::2])
+
+    return draw

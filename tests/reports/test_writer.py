@@ -124,7 +124,7 @@ def test_half_of_the_figures_that_fails_is_drawn_again(tmp_path: Path) -> None:
                 raise RuntimeError("the other half")
             print(len(names), len(real(folder, names)), flush=True)
         figures.write_figures = draw
-        writer._drawn_by_two(folder)
+        writer._half_drawn(folder)(folder)
     """
     counts = [line.split() for line in _in_a_process(code, str(tmp_path / "run")).splitlines()]
     assert len(counts) == 2 and len(list((tmp_path / "run" / "figures").iterdir())) == sum(int(n) for _, n in counts)
