@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -44,8 +45,8 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 @forks
 def test_another_process_writes_the_same_bytes_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    for name in ("one", "two"):  # the page holds the folder's name
-        write_example_run(tmp_path / name / "run")
+    write_example_run(tmp_path / "one" / "run")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")  # the page holds the folder's name, and the ledger times
     write_report(tmp_path / "one" / "run")
     code = """
         with writer.report_writer() as write:
