@@ -35,7 +35,7 @@ MOST_NUMBERS = 1 << 18
 def rehearsed(setting: RunSetup) -> Iterator[None]:
     """While it is entered a round of zeros is made on another thread; leaving waits for the step that this is at.
 
-    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers.
+    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers that are encrypted by programs.
     """
     if not _helps(setting):
         yield
@@ -58,13 +58,8 @@ def usable_cores() -> int:
 def _helps(setting: RunSetup) -> bool:
     numbers = math.prod((*setting.train.mask.shape, setting.dimension))
     kept = bool(os.environ.get(FOLDER)) and jax.default_backend() == "cpu"
-    return (
-        kept
-        and usable_cores() > 1
-        and setting.network is None
-        and setting.model.fixed is None
-        and numbers <= MOST_NUMBERS
-    )
+    plain = setting.network is None and setting.model.fixed is None and setting.config.aggregator != "tenseal"
+    return kept and plain and usable_cores() > 1 and numbers <= MOST_NUMBERS
 
 
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:

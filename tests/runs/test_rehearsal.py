@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def test_a_run_that_ends_early_waits_for_the_step_under_way_and_for_no_other(
 def test_it_is_made_where_it_helps_only(setting: RunSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rehearsal._helps(setting)
     assert not rehearsal._helps(setting._replace(network=object()))  # sites in other processes
+    tenseal = dataclasses.replace(setting.config, aggregator="tenseal")  # a library encrypts, no program
+    assert not rehearsal._helps(setting._replace(config=tenseal))
     assert not rehearsal._helps(setting._replace(dimension=rehearsal.MOST_NUMBERS))
     assert not rehearsal._helps(setting._replace(model=setting.model._replace(fixed=lambda x: x)))
     with monkeypatch.context() as patch:
