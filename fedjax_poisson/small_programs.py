@@ -20,7 +20,7 @@ import numpy as np
 
 from fedjax_poisson.traced_programs import is_traced, traced_once
 
-__all__ = ["OPTIONS", "FewValues", "few_values"]
+__all__ = ["MOST_VALUES", "OPTIONS", "FewValues", "few_values"]
 
 OPTIONS: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Of XLA for CPUs."""

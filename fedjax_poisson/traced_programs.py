@@ -27,6 +27,7 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 import types
 import warnings
 from collections.abc import Callable, Hashable
@@ -51,6 +52,7 @@ _DIGEST = hashlib.sha256().digest_size
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes, Fraction)
 _PARTIAL = (functools.partial, jax.tree_util.Partial)  # a subclass may do anything
 _TEMPORARY = "writing-"
+_UNMADE: Any = object()
 _TRACING = (
     "jax_enable_x64",
     "jax_numpy_dtype_promotion",
@@ -92,6 +94,7 @@ class TracedOnce:
         self.jitted = jax.jit(function, static_argnums=static, **settings)
         self._function, self._static, self._settings = function, static, settings
         self._ready: dict[Any, Callable[[list[Any]], Any] | None] = {}
+        self._making: dict[Any, threading.Lock] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function gives."""
@@ -105,9 +108,16 @@ class TracedOnce:
         shapes = tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
         # 2, 2.0 and True are equal, and make programs of different dtypes.
         key = folder, fixed, _kinds(fixed), tree, shapes, tuple(getattr(jax.config, name) for name in _TRACING)
-        if key not in self._ready:
-            self._ready[key] = self._program(Path(folder), fixed, tree, leaves)
-        ready = self._ready[key]
+        ready = self._ready.get(key, _UNMADE)
+        if ready is _UNMADE:
+            # Whoever needs a program that another thread is making waits for it: making it twice would take both as long.
+            with self._making.setdefault(key, threading.Lock()):
+                if key not in self._ready:
+                    made = self._program(Path(folder), fixed, tree, leaves)
+                    result = self.jitted(*arguments) if made is None else made(leaves)  # compiles it
+                    self._ready[key] = made
+                    return result
+                ready = self._ready[key]
         return self.jitted(*arguments) if ready is None else ready(leaves)
 
     def _program(self, folder: Path, fixed: tuple[Any, ...], tree: Any, leaves: list[Any]) -> Any:

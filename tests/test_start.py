@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -145,7 +146,8 @@ def test_the_switch_is_for_every_command(arguments: list[str], tmp_path: Path, m
     environment = {"XDG_CACHE_HOME": str(tmp_path), start.TRACES: "/kept"}
     monkeypatch.setattr(os, "environ", environment)
     start.main()
-    assert seen == [["list"]]
+    gc.unfreeze()
+    assert seen == [["list"]] and gc.isenabled()
     assert (start.TRACES in environment) == (start.NO_CACHE not in arguments)
     assert (tmp_path / "fedjax_poisson").exists() == (start.NO_CACHE not in arguments)
 

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import importlib
 import os
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -315,3 +317,28 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 def test_the_command_names_the_folder():
     assert start.TRACES == FOLDER
+
+
+def test_two_threads_that_need_a_program_make_it_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, real, together = [], TracedOnce._program, threading.Barrier(2)
+
+    def slow(self, *arguments):
+        made.append(threading.current_thread().name)
+        time.sleep(0.2)  # long enough for the other to arrive
+        return real(self, *arguments)
+
+    monkeypatch.setattr(TracedOnce, "_program", slow)
+    program, deal, found = _again(contribution.__dict__["_dealt"]), _deal(), {}
+
+    def call(name: str) -> None:
+        together.wait()
+        found[name] = np.asarray(program(*deal))
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    np.testing.assert_array_equal(found["a"], found["b"])
+    np.testing.assert_array_equal(found["a"], np.asarray(program.jitted(*deal)))

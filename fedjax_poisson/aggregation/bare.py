@@ -124,8 +124,8 @@ def round_key(params: RoundParameters, terms_hash: bytes) -> RoundKey:
     at = sharing.points(terms_hash, params.members, moduli)[: params.threshold]
     return RoundKey(
         rows.common_of(params, terms_hash),
-        jnp.asarray(sharing.dealing_weights(terms_hash, params.members, params.threshold, moduli)),
-        jnp.asarray(sharing.lagrange(at, (0,) * len(moduli), moduli)),
+        jax.device_put(sharing.dealing_weights(terms_hash, params.members, params.threshold, moduli)),
+        jax.device_put(sharing.lagrange(at, (0,) * len(moduli), moduli)),
     )
 
 

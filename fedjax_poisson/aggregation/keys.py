@@ -7,9 +7,9 @@ installed `available` says so, and nothing is upgraded.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -42,12 +42,16 @@ BOX_BYTES = 1168
 
 
 class Hidden:
-    """A secret value: `value` reads it, repr hides it, pickle and copies to bytes are refused."""
+    """A secret value: `value` reads it, repr hides it, pickle and copies to bytes are refused.
 
-    __slots__ = ("value",)
+    `loaded` is the same value in the form of the package that signs with it, once it was asked for: it is forgotten with the value.
+    """
+
+    __slots__ = ("loaded", "value")
 
     def __init__(self, value: Any) -> None:
         self.value = value
+        self.loaded: Any = None
 
     def __repr__(self) -> str:
         """Nothing of the value."""
@@ -93,51 +97,69 @@ def new_signing_key() -> Hidden:
     return Hidden(Ed25519PrivateKey.generate().private_bytes_raw())
 
 
+def _signing(key: Hidden) -> tuple[Any, bytes]:
+    """The private key as the package wants it, and the public one; made once a key, which costs as much as a signature."""
+    if key.loaded is None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        private = Ed25519PrivateKey.from_private_bytes(key.value)
+        key.loaded = private, private.public_key().public_bytes_raw()
+    private, public = key.loaded
+    return private, public
+
+
 def public_of(key: Hidden) -> bytes:
     """The 32 bytes that name the holder of a signing key."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Ed25519PrivateKey.from_private_bytes(key.value).public_key().public_bytes_raw()
+    return _signing(key)[1]
 
 
 def sign(key: Hidden, label: str, terms_hash: bytes, body: bytes) -> bytes:
     """64 bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Ed25519PrivateKey.from_private_bytes(key.value).sign(signed_bytes(label, terms_hash, body))
+    return name_and_sign(key, label, terms_hash, body)[1]
 
 
 def name_and_sign(key: Hidden, label: str, terms_hash: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """`public_of` and `sign`, the private key made once: making it costs as much as signing."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    private = Ed25519PrivateKey.from_private_bytes(key.value)
-    return private.public_key().public_bytes_raw(), private.sign(signed_bytes(label, terms_hash, body))
+    """`public_of` and `sign`."""
+    private, public = _signing(key)
+    signed = signed_bytes(label, terms_hash, body)
+    signature: bytes = private.sign(signed)
+    _remember((public, signed, signature))
+    return public, signature
 
 
 def verify(public: bytes, label: str, terms_hash: bytes, body: bytes, signature: bytes) -> None:
     """Refuse a signature that is not the key's for these bytes.
 
+    Where all roles run in one process, each checks the same messages: the same bytes are checked once, and not at all if this process signed them itself, for
+    that signature holds. What is remembered is public, in whole (never a hash of it), and only what holds is.
+
     Raises:
       BadSignature: it is not.
     """
-    _verify(public, signed_bytes(label, terms_hash, body), signature, label)
-
-
-@functools.lru_cache(maxsize=4096)
-def _verify(public: bytes, signed: bytes, signature: bytes, label: str) -> None:
-    """`verify`, once for the same bytes: where all roles run in one process, each checks the same messages.
-
-    Everything that is kept is public, and only what holds is kept: an exception is not.
-    """
+    found = public, signed_bytes(label, terms_hash, body), signature
+    if found in _hold:
+        return
     _require()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, signed)
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, found[1])
     except (InvalidSignature, ValueError):
         raise BadSignature(f'The signature under "{label}" of key {public.hex()[:16]} does not hold.') from None
+    _remember(found)
+
+
+_MOST_REMEMBERED = 4096
+_hold: dict[tuple[bytes, bytes, bytes], None] = {}  # (key, what is signed, signature), the oldest first
+_holding = threading.Lock()
+
+
+def _remember(found: tuple[bytes, bytes, bytes]) -> None:
+    with _holding:
+        _hold[found] = None
+        if len(_hold) > _MOST_REMEMBERED:
+            del _hold[next(iter(_hold))]
 
 
 def new_box_seed() -> Hidden:

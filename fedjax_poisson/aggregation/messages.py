@@ -6,6 +6,7 @@ signed, or proposals that members check.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -123,6 +124,7 @@ def encode(message: Message) -> bytes:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def most_bytes(label: str, terms: Terms | None) -> int:
     """The largest message of a label under some terms; None before there are any.
 

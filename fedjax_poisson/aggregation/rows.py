@@ -20,7 +20,7 @@ from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packin
 from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
-from fedjax_poisson.small_programs import few_values
+from fedjax_poisson.small_programs import MOST_VALUES, few_values
 
 __all__ = [
     "Secrets",
@@ -77,8 +77,19 @@ def common(params: RoundParameters, words: Array) -> Array:
 
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
-    """The common `a` of a round, by a program of its own."""
+    """The common `a` of a round, by a program of its own; a small one is kept, since in one process all parties ask for it."""
+    small = params.rows * params.ring.limbs * params.ring.degree <= MOST_VALUES
+    return (_kept_common if small else _new_common)(params, terms_hash)
+
+
+def _new_common(params: RoundParameters, terms_hash: bytes) -> Array:
     return _common(params, hash_words("a", terms_hash))
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_common(params: RoundParameters, terms_hash: bytes) -> Array:  # public: the terms decide it
+    with jax.ensure_compile_time_eval():  # numbers, also while a program is traced
+        return _new_common(params, terms_hash)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

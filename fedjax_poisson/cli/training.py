@@ -77,7 +77,7 @@ def run(
     from rich.console import Console
 
     from fedjax_poisson.federated.stopping import stop_requested
-    from fedjax_poisson.reports.page import write_report
+    from fedjax_poisson.reports.writer import report_writer
     from fedjax_poisson.runs import progress
     from fedjax_poisson.runs.run import run as run_experiment
     from fedjax_poisson.runs.terminal import print_summary
@@ -98,19 +98,20 @@ def run(
         console.print(f"[bold yellow]seed {config.seed}: reproducible, and therefore NOT private.[/]")
     if config.aggregator == "plain":
         console.print("[bold yellow]aggregator plain: NOTHING is encrypted.[/]")
-    with (
-        stop_requested(lambda text: console.print(f"[yellow]{text}[/]")) as stop,
-        contextlib.nullcontext(progress.json_lines(sys.stdout)) if json else progress.progress(console) as bar,
-    ):
+    with report_writer() as write_report:  # before anything starts a thread or a device
+        with (
+            stop_requested(lambda text: console.print(f"[yellow]{text}[/]")) as stop,
+            contextlib.nullcontext(progress.json_lines(sys.stdout)) if json else progress.progress(console) as bar,
+        ):
 
-        def planned(prepared: Prepared) -> None:
-            bar.plan(prepared.recipe.rounds, _start(prepared.config))
-            console.print("\n".join(prepared.recipe.reasons), highlight=False)
+            def planned(prepared: Prepared) -> None:
+                bar.plan(prepared.recipe.rounds, _start(prepared.config))
+                console.print("\n".join(prepared.recipe.reasons), highlight=False)
 
-        summary = run_experiment(
-            config, folder, resume=resume is not None, report=bar.report, stop=stop, planned=planned
-        )
-    page = write_report(folder)
+            summary = run_experiment(
+                config, folder, resume=resume is not None, report=bar.report, stop=stop, planned=planned
+            )
+        page = write_report(folder)
     if json:
         end = {"event": "end", "folder": str(folder), "report": str(page), "summary": summary}
         print(progress.to_strict_json(end), flush=True)

@@ -232,9 +232,10 @@ def bootstrap(
         )
     pools = [np.flatnonzero(home == s) for s in range(int(home.max()) + 1)]
     generator, found = np.random.default_rng(seed), []
+    alone = np.concatenate(members) if len(members) == n else None  # a record a group: looked up at once
     for _ in range(draws):
         chosen = np.concatenate([generator.choice(pool, len(pool)) for pool in pools])
-        rows = np.concatenate([members[g] for g in chosen])
+        rows = np.concatenate([members[g] for g in chosen]) if alone is None else alone[chosen]
         value = score(*(a[rows] for a in arrays))
         if value is not None:
             found.append(value)

@@ -118,7 +118,7 @@ def private_sum(
     clock.lap()
     opened = aggregator.open(total, size)
     open_seconds = agree_seconds + clock.lap()
-    estimate = mechanism.estimate(jnp.asarray(opened.counts), opened.senders)
+    estimate = mechanism.estimate(jax.device_put(opened.counts), opened.senders)
     info = SumInfo(
         senders=opened.senders,
         bytes_up_per_sender=max(aggregator.bytes_up(one) for one in sealed),

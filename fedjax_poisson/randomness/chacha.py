@@ -99,7 +99,8 @@ def stream(seed: int | None = None) -> Stream:
     """
     warn_if_idle()
     if seed is None:
-        return Stream(jnp.asarray(np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)), jnp.uint32(0))
+        key = np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)
+        return Stream(*jax.device_put((key, np.uint32(0))))  # `jnp.asarray` would compile a program for each
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(
             f"a seed is an int, got {type(seed).__name__}; leave it out for secret bits from the operating system"

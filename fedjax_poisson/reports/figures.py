@@ -6,7 +6,7 @@ figure changes nothing for the caller and works without a display.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +50,12 @@ from fedjax_poisson.runs.run_folder import RunFolder, number, numbers_by_name, o
 _MOST_BARS, _MOST_SITES = 8, 40
 
 
-def write_figures(run_dir: str | Path) -> list[Path]:
+def write_figures(run_dir: str | Path, names: Collection[str] | None = None) -> list[Path]:
     """Draw every figure for which the run recorded the values.
 
     Args:
       run_dir: run folder with summary.json and rounds.jsonl.
+      names: which of `FIGURES`; None for all of them.
 
     Returns:
       The PNG files written under figures/, in the order of `FIGURES`. A figure
@@ -69,6 +70,8 @@ def write_figures(run_dir: str | Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     for name, draw in FIGURES.items():
+        if names is not None and name not in names:
+            continue
         figure, path = draw(run), folder / f"{name}.png"
         if figure is None:
             path.unlink(missing_ok=True)

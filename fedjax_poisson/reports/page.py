@@ -29,12 +29,15 @@ from fedjax_poisson.reports.unfinished import is_unfinished, write_unfinished
 from fedjax_poisson.runs.run_folder import LedgerCheck, RunFolder, check_ledger, read_run, site_of
 
 
-def write_report(run_dir: str | Path, *, sections: Sequence[str] = ()) -> Path:
+def write_report(
+    run_dir: str | Path, *, sections: Sequence[str] = (), draw: Callable[[Path], object] = write_figures
+) -> Path:
     """Draw the figures, write report.html and report.json, and model_card.md unless somebody edited it.
 
     Args:
       run_dir: folder of a run; of one that has not finished the page says so, and what was spent.
       sections: module:name of sections of your own, functions like those of `SECTIONS`.
+      draw: draws the figures of a folder, as `write_figures` does.
 
     Returns:
       Path of the report.
@@ -48,7 +51,7 @@ def write_report(run_dir: str | Path, *, sections: Sequence[str] = ()) -> Path:
     run = read_run(run_dir)
     ledger = check_ledger(run)
     curve = trade_off(run, ledger)
-    write_figures(run.path)
+    draw(run.path)
     write_trade_off_figure(run, curve)
     if leakage.read_leakage(run.path) is not None:
         leakage.write_leakage_figures(run.path)

@@ -30,6 +30,7 @@ from fedjax_poisson.runs.build import Prepared, RunSetup, complete, prepare, tra
 from fedjax_poisson.runs.config import Config, read_config
 from fedjax_poisson.runs.earlier_runs import earlier_runs
 from fedjax_poisson.runs.network import Network
+from fedjax_poisson.runs.rehearsal import rehearsed
 from fedjax_poisson.runs.releases import (
     NothingLearned,
     Progress,
@@ -177,7 +178,9 @@ def _train_and_tell(
             sites, columns = release_table(books, out, note)
         setting = complete(books.prepared, sites)
         aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train", out=out)
-        cohort, test, progress, exhausted = _release_everything(setting, aggregator, books, out, note, stop, resumed)
+        with rehearsed(setting):
+            released = _release_everything(setting, aggregator, books, out, note, stop, resumed)
+        cohort, test, progress, exhausted = released
         blank = blank_training(setting)
         params = blank.algorithm.parameters(progress.state)
         save_model(out / MODEL, setting.model, params, sites, progress.scaler)

@@ -165,12 +165,17 @@ def parts_for(
     )
 
 
-def blank_training(setting: RunSetup) -> Training:
-    """The training on records of zeros and without encryption: what its state looks like, and what the first one is."""
+def blank_records(setting: RunSetup) -> Records:
+    """The training records as `learned_records` gives them, with features that are zeros."""
     example = jax.ShapeDtypeStruct((1, *setting.sites.features.shape[1:]), jnp.float32)
     shape = jax.eval_shape(setting.model.fixed or (lambda x: x), example).shape[1:]
     rows = setting.train.mask.shape
-    cohort = setting.train._replace(features=jnp.zeros((*rows, *shape), jnp.float32))
+    return setting.train._replace(features=jax.device_put(np.zeros((*rows, *shape), np.float32)))
+
+
+def blank_training(setting: RunSetup) -> Training:
+    """The training on records of zeros and without encryption: what its state looks like, and what the first one is."""
+    cohort = blank_records(setting)
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
     mechanism = setting.plan.train.mechanism
     plain = make_aggregator(

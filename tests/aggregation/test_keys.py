@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedjax_poisson.aggregation import keys
 from fedjax_poisson.aggregation.refusals import BadBox, BadSignature
@@ -33,8 +34,9 @@ def test_a_signature_holds_for_its_label_terms_body_and_key_only():
 
 
 def test_a_refusal_is_not_remembered_and_a_signature_that_holds_is_checked_once(monkeypatch):
-    key = keys.new_signing_key()
-    public, signature = keys.public_of(key), keys.sign(key, "commit", TERMS, b"once")
+    elsewhere = Ed25519PrivateKey.generate()  # signs in another process: here nothing is remembered of it
+    public = elsewhere.public_key().public_bytes_raw()
+    signature = elsewhere.sign(keys.signed_bytes("commit", TERMS, b"once"))
     for _ in range(2):
         with pytest.raises(BadSignature, match="commit"):
             keys.verify(public, "commit", TERMS, b"never signed", signature)
@@ -46,6 +48,39 @@ def test_a_refusal_is_not_remembered_and_a_signature_that_holds_is_checked_once(
     with pytest.raises(BadSignature):
         keys.verify(public, "include", TERMS, b"once", signature)
     assert len(asked) == 2
+
+
+def test_what_the_process_signed_itself_is_known_to_hold_and_nothing_one_bit_away_is(monkeypatch):
+    key, other = keys.new_signing_key(), keys.new_signing_key()
+    public, signature = keys.name_and_sign(key, "commit", TERMS, BODY)
+    asked = []
+    monkeypatch.setattr(keys, "_require", lambda: asked.append(1))
+    keys.verify(public, "commit", TERMS, BODY, signature)
+    assert not asked
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, keys.signed_bytes("commit", TERMS, BODY))  # it does
+    wrong = [
+        (keys.public_of(other), "commit", TERMS, BODY, signature),
+        (public, "commit", TERMS, BODY, bytes([signature[0] ^ 1]) + signature[1:]),
+        (public, "commit", TERMS, BODY + b"\0", signature),
+        (public, "commit", b"\1" + TERMS[1:], BODY, signature),
+        (public, "commi", TERMS, b"t" + BODY, signature),
+    ]
+    for number, arguments in enumerate(wrong, 1):
+        with pytest.raises(BadSignature):
+            keys.verify(*arguments)
+        assert len(asked) == number  # each was checked
+
+
+def test_no_more_signatures_are_remembered_than_stated_and_a_forgotten_one_is_checked_again(monkeypatch):
+    monkeypatch.setattr(keys, "_hold", {})
+    monkeypatch.setattr(keys, "_MOST_REMEMBERED", 2)
+    key, asked = keys.new_signing_key(), []
+    signed = [(body, *keys.name_and_sign(key, "commit", TERMS, body)) for body in (b"1", b"2", b"3")]
+    assert len(keys._hold) == 2
+    monkeypatch.setattr(keys, "_require", lambda: asked.append(1))
+    for body, public, signature in reversed(signed):
+        keys.verify(public, "commit", TERMS, body, signature)
+    assert len(asked) == 1 and len(keys._hold) == 2
 
 
 def test_a_box_opens_for_its_holder_and_purpose_only():

@@ -1,0 +1,97 @@
+"""A round of zeros on a thread of its own, so that a run's programs are compiled while the run begins.
+
+Most of a short run's time goes by before its first training round: the standardisation compiles its programs one after another, then the training its own.
+The compiler needs no interpreter, so a second core can do the one while the first does the other. What is compiled is decided by a round itself, made
+beforehand: of records whose features and labels are zeros, with keys, shares and a stream of its own, charged nowhere, since it holds nothing of anybody's
+records. Its result is thrown away. A program that both need is made by whoever comes first (`traced_programs`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_poisson.federated import standardize
+from fedjax_poisson.randomness import fold_in, stream
+from fedjax_poisson.runs.build import RunSetup
+from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
+from fedjax_poisson.traced_programs import FOLDER
+
+__all__ = ["MOST_NUMBERS", "rehearsed", "usable_cores"]
+
+MOST_NUMBERS = 1 << 18
+"""Of the training records: a round of more takes long enough to be noticed beside the one that it prepares."""
+
+
+@contextlib.contextmanager
+def rehearsed(setting: RunSetup) -> Iterator[None]:
+    """While it is entered a round of zeros is made on another thread; leaving waits for the step that this is at.
+
+    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers that are encrypted by programs.
+    """
+    if not _helps(setting):
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_rehearse, args=(setting, ended.is_set), name="rehearsal")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _helps(setting: RunSetup) -> bool:
+    numbers = math.prod((*setting.train.mask.shape, setting.dimension))
+    kept = bool(os.environ.get(FOLDER)) and jax.default_backend() == "cpu"
+    plain = setting.network is None and setting.model.fixed is None and setting.config.aggregator != "tenseal"
+    return kept and plain and usable_cores() > 1 and numbers <= MOST_NUMBERS
+
+
+def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
+    """The protocol's round first: the run needs that soonest."""
+    try:
+        for step in (_protocol, _training):
+            if not ended():
+                step(setting)
+    except Exception as error:  # the run makes the same programs, and says what is wrong where it is
+        warnings.warn(f"programs could not be compiled beforehand ({error!r}): the run compiles them", stacklevel=2)
+
+
+def _aggregator(setting: RunSetup) -> Any:
+    return aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
+
+
+def _protocol(setting: RunSetup) -> None:
+    """A sum of zeros, from the encryption to the opening."""
+    aggregator, own = _aggregator(setting), stream()
+    aggregator.begin()
+    counts = np.zeros(setting.dimension, np.int32)
+    total, *others = [aggregator.encrypt(counts, fold_in(own, k)) for k in range(setting.plan.senders)]
+    for one in others:
+        total = aggregator.add(total, one)
+    aggregator.check(total, setting.dimension)
+    aggregator.open(total, setting.dimension)
+
+
+def _training(setting: RunSetup) -> None:
+    """A training round."""
+    blank = blank_records(setting)
+    records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
+    scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
+    algorithm, cohort_of = training_for(setting, scaler, records, _aggregator(setting))
+    algorithm.apply(algorithm.init(jax.random.key(0)), cohort_of(1), stream(), lambda: None)

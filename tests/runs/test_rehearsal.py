@@ -1,0 +1,131 @@
+"""The round of zeros beside a run's beginning: it makes the run's programs, changes nothing of the run, holds no record, and is over when the run is."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedjax_poisson import accounting
+from fedjax_poisson.runs import rehearsal
+from fedjax_poisson.runs.build import RunSetup, build
+from fedjax_poisson.runs.config import Config
+from fedjax_poisson.runs.run import run
+from fedjax_poisson.traced_programs import FOLDER
+
+CONFIG = Config(rounds=2, seed=11, yardstick=False)
+
+
+@pytest.fixture(scope="module")
+def setting() -> RunSetup:
+    return build(CONFIG)
+
+
+@pytest.fixture
+def helpful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that keeps programs, on two cores."""
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setenv(FOLDER, str(tmp_path / "kept"))
+    monkeypatch.setattr(rehearsal, "usable_cores", lambda: 2)
+
+
+def _threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name == "rehearsal"]
+
+
+def _learned(folder: Path) -> list[np.ndarray]:
+    with np.load(folder / "checkpoints" / "latest.npz") as file:
+        return [file[name] for name in file.files if name != "facts"]
+
+
+@pytest.mark.usefixtures("helpful")
+def test_a_run_with_a_rehearsal_has_the_bits_and_the_ledger_of_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noted(name: str) -> None:
+        step = getattr(rehearsal, name)
+        monkeypatch.setattr(rehearsal, name, lambda setting: (step(setting), done.append(name)))
+
+    noted("_protocol")
+    noted("_training")
+    run(CONFIG, tmp_path / "with")
+    assert done and done[0] == "_protocol" and not _threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(rehearsal, "usable_cores", lambda: 1)
+        run(CONFIG, tmp_path / "without")
+    assert len(done) <= 2  # the second run had none
+    for a, b in zip(_learned(tmp_path / "with"), _learned(tmp_path / "without"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    books = [accounting.read_ledger(tmp_path / name / "ledger.sqlite") for name in ("with", "without")]
+    assert [len(book.rows()) for book in books] == [3, 3] and books[0].epsilon() == books[1].epsilon()
+    counts = [sorted(path.name for path in (tmp_path / name / "transcripts").iterdir()) for name in ("with", "without")]
+    assert len(counts[0]) == len(counts[1]) == 3  # no transcript of a rehearsal
+
+
+@pytest.mark.usefixtures("helpful")
+def test_what_it_trains_on_are_zeros(setting: RunSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def stop(setting: RunSetup, scaler: Any, records: Any, *others: Any) -> None:
+        seen.append(records)
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(rehearsal, "training_for", stop)
+    with pytest.raises(RuntimeError, match="seen"):
+        rehearsal._training(setting)
+    assert np.any(np.asarray(setting.train.features)) and np.any(np.asarray(setting.train.labels))
+    assert not np.any(np.asarray(seen[0].features)) and not np.any(np.asarray(seen[0].labels))
+    assert seen[0].features.shape == setting.train.features.shape
+
+
+@pytest.mark.usefixtures("helpful")
+def test_one_that_fails_is_said_and_the_run_goes_on(setting: RunSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(setting: RunSetup) -> None:
+        raise ValueError("no such ring")
+
+    monkeypatch.setattr(rehearsal, "_protocol", fail)
+    with pytest.warns(UserWarning, match="no such ring"), rehearsal.rehearsed(setting):
+        pass
+
+
+@pytest.mark.usefixtures("helpful")
+def test_a_run_that_ends_early_waits_for_the_step_under_way_and_for_no_other(
+    setting: RunSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, may_end, steps = threading.Event(), threading.Event(), []
+
+    def slow(setting: RunSetup) -> None:
+        steps.append("protocol")
+        began.set()
+        assert may_end.wait(60)
+
+    monkeypatch.setattr(rehearsal, "_protocol", slow)
+    monkeypatch.setattr(rehearsal, "_training", lambda setting: steps.append("training"))
+    with pytest.raises(KeyboardInterrupt), rehearsal.rehearsed(setting):
+        assert began.wait(60) and _threads()
+        threading.Timer(0.2, may_end.set).start()
+        raise KeyboardInterrupt
+    assert steps == ["protocol"] and not _threads()
+
+
+@pytest.mark.usefixtures("helpful")
+def test_it_is_made_where_it_helps_only(setting: RunSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rehearsal._helps(setting)
+    assert not rehearsal._helps(setting._replace(network=object()))  # sites in other processes
+    tenseal = dataclasses.replace(setting.config, aggregator="tenseal")  # a library encrypts, no program
+    assert not rehearsal._helps(setting._replace(config=tenseal))
+    assert not rehearsal._helps(setting._replace(dimension=rehearsal.MOST_NUMBERS))
+    assert not rehearsal._helps(setting._replace(model=setting.model._replace(fixed=lambda x: x)))
+    with monkeypatch.context() as patch:
+        patch.delenv(FOLDER)  # a notebook, `--no-cache`, or a part of the user's own
+        assert not rehearsal._helps(setting)
+    monkeypatch.setattr(rehearsal, "usable_cores", lambda: 1)
+    assert not rehearsal._helps(setting)
+    with rehearsal.rehearsed(setting):
+        assert not _threads()
