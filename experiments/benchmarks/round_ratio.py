@@ -1,13 +1,15 @@
 """Rounds of a workload here and written by hand in plain JAX, taking turns in one process: `python experiments/benchmarks/round_ratio.py --workload W1`.
 
-On a shared machine two processes see different loads; turns of a few milliseconds see the same. Prints one JSON line: of each kind wall and processor
-milliseconds (least, first quartile and median), and the ratios of the private, encrypted round and of the plain one to their twins by hand.
+On a shared machine two processes see different loads; turns of a few milliseconds see the same. Appends a row to results/round_ratio.jsonl: of each kind wall
+and processor milliseconds (least, first quartile and median), and the ratios of the private, encrypted round and of the plain one to their twins by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import sys
 import time
 import warnings
@@ -16,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent / "peers"))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "peers"))
+RESULTS, MACHINE = HERE.parent / "results" / "round_ratio.jsonl", "2 cores of a shared AMD EPYC"
 
 
 def by_hand(workload: str, privacy: str) -> Callable[[], None]:
@@ -98,7 +102,17 @@ def main() -> None:
         }
         for kind, twin in (("private, encrypted", "private by hand"), ("plain", "plain by hand"))
     }
-    print(json.dumps({"workload": name, "of_least_quarter_median": found, "ratios": ratios}))
+    row = {
+        "workload": name,
+        "of_least_quarter_median": found,
+        "ratios": ratios,
+        "turns": options.turns,
+        "load": os.getloadavg()[0],
+    }
+    line = json.dumps(row | {"machine": MACHINE, "date": datetime.date.today().isoformat()})
+    print(line)
+    with RESULTS.open("a") as file:
+        file.write(line + "\n")
 
 
 if __name__ == "__main__":

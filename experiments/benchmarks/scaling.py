@@ -168,7 +168,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     def of(section: str) -> list[dict[str, Any]]:
         return [row for row in rows if row["section"] == section]
 
-    for streamed, colour, name in ((False, blue, "every message, on the device"), (True, orange, "every message, streamed from a file")):
+    for streamed, colour, name in (
+        (False, blue, "every message, on the device"),
+        (True, orange, "every message, streamed from a file"),
+    ):
         own = sorted((r for r in of("cohort") + of("million") if r["streamed"] == streamed), key=lambda r: r["cohort"])
         axes[0, 0].plot([r["cohort"] for r in own], [r["median_s"] for r in own], "o-", color=colour, label=name)
         memory = [r["peak_anonymous_bytes"] / 2**20 for r in own]

@@ -105,8 +105,9 @@ class Algorithm(NamedTuple):
     (`RoundRefused`), while the very same release may be computed again. This is remembered within one process only: two algorithms, or a program that
     was restarted, need separate streams (`randomness.stream()`, or a label such as the attempt's number folded in).
 
-    **Charging.** `gate=None` charges `ledger` before the sum is opened; a function without arguments replaces it and forbids the release by raising;
-    `gate="unaccounted"` charges nothing, warns once, and makes `info.epsilon` infinite for good.
+    **Charging.** `gate=None` charges `ledger` before the sum is released (before it is opened, but where a simulation opens it inside the round's program);
+    a function without arguments replaces it and forbids the release by raising; `gate="unaccounted"` charges nothing, warns once, and makes `info.epsilon`
+    infinite for good.
     """
 
     init: Callable[[Array], Any]

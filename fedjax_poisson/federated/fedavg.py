@@ -100,8 +100,8 @@ class RoundInfo(NamedTuple):
       absent: clients that were lost after they had been chosen.
       refused: clients whose counts were too long: they are not in the sum (norm rounds).
       screening: how norms were tested, in words; empty in light rounds.
-      seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step"; a round in one program is all in the first, but
-        for its checks and its payment.
+      seconds: wall clock of "train and seal" (local training, embedding, encryption, sums), "open" and "step"; a round in one program has the first alone, with
+        all in it.
       insiders: which corrupt clients were simulated, and their attack; empty for an honest run.
     """
 
@@ -130,7 +130,7 @@ class RoundInfo(NamedTuple):
             embed_seconds=None,
             encrypt_seconds=None,
             add_seconds=None,
-            open_seconds=self.seconds["open"],
+            open_seconds=self.seconds.get("open"),
             fidelity=self.fidelity,
         )
 
@@ -296,7 +296,7 @@ def _apply(
     stream: Stream,
     gate: Paying = None,
 ) -> tuple[FedState, RoundInfo]:
-    """One round: sum the cohort, check what would be released, pay, open, step, report."""
+    """One round: sum the cohort, check what would be released, pay, open, step, report; or all on the device, check, pay, and only then hand it out."""
     began = time.perf_counter()
     checks.check_stream(stream)
     check_paying(gate)
@@ -313,13 +313,15 @@ def _apply(
     pay = payment(account, opened, stream, number, summed.mark, gate, present)
     if straight:
         pay()
-        exact, opened_at = True, time.perf_counter()
-        _, state, update_norm = straight
+        exact, (_, state, update_norm) = True, straight
+        seconds = {"train and seal": time.perf_counter() - began}
     else:
         values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)
         opened_at = time.perf_counter()
         state, norm = programs.finish(state, summed.client_state, values, np.uint32(present), numbers())
         update_norm = float(norm)
+        stepped_at = time.perf_counter()
+        seconds = {"train and seal": sealed_at - began, "open": opened_at - sealed_at, "step": stepped_at - opened_at}
     return state, RoundInfo(
         senders=present,
         bytes_up_per_sender=_message_bytes(federation),
@@ -332,11 +334,7 @@ def _apply(
         absent=named(summed.ids, summed.flags, ABSENT),
         refused=named(summed.ids, summed.flags, REFUSED),
         screening="" if programs.structure.norm is None else TESTED_IN_WORDS,
-        seconds={
-            "train and seal": sealed_at - began,
-            "open": opened_at - sealed_at,
-            "step": time.perf_counter() - opened_at,
-        },
+        seconds=seconds,
         insiders=insiders,
         fidelity=_made(federation, present),
     )

@@ -89,13 +89,18 @@ def rounds_in_one(
         else:
             assert parts.open is not None
             values, exact = parts.open(numbers.key, total.sealed)
-        most = jnp.int32(0) if level == "off" else jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
+        most = jnp.uint32(0) if level == "off" else largest_count(total.largest, values)
         mark = jnp.zeros(2, jnp.uint32) if total.fingerprint is None else total.fingerprint
         update = parts.mean_update(values, total.senders, numbers)
         state, norm = parts.step(state, client_state, update, total.senders, numbers)
         return state, (norm, exact, most, mark, total.senders)
 
     return jax.lax.scan(one, state, (ids, present))
+
+
+def largest_count(of_senders: Array, values: Array) -> Array:
+    """The largest |count| of single senders, int32 `[]`, or of an opened sum, int32 `[D]`; uint32 `[]`, since -2^31 has no absolute value of 32 bits."""
+    return jnp.maximum(of_senders.astype(jnp.uint32), jnp.max(jnp.abs(values).astype(jnp.uint32)))
 
 
 def fused_rounds(

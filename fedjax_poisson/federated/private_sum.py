@@ -25,7 +25,8 @@ from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.small_programs import few_values
 
 Gate = Callable[[], None]
-"""Asked after the ciphertexts are summed and before the sum is opened; raises to forbid the release."""
+"""Asked after the ciphertexts are summed and before the sum is released; raises to forbid it. Before the sum is opened, too, but for simulated rounds of one
+program, which hold the opened sum on the device until this has returned (`round_programs.straight_round`)."""
 
 _EMBED, _ENCRYPT = "embed", "encrypt"  # purposes of a sender's two streams
 
@@ -40,7 +41,7 @@ class SumInfo(NamedTuple):
       embed_seconds: all senders' embedding, wall clock; None where it was not measured by itself, as in one program with the training.
       encrypt_seconds: all senders' encryption, wall clock; None likewise.
       add_seconds: the server's additions; None likewise.
-      open_seconds: agreement on the set, screening and opening of the one sum.
+      open_seconds: agreement on the set, screening and opening of the one sum; None likewise.
       fidelity: whether messages were made (`fidelity`), in words.
     """
 
@@ -50,7 +51,7 @@ class SumInfo(NamedTuple):
     embed_seconds: float | None
     encrypt_seconds: float | None
     add_seconds: float | None
-    open_seconds: float
+    open_seconds: float | None
     fidelity: str = EVERY_MESSAGE
 
 

@@ -4,8 +4,8 @@ A round's noise is a function of the stream and the round number alone. Two *dif
 data, so opening both would reveal it, whatever the ledger says. Opening the same sum again reveals nothing new.
 
 Pure functions could prevent this by deriving the noise from everything that enters a release. That would cost a pass over all records, and a cohort
-that is streamed block by block is not known before its noise is drawn. Instead, an algorithm remembers a fingerprint of what it opened for every
-(stream, round), and refuses a different one before anything is charged or opened. This memory belongs to one algorithm in one process. Across
+that is streamed block by block is not known before its noise is drawn. Instead, an algorithm remembers a fingerprint of what it released for every
+(stream, round), and refuses a different one before anything is charged or released. This memory belongs to one algorithm in one process. Across
 algorithms (a sweep, a restart) only a separate stream for each run helps, which is why `randomness.stream()` takes fresh bits from the operating system.
 """
 
@@ -31,7 +31,7 @@ class Openings(NamedTuple):
 
     Attributes:
       check: `(stream, round, fingerprint)`; raises `RoundRefused` if another sum was opened under this stream in this round.
-      remember: `(stream, round, fingerprint)`, right before the sum is opened.
+      remember: `(stream, round, fingerprint)`, right before the sum is released.
     """
 
     check: Callable[[Stream, int, Any], None]
@@ -49,8 +49,8 @@ def openings() -> Openings:
         found = seen.get(place(stream, number))
         if found is not None and found != np.asarray(fingerprint).tobytes():
             raise RoundRefused(
-                f"Another sum was already opened in round {number} under this stream: another cohort, other records or another state. Both would carry "
-                "the same noise and their difference would reveal the data. Nothing was opened; give every run a separate stream "
+                f"Another sum was already released in round {number} under this stream: another cohort, other records or another state. Both would carry "
+                "the same noise and their difference would reveal the data. Nothing was released; give every run a separate stream "
                 '(fold_in(stream, "run", i), or a new randomness.stream()).'
             )
 

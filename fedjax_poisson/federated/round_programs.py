@@ -17,7 +17,7 @@ from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
-from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
+from fedjax_poisson.federated.fused import RoundParts, largest_count, rounds_in_one
 from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.reuse import round_stream
@@ -206,11 +206,12 @@ def straight_round(
 
     None of it is released before its checks are done and it is paid for.
 
-    The opening is in the program, since one machine plays all roles, as in fused rounds. Its own checks have to hold here, or the round is made again step by
-    step, and opened, or refused with the reason, behind the gate.
+    The opening is in the program, since one machine plays all roles, as in fused rounds: the opened sum is on the device before it is paid for, and leaves it
+    afterwards. Its own checks have to hold here, or the round is made again step by step, and opened, or refused with the reason, behind the gate.
 
-    None where there is no such program, where the opening has more to check than programs do, and where a check did not hold or the norm is not finite (it is
-    finite only if the sum is): then the sum is made by itself (`sum_cohort`), clients are looked at one by one, and it is opened apart.
+    None where there is no such program, where the opening has more to check than programs do, where too few clients are here, where the program would show
+    numbers to somebody while it runs (a callback, `jax.debug.print`), and where a check did not hold or the norm is not finite (it is finite only if the
+    sum is): then the sum is made by itself (`sum_cohort`), clients are looked at one by one, and it is opened apart.
     """
     if programs.straight is None or not isinstance(blocks, list) or federation.encrypts_on_host:
         return None
@@ -218,16 +219,47 @@ def straight_round(
     if bound is None or numbers.insiders is not None:
         return None
     cohort = blocks[0]
+    here = int(np.asarray(cohort.present).sum())
+    if here < federation.participation.minimum_senders or np.unique(cohort.numbers).size < len(cohort.numbers):
+        return None  # to be refused before anything is opened
     if federation.fidelity == "release":
-        numbers = with_release(federation, numbers, int(np.asarray(cohort.present).sum()))
+        numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
-    after, seen = programs.straight(state, arrays(cohort), stream, numbers, held)
+    given = state, arrays(cohort), stream, numbers, held
+    if not _keeps_to_itself(programs, given):
+        return None
+    after, seen = programs.straight(*given)
     report, facts = jax.device_get(tuple(seen))
     norm, exact, most = float(facts[:1].view(np.float32)[0]), bool(facts[1]), int(facts[2])
     if not (math.isfinite(norm) and exact and most <= bound):
         return None
     mark = facts[3:] if facts.size > 3 else None
     return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
+
+
+def _keeps_to_itself(programs: Programs, given: tuple[Any, ...]) -> bool:
+    """Whether the program of a round calls nothing on the host; looked up in its trace, which the call then uses, once for all shapes."""
+    found = _seen_of(programs.straight)
+    if not found:
+        assert programs.straight is not None
+        found.append(not _calls_host(programs.straight.trace(*given).jaxpr.jaxpr))
+    return found[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _seen_of(_: Any) -> list[bool]:
+    return []
+
+
+def _calls_host(jaxpr: Any) -> bool:
+    for equation in jaxpr.eqns:
+        if "callback" in equation.primitive.name or "debug_print" in equation.primitive.name:
+            return True
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda each: hasattr(each, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns") and _calls_host(inner):
+                return True
+    return False
 
 
 def _bound_in_program(federation: Federation) -> int | None:
@@ -366,14 +398,14 @@ def _straight_round(
 ) -> tuple[FedState, Looked]:
     own = round_stream(stream, state.server.round)
     total, client_state, report = _whole_round(sums, state, cohort, own, numbers, held)
-    values, exact, most = total.values, jnp.bool_(True), jnp.int32(0)
+    values, exact, most = total.values, jnp.bool_(True), jnp.uint32(0)
     if total.sealed is not None:
         assert opens is not None
         values, exact = opens(numbers.key, total.sealed)
-        most = jnp.maximum(total.largest, jnp.max(jnp.abs(values)))
+        most = largest_count(total.largest, values)
     if total.fingerprint is not None:
         values = jax.lax.optimization_barrier(values)  # so that the step has the last bits of one made apart
     state, norm = finish(state, client_state, values, total.senders, numbers)
     bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint32)
-    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), bits(most)])
+    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), most])
     return state, Looked(report, facts if total.fingerprint is None else jnp.concatenate([facts, total.fingerprint]))

@@ -61,7 +61,7 @@ def tiled_block(block: Callable[[jax.Array, jax.Array, Words], Words]) -> Callab
     """
 
     def tiled(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
-        tiles = -(-counter.size // CPU_LANES)
+        tiles = max(1, -(-counter.size // CPU_LANES))
         lanes = -(-counter.size // (tiles * _VECTOR)) * _VECTOR
 
         def split(x: jax.Array) -> jax.Array:

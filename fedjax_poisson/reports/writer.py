@@ -3,7 +3,8 @@
 Writing a report takes as long as a third of a short run, most of it for matplotlib: its import and its drawing. The command therefore parts in two before it
 starts a thread or a device: one process runs, the other imports what a report needs, waits, and writes the finished run's report from its folder, as
 `write_report` does anywhere, with half of the figures drawn by a third. Nothing but the folder's name passes between them. Where the process cannot part (no
-second core, no `fork`, threads or devices that are at work), and if the other one fails, which is said, the report is written here.
+second core, no `fork` or no room for it, threads or devices that are at work), and if the other one fails, which is said, the report is written here. The
+other processes end with this one, however it ends.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from fedjax_poisson.runs.rehearsal import usable_cores
 
 __all__ = ["report_writer"]
 
+_PR_SET_PDEATHSIG = 1  # of Linux, prctl(2)
+
 
 class _Other(NamedTuple):
     """The other process, and the ends of two pipes: the folder's name goes out, the page's comes in."""
@@ -35,14 +38,15 @@ class _Other(NamedTuple):
 def report_writer() -> Iterator[Callable[[Path], Path]]:
     """`(folder of a finished run) -> report.html`, once; raises as `page.write_report` does. The other process ends with the block."""
     other = _parted() if _can_part() else None
-    asked = False
+    asked = answered = False
 
     def write(folder: Path) -> Path:
-        nonlocal asked
+        nonlocal asked, answered
         if other is not None and not asked:
             asked = True
             page = _written(other, folder)
             if page is not None:
+                answered = True
                 return page
             warnings.warn("the process that was to write the report failed: it is written here", stacklevel=2)
         from fedjax_poisson.reports.page import write_report  # not before it is needed: it imports matplotlib
@@ -55,9 +59,8 @@ def report_writer() -> Iterator[Callable[[Path], Path]]:
         if other is not None:
             if not asked:
                 os.close(other.asked)
-                os.kill(
-                    other.number, signal.SIGKILL
-                )  # it holds nothing yet, and an error of the run need not wait for its imports
+            if not answered:  # whatever it is at: an error, or Ctrl-C, need not wait for it
+                os.kill(other.number, signal.SIGKILL)
             os.close(other.answer)
             os.waitpid(other.number, 0)
 
@@ -69,18 +72,35 @@ def _can_part() -> bool:
     return sys.platform == "linux" and usable_cores() > 1 and not at_work
 
 
-def _parted() -> _Other:
-    asked, answer = os.pipe(), os.pipe()
+def _parted() -> _Other | None:
+    """The other process; None where the system has no room for one."""
+    asked, answer, parent = os.pipe(), os.pipe(), os.getpid()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    number = os.fork()
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # a closed one has nothing to write twice
+            stream.flush()
+    try:
+        number = os.fork()
+    except OSError:
+        for end in (*asked, *answer):
+            os.close(end)
+        return None
     if number == 0:
+        _end_with(parent)
         os.close(asked[1])
         os.close(answer[0])
         _serve(asked[0], answer[1])
     os.close(asked[0])
     os.close(answer[1])
     return _Other(number, asked[1], answer[0])
+
+
+def _end_with(parent: int) -> None:
+    """The system ends this process as soon as the one that it parted from ends, however that comes: two never write one folder."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
 
 
 def _serve(asked: int, answer: int) -> NoReturn:
@@ -102,9 +122,12 @@ def _serve(asked: int, answer: int) -> NoReturn:
 
 
 def _written(other: _Other, folder: Path) -> Path | None:
-    with contextlib.suppress(BrokenPipeError):
+    try:
         os.write(other.asked, os.fsencode(folder))
-    os.close(other.asked)
+    except BrokenPipeError:
+        pass
+    finally:
+        os.close(other.asked)
     found = _read_all(other.answer)
     return Path(os.fsdecode(found)) if found else None
 
@@ -116,15 +139,19 @@ def _read_all(end: int) -> bytes:
     return b"".join(parts)
 
 
-def _half_drawn(folder: Path) -> Callable[[Path], None]:
+def _half_drawn(folder: Path) -> Callable[[Path], object]:
     """Have half of the figures drawn by another process from now on; the function draws the others, and what that one did not finish."""
     from fedjax_poisson.reports.figures import FIGURES, write_figures
 
-    names = list(FIGURES)
-    number = os.fork()
+    names, parent = list(FIGURES), os.getpid()
+    try:
+        number = os.fork()
+    except OSError:
+        return write_figures
     if number == 0:
         code = 1
         try:
+            _end_with(parent)
             write_figures(folder, names[::2])
             code = 0
         finally:

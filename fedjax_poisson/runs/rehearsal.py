@@ -2,8 +2,9 @@
 
 Most of a short run's time goes by before its first training round: the standardisation compiles its programs one after another, then the training its own.
 The compiler needs no interpreter, so a second core can do the one while the first does the other. What is compiled is decided by a round itself, made
-beforehand: of records whose features and labels are zeros, with keys, shares and a stream of its own, charged nowhere, since it holds nothing of anybody's
-records. Its result is thrown away. A program that both need is made by whoever comes first (`traced_programs`).
+beforehand: of records whose features and labels are zeros, with keys, shares and a stream of its own. All that it knows of the sites is which places of a
+table hold a record. It is charged nowhere, since nothing of it is released: its result is thrown away, and no transcript of it is kept. A program that both
+need is made by whoever comes first (`traced_programs`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from fedjax_poisson.traced_programs import FOLDER
 __all__ = ["MOST_NUMBERS", "rehearsed", "usable_cores"]
 
 MOST_NUMBERS = 1 << 18
-"""Of the training records: a round of more takes long enough to be noticed beside the one that it prepares."""
+"""Places for records times parameters: a round of more takes long enough to be noticed beside the one that it prepares."""
 
 
 @contextlib.contextmanager
 def rehearsed(setting: RunSetup) -> Iterator[None]:
-    """While it is entered a round of zeros is made on another thread; leaving waits for the step that this is at.
+    """While it is entered a round of zeros is made on another thread; leaving waits for the program that this is making.
 
     Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers that are encrypted by programs.
     """
@@ -67,7 +68,7 @@ def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
     try:
         for step in (_protocol, _training):
             if not ended():
-                step(setting)
+                step(setting, ended)
     except Exception as error:  # the run makes the same programs, and says what is wrong where it is
         warnings.warn(f"programs could not be compiled beforehand ({error!r}): the run compiles them", stacklevel=2)
 
@@ -76,22 +77,27 @@ def _aggregator(setting: RunSetup) -> Any:
     return aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
 
 
-def _protocol(setting: RunSetup) -> None:
+def _protocol(setting: RunSetup, ended: Callable[[], bool]) -> None:
     """A sum of zeros, from the encryption to the opening."""
     aggregator, own = _aggregator(setting), stream()
     aggregator.begin()
-    counts = np.zeros(setting.dimension, np.int32)
-    total, *others = [aggregator.encrypt(counts, fold_in(own, k)) for k in range(setting.plan.senders)]
-    for one in others:
-        total = aggregator.add(total, one)
-    aggregator.check(total, setting.dimension)
-    aggregator.open(total, setting.dimension)
+    counts, total = np.zeros(setting.dimension, np.int32), None
+    for k in range(setting.plan.senders):
+        if ended():
+            return
+        one = aggregator.encrypt(counts, fold_in(own, k))
+        total = one if total is None else aggregator.add(total, one)
+    for step in (aggregator.check, aggregator.open):
+        if not ended():
+            step(total, setting.dimension)
 
 
-def _training(setting: RunSetup) -> None:
+def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
     """A training round."""
     blank = blank_records(setting)
     records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
     algorithm, cohort_of = training_for(setting, scaler, records, _aggregator(setting))
-    algorithm.apply(algorithm.init(jax.random.key(0)), cohort_of(1), stream(), lambda: None)
+    state = algorithm.init(jax.random.key(0))
+    if not ended():
+        algorithm.apply(state, cohort_of(1), stream(), lambda: None)

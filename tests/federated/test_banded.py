@@ -513,7 +513,7 @@ def test_one_noise_opens_one_sum():
     algorithm = _algorithm(minimum_senders=8)
     state = algorithm.init(jax.random.key(0))
     algorithm.apply(state, None, ROOT)
-    with pytest.raises(RoundRefused, match="Another sum was already opened"):
+    with pytest.raises(RoundRefused, match="Another sum was already released"):
         algorithm.apply(state, FIXED.turn(0, 3).sends[1:], ROOT)
 
 

@@ -14,6 +14,7 @@ import pytest
 from fedjax_poisson import accounting, federated, models
 from fedjax_poisson.aggregation import RoundRefused, aggregator
 from fedjax_poisson.federated import round_programs
+from fedjax_poisson.federated.fused import largest_count
 from fedjax_poisson.mechanisms import gaussian, single_channel
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import seeded
@@ -261,13 +262,38 @@ def test_a_round_in_one_program_has_the_bits_of_one_that_is_opened_apart(fidelit
     assert in_one(federation, numbers()._replace(insiders=())) is None  # corrupt clients, who may make openings fail
 
 
-def test_a_round_in_one_program_is_kept_from_whoever_does_not_pay():
+@pytest.mark.parametrize("careful", [True, False])
+@pytest.mark.parametrize("reason", ["unpaid", "few"])
+def test_a_round_in_one_program_is_kept_from_whoever_does_not_pay(reason, careful, monkeypatch):
     def refuse() -> None:
         raise accounting.BudgetExhausted("no more")
 
-    algorithm = _encrypted()
-    with pytest.raises(accounting.BudgetExhausted):
-        algorithm.apply(algorithm.init(jax.random.key(0)), IDS, fold_in(ROOT, "unpaid"), refuse)
+    seen = []
+    optimizer = optax.sgd(1.0)
+
+    def update(gradients, state, params=None):  # code of a user, which may look at what it gets
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), jax.tree.leaves(gradients)[0])
+        return optimizer.update(gradients, state, params)
+
+    if not careful:  # the twin: then a refused round's update is seen
+        monkeypatch.setattr(round_programs, "_keeps_to_itself", lambda *_: True)
+    looking = optax.GradientTransformation(optimizer.init, update)
+    algorithm = _algorithm(server_optimizer=looking, minimum_senders=10, fidelity=None)
+    present = np.ones(SENDERS, bool) if reason == "unpaid" else np.arange(SENDERS) < 9
+    cohort = federated.make_cohort(_population(), IDS, present=present)
+    with pytest.raises(accounting.BudgetExhausted if reason == "unpaid" else RoundRefused):
+        algorithm.apply(algorithm.init(jax.random.key(0)), cohort, fold_in(ROOT, reason), refuse)
+    jax.effects_barrier()
+    assert bool(seen) == (not careful and reason == "unpaid")  # too few never get so far
+    algorithm.apply(algorithm.init(jax.random.key(0)), IDS, fold_in(ROOT, "paid"), lambda: None)
+    jax.effects_barrier()
+    assert seen
+
+
+def test_the_largest_count_of_a_program_has_an_absolute_value():
+    values = jnp.int32([5, -(2**31), 7])
+    assert int(largest_count(jnp.int32(3), values)) == 2**31
+    assert int(jnp.maximum(jnp.int32(3), jnp.max(jnp.abs(values)))) == 7  # the twin
 
 
 def test_one_compilation_serves_all_rounds():

@@ -182,7 +182,7 @@ def test_the_same_noise_is_not_opened_twice():
     )
     algorithm.apply(first, TRAIN, seeded(10))
     algorithm.apply(first, TRAIN, seeded(10))  # the very same release again
-    with pytest.raises(aggregation.RoundRefused, match="Another sum was already opened"):
+    with pytest.raises(aggregation.RoundRefused, match="Another sum was already released"):
         algorithm.apply(moved, TRAIN, seeded(10))
 
 

@@ -28,11 +28,12 @@ READERS = {
     "aggregation.envelope": (secrets, "token_bytes"),
 }
 _generators: list[random.Random] = []
+_owner = os.getpid()
 
 
 def entropy(size: int) -> bytes:
-    """Bytes of the innermost `seeded`; outside of any, of the operating system."""
-    return _generators[-1].randbytes(size) if _generators else os.urandom(size)
+    """Bytes of the innermost `seeded`; outside of any, and in a process that parted from the test's, of the operating system."""
+    return _generators[-1].randbytes(size) if _generators and os.getpid() == _owner else os.urandom(size)
 
 
 @contextmanager

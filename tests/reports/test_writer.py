@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import jax
@@ -129,6 +131,84 @@ def test_half_of_the_figures_that_fails_is_drawn_again(tmp_path: Path) -> None:
     """
     counts = [line.split() for line in _in_a_process(code, str(tmp_path / "run")).splitlines()]
     assert len(counts) == 2 and len(list((tmp_path / "run" / "figures").iterdir())) == sum(int(n) for _, n in counts)
+
+
+@forks
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_other_process_ends_with_this_one_however_that_comes(ends: bool) -> None:
+    code = f"""
+        import signal, time
+        def serve(asked, answer):
+            print(os.getpid(), flush=True)
+            os.close(1), os.close(2)  # or who reads them would wait for it
+            time.sleep(60)
+        writer._serve = serve
+        if not {ends}:  # the twin
+            writer._end_with = lambda parent: None
+        number = os.fork()
+        if number == 0:
+            with writer.report_writer():
+                time.sleep(60)
+        time.sleep(1)
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+    """
+    other = int(_in_a_process(code, "."))
+    deadline = time.monotonic() + 20
+    while ends and _lives(other) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _lives(other) == (not ends)
+    if not ends:
+        os.kill(other, signal.SIGKILL)
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@forks
+def test_an_interruption_at_any_moment_of_the_asking_ends_both(tmp_path: Path) -> None:
+    write_example_run(tmp_path / "run")
+    code = """
+        real, own = os.write, os.getpid()
+        def interrupted(end, data):
+            done = real(end, data)
+            if os.getpid() == own:
+                raise KeyboardInterrupt
+            return done
+        try:
+            with writer.report_writer() as write:
+                os.write = interrupted
+                write(folder)
+        except KeyboardInterrupt:
+            print("interrupted")
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("no child is left")
+    """
+    assert _in_a_process(code, str(tmp_path / "run")) == "interrupted\nno child is left\n"
+
+
+@forks
+def test_without_room_for_a_process_or_a_standard_output_the_report_is_written_all_the_same(tmp_path: Path) -> None:
+    write_example_run(tmp_path / "run")
+    code = """
+        def no_room():
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        fork, os.fork, kept = os.fork, no_room, sys.stdout
+        with writer.report_writer() as write:
+            assert write(folder).is_file()
+        os.fork, sys.stdout = fork, None
+        with writer.report_writer() as write:
+            assert write(folder).is_file()
+        sys.stdout = kept
+        print(len(os.listdir("/proc/self/fd")))
+    """
+    assert int(_in_a_process(code, str(tmp_path / "run"))) < 12  # no end of a pipe stays open
 
 
 def test_a_process_with_devices_or_threads_or_one_core_writes_it_itself(

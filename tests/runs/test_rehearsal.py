@@ -50,7 +50,7 @@ def test_a_run_with_a_rehearsal_has_the_bits_and_the_ledger_of_one_without(
 
     def noted(name: str) -> None:
         step = getattr(rehearsal, name)
-        monkeypatch.setattr(rehearsal, name, lambda setting: (step(setting), done.append(name)))
+        monkeypatch.setattr(rehearsal, name, lambda *given: (step(*given), done.append(name)))
 
     noted("_protocol")
     noted("_training")
@@ -78,7 +78,7 @@ def test_what_it_trains_on_are_zeros(setting: RunSetup, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(rehearsal, "training_for", stop)
     with pytest.raises(RuntimeError, match="seen"):
-        rehearsal._training(setting)
+        rehearsal._training(setting, lambda: False)
     assert np.any(np.asarray(setting.train.features)) and np.any(np.asarray(setting.train.labels))
     assert not np.any(np.asarray(seen[0].features)) and not np.any(np.asarray(seen[0].labels))
     assert seen[0].features.shape == setting.train.features.shape
@@ -86,7 +86,7 @@ def test_what_it_trains_on_are_zeros(setting: RunSetup, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("helpful")
 def test_one_that_fails_is_said_and_the_run_goes_on(setting: RunSetup, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(setting: RunSetup) -> None:
+    def fail(*_: Any) -> None:
         raise ValueError("no such ring")
 
     monkeypatch.setattr(rehearsal, "_protocol", fail)
@@ -100,18 +100,34 @@ def test_a_run_that_ends_early_waits_for_the_step_under_way_and_for_no_other(
 ) -> None:
     began, may_end, steps = threading.Event(), threading.Event(), []
 
-    def slow(setting: RunSetup) -> None:
+    def slow(*_: Any) -> None:
         steps.append("protocol")
         began.set()
         assert may_end.wait(60)
 
     monkeypatch.setattr(rehearsal, "_protocol", slow)
-    monkeypatch.setattr(rehearsal, "_training", lambda setting: steps.append("training"))
+    monkeypatch.setattr(rehearsal, "_training", lambda *_: steps.append("training"))
     with pytest.raises(KeyboardInterrupt), rehearsal.rehearsed(setting):
         assert began.wait(60) and _threads()
         threading.Timer(0.2, may_end.set).start()
         raise KeyboardInterrupt
     assert steps == ["protocol"] and not _threads()
+
+
+@pytest.mark.usefixtures("helpful")
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_step_under_way_is_left_between_its_calls(
+    after: int, setting: RunSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Sums:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: asked.append(name)
+
+    monkeypatch.setattr(rehearsal, "_aggregator", lambda setting: Sums())
+    rehearsal._protocol(setting, lambda: asked.count("encrypt") >= after)
+    assert asked.count("encrypt") == after < setting.plan.senders and "open" not in asked and "check" not in asked
 
 
 @pytest.mark.usefixtures("helpful")
