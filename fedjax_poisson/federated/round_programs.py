@@ -239,10 +239,10 @@ def straight_round(
 
 def _keeps_to_itself(programs: Programs, given: tuple[Any, ...]) -> bool:
     """Whether the program of a round calls nothing on the host; looked up in its trace, which the call then uses, once for all shapes."""
-    found = _seen_of(programs.straight)
+    jitted: Any = programs.straight
+    found = _seen_of(jitted)
     if not found:
-        assert programs.straight is not None
-        found.append(not _calls_host(programs.straight.trace(*given).jaxpr.jaxpr))
+        found.append(not _calls_host(jitted.trace(*given).jaxpr.jaxpr))
     return found[0]
 
 
