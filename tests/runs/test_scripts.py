@@ -209,6 +209,13 @@ def test_inconsistent_shares_are_kept_out_of_real_rounds(
         experiment.main(["--toy", "--out", str(tmp_path)])
 
 
+def test_lengths_of_honest_updates_are_kept_round_by_round(script, tmp_path: Path) -> None:
+    script("update_lengths").main(["--toy", "--out", str(tmp_path)])
+    rounds = json.loads((tmp_path / "results" / "update_lengths.json").read_text())["rounds"]
+    lengths = [list(each.values()) for each in rounds]
+    assert len(rounds) == 2 and all(each == sorted(each) and each[0] > 0 for each in lengths)
+
+
 def test_insiders_that_move_a_sum_by_more_than_the_printed_bound_end_the_campaign(
     script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
