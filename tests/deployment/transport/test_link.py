@@ -24,7 +24,7 @@ def test_names_at_the_border_are_good() -> None:
 
 
 def test_a_failure_says_its_class_and_a_mark_and_keeps_the_rest(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.ERROR, "fedjax_poisson"):
         words = failure_words(KeyError("/home/ulm/patients.csv, row of Mrs K."))
     assert words.startswith("the site failed: KeyError") and "ulm" not in words and "Mrs" not in words
     assert words[-8:] in caplog.text and "Mrs K." in caplog.text  # the site's own log has all of it

@@ -117,6 +117,8 @@ def test_a_long_path_that_is_short_from_here(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_handler_that_raises_says_its_class_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("ERROR", "fedjax_poisson")
+
     def handler(request: bytes) -> bytes:
         if request == b"bad":
             raise FileNotFoundError("/srv/ulm/patients.csv")
