@@ -18,6 +18,7 @@ from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
 from fedjax_poisson.federated.fused import RoundParts, largest_count, rounds_in_one
+from fedjax_poisson.federated.host_calls import calls_host
 from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.reuse import round_stream
@@ -226,7 +227,7 @@ def straight_round(
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    if not _keeps_to_itself(programs, given):
+    if calls_host(programs.straight, given):
         return None
     after, seen = programs.straight(*given)
     report, facts = jax.device_get(tuple(seen))
@@ -235,31 +236,6 @@ def straight_round(
         return None
     mark = facts[3:] if facts.size > 3 else None
     return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
-
-
-def _keeps_to_itself(programs: Programs, given: tuple[Any, ...]) -> bool:
-    """Whether the program of a round calls nothing on the host; looked up in its trace, which the call then uses, once for all shapes."""
-    jitted: Any = programs.straight
-    found = _seen_of(jitted)
-    if not found:
-        found.append(not _calls_host(jitted.trace(*given).jaxpr.jaxpr))
-    return found[0]
-
-
-@functools.lru_cache(maxsize=256)
-def _seen_of(_: Any) -> list[bool]:
-    return []
-
-
-def _calls_host(jaxpr: Any) -> bool:
-    for equation in jaxpr.eqns:
-        if "callback" in equation.primitive.name or "debug_print" in equation.primitive.name:
-            return True
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda each: hasattr(each, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns") and _calls_host(inner):
-                return True
-    return False
 
 
 def _bound_in_program(federation: Federation) -> int | None:

@@ -16,9 +16,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 Words = tuple[jax.Array, ...]
 CPU_BLOCKS = 4096  # most blocks in one function: 256 KiB of words
 CPU_LANES = 256  # most blocks that one step of the CPU's loop works on: their state stays in the first-level cache
-_VECTOR = (
-    16  # lanes of a step are a multiple of this: what is left over after whole vectors would be worked on word by word
-)
+_VECTOR = 16  # lanes of a step are a multiple of it: what is left over after whole vectors is worked on word by word
 # XLA:CPU compiles a call with these attributes as one function instead of dissolving it into the caller. They are
 # hints: where they are not known, the call is inlined and the words are the same.
 _ONE_FUNCTION = {"inlineable": "false", "xla_cpu_small_call": "true"}

@@ -276,7 +276,7 @@ def test_a_round_in_one_program_is_kept_from_whoever_does_not_pay(reason, carefu
         return optimizer.update(gradients, state, params)
 
     if not careful:  # the twin: then a refused round's update is seen
-        monkeypatch.setattr(round_programs, "_keeps_to_itself", lambda *_: True)
+        monkeypatch.setattr(round_programs, "calls_host", lambda *_: False)
     looking = optax.GradientTransformation(optimizer.init, update)
     algorithm = _algorithm(server_optimizer=looking, minimum_senders=10, fidelity=None)
     present = np.ones(SENDERS, bool) if reason == "unpaid" else np.arange(SENDERS) < 9

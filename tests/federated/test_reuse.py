@@ -97,7 +97,7 @@ def test_another_sum_under_the_same_noise_is_refused_before_it_is_charged(kind):
     algorithm = MADE[kind]()
     start = algorithm.init(jax.random.key(0))
     state, info = algorithm.apply(start, _cohort(kind), ROOT)
-    with pytest.raises(RoundRefused, match=r"round 0 under this stream.*Nothing was opened"):
+    with pytest.raises(RoundRefused, match=r"round 0 under this stream.*Nothing was released"):
         algorithm.apply(start, _cohort(kind, other=True), ROOT)
     assert len(algorithm.ledger.rows()) == 1
     same, _ = algorithm.apply(start, _cohort(kind), ROOT)  # nothing new is shown, and it is charged all the same
