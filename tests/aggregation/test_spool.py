@@ -10,7 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import bodies, server, server_state
+from fedjax_poisson.aggregation import bodies, keys, server, server_state
 from fedjax_poisson.aggregation.refusals import NoRoom
 from fedjax_poisson.aggregation.spool import file_spool, memory_spool
 from tests.aggregation.rounds import World
@@ -64,8 +64,9 @@ def test_a_spool_that_lost_bytes_is_told(tmp_path, monkeypatch):
         read()
 
 
-def test_an_upload_on_disk_costs_the_server_a_kilobyte_or_two(tmp_path):
+def test_an_upload_on_disk_costs_the_server_a_kilobyte_or_two(tmp_path, monkeypatch):
     """And the sum is made from what was kept: of the included clients only, whoever else had sent."""
+    monkeypatch.setattr(keys, "_hold", {})  # signatures of tests before: their table may be made larger just now
     costs = {}
     for kept in ("disk", "memory"):
         world = on_disk(tmp_path) if kept == "disk" else World()

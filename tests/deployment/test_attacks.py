@@ -157,8 +157,9 @@ def test_a_site_that_approves_by_hand_reads_no_table_for_terms_that_nobody_appro
     hospitals.start("north")
     assert words_of(hospitals.propose("north", probe)) == "PolicyRefused: approval.mode"
     assert words_of(hospitals.propose("east", probe)).startswith("BadTerms")  # the twin: it asks its table
-    approvals.approve(hospitals.folder / "north", hospitals.terms())
-    assert hospitals.propose("north", hospitals.terms()).word == "signed"
+    terms = hospitals.terms()  # once: they hold the time at which they expire
+    approvals.approve(hospitals.folder / "north", terms)
+    assert hospitals.propose("north", terms).word == "signed"
 
 
 def test_of_a_policy_only_its_keys_leave_and_columns_outside_it_are_not_looked_at(hospitals: Hospitals) -> None:
