@@ -1,8 +1,8 @@
 """Programs that run for a shorter time than they take to compile.
 
 A run on a small table spends most of its first minute in the compiler, on integer programs of some thousand operations on a few thousand numbers. There a CPU's
-code generator is asked for little: no optimisation of the code behind the one of XLA, no emitters of fused loops (they compile through another compiler
-first), and the code in one piece. Compiling takes a quarter of the time; the program, 0.03 to 0.2 ms, takes two to eight times as long. So a size decides,
+code generator is asked for little: no optimisation of the code behind the one of XLA, and no emitters of fused loops (they compile through another compiler
+first). Compiling takes a quarter of the time; the program, 0.03 to 0.2 ms, takes two to eight times as long. So a size decides,
 which the caller states, never a measured time: the same call compiles the same program everywhere.
 
 Integers have the same bits either way (a test compares the programs of a round). Programs of floating-point numbers are left alone, since another order of
@@ -22,11 +22,7 @@ from fedjax_poisson.traced_programs import is_traced, traced_once
 
 __all__ = ["MOST_VALUES", "OPTIONS", "FewValues", "few_values"]
 
-OPTIONS: dict[str, bool | int | str] = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,  # up to 32 pieces otherwise, each with a cost of its own
-}
+OPTIONS: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Of XLA for CPUs."""
 MOST_VALUES = 1 << 13
 
