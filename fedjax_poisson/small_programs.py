@@ -20,7 +20,7 @@ import numpy as np
 
 from fedjax_poisson.traced_programs import is_traced, traced_once
 
-__all__ = ["MOST_VALUES", "OPTIONS", "FewValues", "few_values"]
+__all__ = ["MOST_VALUES", "OPTIONS", "FewValues", "few_values", "is_known"]
 
 OPTIONS: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Of XLA for CPUs."""
@@ -67,11 +67,15 @@ def few_values(
     return decorate
 
 
-@functools.cache
-def _understood() -> bool:
+def is_known(options: dict[str, bool | int | str]) -> bool:
     """Whether this XLA knows the options: they are no stable interface, and one that is gone is an error."""
     try:
-        jax.jit(lambda x: x, compiler_options=OPTIONS).lower(np.uint32(0)).compile()
+        jax.jit(lambda x: x, compiler_options=options).lower(np.uint32(0)).compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+@functools.cache
+def _understood() -> bool:
+    return is_known(OPTIONS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_poisson.platforms import by_platform, for_only
+from fedjax_poisson.platforms import by_platform, for_only, usable_cores
 
 
 def _watched():
@@ -53,3 +55,11 @@ def test_a_trace_for_one_platform_is_not_taken_for_all():
     assert set(traced) == {"cpu", "default"}
     lowered = function.trace(jnp.int32(4)).lower(lowering_platforms=("cuda",))
     assert "stablehlo" in lowered.as_text()
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # not every system has it
+    assert usable_cores() == 64

@@ -37,6 +37,7 @@ from fedjax_poisson.aggregation.round_setting import message_bytes
 from fedjax_poisson.ckks import encryption, modular
 from fedjax_poisson.ckks.parameters import choose_parameters
 from fedjax_poisson.mechanisms import poisson_embedding
+from fedjax_poisson.platforms import usable_cores
 from fedjax_poisson.randomness import fold_in, stream
 
 __all__ = ["main", "measure"]
@@ -186,7 +187,7 @@ def measure(*, size: int, senders: int, members: int, repeats: int = 15, neighbo
             "values_per_coefficient": ring.values_per_coefficient, "field_bits": ring.field_bits, "rows": params.rows,
         },
         "threshold": params.threshold,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
     }  # fmt: skip
 
 

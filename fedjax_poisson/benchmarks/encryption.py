@@ -16,7 +16,6 @@ import functools
 import importlib.util
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from fedjax_poisson.ckks import device_layout, encryption, ntt, packing
 from fedjax_poisson.ckks.device_layout import DeviceLayout
 from fedjax_poisson.ckks.encryption import PublicKey, SecretKey
 from fedjax_poisson.ckks.parameters import CkksParameters, choose_parameters, sum_bound
+from fedjax_poisson.platforms import usable_cores
 from fedjax_poisson.randomness import chacha
 
 __all__ = ["main", "run"]
@@ -144,7 +144,7 @@ def _one_call(mode: str, values: int, *, wide: bool = False) -> Timed:
         "bytes_per_value": params.bytes_per_value,
         "compile_s": compile_s,
         "log2_q": params.modulus.bit_length(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
     }
     return Timed(lambda: jax.block_until_ready(call(counts, stream)), 6, facts)
 

@@ -31,6 +31,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fedjax_poisson import randomness
+from fedjax_poisson.platforms import usable_cores
 from fedjax_poisson.randomness import chacha, chacha_block, samplers
 
 SEED = 20261123
@@ -246,8 +247,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # Read when the backend starts, which importing jax does not do.
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cores}"
+        flag = f"--xla_force_host_platform_device_count={usable_cores()}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
     draws = options.draws or (1 << 20 if jax.default_backend() == "cpu" else 1 << 24)
     size: dict[str, Any] = {"draws": draws, "clients": options.clients, "seconds": options.seconds}
     if options.quick:

@@ -26,7 +26,7 @@ portions (`Mechanism.portions`), which share one compiled program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.federated.host_calls import is_host_call, programs_of
 from fedjax_poisson.federated.sharing_programs import built_once
 from fedjax_poisson.mechanisms.types import Mechanism, at_portions
 
@@ -212,24 +213,13 @@ def _depends(jaxpr: Any, sight: list[bool]) -> bool:
 
 
 def _check_closed(controller: Controller, traced: Any) -> None:
-    for constants, equations in _programs(traced):
+    for constants, equations in programs_of(traced):
         if shapes := [np.shape(each) for each in constants if np.ndim(each)]:
             raise ValueError(
                 f"the controller {controller.name!r} carries an array of its own, of shape {shapes[0]}: it may see nothing but what was released. Put "
                 "public numbers into the memory that init returns."
             )
-        if called := [each for each in equations if "callback" in each]:
+        if called := [each for each in equations if is_host_call(each)]:
             raise ValueError(
                 f"the controller {controller.name!r} calls back into Python ({called[0]}), where it could see anything; write it in jax.numpy."
             )
-
-
-def _programs(traced: Any) -> Iterator[tuple[list[Any], list[str]]]:
-    """Constants and primitives of a traced function and of those inside it."""
-    jaxpr = getattr(traced, "jaxpr", traced)
-    yield list(getattr(traced, "consts", ())), [equation.primitive.name for equation in jaxpr.eqns]
-    for equation in jaxpr.eqns:
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, list | tuple) else (parameter,):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from _programs(inner)

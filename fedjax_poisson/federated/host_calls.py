@@ -1,17 +1,16 @@
 """Whether a compiled program shows numbers to somebody while it runs: `jax.debug.print`, `jax.debug.callback`, `pure_callback`, `io_callback`.
 
 A round in one program opens its sum on the device before it is paid for. A user's optimiser that calls the host in between would see it unpaid, so such rounds
-are made step by step (`round_programs.straight_round`).
+are made step by step (`round_programs.straight_round`), and a controller that does is refused (`control`).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
-import jax
-
-__all__ = ["calls_host"]
+__all__ = ["calls_host", "is_host_call", "programs_of"]
 
 
 def calls_host(program: Any, arguments: tuple[Any, ...]) -> bool:
@@ -21,7 +20,8 @@ def calls_host(program: Any, arguments: tuple[Any, ...]) -> bool:
     """
     found = _known(program)
     if not found:
-        found.append(_has_calls(program.trace(*arguments).jaxpr.jaxpr))
+        inside = programs_of(program.trace(*arguments).jaxpr)
+        found.append(any(is_host_call(name) for _, names in inside for name in names))
     return found[0]
 
 
@@ -30,12 +30,17 @@ def _known(_: Any) -> list[bool]:
     return []
 
 
-def _has_calls(jaxpr: Any) -> bool:
+def is_host_call(primitive: str) -> bool:
+    """Whether a primitive of this name runs Python on the host."""
+    return "callback" in primitive or "debug_print" in primitive
+
+
+def programs_of(traced: Any) -> Iterator[tuple[list[Any], list[str]]]:
+    """Constants and names of the primitives of a traced function and of those inside it."""
+    jaxpr = getattr(traced, "jaxpr", traced)
+    yield list(getattr(traced, "consts", ())), [equation.primitive.name for equation in jaxpr.eqns]
     for equation in jaxpr.eqns:
-        if "callback" in equation.primitive.name or "debug_print" in equation.primitive.name:
-            return True
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda each: hasattr(each, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns") and _has_calls(inner):
-                return True
-    return False
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, list | tuple) else (parameter,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from programs_of(inner)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from fedjax_poisson.runs.rehearsal import usable_cores
+from fedjax_poisson.platforms import usable_cores
 
 __all__ = ["report_writer"]
 

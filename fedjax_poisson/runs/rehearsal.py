@@ -21,12 +21,13 @@ import jax
 import numpy as np
 
 from fedjax_poisson.federated import standardize
+from fedjax_poisson.platforms import usable_cores
 from fedjax_poisson.randomness import fold_in, stream
 from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
 from fedjax_poisson.traced_programs import FOLDER
 
-__all__ = ["MOST_NUMBERS", "rehearsed", "usable_cores"]
+__all__ = ["MOST_NUMBERS", "rehearsed"]
 
 MOST_NUMBERS = 1 << 18
 """Places for records times parameters: a round of more takes long enough to be noticed beside the one that it prepares."""
@@ -49,11 +50,6 @@ def rehearsed(setting: RunSetup) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _helps(setting: RunSetup) -> bool:
