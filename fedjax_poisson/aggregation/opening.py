@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.aggregation import rows, sharing
+from fedjax_poisson.aggregation import host_shares, rows
 from fedjax_poisson.aggregation.parameters import RoundParameters, allowed_rms
 from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
@@ -95,12 +95,12 @@ def decode_sum(params: RoundParameters, a: Array, total: Array, secret: Array) -
 
 
 def _decoded(
-    params: RoundParameters, a: Array, total: np.ndarray, secret: Array
+    params: RoundParameters, a: Array, total: np.ndarray, secret: np.ndarray
 ) -> tuple[Array | np.ndarray, float, float]:
     """As `decode_sum`; of a large vector a few rows at a time, so that beside the counts little memory is needed."""
     pieces = -(-params.padded // _AT_ONCE)
     if pieces == 1:
-        counts, largest, rms = _decode(params, a, total, secret)
+        counts, largest, rms = _decode(params.arithmetic, a, total, secret)
         return counts, float(largest), float(rms)
     step = -(-params.rows // pieces)
     fields = params.ring.values_per_coefficient
@@ -108,7 +108,7 @@ def _decoded(
     most, squares = 0.0, 0.0
     for first in range(0, params.rows, step):
         rows_now = slice(first, min(first + step, params.rows))
-        part = params._replace(rows=rows_now.stop - first)
+        part = params.arithmetic._replace(rows=rows_now.stop - first)
         counts, largest, rms = _decode(part, a[rows_now], total[rows_now], secret)
         out[:, :, rows_now] = np.asarray(counts).reshape(fields, params.ring.degree, part.rows)
         most, squares = max(most, float(largest)), squares + float(rms) ** 2 * part.rows
@@ -129,9 +129,9 @@ def _centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
     return centred(params, form)
 
 
-def small_secret(params: RoundParameters, form: Array, expected: Expected) -> str | None:
+def small_secret(params: RoundParameters, form: Array | np.ndarray, expected: Expected) -> str | None:
     """None if a sum of secrets, uint32 `[L, N]`, is as small as an honest one; else what is wrong."""
-    values, same = _centred(params, form)
+    values, same = _centred(params.arithmetic, form)
     if not bool(same):
         return "the sum of secrets is not one small polynomial"
     rms = math.sqrt(float(np.mean(np.asarray(values, np.float64) ** 2)))
@@ -141,7 +141,12 @@ def small_secret(params: RoundParameters, form: Array, expected: Expected) -> st
 
 
 def checked(
-    params: RoundParameters, form: Array, counts: Array | np.ndarray, largest: float, rms: float, expected: Expected
+    params: RoundParameters,
+    form: Array | np.ndarray,
+    counts: Array | np.ndarray,
+    largest: float,
+    rms: float,
+    expected: Expected,
 ) -> tuple[np.ndarray | None, str]:
     """The counts int32 `[D]` if checks 1 to 3 hold, else None and what failed.
 
@@ -201,7 +206,7 @@ def open_sum(
         if tried == _MOST_SUBSETS:
             break
         shares = np.stack([answers[k] for k in subset])
-        secret = sharing.combine(params, terms_hash, subset, shares)
+        secret = host_shares.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
         decoded, largest, rms = _decoded(params, a, total, secret)
@@ -209,9 +214,7 @@ def open_sum(
         reason = reason or why
         others = [k for k in numbers if k not in subset]
         off = tuple(
-            k
-            for k in others
-            if (np.asarray(sharing.combine(params, terms_hash, subset, shares, at=k)) != answers[k]).any()
+            k for k in others if (host_shares.combine(params, terms_hash, subset, shares, at=k) != answers[k]).any()
         )
         if counts is not None:
             proved = len(numbers) - len(off) >= t + expected.malicious

@@ -48,6 +48,9 @@ LARGEST_RESIDUE = 8.3
 _PROVED_PRIME_BITS = (
     31  # in norm rounds a prime fewer is worth more than sparse reductions: a field fewer to prove in too
 )
+_SHARED_BITS = 4
+"""A vector that fits one row has fields of a multiple of so many bits, for at most an eighth more bytes of a few kB: the releases of a run differ by a bit
+or two, and then share one ring, whose programs are compiled once."""
 _MOST_ROWS_ADDED = 64
 _MOST_BITS_ADDED = 3
 _FUNCTIONAL_NOISE = 0.17  # a functional of errors, at 8.3 standard deviations, is as large as the noise bound of so many senders times R N
@@ -85,6 +88,11 @@ class RoundParameters(NamedTuple):
         return 0 if self.proof is None else sum(-(-self.proof.length * bits // 8) for bits in self.ring.residue_bits)
 
     @property
+    def arithmetic(self) -> RoundParameters:
+        """The same for every vector that these rows hold: what a program is compiled for, where counts are padded to the rows."""
+        return _arithmetic(self)
+
+    @property
     def padded(self) -> int:
         """Fields in all rows."""
         return self.rows * self.ring.values_per_row
@@ -103,6 +111,12 @@ class RoundParameters(NamedTuple):
     def corrections(self) -> int:
         """Correction polynomials that each client sends."""
         return self.members - self.threshold + 1
+
+
+@functools.lru_cache(maxsize=256)
+def _arithmetic(params: RoundParameters) -> RoundParameters:
+    ring = dataclasses.replace(params.ring, bytes_per_value=0.0, explanation="")
+    return params._replace(ring=ring, size=params.padded)
 
 
 def default_malicious(members: int) -> int:
@@ -170,6 +184,8 @@ def choose(
 ) -> RoundParameters:
     """The cheapest parameters: fewest bits in rows and corrections of one client, (R + m - t + 1) N log2 Q, and of its proof.
 
+    A vector that fits one row gets a field of up to three bits more, so that short releases share their programs.
+
     Args:
       size: D, at least 1.
       count_bound: bound on |any coordinate of the sum|, 1 to 2^31 - 1 (`Mechanism.count_bound`).
@@ -206,27 +222,18 @@ def choose(
         field_bits = max(field_bits, math.isqrt(bound).bit_length() + 2)
         everybody, hints = senders + norm.noise_senders, HINTS + FUNCTIONALS_OF_COUNTS
     asked = _Asked(size, everybody, members, threshold, corrupt, count_rms, norm, bound, failure)
-    best: tuple[float, RoundParameters] | None = None
-    for degree, limit in LIMITS["2024"].items():
-        scaled = math.floor(limit * (1 - hints / degree))
-        for fields in range(1, scaled // field_bits + 1):
-            made = _with_rows(degree, fields, field_bits, scaled, asked)
-            if made is None:
-                break
-            if made.proof is None and norm is not None:
-                continue
-            proof = 0 if made.proof is None else made.proof.length
-            bits = sum(made.ring.residue_bits)
-            cost = made.rows * degree * bits + (members - threshold + 1) * (degree + proof) * bits
-            if best is None or cost < best[0]:
-                best = cost, made
-    if best is None:
+    found = _cheapest(field_bits, hints, asked)
+    if found is not None and norm is None and found.rows == 1:
+        wider = _cheapest(-(-field_bits // _SHARED_BITS) * _SHARED_BITS, hints, asked)
+        if wider is not None and (wider.rows, wider.ring.degree) == (1, found.ring.degree):
+            found = wider
+    if found is None:
         raise ValueError(
             f"No ring up to N = {max(LIMITS['2024'])} holds sums up to {count_bound} of {everybody} senders"
             + (", or their norm proofs" if norm else "")
             + ": fewer senders or a smaller count_bound would help."
         )
-    found = best[1]
+    field_bits = found.ring.field_bits
     sent = found.rows_bytes + found.corrections * (found.polynomial_bytes + found.proof_bytes)
     ring = dataclasses.replace(
         found.ring,
@@ -240,6 +247,25 @@ def choose(
         ),
     )
     return found._replace(ring=ring)
+
+
+def _cheapest(field_bits: int, hints: int, asked: _Asked) -> RoundParameters | None:
+    """The cheapest parameters with fields of so many bits; None where nothing fits."""
+    best: tuple[float, RoundParameters] | None = None
+    for degree, limit in LIMITS["2024"].items():
+        scaled = math.floor(limit * (1 - hints / degree))
+        for fields in range(1, scaled // field_bits + 1):
+            made = _with_rows(degree, fields, field_bits, scaled, asked)
+            if made is None:
+                break
+            if made.proof is None and asked.norm is not None:
+                continue
+            proof = 0 if made.proof is None else made.proof.length
+            bits = sum(made.ring.residue_bits)
+            cost = made.rows * degree * bits + (asked.members - asked.threshold + 1) * (degree + proof) * bits
+            if best is None or cost < best[0]:
+                best = cost, made
+    return None if best is None else best[1]
 
 
 def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _Asked) -> RoundParameters | None:

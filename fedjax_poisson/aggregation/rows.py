@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
+from fedjax_poisson.ckks import device_layout, host_residues, modular, noise_bound, ntt, packing, rlwe_samplers
 from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
@@ -88,8 +88,11 @@ def _new_common(params: RoundParameters, terms_hash: bytes) -> Array:
 
 @functools.lru_cache(maxsize=2)
 def _kept_common(params: RoundParameters, terms_hash: bytes) -> Array:  # public: the terms decide it
-    with jax.ensure_compile_time_eval():  # numbers, also while a program is traced
-        return _new_common(params, terms_hash)
+    slack = rlwe_samplers.public_slack_bits(params.rows * params.ring.degree)
+    words, shape = hash_words("a", terms_hash), (params.rows, params.ring.degree)
+    numbers = host_residues.uniform_residues(words, shape, params.ring.moduli, slack_bits=slack)
+    with jax.ensure_compile_time_eval():  # an array, also while a program is traced
+        return jax.device_put(numbers)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

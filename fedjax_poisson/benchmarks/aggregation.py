@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bare, contribution, keys, opening, rows, screening, sharing
+from fedjax_poisson.aggregation import bare, contribution, host_shares, keys, opening, rows, screening, sharing
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.round_setting import message_bytes
@@ -92,12 +92,12 @@ def _calls(params: RoundParameters, senders: int) -> dict[str, Callable[[], obje
         box = keys.seal_box(keys.box_public(seed), bytes(32), b"bench")
         opener = keys.box_opener(seed)
         drawn = screening.functionals(params, bytes(32))
-        correction = jnp.zeros((ring.limbs, ring.degree), jnp.uint32)
+        correction = np.zeros((ring.limbs, ring.degree), np.uint32)
         signs, uniform = jnp.asarray(drawn.signs), jnp.asarray(drawn.uniform)
 
         def one_share() -> object:
-            words = jnp.asarray(np.frombuffer(opener(box, b"bench").value, "<u4"))
-            share = sharing.share_of(params, words, correction)
+            words = np.frombuffer(opener(box, b"bench").value, "<u4").astype(np.uint32)
+            share = host_shares.share_of(params, words, correction)
             return screening.project(params, signs, uniform, share).block_until_ready()
 
         found["member"] = lambda: [one_share() for _ in range(_CLIENTS)]

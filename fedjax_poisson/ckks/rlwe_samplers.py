@@ -36,6 +36,7 @@ __all__ = [
     "uniform_residues",
     "uniform_words",
     "wide_binomial",
+    "word_tiling",
 ]
 
 TRITS = 16
@@ -67,9 +68,14 @@ def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
         uint32 of that shape.
     """
     count = math.prod(shape)
+    return word_tiles(stream, *word_tiling(count)).reshape(-1)[:count].reshape(shape)
+
+
+def word_tiling(count: int) -> tuple[int, int]:
+    """(tiles, lanes) in which so many words are made."""
     blocks = -(-count // BLOCK_WORDS)
     lanes = min(blocks, TILE_BLOCKS)
-    return word_tiles(stream, -(-blocks // lanes), lanes).reshape(-1)[:count].reshape(shape)
+    return -(-blocks // lanes), lanes
 
 
 def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
