@@ -48,9 +48,6 @@ LARGEST_RESIDUE = 8.3
 _PROVED_PRIME_BITS = (
     31  # in norm rounds a prime fewer is worth more than sparse reductions: a field fewer to prove in too
 )
-_SHARED_BITS = 4
-"""A vector that fits one row has fields of a multiple of so many bits, for at most an eighth more bytes of a few kB: the releases of a run differ by a bit
-or two, and then share one ring, whose programs are compiled once."""
 _MOST_ROWS_ADDED = 64
 _MOST_BITS_ADDED = 3
 _FUNCTIONAL_NOISE = 0.17  # a functional of errors, at 8.3 standard deviations, is as large as the noise bound of so many senders times R N
@@ -184,7 +181,7 @@ def choose(
 ) -> RoundParameters:
     """The cheapest parameters: fewest bits in rows and corrections of one client, (R + m - t + 1) N log2 Q, and of its proof.
 
-    A vector that fits one row gets a field of up to three bits more, so that short releases share their programs.
+    A vector that fits one row gets the widest fields that cost no further prime, so that short releases share their programs.
 
     Args:
       size: D, at least 1.
@@ -223,10 +220,8 @@ def choose(
         everybody, hints = senders + norm.noise_senders, HINTS + FUNCTIONALS_OF_COUNTS
     asked = _Asked(size, everybody, members, threshold, corrupt, count_rms, norm, bound, failure)
     found = _cheapest(field_bits, hints, asked)
-    if found is not None and norm is None and found.rows == 1:
-        wider = _cheapest(-(-field_bits // _SHARED_BITS) * _SHARED_BITS, hints, asked)
-        if wider is not None and (wider.rows, wider.ring.degree) == (1, found.ring.degree):
-            found = wider
+    if found is not None and norm is None:
+        found = _widened(found, hints, asked)
     if found is None:
         raise ValueError(
             f"No ring up to N = {max(LIMITS['2024'])} holds sums up to {count_bound} of {everybody} senders"
@@ -252,8 +247,8 @@ def choose(
 def _cheapest(field_bits: int, hints: int, asked: _Asked) -> RoundParameters | None:
     """The cheapest parameters with fields of so many bits; None where nothing fits."""
     best: tuple[float, RoundParameters] | None = None
-    for degree, limit in LIMITS["2024"].items():
-        scaled = math.floor(limit * (1 - hints / degree))
+    for degree in LIMITS["2024"]:
+        scaled = _scaled_limit(degree, hints)
         for fields in range(1, scaled // field_bits + 1):
             made = _with_rows(degree, fields, field_bits, scaled, asked)
             if made is None:
@@ -266,6 +261,28 @@ def _cheapest(field_bits: int, hints: int, asked: _Asked) -> RoundParameters | N
             if best is None or cost < best[0]:
                 best = cost, made
     return None if best is None else best[1]
+
+
+def _widened(found: RoundParameters, hints: int, asked: _Asked) -> RoundParameters:
+    """For a vector that fits one row with a count a coefficient: the widest fields that cost no further prime.
+
+    The releases of a run have bounds of their own. Where they are short they then have one ring, whose programs are compiled once, for at most a fifth more
+    bytes of some kB.
+    """
+    ring = found.ring
+    if (found.rows, ring.values_per_coefficient) != (1, 1):
+        return found
+    limit = _scaled_limit(ring.degree, hints)
+    for bits in range(32, ring.field_bits, -1):
+        made = _with_rows(ring.degree, 1, bits, limit, asked)
+        if made is not None and (made.rows, made.ring.limbs) == (1, ring.limbs):
+            return made
+    return found
+
+
+def _scaled_limit(degree: int, hints: int) -> int:
+    """Largest log2 Q of a degree with so many opened functionals."""
+    return math.floor(LIMITS["2024"][degree] * (1 - hints / degree))
 
 
 def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _Asked) -> RoundParameters | None:
