@@ -26,12 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.aggregation import host_shares, rows
+from fedjax_poisson.aggregation import host_rows, host_shares, rows
 from fedjax_poisson.aggregation.parameters import RoundParameters, allowed_rms
 from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import MARGIN
-from fedjax_poisson.small_programs import few_values
 
 __all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_sum", "small_secret"]
 
@@ -81,8 +80,12 @@ def centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
     q = modular.constants(moduli).q
     small = modular.centre(residues, q)
     first = small[0]
-    limit = min(LARGEST_SECRET, min(moduli) // 2)
-    return first, jnp.all(small == first[None]) & jnp.all(jnp.abs(first) <= limit)
+    return first, jnp.all(small == first[None]) & jnp.all(jnp.abs(first) <= _largest(params))
+
+
+def _largest(params: RoundParameters) -> int:
+    """What no coefficient of a sum of secrets exceeds."""
+    return min(LARGEST_SECRET, min(params.ring.moduli) // 2)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -98,9 +101,11 @@ def _decoded(
     params: RoundParameters, a: Array, total: np.ndarray, secret: np.ndarray
 ) -> tuple[Array | np.ndarray, float, float]:
     """As `decode_sum`; of a large vector a few rows at a time, so that beside the counts little memory is needed."""
+    if host_rows.is_small(params):
+        return host_rows.decode(params, np.asarray(a), total, secret)
     pieces = -(-params.padded // _AT_ONCE)
     if pieces == 1:
-        counts, largest, rms = _decode(params.arithmetic, a, total, secret)
+        counts, largest, rms = _decode(params, a, total, secret)
         return counts, float(largest), float(rms)
     step = -(-params.rows // pieces)
     fields = params.ring.values_per_coefficient
@@ -108,7 +113,7 @@ def _decoded(
     most, squares = 0.0, 0.0
     for first in range(0, params.rows, step):
         rows_now = slice(first, min(first + step, params.rows))
-        part = params.arithmetic._replace(rows=rows_now.stop - first)
+        part = params._replace(rows=rows_now.stop - first)
         counts, largest, rms = _decode(part, a[rows_now], total[rows_now], secret)
         out[:, :, rows_now] = np.asarray(counts).reshape(fields, params.ring.degree, part.rows)
         most, squares = max(most, float(largest)), squares + float(rms) ** 2 * part.rows
@@ -119,19 +124,20 @@ def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
     return (values[first : first + _AT_ONCE] for first in range(0, values.size, _AT_ONCE))
 
 
-@few_values(lambda params, a, total, secret: total.size, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
     return decode_sum(params, a, total, secret)
 
 
-@few_values(lambda params, form: form.size, static_argnums=0)
-def _centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
-    return centred(params, form)
+_centred = jax.jit(centred, static_argnums=0)
 
 
-def small_secret(params: RoundParameters, form: Array | np.ndarray, expected: Expected) -> str | None:
+def small_secret(params: RoundParameters, form: np.ndarray, expected: Expected) -> str | None:
     """None if a sum of secrets, uint32 `[L, N]`, is as small as an honest one; else what is wrong."""
-    values, same = _centred(params.arithmetic, form)
+    if host_rows.is_small(params):
+        values, same = host_rows.centred(params, form, _largest(params))
+    else:
+        values, same = _centred(params, form)
     if not bool(same):
         return "the sum of secrets is not one small polynomial"
     rms = math.sqrt(float(np.mean(np.asarray(values, np.float64) ** 2)))
@@ -142,7 +148,7 @@ def small_secret(params: RoundParameters, form: Array | np.ndarray, expected: Ex
 
 def checked(
     params: RoundParameters,
-    form: Array | np.ndarray,
+    form: np.ndarray,
     counts: Array | np.ndarray,
     largest: float,
     rms: float,

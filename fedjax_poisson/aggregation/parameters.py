@@ -85,11 +85,6 @@ class RoundParameters(NamedTuple):
         return 0 if self.proof is None else sum(-(-self.proof.length * bits // 8) for bits in self.ring.residue_bits)
 
     @property
-    def arithmetic(self) -> RoundParameters:
-        """The same for every vector that these rows hold: what a program is compiled for, where counts are padded to the rows."""
-        return _arithmetic(self)
-
-    @property
     def padded(self) -> int:
         """Fields in all rows."""
         return self.rows * self.ring.values_per_row
@@ -108,12 +103,6 @@ class RoundParameters(NamedTuple):
     def corrections(self) -> int:
         """Correction polynomials that each client sends."""
         return self.members - self.threshold + 1
-
-
-@functools.lru_cache(maxsize=256)
-def _arithmetic(params: RoundParameters) -> RoundParameters:
-    ring = dataclasses.replace(params.ring, bytes_per_value=0.0, explanation="")
-    return params._replace(ring=ring, size=params.padded)
 
 
 def default_malicious(members: int) -> int:
@@ -181,8 +170,6 @@ def choose(
 ) -> RoundParameters:
     """The cheapest parameters: fewest bits in rows and corrections of one client, (R + m - t + 1) N log2 Q, and of its proof.
 
-    A vector that fits one row gets the widest fields that cost no further prime, so that short releases share their programs.
-
     Args:
       size: D, at least 1.
       count_bound: bound on |any coordinate of the sum|, 1 to 2^31 - 1 (`Mechanism.count_bound`).
@@ -219,16 +206,27 @@ def choose(
         field_bits = max(field_bits, math.isqrt(bound).bit_length() + 2)
         everybody, hints = senders + norm.noise_senders, HINTS + FUNCTIONALS_OF_COUNTS
     asked = _Asked(size, everybody, members, threshold, corrupt, count_rms, norm, bound, failure)
-    found = _cheapest(field_bits, hints, asked)
-    if found is not None and norm is None:
-        found = _widened(found, hints, asked)
-    if found is None:
+    best: tuple[float, RoundParameters] | None = None
+    for degree, limit in LIMITS["2024"].items():
+        scaled = math.floor(limit * (1 - hints / degree))
+        for fields in range(1, scaled // field_bits + 1):
+            made = _with_rows(degree, fields, field_bits, scaled, asked)
+            if made is None:
+                break
+            if made.proof is None and norm is not None:
+                continue
+            proof = 0 if made.proof is None else made.proof.length
+            bits = sum(made.ring.residue_bits)
+            cost = made.rows * degree * bits + (members - threshold + 1) * (degree + proof) * bits
+            if best is None or cost < best[0]:
+                best = cost, made
+    if best is None:
         raise ValueError(
             f"No ring up to N = {max(LIMITS['2024'])} holds sums up to {count_bound} of {everybody} senders"
             + (", or their norm proofs" if norm else "")
             + ": fewer senders or a smaller count_bound would help."
         )
-    field_bits = found.ring.field_bits
+    found = best[1]
     sent = found.rows_bytes + found.corrections * (found.polynomial_bytes + found.proof_bytes)
     ring = dataclasses.replace(
         found.ring,
@@ -242,47 +240,6 @@ def choose(
         ),
     )
     return found._replace(ring=ring)
-
-
-def _cheapest(field_bits: int, hints: int, asked: _Asked) -> RoundParameters | None:
-    """The cheapest parameters with fields of so many bits; None where nothing fits."""
-    best: tuple[float, RoundParameters] | None = None
-    for degree in LIMITS["2024"]:
-        scaled = _scaled_limit(degree, hints)
-        for fields in range(1, scaled // field_bits + 1):
-            made = _with_rows(degree, fields, field_bits, scaled, asked)
-            if made is None:
-                break
-            if made.proof is None and asked.norm is not None:
-                continue
-            proof = 0 if made.proof is None else made.proof.length
-            bits = sum(made.ring.residue_bits)
-            cost = made.rows * degree * bits + (asked.members - asked.threshold + 1) * (degree + proof) * bits
-            if best is None or cost < best[0]:
-                best = cost, made
-    return None if best is None else best[1]
-
-
-def _widened(found: RoundParameters, hints: int, asked: _Asked) -> RoundParameters:
-    """For a vector that fits one row with a count a coefficient: the widest fields that cost no further prime.
-
-    The releases of a run have bounds of their own. Where they are short they then have one ring, whose programs are compiled once, for at most a fifth more
-    bytes of some kB.
-    """
-    ring = found.ring
-    if (found.rows, ring.values_per_coefficient) != (1, 1):
-        return found
-    limit = _scaled_limit(ring.degree, hints)
-    for bits in range(32, ring.field_bits, -1):
-        made = _with_rows(ring.degree, 1, bits, limit, asked)
-        if made is not None and (made.rows, made.ring.limbs) == (1, ring.limbs):
-            return made
-    return found
-
-
-def _scaled_limit(degree: int, hints: int) -> int:
-    """Largest log2 Q of a degree with so many opened functionals."""
-    return math.floor(LIMITS["2024"][degree] * (1 - hints / degree))
 
 
 def _with_rows(degree: int, fields: int, field_bits: int, limit: int, asked: _Asked) -> RoundParameters | None:

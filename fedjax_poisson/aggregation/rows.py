@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.aggregation.host_rows import is_small
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.ckks import device_layout, host_residues, modular, noise_bound, ntt, packing, rlwe_samplers
 from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
-from fedjax_poisson.small_programs import MOST_VALUES, few_values
 
 __all__ = [
     "Secrets",
@@ -76,10 +76,12 @@ def common(params: RoundParameters, words: Array) -> Array:
     return rlwe_samplers.uniform_residues(words_stream(words), shape, params.ring.moduli, slack_bits=slack)
 
 
+_common = jax.jit(common, static_argnums=0)
+
+
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
     """The common `a` of a round, by a program of its own; a small one is kept, since in one process all parties ask for it."""
-    small = params.rows * params.ring.limbs * params.ring.degree <= MOST_VALUES
-    return (_kept_common if small else _new_common)(params, terms_hash)
+    return (_kept_common if is_small(params) else _new_common)(params, terms_hash)
 
 
 def _new_common(params: RoundParameters, terms_hash: bytes) -> Array:
@@ -170,8 +172,3 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
     (message,) = device_layout.transformed(params.ring, None, words, secrets.errors[None], carrier=0)
     product = multiply_rows(params, a, small_form(params, secrets.secret))
     return modular.add(message, product, modular.constants(params.ring.moduli).q)
-
-
-_common = few_values(lambda params, words: params.rows * params.ring.limbs * params.ring.degree, static_argnums=0)(
-    common
-)

@@ -16,7 +16,7 @@ import numpy as np
 from fedjax_poisson.ckks import rlwe_samplers
 from fedjax_poisson.randomness import Stream, host_cipher
 
-__all__ = ["uniform_residues"]
+__all__ = ["random_words", "uniform_residues"]
 
 
 def uniform_residues(
@@ -37,10 +37,8 @@ def uniform_residues(
     Returns:
       uint32 `[..., L, N]`.
     """
-    if not host_cipher.available():
-        return np.asarray(_by_program(shape, moduli, slack_bits, key))
     count = rlwe_samplers.uniform_words(math.prod(moduli).bit_length(), slack_bits)
-    words = _random_words(key, (count, *shape)).astype(np.uint64)
+    words = random_words(key, (count, *shape)).astype(np.uint64)
     found = np.empty((*shape[:-1], len(moduli), shape[-1]), np.uint32)
     for limb, q in enumerate(moduli):
         total = words[0] % np.uint64(q)
@@ -50,14 +48,16 @@ def uniform_residues(
     return found
 
 
-def _random_words(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The words of `rlwe_samplers.random_words`, in its order."""
+def random_words(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The words of `rlwe_samplers.random_words` of a stream's key uint32 `[8]`, in its order; an array of its own."""
+    if not host_cipher.available():
+        return np.array(_by_program(shape, key))
     count = math.prod(shape)
     tiles, lanes = rlwe_samplers.word_tiling(count)
     blocks = host_cipher.cipher_words(key, 0, (0, 0, 0), tiles * lanes)
-    return blocks.reshape(tiles, lanes, -1).swapaxes(1, 2).reshape(-1)[:count].reshape(shape)
+    return blocks.reshape(tiles, lanes, -1).swapaxes(1, 2).reshape(-1)[:count].reshape(shape).astype(np.uint32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _by_program(shape: tuple[int, ...], moduli: tuple[int, ...], slack_bits: int, key: jax.Array) -> jax.Array:
-    return rlwe_samplers.uniform_residues(Stream(key, np.zeros((), np.uint32)), shape, moduli, slack_bits=slack_bits)
+@functools.partial(jax.jit, static_argnums=0)
+def _by_program(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    return rlwe_samplers.random_words(Stream(key, np.zeros((), np.uint32)), shape)

@@ -15,14 +15,13 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 
 from fedjax_poisson.federated import standardize
 from fedjax_poisson.platforms import usable_cores
-from fedjax_poisson.randomness import fold_in, stream
+from fedjax_poisson.randomness import stream
 from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
 from fedjax_poisson.traced_programs import FOLDER
@@ -60,32 +59,10 @@ def _helps(setting: RunSetup) -> bool:
 
 
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """The protocol's round first: the run needs that soonest."""
     try:
-        for step in (_protocol, _training):
-            if not ended():
-                step(setting, ended)
+        _training(setting, ended)
     except Exception as error:  # the run makes the same programs, and says what is wrong where it is
         warnings.warn(f"programs could not be compiled beforehand ({error!r}): the run compiles them", stacklevel=2)
-
-
-def _aggregator(setting: RunSetup) -> Any:
-    return aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
-
-
-def _protocol(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """A sum of zeros, from the encryption to the opening."""
-    aggregator, own = _aggregator(setting), stream()
-    aggregator.begin()
-    counts, total = np.zeros(setting.dimension, np.int32), None
-    for k in range(setting.plan.senders):
-        if ended():
-            return
-        one = aggregator.encrypt(counts, fold_in(own, k))
-        total = one if total is None else aggregator.add(total, one)
-    for step in (aggregator.check, aggregator.open):
-        if not ended():
-            step(total, setting.dimension)
 
 
 def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
@@ -93,7 +70,8 @@ def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
     blank = blank_records(setting)
     records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
-    algorithm, cohort_of = training_for(setting, scaler, records, _aggregator(setting))
+    aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
+    algorithm, cohort_of = training_for(setting, scaler, records, aggregator)
     state = algorithm.init(jax.random.key(0))
     if not ended():
         algorithm.apply(state, cohort_of(1), stream(), lambda: None)
