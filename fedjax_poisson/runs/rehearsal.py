@@ -34,9 +34,9 @@ MOST_NUMBERS = 1 << 18
 
 @contextlib.contextmanager
 def rehearsed(setting: RunSetup) -> Iterator[None]:
-    """While it is entered a round of zeros is made on another thread; leaving waits for the program that this is making.
+    """While it is entered a round of zeros is made on another thread; leaving waits for that round if it has begun.
 
-    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers that are encrypted by programs.
+    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers.
     """
     if not _helps(setting):
         yield
@@ -66,7 +66,7 @@ def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
 
 
 def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """A training round."""
+    """A training round, unless the run is over before its records are ready."""
     blank = blank_records(setting)
     records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
