@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from fedjax_poisson.aggregation.refusals import BadBox, Malformed
 from fedjax_poisson.aggregation.round_keys import RoundKey
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, bits, fold_in
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
     "Contribution",
@@ -106,7 +106,7 @@ def sealed_rows(
     return np.asarray(made), np.asarray(secret)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@traced_once(0)
 def _seal(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, jax.Array]:
     secrets = rows.draw(params, stream)
     return rows.encrypt(params, a, counts, secrets), rows.small_form(params, secrets.secret)

@@ -31,6 +31,7 @@ from fedjax_poisson.aggregation.parameters import RoundParameters, allowed_rms
 from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import MARGIN
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_sum", "small_secret"]
 
@@ -124,12 +125,15 @@ def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
     return (values[first : first + _AT_ONCE] for first in range(0, values.size, _AT_ONCE))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@traced_once(0)
 def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
     return decode_sum(params, a, total, secret)
 
 
-_centred = jax.jit(centred, static_argnums=0)
+@traced_once(0)
+def _centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
+    found: tuple[Array, Array] = centred(params, form)
+    return found
 
 
 def small_secret(params: RoundParameters, form: np.ndarray, expected: Expected) -> str | None:

@@ -21,6 +21,7 @@ from fedjax_poisson.ckks import device_layout, host_residues, modular, noise_bou
 from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
     "Secrets",
@@ -76,7 +77,7 @@ def common(params: RoundParameters, words: Array) -> Array:
     return rlwe_samplers.uniform_residues(words_stream(words), shape, params.ring.moduli, slack_bits=slack)
 
 
-_common = jax.jit(common, static_argnums=0)
+_common = traced_once(0)(common)
 
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:

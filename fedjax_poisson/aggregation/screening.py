@@ -33,6 +33,7 @@ from fedjax_poisson.aggregation.parameters import FUNCTIONALS, UNIFORM, RoundPar
 from fedjax_poisson.aggregation.sharing import lagrange, points
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = ["TAIL", "Functionals", "agreeing", "best_members", "functionals", "judge", "project", "projected"]
 
@@ -83,7 +84,7 @@ def projected(
     return np.stack([np.asarray(project(params, small, own, share)) for share in shares])
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@traced_once(0)
 def project(params: RoundParameters, signs: Array, uniform: Array, share: Array) -> Array:
     """A member's scalars uint32 `[12 + U, L]` of one client's share uint32 `[L, N]` in NTT form; vmap over clients.
 
