@@ -10,6 +10,7 @@ import pytest
 from fedjax_poisson import mechanisms, small_programs
 from fedjax_poisson.mechanisms.types import partial_of
 from fedjax_poisson.small_programs import MOST_VALUES, few_values
+from tests.aggregation import rounds
 from tests.federated import helpers
 
 RNG = np.random.default_rng(7)
@@ -29,6 +30,26 @@ def test_both_compilations_of_an_embedding_give_the_same_integers(mechanism):
     found, wanted = program.quick(*arguments), program.whole(*arguments)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+
+
+def test_both_compilations_of_the_programs_of_norm_proofs_give_the_same_integers(monkeypatch):
+    """A whole norm round in which every such program runs twice."""
+    compared: set[str] = set()
+
+    def both(program, *arguments):
+        if small_programs.is_traced(arguments):
+            return program.whole(*arguments)
+        found, wanted = program.quick(*arguments), program.whole(*arguments)
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            assert one.dtype in (jnp.int32, jnp.uint32, jnp.bool_)
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+        compared.add(program.whole._function.__name__)
+        return found
+
+    monkeypatch.setattr(small_programs.FewValues, "__call__", both)
+    world = rounds.opened(norm=True, clients=3)
+    assert world.exact()
+    assert compared >= {"_weighings", "_expand", "_made_corrections", "_member_scalars"}, compared
 
 
 def test_the_size_decides_and_a_tracer_takes_the_whole_program():

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from fedjax_poisson import extensions, mechanisms, models, start, traced_programs
-from fedjax_poisson.aggregation import parameters, sharing
+from fedjax_poisson.aggregation import contribution, opening, parameters, rows, screening, sharing
 from fedjax_poisson.federated import algorithm, records, standardize
 from fedjax_poisson.mechanisms.types import partial_of
 from fedjax_poisson.randomness import fold_in
@@ -85,15 +85,23 @@ def _cases() -> dict:
     gradients = (partial_of(mechanism.clip, 4), params, table, units, stream, records.record_slots(units, 0.5))
     clip = partial_of(mechanism.clip, standardize.moment_dimension(flags))
     embed = importlib.import_module("fedjax_poisson.federated.private_sum").__dict__["_embed_rows"]
+    a, drawn = np.asarray(rows.common_of(PARAMS, bytes(32))), screening.functionals(PARAMS, bytes(32))
     return {
         "deal": (DEALT, _deal()),
+        "common": (rows.__dict__["_common"], (PARAMS, _deal()[3][0, 0, :8])),
+        "seal": (contribution.__dict__["_seal"], (PARAMS, a, grids[0], stream)),
+        "centre": (opening.__dict__["_centred"], (PARAMS, _deal()[2])),
+        "decode": (opening.__dict__["_decode"], (PARAMS, a, _deal()[2][None], _deal()[2])),
+        "project": (screening.project, (PARAMS, drawn.signs, drawn.uniform, _deal()[2])),
         "embed": (embed.quick, (partial_of(mechanism.embed, 14), grids, stream)),
         "gradients": (programs.contributions, gradients),
         "moments": (standardize.__dict__["_moment_grids"], (tuple(flags.tolist()), 1, clip, table, bounds)),
     }
 
 
-@pytest.mark.parametrize("name", ["deal", "embed", "gradients", "moments"])
+@pytest.mark.parametrize(
+    "name", ["deal", "common", "seal", "centre", "decode", "project", "embed", "gradients", "moments"]
+)
 def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untraceable):
     program, arguments = _cases()[name]
     wanted = jax.tree.map(np.asarray, program.jitted(*arguments))

@@ -99,7 +99,7 @@ def _dp_accounting() -> tuple[Any, Any]:
 
 
 def _least_epsilon(z: float, delta: float, high: float) -> float:
-    """The epsilon at which a Gaussian of multiplier z has this delta, within 1e-12 of it and never below: the upper end of a bisection of [0, high].
+    """The epsilon at which a Gaussian of multiplier z has this delta, within 1e-12 (relative above 1) and never below: a bisection's upper end.
 
     (A root finder of SciPy would need fewer steps, and a quarter of a second of start-up.)
     """

@@ -1,8 +1,9 @@
 """A party's own arithmetic of a small round in NumPy: sealing, screening and opening without a program to compile.
 
-A short run, and a site's first round, would spend seconds in the compiler on programs that run for less than a millisecond. Up to `MOST_VALUES` residues the
-parties of a round compute on the host; longer vectors, and programs that simulate many clients, are compiled (`rows`, `opening`, `screening`). The numbers are
-the same either way, and tests compare them bit by bit, but for the two distances of an opened sum, which the host takes from exact integers.
+A short run, and a site's first round, would spend seconds in the compiler on programs that run for less than a millisecond. Up to `MOST_VALUES` residues a
+client and the server compute on the host, and a member with up to eight times as many in all the shares that it holds. For longer vectors, and where many
+clients are simulated, programs are compiled (`rows`, `opening`, `screening`). The numbers are the same either way, and tests compare them bit by bit, but
+for the two distances of an opened sum, which the host takes from exact integers.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from fedjax_poisson.ckks import host_residues, host_ring, noise_bound
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.randomness import Stream, fold_in
 
-__all__ = ["MOST_VALUES", "centred", "decode", "is_small", "project", "seal"]
+__all__ = ["MOST_SHARED", "MOST_VALUES", "centred", "decode", "is_small", "project", "seal"]
 
 MOST_VALUES = 1 << 13
+MOST_SHARED = 8 * MOST_VALUES
 
 
 def is_small(params: RoundParameters) -> bool:

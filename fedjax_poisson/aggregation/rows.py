@@ -81,7 +81,7 @@ _common = traced_once(0)(common)
 
 
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
-    """The common `a` of a round, by a program of its own; a small one is kept, since in one process all parties ask for it."""
+    """The common `a` of a round: a small one by the host, and kept, since in one process all parties ask for it; else by a program of its own."""
     return (_kept_common if is_small(params) else _new_common)(params, terms_hash)
 
 

@@ -78,7 +78,7 @@ def projected(
     params: RoundParameters, signs: np.ndarray, uniform: np.ndarray, shares: Sequence[np.ndarray]
 ) -> np.ndarray:
     """A member's scalars uint32 `[clients, 12 + U, L]` of clients' shares uint32 `[L, N]` in NTT form; weights as in `project`."""
-    if host_rows.is_small(params._replace(rows=1)):
+    if len(shares) * params.ring.limbs * params.ring.degree <= host_rows.MOST_SHARED:
         return host_rows.project(params, signs, uniform, shares)
     small, own = jax.device_put((signs, uniform))  # once, not for every client
     return np.stack([np.asarray(project(params, small, own, share)) for share in shares])

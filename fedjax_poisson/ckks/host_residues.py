@@ -1,8 +1,7 @@
 """Uniform residues on the host: the numbers of `rlwe_samplers.uniform_residues`, in NumPy, for parties that should not wait for a compiler.
 
-A party of a round expands a few polynomials from 32 bytes each. A program that does so takes a second to compile; NumPy takes 0.1 ms for one of 2,048
-coefficients, which is what the program takes too. The words are those of `rlwe_samplers.random_words`, their sum is taken modulo each prime by the machine's
-64-bit division: exact, since a word times a weight is below 2^63. Tests compare the two bit by bit.
+A party of a round expands a few polynomials from 32 bytes each; the program that does so takes longer to compile than it runs in all. The words are those of
+`rlwe_samplers.random_words`, their sum is taken modulo each prime by the machine's 64-bit division. Tests compare the two bit by bit.
 """
 
 from __future__ import annotations
@@ -42,8 +41,10 @@ def uniform_residues(
     found = np.empty((*shape[:-1], len(moduli), shape[-1]), np.uint32)
     for limb, q in enumerate(moduli):
         total = words[0] % np.uint64(q)
-        for i in range(1, count):
-            total += words[i] * np.uint64((1 << 32 * i) % q) % np.uint64(q)
+        for i in range(1, count):  # two products, (2^32 - 1) (2^31 - 2) each at most, and a residue stay below 2^64
+            total += words[i] * np.uint64((1 << 32 * i) % q)
+            if i % 2 == 0:
+                total %= np.uint64(q)
         found[..., limb, :] = total % np.uint64(q)
     return found
 

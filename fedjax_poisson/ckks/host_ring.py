@@ -1,7 +1,7 @@
 """The negacyclic transform of a few polynomials on the host, in NumPy: the numbers of `ntt`, without a program to compile.
 
-A party of a round transforms a handful of polynomials. NumPy takes 0.3 ms for one of 2,048 coefficients, about what a program takes that was compiled quickly,
-and compiling one takes a second. Everything is exact in uint64: residues are below 2^31, so a product is below 2^62 (*proved*).
+A party of a round transforms a handful of polynomials, and the program for it takes longer to compile than it runs in all. Everything is exact in uint64:
+residues are below 2^31, so a product is below 2^62 (*proved*).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ChaCha20 streams (RFC 8439) in uint32 JAX: the only source of privacy and encryption randomness.
+"""ChaCha20 streams (RFC 8439), in uint32 JAX and on the host: the only source of privacy and encryption randomness.
 
 A `Stream` is a 256-bit key. It is made once from the operating system (`stream`), split by labels (`fold_in`) and
 consumed once (`bits`, or a sampler of this package). Both are the ChaCha20 block function under that key, in separate
@@ -50,7 +50,8 @@ class Stream(NamedTuple):
     """A ChaCha20 key with its origin; a pytree of uint32, so it can be vmapped, scanned and sharded.
 
     Attributes:
-        key: uint32[8], 256 secret bits; of the host (NumPy) until a program derives it. Never shown by `repr`, never pickled.
+        key: uint32[8], 256 secret bits; of the host (NumPy) until a program derives it, so that what is drawn from it outside programs lies on the default
+            device. Never shown by `repr`, never pickled.
         reproducible: uint32[], 1 when the key descends from a seed (not private), 0 when it descends from the operating
             system.
     """
@@ -62,7 +63,7 @@ class Stream(NamedTuple):
         """Show the origin and never the key."""
         shape = getattr(self.key, "shape", ())
         flag = self.reproducible
-        known = isinstance(flag, jax.Array | np.ndarray) and not isinstance(flag, jax.core.Tracer)
+        known = isinstance(flag, jax.Array | np.ndarray | np.generic) and not isinstance(flag, jax.core.Tracer)
         origin = ("seeded, NOT private" if np.any(np.asarray(flag)) else "operating system") if known else "traced"
         return f"Stream(<256-bit key hidden>, batch={tuple(shape[:-1])}, origin={origin})"
 
@@ -100,6 +101,7 @@ def stream(seed: int | None = None) -> Stream:
     warn_if_idle()
     if seed is None:
         key = np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)
+        key.flags.writeable = False
         return Stream(key, np.zeros((), np.uint32))
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(
@@ -159,9 +161,13 @@ def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
 
 def _on_host(key: jax.Array | np.ndarray) -> bool:
     """Whether blocks of a key are made without a program: its words are known, and this host can read them."""
-    if is_traced(key) or key.ndim != 1 or not host_cipher.available():
+    if is_traced(key) or not isinstance(key, np.ndarray | jax.Array):  # part of a program, or a shape
         return False
-    return isinstance(key, np.ndarray) or key.is_fully_addressable
+    if key.shape != (8,):
+        raise ValueError(
+            f"a stream's key is uint32 [8], here {list(key.shape)}; use a batch of streams inside jax.vmap"
+        )
+    return host_cipher.available() and (isinstance(key, np.ndarray) or key.is_fully_addressable)
 
 
 def _derived_on_host(key: np.ndarray, counter: int, nonce: tuple[np.uint32, ...]) -> np.ndarray:

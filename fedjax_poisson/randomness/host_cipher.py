@@ -1,7 +1,7 @@
 """ChaCha20 key stream (RFC 8439) on the host, by the `cryptography` package: the words of `chacha`, for keys that are numbers and not yet part of a program.
 
-A program for a handful of blocks takes a quarter of a second to compile, a thousand times as long as it runs in all; the package's C code takes 10 us for them
-and compiles nothing. Where that package has no ChaCha20 (an OpenSSL in FIPS mode) `available` says so, and the callers use their programs: the same words.
+A program for a handful of blocks takes far longer to compile than it runs in all; the package's C code compiles nothing. Where that package has no ChaCha20 (an
+OpenSSL in FIPS mode), or one that gives other words, `available` says so, and the callers use their programs: the same words.
 
 Source: Nir and Langley, RFC 8439 (2018), sections 2.3 and 2.4.
 """
@@ -20,9 +20,11 @@ _BLOCK_BYTES = 64
 
 @functools.cache
 def available() -> bool:
-    """Whether the package makes ChaCha20 key streams here; asked once."""
+    """Whether the package makes ChaCha20 key streams here, checked by the block of RFC 8439, section 2.3.2; asked once."""
+    key = np.frombuffer(bytes(range(32)), "<u4").astype(np.uint32)
     try:
-        return bool(cipher_words(np.zeros(8, np.uint32), 0, (0, 0, 0), 1).size)
+        words = cipher_words(key, 1, (0x09000000, 0x4A000000, 0), 1)[0]
+        return words[:4].tolist() == [0xE4E7F110, 0x15593BD1, 0x1FDD0F50, 0xC47120A3]
     except Exception:  # missing, too old, or refused by the machine's policy: several packages' own errors
         return False
 
@@ -40,8 +42,10 @@ def cipher_words(key: np.ndarray, counter: int, nonce: tuple[int, int, int], blo
       uint32 `[blocks, 16]`.
 
     Raises:
-      ValueError: the counter would wrap, which implementations treat differently.
+      ValueError: the key is no uint32 `[8]`, or the counter would wrap, which implementations treat differently.
     """
+    if key.shape != (8,) or key.dtype != np.uint32:
+        raise ValueError(f"a key is uint32 [8], not {key.dtype} {list(key.shape)}")
     if counter + blocks > 1 << 32:
         raise ValueError(f"blocks {counter} to {counter + blocks - 1} exceed the 32-bit counter of a stream")
     ciphers = importlib.import_module("cryptography.hazmat.primitives.ciphers")

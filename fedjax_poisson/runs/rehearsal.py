@@ -15,6 +15,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,7 +35,7 @@ MOST_NUMBERS = 1 << 18
 
 @contextlib.contextmanager
 def rehearsed(setting: RunSetup) -> Iterator[None]:
-    """While it is entered a round of zeros is made on another thread; leaving waits for that round if it has begun.
+    """While it is entered a round of zeros is made on another thread; leaving waits for the program that it is making.
 
     Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers.
     """
@@ -61,17 +62,37 @@ def _helps(setting: RunSetup) -> bool:
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
     try:
         _training(setting, ended)
+    except _Over:
+        pass
     except Exception as error:  # the run makes the same programs, and says what is wrong where it is
         warnings.warn(f"programs could not be compiled beforehand ({error!r}): the run compiles them", stacklevel=2)
 
 
+class _Over(Exception):
+    """The run has no use for the rest of the round."""
+
+
 def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """A training round, unless the run is over before its records are ready."""
+    """A training round, left between two programs as soon as the run is over."""
+
+    def unless_over(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if ended():
+                raise _Over
+            return function(*arguments)
+
+        return call
+
     blank = blank_records(setting)
     records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
-    aggregator = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
+    made = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
+    aggregator = made._replace(
+        begin=unless_over(made.begin),
+        encrypt=unless_over(made.encrypt),
+        check=unless_over(made.check),
+        open=unless_over(made.open),
+    )
     algorithm, cohort_of = training_for(setting, scaler, records, aggregator)
     state = algorithm.init(jax.random.key(0))
-    if not ended():
-        algorithm.apply(state, cohort_of(1), stream(), lambda: None)
+    unless_over(algorithm.apply)(state, cohort_of(1), stream(), unless_over(lambda: None))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import numpy as np
 import pytest
 
-from fedjax_poisson.aggregation import contribution, host_rows, opening, rows, screening
+from fedjax_poisson.aggregation import contribution, host_rows, host_shares, opening, rows, screening
 from fedjax_poisson.aggregation.parameters import choose
+from fedjax_poisson.ckks import host_ring, ntt
 from fedjax_poisson.randomness import fold_in
 from tests.federated import helpers
 
@@ -84,6 +87,57 @@ def test_a_sum_of_secrets_is_centred_as_by_a_program(sealed):
         assert same == bool(alike) == (form is secret)
 
 
+def test_a_polynomial_that_differs_from_prime_to_prime_is_no_secret():
+    params = choose(3_000, 1 << 30, 5, 5, 4, corrupt=1)
+    moduli = params.ring.moduli
+    small = host_ring.residues(np.arange(params.ring.degree) % 41 - 20, moduli)
+    other = small.copy()
+    other[1, 5] = (other[1, 5] + 1) % moduli[1]
+    for residues, good in ((small, True), (other, False)):
+        form = host_ring.forward(residues, moduli)
+        assert host_rows.centred(params, form, opening._largest(params))[1] is good
+        assert bool(opening._centred(params, form)[1]) is good
+
+
+def test_a_sum_whose_residue_is_no_honest_error_is_not_opened(monkeypatch):
+    """Check 2 of an opening: a third of a step on one coefficient, under an honest secret."""
+    params = choose(*RINGS["one short row"], 5, 4, corrupt=1)
+    a, own, counts = np.asarray(rows.common_of(params, DIGEST)), _own("a third"), np.arange(14, dtype=np.int32)
+    made, secret = host_rows.seal(params, a, counts, own)
+    expected = opening.Expected(1, 0, RINGS["one short row"][1])
+    shift = np.zeros((1, params.ring.degree), np.int64)
+    shift[0, 20] = int(params.ring.step) // 3
+    (q,) = params.ring.moduli
+    moved = ((made.astype(np.int64) + host_ring.forward(host_ring.residues(shift[0], (q,)), (q,))) % q).astype(
+        np.uint32
+    )
+    for total, why in ((made, ""), (moved, "beside whole counts")):
+        found, reason = opening.checked(params, secret, *opening._decoded(params, a, total, secret), expected)
+        assert (found is None) == bool(why) and why in reason
+    decode = host_rows.decode
+    monkeypatch.setattr(host_rows, "decode", lambda *given: (decode(*given)[0], 0.0, 0.0))  # the twin: no look at it
+    found, _ = opening.checked(params, secret, *opening._decoded(params, a, moved, secret), expected)
+    np.testing.assert_array_equal(found, counts)
+
+
+@pytest.mark.parametrize("below", [1 << 31, 1 << 30])
+def test_nothing_overflows_at_the_largest_residues(below):
+    degree, parties = 8192, 20
+    moduli = ntt.primes_below(below, degree, 3)
+    most = np.asarray(moduli, np.uint32) - np.uint32(1)
+    weights, polynomials = np.tile(most, (parties, 1)), np.tile(most[:, None], (parties, 1, degree))
+    summed = host_shares.weighted_sum(weights, polynomials, moduli)
+    ring = types.SimpleNamespace(moduli=moduli, degree=degree, limbs=3)
+    share = np.tile(most[:, None], (1, degree))
+    signs, uniform = np.ones((2, degree), np.int32), np.tile(most[:, None], (2, 1, degree))
+    scalars = host_rows.project(types.SimpleNamespace(ring=ring), signs, uniform, [share, share])
+    values = host_ring.inverse(share, moduli)
+    for limb, q in enumerate(moduli):
+        assert (summed[limb] == parties * (q - 1) ** 2 % q).all()
+        assert (scalars[:, :2, limb] == sum(int(x) for x in values[limb]) % q).all()
+        assert (scalars[:, 2:, limb] == sum(int(x) * (q - 1) for x in values[limb]) % q).all()
+
+
 def test_scalars_are_those_of_a_program_client_by_client(sealed):
     params, a, _, _, secret = sealed
     drawn, shares = screening.functionals(params, DIGEST), [secret, a[0], a[-1]]
@@ -91,6 +145,21 @@ def test_scalars_are_those_of_a_program_client_by_client(sealed):
     wanted = [screening.project(params, drawn.signs, drawn.uniform, share) for share in shares]
     np.testing.assert_array_equal(found, np.stack(jax.device_get(wanted)))
     assert (found[0] != found[1]).any()
+
+
+def test_so_many_shares_that_a_program_is_worth_it_give_the_same_scalars(monkeypatch):
+    params = choose(*RINGS["one short row"], 5, 4, corrupt=1)
+    drawn, rng = screening.functionals(params, DIGEST), np.random.default_rng(0)
+    (q,) = params.ring.moduli
+    shares = list(rng.integers(0, q, (3, 1, params.ring.degree)).astype(np.uint32))
+    one_by_one = [screening.projected(params, drawn.signs, drawn.uniform, [share])[0] for share in shares]
+    used: list[int] = []
+    project = screening.project
+    monkeypatch.setattr(screening, "project", lambda *given: used.append(1) or project(*given))
+    for most in (host_rows.MOST_SHARED, 2 * params.ring.degree):
+        monkeypatch.setattr(host_rows, "MOST_SHARED", most)
+        np.testing.assert_array_equal(screening.projected(params, drawn.signs, drawn.uniform, shares), one_by_one)
+    assert len(used) == 3
 
 
 def test_the_size_decides_who_computes(monkeypatch):

@@ -66,11 +66,13 @@ def test_where_the_package_has_no_chacha20_programs_give_the_same(monkeypatch):
         np.testing.assert_array_equal(np.asarray(stream(8).key), root.key)
 
 
-def test_an_unusable_package_is_noticed_once(monkeypatch):
-    def refused(*arguments):
-        raise RuntimeError("the machine's policy")
+def _refused(*arguments):
+    raise RuntimeError("the machine's policy")
 
-    monkeypatch.setattr(host_cipher, "cipher_words", refused)
+
+@pytest.mark.parametrize("words", [_refused, lambda *arguments: np.zeros((1, 16), np.uint32)])
+def test_a_package_without_it_or_with_other_words_is_noticed_once(words, monkeypatch):
+    monkeypatch.setattr(host_cipher, "cipher_words", words)
     host_cipher.available.cache_clear()
     try:
         assert not host_cipher.available()
@@ -83,3 +85,26 @@ def test_an_unusable_package_is_noticed_once(monkeypatch):
 def test_a_stream_hides_its_key_wherever_it_was_made():
     for made in (stream(), fold_in(stream(), 1), Stream(*jax.device_put(stream()))):
         assert str(made) == "Stream(<256-bit key hidden>, batch=(), origin=operating system)"
+
+
+def test_a_key_is_eight_words_and_cannot_be_written_to():
+    for key in (KEY.reshape(2, 4), KEY.astype(np.int64), KEY[:7]):
+        with pytest.raises(ValueError, match="key is uint32"):
+            host_cipher.cipher_words(key, 0, (0, 0, 0), 1)
+    many = Stream(np.stack([KEY] * 3), np.zeros(3, np.uint32))
+    for consume in (lambda: fold_in(many, 1), lambda: bits(many, 4)):
+        with pytest.raises(ValueError, match="vmap"):
+            consume()
+    for made in (stream(), fold_in(stream(), 1), helpers.seeded(1)):
+        with pytest.raises(ValueError, match="read-only"):
+            made.key[0] = 1
+
+
+def test_shapes_of_streams_are_derived_by_the_program():
+    like = jax.eval_shape(lambda s: fold_in(s, 3), jax.eval_shape(lambda: Stream(jnp.asarray(KEY), jnp.uint32(0))))
+    assert like.key.shape == (8,) and like.key.dtype == np.uint32
+
+
+def test_the_origin_is_shown_for_numbers_of_numpy_too():
+    made = jax.tree.map(lambda leaf: leaf * 1, helpers.seeded(1))
+    assert isinstance(made.reproducible, np.uint32) and "NOT private" in str(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +114,42 @@ def test_a_run_that_ends_early_waits_for_the_round_under_way(
 
 
 @pytest.mark.usefixtures("helpful")
-@pytest.mark.parametrize("over", [True, False])
-def test_a_round_is_not_begun_for_a_run_that_is_over(
-    over: bool, setting: RunSetup, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last", ["", "begin", "encrypt", "check", "gate", "open"])
+def test_a_round_is_left_between_its_programs_as_soon_as_the_run_is_over(
+    last: str, setting: RunSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    done: list[str] = []
 
-    class Algorithm:
+    class Sums:
         def __getattr__(self, name: str) -> Any:
-            return lambda *_: asked.append(name)
+            return lambda *_: done.append(name)
 
-    monkeypatch.setattr(rehearsal, "training_for", lambda *_: (Algorithm(), lambda number: None))
-    rehearsal._training(setting, lambda: over)
-    assert asked == (["init"] if over else ["init", "apply"])
+        def _replace(self, **functions: Any) -> Any:
+            return functions
+
+    def training(setting: RunSetup, scaler: Any, records: Any, aggregator: Any) -> Any:
+        def apply(state: Any, cohort: Any, stream: Any, gate: Any) -> None:
+            for name in ("begin", "encrypt", "check"):
+                aggregator[name]()
+            gate()
+            done.append("gate")
+            aggregator["open"]()
+
+        algorithm = type("Algorithm", (), {"init": staticmethod(lambda key: None), "apply": staticmethod(apply)})
+        return algorithm, lambda number: None
+
+    monkeypatch.setattr(rehearsal, "aggregator_for", lambda *_: Sums())
+    monkeypatch.setattr(rehearsal, "training_for", training)
+    steps = ["begin", "encrypt", "check", "gate", "open"]
+    if last == "open":
+        rehearsal._training(setting, lambda: False)
+    else:
+        with pytest.raises(rehearsal._Over):
+            rehearsal._training(setting, lambda: not last or last in done)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rehearsal._rehearse(setting, lambda: True)  # nothing is said of it
+    assert done == steps[: steps.index(last) + 1 if last else 0]
 
 
 @pytest.mark.usefixtures("helpful")
