@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -111,15 +112,70 @@ def test_wide_errors_are_centred_binomial_of_twice_the_pairs():
     assert abs(correlation) < 6 / math.sqrt(SIZE / 2)
 
 
-def test_a_wide_error_counts_84_bits_once_each():
-    """One bit of the three words at a time: 84 of them raise the draw by one, 12 do nothing; and the ends of the range are reached."""
-    words = np.zeros((3, 98), np.uint32)
-    for bit in range(96):
-        words[bit // 32, bit] = np.uint32(1) << np.uint32(bit % 32)
-    words[:, 97] = 0xFFFFFFFF
-    found = np.asarray(rlwe_samplers.count_bits(jnp.asarray(words)))
-    assert sorted(found[:96]) == [-42] * 12 + [-41] * 84
-    assert list(found[96:]) == [-42, 42]
+def test_thresholds_of_wide_errors_are_their_law():
+    """|x| = k has 2^95 times the chance that 84 fair bits less 42 have, exactly; one pair of bits fewer is another law."""
+    thresholds = [0, *rlwe_samplers.wide_thresholds(), 1 << 95]
+    assert len(thresholds) == 44
+    for k in range(43):
+        ways = math.comb(84, 42 + k) * (1 if k == 0 else 2)
+        assert Fraction(thresholds[k + 1] - thresholds[k], 1 << 95) == Fraction(ways, 1 << 84)
+    assert Fraction(thresholds[1], 1 << 95) != Fraction(math.comb(82, 41), 1 << 82)
+
+
+def test_a_wide_error_is_the_number_of_thresholds_that_95_bits_reach():
+    """Just below and at each threshold, with both signs; where the upper bits decide they say the same, and elsewhere that they do not."""
+    numbers = [max(t + step, 0) for t in rlwe_samplers.wide_thresholds() for step in (-(1 << 64), -1, 0, 1, 1 << 64)]
+    numbers = [n for n in (*numbers, 0, (1 << 95) - 1) if n < 1 << 95]
+    wanted = np.array([sum(n >= t for t in rlwe_samplers.wide_thresholds()) for n in numbers])
+    assert set(wanted) == set(range(43))
+    lower = jnp.array([[n >> shift & 0xFFFFFFFF for n in numbers] for shift in (32, 0)], jnp.uint32)
+    tops = {t >> 64 for t in rlwe_samplers.wide_thresholds()}
+    for sign in (0, 1):
+        words = jnp.array([(n >> 64) << 1 | sign for n in numbers], jnp.uint32)
+        signed = -wanted if sign else wanted
+        np.testing.assert_array_equal(rlwe_samplers.compare_all(words, lower), signed)
+        marked = np.asarray(rlwe_samplers.compare_upper(words))
+        undecided = np.array([n >> 64 in tops for n in numbers])
+        np.testing.assert_array_equal(marked & 1, undecided)
+        np.testing.assert_array_equal((marked >> 1)[~undecided], signed[~undecided])
+        assert ((marked >> 1) != signed)[undecided].any(), "the upper bits alone would be another law"
+        assert (np.asarray(rlwe_samplers.compare_all(words, lower[::-1])) != signed).any(), (
+            "the lower words have an order"
+        )
+
+
+def test_every_upper_word_near_a_threshold_is_counted_right():
+    """All sections and their borders: 31-bit numbers around each threshold's, against a comparison with all of them."""
+    tops = sorted({t >> 64 for t in rlwe_samplers.wide_thresholds()})
+    upper = np.unique([min(max(t + step, 0), 2**31 - 1) for t in tops for step in range(-3, 4)]).astype(np.int64)
+    marked = np.asarray(rlwe_samplers.compare_upper(jnp.asarray(upper << 1, jnp.uint32)))
+    for number, mark in zip(upper.tolist(), marked.tolist(), strict=True):
+        assert mark & 1 == (number in tops)
+        if number not in tops:
+            assert mark >> 1 == sum(number > t for t in tops)
+
+
+def test_lower_bits_are_made_where_a_wide_error_needs_them(monkeypatch):
+    """Upper bits cut to seven of them, those of a threshold among them: a call with ties has the draws that all bits decide."""
+    stream, shape = seeded_stream(), (3, 512)
+    top = rlwe_samplers.wide_thresholds()[5] >> 64
+    plain = rlwe_samplers.random_words
+
+    def words_of(stream, shape, then=None):
+        words = plain(stream, shape)
+        if shape == (3, 512):
+            words = jnp.where(
+                words >> jnp.uint32(25) == jnp.uint32(3), jnp.uint32(top << 1) | (words & jnp.uint32(1)), words
+            )
+        return words if then is None else then(words)
+
+    monkeypatch.setattr(rlwe_samplers, "random_words", words_of)
+    got = np.asarray(rlwe_samplers.wide_binomial(stream, shape))
+    words = words_of(stream, shape)
+    assert (np.asarray(words >> jnp.uint32(1)) == top).sum() > 3
+    lower = plain(rlwe_samplers.fold_in(stream, "lower"), (2, *shape))
+    np.testing.assert_array_equal(got, rlwe_samplers.compare_all(words, lower))
+    assert (got != np.asarray(rlwe_samplers.compare_upper(words) >> 1)).any()
 
 
 def test_wide_errors_do_not_depend_on_how_they_are_compiled():
