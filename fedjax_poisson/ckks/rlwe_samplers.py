@@ -62,9 +62,7 @@ _WIDE_BITS, _LOWER_BITS = (
 _SECTIONS = 4  # of its thresholds: three comparisons say in which one a draw is, and the other comparisons are those of one section
 
 
-def random_words(
-    stream: Stream, shape: tuple[int, ...], then: Callable[[jax.Array], jax.Array] | None = None
-) -> jax.Array:
+def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     """Uniform random words in an order that is cheap to produce tile by tile: [tiles, 16, lanes], cut to the shape.
 
     The same numbers as `bits`, in the order in which a CPU makes them: nothing is moved afterwards.
@@ -72,15 +70,11 @@ def random_words(
     Args:
         stream: Consumed by this call.
         shape: Shape of the answer.
-        then: What to make of each word (`word_tiles`).
 
     Returns:
-        uint32 of that shape, or what `then` gives.
+        uint32 of that shape.
     """
-    count = math.prod(shape)
-    blocks = -(-count // BLOCK_WORDS)
-    lanes = min(blocks, TILE_BLOCKS)
-    return word_tiles(stream, -(-blocks // lanes), lanes, then).reshape(-1)[:count].reshape(shape)
+    return word_planes(stream, 1, shape)[0]
 
 
 def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
@@ -185,14 +179,26 @@ def wide_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     """
 
     def decided(stream: Stream) -> jax.Array:
-        lower = random_words(fold_in(stream, "lower"), (2, *shape))
-        return compare_all(random_words(stream, shape), lower)
+        words = word_planes(stream, 3, shape)
+        return compare_all(words[0], words[1:])
 
     def at_need(stream: Stream) -> jax.Array:
-        marked = random_words(stream, shape, compare_upper)
+        marked = word_planes(stream, 1, shape, compare_upper)[0]
         return jax.lax.cond(jnp.any((marked & jnp.int32(1)) > 0), decided, lambda _: marked >> jnp.int32(1), stream)
 
-    return by_platform(stream, cpu=at_need, default=decided)
+    few = math.prod(shape) <= BLOCK_WORDS * TILE_BLOCKS  # two forms would take longer to compile than one takes to run
+    return by_platform(stream, cpu=decided if few else at_need, default=decided)
+
+
+def word_planes(
+    stream: Stream, planes: int, shape: tuple[int, ...], then: Callable[[jax.Array], jax.Array] | None = None
+) -> jax.Array:
+    """So many planes of random words, [planes, *shape], the first of which are the same however many there are (order: `random_words`; `then`: `word_tiles`)."""
+    count = math.prod(shape)
+    blocks = -(-count // BLOCK_WORDS)
+    lanes = min(blocks, TILE_BLOCKS)
+    words = word_tiles(stream, planes * -(-blocks // lanes), lanes, then)
+    return words.reshape(planes, -1)[:, :count].reshape(planes, *shape)
 
 
 @functools.cache

@@ -157,25 +157,35 @@ def test_every_upper_word_near_a_threshold_is_counted_right():
 
 def test_lower_bits_are_made_where_a_wide_error_needs_them(monkeypatch):
     """Upper bits cut to seven of them, those of a threshold among them: a call with ties has the draws that all bits decide."""
-    stream, shape = seeded_stream(), (3, 512)
+    stream, shape = seeded_stream(), (3, 2048)
     top = rlwe_samplers.wide_thresholds()[5] >> 64
-    plain = rlwe_samplers.random_words
+    plain = rlwe_samplers.word_planes
 
-    def words_of(stream, shape, then=None):
-        words = plain(stream, shape)
-        if shape == (3, 512):
-            words = jnp.where(
-                words >> jnp.uint32(25) == jnp.uint32(3), jnp.uint32(top << 1) | (words & jnp.uint32(1)), words
-            )
+    def cut(stream, planes, shape, then=None):
+        words = plain(stream, planes, shape)
+        near = jnp.uint32(top << 1) | (words[0] & jnp.uint32(1))
+        words = words.at[0].set(jnp.where(words[0] >> jnp.uint32(25) == jnp.uint32(3), near, words[0]))
         return words if then is None else then(words)
 
-    monkeypatch.setattr(rlwe_samplers, "random_words", words_of)
+    monkeypatch.setattr(rlwe_samplers, "word_planes", cut)
     got = np.asarray(rlwe_samplers.wide_binomial(stream, shape))
-    words = words_of(stream, shape)
-    assert (np.asarray(words >> jnp.uint32(1)) == top).sum() > 3
-    lower = plain(rlwe_samplers.fold_in(stream, "lower"), (2, *shape))
-    np.testing.assert_array_equal(got, rlwe_samplers.compare_all(words, lower))
-    assert (got != np.asarray(rlwe_samplers.compare_upper(words) >> 1)).any()
+    words = cut(stream, 3, shape)
+    assert (np.asarray(words[0] >> jnp.uint32(1)) == top).sum() > 3
+    np.testing.assert_array_equal(got, rlwe_samplers.compare_all(words[0], words[1:]))
+    assert (got != np.asarray(rlwe_samplers.compare_upper(words[0]) >> 1)).any()
+
+
+@pytest.mark.parametrize("shape", [(7,), (4096,), (3, 4001)])
+def test_the_first_planes_of_words_are_the_same_however_many_there_are(shape):
+    stream = seeded_stream()
+    three = np.asarray(rlwe_samplers.word_planes(stream, 3, shape))
+    assert three.shape == (3, *shape) and len(np.unique(three)) > 0.99 * three.size
+    np.testing.assert_array_equal(rlwe_samplers.word_planes(stream, 1, shape)[0], three[0])
+    np.testing.assert_array_equal(rlwe_samplers.random_words(stream, shape), three[0])
+    marked = rlwe_samplers.word_planes(stream, 1, shape, rlwe_samplers.compare_upper)[0]
+    np.testing.assert_array_equal(marked, rlwe_samplers.compare_upper(jnp.asarray(three[0])))
+    assert (np.asarray(marked) & 1).sum() == 0
+    np.testing.assert_array_equal(rlwe_samplers.wide_binomial(stream, shape), np.asarray(marked) >> 1)
 
 
 def test_wide_errors_do_not_depend_on_how_they_are_compiled():
