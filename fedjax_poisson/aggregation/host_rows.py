@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.ckks import host_residues, host_ring, noise_bound
+from fedjax_poisson.ckks import host_residues, host_ring
 from fedjax_poisson.ckks.parameters import CkksParameters
 from fedjax_poisson.randomness import Stream, fold_in
 
@@ -39,11 +39,7 @@ def seal(params: RoundParameters, a: np.ndarray, counts: np.ndarray, stream: Str
       stream: fresh for this round.
     """
     moduli, degree, count = params.ring.moduli, params.ring.degree, params.rows
-    key = np.asarray(fold_in(stream, "secrets").key)
-    words = host_residues.random_words(key, (3, degree, count + 1))
-    pairs = 2 * noise_bound.ERROR_PAIRS
-    words[2] >>= np.uint32(96 - 2 * pairs)  # 84 of 96 bits (`rlwe_samplers.wide_binomial`)
-    drawn = np.bitwise_count(words).sum(axis=0, dtype=np.int64) - pairs
+    drawn = host_residues.wide_binomial(np.asarray(fold_in(stream, "secrets").key), (degree, count + 1))
     message = _encoded(params.ring, count, counts) + host_ring.residues(drawn[:, :count].T, moduli)
     small = np.concatenate([message % host_ring.primes(moduli), host_ring.residues(drawn[:, count], moduli)[None]])
     forms = host_ring.forward(small, moduli)

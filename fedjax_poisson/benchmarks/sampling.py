@@ -101,8 +101,8 @@ def run_form_benchmark(
         warnings.simplefilter("ignore", randomness.ReproducibleStreamWarning)
         stream = randomness.stream(seed=SEED)
     tables = randomness.push_pull_tables(dark_count=8.0, modulation=MODULATION)
-    tiles, lanes = samplers._tiling(draws, tables.layout.draws)
-    grid = jnp.asarray(_grid(tiles * tables.layout.draws * lanes)).reshape(tiles, tables.layout.draws, lanes)
+    tiles, lanes = samplers._tiling(draws)
+    grid = jnp.asarray(_grid(tiles * 16 * lanes)).reshape(tiles, 16, lanes)
     measure = functools.partial(_measure, clients=clients, draws=draws, seconds=seconds)
     for form in forms:
         facts = {"form": form, "exact": True, "dark_count": None}

@@ -1,4 +1,4 @@
-"""Uniform residues on the host: the numbers of `rlwe_samplers.uniform_residues`, in NumPy, for parties that should not wait for a compiler.
+"""Uniform residues and secrets on the host: the numbers of `rlwe_samplers`, in NumPy, for parties that should not wait for a compiler.
 
 A party of a round expands a few polynomials from 32 bytes each; the program that does so takes longer to compile than it runs in all. The words are those of
 `rlwe_samplers.random_words`, their sum is taken modulo each prime by the machine's 64-bit division. Tests compare the two bit by bit.
@@ -15,7 +15,7 @@ import numpy as np
 from fedjax_poisson.ckks import rlwe_samplers
 from fedjax_poisson.randomness import Stream, host_cipher
 
-__all__ = ["random_words", "uniform_residues"]
+__all__ = ["random_words", "uniform_residues", "wide_binomial", "word_planes"]
 
 
 def uniform_residues(
@@ -51,14 +51,36 @@ def uniform_residues(
 
 def random_words(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The words of `rlwe_samplers.random_words` of a stream's key uint32 `[8]`, in its order; an array of its own."""
+    return word_planes(key, 1, shape)[0]
+
+
+def word_planes(key: np.ndarray, planes: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The words of `rlwe_samplers.word_planes`: uint32 `[planes, *shape]`."""
     if not host_cipher.available():
-        return np.array(_by_program(shape, key))
+        return np.array(_by_program(planes, shape, key))
     count = math.prod(shape)
     tiles, lanes = rlwe_samplers.word_tiling(count)
-    blocks = host_cipher.cipher_words(key, 0, (0, 0, 0), tiles * lanes)
-    return blocks.reshape(tiles, lanes, -1).swapaxes(1, 2).reshape(-1)[:count].reshape(shape).astype(np.uint32)
+    blocks = host_cipher.cipher_words(key, 0, (0, 0, 0), planes * tiles * lanes)
+    words = blocks.reshape(planes * tiles, lanes, -1).swapaxes(1, 2).reshape(planes, -1)[:, :count]
+    return words.astype(np.uint32).reshape(planes, *shape)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _by_program(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-    return rlwe_samplers.random_words(Stream(key, np.zeros((), np.uint32)), shape)
+def wide_binomial(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The draws of `rlwe_samplers.wide_binomial`: int64 of this shape, from as many words, and more where one of them is a threshold's."""
+    (words,) = word_planes(key, 1, shape)
+    thresholds = rlwe_samplers.wide_thresholds()
+    upper = np.asarray([threshold >> 64 for threshold in thresholds], np.uint32)
+    found = words >> np.uint32(1)
+    size = np.searchsorted(upper, found.ravel()).astype(np.int64).reshape(shape)  # thresholds that lie below for sure
+    undecided = np.argwhere(np.isin(found, upper))
+    if undecided.size:
+        planes = word_planes(key, 3, shape)
+        for place in map(tuple, undecided):
+            value = (int(found[place]) << 64) | (int(planes[1][place]) << 32) | int(planes[2][place])
+            size[place] = sum(value >= threshold for threshold in thresholds)
+    return np.where(words & np.uint32(1), -size, size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _by_program(planes: int, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    return rlwe_samplers.word_planes(Stream(key, np.zeros((), np.uint32)), planes, shape)

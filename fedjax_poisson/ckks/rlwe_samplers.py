@@ -1,15 +1,17 @@
 """The laws of RLWE encryption drawn from ChaCha20 streams: ternary, centred binomial of two widths, uniform residues.
 
-Each sampler has a fixed number of random words and no branch, so it runs under jit, vmap and scan and gives the same numbers on every device.
-Centred binomials are exact. The others reduce a random integer of b bits modulo m: of the 2^b integers r = 2^b mod m classes get one more than the other
-m - r, so the law of the result is within total variation r (m - r) / (m 2^b) <= m / 2^(b + 2) of uniform. The bounds are stated with each function, for one
-draw and for a whole vector.
+Each sampler has a fixed number of random words, runs under jit, vmap and scan and gives the same numbers on every device. None looks up a table, and none but
+`wide_binomial` has a branch (it says what the branch depends on). Centred binomials are exact. The others reduce a random integer of b bits modulo m: of the
+2^b integers r = 2^b mod m classes get one more than the other m - r, so the law of the result is within total variation
+r (m - r) / (m 2^b) <= m / 2^(b + 2) of uniform. The bounds are stated with each function, for one draw and for a whole vector.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.ckks import modular, noise_bound, ntt
+from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness.chacha import BLOCK_WORDS, Stream, bits, fold_in, word_tiles
 from fedjax_poisson.randomness.wide import upper_product
 
@@ -53,6 +56,11 @@ def public_slack_bits(coefficients: int) -> int:
 
 
 TILE_BLOCKS = 256
+_WIDE_BITS = 95
+"""Of the uniform integer that decides a wide draw."""
+_LOWER_BITS = 64
+"""Of it those that are rarely needed."""
+_SECTIONS = 4  # of its thresholds: three comparisons say in which one a draw is, and the other comparisons are those of one section
 
 
 def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
@@ -67,15 +75,7 @@ def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     Returns:
         uint32 of that shape.
     """
-    count = math.prod(shape)
-    return word_tiles(stream, *word_tiling(count)).reshape(-1)[:count].reshape(shape)
-
-
-def word_tiling(count: int) -> tuple[int, int]:
-    """(tiles, lanes) in which so many words are made."""
-    blocks = -(-count // BLOCK_WORDS)
-    lanes = min(blocks, TILE_BLOCKS)
-    return -(-blocks // lanes), lanes
+    return word_planes(stream, 1, shape)[0]
 
 
 def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
@@ -165,26 +165,100 @@ def error_pair(words: jax.Array) -> tuple[jax.Array, jax.Array]:
 def wide_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
     """Centred binomial draws of twice the variance: the difference of two sums of 42 fair bits (variance 21, |x| <= 42), exact.
 
-    The second sum subtracted from 42 has the law of a third one, so the difference has the law of a sum of 84 fair bits less 42: the set bits of 84 out
-    of 96 random bits are counted. As a law it is the sum of two errors of `centred_binomial`, at the same number of random words.
+    As a law it is the sum of two errors of `centred_binomial`, and a sum of 84 fair bits less 42. The law has 4.2 bits of entropy, and 84 bits of ChaCha20 cost
+    more than what is made of them. So |x| is the number of thresholds that a uniform integer V of 95 bits reaches, T_k = 2^95 P(|x| < k) for k = 1 .. 42, each
+    a whole number as 2^84 P is one, and one more bit is the sign: P(V >= T_k) = P(|x| >= k), exactly (*proved*). All thresholds are compared, and nothing is
+    looked up, so neither time nor memory depends on the draw, but for this: the lower 64 bits of V are needed only where the upper 31 are those of a
+    threshold, once in 2^26 draws, and a CPU makes them for all draws of a call or for none.
 
     Args:
         stream: Consumed by this call.
-        shape: Shape of the answer; three random words a draw.
+        shape: Shape of the answer; a random word a draw, and two more where lower bits are needed.
 
     Returns:
         int32 of that shape.
     """
-    return count_bits(random_words(stream, (3, *shape)))
+
+    def decided(stream: Stream) -> jax.Array:
+        words = word_planes(stream, 3, shape)
+        return compare_all(words[0], words[1:])
+
+    def at_need(stream: Stream) -> jax.Array:
+        marked = word_planes(stream, 1, shape, compare_upper)[0]
+        return jax.lax.cond(jnp.any((marked & jnp.int32(1)) > 0), decided, lambda _: marked >> jnp.int32(1), stream)
+
+    few = math.prod(shape) <= BLOCK_WORDS * TILE_BLOCKS  # two forms would take longer to compile than one takes to run
+    return by_platform(stream, cpu=decided if few else at_need, default=decided)
 
 
-def count_bits(words: jax.Array) -> jax.Array:
-    """One wide draw out of 84 of 96 random bits: uint32 [3, ...] to int32 [...], the bits set among them less 42."""
-    pairs = 2 * noise_bound.ERROR_PAIRS
-    spare = jnp.uint32(96 - 2 * pairs)
-    count = jax.lax.population_count
-    total = count(words[0]) + count(words[1]) + count(words[2] >> spare)
-    return jax.lax.bitcast_convert_type(total, jnp.int32) - jnp.int32(pairs)
+def word_planes(
+    stream: Stream, planes: int, shape: tuple[int, ...], then: Callable[[jax.Array], jax.Array] | None = None
+) -> jax.Array:
+    """Planes of random words, [planes, *shape], the first of which are the same however many there are (order: `random_words`; `then`: `word_tiles`)."""
+    count = math.prod(shape)
+    tiles, lanes = word_tiling(count)
+    words = word_tiles(stream, planes * tiles, lanes, then)
+    return words.reshape(planes, -1)[:, :count].reshape(planes, *shape)
+
+
+def word_tiling(count: int) -> tuple[int, int]:
+    """(tiles, lanes) in which so many words are made."""
+    blocks = -(-count // BLOCK_WORDS)
+    lanes = min(blocks, TILE_BLOCKS)
+    return -(-blocks // lanes), lanes
+
+
+@functools.cache
+def wide_thresholds() -> tuple[int, ...]:
+    """2^95 P(|x| < k), k = 1 .. 42, for x a sum of 84 fair bits less 42."""
+    half = 2 * noise_bound.ERROR_PAIRS
+    ways = [(1 + (k > 0)) * math.comb(2 * half, half + k) for k in range(half)]
+    return tuple(below << (_WIDE_BITS - 2 * half) for below in itertools.accumulate(ways))
+
+
+@functools.cache
+def _places() -> tuple[int, ...]:
+    """The upper 31 bits of the thresholds, each once, in sections of equally many; what is missing is 2^31, which no draw reaches."""
+    places = sorted({threshold >> _LOWER_BITS for threshold in wide_thresholds()})
+    return (*places, *[1 << 31] * (-len(places) % _SECTIONS))
+
+
+def compare_upper(words: jax.Array) -> jax.Array:
+    """Wide draws by the upper 31 bits of V, which are the upper 31 of each word; the lowest is the sign.
+
+    Args:
+        words: Any uint32 [...].
+
+    Returns:
+        int32 [...], twice the draw, and one more where these bits are those of a threshold: there the draw is undecided.
+    """
+    upper = words >> jnp.uint32(1)
+    places = _places()
+    width = len(places) // _SECTIONS
+    beyond = [upper >= jnp.uint32(place) for place in places[width::width]]
+    size = sum((jnp.where(here, jnp.uint32(width), jnp.uint32(0)) for here in beyond), jnp.zeros_like(words))
+    nearest = jnp.full_like(words, 0xFFFFFFFF)
+    for i in range(width):  # the i-th of a section: of the section that the word is in
+        place = jnp.full_like(words, places[i])
+        for section, here in enumerate(beyond, 1):
+            place = jnp.where(here, jnp.uint32(places[section * width + i]), place)
+        difference = upper - place  # upper is below 2^31 and no place above: the uppermost bit says which is larger
+        size = size + (jnp.uint32(1) - (difference >> jnp.uint32(31)))
+        nearest = jnp.minimum(nearest, difference)
+    value = jnp.where((words & jnp.uint32(1)) == 0, size, jnp.uint32(0) - size)
+    marked = (value << jnp.uint32(1)) | (nearest == 0).astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type(marked, jnp.int32)
+
+
+def compare_all(words: jax.Array, lower: jax.Array) -> jax.Array:
+    """Wide draws by all 95 bits: words uint32 [...] as in `compare_upper` and the lower 64 bits, uint32 [2, ...], to int32 [...]."""
+    upper = words >> jnp.uint32(1)
+    size = jnp.zeros(words.shape, jnp.int32)
+    for threshold in wide_thresholds():
+        high, middle, low = (jnp.uint32(threshold >> shift & 0xFFFFFFFF) for shift in (_LOWER_BITS, 32, 0))
+        behind = (lower[0] > middle) | ((lower[0] == middle) & (lower[1] >= low))
+        size = size + ((upper > high) | ((upper == high) & behind)).astype(jnp.int32)
+    return jnp.where((words & jnp.uint32(1)) == 0, size, -size)
 
 
 def uniform_words(modulus_bits: int, slack_bits: int = UNIFORM_SLACK_BITS) -> int:

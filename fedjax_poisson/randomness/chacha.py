@@ -247,20 +247,31 @@ def _block_words(blocks: int, key: jax.Array, first: jax.Array) -> Words:
     return by_platform(key, first, cpu=jax.custom_batching.sequential_vmap(tile_by_tile), default=all_at_once)
 
 
-def word_tiles(stream: Stream, tiles: int, lanes: int) -> jax.Array:
-    """All words of tiles * lanes output blocks, uint32[tiles, 16, lanes] as a CPU makes them: [t, j, i] is word j of block t * lanes + i."""
-    if tiles == 1:
-        return jnp.stack(block_words(stream, lanes))[None]
+def word_tiles(
+    stream: Stream, tiles: int, lanes: int, then: Callable[[jax.Array], jax.Array] | None = None
+) -> jax.Array:
+    """All words of tiles * lanes output blocks, uint32[tiles, 16, lanes] as a CPU makes them: [t, j, i] is word j of block t * lanes + i.
+
+    Args:
+        stream: consumed by this call.
+        tiles: how many.
+        lanes: blocks of a tile.
+        then: what to make of each word, in the loop that makes the words, where they are in the first-level cache; a function of arrays, word by word, and
+            the same object at every call.
+    """
 
     def all_at_once(stream: Stream) -> jax.Array:
         planes = jnp.stack(block_words(stream, tiles * lanes))
-        return jnp.swapaxes(planes.reshape(BLOCK_WORDS, tiles, lanes), 0, 1)
+        words = jnp.swapaxes(planes.reshape(BLOCK_WORDS, tiles, lanes), 0, 1)
+        return words if then is None else then(words)
 
-    return by_platform(stream, cpu=_tile_loop(tiles, lanes), default=all_at_once)
+    if tiles == 1:
+        return all_at_once(stream)
+    return by_platform(stream, cpu=_tile_loop(tiles, lanes, then), default=all_at_once)
 
 
 @functools.cache
-def _tile_loop(tiles: int, lanes: int) -> Callable[[Stream], jax.Array]:
+def _tile_loop(tiles: int, lanes: int, then: Callable[[jax.Array], jax.Array] | None) -> Callable[[Stream], jax.Array]:
     most = max(1, kernels.CPU_BLOCKS // lanes)
     even = max(size for size in range(1, most + 1) if tiles % size == 0)
     own = even if 2 * even > most else min(most, tiles)  # tiles in one part; nothing is cut off afterwards if they fit
@@ -269,7 +280,9 @@ def _tile_loop(tiles: int, lanes: int) -> Callable[[Stream], jax.Array]:
     def one_part(key: jax.Array, first: jax.Array) -> jax.Array:
         def one_tile(tile: jax.Array) -> jax.Array:
             counter = jnp.arange(lanes, dtype=jnp.uint32) + (first + tile) * jnp.uint32(lanes)
-            return jnp.stack(output_block(key, counter, form="loop2"))
+            words = jnp.stack(output_block(key, counter, form="loop2"))
+            # A word at a time, that no operation is large enough to be shared out over threads (`kernels.as_one_function`).
+            return words if then is None else lax.map(then, words)
 
         return lax.map(one_tile, jnp.arange(own, dtype=jnp.uint32))
 

@@ -24,7 +24,6 @@ _FAR_TAIL_BITS = 90.0
 _RATIO_BITS = 120
 PMF_DEFECT = Fraction(1, 1 << 88)  # two far tails of 2^-90 and fewer than 2^20 ratios of relative error 2^-119
 TAIL_BITS = 67  # mass that a table may leave out, together on both sides
-THRESHOLD_BITS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,16 +47,18 @@ class Pmf:
 class AliasTable:
     """One law as 2^column_bits equally likely columns of two outcomes each (Walker's alias method, integer thresholds).
 
-    Column i yields `low + i` when a 64-bit uniform integer is below `thresholds[i]`, else `low + aliases[i]`.
+    Column i yields `low + i` when a uniform integer of `threshold_bits` bits is below `thresholds[i]`, else `low + aliases[i]`.
 
     Attributes:
         low: outcome of column 0.
-        thresholds: ints in [0, 2^64); a column that always yields its own outcome has itself as alias.
+        threshold_bits: of the integers that thresholds are compared with.
+        thresholds: ints in [0, 2^threshold_bits); a column that always yields its own outcome has itself as alias.
         aliases: column numbers.
         distance: bound on the total variation between the law sampled with ideal uniform bits and the true law.
     """
 
     low: int
+    threshold_bits: int
     thresholds: list[int]
     aliases: list[int]
     distance: Fraction
@@ -139,33 +140,45 @@ def centred_binomial_pmf(half: int, tail_bits: int = TAIL_BITS) -> Pmf:
     return _trim(-reach, upward[:0:-1] + upward, tail_bits)
 
 
-def alias_table(pmf: Pmf, column_bits: int) -> AliasTable:
+def alias_table(pmf: Pmf, column_bits: int, threshold_bits: int, low: int | None = None) -> AliasTable:
     """Build the alias table of `pmf` on 2^column_bits columns; all arithmetic is exact in integers.
 
-    Each probability is rounded to a multiple of 2^-(column_bits + 64) and the rounding surplus goes to the likeliest
+    Each probability is rounded to a multiple of 2^-(column_bits + threshold_bits) and the rounding surplus goes to the likeliest
     outcome. The distance is half the exactly computed sum of the changes, plus the pmf's own defect.
 
+    Args:
+        pmf: the law.
+        column_bits: log2 of the columns.
+        threshold_bits: of the uniform integers that thresholds are compared with.
+        low: outcome of column 0, at most the least outcome of the law, which it is by default.
+
     Raises:
-        ValueError: if there are fewer columns than outcomes.
+        ValueError: if the columns do not reach from `low` to the last outcome.
     """
-    columns, size = 1 << column_bits, len(pmf.weights)
-    if size > columns:
+    before = 0 if low is None else pmf.low - low
+    columns, size = 1 << column_bits, before + len(pmf.weights)
+    if before < 0 or size > columns:
         raise ValueError(
-            f"{size} outcomes do not fit {columns} columns; use at least {(size - 1).bit_length()} column bits"
+            f"outcomes {pmf.low} to {pmf.low + len(pmf.weights) - 1} do not fit {columns} columns from {pmf.low - before} on; "
+            f"use at least {(size - 1).bit_length()} column bits and begin no later than at the least outcome"
         )
-    scale, total = 1 << (column_bits + THRESHOLD_BITS), sum(pmf.weights)
+    scale, total = 1 << (column_bits + threshold_bits), sum(pmf.weights)
     masses = [(2 * w * scale + total) // (2 * total) for w in pmf.weights]
-    top = max(range(size), key=masses.__getitem__)
+    top = max(range(len(masses)), key=masses.__getitem__)
     masses[top] += scale - sum(masses)
     change = sum(abs(m * total - w * scale) for m, w in zip(masses, pmf.weights, strict=True))
-    thresholds, aliases = _pair_columns(masses + [0] * (columns - size))
-    distance = Fraction(change, 2 * total * scale) + pmf.defect
-    return AliasTable(low=pmf.low, thresholds=thresholds, aliases=aliases, distance=distance)
+    thresholds, aliases = _pair_columns([0] * before + masses + [0] * (columns - size), 1 << threshold_bits)
+    return AliasTable(
+        low=pmf.low - before,
+        threshold_bits=threshold_bits,
+        thresholds=thresholds,
+        aliases=aliases,
+        distance=Fraction(change, 2 * total * scale) + pmf.defect,
+    )
 
 
-def _pair_columns(masses: list[int]) -> tuple[list[int], list[int]]:
-    """Vose's pairing: fill every short column from a long one; the masses are ints that sum to columns * 2^64."""
-    capacity = 1 << THRESHOLD_BITS
+def _pair_columns(masses: list[int], capacity: int) -> tuple[list[int], list[int]]:
+    """Vose's pairing: fill every short column from a long one; the masses are ints that sum to columns * capacity."""
     left = list(masses)
     short = [i for i, m in enumerate(left) if m < capacity]
     long = [i for i, m in enumerate(left) if m >= capacity]

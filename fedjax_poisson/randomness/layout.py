@@ -1,95 +1,106 @@
-"""Layout of the random bits of a draw: several draws share a group of ChaCha20 blocks without wasting words.
+"""Layout of the random bits of a draw: which word of which ChaCha20 block decides what.
 
-A level of a sampler takes a column number, compares 64 uniform bits with a threshold, and needs the lower 32 of them
-only when the upper 32 tie with the threshold's, with probability 2^-32. So each (draw, level) of a group owns a whole
-word for the upper half and its own column bits, while the lower halves are XORs of distinct non-empty subsets of a few
-shared words.
+A group is sixteen draws, one for each word of a block: the k-th word that a draw needs is its own word of the group's block k. A level of a sampler takes a
+column number of c bits and compares uniform bits with the column's threshold. In a *packed* level the c bits share a word with the 32 - c highest of the
+bits that are compared; a level of more than 13 bits has a word for each. The 64 bits behind those are needed only if the highest tie with the threshold's,
+once in 2^19 draws or less often. They come from further blocks, which a CPU makes only when a tie is there.
 
-Distance. XORs of distinct subsets of independent uniform words are pairwise independent. Compared with private lower
-halves the joint law of a group can therefore differ only if two ties use the same subset (2^-64 for each such pair) or
-three levels tie at all (2^-96 for each triple). `Layout.distance` charges every draw with all pairs and triples that
-touch it, so the distances of any set of draws add up to a bound of their joint law's distance.
+**Distance.** The group's lower halves are XORs of odd-sized subsets of a few words. Any three different such subsets are linearly independent over GF(2) (a
+sum of one or two has the wrong size, of three an odd one), so the lower halves are independent and uniform three by three. Given the first words, draws
+without a tie are decided, so the joint law of a group is the ideal one unless four of its levels tie; `Layout.distance` charges every draw with all
+quadruples that touch it, so the distances of any set of draws add up to a bound of their joint law's distance. Levels are packed, the smallest first, while
+that stays below 2^-64.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
+from collections.abc import Sequence
 from fractions import Fraction
 
 WORDS = 16
-_MAX_DRAWS, _MAX_BLOCKS = 12, 4
-_MAX_DISTANCE = Fraction(1, 1 << 61)
+WORD_BITS, LOW_BITS = 32, 64
+MOST_PACKED = 13
+"""Bits of a column number that may share a word with the compared bits."""
+_MAX_DISTANCE = Fraction(1, 1 << 64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Word numbers inside a group of `blocks` ChaCha20 blocks (16 words each) that serves `draws` draws.
+    """Where a group's random numbers lie: sixteen draws, the j-th of which reads word j of the first blocks.
 
     Attributes:
-        draws: draws of a group.
-        blocks: blocks of a group.
-        high: for each draw and level the word of the upper half.
-        column: for each draw and level (word, right shift) of its column bits.
-        low: for each draw and level the words whose XOR is the lower half.
-        distance: total variation a draw is charged for the shared lower halves.
+        blocks: blocks of first words.
+        low_blocks: blocks of what decides ties, behind them.
+        packed: for each level whether its column shares a word with the bits that are compared at first.
+        word: for each level the block of its first word; a level that is not packed has its column in the next one.
+        low: for each draw and level the set of low words, as bits of a number, whose XOR is the upper half of what decides a tie.
+        second: the lower half is the XOR of the words so many places further on.
+        distance: total variation a draw is charged for shared words.
     """
 
-    draws: int
     blocks: int
-    high: tuple[tuple[int, ...], ...]
-    column: tuple[tuple[tuple[int, int], ...], ...]
-    low: tuple[tuple[tuple[int, ...], ...], ...]
+    low_blocks: int
+    packed: tuple[bool, ...]
+    word: tuple[int, ...]
+    low: tuple[tuple[int, ...], ...]
+    second: int
     distance: Fraction
 
 
+def threshold_bits(column_bits: int, packed: bool) -> int:
+    """Bits that a level compares with its thresholds."""
+    return WORD_BITS - (column_bits if packed else 0) + LOW_BITS
+
+
 def choose_layout(column_bits: tuple[int, ...]) -> Layout:
-    """The layout with the fewest blocks a draw for levels with these numbers of column bits (each at most 32).
-
-    Raises:
-        ValueError: if no layout of at most four blocks holds one draw.
-    """
-    candidates = [
-        found
-        for blocks in range(1, _MAX_BLOCKS + 1)
-        for draws in range(1, _MAX_DRAWS + 1)
-        if (found := _try_layout(column_bits, draws, blocks)) is not None
-    ]
-    if not candidates:
-        raise ValueError(f"{len(column_bits)} levels do not fit {_MAX_BLOCKS} blocks; use fewer, larger digits")
-    return min(candidates, key=lambda c: (Fraction(c.blocks, c.draws), c.blocks))
-
-
-def _try_layout(column_bits: tuple[int, ...], draws: int, blocks: int) -> Layout | None:
+    """The layout for levels with these numbers of column bits, each at most 32."""
+    packed = [bits <= MOST_PACKED for bits in column_bits]
+    while (distance := _charge(_tie_bits(column_bits, packed))) > _MAX_DISTANCE and any(packed):
+        packed[max((bits, i) for i, bits in enumerate(column_bits) if packed[i])[1]] = False
+    sizes = [1 if of else 2 for of in packed]
+    places = list(itertools.accumulate(sizes, initial=0))
     levels = len(column_bits)
-    used = draws * levels
-    column: list[tuple[int, int]] = []
-    room = 0
-    for _ in range(draws * levels):
-        bits = column_bits[len(column) % levels]
-        if bits > room:
-            used, room = used + 1, 32
-        column.append((used - 1, 32 - room))
-        room -= bits
-    for shared in range(1, WORDS * blocks - used + 1):
-        subsets = [s for s in range(1, min(1 << shared, draws * levels + 1))]
-        chosen = [subsets[i % len(subsets)] for i in range(draws * levels)]
-        distance = max(_charge(chosen, draw, levels) for draw in range(draws))
-        if distance <= _MAX_DISTANCE:
-            low = [tuple(used + i for i in range(shared) if subset >> i & 1) for subset in chosen]
-            return Layout(
-                draws=draws,
-                blocks=blocks,
-                high=tuple(tuple(range(d * levels, (d + 1) * levels)) for d in range(draws)),
-                column=tuple(tuple(column[d * levels : (d + 1) * levels]) for d in range(draws)),
-                low=tuple(tuple(low[d * levels : (d + 1) * levels]) for d in range(draws)),
-                distance=distance,
-            )
-    return None
+    shared = (WORDS * levels - 1).bit_length() + 1  # 2^(s - 1) subsets of s words have an odd size
+    subsets = _odd_subsets(WORDS * levels)
+    return Layout(
+        blocks=places.pop(),
+        low_blocks=-(-2 * shared // WORDS),
+        packed=tuple(packed),
+        word=tuple(places),
+        low=tuple(tuple(subsets[i : i + levels]) for i in range(0, WORDS * levels, levels)),
+        second=shared,
+        distance=distance,
+    )
 
 
-def _charge(chosen: list[int], draw: int, levels: int) -> Fraction:
-    own = range(draw * levels, (draw + 1) * levels)
-    pairs = sum(chosen[i] == chosen[j] for i in own for j in range(len(chosen)) if j != i)
-    triples = math.comb(len(chosen), 3) - math.comb(len(chosen) - levels, 3)
-    return Fraction(pairs, 1 << 64) + Fraction(triples, 1 << 96)
+def _tie_bits(column_bits: Sequence[int], packed: Sequence[bool]) -> list[int]:
+    """Bits that each level compares at first."""
+    return [threshold_bits(bits, of) - LOW_BITS for bits, of in zip(column_bits, packed, strict=True)]
+
+
+def _odd_subsets(count: int) -> list[int]:
+    """The first so many numbers with an odd number of set bits."""
+    found: list[int] = []
+    number = 1
+    while len(found) < count:
+        if number.bit_count() % 2:
+            found.append(number)
+        number += 1
+    return found
+
+
+def _charge(tie_bits: Sequence[int]) -> Fraction:
+    """The sum over all sets of four levels of a group that touch one draw of the chance that all four tie: 2^-t each, for the t bits compared at first."""
+    own = [Fraction(1, 1 << bits) for bits in tie_bits]
+    return _quadruples(own * WORDS) - _quadruples(own * (WORDS - 1))
+
+
+def _quadruples(chances: list[Fraction]) -> Fraction:
+    """The fourth elementary symmetric polynomial."""
+    sums = [Fraction(1), *[Fraction(0)] * 4]
+    for chance in chances:
+        for size in range(4, 0, -1):
+            sums[size] += sums[size - 1] * chance
+    return sums[4]

@@ -30,7 +30,7 @@ from fedjax_poisson.randomness import laws, samplers
 from fedjax_poisson.randomness.chacha import Stream, fold_in
 from fedjax_poisson.randomness.grid_sum import GridSum, whole
 from fedjax_poisson.randomness.layout import choose_layout
-from fedjax_poisson.randomness.table_plan import GRID_BITS, SPAN_BITS, Level, TablePlan
+from fedjax_poisson.randomness.table_plan import SPAN_BITS, Level, TablePlan
 from fedjax_poisson.randomness.tables import MAX_DISTANCE, SamplingTables, exact_tables, span_of, tables_of
 
 __all__ = ["MODULATION_BELOW", "SumTables", "binomial_tables", "draw_sum", "sum_tables"]
@@ -173,13 +173,14 @@ def binomial_tables(half: int) -> SamplingTables:
     if not 1 <= half <= 1 << 32:
         raise ValueError(f"half={half} must lie between 1 and 2^32.")
     plan = _binomial_plan(1 << (2 * ((half.bit_length() + 1) // 2)))
-    return tables_of("binomial", plan, [[laws.centred_binomial_pmf(half)]], f"binomial at {half}")
+    return tables_of("binomial", plan, [[laws.centred_binomial_pmf(half)]], [Fraction(0)], f"binomial at {half}")
 
 
 @functools.cache
 def _binomial_plan(half: int) -> TablePlan:
     """One level on the columns of the widest law of a range: outside sqrt(half bits ln 2) lies 2^-bits a side (Hoeffding)."""
     column_bits = (2 * math.ceil(math.sqrt(half * _PLANNED_BITS * math.log(2))) + 1).bit_length()
+    layout = choose_layout((column_bits,))
     level = Level(
         shift=0,
         bits=0,
@@ -188,7 +189,8 @@ def _binomial_plan(half: int) -> TablePlan:
         rows=1,
         column_bits=column_bits,
         offset=0,
-        outcome_offset=0,
-        packed=column_bits <= GRID_BITS - 4,
+        entry_offset=0,
+        packed=layout.packed[0],
+        slope_shift=0,
     )
-    return TablePlan((level,), choose_layout((column_bits,)))
+    return TablePlan((level,), layout)

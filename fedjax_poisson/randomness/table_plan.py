@@ -19,12 +19,11 @@ from fedjax_poisson.randomness.layout import Layout, choose_layout
 
 GRID_BITS = 20
 """Bits of the grid that clipped values are rounded to: multiples of 2^-20 of the bound."""
-PACKED_SPAN = 1 << 16
-"""Outcomes below this share a word in pairs."""
 SPAN_BITS = GRID_BITS + 1
 """Bits of w for one sender."""
-_ENTRY_BUDGET = 5 << 15  # table entries (12 bytes each, of which a draw reads 8) before another level is preferred
+_ENTRY_BUDGET = 5 << 15  # table entries (12 bytes each, of which a draw reads 4) before another level is preferred
 _MAX_DIGIT_BITS = 12
+_SLOPE_BITS = 16  # places behind the point of a slope, where 32 bits leave room for them
 _MOST_DIGITS = 21
 _IMPOSSIBLE = 1 << 62
 _TOPS = tuple(Fraction(2) ** power for power in (4, 6, 12, 15, 18, 20, 22, 24, 27))
@@ -47,9 +46,11 @@ class Level:
         mirrored: whether a digit above half is looked up by its complement and negated.
         rows: number of stored laws.
         column_bits: log2 of the columns of each law.
-        offset: first entry of this level in the thresholds.
-        outcome_offset: first entry of this level in the outcomes.
-        packed: both outcomes of a column share a 32-bit word; else they lie `rows << column_bits` entries apart.
+        offset: first entry of this level in the thresholds' lower halves.
+        entry_offset: first entry of this level in the entries.
+        packed: an entry has both the highest bits of the threshold and, below them, the alias; else it is the threshold's highest word, and the alias lies
+            `rows << column_bits` entries further on.
+        slope_shift: places behind the point of the level's slope (`tables`).
     """
 
     shift: int
@@ -59,8 +60,9 @@ class Level:
     rows: int
     column_bits: int
     offset: int
-    outcome_offset: int
+    entry_offset: int
     packed: bool
+    slope_shift: int
 
 
 FIXED = ("poisson", "skellam", "floor_of_both", "floor_of_one")
@@ -96,15 +98,14 @@ def range_of(kind: str, first: Fraction, second: Fraction) -> tuple[Fraction, Fr
 def table_plan(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BITS) -> TablePlan:
     """The plan of a range, by its top (`range_of`), for w of `span` bits."""
     levels: list[Level] = []
-    offset = outcome_offset = 0
-    mirrored = kind in MIRRORED
-    for shift, bits in plan_digits(kind, first, second, span):
+    offset = entry_offset = 0
+    mirrored, digits = kind in MIRRORED, plan_digits(kind, first, second, span)
+    numbers = kind, float(first), float(second)
+    layout = choose_layout(tuple(_column_bits(*numbers, *digit) for digit in digits))
+    for (shift, bits), packed in zip(digits, layout.packed, strict=True):
         units = digit_units(shift, bits)
         rows = 1 if not bits else units // 2 + 1 if mirrored else units + 1
-        column_bits = _column_bits(kind, float(first), float(second), shift, bits)
-        # Between the least outcomes of two rows: as between their means, and at most half a width more.
-        spread = (rows - 1) * (2 if mirrored else 1) * float(first * second) * 2.0 ** (shift - GRID_BITS)
-        packed = (3 << column_bits) // 2 + math.ceil(spread) < PACKED_SPAN or (rows == 1 and column_bits <= 16)
+        column_bits = _column_bits(*numbers, shift, bits)
         levels.append(
             Level(
                 shift=shift,
@@ -114,13 +115,14 @@ def table_plan(kind: str, first: Fraction, second: Fraction, span: int = SPAN_BI
                 rows=rows,
                 column_bits=column_bits,
                 offset=offset,
-                outcome_offset=outcome_offset,
+                entry_offset=entry_offset,
                 packed=packed,
+                slope_shift=_slope_shift(*numbers, shift, bits),
             )
         )
         offset += rows << column_bits
-        outcome_offset += (rows << column_bits) * (1 if packed else 2)
-    return TablePlan(tuple(levels), choose_layout(tuple(level.column_bits for level in levels)))
+        entry_offset += (rows << column_bits) * (1 if packed else 2)
+    return TablePlan(tuple(levels), layout)
 
 
 def level_rates(kind: str, first: Fraction, second: Fraction, shift: int, bits: int) -> list[tuple[Fraction, Fraction]]:
@@ -169,18 +171,33 @@ def plan_digits(kind: str, first: Fraction, second: Fraction, span: int = SPAN_B
 
 
 def _column_bits(kind: str, first: float, second: float, shift: int, bits: int) -> int:
-    """log2 of the columns that hold the widest law of a level, whatever numbers of the range it belongs to."""
+    """log2 of the columns that hold every law of a level, each from its row's first outcome on, whatever numbers of the range it belongs to.
+
+    Outcomes are counted from the mean of each row. What is to the left and to the right of it grows with both rates (Chernoff's exponent does), and for one
+    sum of rates with the one on that side.
+    """
     rates = _widest_rates(kind, first, second, shift, bits)
-    reaches = (laws.chernoff_reach(a, b, _PLANNED_BITS) + laws.chernoff_reach(b, a, _PLANNED_BITS) for a, b in rates)
-    return (max(reaches) + 1).bit_length()
+    left = max(laws.chernoff_reach(b, a, _PLANNED_BITS) + a - b for a, b in rates)
+    right = max(laws.chernoff_reach(a, b, _PLANNED_BITS) - (a - b) for a, b in rates)
+    # One outcome in the middle, at most one more for the whole part of each of two means, and what a slope's last place may be off by over all rows.
+    slack = 3 + (1 << bits) * 2.0 ** -(_slope_shift(kind, first, second, shift, bits) + 1) if bits else 1.0
+    return math.ceil(left + right + slack).bit_length()
+
+
+def _slope_shift(kind: str, first: float, second: float, shift: int, bits: int) -> int:
+    """Places behind the point of the slope, so that it times the last row stays below 2^31; without any, more would wrap as outcomes do."""
+    if kind in FIXED:
+        return 0
+    spread = 2 * first * second * 2.0 ** (shift - GRID_BITS) * digit_units(shift, bits)
+    return max(min(_SLOPE_BITS, 30 - math.ceil(spread + 1).bit_length()), 0)
 
 
 def _widest_rates(kind: str, mean: float, modulation: float, shift: int, bits: int) -> list[tuple[float, float]]:
-    """Rates at least as large as those of every row of a level, as floats."""
+    """Rates (plus, minus) as floats: of every stored row of a level, both are at most those of one of them, or their sum is and the one on the far side."""
     if kind in FIXED:
         return [(mean, modulation)]
     units = digit_units(shift, bits) * mean * modulation * 2.0 ** (shift - GRID_BITS)
     floor = mean if shift + bits == SPAN_BITS and not kind.startswith("digits") else 0.0
     if kind in MIRRORED:
-        return [(floor + units, floor), (floor + units / 2, floor + units / 2)]
+        return [(floor, floor + units), (floor + units / 2, floor + units / 2)]
     return [(floor + units, 0.0)]

@@ -10,6 +10,9 @@ numbers add. The floor is part of the top level. Exchanging d and its complement
 are stored.
 
 A single channel drops everything that goes to minus; a fixed rate has one level without a digit.
+
+A column is an outcome, counted from the first one of its row: origin + floor(slope * row), with the slope of the rows' means in binary places. So an
+entry is a threshold and an alias, one word where they have 32 bits together (`layout`), and what a draw reads of the tables is one entry a level.
 """
 
 from __future__ import annotations
@@ -24,10 +27,9 @@ import jax
 import numpy as np
 
 from fedjax_poisson.randomness import laws
-from fedjax_poisson.randomness.layout import Layout
+from fedjax_poisson.randomness.layout import LOW_BITS, Layout, threshold_bits
 from fedjax_poisson.randomness.table_plan import (
     GRID_BITS,
-    PACKED_SPAN,
     SPAN_BITS,
     Level,
     TablePlan,
@@ -62,10 +64,11 @@ class SamplingTables:
     """Alias tables of all levels, a pytree whose leaves are device arrays and whose plan is static: rates of one range share it (`table_plan`).
 
     Attributes:
-        high: uint32[E], upper halves of the 64-bit thresholds.
-        low: uint32[E], lower halves.
-        outcomes: uint32[E'], the two outcomes of each column (see `Level.packed`).
-        origins: uint32[levels], the outcome that a stored outcome of 0 stands for, in two's complement.
+        entries: uint32[E'], what lies above the lower 64 bits of each column's threshold, and its alias (see `Level.packed`).
+        middle: uint32[E], the next 32 bits of the thresholds, read when the ones above tie.
+        low: uint32[E], the lowest 32.
+        origins: uint32[levels], the outcome of column 0 of row 0, in two's complement.
+        slopes: uint32[levels], by how much column 0 of a row lies above that of the row before, in units of 2^-slope_shift.
         levels: the plan.
         layout: where in a group of ChaCha20 blocks each random number lies.
         kind: "push_pull", "single_channel", "poisson" or "skellam"; of sums (`sum_tables`) "digits_of_both", "digits_of_one",
@@ -74,10 +77,11 @@ class SamplingTables:
             vector's. A fact for the host: inside a program, which is the same for other tables of the plan, it is infinite.
     """
 
-    high: jax.Array
+    entries: jax.Array
+    middle: jax.Array
     low: jax.Array
-    outcomes: jax.Array
     origins: jax.Array
+    slopes: jax.Array
     levels: tuple[Level, ...]
     layout: Layout
     kind: str
@@ -85,13 +89,21 @@ class SamplingTables:
 
 
 def _flatten(tables: SamplingTables) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    return (tables.high, tables.low, tables.outcomes, tables.origins), (tables.levels, tables.layout, tables.kind)
+    leaves = tables.entries, tables.middle, tables.low, tables.origins, tables.slopes
+    return leaves, (tables.levels, tables.layout, tables.kind)
 
 
 def _unflatten(plan: tuple[Any, ...], arrays: tuple[Any, ...]) -> SamplingTables:
-    (levels, layout, kind), (high, low, outcomes, origins) = plan, arrays
+    (levels, layout, kind), (entries, middle, low, origins, slopes) = plan, arrays
     return SamplingTables(
-        levels=levels, high=high, low=low, outcomes=outcomes, origins=origins, layout=layout, kind=kind
+        entries=entries,
+        middle=middle,
+        low=low,
+        origins=origins,
+        slopes=slopes,
+        levels=levels,
+        layout=layout,
+        kind=kind,
     )
 
 
@@ -169,21 +181,27 @@ def exact_tables(kind: str, first: Fraction, second: Fraction, span: int = SPAN_
         ValueError: they are farther than `MAX_DISTANCE` from the law.
     """
     plan = table_plan(kind, *range_of(kind, first, second), span)
-    rows = [
-        [laws.skellam_pmf(*rates) for rates in level_rates(kind, first, second, level.shift, level.bits)]
-        for level in plan.levels
-    ]
-    return tables_of(kind, plan, rows, f"{kind} at {float(first)!r}")
+    rates = [level_rates(kind, first, second, level.shift, level.bits) for level in plan.levels]
+    slopes = [row_slope(rows) for rows in rates]
+    rows = [[laws.skellam_pmf(*each) for each in level] for level in rates]
+    return tables_of(kind, plan, rows, slopes, f"{kind} at {float(first)!r}")
 
 
-def tables_of(kind: str, plan: TablePlan, rows: list[list[laws.Pmf]], named: str) -> SamplingTables:
-    """The tables of a plan whose levels have these laws, a row each.
+def row_slope(rates: list[tuple[Fraction, Fraction]]) -> Fraction:
+    """By how much the mean of a row exceeds that of the row before: the same for all rows of a level."""
+    return (rates[1][0] - rates[1][1]) - (rates[0][0] - rates[0][1]) if len(rates) > 1 else Fraction(0)
+
+
+def tables_of(
+    kind: str, plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction], named: str
+) -> SamplingTables:
+    """The tables of a plan whose levels have these laws, a row each, and these slopes.
 
     Raises:
         ValueError: they are farther than `MAX_DISTANCE` from the law.
     """
-    built = _build(plan, rows)
-    distance = built.distance + built.layout.distance
+    built = _build(plan, rows, slopes)
+    distance = built.distance + plan.layout.distance
     bound = float(distance) * (1 + 1e-12)
     if bound > MAX_DISTANCE:
         raise ValueError(
@@ -191,51 +209,58 @@ def tables_of(kind: str, plan: TablePlan, rows: list[list[laws.Pmf]], named: str
         )
     with jax.ensure_compile_time_eval():
         return SamplingTables(
-            high=jax.device_put(built.high),
+            entries=jax.device_put(built.entries),
+            middle=jax.device_put(built.middle),
             low=jax.device_put(built.low),
-            outcomes=jax.device_put(built.outcomes),
             origins=jax.device_put(built.origins),
-            levels=built.levels,
-            layout=built.layout,
+            slopes=jax.device_put(built.slopes),
+            levels=plan.levels,
+            layout=plan.layout,
             distance=bound,
             kind=kind,
         )
 
 
 class _Built(NamedTuple):
-    """The plan and its arrays on the host, and the summed distance of the levels."""
+    """The arrays of a plan on the host, and the summed distance of the levels."""
 
-    levels: tuple[Level, ...]
-    layout: Layout
-    high: np.ndarray
+    entries: np.ndarray
+    middle: np.ndarray
     low: np.ndarray
-    outcomes: np.ndarray
     origins: np.ndarray
+    slopes: np.ndarray
     distance: Fraction
 
 
-def _build(plan: TablePlan, rows: list[list[laws.Pmf]]) -> _Built:
+def _build(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction]) -> _Built:
     """Lay all levels one after the other, on the columns that the range's plan has: those that a law does not need have no mass."""
-    tables = [
-        [laws.alias_table(p, level.column_bits) for p in pmfs] for level, pmfs in zip(plan.levels, rows, strict=True)
-    ]
-    thresholds, outcomes, origins = [], [], []
-    for level, row in zip(plan.levels, tables, strict=True):
-        columns = np.arange(1 << level.column_bits, dtype=np.uint32)
-        origin = min(t.low for t in row)
-        own = np.concatenate([columns + np.uint32(t.low - origin) for t in row])
-        other = np.concatenate([np.array(t.aliases, np.uint32) + np.uint32(t.low - origin) for t in row])
-        assert not level.packed or int(own.max()) < PACKED_SPAN
-        thresholds.append(np.concatenate([np.array(t.thresholds, np.uint64) for t in row]))
-        outcomes.append(own | other << np.uint32(16) if level.packed else np.concatenate([own, other]))
+    entries, below, origins, steps = [], [], [], []
+    distance = Fraction(0)
+    for level, pmfs, slope in zip(plan.levels, rows, slopes, strict=True):
+        step = round(slope * (1 << level.slope_shift))
+        starts = [row * step >> level.slope_shift for row in range(len(pmfs))]
+        origin = min(pmf.low - start for pmf, start in zip(pmfs, starts, strict=True))
+        bits = threshold_bits(level.column_bits, level.packed)
+        tables = [
+            laws.alias_table(pmf, level.column_bits, bits, origin + start)
+            for pmf, start in zip(pmfs, starts, strict=True)
+        ]
+        thresholds = [threshold for table in tables for threshold in table.thresholds]
+        top = np.array([threshold >> LOW_BITS for threshold in thresholds], np.uint32)
+        aliases = np.concatenate([np.array(table.aliases, np.uint32) for table in tables])
+        entries.append(
+            top << np.uint32(level.column_bits) | aliases if level.packed else np.concatenate([top, aliases])
+        )
+        below.append(np.array([threshold & ((1 << LOW_BITS) - 1) for threshold in thresholds], np.uint64))
         origins.append(origin)
-    joined = np.concatenate(thresholds)
+        steps.append(step)
+        distance += max(table.distance for table in tables)
+    joined = np.concatenate(below)
     return _Built(
-        plan.levels,
-        plan.layout,
+        np.concatenate(entries),
         (joined >> np.uint64(32)).astype(np.uint32),
         (joined & np.uint64(0xFFFFFFFF)).astype(np.uint32),
-        np.concatenate(outcomes),
         np.array(origins, np.int64).astype(np.uint32),
-        sum((max(t.distance for t in row) for row in tables), Fraction(0)),
+        np.array(steps, np.int64).astype(np.uint32),
+        distance,
     )

@@ -37,3 +37,24 @@ def test_words_are_an_array_of_their_own_in_the_order_of_the_programs(shape):
     words = host_residues.random_words(np.asarray(own.key), shape)
     np.testing.assert_array_equal(words, np.asarray(rlwe_samplers.random_words(own, shape)))
     words[0] = 0  # may be changed in place
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("shape", [(3,), (64, 3), (2048, 4)])
+def test_secrets_are_those_of_the_programs_also_where_lower_bits_decide(shape, marked, monkeypatch):
+    """`marked`: every other word is made one of a threshold, in the host's words and the program's."""
+    own = fold_in(helpers.seeded(5), "secrets")
+    planes = host_residues.word_planes(np.asarray(own.key), 3, shape)
+    np.testing.assert_array_equal(planes, np.asarray(rlwe_samplers.word_planes(own, 3, shape)))
+    if marked:
+        upper = [threshold >> 64 for threshold in rlwe_samplers.wide_thresholds()]
+        flat = planes[0].reshape(-1)
+        flat[::2] = (np.resize(upper, flat[::2].size).astype(np.uint32) << np.uint32(1)) | (flat[::2] & np.uint32(1))
+    monkeypatch.setattr(host_residues, "word_planes", lambda key, count, shape: planes[:count])
+    found = host_residues.wide_binomial(np.asarray(own.key), shape)
+    wanted = rlwe_samplers.compare_all(planes[0], planes[1:])
+    np.testing.assert_array_equal(found, np.asarray(wanted))
+    if marked:  # the twin: lower bits that are not looked at
+        assert (found != np.asarray(rlwe_samplers.compare_all(planes[0], np.zeros_like(planes[1:])))).any()
+    else:
+        np.testing.assert_array_equal(found, np.asarray(rlwe_samplers.wide_binomial(own, shape)))

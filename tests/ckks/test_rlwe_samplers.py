@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -111,15 +112,80 @@ def test_wide_errors_are_centred_binomial_of_twice_the_pairs():
     assert abs(correlation) < 6 / math.sqrt(SIZE / 2)
 
 
-def test_a_wide_error_counts_84_bits_once_each():
-    """One bit of the three words at a time: 84 of them raise the draw by one, 12 do nothing; and the ends of the range are reached."""
-    words = np.zeros((3, 98), np.uint32)
-    for bit in range(96):
-        words[bit // 32, bit] = np.uint32(1) << np.uint32(bit % 32)
-    words[:, 97] = 0xFFFFFFFF
-    found = np.asarray(rlwe_samplers.count_bits(jnp.asarray(words)))
-    assert sorted(found[:96]) == [-42] * 12 + [-41] * 84
-    assert list(found[96:]) == [-42, 42]
+def test_thresholds_of_wide_errors_are_their_law():
+    """|x| = k has 2^95 times the chance that 84 fair bits less 42 have, exactly; one pair of bits fewer is another law."""
+    thresholds = [0, *rlwe_samplers.wide_thresholds(), 1 << 95]
+    assert len(thresholds) == 44
+    for k in range(43):
+        ways = math.comb(84, 42 + k) * (1 if k == 0 else 2)
+        assert Fraction(thresholds[k + 1] - thresholds[k], 1 << 95) == Fraction(ways, 1 << 84)
+    assert Fraction(thresholds[1], 1 << 95) != Fraction(math.comb(82, 41), 1 << 82)
+
+
+def test_a_wide_error_is_the_number_of_thresholds_that_95_bits_reach():
+    """Just below and at each threshold, with both signs; where the upper bits decide they say the same, and elsewhere that they do not."""
+    numbers = [max(t + step, 0) for t in rlwe_samplers.wide_thresholds() for step in (-(1 << 64), -1, 0, 1, 1 << 64)]
+    numbers = [n for n in (*numbers, 0, (1 << 95) - 1) if n < 1 << 95]
+    wanted = np.array([sum(n >= t for t in rlwe_samplers.wide_thresholds()) for n in numbers])
+    assert set(wanted) == set(range(43))
+    lower = jnp.array([[n >> shift & 0xFFFFFFFF for n in numbers] for shift in (32, 0)], jnp.uint32)
+    tops = {t >> 64 for t in rlwe_samplers.wide_thresholds()}
+    for sign in (0, 1):
+        words = jnp.array([(n >> 64) << 1 | sign for n in numbers], jnp.uint32)
+        signed = -wanted if sign else wanted
+        np.testing.assert_array_equal(rlwe_samplers.compare_all(words, lower), signed)
+        marked = np.asarray(rlwe_samplers.compare_upper(words))
+        undecided = np.array([n >> 64 in tops for n in numbers])
+        np.testing.assert_array_equal(marked & 1, undecided)
+        np.testing.assert_array_equal((marked >> 1)[~undecided], signed[~undecided])
+        assert ((marked >> 1) != signed)[undecided].any(), "the upper bits alone would be another law"
+        assert (np.asarray(rlwe_samplers.compare_all(words, lower[::-1])) != signed).any(), (
+            "the lower words have an order"
+        )
+
+
+def test_every_upper_word_near_a_threshold_is_counted_right():
+    """All sections and their borders: 31-bit numbers around each threshold's, against a comparison with all of them."""
+    tops = sorted({t >> 64 for t in rlwe_samplers.wide_thresholds()})
+    upper = np.unique([min(max(t + step, 0), 2**31 - 1) for t in tops for step in range(-3, 4)]).astype(np.int64)
+    marked = np.asarray(rlwe_samplers.compare_upper(jnp.asarray(upper << 1, jnp.uint32)))
+    for number, mark in zip(upper.tolist(), marked.tolist(), strict=True):
+        assert mark & 1 == (number in tops)
+        if number not in tops:
+            assert mark >> 1 == sum(number > t for t in tops)
+
+
+def test_lower_bits_are_made_where_a_wide_error_needs_them(monkeypatch):
+    """Upper bits cut to seven of them, those of a threshold among them: a call with ties has the draws that all bits decide."""
+    stream, shape = seeded_stream(), (3, 2048)
+    top = rlwe_samplers.wide_thresholds()[5] >> 64
+    plain = rlwe_samplers.word_planes
+
+    def cut(stream, planes, shape, then=None):
+        words = plain(stream, planes, shape)
+        near = jnp.uint32(top << 1) | (words[0] & jnp.uint32(1))
+        words = words.at[0].set(jnp.where(words[0] >> jnp.uint32(25) == jnp.uint32(3), near, words[0]))
+        return words if then is None else then(words)
+
+    monkeypatch.setattr(rlwe_samplers, "word_planes", cut)
+    got = np.asarray(rlwe_samplers.wide_binomial(stream, shape))
+    words = cut(stream, 3, shape)
+    assert (np.asarray(words[0] >> jnp.uint32(1)) == top).sum() > 3
+    np.testing.assert_array_equal(got, rlwe_samplers.compare_all(words[0], words[1:]))
+    assert (got != np.asarray(rlwe_samplers.compare_upper(words[0]) >> 1)).any()
+
+
+@pytest.mark.parametrize("shape", [(7,), (4096,), (3, 4001)])
+def test_the_first_planes_of_words_are_the_same_however_many_there_are(shape):
+    stream = seeded_stream()
+    three = np.asarray(rlwe_samplers.word_planes(stream, 3, shape))
+    assert three.shape == (3, *shape) and len(np.unique(three)) > 0.99 * three.size
+    np.testing.assert_array_equal(rlwe_samplers.word_planes(stream, 1, shape)[0], three[0])
+    np.testing.assert_array_equal(rlwe_samplers.random_words(stream, shape), three[0])
+    marked = rlwe_samplers.word_planes(stream, 1, shape, rlwe_samplers.compare_upper)[0]
+    np.testing.assert_array_equal(marked, rlwe_samplers.compare_upper(jnp.asarray(three[0])))
+    assert (np.asarray(marked) & 1).sum() == 0
+    np.testing.assert_array_equal(rlwe_samplers.wide_binomial(stream, shape), np.asarray(marked) >> 1)
 
 
 def test_wide_errors_do_not_depend_on_how_they_are_compiled():

@@ -57,24 +57,34 @@ def difference_pmf(plus: float, minus: float) -> tuple[int, np.ndarray]:
     return low_a - (low_b + b.size - 1), np.convolve(a, b[::-1])
 
 
-def row_law(tables: SamplingTables, level_number: int, row: int) -> dict[int, int]:
-    """The law that a row of the device tables samples with ideal bits, as outcome -> mass out of 2^(column_bits + 64).
+def scale_of(tables: SamplingTables, level_number: int) -> int:
+    """2^(bits that a level draws): the mass of its whole law in `row_law`."""
+    level = tables.levels[level_number]
+    return 1 << (96 if level.packed else level.column_bits + 96)
 
-    Read back from the three device arrays alone, by summing each column's two shares.
+
+def row_law(tables: SamplingTables, level_number: int, row: int) -> dict[int, int]:
+    """The law that a row of the device tables samples with ideal bits, as outcome -> mass out of `scale_of`.
+
+    Read back from the device arrays alone, by summing each column's two shares.
     """
     level = tables.levels[level_number]
-    high, low, outcomes = (np.asarray(x) for x in (tables.high, tables.low, tables.outcomes))
-    origin = int(np.asarray(tables.origins)[level_number].astype(np.int32))
+    entries, middle, low, origins, slopes = (
+        np.asarray(x) for x in (tables.entries, tables.middle, tables.low, tables.origins, tables.slopes)
+    )
+    start = int(origins[level_number].astype(np.int32)) + (row * int(slopes[level_number]) >> level.slope_shift)
+    columns = 1 << level.column_bits
+    whole = scale_of(tables, level_number) >> level.column_bits
     law: dict[int, int] = {}
-    for column in range(1 << level.column_bits):
-        entry = (row << level.column_bits) + column
-        threshold = (int(high[level.offset + entry]) << 32) | int(low[level.offset + entry])
-        place = level.outcome_offset + entry
+    for column in range(columns):
+        place = row * columns + column
+        entry = int(entries[level.entry_offset + place])
         if level.packed:
-            own, other = int(outcomes[place]) & 0xFFFF, int(outcomes[place]) >> 16
+            top, alias = entry >> level.column_bits, entry & (columns - 1)
         else:
-            own, other = int(outcomes[place]), int(outcomes[place + (level.rows << level.column_bits)])
-        for outcome, mass in ((own, threshold), (other, (1 << 64) - threshold)):
+            top, alias = entry, int(entries[level.entry_offset + (level.rows << level.column_bits) + place])
+        threshold = top << 64 | int(middle[level.offset + place]) << 32 | int(low[level.offset + place])
+        for outcome, mass in ((column, threshold), (alias, whole - threshold)):
             if mass:
-                law[outcome + origin] = law.get(outcome + origin, 0) + mass
+                law[outcome + start] = law.get(outcome + start, 0) + mass
     return law

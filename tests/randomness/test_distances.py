@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from fractions import Fraction
 
 import pytest
@@ -12,22 +13,24 @@ from fedjax_poisson import randomness
 from fedjax_poisson.randomness import laws, layout, table_plan, tables
 
 
+@pytest.mark.parametrize("compared", [64, 89])
 @pytest.mark.parametrize(("plus", "minus", "bits"), [(8.0, 7.5, 7), (0.3, 0.0, 5), (300.0, 2.0, 9)])
-def test_rounding_to_thresholds_is_counted_exactly(plus, minus, bits):
+def test_rounding_to_thresholds_is_counted_exactly(plus, minus, bits, compared):
     """Half the sum of |sampled - wanted| over all outcomes, in rationals; then the law's own defect on top."""
     pmf = laws.skellam_pmf(Fraction(plus), Fraction(minus))
-    table = laws.alias_table(dataclasses.replace(pmf, defect=Fraction(0)), bits)
+    table = laws.alias_table(dataclasses.replace(pmf, defect=Fraction(0)), bits, compared, pmf.low - 3)
     masses = [0] * (1 << bits)
     for column, (threshold, alias) in enumerate(zip(table.thresholds, table.aliases, strict=True)):
         masses[column] += threshold
-        masses[alias] += (1 << 64) - threshold
+        masses[alias] += (1 << compared) - threshold
+    assert masses[:3] == [0, 0, 0] and table.low == pmf.low - 3
     total = sum(pmf.weights)
     rounding = sum(
-        abs(Fraction(mass, 1 << (bits + 64)) - Fraction(weight, total))
-        for mass, weight in itertools.zip_longest(masses, pmf.weights, fillvalue=0)
+        abs(Fraction(mass, 1 << (bits + compared)) - Fraction(weight, total))
+        for mass, weight in itertools.zip_longest(masses[3:], pmf.weights, fillvalue=0)
     )
     assert table.distance == rounding / 2 > 0
-    assert laws.alias_table(pmf, bits).distance == rounding / 2 + pmf.defect
+    assert laws.alias_table(pmf, bits, compared).distance == rounding / 2 + pmf.defect
 
 
 def test_tails_and_the_defect_of_the_ratios_are_both_in_the_defect():
@@ -48,26 +51,27 @@ def test_tails_and_the_defect_of_the_ratios_are_both_in_the_defect():
     assert min(below, above) > pmf.total >> (laws.TAIL_BITS + 1)
 
 
-def test_shared_lower_halves_are_charged_pair_by_pair_and_triple_by_triple():
-    """By enumeration: all pairs with one subset, and all triples, that touch a draw."""
-    for chosen, levels in (([1, 2, 3, 1, 2, 3], 3), ([1, 1, 1, 1], 2), ([1, 2, 3, 4, 5, 6, 7, 1], 2), ([1], 1)):
-        for draw in range(len(chosen) // levels):
-            own = set(range(draw * levels, (draw + 1) * levels))
-            pairs = [p for p in itertools.combinations(range(len(chosen)), 2) if own & set(p)]
-            same = sum(chosen[i] == chosen[j] for i, j in pairs)
-            triples = sum(1 for t in itertools.combinations(range(len(chosen)), 3) if own & set(t))
-            charged = layout._charge(chosen, draw, levels)
-            assert Fraction(same, 1 << 64) + Fraction(triples, 1 << 96) <= charged
-            assert charged <= Fraction(2 * same, 1 << 64) + Fraction(triples, 1 << 96)
+def test_shared_lower_halves_are_charged_quadruple_by_quadruple():
+    """By enumeration: all sets of four levels that touch the first draw of a group, each with the chance that all of it ties."""
+    for ties in ([27], [21, 25], [18, 32]):
+        chances = [(draw, Fraction(1, 1 << bits)) for draw in range(layout.WORDS) for bits in ties]
+        wanted = sum(
+            math.prod(chance for _, chance in four)
+            for four in itertools.combinations(chances, 4)
+            if any(draw == 0 for draw, _ in four)
+        )
+        assert layout._charge(ties) == wanted > 0
 
 
-def test_a_layout_states_the_charge_of_its_worst_draw():
-    for column_bits in ((7, 4), (11, 7, 5), (13, 10, 7, 5), (12,) * 12):
-        found = layout.choose_layout(column_bits)
-        subsets = [subset for draw in found.low for subset in draw]
-        numbers = [sorted(set(subsets)).index(subset) for subset in subsets]
-        worst = max(layout._charge(numbers, draw, len(column_bits)) for draw in range(found.draws))
-        assert found.distance == worst <= Fraction(1, 1 << 61)
+def test_a_layout_charges_the_ties_of_what_it_compares_at_first():
+    for column_bits, ties in (
+        ((7, 4), [25, 28]),
+        ((11, 7, 5), [21, 25, 27]),
+        ((14, 13), [32, 19]),
+        ((13, 13), [19, 32]),
+    ):
+        assert layout.choose_layout(column_bits).distance == layout._charge(ties) <= layout._MAX_DISTANCE
+    assert layout._charge([19, 19]) > layout._MAX_DISTANCE, "so that one of two levels of 13 bits is not packed"
 
 
 @pytest.mark.parametrize("kind", ["push_pull", "single_channel"])
@@ -78,7 +82,8 @@ def test_tables_state_the_sum_of_all_levels_and_of_the_layout(kind):
     wanted = built.layout.distance
     for level in built.levels:
         rates = table_plan.level_rates(kind, Fraction(mean), Fraction(modulation), level.shift, level.bits)
-        wanted += max(laws.alias_table(laws.skellam_pmf(*pair), level.column_bits).distance for pair in rates)
+        bits = level.column_bits, layout.threshold_bits(level.column_bits, level.packed)
+        wanted += max(laws.alias_table(laws.skellam_pmf(*pair), *bits).distance for pair in rates)
     assert wanted <= Fraction(built.distance) <= wanted * (1 + Fraction(1, 10**11))
 
 

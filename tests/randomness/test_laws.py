@@ -113,13 +113,13 @@ def test_alias_table_adds_up_to_the_law_within_its_distance(plus, minus):
     plus, minus = Fraction(plus), Fraction(minus)
     pmf = laws.skellam_pmf(plus, minus)
     bits = (len(pmf.weights) - 1).bit_length()
-    table = laws.alias_table(pmf, bits)
+    table = laws.alias_table(pmf, bits, 96 - bits)
     masses = [0] * (1 << bits)
     for column, (threshold, alias) in enumerate(zip(table.thresholds, table.aliases, strict=True)):
-        assert 0 <= threshold < 1 << 64
+        assert 0 <= threshold < 1 << (96 - bits)
         masses[column] += threshold
-        masses[alias] += (1 << 64) - threshold
-    scale = 1 << (bits + 64)
+        masses[alias] += (1 << (96 - bits)) - threshold
+    scale = 1 << 96
     assert sum(masses) == scale and not any(masses[len(pmf.weights) :])
     with mpmath.workprec(300):
         distance = exact_distance(plus, minus, pmf.low, [mpmath.mpf(m) / scale for m in masses[: len(pmf.weights)]])
@@ -133,4 +133,10 @@ def test_alias_table_adds_up_to_the_law_within_its_distance(plus, minus):
 
 def test_more_outcomes_than_columns_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        laws.alias_table(laws.skellam_pmf(Fraction(8), Fraction(8)), 4)
+        laws.alias_table(laws.skellam_pmf(Fraction(8), Fraction(8)), 4, 64)
+    few = laws.skellam_pmf(Fraction(1, 10), Fraction(0))
+    bits = (len(few.weights) - 1).bit_length()
+    assert laws.alias_table(few, bits, 64, few.low).distance < Fraction(1, 1 << 60)
+    for low in (few.low - (1 << bits), few.low + 1):
+        with pytest.raises(ValueError, match="do not fit"):
+            laws.alias_table(few, bits, 64, low)

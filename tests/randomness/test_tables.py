@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import accounting, randomness
-from fedjax_poisson.randomness import layout, table_plan, tables
-from tests.randomness.reference import row_law, skellam_probability
+from fedjax_poisson.randomness import laws, layout, table_plan, tables
+from tests.randomness.reference import row_law, scale_of, skellam_probability
 
 SETTINGS = [(0.01, 0.05), (8.0, 0.05), (8.0, 0.9), (2000.0, 0.05), (40_000.0, 0.1)]
 MODULATED = [("push_pull", randomness.push_pull_tables), ("single_channel", randomness.single_channel_tables)]
@@ -53,7 +53,7 @@ def test_stored_rows_sum_exactly_to_the_law(kind, build, mean, modulation):
         worst = mpmath.mpf(0)
         for row in sorted({0, 1, level.rows // 3, level.rows - 1} & set(range(level.rows))):
             law = row_law(built, number, row)
-            scale = 1 << (level.column_bits + 64)
+            scale = scale_of(built, number)
             assert sum(law.values()) == scale
             with mpmath.workprec(300):
                 true = {k: skellam_probability(k, *rates[row]) for k in law}
@@ -84,7 +84,7 @@ def test_the_law_of_a_draw_is_the_push_pull_law_to_the_stated_distance():
             for x, p in law.items():
                 for y, q in row.items():
                     combined[x + sign * y] = combined.get(x + sign * y, 0) + p * q
-            law, scale = combined, scale << (level.column_bits + 64)
+            law, scale = combined, scale * scale_of(built, number)
         assert sum(law.values()) == scale
         v = Fraction(grid, 1 << 20)
         plus, minus = Fraction(mean) * (1 + Fraction(modulation) * v), Fraction(mean) * (1 - Fraction(modulation) * v)
@@ -112,7 +112,7 @@ def test_any_rate_gets_tables_of_modest_size_within_2_to_minus_60(mean, modulati
     built = randomness.push_pull_tables(dark_count=mean, modulation=modulation)
     assert built.distance <= 2.0**-60
     assert sum(v.bits for v in built.levels) == 21
-    assert built.high.size <= (
+    assert built.middle.size <= (
         1 << 18 if mean <= 1e4 or modulation <= 0.05 else 1 << 19
     )  # a plan is for the top of a range
 
@@ -121,7 +121,7 @@ def test_any_rate_gets_tables_of_modest_size_within_2_to_minus_60(mean, modulati
 @pytest.mark.parametrize("modulation", [0.05, 0.9])
 def test_the_largest_rate_gets_tables_too(modulation):
     built = randomness.push_pull_tables(dark_count=1e8, modulation=modulation)
-    assert built.distance <= 2.0**-60 and built.high.size <= 1 << 21
+    assert built.distance <= 2.0**-60 and built.middle.size <= 1 << 21
 
 
 def test_fixed_rates_have_one_level():
@@ -137,7 +137,7 @@ def test_fixed_rates_have_one_level():
 @pytest.mark.parametrize(("build", "minus"), [(randomness.poisson_tables, 0.0), (randomness.skellam_tables, 3.5)])
 def test_tables_of_a_fixed_rate_hold_its_law(build, minus):
     built = build(3.5)
-    law, scale = row_law(built, 0, 0), 1 << (built.levels[0].column_bits + 64)
+    law, scale = row_law(built, 0, 0), scale_of(built, 0)
     with mpmath.workprec(300):
         true = {k: skellam_probability(k, Fraction(3.5), Fraction(minus)) for k in law}
         gap = mpmath.fsum(abs(true[k] - mpmath.mpf(m) / scale) for k, m in law.items()) + 1 - mpmath.fsum(true.values())
@@ -166,7 +166,7 @@ def test_modulation_outside_the_unit_interval_is_refused(bad):
 def test_tables_are_a_cached_pytree_of_uint32_even_when_first_built_inside_jit():
     def build(x):
         built = randomness.push_pull_tables(dark_count=3.25, modulation=0.125)
-        return x + built.high[0].astype(jnp.int32)
+        return x + built.entries[0].astype(jnp.int32)
 
     jax.jit(build)(jnp.int32(0))
     built = randomness.push_pull_tables(dark_count=3.25, modulation=0.125)
@@ -176,35 +176,55 @@ def test_tables_are_a_cached_pytree_of_uint32_even_when_first_built_inside_jit()
     assert hash(structure) == hash(jax.tree.structure(built))
 
 
-@pytest.mark.parametrize(
-    "column_bits", [(6,), (18,), (7, 4), (11, 7, 5), (13, 10, 7, 5), (18, 15, 15, 14, 13, 11, 9), (12,) * 12]
-)
-def test_a_layout_gives_each_level_its_own_bits_and_pairwise_independent_lower_halves(column_bits):
+LEVELS = [(6,), (18,), (7, 4), (11, 7, 5), (13, 10, 7, 5), (18, 15, 15, 14, 13, 11, 9), (12,) * 21]
+
+
+@pytest.mark.parametrize("column_bits", LEVELS)
+def test_a_layout_gives_each_level_words_of_its_own_and_lower_halves_that_are_independent_three_by_three(column_bits):
     found = layout.choose_layout(column_bits)
-    taken = np.zeros((16 * found.blocks, 32), int)
-    subsets = []
-    shared = {word for draw in found.low for level in draw for word in level}
-    for draw in range(found.draws):
-        for level, bits in enumerate(column_bits):
-            taken[found.high[draw][level]] += 1
-            word, shift = found.column[draw][level]
-            assert shift + bits <= 32
-            taken[word, shift : shift + bits] += 1
-            subsets.append(frozenset(found.low[draw][level]))
-    for word in shared:
-        taken[word] += 1
-        assert len(found.high[draw]) == len(found.column[draw]) == len(found.low[draw]) == len(column_bits)
-    assert taken.max() == 1, "a bit serves two purposes"
-    assert all(subsets)
-    same = sum(subsets[i] == subsets[j] for i in range(len(subsets)) for j in range(i))
-    pairs_and_triples = same * 2.0**-64 + math.comb(len(subsets), 3) * 2.0**-96
-    assert pairs_and_triples <= found.draws * found.distance <= found.draws * 2.0**-61
+    taken = np.zeros(found.blocks, int)
+    for bits, block, packed in zip(column_bits, found.word, found.packed, strict=True):
+        assert not packed or bits <= layout.MOST_PACKED
+        taken[block : block + (1 if packed else 2)] += 1
+    assert (taken == 1).all(), "a word serves two levels, or none"
+    subsets = [subset for draw in found.low for subset in draw]
+    assert len(found.low) == layout.WORDS and len(subsets) == layout.WORDS * len(column_bits)
+    assert max(subsets) < 1 << found.second and 2 * found.second <= layout.WORDS * found.low_blocks
+    # Linearly independent over GF(2), three by three: none is zero, none the same as another, none the sum of two others.
+    assert 0 not in subsets and len(set(subsets)) == len(subsets)
+    sums = {a ^ b for i, a in enumerate(subsets) for b in subsets[:i]}
+    assert not sums & set(subsets)
+    assert {1, 2, 3} & {1 ^ 2}, "the check sees 1, 2 and 3"
+    assert found.distance <= Fraction(1, 1 << 64)
 
 
-def test_the_most_levels_that_fit_four_blocks_get_them_and_one_more_is_refused():
-    """38 words of upper halves, 19 of columns, and six whose XORs give each level its own lower half; 39 leave five words, 31 XORs."""
-    found = layout.choose_layout((12,) * 38)
-    assert (found.draws, found.blocks) == (1, 4)
-    assert len({level for draw in found.low for level in draw}) == 38
+def test_a_group_of_draws_has_the_first_words_it_needs_and_one_block_for_ties():
+    for column_bits, blocks, low_blocks in (((11, 7, 5), 3, 1), ((14, 13), 3, 1), ((9,) * 8, 8, 1), ((9,) * 9, 9, 2)):
+        found = layout.choose_layout(column_bits)
+        assert (found.blocks, found.low_blocks) == (blocks, low_blocks)
+    assert [layout.threshold_bits(*level) for level in ((5, True), (13, True), (13, False))] == [91, 83, 96]
+
+
+def test_every_row_begins_where_its_law_does_or_before():
+    """The slope of the rows' means, in binary places, leaves every outcome of every row on its columns, at the ends of a range and inside."""
+    for kind, build in MODULATED:
+        for mean, modulation in (*SETTINGS, (4096.0, 0.0625), (1e6, 0.05), (3e6, 0.999)):
+            built = build(dark_count=mean, modulation=modulation)
+            for number, level in enumerate(built.levels):
+                rates = table_plan.level_rates(kind, Fraction(mean), Fraction(modulation), level.shift, level.bits)
+                origin = int(np.asarray(built.origins)[number].astype(np.int32))
+                for row in sorted({0, 1, level.rows // 2, level.rows - 1} & set(range(level.rows))):
+                    law = laws.skellam_pmf(*rates[row])
+                    start = origin + (row * int(built.slopes[number]) >> level.slope_shift)
+                    assert start <= law.low
+                    assert law.low + len(law.weights) <= start + (1 << level.column_bits)
+
+
+def test_rows_that_do_not_fit_their_columns_are_refused():
+    plan = table_plan.table_plan("push_pull", *table_plan.range_of("push_pull", Fraction(8), Fraction(1, 20)))
+    rates = [table_plan.level_rates("push_pull", Fraction(8), Fraction(1, 20), v.shift, v.bits) for v in plan.levels]
+    rows = [[laws.skellam_pmf(*each) for each in level] for level in rates]
+    slopes = [tables.row_slope(level) for level in rates]
+    assert tables.tables_of("push_pull", plan, rows, slopes, "these").distance < 2.0**-60
     with pytest.raises(ValueError, match="do not fit"):
-        layout.choose_layout((12,) * 39)
+        tables.tables_of("push_pull", plan, rows, [-1000 * (1 + slope) for slope in slopes], "these")
