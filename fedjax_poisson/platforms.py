@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax import lax
 
-__all__ = ["by_platform", "for_only", "usable_cores"]
+__all__ = ["by_platform", "for_only", "one_platform", "usable_cores"]
 
 # Part of the key of everything that jax keeps of a trace, so that a program for one platform is never taken for one for all. A jax without it traces all forms.
 _ONLY: Any = jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
@@ -25,6 +25,11 @@ def for_only(platform: str) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if _ONLY is None else _ONLY(platform)
 
 
+def one_platform() -> bool:
+    """Whether programs are traced for one platform only now."""
+    return _ONLY is not None and _ONLY.value is not None
+
+
 def by_platform(*arguments: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
     """What the form of the platform gives for the arguments; all forms give the same.
 
@@ -33,7 +38,7 @@ def by_platform(*arguments: Any, default: Callable[..., Any], **forms: Callable[
       default: for platforms that are not named.
       forms: platform ("cpu", "tpu") to its form.
     """
-    if _ONLY is not None and _ONLY.value is not None:
+    if one_platform():
         return forms.get(_ONLY.value, default)(*arguments)
     return lax.platform_dependent(*arguments, default=default, **forms)
 

@@ -41,7 +41,7 @@ def steps(toy: bool) -> dict[str, list[str]]:
     found["encryption"] = ["encryption", "--quick"]
     if toy:
         return {name: command for name, command in found.items() if name in ("exactness", "W1 release")}
-    found["forms of ChaCha20"] = ["sampling", "--forms", "loop", "loop2", "passes"]
+    found["forms of ChaCha20"] = ["sampling", "--forms", "single", "double", "passes"]
     for chunk in (125, 500, 2000):
         found[f"memory at {chunk} of W3's clients at once"] = [
             "simulation", "--workload", "W3", *_MESSAGES, "--chunk", str(chunk), "--quick",

@@ -166,7 +166,7 @@ def _none(params: RoundParameters) -> Secrets:
 
 
 def _add_up(params: RoundParameters, total: Secrets, streams: Stream, present: Array) -> Secrets:
-    """On a CPU client after client: what one draws is added while it is in the cache."""
+    """On a CPU client after client: what one draws is added while it is in the cache. So on a TPU, whose compiler takes four times as long for all at once."""
 
     def here(leaf: Array, present: Array) -> Array:
         return jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.int32(0))
@@ -182,7 +182,7 @@ def _add_up(params: RoundParameters, total: Secrets, streams: Stream, present: A
         drawn = jax.vmap(functools.partial(rows.draw, params))(streams)
         return jax.tree.map(lambda old, new: old + jnp.sum(here(new, present), axis=0, dtype=jnp.int32), total, drawn)
 
-    found: Secrets = by_platform(total, streams, present, cpu=one_by_one, default=at_once)
+    found: Secrets = by_platform(total, streams, present, cpu=one_by_one, tpu=one_by_one, default=at_once)
     return found
 
 

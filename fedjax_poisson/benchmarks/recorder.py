@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedjax_poisson.platforms import one_platform
+
 __all__ = ["Program", "abstract", "recording"]
 
 
@@ -24,12 +26,14 @@ class Program(NamedTuple):
       jitted: jax's compiled function, without options for this machine's compiler.
       arguments: positional arguments of its first call, arrays as `jax.ShapeDtypeStruct`.
       keywords: keyword arguments, likewise.
+      one_platform: whether that call traced it for the platform it ran on only (`platforms.for_only`).
     """
 
     name: str
     jitted: Any
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+    one_platform: bool
 
 
 def abstract(tree: Any, sharding: Any = None) -> Any:
@@ -59,7 +63,9 @@ class _Watched:
         leaves = jax.tree.leaves((arguments, keywords))
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             shapes = abstract((arguments, keywords))
-            self._found.setdefault((id(self._jitted), str(shapes)), Program(self._name, self._elsewhere, *shapes))
+            positional, named = shapes
+            program = Program(self._name, self._elsewhere, positional, named, one_platform())
+            self._found.setdefault((id(self._jitted), str(shapes)), program)
         return self._jitted(*arguments, **keywords)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:

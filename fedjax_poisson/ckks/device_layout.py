@@ -23,7 +23,7 @@ class DeviceLayout(NamedTuple):
 
     Attributes:
         columns: Rows side by side behind the coefficient axis ([L, N, R]; long runs in every stage) rather than before it ([R, L, N]).
-        radix: Butterfly stages fused into one pass over the data.
+        radix: Butterfly stages fused into one pass over the data; `ntt.ROLLED` for a loop over them.
         join: Transform the polynomials of a block together rather than one after the other.
         row_block: Loop over blocks of at most this many rows, so that a block stays in cache; 0 for all at once.
         whole: Residues of one polynomial (rows, primes and coefficients) up to which there are no blocks: cutting and joining them costs more then.
@@ -42,7 +42,7 @@ class DeviceLayout(NamedTuple):
 # Measured: three polynomials are transformed fastest together and without the loops, one alone (seeded encryption) with them.
 CPU_PLAN = DeviceLayout(join=True, row_block=16)
 CPU_SEEDED_PLAN = DeviceLayout(limb_loops=True, row_block=16, whole=1 << 21)
-ACCELERATOR_PLAN = DeviceLayout(radix=4, join=True)
+ACCELERATOR_PLAN = DeviceLayout(columns=False, radix=ntt.ROLLED, join=True)
 
 
 def transformed(

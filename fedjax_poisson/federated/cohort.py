@@ -40,7 +40,7 @@ from fedjax_poisson.federated.population import Cohort
 from fedjax_poisson.federated.reuse import fingerprint
 from fedjax_poisson.federated.sent import LEVELS, REFUSED, Encryption, Part, Tree, Work, one_grid, sent_by_all
 from fedjax_poisson.federated.sharing_programs import Numbers, Sends
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import Stream, fold_each
 from fedjax_poisson.randomness.grid_sum import add_rows, empty_sum, normalised
 from fedjax_poisson.randomness.sum_tables import draw_sum
 
@@ -255,24 +255,25 @@ def _close(work: Work, carry: Tree, numbers: Numbers, stream: Stream) -> Total:
     senders, largest = carry["senders"], carry["largest"]
     if work.each:
         return Total(None, carry["sealed"], senders, largest, fingerprint(carry["sealed"].rows))
+    of_counts, of_secrets, of_shares = fold_each(stream, "release", "sum", "shares")
     if work.at_once:
-        values = _drawn(carry, numbers, stream)
+        values = _drawn(carry, numbers, of_counts)
     else:
         values = carry["values"] if work.private else trees.flatten(carry["values"])
     if work.level == "off":
         mark = fingerprint(jax.lax.bitcast_convert_type(values, jnp.uint32)) if work.private else None
         return Total(values, None, senders, largest, mark)
     assert work.device is not None and numbers.key is not None
-    drawn = carry["secrets"] if work.summed else work.device.draw_sum(fold_in(stream, "sum"), numbers.release.secrets)
+    drawn = carry["secrets"] if work.summed else work.device.draw_sum(of_secrets, numbers.release.secrets)
     noise = jnp.uint32(0 if work.norm is None else work.norm.noise_senders)
-    sealed = work.device.close(numbers.key, values, drawn, senders + noise, fold_in(stream, "shares"), noise)
+    sealed = work.device.close(numbers.key, values, drawn, senders + noise, of_shares, noise)
     return Total(None, sealed, senders, largest, fingerprint(sealed.rows))
 
 
 def _drawn(carry: Tree, numbers: Numbers, stream: Stream) -> Array:
     """The counts of the sum, int32 `[D]`: partial sums of several devices were added word by word, so the words are put right first."""
     assert numbers.release is not None
-    return draw_sum(fold_in(stream, "release"), normalised(carry["grids"]), numbers.release.counts)
+    return draw_sum(stream, normalised(carry["grids"]), numbers.release.counts)
 
 
 def _counts(

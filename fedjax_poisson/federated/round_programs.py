@@ -23,6 +23,7 @@ from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_co
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
+from fedjax_poisson.platforms import for_only
 from fedjax_poisson.randomness import Stream
 
 Blocks = list[Cohort] | Iterator[Cohort]
@@ -227,9 +228,10 @@ def straight_round(
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    if calls_host(programs.straight, given):
-        return None
-    after, seen = programs.straight(*given)
+    with for_only(jax.default_backend()):  # half of the time to trace is for other platforms
+        if calls_host(programs.straight, given):
+            return None
+        after, seen = programs.straight(*given)
     report, facts = jax.device_get(tuple(seen))
     norm, exact, most = float(facts[:1].view(np.float32)[0]), bool(facts[1]), int(facts[2])
     if not (math.isfinite(norm) and exact and most <= bound):

@@ -21,7 +21,7 @@ from fedjax_poisson.federated.norm_check import NormCheck
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.sharing_programs import Numbers
 from fedjax_poisson.mechanisms.types import Functions
-from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness import Stream, fold_each, fold_in
 
 Encryption = Literal["on", "off"]
 LEVELS: tuple[Encryption, ...] = ("on", "off")
@@ -121,12 +121,13 @@ def _one_client(
     if insiders is not None:
         part = part._replace(examples=poisoned(insiders, part.ids, part.examples, stream))
     update, works, kept, report = one_update(work, weights, shared, part, stream)
-    sent = update if functions is None else functions.privatize(fold_in(stream, "embed"), update)
+    to_embed, to_encrypt = fold_each(stream, "embed", "encrypt")
+    sent = update if functions is None else functions.privatize(to_embed, update)
     if insiders is not None and functions is not None:
         sent = sent_by(insiders, part.ids, update, sent, weights, functions, stream)
     counted = present & works if functions is None else present
     sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
-    return sent, kept, report, fold_in(stream, "encrypt")
+    return sent, kept, report, to_encrypt
 
 
 def _one_sender(
@@ -136,10 +137,11 @@ def _one_sender(
     del work, weights, shared
     assert functions is not None
     stream = fold_in(stream, part.ids)
-    counts = functions.embed(fold_in(stream, "embed"), part.examples)
+    to_embed, to_encrypt = fold_each(stream, "embed", "encrypt")
+    counts = functions.embed(to_embed, part.examples)
     sent = jnp.where(part.present, counts, jnp.zeros((), counts.dtype))
     report = jnp.where(part.present, jnp.uint8(0), jnp.uint8(ABSENT))
-    return sent, part.client_state, report, fold_in(stream, "encrypt")
+    return sent, part.client_state, report, to_encrypt
 
 
 def sent_by_all(work: Work, weights: Tree, shared: Tree, part: Part, stream: Stream, numbers: Numbers) -> Any:

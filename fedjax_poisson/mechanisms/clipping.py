@@ -199,17 +199,17 @@ def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     """`clip_to_grid` with the limits as numbers that may be arguments of a program."""
     values, factor, _ = _scaled(update, numbers)
 
-    def fits(factor: Array) -> Array:
-        return limbs.at_most(limbs.squared_norm(_rounded(values * factor, numbers.limit)), numbers.bound)
-
-    def lower(turn: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def tried(turn: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         number, factor, _ = turn
-        factor = factor * (jnp.float32(1) - _power_of_two(number - jnp.int32(_LOWERED_FROM)))
-        return number + jnp.int32(1), factor, fits(factor)
+        fits = limbs.at_most(limbs.squared_norm(_rounded(values * factor, numbers.limit)), numbers.bound)
+        lower = factor * (jnp.float32(1) - _power_of_two(number - jnp.int32(_LOWERED_FROM)))
+        return number + jnp.int32(1), jnp.where(fits, factor, lower), fits
 
     # Only factors go round: an update that fits at once is read no more often than without the loop, and in a vmap one that does not makes no others wait long.
-    first = jnp.int32(0), factor, fits(factor)
-    _, factor, _ = jax.lax.while_loop(lambda turn: ~turn[2], lower, first)
+    # The first try is in the loop too, so that the exact norm of what comes out is compiled once. Before it nothing fits: a comparison that never holds, which
+    # varies over the mesh axes of the factor as shard_map wants of a carry.
+    first = jnp.int32(0), factor, factor < jnp.float32(0)
+    _, factor, _ = jax.lax.while_loop(lambda turn: ~turn[2], tried, first)
     return _rounded(values * factor, numbers.limit)
 
 

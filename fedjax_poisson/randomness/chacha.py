@@ -159,6 +159,31 @@ def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
     return Stream(_derive_all(stream.key, tuple(words)), stream.reproducible)
 
 
+def fold_each(stream: Stream, *labels: int | str | jax.Array) -> tuple[Stream, ...]:
+    """The streams of several labels of one parent, `fold_each(s, a, b) == (fold_in(s, a), fold_in(s, b))`, by one call of the block function.
+
+    In a program each call of it is compiled by itself, and on an accelerator a single block is dozens of kernels whatever it computes.
+
+    Args:
+        stream: the parent; it stays usable.
+        labels: as in `fold_in`.
+
+    Returns:
+        A `Stream` for each label.
+
+    Raises:
+        TypeError, ValueError: as `fold_in`.
+    """
+    if not labels:
+        raise ValueError("fold_each needs at least one label: it gives a stream for each")
+    words = [_label_words(label) for label in labels]
+    if _on_host(stream.key) and not is_traced(words):
+        return tuple(fold_in(stream, label) for label in labels)
+    counters, nonces = zip(*words, strict=True)
+    keys = _derive_each(stream.key, counters, nonces)
+    return tuple(Stream(keys[i], stream.reproducible) for i in range(len(labels)))
+
+
 def _on_host(key: jax.Array | np.ndarray) -> bool:
     """Whether blocks of a key are made without a program: its words are known, and this host can read them."""
     if is_traced(key) or not isinstance(key, np.ndarray | jax.Array):  # part of a program, or a shape
@@ -306,6 +331,13 @@ def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) ->
 def _derive(key: jax.Array, counter: jax.Array, nonce: Words) -> jax.Array:
     """The key derived from the block with this counter and nonce, uint32[8]."""
     return jnp.stack(chacha20_block(key, counter, nonce)[:8])
+
+
+@jax.jit
+def _derive_each(key: jax.Array, counters: Words, nonces: tuple[Words, ...]) -> jax.Array:
+    """The keys derived from blocks with these counters and nonces, uint32[n, 8]."""
+    nonce = tuple(jnp.stack(words) for words in zip(*nonces, strict=True))
+    return jnp.stack(chacha20_block(key, jnp.stack(counters), nonce)[:8], axis=-1)
 
 
 @traced_once()  # not compiled quickly: where a stream is a constant of a program, this is part of that program

@@ -34,9 +34,8 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         counter: uint32[...], the block counters.
         nonce: three uint32 words, scalars or of the shape of `counter`.
         form: how the twenty rounds are written; None takes what is best on the device the program is lowered for, compiling counted. All give the
-            same words: "loop" (accelerators), "loop2" (the same for very many blocks), "rows2" (for few), "loop5" a loop over that many double
-            rounds, "passes" the same in short passes, "tiled" the same for a few hundred blocks at a time (CPU);
-            "unrolled" straight-line code, which a GPU keeps in registers.
+            same words: "double" a double round in one piece (accelerators), "single" a round in one piece (accelerators, for few blocks), "loop2" a loop
+            over two double rounds word by word, "passes" over one in short passes (CPU, for few), "tiled" "loop2" for a few hundred blocks at a time (CPU).
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -48,35 +47,49 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         return FORMS[form](key, counter, nonce)
     many = counter.size > _FEW
     cpu = FORMS[_CPU_FORM if many and counter.size <= kernels.CPU_BLOCKS else _CPU_FORM_FOR_FEW]
-    default = FORMS[_accelerator_form(counter.size)]
-    return by_platform(key, counter, nonce, cpu=cpu, default=default)
+    default = FORMS[_ACCELERATOR_FORM if many else _ACCELERATOR_FORM_FOR_FEW]
+    return by_platform(key, counter, nonce, cpu=cpu, tpu=FORMS[_TPU_FORM], default=default)
 
 
-def _accelerator_form(blocks: int) -> str:
-    if blocks <= _FEW:
-        return _ACCELERATOR_FORM_FOR_FEW
-    return _ACCELERATOR_FORM if blocks <= _VERY_MANY else _ACCELERATOR_FORM_FOR_VERY_MANY
+def _in_pieces(pieces: int, piece: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array, Words], Words]:
+    """A loop whose state is one array uint32[16, blocks], so that what comes between two states is one kernel of a GPU, with the words of a block in registers.
 
+    Two pieces go round together, from one array into another and back: with one piece the loop would copy its result to where its argument was. The barrier
+    keeps them apart, so that the compiler finds the same kernel twice. Blocks of all streams under vmap lie side by side, whatever their shape: a compiler for
+    TPUs takes five times as long for arrays of three axes.
+    """
 
-def _in_rows(rounds_at_once: int) -> Callable[[jax.Array, jax.Array, Words], Words]:
-    """A loop whose state is four arrays of four words: a quarter round is four operations and not sixteen, and few kernels, at twice the traffic."""
+    @jax.custom_batching.custom_vmap
+    def rounds(state: jax.Array) -> jax.Array:
+        flat = state
+        end = lax.fori_loop(0, pieces // 2, lambda _, x: piece(lax.optimization_barrier(piece(x))), flat)
+        return (flat + end).reshape(state.shape)
 
-    def turned(row: jax.Array, by: int) -> jax.Array:
-        return jnp.concatenate([row[by:], row[:by]])
-
-    def double_round(_: int, state: Words) -> Words:
-        for turn in (1, -1):  # columns, then diagonals
-            a, b, c, d = _half_quarter_round(_half_quarter_round(state, 16, 12), 8, 7)
-            state = (a, turned(b, turn), turned(c, 2), turned(d, -turn))
-        return state
+    @rounds.def_vmap
+    def _(size: int, batched: list[bool], states: jax.Array) -> tuple[jax.Array, bool]:
+        del size, batched
+        return jnp.moveaxis(rounds(jnp.moveaxis(states, 0, 1)), 1, 0), True
 
     def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
-        words = _first_state(key, counter, nonce)
-        state = tuple(jnp.stack(words[i : i + 4]) for i in range(0, 16, 4))
-        end = lax.fori_loop(0, 10, double_round, state, unroll=rounds_at_once)
-        return tuple(word for a, b in zip(end, state, strict=True) for word in a + b)
+        return tuple(rounds(jnp.stack(_first_state(key, counter, nonce))))
 
     return block
+
+
+def _one_double_round(state: jax.Array) -> jax.Array:
+    return jnp.stack(_double_round(tuple(state), _whole))
+
+
+# In a round each of the four words that a quarter round takes is of another row of the square, at the same place of each row if the rows are turned. Columns
+# need no turn, diagonals turn rows b, c, d by 1, 2, 3, and afterwards back by as much. Mirrored besides, a turn is its own inverse: place i of row r goes to
+# r - i, and again to i. So all rounds are the same, each followed by this exchange; after twenty everything is in its place.
+_EXCHANGED = tuple(4 * row + (row - place) % 4 for row in range(4) for place in range(4))
+
+
+def _one_round(state: jax.Array) -> jax.Array:
+    rows = tuple(state[i : i + 4] for i in range(0, 16, 4))
+    words = jnp.concatenate(_half_quarter_round(_half_quarter_round(rows, 16, 12), 8, 7))
+    return jnp.stack([words[i] for i in _EXCHANGED])
 
 
 def _first_state(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
@@ -87,7 +100,7 @@ def _first_state(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
 
 
 def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax.Array, jax.Array, Words], Words]:
-    """A form in plain XLA: a loop over `rounds_at_once` double rounds, straight-line code when that is all ten.
+    """A form in plain XLA: a loop over `rounds_at_once` double rounds, word by word.
 
     A double round is traced once and repeated when the program is lowered: a program is traced for every platform, and lowered for one.
     """
@@ -111,22 +124,18 @@ def _whole(words: Words) -> Words:
 # outputs (3 % slower on two idle cores, up to a quarter on busy ones).
 FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "passes": _in_xla(1, lax.optimization_barrier),
-    "loop": _in_xla(1, _whole),
     "loop2": _in_xla(2, _whole),
-    "loop5": _in_xla(5, _whole),
-    "rows2": _in_rows(2),
-    "unrolled": _in_xla(10, _whole),
+    "single": _in_pieces(20, _one_round),
+    "double": _in_pieces(10, _one_double_round),
 }
 FORMS["tiled"] = kernels.tiled_block(FORMS["loop2"])
 _CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
-# A GPU's loop moves the state through memory: XLA makes three kernels of a double round ("loop"), four of two ("loop2"), so a block of 64 bytes costs 30 or 20
-# passes of at most 128. On an H100 with 3.35 TB/s that is 72 or 48 us for a million words at most; unrolled, in registers, 1.2. But compiling a block for it
-# takes .4, 1.0 or 40 s of a processor (one form at a time, jax 0.10.2), and a round has ten or so: "loop2" gains its .6 s back after 2.5e10 words. Assumed from
-# bytes, not timed on a GPU. A Pallas kernel would keep the state in registers too, but its language reaches no GPU before the H100.
-_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_VERY_MANY = "loop", "loop2"
-_ACCELERATOR_FORM_FOR_FEW = "rows2"  # a single block is 64 kernels and copies of an H100 by it, 211 by "loop" (counted likewise), compiled as quickly
-_VERY_MANY = 1 << 20  # blocks of one call, 1.7e7 words: it gains its compile time back in 1,500 calls
-_FEW = 256  # blocks of one stream up to which starting kernels costs more than running them
+# A GPU moves the state through memory between kernels, 64 bytes in and out for a block: once a double round by "double", 25 us for a million words on an
+# H100 with 3.35 TB/s (computed from bytes, not timed). Compiling a block takes .42 s of a processor by it, .25 by "single" with twice the kernels, a second by
+# "loop2" and 40 s with all rounds in registers.
+_ACCELERATOR_FORM, _ACCELERATOR_FORM_FOR_FEW = "double", "single"
+_TPU_FORM = "single"  # compiled twice as quickly as "double" for ten thousand blocks
+_FEW = 256  # blocks of one stream up to which a form's compiling or starting costs more than its running
 
 
 def _double_round(state: Words, cut: Callable[[Words], Words]) -> Words:

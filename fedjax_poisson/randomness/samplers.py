@@ -183,12 +183,14 @@ def _draw_tiles(tiles: int, lanes: int, key: jax.Array, tables: SamplingTables, 
     # Where one stream is drawn by itself a branch saves the words that decide ties; counts of sums leave no bit for a mark.
     alone = lanes >= _LONG and not tables.kind.startswith("digits")
     small = functools.partial(_tile_by_tile, tiles, lanes, at_need=alone)
+    whole = functools.partial(_all_at_once, tiles, lanes, together=True)
     return by_platform(
         key,
         tables,
         grid,
         cpu=jax.custom_batching.sequential_vmap(small) if lanes >= _LONG else small,
-        tpu=functools.partial(_all_at_once, tiles, lanes, together=True),
+        # A TPU's compiler takes ten seconds for a batch of a hundred streams and one for a stream; look-ups go one by one there in any case.
+        tpu=jax.custom_batching.sequential_vmap(whole) if lanes >= _LONG else whole,
         default=functools.partial(_all_at_once, tiles, lanes),
     )
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_poisson.randomness import laws, samplers
-from fedjax_poisson.randomness.chacha import Stream, fold_in
+from fedjax_poisson.randomness.chacha import Stream, fold_each, fold_in
 from fedjax_poisson.randomness.grid_sum import GridSum, whole
 from fedjax_poisson.randomness.layout import choose_layout
 from fedjax_poisson.randomness.table_plan import SPAN_BITS, Level, TablePlan
@@ -134,16 +134,16 @@ def draw_sum(stream: Stream, total: GridSum, tables: SumTables) -> jax.Array:
         tables: of `sum_tables`.
     """
     size = total.low.shape[0]
+    of_digits, of_floor = fold_each(stream, "digits", "floor")
     if tables.digits is None:
         counts = whole(total)
     else:
         padded = jnp.int32(1 << (span_of(tables.digits) - SPAN_BITS))
         units = GridSum(total.high + padded, total.low)
-        counts = samplers.of_sum(fold_in(stream, "digits"), units, tables.digits)
-    own = fold_in(stream, "floor")
+        counts = samplers.of_sum(of_digits, units, tables.digits)
 
     def add(part: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + samplers.floor(fold_in(own, part.astype(jnp.uint32)), size, tables.floor)
+        return counts + samplers.floor(fold_in(of_floor, part.astype(jnp.uint32)), size, tables.floor)
 
     return jax.lax.fori_loop(jnp.int32(0), tables.parts, add, counts)
 

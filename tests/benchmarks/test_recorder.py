@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.benchmarks.recorder import abstract, recording
+from fedjax_poisson.platforms import for_only
 
 
 def test_programs_are_noted_with_the_shapes_of_their_first_call():
@@ -26,6 +27,16 @@ def test_programs_are_noted_with_the_shapes_of_their_first_call():
     assert found[0].arguments[0].shape == (3,) and found[0].keywords == {"power": 2}
     traced = found[1].jitted.trace(*found[1].arguments, **found[1].keywords)
     assert traced.out_info.shape == (4,)
+
+
+def test_a_program_that_is_traced_for_one_platform_is_known():
+    with recording() as programs:
+        one, other = jax.jit(lambda x: x + 1), jax.jit(lambda x: x + 2)
+        with for_only("cpu"):
+            one(jnp.ones(2))
+        other(jnp.ones(2))
+        found = programs()
+    assert [program.one_platform for program in found] == [hasattr(jax, "make_user_context"), False]
 
 
 def test_afterwards_nothing_is_watched():
