@@ -193,7 +193,7 @@ def wide_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
 def word_planes(
     stream: Stream, planes: int, shape: tuple[int, ...], then: Callable[[jax.Array], jax.Array] | None = None
 ) -> jax.Array:
-    """So many planes of random words, [planes, *shape], the first of which are the same however many there are (order: `random_words`; `then`: `word_tiles`)."""
+    """Planes of random words, [planes, *shape]; the first are the same however many there are. Order as in `random_words`, `then` as in `word_tiles`."""
     count = math.prod(shape)
     blocks = -(-count // BLOCK_WORDS)
     lanes = min(blocks, TILE_BLOCKS)
