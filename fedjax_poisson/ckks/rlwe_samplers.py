@@ -194,7 +194,7 @@ def wide_binomial(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
 def word_planes(
     stream: Stream, planes: int, shape: tuple[int, ...], then: Callable[[jax.Array], jax.Array] | None = None
 ) -> jax.Array:
-    """Planes of random words, [planes, *shape], the first of which are the same however many there are (order: `random_words`; `then`: `word_tiles`)."""
+    """Planes of random words, [planes, *shape]; the first are the same however many there are. Order as in `random_words`, `then` as in `word_tiles`."""
     count = math.prod(shape)
     tiles, lanes = word_tiling(count)
     words = word_tiles(stream, planes * tiles, lanes, then)
