@@ -33,7 +33,7 @@ from fedjax_poisson.aggregation import (
     bodies,
     client,
     committee,
-    contribution,
+    host_shares,
     judging,
     keys,
     prover,
@@ -69,7 +69,7 @@ def other_polynomial(corrections: np.ndarray, moduli: tuple[int, ...]) -> np.nda
 @contextlib.contextmanager
 def lying(kind: str, moduli: tuple[int, ...]) -> Iterator[None]:
     """While this lasts, a client's software is another."""
-    dealt, proved, digits = contribution.dealt, prover.proof_corrections, prover.sketch.digits_of
+    dealt, proved, digits = host_shares.dealt, prover.proof_corrections, prover.sketch.digits_of
 
     def other_secret(params: Any, digest: bytes, secret: Any, kappas: Any) -> np.ndarray:
         own, q = np.array(secret), moduli[-1]
@@ -77,11 +77,11 @@ def lying(kind: str, moduli: tuple[int, ...]) -> Iterator[None]:
         return dealt(params, digest, own, kappas)
 
     changed: dict[str, Callable[[], Any]] = {
-        "one residue": lambda: mock.patch.object(contribution, "dealt", lambda *given: plus_one(dealt(*given), moduli)),
+        "one residue": lambda: mock.patch.object(host_shares, "dealt", lambda *given: plus_one(dealt(*given), moduli)),
         "another polynomial": lambda: mock.patch.object(
-            contribution, "dealt", lambda *given: other_polynomial(dealt(*given), moduli)
+            host_shares, "dealt", lambda *given: other_polynomial(dealt(*given), moduli)
         ),
-        "another secret in one prime": lambda: mock.patch.object(contribution, "dealt", other_secret),
+        "another secret in one prime": lambda: mock.patch.object(host_shares, "dealt", other_secret),
         "shares of the proof": lambda: mock.patch.object(
             prover, "proof_corrections", lambda *given: plus_one(proved(*given), moduli)
         ),

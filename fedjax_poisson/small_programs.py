@@ -5,8 +5,8 @@ code generator is asked for little: no optimisation of the code behind the one o
 first). Compiling takes a quarter of the time; the program, 0.03 to 0.2 ms, takes two to eight times as long. So a size decides,
 which the caller states, never a measured time: the same call compiles the same program everywhere.
 
-Integers have the same bits either way (a test compares the programs of a round). Programs of floating-point numbers are left alone, since another order of
-operations may change a last digit; but for the two distances of an opened sum, which are compared with bounds that an honest one is far from.
+Integers have the same bits either way (tests compare the programs of embeddings and of norm proofs). Programs of floating-point numbers are left alone, since
+another order of operations may change a last digit.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ TESTED_IN = {
     "aggregation/committee.py": "aggregation/test_local.py",
     "aggregation/contribution.py": "aggregation/test_client.py",
     "aggregation/deciding.py": "aggregation/test_norm_attacks.py",
+    "aggregation/host_shares.py": "aggregation/test_sharing.py",
     "aggregation/judging.py": "aggregation/test_norm_attacks.py",
     "aggregation/noise.py": "aggregation/test_norm_attacks.py",
     "aggregation/norm_member.py": "aggregation/test_norm_attacks.py",

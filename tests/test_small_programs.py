@@ -8,43 +8,48 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import mechanisms, small_programs
-from fedjax_poisson.aggregation import contribution, opening, parameters, rows, screening
 from fedjax_poisson.mechanisms.types import partial_of
 from fedjax_poisson.small_programs import MOST_VALUES, few_values
+from tests.aggregation import rounds
 from tests.federated import helpers
 
-PARAMS = parameters.choose(14, 1 << 16, 4, 5, 4)
-DIGEST = bytes(range(32))
 RNG = np.random.default_rng(7)
-FORM = RNG.integers(0, min(PARAMS.ring.moduli), (PARAMS.ring.limbs, PARAMS.ring.degree)).astype(np.uint32)
 
 
-def _cases() -> dict:
-    private_sum = pytest.importorskip("fedjax_poisson.federated").private_sum.__globals__
-    a = np.asarray(rows.common_of(PARAMS, DIGEST))
-    mechanism = mechanisms.poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=1000.0, modulation=0.05)
-    grids = RNG.integers(-(1 << 20), 1 << 20, (4, 14)).astype(np.int32)
-    signs = RNG.integers(-1, 2, (12, PARAMS.ring.degree)).astype(np.int32)
-    kappas = RNG.integers(0, 1 << 32, (PARAMS.members, 8)).astype(np.uint32)
-    stream = helpers.seeded(1)
-    return {
-        "embed": (private_sum["_embed_rows"], (partial_of(mechanism.embed, 14), grids, stream)),
-        "seal": (contribution.seal_rows, (PARAMS, a, grids[0], stream)),
-        "common": (rows.__dict__["_common"], (PARAMS, kappas[0])),
-        "centre": (opening.__dict__["_centred"], (PARAMS, FORM)),
-        "decode": (opening.__dict__["_decode"], (PARAMS, a, FORM[None], FORM)),
-        "project": (screening.project, (PARAMS, signs, np.stack([FORM] * 3), FORM)),
-    }
+@pytest.mark.parametrize("mechanism", ["poisson_embedding", "skellam"])
+def test_both_compilations_of_an_embedding_give_the_same_integers(mechanism):
+    program = pytest.importorskip("fedjax_poisson.federated").private_sum.__globals__["_embed_rows"]
+    made = {
+        "poisson_embedding": lambda: mechanisms.poisson_embedding(
+            clip_norm=1.0, coordinate_bound=0.5, dark_count=1000.0, modulation=0.05
+        ),
+        "skellam": lambda: mechanisms.skellam(clip_norm=1.0, scale=100.0, noise_variance=1000.0),
+    }[mechanism]()
+    grids = RNG.integers(-(1 << 12), 1 << 12, (4, 14)).astype(np.int32)
+    arguments = partial_of(made.embed, 14), grids, helpers.seeded(1)
+    found, wanted = program.quick(*arguments), program.whole(*arguments)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
 
 
-@pytest.mark.parametrize("name", ["embed", "seal", "common", "centre", "decode", "project"])
-def test_both_compilations_of_a_rounds_programs_give_the_same_integers(name):
-    program, arguments = _cases()[name]
-    found, wanted = (jax.tree.leaves(each(*arguments)) for each in (program.quick, program.whole))
-    whole = [leaf.dtype in (jnp.int32, jnp.uint32, jnp.bool_) for leaf in found]
-    assert any(whole) and (all(whole) or name == "decode")  # beside the counts, two distances
-    for exact, one, other in zip(whole, found, wanted, strict=True):
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0 if exact else 1e-6)
+def test_both_compilations_of_the_programs_of_norm_proofs_give_the_same_integers(monkeypatch):
+    """A whole norm round in which every such program runs twice."""
+    compared: set[str] = set()
+
+    def both(program, *arguments):
+        if small_programs.is_traced(arguments):
+            return program.whole(*arguments)
+        found, wanted = program.quick(*arguments), program.whole(*arguments)
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            assert one.dtype in (jnp.int32, jnp.uint32, jnp.bool_)
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+        compared.add(program.whole._function.__name__)
+        return found
+
+    monkeypatch.setattr(small_programs.FewValues, "__call__", both)
+    world = rounds.opened(norm=True, clients=3)
+    assert world.exact()
+    assert compared >= {"_weighings", "_expand", "_made_corrections", "_member_scalars"}, compared
 
 
 def test_the_size_decides_and_a_tracer_takes_the_whole_program():

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from fedjax_poisson import extensions, mechanisms, models, start, traced_programs
-from fedjax_poisson.aggregation import contribution, parameters, rows
+from fedjax_poisson.aggregation import contribution, opening, parameters, rows, screening, sharing
 from fedjax_poisson.federated import algorithm, records, standardize
 from fedjax_poisson.mechanisms.types import partial_of
 from fedjax_poisson.randomness import fold_in
@@ -57,11 +57,14 @@ def _files(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
+DEALT = traced_programs.traced_once(0)(sharing.corrections)
+
+
 def _deal() -> tuple:
     limbs = PARAMS.ring.limbs
     weights = RNG.integers(0, 9, (PARAMS.members - PARAMS.threshold + 1, PARAMS.threshold, limbs)).astype(np.uint32)
     form = RNG.integers(0, min(PARAMS.ring.moduli), (limbs, PARAMS.ring.degree)).astype(np.uint32)
-    return PARAMS, weights, form, RNG.integers(0, 1 << 32, (PARAMS.members, 8)).astype(np.uint32)
+    return PARAMS, weights, form, np.stack([form] * PARAMS.members)
 
 
 def _cases() -> dict:
@@ -82,23 +85,23 @@ def _cases() -> dict:
     gradients = (partial_of(mechanism.clip, 4), params, table, units, stream, records.record_slots(units, 0.5))
     clip = partial_of(mechanism.clip, standardize.moment_dimension(flags))
     embed = importlib.import_module("fedjax_poisson.federated.private_sum").__dict__["_embed_rows"]
+    a, drawn = np.asarray(rows.common_of(PARAMS, bytes(32))), screening.functionals(PARAMS, bytes(32))
     return {
-        "deal": (contribution.__dict__["_dealt"], _deal()),
-        "seal": (
-            contribution.seal_rows.quick,
-            (PARAMS, np.asarray(rows.common_of(PARAMS, bytes(32))), grids[0], stream),
-        ),
-        "seal, whole": (
-            contribution.seal_rows.whole,
-            (PARAMS, np.asarray(rows.common_of(PARAMS, bytes(32))), grids[0], stream),
-        ),
+        "deal": (DEALT, _deal()),
+        "common": (rows.__dict__["_common"], (PARAMS, _deal()[3][0, 0, :8])),
+        "seal": (contribution.__dict__["_seal"], (PARAMS, a, grids[0], stream)),
+        "centre": (opening.__dict__["_centred"], (PARAMS, _deal()[2])),
+        "decode": (opening.__dict__["_decode"], (PARAMS, a, _deal()[2][None], _deal()[2])),
+        "project": (screening.project, (PARAMS, drawn.signs, drawn.uniform, _deal()[2])),
         "embed": (embed.quick, (partial_of(mechanism.embed, 14), grids, stream)),
         "gradients": (programs.contributions, gradients),
         "moments": (standardize.__dict__["_moment_grids"], (tuple(flags.tolist()), 1, clip, table, bounds)),
     }
 
 
-@pytest.mark.parametrize("name", ["deal", "seal", "seal, whole", "embed", "gradients", "moments"])
+@pytest.mark.parametrize(
+    "name", ["deal", "common", "seal", "centre", "decode", "project", "embed", "gradients", "moments"]
+)
 def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untraceable):
     program, arguments = _cases()[name]
     wanted = jax.tree.map(np.asarray, program.jitted(*arguments))
@@ -115,7 +118,7 @@ def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untrac
 
 
 def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable, monkeypatch):
-    program, arguments = contribution.__dict__["_dealt"], _deal()
+    program, arguments = DEALT, _deal()
     _again(program)(*arguments)
     monkeypatch.setattr(traced_programs, "_SOURCE", "one line more")
     untraceable()
@@ -125,9 +128,9 @@ def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable
 
 @pytest.mark.parametrize("changed", ["source", "version", "settings", "options", "static", "platform"])
 def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeypatch):
-    program, (params, weights, form, kappas) = contribution.__dict__["_dealt"], _deal()
+    program, (params, weights, form, expanded) = DEALT, _deal()
     other = _again(program)
-    other(params, weights, form, kappas)
+    other(params, weights, form, expanded)
     before = _files(folder)
     other = _again(program)
     if changed == "source":
@@ -137,14 +140,14 @@ def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeyp
         monkeypatch.setattr(traced_programs, "_VERSIONS", ("0.0",) * 6)
     elif changed == "settings":
         with jax.default_matmul_precision("highest"):
-            other(params, weights, form, kappas)
+            other(params, weights, form, expanded)
     elif changed == "options":
         other = TracedOnce(program._function, program._static, {"compiler_options": OPTIONS})
     elif changed == "static":
         params = params._replace(size=13)
     else:
         monkeypatch.setattr(traced_programs.platform, "machine", lambda: "another")
-    other(params, weights, form, kappas)
+    other(params, weights, form, expanded)
     assert len(_files(folder) - before) == 1
 
 
@@ -173,7 +176,7 @@ def test_the_source_of_the_package_is_what_the_name_holds(tmp_path, monkeypatch)
 
 
 def test_a_package_that_was_replaced_under_the_process_is_not_kept(folder, monkeypatch):
-    program, arguments = contribution.__dict__["_dealt"], _deal()
+    program, arguments = DEALT, _deal()
     wanted = np.asarray(program.jitted(*arguments))
     monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
     np.testing.assert_array_equal(np.asarray(_again(program)(*arguments)), wanted)
@@ -187,7 +190,7 @@ def test_a_package_that_was_replaced_under_the_process_is_not_kept(folder, monke
 def test_a_package_without_source_files_keeps_nothing(folder, monkeypatch):
     monkeypatch.setattr(traced_programs, "_PACKAGE", folder / "package.zip")
     monkeypatch.setattr(traced_programs, "_SOURCE", traced_programs._source())
-    _again(contribution.__dict__["_dealt"])(*_deal())
+    _again(DEALT)(*_deal())
     assert traced_programs._SOURCE is None and not _files(folder)
 
 
@@ -195,7 +198,7 @@ def test_a_package_without_source_files_keeps_nothing(folder, monkeypatch):
     "damage", [lambda raw: raw[:-1], lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:], lambda raw: b""]
 )
 def test_a_file_that_is_not_what_was_written_is_traced_again_and_replaced(damage, folder):
-    program, arguments = contribution.__dict__["_dealt"], _deal()
+    program, arguments = DEALT, _deal()
     _again(program)(*arguments)
     (file,) = folder.iterdir()
     good = file.read_bytes()
@@ -268,7 +271,7 @@ def test_static_arguments_that_are_equal_and_settings_of_a_block_make_programs_o
 
 @pytest.mark.parametrize("name", ["fedjax_poisson.platforms:for_only", "no_such_module:part"])
 def test_from_a_part_of_somebody_elses_on_nothing_is_kept_or_read(name, folder):
-    program, arguments = contribution.__dict__["_dealt"], _deal()
+    program, arguments = DEALT, _deal()
     extensions.find("known", {"known": len}, "part")
     _again(program)(*arguments)
     assert len(_files(folder)) == 1  # the twin
@@ -312,7 +315,7 @@ def test_arguments_on_several_devices_are_another_program(folder):
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER, str(tmp_path / "missing"))
     with pytest.warns(UserWarning, match="a traced program is not kept"):
-        _again(contribution.__dict__["_dealt"])(*_deal())
+        _again(DEALT)(*_deal())
 
 
 def test_the_command_names_the_folder():
@@ -328,7 +331,7 @@ def test_two_threads_that_need_a_program_make_it_once(folder: Path, monkeypatch:
         return real(self, *arguments)
 
     monkeypatch.setattr(TracedOnce, "_program", slow)
-    program, deal, found = _again(contribution.__dict__["_dealt"]), _deal(), {}
+    program, deal, found = _again(DEALT), _deal(), {}
 
     def call(name: str) -> None:
         together.wait()

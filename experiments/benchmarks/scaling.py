@@ -42,7 +42,8 @@ def points(section: str, toy: bool) -> list[dict[str, Any]]:
         widths = ((8,), (64, 32)) if toy else ((8,), (64, 32), (512, 128), (1024, 512), (2048, 1024))
         return [{"cohort": 16, "hidden": list(w)} for w in widths]
     if section == "devices":
-        return [{"cohort": 32 if toy else 1_000, "devices": d} for d in (1, 2)]
+        cohort = 32 if toy else 1_000
+        return [{"cohort": cohort, "devices": d, "kind": k} for k in ("messages", "release") for d in (1, 2, 8)]
     if section == "release":
         cohorts = (200,) if toy else (100_000, 1_000_000)
         kinds = ("plain", "release")

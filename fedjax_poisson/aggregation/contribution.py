@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,14 +9,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fedjax_poisson.aggregation import keys, messages, rows, sharing
+from fedjax_poisson.aggregation import host_rows, host_shares, keys, messages, rows
 from fedjax_poisson.aggregation.messages import Message
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.refusals import BadBox, Malformed
 from fedjax_poisson.aggregation.round_keys import RoundKey
 from fedjax_poisson.aggregation.wire import Reader, prefixed, residue_bytes
 from fedjax_poisson.randomness import Stream, bits, fold_in
-from fedjax_poisson.small_programs import few_values
 from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
@@ -25,11 +23,10 @@ __all__ = [
     "Manifest",
     "box_info",
     "contribution_message",
-    "dealt",
     "kappas_of",
     "read_contribution",
     "read_manifest",
-    "seal_rows",
+    "sealed_rows",
 ]
 
 
@@ -85,43 +82,39 @@ def contribution_message(
     public, moduli = keys.public_of(key), params.ring.moduli
     # Bound to the terms, the sender and the counts: a stream that is given again, its store lost, yields no secret twice.
     own = fold_in(stream, *(int(word) for word in rows.hash_words("fresh", digest, public, values.tobytes())))
-    made, secret, kappas = seal_rows(params, rows.common_of(params, digest), values, own)
-    words = np.asarray(kappas).astype("<u4")
+    made, secret = sealed_rows(params, rows.common_of(params, digest), values, own)
+    words = np.asarray(kappas_of(params, own)).astype("<u4")
     boxes = tuple(
         b"" if found is None else keys.seal_box(found.box_key, words[k].tobytes(), box_info(digest, public, k + 1))
         for k, found in enumerate(round_keys)
     )
-    parts = [residue_bytes(one, moduli) for one in dealt(params, digest, secret, kappas)]
-    row_bytes = residue_bytes(np.asarray(made), moduli)
+    parts = [residue_bytes(one, moduli) for one in host_shares.dealt(params, digest, secret, words)]
+    row_bytes = residue_bytes(made, moduli)
     hashes = [hashlib.sha256(row_bytes).digest(), shown]
     hashes += [hashlib.sha256(part).digest() for part in (*boxes, *parts)]
     attached = prefixed(row_bytes) + b"".join(prefixed(part) for part in (*boxes, *parts))
     return messages.make(key, label, digest, b"".join(hashes), attached), words.tobytes()
 
 
-@few_values(lambda params, *others: params.ring.limbs * params.ring.degree * (params.rows + 1), static_argnums=0)
-def seal_rows(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, ...]:
-    """Rows, the secret in NTT form, and the members' 32 bytes each."""
+def sealed_rows(
+    params: RoundParameters, a: jax.Array, counts: np.ndarray, stream: Stream
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows uint32 `[R, L, N]`, and the secret in NTT form uint32 `[L, N]`."""
+    if host_rows.is_small(params):
+        return host_rows.seal(params, np.asarray(a), counts, stream)
+    made, secret = _seal(params, a, counts, stream)
+    return np.asarray(made), np.asarray(secret)
+
+
+@traced_once(0)
+def _seal(params: RoundParameters, a: jax.Array, counts: jax.Array, stream: Stream) -> tuple[jax.Array, jax.Array]:
     secrets = rows.draw(params, stream)
-    made = rows.encrypt(params, a, counts, secrets)
-    return made, rows.small_form(params, secrets.secret), kappas_of(params, stream)
+    return rows.encrypt(params, a, counts, secrets), rows.small_form(params, secrets.secret)
 
 
 def kappas_of(params: RoundParameters, stream: Stream) -> jax.Array:
     """The members' 32 bytes, uint32 `[m, 8]`, of a client's stream."""
     return bits(fold_in(stream, "kappas"), (params.members, 8))
-
-
-def dealt(params: RoundParameters, digest: bytes, secret: jax.Array, kappas: jax.Array) -> np.ndarray:
-    """The corrections of a secret uint32 `[L, N]`."""
-    weights = sharing.dealing_weights(digest, params.members, params.threshold, params.ring.moduli)
-    return np.asarray(_dealt(params, weights, secret, kappas))
-
-
-@traced_once(0)  # compiled quickly, a deal to five members would take nine times as long
-def _dealt(params: RoundParameters, weights: jax.Array, secret: jax.Array, kappas: jax.Array) -> jax.Array:
-    expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
-    return sharing.corrections(params, weights, secret, expanded)
 
 
 def read_manifest(body: bytes, params: RoundParameters) -> Manifest:

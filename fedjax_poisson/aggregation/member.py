@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from fedjax_poisson.aggregation import bodies, keys, messages, norm_member, screening, signs
@@ -273,8 +272,7 @@ def _seeded(member: Member, state: State, notice: Notice) -> tuple[State, bytes]
 def _light_scalars(params: RoundParameters, seed: bytes, shares: list[Hidden]) -> np.ndarray:
     """The scalars uint32 `[clients, 15, L]` of clients' shares."""
     drawn = screening.functionals(params, seed)
-    small, uniform = jax.device_put((drawn.signs, drawn.uniform))  # once, not for every client
-    return np.stack([np.asarray(screening.project(params, small, uniform, share.value)) for share in shares])
+    return screening.projected(params, drawn.signs, drawn.uniform, [share.value for share in shares])
 
 
 def _judged(member: Member, state: State, notice: Notice) -> tuple[State, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, keys, messages, sharing
+from fedjax_poisson.aggregation import bodies, host_shares, keys, messages
 from fedjax_poisson.aggregation.contribution import box_info, read_manifest
 from fedjax_poisson.aggregation.keys import Hidden
 from fedjax_poisson.aggregation.member_state import Held, Member, State, under_way
@@ -88,4 +88,4 @@ def one_share(
         raise BadBox("A member below t has no correction.")
     kappa = opener(handed.box, box_info(state.digest, message.sender, member.number))
     words = np.frombuffer(kappa.value, "<u4").astype(np.uint32)
-    return sharing.share_of(params, words, correction), kappa
+    return host_shares.share_of(params, words, correction), kappa

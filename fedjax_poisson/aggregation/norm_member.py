@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import bodies, messages, proof, prover, screening, sketch
@@ -84,9 +82,9 @@ def _read_proofs(body: bytes, state: State, member: Member, seed: bytes) -> dict
 
 
 @functools.lru_cache(maxsize=1)
-def _secret_weights(params: RoundParameters, seed: bytes, digest: bytes) -> jax.Array:
+def _secret_weights(params: RoundParameters, seed: bytes, digest: bytes) -> np.ndarray:
     """Public, and the same for all members: where they are in one process it is made once a round."""
-    return sketch.secret_weights(params, sketch.sketch_of(params, seed), digest)
+    return np.asarray(sketch.secret_weights(params, sketch.sketch_of(params, seed), digest))
 
 
 def scalars(member: Member, state: State, seed: bytes, handed: bytes) -> Shown:
@@ -96,12 +94,14 @@ def scalars(member: Member, state: State, seed: bytes, handed: bytes) -> Shown:
     proofs = _read_proofs(handed, state, member, seed)
     drawn = screening.functionals(params, seed)
     weights = _secret_weights(params, seed, state.digest)
-    signs, uniform = jnp.asarray(drawn.signs), jnp.concatenate([jnp.asarray(drawn.uniform), weights])
+    uniform = np.concatenate([drawn.uniform, weights])
+    shares = [state.shares[key].share.value for key, _ in state.committed]
+    every = screening.projected(params, drawn.signs, uniform, shares)
     out = np.zeros((len(state.committed), params.scalars, params.ring.limbs), np.uint32)
     names = []
     for place, (key, _) in enumerate(state.committed):
         held = state.shares[key]
-        projected = np.asarray(screening.project(params, signs, uniform, held.share.value))
+        projected = every[place]
         out[place, :HINTS] = projected[:HINTS]
         name = NO_PROOF
         if key in proofs:

@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.aggregation import rows, sharing
+from fedjax_poisson.aggregation import host_rows, host_shares, rows
 from fedjax_poisson.aggregation.parameters import RoundParameters, allowed_rms
 from fedjax_poisson.aggregation.refusals import NoQuorum, OpeningRefused
 from fedjax_poisson.ckks import modular, ntt, packing
 from fedjax_poisson.ckks.parameters import MARGIN
-from fedjax_poisson.small_programs import few_values
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = ["Expected", "OpenedSum", "centred", "checked", "decode_sum", "open_sum", "small_secret"]
 
@@ -81,8 +81,12 @@ def centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
     q = modular.constants(moduli).q
     small = modular.centre(residues, q)
     first = small[0]
-    limit = min(LARGEST_SECRET, min(moduli) // 2)
-    return first, jnp.all(small == first[None]) & jnp.all(jnp.abs(first) <= limit)
+    return first, jnp.all(small == first[None]) & jnp.all(jnp.abs(first) <= _largest(params))
+
+
+def _largest(params: RoundParameters) -> int:
+    """What no coefficient of a sum of secrets exceeds."""
+    return min(LARGEST_SECRET, min(params.ring.moduli) // 2)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -95,9 +99,11 @@ def decode_sum(params: RoundParameters, a: Array, total: Array, secret: Array) -
 
 
 def _decoded(
-    params: RoundParameters, a: Array, total: np.ndarray, secret: Array
+    params: RoundParameters, a: Array, total: np.ndarray, secret: np.ndarray
 ) -> tuple[Array | np.ndarray, float, float]:
     """As `decode_sum`; of a large vector a few rows at a time, so that beside the counts little memory is needed."""
+    if host_rows.is_small(params):
+        return host_rows.decode(params, np.asarray(a), total, secret)
     pieces = -(-params.padded // _AT_ONCE)
     if pieces == 1:
         counts, largest, rms = _decode(params, a, total, secret)
@@ -119,19 +125,23 @@ def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
     return (values[first : first + _AT_ONCE] for first in range(0, values.size, _AT_ONCE))
 
 
-@few_values(lambda params, a, total, secret: total.size, static_argnums=0)
+@traced_once(0)
 def _decode(params: RoundParameters, a: Array, total: Array, secret: Array) -> tuple[Array, Array, Array]:
     return decode_sum(params, a, total, secret)
 
 
-@few_values(lambda params, form: form.size, static_argnums=0)
+@traced_once(0)
 def _centred(params: RoundParameters, form: Array) -> tuple[Array, Array]:
-    return centred(params, form)
+    found: tuple[Array, Array] = centred(params, form)
+    return found
 
 
-def small_secret(params: RoundParameters, form: Array, expected: Expected) -> str | None:
+def small_secret(params: RoundParameters, form: np.ndarray, expected: Expected) -> str | None:
     """None if a sum of secrets, uint32 `[L, N]`, is as small as an honest one; else what is wrong."""
-    values, same = _centred(params, form)
+    if host_rows.is_small(params):
+        values, same = host_rows.centred(params, form, _largest(params))
+    else:
+        values, same = _centred(params, form)
     if not bool(same):
         return "the sum of secrets is not one small polynomial"
     rms = math.sqrt(float(np.mean(np.asarray(values, np.float64) ** 2)))
@@ -141,7 +151,12 @@ def small_secret(params: RoundParameters, form: Array, expected: Expected) -> st
 
 
 def checked(
-    params: RoundParameters, form: Array, counts: Array | np.ndarray, largest: float, rms: float, expected: Expected
+    params: RoundParameters,
+    form: np.ndarray,
+    counts: Array | np.ndarray,
+    largest: float,
+    rms: float,
+    expected: Expected,
 ) -> tuple[np.ndarray | None, str]:
     """The counts int32 `[D]` if checks 1 to 3 hold, else None and what failed.
 
@@ -201,7 +216,7 @@ def open_sum(
         if tried == _MOST_SUBSETS:
             break
         shares = np.stack([answers[k] for k in subset])
-        secret = sharing.combine(params, terms_hash, subset, shares)
+        secret = host_shares.combine(params, terms_hash, subset, shares)
         if tried and small_secret(params, secret, expected) is not None:
             continue
         decoded, largest, rms = _decoded(params, a, total, secret)
@@ -209,9 +224,7 @@ def open_sum(
         reason = reason or why
         others = [k for k in numbers if k not in subset]
         off = tuple(
-            k
-            for k in others
-            if (np.asarray(sharing.combine(params, terms_hash, subset, shares, at=k)) != answers[k]).any()
+            k for k in others if (host_shares.combine(params, terms_hash, subset, shares, at=k) != answers[k]).any()
         )
         if counts is not None:
             proved = len(numbers) - len(off) >= t + expected.malicious

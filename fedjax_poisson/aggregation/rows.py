@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.aggregation.host_rows import is_small
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.ckks import device_layout, modular, noise_bound, ntt, packing, rlwe_samplers
+from fedjax_poisson.ckks import device_layout, host_residues, modular, noise_bound, ntt, packing, rlwe_samplers
 from fedjax_poisson.platforms import by_platform
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in, samplers
 from fedjax_poisson.randomness.sum_tables import binomial_tables
-from fedjax_poisson.small_programs import MOST_VALUES, few_values
+from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
     "Secrets",
@@ -76,10 +77,12 @@ def common(params: RoundParameters, words: Array) -> Array:
     return rlwe_samplers.uniform_residues(words_stream(words), shape, params.ring.moduli, slack_bits=slack)
 
 
+_common = traced_once(0)(common)
+
+
 def common_of(params: RoundParameters, terms_hash: bytes) -> Array:
-    """The common `a` of a round, by a program of its own; a small one is kept, since in one process all parties ask for it."""
-    small = params.rows * params.ring.limbs * params.ring.degree <= MOST_VALUES
-    return (_kept_common if small else _new_common)(params, terms_hash)
+    """The common `a` of a round: a small one by the host, and kept, since in one process all parties ask for it; else by a program of its own."""
+    return (_kept_common if is_small(params) else _new_common)(params, terms_hash)
 
 
 def _new_common(params: RoundParameters, terms_hash: bytes) -> Array:
@@ -88,8 +91,11 @@ def _new_common(params: RoundParameters, terms_hash: bytes) -> Array:
 
 @functools.lru_cache(maxsize=2)
 def _kept_common(params: RoundParameters, terms_hash: bytes) -> Array:  # public: the terms decide it
-    with jax.ensure_compile_time_eval():  # numbers, also while a program is traced
-        return _new_common(params, terms_hash)
+    slack = rlwe_samplers.public_slack_bits(params.rows * params.ring.degree)
+    words, shape = hash_words("a", terms_hash), (params.rows, params.ring.degree)
+    numbers = host_residues.uniform_residues(words, shape, params.ring.moduli, slack_bits=slack)
+    with jax.ensure_compile_time_eval():  # an array, also while a program is traced
+        return jax.device_put(numbers)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -167,8 +173,3 @@ def encrypt(params: RoundParameters, a: Array, counts: Array, secrets: Secrets) 
     (message,) = device_layout.transformed(params.ring, None, words, secrets.errors[None], carrier=0)
     product = multiply_rows(params, a, small_form(params, secrets.secret))
     return modular.add(message, product, modular.constants(params.ring.moduli).q)
-
-
-_common = few_values(lambda params, words: params.rows * params.ring.limbs * params.ring.degree, static_argnums=0)(
-    common
-)

@@ -28,13 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fedjax_poisson.aggregation import host_rows
 from fedjax_poisson.aggregation.parameters import FUNCTIONALS, UNIFORM, RoundParameters
 from fedjax_poisson.aggregation.sharing import lagrange, points
 from fedjax_poisson.ckks import modular, ntt
 from fedjax_poisson.ckks.noise_bound import WIDE_VARIANCE
-from fedjax_poisson.small_programs import few_values
+from fedjax_poisson.traced_programs import traced_once
 
-__all__ = ["TAIL", "Functionals", "agreeing", "best_members", "functionals", "judge", "project"]
+__all__ = ["TAIL", "Functionals", "agreeing", "best_members", "functionals", "judge", "project", "projected"]
 
 _LARGEST = 8.3
 TAIL = 12 * math.log(10)
@@ -73,7 +74,17 @@ def functionals(params: RoundParameters, seed: bytes) -> Functionals:
     return drawn
 
 
-@few_values(lambda params, signs, uniform, share: share.size, static_argnums=0)
+def projected(
+    params: RoundParameters, signs: np.ndarray, uniform: np.ndarray, shares: Sequence[np.ndarray]
+) -> np.ndarray:
+    """A member's scalars uint32 `[clients, 12 + U, L]` of clients' shares uint32 `[L, N]` in NTT form; weights as in `project`."""
+    if len(shares) * params.ring.limbs * params.ring.degree <= host_rows.MOST_SHARED:
+        return host_rows.project(params, signs, uniform, shares)
+    small, own = jax.device_put((signs, uniform))  # once, not for every client
+    return np.stack([np.asarray(project(params, small, own, share)) for share in shares])
+
+
+@traced_once(0)
 def project(params: RoundParameters, signs: Array, uniform: Array, share: Array) -> Array:
     """A member's scalars uint32 `[12 + U, L]` of one client's share uint32 `[L, N]` in NTT form; vmap over clients.
 

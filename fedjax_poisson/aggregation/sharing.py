@@ -14,7 +14,6 @@ import functools
 import hashlib
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -22,17 +21,14 @@ from jax import Array
 from fedjax_poisson.aggregation.parameters import RoundParameters
 from fedjax_poisson.aggregation.rows import words_stream
 from fedjax_poisson.ckks import modular, rlwe_samplers
-from fedjax_poisson.traced_programs import traced_once
 
 __all__ = [
-    "combine",
     "corrections",
     "dealing_weights",
     "expand_share",
     "lagrange",
     "later_share",
     "points",
-    "share_of",
     "weighted_sum",
 ]
 
@@ -99,7 +95,6 @@ def later_share(params: RoundParameters, weights: Array, secret: Array, expanded
     return weighted_sum(weights[number - params.threshold], known, params.ring.moduli)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def corrections(params: RoundParameters, weights: Array, secret: Array, expanded: Array) -> Array:
     """What members t..m must add to what they expand.
 
@@ -115,36 +110,3 @@ def corrections(params: RoundParameters, weights: Array, secret: Array, expanded
     numbers = range(params.threshold, params.members + 1)
     later = jnp.stack([later_share(params, weights, secret, expanded, k) for k in numbers])
     return modular.subtract(later, expanded[params.threshold - 1 :], modular.constants(params.ring.moduli).q)
-
-
-@traced_once(0)
-def share_of(params: RoundParameters, kappa: Array, correction: Array) -> Array:
-    """A member's share uint32 `[L, N]` from its 32 bytes and its correction (zero for members below t)."""
-    return modular.add(expand_share(params, kappa), correction, modular.constants(params.ring.moduli).q)
-
-
-def combine(
-    params: RoundParameters, terms_hash: bytes, numbers: Sequence[int], shares: Array | np.ndarray, *, at: int = 0
-) -> Array:
-    """The polynomial's value at 0, or at another member's point, from t shares.
-
-    Args:
-      params: of the round.
-      terms_hash: of the round.
-      numbers: t member numbers.
-      shares: uint32 `[t, L, N]` in the same order.
-      at: 0, or a member's number.
-
-    Returns:
-      uint32 `[L, N]`.
-    """
-    moduli = params.ring.moduli
-    known = points(terms_hash, params.members, moduli)
-    place = (0,) * len(moduli) if at == 0 else known[at - 1]
-    weights = lagrange([known[k - 1] for k in numbers], place, moduli)
-    return _combine(moduli, weights, shares)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _combine(moduli: tuple[int, ...], weights: Array, shares: Array) -> Array:
-    return weighted_sum(weights, shares, moduli)

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import bare, contribution, keys, opening, rows, screening, sharing
+from fedjax_poisson.aggregation import bare, contribution, host_shares, keys, opening, rows, screening
 from fedjax_poisson.aggregation.opening import Expected
 from fedjax_poisson.aggregation.parameters import RoundParameters, choose, default_malicious, least_threshold
 from fedjax_poisson.aggregation.round_setting import message_bytes
@@ -60,29 +60,26 @@ def _calls(params: RoundParameters, senders: int) -> dict[str, Callable[[], obje
     root = stream()
     size, ring = params.size, params.ring
     use = bare.device_functions(params, _DIGEST, Expected(senders, 1, ring.count_bound))
-    counts = jnp.asarray(np.random.default_rng(0).integers(-9, 10, size), jnp.int32)
-    weights = use.key.dealing
+    counts = np.random.default_rng(0).integers(-9, 10, size).astype(np.int32)
 
-    @jax.jit
-    def one_client(a: jax.Array, counts: jax.Array, own: Any) -> Any:
-        secrets = rows.draw(params, own)
-        form = rows.small_form(params, secrets.secret)
-        expanded = jax.vmap(functools.partial(sharing.expand_share, params))(contribution.kappas_of(params, own))
-        return rows.encrypt(params, a, counts, secrets), sharing.corrections(params, weights, form, expanded)
+    def one_client(own: Any) -> np.ndarray:
+        made, secret = contribution.sealed_rows(params, use.key.a, counts, own)
+        host_shares.dealt(params, _DIGEST, secret, np.asarray(contribution.kappas_of(params, own)))
+        return made
 
     add = jax.jit(lambda a, b: modular.add(a, b, modular.constants(ring.moduli).q), donate_argnums=0)
-    made, _ = one_client(use.key.a, counts, root)
-    total = bare.encrypt_one(use, np.asarray(counts), root)
+    made = jax.device_put(one_client(root))
+    total = bare.encrypt_one(use, counts, root)
     answers = {k + 1: np.asarray(share) for k, share in enumerate(total.shares)}
     summed, expected = np.asarray(total.rows), Expected(senders, 1, ring.count_bound)
-    held = [jnp.asarray(np.asarray(made)) + jnp.uint32(0)]
+    held = [made + jnp.uint32(0)]
 
     def server() -> object:
         held[0] = add(held[0], made)
         return held[0].block_until_ready()
 
     found: dict[str, Callable[[], object]] = {
-        "client": lambda: jax.block_until_ready(one_client(use.key.a, counts, fold_in(root, 1))),
+        "client": lambda: one_client(fold_in(root, 1)),
         "expand": lambda: rows.common_of(params, _DIGEST).block_until_ready(),
         "server": server,
         "open": lambda: opening.open_sum(params, _DIGEST, summed, answers, expected, common=use.key.a),
@@ -92,15 +89,15 @@ def _calls(params: RoundParameters, senders: int) -> dict[str, Callable[[], obje
         box = keys.seal_box(keys.box_public(seed), bytes(32), b"bench")
         opener = keys.box_opener(seed)
         drawn = screening.functionals(params, bytes(32))
-        correction = jnp.zeros((ring.limbs, ring.degree), jnp.uint32)
-        signs, uniform = jnp.asarray(drawn.signs), jnp.asarray(drawn.uniform)
+        correction = np.zeros((ring.limbs, ring.degree), np.uint32)
 
-        def one_share() -> object:
-            words = jnp.asarray(np.frombuffer(opener(box, b"bench").value, "<u4"))
-            share = sharing.share_of(params, words, correction)
-            return screening.project(params, signs, uniform, share).block_until_ready()
+        def one_share() -> np.ndarray:
+            words = np.frombuffer(opener(box, b"bench").value, "<u4").astype(np.uint32)
+            return host_shares.share_of(params, words, correction)
 
-        found["member"] = lambda: [one_share() for _ in range(_CLIENTS)]
+        found["member"] = lambda: screening.projected(
+            params, drawn.signs, drawn.uniform, [one_share() for _ in range(_CLIENTS)]
+        )
     return found
 
 

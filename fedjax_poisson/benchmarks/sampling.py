@@ -165,7 +165,8 @@ def _form_push_pull(
     tables: randomness.SamplingTables,
     grid: jax.Array,
 ) -> jax.Array:
-    return samplers._all_at_once(tiles, lanes, randomness.fold_in(stream, client).key, tables, grid, form=form)
+    own = jnp.asarray(randomness.fold_in(stream, client).key)
+    return samplers._all_at_once(tiles, lanes, own, tables, grid, form=form)
 
 
 def _inexact_push_pull(client: jax.Array, grid: jax.Array, rate: jax.Array) -> jax.Array:

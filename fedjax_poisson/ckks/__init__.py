@@ -5,8 +5,8 @@ of classical security by the 2024 guideline; an honest-but-curious server that a
 *exact* integer sum: approximate CKKS decryptions leak key-dependent noise to whoever sees them (IND-CPA-D; Li and Micciancio, Eurocrypt 2021), and
 rounding to exact integers with failure probability 2^-128 closes that leak (eprint 2024/853).
 
-What is not protected. Constant time is not claimed, neither here nor by XLA; a machine shared with an attacker may leak secrets through timing. Who holds
-which key, and what a round does with it, is defined one layer up (`fedjax_poisson.aggregation`).
+What is not protected. Constant time is not claimed, neither here nor by XLA or NumPy; a machine shared with an attacker may leak secrets through timing.
+Who holds which key, and what a round does with it, is defined one layer up (`fedjax_poisson.aggregation`).
 
 How it was checked. Arithmetic and transforms against big integers; keys and ciphertexts exchanged with TenSEAL in both directions; sums of up to 10,000
 simulated senders exact at the ends of the stated ranges; samplers against their laws, with wrong laws rejected; foreign bytes fuzzed. No independent

@@ -39,6 +39,7 @@ __all__ = [
     "uniform_residues",
     "uniform_words",
     "wide_binomial",
+    "word_tiling",
 ]
 
 TRITS = 16
@@ -75,6 +76,13 @@ def random_words(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
         uint32 of that shape.
     """
     return word_planes(stream, 1, shape)[0]
+
+
+def word_tiling(count: int) -> tuple[int, int]:
+    """(tiles, lanes) in which so many words are made."""
+    blocks = -(-count // BLOCK_WORDS)
+    lanes = min(blocks, TILE_BLOCKS)
+    return -(-blocks // lanes), lanes
 
 
 def ternary(stream: Stream, shape: tuple[int, ...]) -> jax.Array:
@@ -195,9 +203,8 @@ def word_planes(
 ) -> jax.Array:
     """Planes of random words, [planes, *shape]; the first are the same however many there are. Order as in `random_words`, `then` as in `word_tiles`."""
     count = math.prod(shape)
-    blocks = -(-count // BLOCK_WORDS)
-    lanes = min(blocks, TILE_BLOCKS)
-    words = word_tiles(stream, planes * -(-blocks // lanes), lanes, then)
+    tiles, lanes = word_tiling(count)
+    words = word_tiles(stream, planes * tiles, lanes, then)
     return words.reshape(planes, -1)[:, :count].reshape(planes, *shape)
 
 

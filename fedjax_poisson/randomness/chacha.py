@@ -1,4 +1,4 @@
-"""ChaCha20 streams (RFC 8439) in uint32 JAX: the only source of privacy and encryption randomness.
+"""ChaCha20 streams (RFC 8439), in uint32 JAX and on the host: the only source of privacy and encryption randomness.
 
 A `Stream` is a 256-bit key. It is made once from the operating system (`stream`), split by labels (`fold_in`) and
 consumed once (`bits`, or a sampler of this package). Both are the ChaCha20 block function under that key, in separate
@@ -32,9 +32,9 @@ from jax import lax
 
 from fedjax_poisson.accelerator import warn_if_idle
 from fedjax_poisson.platforms import by_platform
-from fedjax_poisson.randomness import kernels
+from fedjax_poisson.randomness import host_cipher, kernels
 from fedjax_poisson.randomness.chacha_block import Words, chacha20_block
-from fedjax_poisson.traced_programs import traced_once
+from fedjax_poisson.traced_programs import is_traced, traced_once
 
 BLOCK_WORDS = 16
 TILE = 4096  # lanes that a CPU works on at once: sixteen words of each stay in the second-level cache
@@ -50,19 +50,20 @@ class Stream(NamedTuple):
     """A ChaCha20 key with its origin; a pytree of uint32, so it can be vmapped, scanned and sharded.
 
     Attributes:
-        key: uint32[8], 256 secret bits. Never shown by `repr`, never pickled.
+        key: uint32[8], 256 secret bits; of the host (NumPy) until a program derives it, so that what is drawn from it outside programs lies on the default
+            device. Never shown by `repr`, never pickled.
         reproducible: uint32[], 1 when the key descends from a seed (not private), 0 when it descends from the operating
             system.
     """
 
-    key: jax.Array
-    reproducible: jax.Array
+    key: jax.Array | np.ndarray
+    reproducible: jax.Array | np.ndarray
 
     def __repr__(self) -> str:
         """Show the origin and never the key."""
         shape = getattr(self.key, "shape", ())
         flag = self.reproducible
-        known = isinstance(flag, jax.Array | np.ndarray) and not isinstance(flag, jax.core.Tracer)
+        known = isinstance(flag, jax.Array | np.ndarray | np.generic) and not isinstance(flag, jax.core.Tracer)
         origin = ("seeded, NOT private" if np.any(np.asarray(flag)) else "operating system") if known else "traced"
         return f"Stream(<256-bit key hidden>, batch={tuple(shape[:-1])}, origin={origin})"
 
@@ -100,7 +101,8 @@ def stream(seed: int | None = None) -> Stream:
     warn_if_idle()
     if seed is None:
         key = np.frombuffer(os.urandom(32), "<u4").astype(np.uint32)
-        return Stream(*jax.device_put((key, np.uint32(0))))  # `jnp.asarray` would compile a program for each
+        key.flags.writeable = False
+        return Stream(key, np.zeros((), np.uint32))
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(
             f"a seed is an int, got {type(seed).__name__}; leave it out for secret bits from the operating system"
@@ -115,7 +117,9 @@ def stream(seed: int | None = None) -> Stream:
     )
     key = np.frombuffer(int(seed).to_bytes(32, "little"), "<u4").astype(np.uint32)
     # One derivation, so that small seeds do not leave nearly-zero keys behind.
-    return Stream(_derive(jnp.asarray(key), jnp.uint32(0), _words(_SEED, 0, 0)), jnp.uint32(1))
+    nonce = _words(_SEED, 0, 0)
+    made = _derived_on_host(key, 0, nonce) if _on_host(key) else _derive(key, np.uint32(0), nonce)
+    return Stream(made, np.ones((), np.uint32))
 
 
 def is_reproducible(stream: Stream) -> bool:
@@ -145,9 +149,31 @@ def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
     if not labels:
         raise ValueError("fold_in needs at least one label: without one the parent would be used twice")
     words = [_label_words(label) for label in labels]
+    if _on_host(stream.key) and not is_traced(words):
+        key = np.asarray(stream.key)
+        for counter, nonce in words:
+            key = _derived_on_host(key, int(counter), nonce)
+        return Stream(key, stream.reproducible)
     if len(words) == 1:
         return Stream(_derive(stream.key, *words[0]), stream.reproducible)
     return Stream(_derive_all(stream.key, tuple(words)), stream.reproducible)
+
+
+def _on_host(key: jax.Array | np.ndarray) -> bool:
+    """Whether blocks of a key are made without a program: its words are known, and this host can read them."""
+    if is_traced(key) or not isinstance(key, np.ndarray | jax.Array):  # part of a program, or a shape
+        return False
+    if key.shape != (8,):
+        raise ValueError(
+            f"a stream's key is uint32 [8], here {list(key.shape)}; use a batch of streams inside jax.vmap"
+        )
+    return host_cipher.available() and (isinstance(key, np.ndarray) or key.is_fully_addressable)
+
+
+def _derived_on_host(key: np.ndarray, counter: int, nonce: tuple[np.uint32, ...]) -> np.ndarray:
+    """As `_derive`."""
+    first, second, third = nonce
+    return host_cipher.cipher_words(key, counter, (int(first), int(second), int(third)), 1)[0, :8]
 
 
 def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
@@ -171,7 +197,11 @@ def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
     count = math.prod(shape)
     if count == 0:
         return jnp.zeros(shape, jnp.uint32)
-    return jnp.concatenate(block_words(stream, -(-count // BLOCK_WORDS)))[:count].reshape(shape)
+    blocks = -(-count // BLOCK_WORDS)
+    if blocks <= TILE and _on_host(stream.key):
+        planes = host_cipher.cipher_words(np.asarray(stream.key), 0, (_OUTPUT, 0, 0), blocks).T
+        return jax.device_put(planes.reshape(-1)[:count].reshape(shape))
+    return jnp.concatenate(block_words(stream, blocks))[:count].reshape(shape)
 
 
 def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> Words:
@@ -304,7 +334,10 @@ def _label_words(label: int | str | jax.Array) -> tuple[jax.Array | np.uint32, t
             f"an array label is a uint32 or int32 scalar, got {label.dtype}{list(label.shape)}; "
             "vmap fold_in over an array of labels"
         )
-    return lax.bitcast_convert_type(jnp.asarray(label), jnp.uint32), _words(_INTEGER_LABEL, 0, 0)
+    nonce = _words(_INTEGER_LABEL, 0, 0)
+    if not is_traced(label) and (isinstance(label, np.ndarray) or label.is_fully_addressable):
+        return np.uint32(int(label) & 0xFFFFFFFF), nonce
+    return lax.bitcast_convert_type(jnp.asarray(label), jnp.uint32), nonce
 
 
 def _words(*values: int | np.integer) -> tuple[np.uint32, ...]:

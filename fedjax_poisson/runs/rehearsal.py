@@ -22,7 +22,7 @@ import numpy as np
 
 from fedjax_poisson.federated import standardize
 from fedjax_poisson.platforms import usable_cores
-from fedjax_poisson.randomness import fold_in, stream
+from fedjax_poisson.randomness import stream
 from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
 from fedjax_poisson.traced_programs import FOLDER
@@ -35,9 +35,9 @@ MOST_NUMBERS = 1 << 18
 
 @contextlib.contextmanager
 def rehearsed(setting: RunSetup) -> Iterator[None]:
-    """While it is entered a round of zeros is made on another thread; leaving waits for the program that this is making.
+    """While it is entered a round of zeros is made on another thread; leaving waits for the program that it is making.
 
-    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers that are encrypted by programs.
+    Only where it helps: programs are kept (the command), by a CPU with a second core, for a run of its own on few numbers.
     """
     if not _helps(setting):
         yield
@@ -60,40 +60,39 @@ def _helps(setting: RunSetup) -> bool:
 
 
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """The protocol's round first: the run needs that soonest."""
     try:
-        for step in (_protocol, _training):
-            if not ended():
-                step(setting, ended)
+        _training(setting, ended)
+    except _Over:
+        pass
     except Exception as error:  # the run makes the same programs, and says what is wrong where it is
         warnings.warn(f"programs could not be compiled beforehand ({error!r}): the run compiles them", stacklevel=2)
 
 
-def _aggregator(setting: RunSetup) -> Any:
-    return aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
-
-
-def _protocol(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """A sum of zeros, from the encryption to the opening."""
-    aggregator, own = _aggregator(setting), stream()
-    aggregator.begin()
-    counts, total = np.zeros(setting.dimension, np.int32), None
-    for k in range(setting.plan.senders):
-        if ended():
-            return
-        one = aggregator.encrypt(counts, fold_in(own, k))
-        total = one if total is None else aggregator.add(total, one)
-    for step in (aggregator.check, aggregator.open):
-        if not ended():
-            step(total, setting.dimension)
+class _Over(Exception):
+    """The run has no use for the rest of the round."""
 
 
 def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
-    """A training round."""
+    """A training round, left between two programs as soon as the run is over."""
+
+    def unless_over(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if ended():
+                raise _Over
+            return function(*arguments)
+
+        return call
+
     blank = blank_records(setting)
     records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
     scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
-    algorithm, cohort_of = training_for(setting, scaler, records, _aggregator(setting))
+    made = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
+    aggregator = made._replace(
+        begin=unless_over(made.begin),
+        encrypt=unless_over(made.encrypt),
+        check=unless_over(made.check),
+        open=unless_over(made.open),
+    )
+    algorithm, cohort_of = training_for(setting, scaler, records, aggregator)
     state = algorithm.init(jax.random.key(0))
-    if not ended():
-        algorithm.apply(state, cohort_of(1), stream(), lambda: None)
+    unless_over(algorithm.apply)(state, cohort_of(1), stream(), unless_over(lambda: None))

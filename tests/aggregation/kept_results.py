@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from fedjax_poisson.aggregation import bodies, contribution, keys, member_shares, opening, rows, screening
+from fedjax_poisson.aggregation import bodies, contribution, host_shares, keys, member_shares, opening, rows, screening
 from fedjax_poisson.aggregation.refusals import RoundRefused
 from fedjax_poisson.randomness import stream
 from tests.aggregation.rounds import World
@@ -60,13 +60,17 @@ PATCHES = functools.cache(
         (contribution, "fold_in", lambda root, *words: root),
         (
             contribution,
-            "seal_rows",
-            kept(contribution.seal_rows, lambda params, a, counts, root: by_bytes(params, a, counts)),
+            "sealed_rows",
+            kept(contribution.sealed_rows, lambda params, a, counts, root: by_bytes(params, a, counts)),
         ),
-        (contribution, "dealt", kept(contribution.dealt, by_bytes)),
+        (host_shares, "dealt", kept(host_shares.dealt, by_bytes)),
         (rows, "common_of", kept(rows.common_of)),
         (screening, "functionals", kept(screening.functionals)),
-        (screening, "project", kept(screening.project, lambda params, signs, u, share: (*by_bytes(signs), id(share)))),
+        (
+            screening,
+            "projected",
+            kept(screening.projected, lambda params, signs, u, shares: (*by_bytes(signs), *map(id, shares))),
+        ),
         (
             opening,
             "open_sum",

@@ -19,6 +19,7 @@ from fedjax_poisson.aggregation import (
     bodies,
     client,
     contribution,
+    host_shares,
     keys,
     member,
     messages,
@@ -372,9 +373,10 @@ def parts(
     params, root = world.params, stream() if root is None else root
     weights = jnp.asarray(sharing.dealing_weights(world.digest, params.members, params.threshold, params.ring.moduli))
     values = world.counts[i] if counts is None else counts
-    sealed, own, drawn = contribution.seal_rows(params, rows.common_of(params, world.digest), jnp.asarray(values), root)
+    sent, own = contribution.sealed_rows(params, rows.common_of(params, world.digest), np.asarray(values), root)
+    drawn = np.asarray(contribution.kappas_of(params, root))
     secret = np.asarray(rows.draw(params, root).secret, np.int64)
-    sent, corrections = np.asarray(sealed), contribution.dealt(params, world.digest, own, drawn)
+    corrections = host_shares.dealt(params, world.digest, own, drawn)
     if shift is not None:
         # a (s + d) + e + m, and the polynomial of s + d: its values at t.. move by weights[:, 0] d
         moved = form(world, shift)

@@ -29,7 +29,7 @@ def parts():
         "expand a": (functools.partial(rows.common, PARAMS), (words,)),
         "encrypt and deal": (use.encrypt, (use.key, counts, own)),
         "the same for several clients": (lambda k, c, s: jax.vmap(lambda x: use.encrypt(k, x, s))(c), (use.key, many, own)),
-        "a share": (functools.partial(sharing.share_of, PARAMS), (words, share)),
+        "a share": (functools.partial(sharing.expand_share, PARAMS), (words,)),
         "project": (functools.partial(screening.project, PARAMS), (drawn.signs, drawn.uniform, share)),
         "open": (use.open, (use.key, zeros)),
     }  # fmt: skip

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fedjax_poisson.aggregation import sharing
+from fedjax_poisson.aggregation import host_shares, sharing
 from fedjax_poisson.aggregation.parameters import choose
 
 PARAMS = choose(40, 200, 6, 6, 4, corrupt=1)
 MODULI, DIGEST = PARAMS.ring.moduli, bytes(range(32))
 SHAPE = (PARAMS.ring.limbs, PARAMS.ring.degree)
 Q = np.asarray(MODULI, np.uint64)[:, None]
-EXPAND = jax.jit(sharing.expand_share, static_argnums=0)
 
 
 def random_secret(rng: np.random.Generator) -> np.ndarray:
@@ -24,16 +23,13 @@ def random_secret(rng: np.random.Generator) -> np.ndarray:
 
 def dealt(rng: np.random.Generator, secret: np.ndarray) -> np.ndarray:
     """The six members' shares uint32 [6, L, N] as they come to them: expanded, and corrected from member t on."""
-    weights = jnp.asarray(sharing.dealing_weights(DIGEST, 6, 4, MODULI))
-    kappas = jnp.asarray(rng.integers(0, 1 << 32, (6, 8), np.uint32))
-    expanded = jnp.stack([EXPAND(PARAMS, kappa) for kappa in kappas])
-    corrections = sharing.corrections(PARAMS, weights, jnp.asarray(secret), expanded)
-    sent = [jnp.zeros(SHAPE, jnp.uint32)] * 3 + list(corrections)
-    return np.stack([sharing.share_of(PARAMS, kappa, one) for kappa, one in zip(kappas, sent, strict=True)])
+    kappas = rng.integers(0, 1 << 32, (6, 8), np.uint32)
+    sent = [np.zeros(SHAPE, np.uint32)] * 3 + list(host_shares.dealt(PARAMS, DIGEST, secret, kappas))
+    return np.stack([host_shares.share_of(PARAMS, kappa, one) for kappa, one in zip(kappas, sent, strict=True)])
 
 
 def combined(shares: np.ndarray, numbers: tuple[int, ...], at: int = 0) -> np.ndarray:
-    return np.asarray(sharing.combine(PARAMS, DIGEST, numbers, shares[[k - 1 for k in numbers]], at=at))
+    return host_shares.combine(PARAMS, DIGEST, numbers, shares[[k - 1 for k in numbers]], at=at)
 
 
 def test_any_t_shares_give_the_secret_and_every_other_share():
@@ -87,3 +83,20 @@ def test_points_are_distinct_and_of_the_round():
         assert len(set(places)) == 20 and min(places) >= 1
     assert max(row[0] for row in found) < 97
     assert sharing.points(bytes(32), 20, (97, *MODULI)) != found
+
+
+def test_parties_deal_what_programs_deal():
+    """Shares of the host, which real parties make, and of programs that simulate clients: the same residues, in a ring of two primes too."""
+    for params in (PARAMS, choose(3000, 1 << 30, 6, 6, 4, corrupt=1)):
+        moduli, rng = params.ring.moduli, np.random.default_rng(4)
+        secret = np.stack([rng.integers(0, q, params.ring.degree) for q in moduli]).astype(np.uint32)
+        kappas = rng.integers(0, 1 << 32, (6, 8), np.uint32)
+        expanded = jax.vmap(functools.partial(sharing.expand_share, params))(kappas)
+        weights = sharing.dealing_weights(DIGEST, 6, 4, moduli)
+        wanted = np.asarray(sharing.corrections(params, weights, secret, expanded))
+        np.testing.assert_array_equal(host_shares.dealt(params, DIGEST, secret, kappas), wanted)
+        np.testing.assert_array_equal(host_shares.expand(params, kappas[2]), np.asarray(expanded)[2])
+        assert (
+            host_shares.expand(params, kappas[3]) != np.asarray(expanded)[2]
+        ).mean() > 0.99  # the twin: another's bytes
+    assert params.ring.limbs == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,13 @@ def test_a_run_with_a_rehearsal_has_the_bits_and_the_ledger_of_one_without(
         step = getattr(rehearsal, name)
         monkeypatch.setattr(rehearsal, name, lambda *given: (step(*given), done.append(name)))
 
-    noted("_protocol")
     noted("_training")
     run(CONFIG, tmp_path / "with")
-    assert done and done[0] == "_protocol" and not _threads()
+    assert done == ["_training"] and not _threads()
     with monkeypatch.context() as patch:
         patch.setattr(rehearsal, "usable_cores", lambda: 1)
         run(CONFIG, tmp_path / "without")
-    assert len(done) <= 2  # the second run had none
+    assert len(done) == 1  # the second run had none
     for a, b in zip(_learned(tmp_path / "with"), _learned(tmp_path / "without"), strict=True):
         np.testing.assert_array_equal(a, b)
     books = [accounting.read_ledger(tmp_path / name / "ledger.sqlite") for name in ("with", "without")]
@@ -89,45 +89,67 @@ def test_one_that_fails_is_said_and_the_run_goes_on(setting: RunSetup, monkeypat
     def fail(*_: Any) -> None:
         raise ValueError("no such ring")
 
-    monkeypatch.setattr(rehearsal, "_protocol", fail)
+    monkeypatch.setattr(rehearsal, "_training", fail)
     with pytest.warns(UserWarning, match="no such ring"), rehearsal.rehearsed(setting):
         pass
 
 
 @pytest.mark.usefixtures("helpful")
-def test_a_run_that_ends_early_waits_for_the_step_under_way_and_for_no_other(
+def test_a_run_that_ends_early_waits_for_the_round_under_way(
     setting: RunSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, may_end, steps = threading.Event(), threading.Event(), []
 
     def slow(*_: Any) -> None:
-        steps.append("protocol")
         began.set()
         assert may_end.wait(60)
+        steps.append("done")
 
-    monkeypatch.setattr(rehearsal, "_protocol", slow)
-    monkeypatch.setattr(rehearsal, "_training", lambda *_: steps.append("training"))
+    monkeypatch.setattr(rehearsal, "_training", slow)
     with pytest.raises(KeyboardInterrupt), rehearsal.rehearsed(setting):
         assert began.wait(60) and _threads()
         threading.Timer(0.2, may_end.set).start()
         raise KeyboardInterrupt
-    assert steps == ["protocol"] and not _threads()
+    assert steps == ["done"] and not _threads()
 
 
 @pytest.mark.usefixtures("helpful")
-@pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_step_under_way_is_left_between_its_calls(
-    after: int, setting: RunSetup, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last", ["", "begin", "encrypt", "check", "gate", "open"])
+def test_a_round_is_left_between_its_programs_as_soon_as_the_run_is_over(
+    last: str, setting: RunSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    done: list[str] = []
 
     class Sums:
         def __getattr__(self, name: str) -> Any:
-            return lambda *_: asked.append(name)
+            return lambda *_: done.append(name)
 
-    monkeypatch.setattr(rehearsal, "_aggregator", lambda setting: Sums())
-    rehearsal._protocol(setting, lambda: asked.count("encrypt") >= after)
-    assert asked.count("encrypt") == after < setting.plan.senders and "open" not in asked and "check" not in asked
+        def _replace(self, **functions: Any) -> Any:
+            return functions
+
+    def training(setting: RunSetup, scaler: Any, records: Any, aggregator: Any) -> Any:
+        def apply(state: Any, cohort: Any, stream: Any, gate: Any) -> None:
+            for name in ("begin", "encrypt", "check"):
+                aggregator[name]()
+            gate()
+            done.append("gate")
+            aggregator["open"]()
+
+        algorithm = type("Algorithm", (), {"init": staticmethod(lambda key: None), "apply": staticmethod(apply)})
+        return algorithm, lambda number: None
+
+    monkeypatch.setattr(rehearsal, "aggregator_for", lambda *_: Sums())
+    monkeypatch.setattr(rehearsal, "training_for", training)
+    steps = ["begin", "encrypt", "check", "gate", "open"]
+    if last == "open":
+        rehearsal._training(setting, lambda: False)
+    else:
+        with pytest.raises(rehearsal._Over):
+            rehearsal._training(setting, lambda: not last or last in done)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rehearsal._rehearse(setting, lambda: True)  # nothing is said of it
+    assert done == steps[: steps.index(last) + 1 if last else 0]
 
 
 @pytest.mark.usefixtures("helpful")
