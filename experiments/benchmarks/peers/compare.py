@@ -7,7 +7,8 @@ is left out with the reason. Repeats are interleaved: each goes through all peer
 a repeat, then the median over the repeats. So is the rule for `fedjax_poisson`, which is this package's `fedjax-poisson bench simulation`.
 
 Prints one JSON line a run and a table at the end; `--output` appends the lines to a file. A run whose accuracy after all rounds is outside the
-workload's range is marked: its time does not count. `cpu_ms` is processor time, on a machine that others use the steadier figure.
+workload's range is marked: its time does not count. `cpu_ms` is processor time, on a machine that others use the steadier figure; `others` is how
+many cores were kept busy by what is not the run (on Linux).
 """
 
 from __future__ import annotations
@@ -44,18 +45,12 @@ PEERS = {
         ("jax",),
         {
             "W1": [
-                "--variant chunk=20",
-                "--variant chunk=100",
-                "--variant chunk=100,fused=1",
-                "--variant chunk=20 --privacy off",
+                f"--variant chunk={chunk} --privacy {privacy}"
+                for privacy in ("as_stated", "off")
+                for chunk in (20, 100)
             ],
-            "W2": ["--variant chunk=1", "--variant chunk=1,devices=2", "--variant chunk=1,clip=4,noise=0.01"],
-            "W3": [
-                "--variant chunk=50",
-                "--variant chunk=100",
-                "--variant chunk=100,fused=1",
-                "--variant chunk=100 --privacy off",
-            ],
+            "W2": ["--variant chunk=1", "--variant chunk=1,clip=4,noise=0.01"],
+            "W3": ["--variant chunk=100", "--variant chunk=100 --privacy off"],
         },
     ),
     "torch_vmap": Peer(
@@ -74,6 +69,8 @@ PEERS = {
             "W3": ["--processes 2 --passes 1"],
         },
     ),
+    "fedjax": Peer(("fedjax", "jax"), {"W1": [""], "W2": [""], "W3": ["--passes 2"]}),
+    "flower": Peer(("flwr", "ray", "torch"), {"W1": ["--passes 1"], "W2": ["--passes 1"], "W3": ["--passes 1"]}),
     "fedjax_poisson": Peer(
         ("fedjax_poisson", "tyro"),
         {
@@ -81,6 +78,7 @@ PEERS = {
                 "--privacy off --encryption off",
                 "--privacy on --encryption off --fidelity messages",
                 "--privacy on --encryption on --fidelity messages",
+                "--privacy on --encryption off --fidelity release",
                 "--privacy on --encryption on --fidelity release",
             ]
             for name in ("W1", "W2", "W3")
@@ -182,12 +180,13 @@ def fedjax_poisson(name: str, python: str, workload: str, options: str) -> list[
 
 def timed(command: list[str], environment: dict[str, str], timeout: float) -> Record:
     """Run a command in its own process: its last JSON line, how long the process took, or why there is none."""
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), busy_elsewhere_s()
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {timeout:.0f} s"}
-    seconds = time.perf_counter() - begin
+    seconds, after = time.perf_counter() - begin, busy_elsewhere_s()
+    others = {} if before is None or after is None else {"others": round((after - before) / seconds, 2)}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1]}
@@ -200,7 +199,17 @@ def timed(command: list[str], environment: dict[str, str], timeout: float) -> Re
             record["variant"] += f",fused={record['rounds_per_call']}"
         config = harness.workloads().CONFIGS[record["workload"]]
         record["accuracy_as_expected"] = harness.as_expected(config, record["privacy"], record["accuracy"])
-    return record | {"process_s": seconds}
+    return record | {"process_s": seconds} | others
+
+
+def busy_elsewhere_s() -> float | None:
+    """Core seconds that the machine spent on anything but this process and the runs it has waited for; None where /proc/stat is not."""
+    place = Path("/proc/stat")
+    if not place.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, place.read_text().split()[1:9])
+    own = os.times()
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
 
 
 def emit(record: Record, output: Path | None) -> None:
@@ -258,7 +267,7 @@ def table(workload: str, records: list[Record]) -> str:
     """The table of one workload in Markdown, and what privacy and encryption add per client and parameter."""
     config = harness.workloads().CONFIGS[workload]
     all_rows = rows(records)
-    head = ["peer", "variant", "privacy", "ms", "least ms", "/ plain JAX", "least / least", "cpu ms"]
+    head = ["peer", "variant", "privacy", "ms", "least ms", "cpu ms", "/ plain JAX", "least / least", "cpu / cpu"]
     head += ["compile s", "process s", "MB", "accuracy"]
     lines = ["| " + workload + " " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in all_rows:
@@ -273,9 +282,10 @@ def table(workload: str, records: list[Record]) -> str:
             row.privacy,
             number(row.over("median_ms")),
             number(least),
+            number(row.over("cpu_ms")),
             number(ratio(row, to, "median_ms")),
             number(least / floor if least and floor else None),
-            number(row.over("cpu_ms")),
+            number(ratio(row, to, "cpu_ms")),
             number(row.over("compile_s")),
             number(row.over("process_s")),
             number(None if peak is None else peak / 1e6),
