@@ -107,7 +107,7 @@ def main() -> None:
         else:
             interpreters[name] = python
     records: list[Record] = []
-    for repeat in range(options.repeats):
+    for repeat in range(options.first_repeat, options.first_repeat + options.repeats):
         for workload in options.workloads:
             for name, python in interpreters.items():
                 for run in PEERS[name].runs[workload]:
@@ -138,6 +138,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--python", nargs="+", default=[], metavar="PATH", help="interpreters that have the peers")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved runs of every peer")
+    parser.add_argument(
+        "--first-repeat", type=int, default=0, help="the number of the first, where an earlier call made some"
+    )
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a run is given up")
     parser.add_argument("--hugepages", action="store_true", help="GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for every peer")
     parser.add_argument("--machine", default=f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}")
@@ -189,7 +192,8 @@ def timed(command: list[str], environment: dict[str, str], timeout: float) -> Re
     others = {} if before is None or after is None else {"others": round((after - before) / seconds, 2)}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+        said = done.stderr.strip().splitlines() or ["no output"]
+        return {"failed": ([line for line in said if "Error" in line] or said)[-1].strip()}
     record: Record = json.loads(lines[-1])
     if "variant" not in record:
         record["variant"] = f"encryption={record['encryption']}"
