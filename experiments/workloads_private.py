@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import itertools
 import time
 import warnings
@@ -134,6 +135,7 @@ class Federation:
             "rounds": self.rounds,
             "epsilon": self.epsilon(algorithm) if kind != OFF else None,
             "noise_multiplier": self.noise_multiplier() if kind != OFF else None,
+            "date": datetime.date.today().isoformat(),
         }
 
     def epsilon(self, algorithm: Any) -> float:

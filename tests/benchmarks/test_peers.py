@@ -85,7 +85,8 @@ def test_chunks_of_clients_change_nothing_but_the_order_of_sums(peer):
     after = []
     for chunk in (1, 5, 20):
         one_round = plain.build_round(task.config, plain.DEFAULTS | {"chunk": str(chunk)}, *data)
-        after.append(jax.jit(one_round)(jax.tree.map(jnp.asarray, task.params), ids, jax.random.key(0), *data))
+        with jax.numpy_rank_promotion("allow"):  # the peers are not held to the package's strictness
+            after.append(jax.jit(one_round)(jax.tree.map(jnp.asarray, task.params), ids, jax.random.key(0), *data))
     for other in after[1:]:
         for name, leaf in after[0].items():
             np.testing.assert_allclose(other[name], leaf, atol=1e-5)

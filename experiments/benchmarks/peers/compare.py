@@ -301,13 +301,13 @@ def table(workload: str, records: list[Record]) -> str:
     if plain is not None and full is not None:
         work = config.cohort * harness.workloads().n_params(config)
         added = [
-            1e6 * (record["median_ms"] - plain.repeats[repeat]["median_ms"]) / work
+            1e6 * (record["cpu_ms"] - plain.repeats[repeat]["cpu_ms"]) / work
             for repeat, record in full.repeats.items()
             if repeat in plain.repeats
         ]
         if added:
             lines.append(
-                f"\nprivacy and encryption of every client add {statistics.median(added):.1f} ns per client and parameter"
+                f"\nprivacy and encryption of every client add {statistics.median(added):.1f} processor ns per client and parameter"
             )
     return "\n".join(lines)
 

@@ -58,6 +58,7 @@ def main() -> None:
     axes.set_yticks(range(len(SHOWN)), list(SHOWN))
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.grid(axis="both", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel("processor nanoseconds a client and weight")
