@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import itertools
 import time
 import warnings
@@ -134,6 +135,7 @@ class Federation:
             "rounds": self.rounds,
             "epsilon": self.epsilon(algorithm) if kind != OFF else None,
             "noise_multiplier": self.noise_multiplier() if kind != OFF else None,
+            "date": datetime.date.today().isoformat(),
         }
 
     def epsilon(self, algorithm: Any) -> float:
@@ -157,7 +159,8 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each workload and setting: accuracy by kind, and the difference of the fidelities run by run."""
     found = []
-    for name, setting in dict.fromkeys((row["workload"], row["setting"]) for row in rows):
+    measured = {(row["workload"], row["setting"]) for row in rows}
+    for name, setting in sorted(measured, key=lambda pair: (pair[0], pair[1] != PEERS)):  # however calls were ordered
         own = [row for row in rows if (row["workload"], row["setting"]) == (name, setting)]
         by_kind = {kind: {row["run"]: row["accuracy"] for row in own if row["kind"] == kind} for kind in KINDS}
         entry: dict[str, Any] = {"workload": name, "setting": setting, "runs": max(map(len, by_kind.values()))}

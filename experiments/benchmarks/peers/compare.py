@@ -7,7 +7,8 @@ is left out with the reason. Repeats are interleaved: each goes through all peer
 a repeat, then the median over the repeats. So is the rule for `fedjax_poisson`, which is this package's `fedjax-poisson bench simulation`.
 
 Prints one JSON line a run and a table at the end; `--output` appends the lines to a file. A run whose accuracy after all rounds is outside the
-workload's range is marked: its time does not count. `cpu_ms` is processor time, on a machine that others use the steadier figure.
+workload's range is marked: its time does not count. `cpu_ms` is processor time, on a machine that others use the steadier figure; `others` is how
+many cores were kept busy by what is not the run (on Linux).
 """
 
 from __future__ import annotations
@@ -44,18 +45,12 @@ PEERS = {
         ("jax",),
         {
             "W1": [
-                "--variant chunk=20",
-                "--variant chunk=100",
-                "--variant chunk=100,fused=1",
-                "--variant chunk=20 --privacy off",
+                f"--variant chunk={chunk} --privacy {privacy}"
+                for privacy in ("as_stated", "off")
+                for chunk in (20, 100)
             ],
-            "W2": ["--variant chunk=1", "--variant chunk=1,devices=2", "--variant chunk=1,clip=4,noise=0.01"],
-            "W3": [
-                "--variant chunk=50",
-                "--variant chunk=100",
-                "--variant chunk=100,fused=1",
-                "--variant chunk=100 --privacy off",
-            ],
+            "W2": ["--variant chunk=1", "--variant chunk=1,clip=4,noise=0.01"],
+            "W3": ["--variant chunk=100", "--variant chunk=100 --privacy off"],
         },
     ),
     "torch_vmap": Peer(
@@ -74,6 +69,8 @@ PEERS = {
             "W3": ["--processes 2 --passes 1"],
         },
     ),
+    "fedjax": Peer(("fedjax", "jax"), {"W1": [""], "W2": [""], "W3": ["--passes 2"]}),
+    "flower": Peer(("flwr", "ray", "torch"), {"W1": ["--passes 1"], "W2": ["--passes 1"], "W3": ["--passes 1"]}),
     "fedjax_poisson": Peer(
         ("fedjax_poisson", "tyro"),
         {
@@ -81,6 +78,7 @@ PEERS = {
                 "--privacy off --encryption off",
                 "--privacy on --encryption off --fidelity messages",
                 "--privacy on --encryption on --fidelity messages",
+                "--privacy on --encryption off --fidelity release",
                 "--privacy on --encryption on --fidelity release",
             ]
             for name in ("W1", "W2", "W3")
@@ -109,7 +107,7 @@ def main() -> None:
         else:
             interpreters[name] = python
     records: list[Record] = []
-    for repeat in range(options.repeats):
+    for repeat in range(options.first_repeat, options.first_repeat + options.repeats):
         for workload in options.workloads:
             for name, python in interpreters.items():
                 for run in PEERS[name].runs[workload]:
@@ -140,6 +138,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--python", nargs="+", default=[], metavar="PATH", help="interpreters that have the peers")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved runs of every peer")
+    parser.add_argument(
+        "--first-repeat", type=int, default=0, help="the number of the first, where an earlier call made some"
+    )
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a run is given up")
     parser.add_argument("--hugepages", action="store_true", help="GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for every peer")
     parser.add_argument("--machine", default=f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}")
@@ -182,15 +183,17 @@ def fedjax_poisson(name: str, python: str, workload: str, options: str) -> list[
 
 def timed(command: list[str], environment: dict[str, str], timeout: float) -> Record:
     """Run a command in its own process: its last JSON line, how long the process took, or why there is none."""
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), busy_elsewhere_s()
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {timeout:.0f} s"}
-    seconds = time.perf_counter() - begin
+    seconds, after = time.perf_counter() - begin, busy_elsewhere_s()
+    others = {} if before is None or after is None else {"others": round((after - before) / seconds, 2)}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+        said = done.stderr.strip().splitlines() or ["no output"]
+        return {"failed": ([line for line in said if "Error" in line] or said)[-1].strip()}
     record: Record = json.loads(lines[-1])
     if "variant" not in record:
         record["variant"] = f"encryption={record['encryption']}"
@@ -200,7 +203,17 @@ def timed(command: list[str], environment: dict[str, str], timeout: float) -> Re
             record["variant"] += f",fused={record['rounds_per_call']}"
         config = harness.workloads().CONFIGS[record["workload"]]
         record["accuracy_as_expected"] = harness.as_expected(config, record["privacy"], record["accuracy"])
-    return record | {"process_s": seconds}
+    return record | {"process_s": seconds} | others
+
+
+def busy_elsewhere_s() -> float | None:
+    """Core seconds that the machine spent on anything but this process and the runs it has waited for; None where /proc/stat is not."""
+    place = Path("/proc/stat")
+    if not place.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, place.read_text().split()[1:9])
+    own = os.times()
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
 
 
 def emit(record: Record, output: Path | None) -> None:
@@ -258,7 +271,7 @@ def table(workload: str, records: list[Record]) -> str:
     """The table of one workload in Markdown, and what privacy and encryption add per client and parameter."""
     config = harness.workloads().CONFIGS[workload]
     all_rows = rows(records)
-    head = ["peer", "variant", "privacy", "ms", "least ms", "/ plain JAX", "least / least", "cpu ms"]
+    head = ["peer", "variant", "privacy", "ms", "least ms", "cpu ms", "/ plain JAX", "least / least", "cpu / cpu"]
     head += ["compile s", "process s", "MB", "accuracy"]
     lines = ["| " + workload + " " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in all_rows:
@@ -273,9 +286,10 @@ def table(workload: str, records: list[Record]) -> str:
             row.privacy,
             number(row.over("median_ms")),
             number(least),
+            number(row.over("cpu_ms")),
             number(ratio(row, to, "median_ms")),
             number(least / floor if least and floor else None),
-            number(row.over("cpu_ms")),
+            number(ratio(row, to, "cpu_ms")),
             number(row.over("compile_s")),
             number(row.over("process_s")),
             number(None if peak is None else peak / 1e6),
@@ -287,13 +301,13 @@ def table(workload: str, records: list[Record]) -> str:
     if plain is not None and full is not None:
         work = config.cohort * harness.workloads().n_params(config)
         added = [
-            1e6 * (record["median_ms"] - plain.repeats[repeat]["median_ms"]) / work
+            1e6 * (record["cpu_ms"] - plain.repeats[repeat]["cpu_ms"]) / work
             for repeat, record in full.repeats.items()
             if repeat in plain.repeats
         ]
         if added:
             lines.append(
-                f"\nprivacy and encryption of every client add {statistics.median(added):.1f} ns per client and parameter"
+                f"\nprivacy and encryption of every client add {statistics.median(added):.1f} processor ns per client and parameter"
             )
     return "\n".join(lines)
 

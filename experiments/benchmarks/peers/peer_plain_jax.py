@@ -100,15 +100,17 @@ def client_update(config: Any, convolution: str, params: Params, x: Any, y: Any)
     return jax.tree.map(lambda a, b: a - b, after, params)
 
 
-def clipped(update: Params, clip: float | None) -> Params:
-    """The update, its norm at most `clip`."""
+def clipped_sum(updates: Params, clip: float | None) -> Params:
+    """Sum over the first axis of updates whose norms are at most `clip`: a product with the factors, faster than to scale and add, or only to add."""
     import jax
     import jax.numpy as jnp
 
-    if clip is None:
-        return update
-    norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(update)))
-    return jax.tree.map(lambda leaf: leaf * jnp.minimum(1.0, clip / norm), update)
+    leaves = jax.tree.leaves(updates)
+    factors = jnp.ones(leaves[0].shape[0])
+    if clip is not None:
+        squares = sum(jnp.sum(leaf * leaf, axis=range(1, leaf.ndim)) for leaf in leaves)
+        factors = jnp.minimum(1.0, clip / jnp.sqrt(squares))
+    return jax.tree.map(lambda leaf: jnp.tensordot(factors, leaf, 1), updates)
 
 
 def build_round(config: Any, variant: dict[str, str], x: Any, y: Any) -> Any:
@@ -124,15 +126,15 @@ def build_round(config: Any, variant: dict[str, str], x: Any, y: Any) -> Any:
 
     def total(params: Params, ids: Any, x: Any, y: Any) -> Params:
         def one(x: Any, y: Any) -> Params:
-            return clipped(client_update(config, variant["convolution"], params, x, y), config.clip)
+            return client_update(config, variant["convolution"], params, x, y)
 
         def add(running: Params, chosen: Any) -> tuple[Params, None]:
             records = chosen if variant["gather"] == "once" else (x[chosen], y[chosen])
             if chunk == 1:
-                updates = one(*(a[0] for a in records))
+                updates = jax.tree.map(lambda u: u[None], one(*(a[0] for a in records)))
             else:
-                updates = jax.tree.map(lambda u: u.sum(0), jax.vmap(one)(*records))
-            return jax.tree.map(jnp.add, running, updates), None
+                updates = jax.vmap(one)(*records)
+            return jax.tree.map(jnp.add, running, clipped_sum(updates, config.clip)), None
 
         if devices > 1:  # each device's own running sum
             params = lax.pcast(params, "clients", to="varying")

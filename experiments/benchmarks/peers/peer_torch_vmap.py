@@ -34,24 +34,24 @@ def main() -> None:
     def loss(params: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return cross_entropy(functional_call(network, params, (x,)), y)
 
-    def update(x: torch.Tensor, y: torch.Tensor, before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def update(x: torch.Tensor, y: torch.Tensor, before: dict[str, torch.Tensor]) -> tuple[Any, torch.Tensor]:
         params = before
         for begin in range(0, config.per_client, config.batch):
             slopes = grad(loss)(params, x[begin : begin + config.batch], y[begin : begin + config.batch])
             params = {name: leaf - config.local_lr * slopes[name] for name, leaf in params.items()}
         change = {name: leaf - before[name] for name, leaf in params.items()}
         if config.clip is None:
-            return change
+            return change, torch.ones(())
         norm = torch.sqrt(functools.reduce(torch.add, [leaf.square().sum() for leaf in change.values()]))
-        factor = torch.clamp(config.clip / norm, max=1.0)
-        return {name: leaf * factor for name, leaf in change.items()}
+        return change, torch.clamp(config.clip / norm, max=1.0)
 
     together = vmap(update, in_dims=(0, 0, None), chunk_size=chunk or None)
 
     @torch.no_grad()
     def advance(params: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
         ids = cohorts[number]
-        total = {name: leaf.sum(0) for name, leaf in together(x[ids], y[ids], params).items()}
+        changes, factors = together(x[ids], y[ids], params)
+        total = {name: torch.tensordot(factors, leaf, 1) for name, leaf in changes.items()}
         if config.clip is not None:
             scale = config.noise * config.clip
             total = {name: u + scale * torch.randn(u.shape, generator=noise) for name, u in total.items()}
