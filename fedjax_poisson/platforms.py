@@ -21,7 +21,7 @@ _ONLY: Any = jax.make_user_context(None) if hasattr(jax, "make_user_context") el
 
 
 def for_only(platform: str) -> contextlib.AbstractContextManager[Any]:
-    """While it is entered, programs are traced for this platform ("cpu") and cannot be lowered for others."""
+    """While it is entered, programs are traced for this platform ("cpu"): they have its forms, whatever they are lowered for."""
     return contextlib.nullcontext() if _ONLY is None else _ONLY(platform)
 
 

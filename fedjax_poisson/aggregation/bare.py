@@ -7,7 +7,7 @@ is not: signatures, boxes, the agreement on the set, screening; and the common `
 the same bits.
 
 A program that draws the counts of a sum at once needs no client's secret either: `draw_sum` draws the secret and errors of the sum from their own law, so that
-the rows are distributed as the sum of n clients' rows, up to the distance of one table (2^-67 a coefficient, computed).
+the rows are distributed as the sum of n clients' rows, up to the distance of one table (below 2^-66 a coefficient, computed).
 """
 
 from __future__ import annotations

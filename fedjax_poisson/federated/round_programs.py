@@ -228,7 +228,7 @@ def straight_round(
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    with for_only(jax.default_backend()):  # half of the time to trace is for other platforms
+    with for_only(_platform_of(given)):  # half of the time to trace is for other platforms
         if calls_host(programs.straight, given):
             return None
         after, seen = programs.straight(*given)
@@ -238,6 +238,14 @@ def straight_round(
         return None
     mark = facts[3:] if facts.size > 3 else None
     return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
+
+
+def _platform_of(arguments: Any) -> str:
+    """The platform of the devices that arguments lie on, which is where a program of them runs."""
+    found = {
+        device.platform for leaf in jax.tree.leaves(arguments) if isinstance(leaf, Array) for device in leaf.devices()
+    }
+    return found.pop() if len(found) == 1 else jax.default_backend()
 
 
 def _bound_in_program(federation: Federation) -> int | None:

@@ -208,7 +208,7 @@ def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     # Only factors go round: an update that fits at once is read no more often than without the loop, and in a vmap one that does not makes no others wait long.
     # The first try is in the loop too, so that the exact norm of what comes out is compiled once. Before it nothing fits: a comparison that never holds, which
     # varies over the mesh axes of the factor as shard_map wants of a carry.
-    first = jnp.int32(0), factor, factor < jnp.float32(0)
+    first = jnp.int32(0), factor, (factor < jnp.float32(0)) & (factor > jnp.float32(0))
     _, factor, _ = jax.lax.while_loop(lambda turn: ~turn[2], tried, first)
     return _rounded(values * factor, numbers.limit)
 

@@ -172,11 +172,14 @@ def fold_each(stream: Stream, *labels: int | str | jax.Array) -> tuple[Stream, .
         A `Stream` for each label.
 
     Raises:
-        TypeError, ValueError: as `fold_in`.
+        TypeError, ValueError: as `fold_in`; or a label stands twice.
     """
     if not labels:
         raise ValueError("fold_each needs at least one label: it gives a stream for each")
     words = [_label_words(label) for label in labels]
+    known = [one for one in words if not is_traced(one)]
+    if len({(int(counter), *map(int, nonce)) for counter, nonce in known}) < len(known):
+        raise ValueError(f"fold_each of {labels}: a label stands twice, and would give the same stream twice")
     if _on_host(stream.key) and not is_traced(words):
         return tuple(fold_in(stream, label) for label in labels)
     counters, nonces = zip(*words, strict=True)
@@ -243,12 +246,16 @@ def block_words(stream: Stream, blocks: int, first: jax.Array | None = None) -> 
     Raises:
         ValueError: if `blocks` exceeds the 32-bit counter.
     """
+    _check_counter(blocks)
+    return _block_words(blocks, stream.key, jnp.uint32(0) if first is None else first)
+
+
+def _check_counter(blocks: int) -> None:
     if blocks > MAX_BYTES // 64:
         raise ValueError(
             f"{blocks} blocks of 64 bytes exceed the 2^38 bytes of one stream; "
             "fold in a label per part and read each part separately"
         )
-    return _block_words(blocks, stream.key, jnp.uint32(0) if first is None else first)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -283,7 +290,11 @@ def word_tiles(
         lanes: blocks of a tile.
         then: what to make of each word, in the loop that makes the words, where they are in the first-level cache; a function of arrays, word by word, and
             the same object at every call.
+
+    Raises:
+        ValueError: as `block_words`.
     """
+    _check_counter(tiles * lanes)
 
     def all_at_once(stream: Stream) -> jax.Array:
         planes = jnp.stack(block_words(stream, tiles * lanes))

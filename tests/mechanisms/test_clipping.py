@@ -122,6 +122,22 @@ def test_a_factor_that_is_too_large_is_lowered_until_the_bound_holds(excess: flo
             assert _exact(clipped()[0]) > limits.squared_norm_limit
 
 
+def test_a_factor_of_the_wrong_sign_is_compared_too() -> None:
+    """No update makes one; the bound rests on the comparison alone."""
+    limits = clipping.clip_limits(clip_norm=1.0, coordinate_bound=1.0, total_bound=40.0)
+    u = np.random.default_rng(9).standard_normal((8, 60)).astype(np.float32)
+    scaled = clipping._scaled
+
+    def turned(update, numbers):
+        values, factor, is_long = scaled(update, numbers)
+        return values, factor * jnp.float32(-1.5), is_long
+
+    with mock.patch.object(clipping, "_scaled", turned):
+        grid = np.asarray(jax.jit(jax.vmap(lambda one: clipping.clip_to_grid(one, limits)))(u), np.int64)
+    assert all(_exact(row) <= limits.squared_norm_limit for row in grid)
+    assert (grid * u < 0).any()
+
+
 def _passes_without_room(u: np.ndarray, limits: clipping.ClipLimits) -> float:
     full = u / np.linalg.norm(u, axis=1, keepdims=True) * math.sqrt(limits.squared_norm_limit)
     return float(((np.rint(full) ** 2).sum(axis=1) > limits.squared_norm_limit).mean())

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fedjax_poisson import randomness
+from fedjax_poisson.platforms import for_only
 from fedjax_poisson.randomness import chacha, chacha_block
 from tests.randomness.reference import chacha20_words
 
@@ -264,3 +265,16 @@ def test_the_key_is_never_shown_or_pickled(seeded):
     with pytest.raises(TypeError, match="secret key"):
         pickle.dumps(seeded)
     assert copy.deepcopy(seeded) is seeded and copy.copy(seeded) is seeded
+
+
+def test_fold_each_refuses_a_label_that_stands_twice(seeded):
+    for labels in (("a", "b", "a"), (7, np.uint32(7)), ("a", 3, "a")):
+        with pytest.raises(ValueError, match="stands twice"):
+            randomness.fold_each(seeded, *labels)
+    assert len(randomness.fold_each(seeded, 7, "7")) == 2  # a number and a text are two labels
+
+
+def test_tiles_beyond_the_counter_of_a_stream_are_refused_whatever_the_platform(seeded):
+    for platform in ("cpu", "cuda"):
+        with for_only(platform), pytest.raises(ValueError, match="2\\^38 bytes"):
+            jax.eval_shape(lambda s: chacha.word_tiles(s, (1 << 24) + 1, 256), seeded)

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 import fedjax_poisson
 from fedjax_poisson import randomness
 from fedjax_poisson.randomness import layout, samplers
+from fedjax_poisson.randomness.table_plan import Level
 from tests.helpers.stat import assert_moments, chi_square_pvalue
 from tests.randomness.reference import difference_pmf
 
@@ -202,8 +203,16 @@ def test_every_device_form_gives_the_same_integers(seeded, mean, count):
     np.testing.assert_array_equal(np.ravel(first)[:count], whole)
 
 
-@pytest.mark.parametrize("at_need", [True, False])
-def test_ties_are_decided_where_they_are_common(seeded, monkeypatch, at_need):
+FORMS = {
+    "at need": functools.partial(samplers._tile_by_tile, at_need=True),
+    "tile by tile": samplers._tile_by_tile,
+    "all at once": samplers._all_at_once,
+    "levels together": functools.partial(samplers._all_at_once, together=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ties_are_decided_where_they_are_common(seeded, monkeypatch, form):
     """The upper bits cut to ten of them, so that one draw in hundreds ties: drawn at need, and by the lower bits of the same columns read at once."""
     tables = randomness.poisson_tables(300.0)
     (level,) = tables.levels
@@ -219,7 +228,7 @@ def test_ties_are_decided_where_they_are_common(seeded, monkeypatch, at_need):
     cut = dataclasses.replace(tables, entries=tables.entries & kept)
     monkeypatch.setattr(samplers, "_group_words", coarse)
     tiles, lanes = 2, 512
-    got = samplers._tile_by_tile(tiles, lanes, seeded.key, cut, None, at_need=at_need)
+    got = FORMS[form](tiles, lanes, seeded.key, cut, None)
     origin = int(np.asarray(tables.origins)[0].astype(np.int32))
     ties = 0
     for tile in range(tiles):
@@ -241,6 +250,89 @@ def test_ties_are_decided_where_they_are_common(seeded, monkeypatch, at_need):
         np.testing.assert_array_equal(got[tile], np.where(uniform < threshold, column, alias).astype(np.int64) + origin)
         ties += int((first >> level.column_bits == entry >> level.column_bits).sum())
     assert ties > 5
+
+
+def _synthetic(rng: np.random.Generator) -> tuple[samplers.SamplingTables, list[np.ndarray], list[np.ndarray]]:
+    """Tables of three levels, one of them not packed, whose entries are random: no law, but every part of a draw is told from every other."""
+    column_bits, lanes = (14, 6, 5), 40
+    plan = layout.choose_layout(column_bits)
+    assert True in plan.packed and False in plan.packed
+    levels, entries, thresholds, words = [], [], [], None
+    words = rng.integers(0, 1 << 32, (plan.blocks, 16, lanes), dtype=np.uint32)
+    for number, (bits, packed) in enumerate(zip(column_bits, plan.packed, strict=True)):
+        columns, tie, at = 1 << bits, rng.random((16, lanes)) < 0.5, plan.word[number]
+        before = sum(1 << earlier.column_bits for earlier in levels)
+        entry_offset = sum(len(each) for each in entries)
+        levels.append(
+            Level(
+                shift=0, bits=0, last=True, mirrored=False, rows=1, column_bits=bits, offset=before,
+                entry_offset=entry_offset, packed=packed, slope_shift=0,
+            )
+        )  # fmt: skip
+        upper = rng.integers(0, 1 << (32 - (bits if packed else 0)), columns, dtype=np.uint64).astype(np.uint32)
+        alias = rng.integers(0, columns, columns, dtype=np.uint32)
+        entries.append(upper << np.uint32(bits) | alias if packed else np.concatenate([upper, alias]))
+        lower = [rng.integers(0, 1 << 32, columns, dtype=np.uint32) for _ in range(2)]
+        thresholds.append(np.stack([upper, alias, *lower]))
+        column = words[at if packed else at + 1] & np.uint32(columns - 1)
+        tied = upper[column] << np.uint32(bits) | column if packed else upper[column]
+        words[at] = np.where(tie, tied, words[at])
+    tables = samplers.SamplingTables(
+        entries=jnp.asarray(np.concatenate(entries)),
+        middle=jnp.asarray(np.concatenate([each[2] for each in thresholds])),
+        low=jnp.asarray(np.concatenate([each[3] for each in thresholds])),
+        origins=jnp.asarray(rng.integers(-50, 50, 3).astype(np.int32).view(np.uint32)),
+        slopes=jnp.zeros(3, jnp.uint32),
+        levels=tuple(levels),
+        layout=plan,
+        kind="push_pull",
+    )
+    return tables, thresholds, [words, rng.integers(0, 1 << 32, (plan.low_blocks, 16, lanes), dtype=np.uint32)]
+
+
+def _by_integers(tables, thresholds, words, *, lower_of=None) -> tuple[np.ndarray, np.ndarray]:
+    """The draws int64 [16, lanes] and where a level ties, in Python's integers; `lower_of`: the level whose lower words all levels take (a wrong one)."""
+    plan, (first, low) = tables.layout, words
+    found, tied = np.zeros(first.shape[1:], np.int64), np.zeros(first.shape[1:], bool)
+    for j, i in np.ndindex(found.shape):
+        for number, level in enumerate(tables.levels):
+            at, columns = plan.word[number], 1 << level.column_bits
+            word = int(first[at, j, i])
+            column = (word if level.packed else int(first[at + 1, j, i])) & (columns - 1)
+            upper = word >> level.column_bits if level.packed else word
+            own = plan.low[j][number if lower_of is None else lower_of]
+            parts = []
+            for further in (0, plan.second):
+                part = 0
+                for k in range(plan.second):
+                    if own >> k & 1:
+                        part ^= int(low[(k + further) // 16, (k + further) % 16, i])
+                parts.append(part)
+            threshold, alias, middle, lowest = (int(each[column]) for each in thresholds[number])
+            below = (upper, *parts) < (threshold, middle, lowest)
+            found[j, i] += (column if below else alias) + int(np.asarray(tables.origins)[number].view(np.int32))
+            tied[j, i] |= upper == threshold
+    return found, tied
+
+
+def test_draws_of_several_levels_are_those_of_integers_wherever_a_level_ties():
+    tables, thresholds, words = _synthetic(np.random.default_rng(0))
+    wanted, tied = _by_integers(tables, thresholds, words)
+    assert 0.5 < tied.mean() < 0.99
+    apart, together, marked = jax.jit(
+        lambda first, low: (
+            samplers._group_draws(tables, first, low, None),
+            samplers._group_draws(tables, first, low, None, together=True),
+            samplers._group_draws(tables, first, None, None),
+        )
+    )(*words)
+    np.testing.assert_array_equal(np.asarray(apart), wanted)
+    np.testing.assert_array_equal(np.asarray(together), wanted)
+    np.testing.assert_array_equal(np.asarray(marked) & 1, tied)
+    np.testing.assert_array_equal((np.asarray(marked) >> 1)[~tied], wanted[~tied])
+    for level in range(3):  # the twins: lower words of one level for all of them
+        other, _ = _by_integers(tables, thresholds, words, lower_of=level)
+        assert (other != wanted).any()
 
 
 def test_jit_vmap_scan_and_shard_map_give_the_same_integers(seeded):
