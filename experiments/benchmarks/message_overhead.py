@@ -2,8 +2,8 @@
 
 Plain rounds, private ones and private, encrypted ones (`fidelity="messages"`) take turns in one process, so that they see the same load. Appends a row to
 results/message_overhead.jsonl: of each kind wall and processor milliseconds (least, first quartile and median), and what the second and third kind cost above
-the first in nanoseconds for each client and parameter. `--cores 1` keeps the process to one core: its processor time then has no waiting of threads for one
-another in it, and hardly depends on what else the machine does.
+the first in nanoseconds for each client and parameter. The commit is that of the package: with PYTHONPATH another checkout is measured. `--cores 1` keeps the
+process to one core: its processor time then has no waiting of threads for one another in it, and hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import os
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -67,7 +68,12 @@ def main() -> None:
     def both(numbers: np.ndarray, digits: int) -> dict[str, list[float]]:
         return dict(zip(("wall", "processor"), np.round(numbers, digits).tolist(), strict=True))
 
+    import fedjax_poisson
+
+    folder = Path(fedjax_poisson.__file__).parent
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
     row = {
+        "commit": subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
         "workload": options.workload,
         "cores": options.cores,
         "of": ["least", "first quartile", "median"],
