@@ -12,35 +12,16 @@ import argparse
 import datetime
 import json
 import os
-import subprocess
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from round_ratio import here
+from start import commit_of
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "message_overhead.jsonl"
-KINDS = {"plain": (False, "off"), "private": (True, "off"), "private, encrypted": (True, "on")}
-
-
-def rounds(workload: str, private: bool, encryption: str) -> tuple[Callable[[], None], int]:
-    """One more round at each call, and clients times parameters of a round."""
-    import jax
-
-    from fedjax_poisson import randomness
-    from fedjax_poisson.benchmarks import simulation, workloads
-
-    bench = simulation._prepare(workload, private, encryption, "messages" if private else None, None, "summed", 1)
-    state, number, root = bench.state, 0, randomness.stream()
-
-    def go() -> None:
-        nonlocal state, number
-        state = bench.algorithm.apply(state, bench.cohorts[number % bench.config.rounds], root, "unaccounted")[0]
-        jax.block_until_ready(state)
-        number += 1
-
-    return go, bench.config.cohort * workloads.n_params(bench.config)
+KINDS = {"plain": (None, "off"), "private": ("messages", "off"), "private, encrypted": ("messages", "on")}
 
 
 def main() -> None:
@@ -52,13 +33,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
-    made = {kind: rounds(options.workload, *setting) for kind, setting in KINDS.items()}
-    values = made["plain"][1]
-    for go, _ in made.values():
+    made = {kind: here(options.workload, *setting) for kind, setting in KINDS.items()}
+    for go in made.values():
         go(), go()
     spent: dict[str, list[tuple[float, float]]] = {kind: [] for kind in made}
     for _ in range(options.turns):
-        for kind, (go, _) in made.items():
+        for kind, go in made.items():
             for _ in range(2):
                 wall, busy = time.perf_counter(), time.process_time()
                 go()
@@ -69,11 +49,12 @@ def main() -> None:
         return dict(zip(("wall", "processor"), np.round(numbers, digits).tolist(), strict=True))
 
     import fedjax_poisson
+    from fedjax_poisson.benchmarks import workloads
 
-    folder = Path(fedjax_poisson.__file__).parent
-    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    config = workloads.find(options.workload)
+    values = config.cohort * workloads.n_params(config)
     row = {
-        "commit": subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
+        "commit": commit_of(Path(fedjax_poisson.__file__).parent),
         "workload": options.workload,
         "cores": options.cores,
         "of": ["least", "first quartile", "median"],

@@ -46,15 +46,15 @@ def by_hand(workload: str, privacy: str) -> Callable[[], None]:
     return go
 
 
-def here(workload: str, fidelity: str | None) -> Callable[[], None]:
-    """One more round of this package at each call; encrypted with a fidelity, plain with None."""
+def here(workload: str, fidelity: str | None, encryption: str = "on") -> Callable[[], None]:
+    """One more round of this package at each call; private, and encrypted unless "off", with a fidelity, plain with None."""
     import jax
 
     from fedjax_poisson import randomness
     from fedjax_poisson.benchmarks import simulation
 
     private = fidelity is not None
-    bench = simulation._prepare(workload, private, "on" if private else "off", fidelity, None, "summed", 1)
+    bench = simulation._prepare(workload, private, encryption if private else "off", fidelity, None, "summed", 1)
     state, number, root = bench.state, 0, randomness.stream()
 
     def go() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fedjax_poisson.aggregation import sharing
 from fedjax_poisson.aggregation.parameters import RoundParameters
-from fedjax_poisson.ckks import host_residues
+from fedjax_poisson.ckks import host_residues, host_ring
 
 __all__ = ["combine", "dealt", "expand", "share_of", "weighted_sum"]
 
@@ -26,7 +26,7 @@ def weighted_sum(weights: np.ndarray, polynomials: np.ndarray, moduli: tuple[int
 
     Exact (*proved*): a product is at most (2^31 - 2)^2, so that three of them and a residue stay below 2^64.
     """
-    q = np.asarray(moduli, np.uint64)[:, None]
+    q = host_ring.primes(moduli)
     total = np.zeros(np.shape(polynomials)[1:], np.uint64)
     for place, (weight, polynomial) in enumerate(zip(np.asarray(weights, np.uint64), polynomials, strict=True), 1):
         total += weight[:, None] * np.asarray(polynomial)
@@ -43,7 +43,7 @@ def expand(params: RoundParameters, kappa: np.ndarray) -> np.ndarray:
 def share_of(params: RoundParameters, kappa: np.ndarray, correction: np.ndarray) -> np.ndarray:
     """A member's share uint32 `[L, N]` from its 32 bytes and its correction (zero for members below t)."""
     total = expand(params, kappa).astype(np.uint64) + correction
-    return (total % np.asarray(params.ring.moduli, np.uint64)[:, None]).astype(np.uint32)
+    return (total % host_ring.primes(params.ring.moduli)).astype(np.uint32)
 
 
 def dealt(params: RoundParameters, digest: bytes, secret: np.ndarray, kappas: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def dealt(params: RoundParameters, digest: bytes, secret: np.ndarray, kappas: np
       uint32 `[m - t + 1, L, N]`.
     """
     moduli, t = params.ring.moduli, params.threshold
-    q = np.asarray(moduli, np.uint64)[:, None]
+    q = host_ring.primes(moduli)
     expanded = np.stack([expand(params, one) for one in np.asarray(kappas)])
     known = np.concatenate([np.asarray(secret)[None], expanded[: t - 1]])
     weights = sharing.dealing_weights(digest, params.members, t, moduli)

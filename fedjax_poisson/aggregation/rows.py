@@ -72,9 +72,13 @@ def words_stream(words: Array | np.ndarray) -> Stream:
 
 def common(params: RoundParameters, words: Array) -> Array:
     """The common `a`, uint32 `[R, L, N]` in NTT form, from the eight words of `hash_words("a", terms_hash)`."""
-    shape = (params.rows, params.ring.degree)
-    slack = rlwe_samplers.public_slack_bits(params.rows * params.ring.degree)
+    shape, slack = _expansion(params)
     return rlwe_samplers.uniform_residues(words_stream(words), shape, params.ring.moduli, slack_bits=slack)
+
+
+def _expansion(params: RoundParameters) -> tuple[tuple[int, int], int]:
+    """Shape and slack bits of the common `a`: everybody who expands it must ask for the same."""
+    return (params.rows, params.ring.degree), rlwe_samplers.public_slack_bits(params.rows * params.ring.degree)
 
 
 _common = traced_once(0)(common)
@@ -91,8 +95,8 @@ def _new_common(params: RoundParameters, terms_hash: bytes) -> Array:
 
 @functools.lru_cache(maxsize=2)
 def _kept_common(params: RoundParameters, terms_hash: bytes) -> Array:  # public: the terms decide it
-    slack = rlwe_samplers.public_slack_bits(params.rows * params.ring.degree)
-    words, shape = hash_words("a", terms_hash), (params.rows, params.ring.degree)
+    shape, slack = _expansion(params)
+    words = hash_words("a", terms_hash)
     numbers = host_residues.uniform_residues(words, shape, params.ring.moduli, slack_bits=slack)
     with jax.ensure_compile_time_eval():  # an array, also while a program is traced
         return jax.device_put(numbers)
