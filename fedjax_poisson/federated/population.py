@@ -32,13 +32,13 @@ class Cohort(NamedTuple):
       ids: uint32 `[K]`, which clients of the population.
       examples: `Examples` with a leading axis K; None where the program takes them from the population on its device (`chosen`).
       present: bool `[K]`: False for a client that was lost after it had been chosen (and for padding): it sends nothing.
-      numbers: the client numbers on the host, without the padding that lets K divide evenly; empty inside compiled programs.
+      numbers: uint32, the client numbers on the host, without the padding that lets K divide evenly; `()` inside compiled programs.
     """
 
     ids: Any
     examples: Examples | None
     present: Any
-    numbers: tuple[int, ...] = ()
+    numbers: np.ndarray | tuple[()] = ()
 
 
 class HostExamples(NamedTuple):
@@ -175,16 +175,23 @@ def check_ids(size: int, ids: Any) -> np.ndarray:
         raise ValueError(f"a cohort is a vector of client numbers, seen {ids.dtype}{list(ids.shape)}.")
     if ids.size > size:
         raise ValueError(f"the cohort has {ids.size} clients, the population {size}: a client takes part once a round.")
-    if ids.min() < 0 or ids.max() >= size:
+    ordered = np.sort(ids)
+    if ordered[0] < 0 or ordered[-1] >= size:
         raise ValueError(
-            f"the cohort names client {int(ids.max() if ids.max() >= size else ids.min())}; clients are 0..{size - 1}."
+            f"the cohort names client {int(ordered[-1] if ordered[-1] >= size else ordered[0])}; clients are 0..{size - 1}."
         )
-    if np.unique(ids).size != ids.size:
-        values, times = np.unique(ids, return_counts=True)
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
         raise ValueError(
-            f"the cohort names client {int(values[times > 1][0])} twice: its records would count twice while its noise was counted once."
+            f"the cohort names client {int(ordered[1:][same][0])} twice: its records would count twice while its noise was counted once."
         )
     return ids.astype(np.uint32)
+
+
+def named_twice(ids: np.ndarray) -> bool:
+    """Whether a client number stands more than once in a vector (a sort: `np.unique` takes five times as long)."""
+    ordered = np.sort(ids)
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def sampled_cohorts(population: Population, clients: int, seed: int = 0) -> Callable[[int], np.ndarray]:
@@ -227,7 +234,7 @@ def make_cohort(
         examples = _taker(mesh)(population.device, padded)
     else:
         examples = Examples(*jax.tree.map(lambda leaf: _gather(leaf, padded, mesh), tuple(population.host)))
-    return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), tuple(ids.tolist()))
+    return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), ids)
 
 
 def chosen(population: Population, ids: Any) -> Cohort:
@@ -237,7 +244,7 @@ def chosen(population: Population, ids: Any) -> Cohort:
       ValueError: as `check_ids`.
     """
     ids = check_ids(population.size, ids)
-    return Cohort(ids, None, np.ones(ids.size, bool), tuple(ids.tolist()))
+    return Cohort(ids, None, np.ones(ids.size, bool), ids)
 
 
 @functools.lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from fedjax_poisson.accounting import Participation
 from fedjax_poisson.aggregation import Aggregator, RoundRefused
 from fedjax_poisson.federated.algorithm import check_sampling
 from fedjax_poisson.federated.cohort import Total
-from fedjax_poisson.federated.population import Cohort, Population
+from fedjax_poisson.federated.population import Cohort, Population, named_twice
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.reuse import fingerprint
 from fedjax_poisson.federated.sent import Encryption
@@ -135,7 +135,7 @@ def check_round(
     `judged` is called before too few are refused: members of a norm round have then judged proofs, which costs a little (`RoundAccount.judged`).
     """
     senders, minimum, asked = participation.senders, participation.minimum_senders, ids.size
-    if np.unique(ids).size < asked:
+    if named_twice(ids):
         raise ValueError("a client stands twice in the cohort, or in two of its blocks: each takes part once a round.")
     if asked > senders:
         raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")

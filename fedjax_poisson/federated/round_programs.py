@@ -19,7 +19,7 @@ from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
 from fedjax_poisson.federated.fused import RoundParts, largest_count, rounds_in_one
 from fedjax_poisson.federated.host_calls import calls_host
-from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort
+from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort, named_twice
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
@@ -222,13 +222,13 @@ def straight_round(
         return None
     cohort = blocks[0]
     here = int(np.asarray(cohort.present).sum())
-    if here < federation.participation.minimum_senders or np.unique(cohort.numbers).size < len(cohort.numbers):
+    if here < federation.participation.minimum_senders or named_twice(np.asarray(cohort.numbers)):
         return None  # to be refused before anything is opened
     if federation.fidelity == "release":
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    with for_only(_platform_of(given)):  # half of the time to trace is for other platforms
+    with for_only(_platform_of((state.server, held))):  # half of the time to trace is for other platforms
         if calls_host(programs.straight, given):
             return None
         after, seen = programs.straight(*given)
