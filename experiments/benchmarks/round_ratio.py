@@ -23,8 +23,8 @@ sys.path.insert(0, str(HERE / "peers"))
 RESULTS, MACHINE = HERE.parent / "results" / "round_ratio.jsonl", "2 cores of a shared AMD EPYC"
 
 
-def by_hand(workload: str, privacy: str) -> Callable[[], None]:
-    """One more round of the peer in plain JAX at each call."""
+def by_hand(workload: str, privacy: str, chunk: int | None = None) -> Callable[[], None]:
+    """One more round of the peer in plain JAX at each call, its clients in chunks of the size that suits it best (or this one)."""
     import harness
     import jax
     import jax.numpy as jnp
@@ -32,7 +32,7 @@ def by_hand(workload: str, privacy: str) -> Callable[[], None]:
 
     task = harness.task(argparse.Namespace(workload=workload, privacy=privacy, passes=1))
     config, data = task.config, (jnp.asarray(task.x), jnp.asarray(task.y))
-    variant = peer.DEFAULTS | {"chunk": str(peer.DEFAULT_CHUNK[workload])}
+    variant = peer.DEFAULTS | {"chunk": str(chunk or peer.DEFAULT_CHUNK[workload])}
     call = jax.jit(peer.build_round(config, variant, *data))
     keys = jax.random.split(jax.random.key(config.seed), config.rounds)
     rounds = list(zip(jnp.asarray(task.cohorts, jnp.int32), keys, strict=False))
@@ -46,7 +46,7 @@ def by_hand(workload: str, privacy: str) -> Callable[[], None]:
     return go
 
 
-def here(workload: str, fidelity: str | None, encryption: str = "on") -> Callable[[], None]:
+def here(workload: str, fidelity: str | None, encryption: str = "on", chunk: int | None = None) -> Callable[[], None]:
     """One more round of this package at each call; private, and encrypted unless "off", with a fidelity, plain with None."""
     import jax
 
@@ -54,7 +54,7 @@ def here(workload: str, fidelity: str | None, encryption: str = "on") -> Callabl
     from fedjax_poisson.benchmarks import simulation
 
     private = fidelity is not None
-    bench = simulation._prepare(workload, private, encryption if private else "off", fidelity, None, "summed", 1)
+    bench = simulation._prepare(workload, private, encryption if private else "off", fidelity, chunk, "summed", 1)
     state, number, root = bench.state, 0, randomness.stream()
 
     def go() -> None:
@@ -70,14 +70,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=["W1", "W2", "W3"], default="W1")
     parser.add_argument("--turns", type=int, default=70)
+    parser.add_argument("--chunk", type=int, help="clients at once here; none for the default")
+    parser.add_argument("--hand-chunk", type=int, help="clients at once by hand; none for the best one that is known")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     name = options.workload
     kinds = {
-        "private by hand": by_hand(name, "as_stated"),
-        "private, encrypted": here(name, "release"),
-        "plain by hand": by_hand(name, "off"),
-        "plain": here(name, None),
+        "private by hand": by_hand(name, "as_stated", options.hand_chunk),
+        "private, encrypted": here(name, "release", chunk=options.chunk),
+        "plain by hand": by_hand(name, "off", options.hand_chunk),
+        "plain": here(name, None, chunk=options.chunk),
     }
     for go in kinds.values():
         go(), go()
@@ -107,6 +109,8 @@ def main() -> None:
         "of_least_quarter_median": found,
         "ratios": ratios,
         "turns": options.turns,
+        "chunk": options.chunk,
+        "hand_chunk": options.hand_chunk,
         "load": os.getloadavg()[0],
     }
     line = json.dumps(row | {"machine": MACHINE, "date": datetime.date.today().isoformat()})

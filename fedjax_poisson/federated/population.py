@@ -32,7 +32,7 @@ class Cohort(NamedTuple):
       ids: uint32 `[K]`, which clients of the population.
       examples: `Examples` with a leading axis K; None where the program takes them from the population on its device (`chosen`).
       present: bool `[K]`: False for a client that was lost after it had been chosen (and for padding): it sends nothing.
-      numbers: uint32, the client numbers on the host, without the padding that lets K divide evenly; `()` inside compiled programs.
+      numbers: the client numbers on the host, without the padding that lets K divide evenly; `()` inside compiled programs.
     """
 
     ids: Any
@@ -170,9 +170,7 @@ def check_ids(size: int, ids: Any) -> np.ndarray:
     Raises:
       ValueError: there are more than the population has, one is unknown, or one is named twice.
     """
-    ids = np.asarray(ids)
-    if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"a cohort is a vector of client numbers, seen {ids.dtype}{list(ids.shape)}.")
+    ids = _vector_of_ids(ids)
     if ids.size > size:
         raise ValueError(f"the cohort has {ids.size} clients, the population {size}: a client takes part once a round.")
     ordered = np.sort(ids)
@@ -186,6 +184,13 @@ def check_ids(size: int, ids: Any) -> np.ndarray:
             f"the cohort names client {int(ordered[1:][same][0])} twice: its records would count twice while its noise was counted once."
         )
     return ids.astype(np.uint32)
+
+
+def _vector_of_ids(ids: Any) -> np.ndarray:
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"a cohort is a vector of client numbers, seen {ids.dtype}{list(ids.shape)}.")
+    return ids
 
 
 def named_twice(ids: np.ndarray) -> bool:
@@ -237,14 +242,16 @@ def make_cohort(
     return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), ids)
 
 
-def chosen(population: Population, ids: Any) -> Cohort:
+def chosen(ids: Any) -> Cohort:
     """A cohort of arrays on the host, without its records: for programs that are given all clients' (`Population.device`) and take each when it is its turn.
 
+    Which clients these are is not looked at: whoever uses the cohort does it (`check_ids` of `numbers`), before anything of it is released.
+
     Raises:
-      ValueError: as `check_ids`.
+      ValueError: not a vector of integers, or empty.
     """
-    ids = check_ids(population.size, ids)
-    return Cohort(ids, None, np.ones(ids.size, bool), ids)
+    ids = _vector_of_ids(ids)
+    return Cohort(ids.astype(np.uint32), None, np.ones(ids.size, bool), ids)
 
 
 @functools.lru_cache(maxsize=8)

@@ -224,4 +224,5 @@ def reports(seen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def named(ids: np.ndarray, flags: np.ndarray, bit: int) -> tuple[int, ...]:
     """The clients whose report has this bit."""
-    return tuple(int(i) for i in ids[(flags & bit) != 0])
+    found = (flags & bit) != 0
+    return tuple(int(i) for i in ids[found]) if found.any() else ()

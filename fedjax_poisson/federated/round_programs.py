@@ -19,7 +19,7 @@ from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
 from fedjax_poisson.federated.fused import RoundParts, largest_count, rounds_in_one
 from fedjax_poisson.federated.host_calls import calls_host
-from fedjax_poisson.federated.population import CLIENTS, Cohort, chosen, make_cohort, named_twice
+from fedjax_poisson.federated.population import CLIENTS, Cohort, check_ids, chosen, make_cohort, named_twice
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
@@ -178,7 +178,7 @@ def blocks_of(federation: Federation, cohort: Any) -> Blocks:
         return cohort
     mesh = federation.mesh
     if mesh is None and federation.population.device is not None and not federation.encrypts_on_host:
-        return [chosen(federation.population, cohort)]
+        return [chosen(cohort)]
     return [make_cohort(federation.population, cohort, multiple=1 if mesh is None else mesh.devices.size, mesh=mesh)]
 
 
@@ -222,16 +222,17 @@ def straight_round(
         return None
     cohort = blocks[0]
     here = int(np.asarray(cohort.present).sum())
-    if here < federation.participation.minimum_senders or named_twice(np.asarray(cohort.numbers)):
+    if here < federation.participation.minimum_senders:
         return None  # to be refused before anything is opened
     if federation.fidelity == "release":
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    with for_only(_platform_of((state.server, held))):  # half of the time to trace is for other platforms
+    with for_only(_platform_of(programs.straight, given)):  # half of the time to trace is for other platforms
         if calls_host(programs.straight, given):
             return None
         after, seen = programs.straight(*given)
+    _check_numbers(federation, cohort)  # while the device works
     report, facts = jax.device_get(tuple(seen))
     norm, exact, most = float(facts[:1].view(np.float32)[0]), bool(facts[1]), int(facts[2])
     if not (math.isfinite(norm) and exact and most <= bound):
@@ -240,12 +241,33 @@ def straight_round(
     return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
 
 
-def _platform_of(arguments: Any) -> str:
-    """The platform of the devices that arguments lie on, which is where a program of them runs."""
-    found = {
-        device.platform for leaf in jax.tree.leaves(arguments) if isinstance(leaf, Array) for device in leaf.devices()
-    }
-    return found.pop() if len(found) == 1 else jax.default_backend()
+def _check_numbers(federation: Federation, cohort: Cohort) -> None:
+    """Refuse a cohort that names an unknown client, or one twice; one that brings its records was looked at when it was made, but for repeats.
+
+    Raises:
+      ValueError: as `check_ids`.
+    """
+    if cohort.examples is None or named_twice(np.asarray(cohort.numbers)):
+        check_ids(federation.population.size, cohort.numbers)
+
+
+def _platform_of(program: Any, arguments: Any) -> str:
+    """The platform of the devices that arguments lie on, which is where a program of them runs; looked up at the first call of the program."""
+    known = _platforms(program)
+    if not known:
+        found = {
+            device.platform
+            for leaf in jax.tree.leaves(arguments)
+            if isinstance(leaf, Array)
+            for device in leaf.devices()
+        }
+        known.append(found.pop() if len(found) == 1 else jax.default_backend())
+    return known[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _platforms(_: Any) -> list[str]:
+    return []
 
 
 def _bound_in_program(federation: Federation) -> int | None:
@@ -261,6 +283,7 @@ def _sum_at_once(
 ) -> tuple[Total, Any, list[Any]]:
     if federation.fidelity == "release":
         numbers = with_release(federation, numbers, int(np.asarray(cohort.present).sum()))
+    _check_numbers(federation, cohort)
     held = federation.population.device if cohort.examples is None else None
     total, client_state, report = programs.whole(state, arrays(cohort), stream, numbers, held)
     return total, client_state, [(cohort.numbers, report)]

@@ -20,6 +20,7 @@ from fedjax_poisson.federated.insiders import InsiderNumbers, poisoned, sent_by
 from fedjax_poisson.federated.norm_check import NormCheck
 from fedjax_poisson.federated.records import sample_units
 from fedjax_poisson.federated.sharing_programs import Numbers
+from fedjax_poisson.mechanisms.clipping import is_finite
 from fedjax_poisson.mechanisms.types import Functions
 from fedjax_poisson.randomness import Stream, fold_each, fold_in
 
@@ -77,21 +78,19 @@ class Part(NamedTuple):
 
 
 def one_update(work: Work, weights: Tree, shared: Tree, part: Part, stream: Stream) -> Any:
-    """The update of one client (`part` without the leading axis), whether it counts, what the client keeps and its report; `stream` is the client's."""
+    """The update of one client (`part` without the leading axis) as it is, whether it counts, what the client keeps and its report; `stream` is the client's."""
     assert work.client is not None
     present = part.present
     tree, kept = run_steps(work.client, weights, shared, part.client_state, part.examples, stream)
     update = trees.flatten(tree) if work.private else tree
     finite = jnp.bool_(True)
     if work.isolate:
-        finite = functools.reduce(jnp.logical_and, [_finite(leaf) for leaf in jax.tree.leaves(update)])
+        finite = functools.reduce(jnp.logical_and, [is_finite(leaf) for leaf in jax.tree.leaves(update)])
     some = jnp.bool_(True) if part.examples.mask is None else jnp.any(part.examples.mask)
     sampled = jnp.bool_(True)
     if work.sampling_rate < 1:
         sampled = sample_units(fold_in(stream, "participation"), 1, work.sampling_rate)[0]
     works = finite & some & sampled
-    if work.private:
-        update = jnp.where(works, update, jnp.float32(0))
     kept = jax.tree.map(lambda new, old: jnp.where(works & present, new, old), kept, part.client_state)
     report = sum(
         (jnp.where(bit, jnp.uint8(flag), jnp.uint8(0)) for bit, flag in
@@ -99,11 +98,6 @@ def one_update(work: Work, weights: Tree, shared: Tree, part: Part, stream: Stre
         jnp.uint8(0),
     )  # fmt: skip
     return update, works, kept, report
-
-
-def _finite(leaf: Array) -> Array:
-    """bool `[]`. Zero times a number is zero, times infinity or NaN it is NaN: compilers for CPUs make one loop of this sum, and three of `all(isfinite)`."""
-    return jnp.sum(leaf * jnp.zeros((), leaf.dtype)) == 0
 
 
 def _one_client(
@@ -121,6 +115,8 @@ def _one_client(
     if insiders is not None:
         part = part._replace(examples=poisoned(insiders, part.ids, part.examples, stream))
     update, works, kept, report = one_update(work, weights, shared, part, stream)
+    if work.private:
+        update = jnp.where(works, update, jnp.float32(0))
     to_embed, to_encrypt = fold_each(stream, "embed", "encrypt")
     sent = update if functions is None else functions.privatize(to_embed, update)
     if insiders is not None and functions is not None:
@@ -160,8 +156,11 @@ def one_grid(
     With `contributes` it is what the client's noise would be added to (`SumLaw.contribute`), drawn from the stream that its message would be drawn from.
     """
     own = fold_in(stream, part.ids)
-    update, _, kept, report = one_update(work, weights, shared, part, own)
-    grid = functions.clip(update)
+    update, works, kept, report = one_update(work, weights, shared, part, own)
+    if not contributes:
+        update, works = jnp.where(works, update, jnp.float32(0)), jnp.bool_(True)
+    # Whatever has a law of its sum clips zeros to zeros, and put in afterwards they cost nothing: in the update it would be a pass over all of it.
+    grid = jnp.where(works, functions.clip(update), jnp.int32(0))
     if contributes and functions.contribute is not None:
         grid = functions.contribute(fold_in(own, "embed"), grid)
     return jnp.where(part.present, grid, jnp.int32(0)), kept, report

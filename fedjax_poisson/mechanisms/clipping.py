@@ -11,16 +11,19 @@ So no float32 norm ever decides, and the same input gives the same bits on every
 correctly rounded products, and roundings of them to integers.
 
 Values are rounded to the *nearest* grid step, so a sum of many small contributions is not biased toward zero. Rounding can lengthen a vector by up to
-sqrt(D) / 2 steps, so no bound is taken from a vector before it was rounded. `clip_to_grid` returns `rint(f u)`, clamped, for a factor f of the whole update:
+sqrt(D) / 2 steps. `clip_to_grid` returns `rint(f u)`, clamped, for a factor f of the whole update:
 
 * *short*: an update that is not longer than sqrt(B') steps has f = one step;
 * *long*: in integer units n of its own octave (N = sum n**2), f is the largest s / 2**p with `s**2 * N <= B' * 4**p` (`limbs.largest_factor`), B' a little
-  below B = squared_norm_limit (`scaled_target`), by about 1.2 steps of length and what rounding adds on average.
+  below B = squared_norm_limit.
 
-The sum of squares of what came out, exactly computed after the clamp, is compared with B. If it is larger, f is lowered and all is done again: by 2**-20 of
-itself, then twice that, and so on, in the twenty-first turn by all of itself, and zero has norm zero. Nothing else ends the loop, so both bounds hold in
-every case (*proved*), whatever the factor was. That more than one turn is rare is a matter of utility and time alone (*checked numerically*: fewer than one
-in a thousand long updates).
+How far below, and what the L2 bound rests on, follows from D and the limits (`scaled_target`), before there is an update:
+
+* *by length*, where what rounding can add at most is less than 2**-9 of the bound: B' leaves room for all of it, and the bound follows from N (*proved*);
+* *by what came out*, on coarser grids: B' leaves room for what rounding adds on average and 1.2 steps. The sum of squares of what came out, exactly computed
+  after the clamp, is compared with B. If it is larger, f is lowered and all is done again: by 2**-20 of itself, then twice that, and so on, in the
+  twenty-first turn by all of itself, and zero has norm zero. Nothing else ends the loop, so both bounds hold whatever the factor was (*proved*). That
+  more than one turn is rare is a matter of utility and time alone (*checked numerically*: fewer than one in a thousand long updates).
 
 A coordinate below half a grid step becomes 0, as to nearest it must; only a finer grid (a smaller total_bound) helps there. The direction of a long update is
 kept by scaling it to the L2 bound before the coordinates are clamped.
@@ -46,7 +49,7 @@ _SHRINK_BITS = 30
 _OCTAVES = GRID_BITS + 4  # an update of D <= 2**40 coordinates below 2**(top - 22) is shorter than its bound
 _THRESHOLD_LIMBS = 6  # B' in squared units of an octave is below (2**top / 2**(top - 42))**2 = 2**84
 _WIDE_LIMBS = 7  # B < 4**(19 + 29); B' 4**point < 4**(19 + bits) 4**(30 - bits) = 2**98
-_HUGE = jnp.finfo(jnp.float32).max
+_INFINITE = 0x7F800000  # bits of infinity; those of a NaN lie above
 _LOWERED_FROM = 20  # a factor that is too large is lowered by 2**-20 of itself at first
 
 
@@ -125,7 +128,7 @@ class ClipNumbers(NamedTuple):
     Attributes:
       limit: int32 `[]`, `coordinate_limit`.
       steps: float32 `[]`, grid steps per unit of the update.
-      bound: uint32 `[7]`, the limbs of `squared_norm_limit`.
+      bound: uint32 `[7]`, the limbs of `squared_norm_limit`; None where the bound follows from the length before rounding.
       thresholds: uint32 `[octaves, 6]`: the limbs of B' in the squared units of each octave.
       target: uint32 `[7]`: the limbs of B' 4**point.
       point: uint32 `[]`, binary places of the factor that shrinks.
@@ -134,7 +137,7 @@ class ClipNumbers(NamedTuple):
 
     limit: Array
     steps: Array
-    bound: Array
+    bound: Array | None
     thresholds: Array
     target: Array
     point: Array
@@ -148,7 +151,7 @@ def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
     Raises:
       ValueError: the limits are too far apart for the factor's bits.
     """
-    target = scaled_target(limits, dimension)
+    target, proved = scaled_target(limits, dimension)
     units = [Fraction(2) ** (limits.top_exponent + 1 - k - GRID_BITS) for k in range(_OCTAVES)]
     thresholds = [int(target * (Fraction(limits.grid_step) / unit) ** 2) for unit in units]
     # n sqrt(B' / N) with N >= 2**38: the factor needs the bits of sqrt(B) / 2**19 before the point, the other 30 behind it.
@@ -159,7 +162,7 @@ def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
     numbers = (
         np.int32(limits.coordinate_limit),
         np.float32(1.0 / limits.grid_step),
-        limbs.limbs_of(limits.squared_norm_limit, _WIDE_LIMBS),
+        None if proved else limbs.limbs_of(limits.squared_norm_limit, _WIDE_LIMBS),
         np.stack([limbs.limbs_of(each, _THRESHOLD_LIMBS) for each in thresholds]),
         limbs.limbs_of(target << (2 * point), _WIDE_LIMBS),
         np.uint32(point),
@@ -190,7 +193,7 @@ def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
     """One unit's contribution: float32 `[D]` to int32 `[D]` on the grid, inside both limits (module docstring has the proof).
 
     An update longer than clip_norm, less what rounding may add, is first scaled to that, direction kept; then rounded to nearest, coordinates clamped,
-    and the bounds of what came out compared exactly. NaN becomes 0, an infinite coordinate the largest float.
+    and the bounds of what came out compared exactly, where they do not follow from that. An update that is not finite becomes zeros.
     """
     return clip_with(clip_numbers(limits, update.shape[-1]), update)
 
@@ -198,10 +201,18 @@ def clip_to_grid(update: Array, limits: ClipLimits) -> Array:
 def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     """`clip_to_grid` with the limits as numbers that may be arguments of a program."""
     values, factor, _ = _scaled(update, numbers)
+    bound = numbers.bound
+    finite = is_finite(update)
+
+    def on_grid(factor: Array) -> Array:
+        return jnp.where(finite, _rounded(values * factor, numbers.limit), jnp.int32(0))
+
+    if bound is None:
+        return on_grid(factor)
 
     def tried(turn: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         number, factor, _ = turn
-        fits = limbs.at_most(limbs.squared_norm(_rounded(values * factor, numbers.limit)), numbers.bound)
+        fits = limbs.at_most(limbs.squared_norm(on_grid(factor)), bound)
         lower = factor * (jnp.float32(1) - _power_of_two(number - jnp.int32(_LOWERED_FROM)))
         return number + jnp.int32(1), jnp.where(fits, factor, lower), fits
 
@@ -210,19 +221,32 @@ def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     # varies over the mesh axes of the factor as shard_map wants of a carry.
     first = jnp.int32(0), factor, (factor < jnp.float32(0)) & (factor > jnp.float32(0))
     _, factor, _ = jax.lax.while_loop(lambda turn: ~turn[2], tried, first)
-    return _rounded(values * factor, numbers.limit)
+    return on_grid(factor)
 
 
-def scaled_target(limits: ClipLimits, dimension: int) -> int:
-    """B': the squared length in grid steps that a long update is scaled to, at most B, so that rounding to nearest rarely passes B.
+def scaled_target(limits: ClipLimits, dimension: int) -> tuple[int, bool]:
+    """B', the squared length in grid steps that a long update is scaled to, and whether the L2 bound follows from it for every update (*proved*).
 
-    With x of length l and rounding errors e, independent and uniform on [-1/2, 1/2] (the usual model), `sum (x + e)**2` exceeds l**2 by D / 12 on average
-    with standard deviation l / sqrt(3) at most (beside the small one of sum e**2): in length D / (24 l) and 0.29. Four deviations: rarely (checked
-    numerically). Half of the bound at least, for grids so coarse that the model means nothing.
+    Let L**2 <= B, c >= sqrt(D), n = rint(v) for the update v in units of its octave, N = |n|**2, so that |v| <= sqrt(N) + c / 2. The largest coordinate has
+    19 bits before the point, so sqrt(N) >= 2**19 and |v| <= sqrt(N) (1 + c 2**-20). The factor f keeps `f sqrt(N) <= sqrt(B')` but for its own rounding,
+    2**-23 at most; the product with a coordinate is rounded by 2**-24, and then to an integer, by 1/2 at most. So what comes out has a length of at most
+
+        sqrt(B') (1 + c 2**-20) (1 + 2**-22) + c / 2,
+
+    and the clamp makes it no longer. B' is the largest for which that is at most L. (An update with a coordinate above the first octave is at least twice as
+    long as the bound, and its N above the threshold of the first; one whose coordinates all lie below the last octave is shorter than c 2**-22 of the bound,
+    c / 2 steps aside.) Where less than 1 - 2**-9 of L would be left, rounding is taken as it is on average instead: with errors e,
+    independent and uniform on [-1/2, 1/2] (the usual model), `sum (x + e)**2` exceeds l**2 by D / 12 with standard deviation l / sqrt(3) at most (beside the
+    small one of sum e**2): in length D / (24 l) and 0.29. Four deviations: rarely (checked numerically). Half of the bound at least, for grids so coarse
+    that the model means nothing.
     """
+    least, root = math.isqrt(limits.squared_norm_limit), math.isqrt(dimension - 1) + 1
+    kept = (least - Fraction(root, 2)) / ((1 + Fraction(root, 1 << 20)) * (1 + Fraction(1, 1 << 22)))
+    if kept >= least * (1 - Fraction(1, 1 << 9)):
+        return int(kept**2), True
     length = math.sqrt(limits.squared_norm_limit)
     target = length - 4 / math.sqrt(12) - dimension / (24 * max(length, 1.0))
-    return min(int(max(target, length / 2) ** 2), limits.squared_norm_limit)
+    return min(int(max(target, length / 2) ** 2), limits.squared_norm_limit), False
 
 
 def _scaled(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
@@ -232,11 +256,11 @@ def _scaled(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
     integer vector n with N = sum n**2; the scaled vector is v sqrt(B' / N), whatever the unit. Whether the update is longer than sqrt(B') steps is one
     comparison of N for each e.
     """
-    finite = jnp.nan_to_num(update.astype(jnp.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-    exponent = (jax.lax.bitcast_convert_type(jnp.max(jnp.abs(finite)), jnp.int32) >> jnp.int32(23)) - jnp.int32(126)
+    update = update.astype(jnp.float32)
+    exponent = (_largest_bits(update) >> jnp.int32(23)) - jnp.int32(126)
     octave = numbers.top + jnp.int32(1) - exponent  # how far below the longest octave the largest coordinate lies
     exponent = jnp.maximum(exponent, numbers.top + jnp.int32(2 - _OCTAVES))
-    values = finite * _power_of_two(jnp.int32(GRID_BITS) - exponent)
+    values = update * _power_of_two(jnp.int32(GRID_BITS) - exponent)
     squared = limbs.squared_norm(jnp.rint(values).astype(jnp.int32))  # each at most 2**20
     threshold = numbers.thresholds[jnp.clip(octave, 0, _OCTAVES - 1)]
     is_long = (octave < _OCTAVES) & ~limbs.at_most(squared, threshold)
@@ -244,6 +268,28 @@ def _scaled(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
     shrinks = shrinks * _power_of_two(-numbers.point.astype(jnp.int32))
     keeps = numbers.steps * _power_of_two(exponent - jnp.int32(GRID_BITS))
     return values, jnp.where(is_long, shrinks, keeps), is_long
+
+
+def is_finite(update: Array) -> Array:
+    """bool `[]`: whether float32 `[...]` has neither infinity nor NaN. The pass that it takes is one that a clip of the same array takes anyway."""
+    return _largest_bits(update.astype(jnp.float32)) < jnp.int32(_INFINITE)
+
+
+def _largest_bits(update: Array) -> Array:
+    """int32 `[]`: the bits of the largest magnitude of float32 `[...]`, which order as magnitudes do, infinity and then NaN above all.
+
+    Integers, since a maximum of floats may miss a NaN where it is compiled for a CPU. Both halves in one reduction, which compilers for CPUs leave one loop: of
+    a reduction of one array they make several, each with an array between.
+    """
+    magnitudes = jax.lax.bitcast_convert_type(update, jnp.int32).reshape(-1) & jnp.int32(0x7FFFFFFF)
+    half = magnitudes.size // 2
+    halves = magnitudes[:half], magnitudes[half : 2 * half]
+    zero = jnp.int32(0)
+    first, second = jax.lax.reduce(
+        halves, (zero, zero), lambda a, b: (jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])), (0,)
+    )
+    most = jnp.maximum(first, second)
+    return most if magnitudes.size == 2 * half else jnp.maximum(most, magnitudes[-1])
 
 
 def _power_of_two(exponent: Array) -> Array:

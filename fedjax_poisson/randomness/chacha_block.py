@@ -35,7 +35,8 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         nonce: three uint32 words, scalars or of the shape of `counter`.
         form: how the twenty rounds are written; None takes what is best on the device the program is lowered for, compiling counted. All give the
             same words: "double" a double round in one piece (accelerators), "single" a round in one piece (accelerators, for few blocks), "loop2" a loop
-            over two double rounds word by word, "passes" over one in short passes (CPU, for few), "tiled" "loop2" for a few hundred blocks at a time (CPU).
+            over two double rounds word by word, "passes" over one in short passes (CPU, for more than one function may have), "piece" the same as one function (CPU,
+            for few), "tiled" "loop2" for a few hundred blocks at a time (CPU).
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.
@@ -46,7 +47,7 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
     if form is not None:
         return FORMS[form](key, counter, nonce)
     many = counter.size > _FEW
-    cpu = FORMS[_CPU_FORM if many and counter.size <= kernels.CPU_BLOCKS else _CPU_FORM_FOR_FEW]
+    cpu = FORMS["passes" if counter.size > kernels.CPU_BLOCKS else _CPU_FORM if many else _CPU_FORM_FOR_FEW]
     default = FORMS[_ACCELERATOR_FORM if many else _ACCELERATOR_FORM_FOR_FEW]
     return by_platform(key, counter, nonce, cpu=cpu, tpu=FORMS[_TPU_FORM], default=default)
 
@@ -113,6 +114,37 @@ def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax
     return block
 
 
+def _in_one_piece(rounds: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array, Words], Words]:
+    """A form whose rounds, uint32[16, blocks] to the same, are one function for one stream, and under vmap all streams together.
+
+    As operations of a program the rounds of a few blocks are hundreds of tasks, each far shorter than it takes to hand it to a thread: half a millisecond
+    for three blocks in a program with other work, a few microseconds as one function. One array in and one out: with an array a word XLA for CPUs
+    (jax 0.10.2) ended the process when one such function was called with what another had given (`test_streams_of_streams_compile`).
+    """
+    function = kernels.as_one_function(rounds)
+
+    @jax.custom_batching.custom_vmap
+    def piece(state: jax.Array) -> jax.Array:
+        words: jax.Array = function(state)
+        return words
+
+    @piece.def_vmap
+    def _(size: int, batched: list[bool], states: jax.Array) -> tuple[jax.Array, bool]:
+        del size, batched
+        return jax.vmap(rounds)(states), True
+
+    def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
+        return tuple(piece(jnp.stack(_first_state(key, counter, nonce))))
+
+    return block
+
+
+def _passes(state: jax.Array) -> jax.Array:
+    words = tuple(state)
+    end = lax.fori_loop(0, 10, lambda _, now: _double_round(now, lax.optimization_barrier), words)
+    return jnp.stack([a + b for a, b in zip(end, words, strict=True)])
+
+
 def _whole(words: Words) -> Words:
     return words
 
@@ -126,7 +158,8 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Words], Words]] = {
     "double": _in_pieces(10, _one_double_round),
 }
 FORMS["tiled"] = kernels.tiled_block(FORMS["loop2"])
-_CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "passes"
+FORMS["piece"] = _in_one_piece(_passes)
+_CPU_FORM, _CPU_FORM_FOR_FEW = "tiled", "piece"
 # A GPU moves the state through memory between kernels, 64 bytes in and out for a block: once a double round by "double", 25 us for a million words on an
 # H100 with 3.35 TB/s (computed from bytes, not timed). Compiling a block takes .42 s of a processor by it, .25 by "single" with twice the kernels, a second by
 # "loop2" and 40 s with all rounds in registers.

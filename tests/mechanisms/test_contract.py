@@ -174,6 +174,18 @@ def test_the_mean_of_counts_is_subtracted_exactly(mean: float, senders: int) -> 
         np.testing.assert_allclose(found, wanted, rtol=2.0**-23, atol=2.0**-23)
 
 
+def test_zeros_and_what_is_not_finite_become_zeros(mechanism) -> None:
+    """So that a client which does not contribute may be taken out of what was clipped (`sent.one_grid`), where grids are summed at all."""
+    if (
+        mechanism.facts.name == "data_embedding"
+    ):  # its noise is that of the data's own counts: no sum of grids has its law
+        assert isinstance(mechanism.sum_law, str)
+        return
+    assert not np.asarray(mechanism.clip(jnp.zeros(SIZE, jnp.float32))).any()
+    for bad in (np.nan, np.inf, -np.inf):
+        assert not np.asarray(mechanism.clip(jnp.full(SIZE, bad, jnp.float32))).any()
+
+
 def test_wild_updates_stay_inside_the_bounds(mechanism) -> None:
     for value in (np.nan, np.inf, -np.inf, 3e38):
         grid = np.asarray(mechanism.clip(jnp.full(SIZE, value, jnp.float32)))

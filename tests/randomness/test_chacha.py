@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import itertools
 import os
@@ -200,6 +201,41 @@ def test_vmap_scan_jit_and_shard_map_give_the_same_words(seeded):
     mesh = Mesh(np.array(jax.devices()), ("clients",))
     spread = jax.jit(jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=P("clients"), out_specs=P("clients")))
     np.testing.assert_array_equal(spread(ids), expected)
+
+
+def _straight(s, number):
+    first, _, third = randomness.fold_each(randomness.fold_in(s, "round", number), "a", "b", "c")
+    fourth, fifth = randomness.fold_each(first, "d", number)
+    return fourth.key, fifth.key, third.key, randomness.bits(randomness.fold_in(third, number), 40)
+
+
+def _in_loops(s, number):
+    def inner(_, key):
+        return randomness.fold_each(randomness.Stream(key, s.reproducible), "a", number)[1].key
+
+    def outer(i, key):
+        child = randomness.fold_in(randomness.Stream(key, s.reproducible), jnp.asarray(i, jnp.uint32))
+        return lax.fori_loop(0, 2, inner, randomness.bits(child, 8))
+
+    last = randomness.Stream(lax.fori_loop(0, 3, outer, jnp.asarray(s.key)), s.reproducible)
+    return last.key, *(one.key for one in randomness.fold_each(last, "a", number))
+
+
+def _in_a_branch(s, number):
+    key = lax.cond(number > 2, lambda: randomness.fold_in(s, number).key, lambda: randomness.bits(s, 8))
+    return key, randomness.bits(randomness.fold_in(randomness.Stream(key, s.reproducible), number), 8)
+
+
+@pytest.mark.parametrize("program", [_straight, _in_loops, _in_a_branch])
+@pytest.mark.parametrize("only", [True, False])
+def test_streams_of_streams_compile(program, only, seeded):
+    """A compiler that meets functions called by one another may end the process; and what it makes is what loops of Python on the host give."""
+    with for_only("cpu") if only else contextlib.nullcontext():
+        got = jax.jit(program)(seeded, jnp.uint32(5))
+    with jax.disable_jit():
+        expected = program(seeded, np.uint32(5))
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_many_streams_at_once_and_long_ones_give_the_same_words(seeded):

@@ -36,7 +36,7 @@ DEFAULTS = {
     "clip": "",
     "noise": "",
 }
-DEFAULT_CHUNK = {"W1": 20, "W2": 1, "W3": 50}
+DEFAULT_CHUNK = {"W1": 100, "W2": 1, "W3": 250}
 
 
 def logits(params: Params, x: Any, convolution: str = "patches") -> Any:
