@@ -65,7 +65,7 @@ from fedjax_poisson.federated.epochs import Coverage, coverage, last_of_epoch
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, first_state, numbers_of, structure_of
 from fedjax_poisson.federated.population import Cohort, make_cohort
 from fedjax_poisson.federated.private_sum import Gate
-from fedjax_poisson.federated.release import check_round, named, open_total
+from fedjax_poisson.federated.release import check_once, check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, compile_programs, sum_cohort
 from fedjax_poisson.federated.sent import ABSENT, EMPTY, NOT_FINITE
@@ -267,6 +267,7 @@ def banded_round(
     summed = sum_cohort(federation, banded.send, banded.numbers(), sends_only, [blocks], of_round)
     present = int(here.sum())
     sealed_at = time.perf_counter()
+    check_once(turn.sends)
     check_round(turn.sends, present, federation.participation)
     pay = _payment(banded, account, opened, stream, number, summed.mark, gate, present)
     values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)

@@ -170,7 +170,7 @@ def _one_chunk(
         part = part._replace(examples=jax.tree.map(lambda leaf: leaf[part.ids], held))
     if work.at_once:
         return _one_chunk_of_grids(work, carry, weights, shared, part, stream, numbers)
-    sent, kept, report, streams = sent_by_all(work, weights, shared, part, stream, numbers)
+    sent, counted, kept, report, streams = sent_by_all(work, weights, shared, part, stream, numbers)
     if work.private:
         sent = jax.lax.optimization_barrier(sent)  # else XLA for CPUs draws again for the sum
     included = part.present
@@ -184,9 +184,7 @@ def _one_chunk(
         assert work.device is not None
         carry["sealed"] = add_each(work.device, numbers.key, carry["sealed"], sent, streams, included)
     else:
-        carry["values"] = jax.tree.map(
-            lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=leaf.dtype), carry["values"], sent
-        )
+        carry["values"] = jax.tree.map(lambda total, leaf: total + _sum_of(work, counted, leaf), carry["values"], sent)
     if work.summed:
         assert work.device is not None
         carry["secrets"] = work.device.add_up(carry["secrets"], streams, included)
@@ -194,6 +192,13 @@ def _one_chunk(
     if work.integer:
         carry["largest"] = jnp.maximum(carry["largest"], jnp.max(jnp.abs(sent)))
     return carry, (kept, report)
+
+
+def _sum_of(work: Work, counted: Array, leaf: Array) -> Array:
+    """The sum over the clients of a chunk; zeros are in place of what does not count, or put there by a product with zeros and ones, which is the faster sum."""
+    if work.isolate:
+        return jnp.sum(leaf, axis=0, dtype=leaf.dtype)
+    return jnp.tensordot(counted.astype(leaf.dtype), leaf, 1, precision="highest")
 
 
 def _one_chunk_of_grids(
@@ -282,7 +287,7 @@ def _counts(
     """Every client's counts by themselves."""
     numbers = numbers._replace(insiders=informed(numbers.insiders, work.client, weights, shared, stream))
     part = Part(client_state, cohort.ids, cohort.examples, cohort.present)
-    sent, kept, report, _ = sent_by_all(work, weights, shared, part, stream, numbers)
+    sent, _, kept, report, _ = sent_by_all(work, weights, shared, part, stream, numbers)
     return sent, kept, report
 
 

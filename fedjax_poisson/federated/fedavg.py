@@ -49,7 +49,7 @@ from fedjax_poisson.federated.insiders import Insiders, check_possible, insider_
 from fedjax_poisson.federated.norm_check import TESTED_IN_WORDS
 from fedjax_poisson.federated.population import Population
 from fedjax_poisson.federated.private_sum import SumInfo
-from fedjax_poisson.federated.release import Screening, check_round, check_screening, named, open_total
+from fedjax_poisson.federated.release import Screening, check_once, check_round, check_screening, named, open_total
 from fedjax_poisson.federated.reuse import Openings, openings, round_stream
 from fedjax_poisson.federated.round_programs import Programs, blocks_of, compile_programs, straight_round, sum_cohort
 from fedjax_poisson.federated.sent import ABSENT, EMPTY, NOT_FINITE, REFUSED, Encryption
@@ -300,13 +300,15 @@ def _apply(
     began = time.perf_counter()
     checks.check_stream(stream)
     check_paying(gate)
-    number = int(state.server.round)
     blocks = blocks_of(federation, cohort)
     straight = straight_round(federation, programs, numbers(), state, blocks, stream)
     if straight:
         summed = straight[0]
     else:
-        summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
+        own = round_stream(stream, int(state.server.round))
+        summed = sum_cohort(federation, programs, numbers(), state, blocks, own)
+        check_once(summed.ids)
+    number = summed.number
     present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids, present, federation.participation, functools.partial(account.judged, gate, number + 1))

@@ -121,12 +121,20 @@ def check_clean_counts(
         )
 
 
+def check_once(ids: np.ndarray) -> None:
+    """Refuse a client that stands twice in a round: it would move the sum twice, and its noise would be counted twice.
+
+    Raises:
+      ValueError: it does.
+    """
+    if named_twice(ids):
+        raise ValueError("a client stands twice in the cohort, or in two of its blocks: each takes part once a round.")
+
+
 def check_round(
     ids: np.ndarray, present: int, participation: Participation, judged: Callable[[], None] = lambda: None
 ) -> None:
     """Refuse a release that was not accounted for; nothing has been opened or charged yet.
-
-    A client twice would move the sum twice, and its noise would be counted twice.
 
     With secret sampling all must be present. The sampling theorem speaks of a sum whose senders do not depend on the sample, with the dark
     noise of all of them. Who is missing may depend on who was sampled (one that has nothing to train is quicker, or fails where training fails), and every
@@ -135,8 +143,6 @@ def check_round(
     `judged` is called before too few are refused: members of a norm round have then judged proofs, which costs a little (`RoundAccount.judged`).
     """
     senders, minimum, asked = participation.senders, participation.minimum_senders, ids.size
-    if named_twice(ids):
-        raise ValueError("a client stands twice in the cohort, or in two of its blocks: each takes part once a round.")
     if asked > senders:
         raise ValueError(f"the cohort has {asked} clients, the guarantee was stated for senders={senders}.")
     if participation.everybody and asked != senders:
@@ -217,6 +223,9 @@ def reports(seen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Client numbers and report bits of all blocks, padding left out."""
     if not seen:
         raise ValueError("the cohort has no block: there are no clients to sum over.")
+    if len(seen) == 1:
+        numbers, report = seen[0]
+        return np.asarray(numbers, np.uint32), np.asarray(report)[: len(numbers)]
     ids = np.concatenate([np.asarray(numbers, np.uint32) for numbers, _ in seen])
     flags = np.concatenate([np.asarray(report)[: len(numbers)] for numbers, report in seen])
     return ids, flags

@@ -54,8 +54,8 @@ class Programs(NamedTuple):
       parts: the pure pieces.
       whole: `(state, cohort, stream, numbers, held) -> (total, client_state, report)`: a round's sum in one program; `held` is the population's records for
         a cohort without its own (`population.chosen`), else None.
-      straight: `(state, cohort, stream, numbers, held) -> (state, Looked)`: the whole round in one program, opening and step included. Without a mechanism it
-        takes no look at each client, so that a round whose norm is not finite has to be made again. None in norm rounds, whose sums are opened apart.
+      straight: `(state, cohort, stream, numbers, held) -> (state, uint32 [facts + K])`: the whole round in one program, opening and step included, and what
+        the host looks at (`_FACTS`). Without a mechanism it takes no look at each client, so that a round whose norm is not finite has to be made again. None in norm rounds, whose sums are opened apart.
       start: `() -> carry`.
       block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
       counts: `(state, client_state, cohort, stream, numbers) -> (counts, client_state, report)`, for encryption on the host.
@@ -69,7 +69,7 @@ class Programs(NamedTuple):
     structure: Structure
     parts: RoundParts
     whole: Callable[..., tuple[Total, Any, Array]]
-    straight: Callable[..., tuple[FedState, Looked]] | None
+    straight: Callable[..., tuple[FedState, Array]] | None
     start: Callable[[], Any]
     block: Callable[..., tuple[Any, Any, Array]]
     counts: Callable[..., tuple[Array, Any, Array]]
@@ -80,17 +80,12 @@ class Programs(NamedTuple):
     mesh: MeshPrograms | None
 
 
-class Looked(NamedTuple):
-    """What the host looks at of a round that one program made; one small array, since each one costs a wait.
-
-    Attributes:
-      report: uint8 `[K]`, what each client did (`sent`).
-      facts: uint32 `[3]` or `[5]`: the bits of the norm of the released mean update, float32; whether the opening's checks hold, 1 where nothing is encrypted;
-        the largest |count| of the opened sum or of a single sender, 0 where nothing is encrypted; and the mark as in `Summed`.
-    """
-
-    report: Array
-    facts: Array
+_NORM, _EXACT, _MOST, _ROUND = range(4)
+_FACTS = 4
+_MARK = 2
+# What the host looks at of a round that one program made is one array of words, since each one costs a wait: the bits of the norm of the released mean update,
+# float32; whether the opening's checks hold, 1 where nothing is encrypted; the largest |count| of the opened sum or of a single sender, 0 where nothing is
+# encrypted; rounds done before; the mark as in `Summed`, if there is one; and what each client did.
 
 
 class Summed(NamedTuple):
@@ -102,6 +97,7 @@ class Summed(NamedTuple):
       ids: who was asked.
       flags: what each did (`cohort`).
       mark: fingerprint of what would be opened; None without noise.
+      number: rounds done before this one.
     """
 
     total: Any
@@ -109,6 +105,7 @@ class Summed(NamedTuple):
     ids: np.ndarray
     flags: np.ndarray
     mark: Array | np.ndarray | None
+    number: int
 
 
 @built_once
@@ -191,14 +188,14 @@ def sum_cohort(
         total, client_state, seen, mark = sums_on_host(
             federation.aggregator, programs.counts, state, blocks, stream, numbers
         )
-        return Summed(total, client_state, *reports(seen), mark)
+        return Summed(total, client_state, *reports(seen), mark, int(state.server.round))
     if programs.mesh is not None:
         total, client_state, seen = _sum_over_mesh(federation, programs, programs.mesh, numbers, state, blocks, stream)
     elif isinstance(blocks, list):
         total, client_state, seen = _sum_at_once(federation, programs, numbers, state, blocks[0], stream)
     else:
         total, client_state, seen = _sum_blocks(federation, programs, numbers, state, blocks, stream)
-    return Summed(total, client_state, *reports(seen), total.fingerprint)
+    return Summed(total, client_state, *reports(seen), total.fingerprint, int(state.server.round))
 
 
 def straight_round(
@@ -233,12 +230,14 @@ def straight_round(
             return None
         after, seen = programs.straight(*given)
     _check_numbers(federation, cohort)  # while the device works
-    report, facts = jax.device_get(tuple(seen))
-    norm, exact, most = float(facts[:1].view(np.float32)[0]), bool(facts[1]), int(facts[2])
+    words = np.asarray(seen)
+    norm, exact, most = float(words[:1].view(np.float32)[0]), bool(words[_EXACT]), int(words[_MOST])
     if not (math.isfinite(norm) and exact and most <= bound):
         return None
-    mark = facts[3:] if facts.size > 3 else None
-    return Summed(None, after.client_state, *reports([(cohort.numbers, report)]), mark), after, norm
+    clients = cohort.present.shape[0]
+    mark = words[_FACTS : _FACTS + _MARK] if words.size > _FACTS + clients else None
+    seen_of = [(cohort.numbers, words[words.size - clients :].astype(np.uint8))]
+    return Summed(None, after.client_state, *reports(seen_of), mark, int(words[_ROUND])), after, norm
 
 
 def _check_numbers(federation: Federation, cohort: Cohort) -> None:
@@ -404,8 +403,9 @@ def _straight_round(
     stream: Stream,
     numbers: Numbers,
     held: Any,
-) -> tuple[FedState, Looked]:
-    own = round_stream(stream, state.server.round)
+) -> tuple[FedState, Array]:
+    number = state.server.round
+    own = round_stream(stream, number)
     total, client_state, report = _whole_round(sums, state, cohort, own, numbers, held)
     values, exact, most = total.values, jnp.bool_(True), jnp.uint32(0)
     if total.sealed is not None:
@@ -416,5 +416,6 @@ def _straight_round(
         values = jax.lax.optimization_barrier(values)  # so that the step has the last bits of one made apart
     state, norm = finish(state, client_state, values, total.senders, numbers)
     bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint32)
-    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), most])
-    return state, Looked(report, facts if total.fingerprint is None else jnp.concatenate([facts, total.fingerprint]))
+    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), most, number.astype(jnp.uint32)])
+    mark = () if total.fingerprint is None else (total.fingerprint,)
+    return state, jnp.concatenate([facts, *mark, report.astype(jnp.uint32)])

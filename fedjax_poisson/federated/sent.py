@@ -78,7 +78,7 @@ class Part(NamedTuple):
 
 
 def one_update(work: Work, weights: Tree, shared: Tree, part: Part, stream: Stream) -> Any:
-    """The update of one client (`part` without the leading axis) as it is, whether it counts, what the client keeps and its report; `stream` is the client's."""
+    """What one client (`part` without the leading axis) made: its update as it is, whether that counts, what it keeps, its report; `stream` is the client's."""
     assert work.client is not None
     present = part.present
     tree, kept = run_steps(work.client, weights, shared, part.client_state, part.examples, stream)
@@ -109,7 +109,10 @@ def _one_client(
     stream: Stream,
     functions: Functions | None,
 ) -> Any:
-    """What one client (`part` without the leading axis) sends, what it keeps, its report and the stream it encrypts with."""
+    """What one client (`part` without the leading axis) sends, whether that counts, what it keeps, its report and the stream it encrypts with.
+
+    What does not count is zeros, but where nobody looks at single clients (`Work.isolate`): there the sum leaves it out.
+    """
     present = part.present
     stream = fold_in(stream, part.ids)
     if insiders is not None:
@@ -122,8 +125,9 @@ def _one_client(
     if insiders is not None and functions is not None:
         sent = sent_by(insiders, part.ids, update, sent, weights, functions, stream)
     counted = present & works if functions is None else present
-    sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
-    return sent, kept, report, to_encrypt
+    if work.isolate:
+        sent = jax.tree.map(lambda leaf: jnp.where(counted, leaf, jnp.zeros((), leaf.dtype)), sent)
+    return sent, counted, kept, report, to_encrypt
 
 
 def _one_sender(
@@ -137,7 +141,7 @@ def _one_sender(
     counts = functions.embed(to_embed, part.examples)
     sent = jnp.where(part.present, counts, jnp.zeros((), counts.dtype))
     report = jnp.where(part.present, jnp.uint8(0), jnp.uint8(ABSENT))
-    return sent, part.client_state, report, to_encrypt
+    return sent, part.present, part.client_state, report, to_encrypt
 
 
 def sent_by_all(work: Work, weights: Tree, shared: Tree, part: Part, stream: Stream, numbers: Numbers) -> Any:
