@@ -37,13 +37,18 @@ def points(section: str, toy: bool) -> list[dict[str, Any]]:
         return [{"cohort": k} for k in ((10, 100) if toy else (10, 100, 1_000, 10_000, 100_000))]
     if section == "chunk":
         cohort = 16 if toy else 1_000
-        return [{"cohort": cohort, "chunk": c} for c in ((1, 16) if toy else (1, 4, 16, 32, 100, 1_000))]
+        return [{"cohort": cohort, "chunk": c} for c in ((1, 16) if toy else (1, 4, 16, 50, 100, 250, 1_000))]
     if section == "model":
         widths = ((8,), (64, 32)) if toy else ((8,), (64, 32), (512, 128), (1024, 512), (2048, 1024))
         return [{"cohort": 16, "hidden": list(w)} for w in widths]
     if section == "devices":
-        cohort = 32 if toy else 1_000
-        return [{"cohort": cohort, "devices": d, "kind": k} for k in ("messages", "release") for d in (1, 2, 8)]
+        # One draw of a thousand clients takes a few milliseconds: what devices cost beside their work shows with more of it.
+        rounds = (
+            (("messages", 32), ("release", 64))
+            if toy
+            else (("messages", 1_000), ("release", 1_000), ("release", 20_000))
+        )
+        return [{"cohort": cohort, "devices": d, "kind": kind} for kind, cohort in rounds for d in (1, 2, 8)]
     if section == "release":
         cohorts = (200,) if toy else (100_000, 1_000_000)
         kinds = ("plain", "release")
@@ -108,7 +113,7 @@ def measure(setting: dict[str, Any], file: str) -> dict[str, Any]:
             seconds = [one_round(number, ids) for number in range(1, 2 if "kind" not in setting else 4)]
         else:
             compile_s = one_round(0, ids)
-            seconds = [one_round(number, ids) for number in range(1, 2 if cohort > 5_000 else 6)]
+            seconds = [one_round(number, ids) for number in range(1, 2 if cohort > 50_000 else 6)]
     median = float(np.median(seconds))
     return setting | {
         "dimension": size,

@@ -306,6 +306,7 @@ def _present(banded: Banded, turn: Turn, cohort: Any, number: int) -> np.ndarray
     numbers = np.asarray(cohort)
     if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"a cohort is a vector of client numbers, seen {numbers.dtype}{list(numbers.shape)}.")
+    check_once(numbers)
     if (out := numbers[~np.isin(numbers, turn.sends)]).size:
         raise ValueError(
             f"client {int(out[0])} is out of turn in round {number + 1}: cohort {number % banded.cohorts.cohorts} of {banded.cohorts.cohorts} trains, and the "

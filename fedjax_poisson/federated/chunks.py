@@ -58,17 +58,19 @@ def by_chunks(chunk: int, step: Callable[[Tree, Any], tuple[Tree, Tree]], carry:
       chunk: clients of a step, at most.
       step: of some clients.
       carry: what the first step is given.
-      part: what belongs to the clients, a tree with a leading axis whose `ids` count them; in what the last chunk is padded with, all is zero.
+      part: what belongs to the clients, a NamedTuple with a leading axis whose `ids` count them and whose `present` is False where the last chunk is padded.
     """
     size = part.ids.shape[0]
     parts = -(-size // chunk)
     width = -(-size // parts)
 
-    def split(leaf: Array) -> Array:  # what is missing in the last chunk is absent: zeros, `present` False
-        padded = jnp.pad(leaf, [(0, parts * width - size)] + [(0, 0)] * (leaf.ndim - 1))
+    def split(leaf: Array, mode: str = "edge") -> Array:
+        padded = jnp.pad(leaf, [(0, parts * width - size)] + [(0, 0)] * (leaf.ndim - 1), mode=mode)
         return padded.reshape(parts, width, *leaf.shape[1:])
 
     if parts == 1:
         return step(carry, part)
-    carry, rows = jax.lax.scan(step, carry, jax.tree.map(split, part))
+    # What is missing in the last chunk is its last client once more, absent: on records of nobody in the round training could break.
+    chunks = jax.tree.map(split, part)._replace(present=split(part.present, "constant"))
+    carry, rows = jax.lax.scan(step, carry, chunks)
     return carry, jax.tree.map(lambda leaf: leaf.reshape(parts * width, *leaf.shape[2:])[:size], rows)

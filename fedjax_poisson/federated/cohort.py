@@ -195,7 +195,7 @@ def _one_chunk(
 
 
 def _sum_of(work: Work, counted: Array, leaf: Array) -> Array:
-    """The sum over the clients of a chunk; zeros are in place of what does not count, or put there by a product with zeros and ones, which is the faster sum."""
+    """The sum over the clients of a chunk; what does not count is zeros, or is left out by a product with zeros and ones, which is the faster sum."""
     if work.isolate:
         return jnp.sum(leaf, axis=0, dtype=leaf.dtype)
     return jnp.tensordot(counted.astype(leaf.dtype), leaf, 1, precision="highest")

@@ -242,6 +242,35 @@ def make_cohort(
     return Cohort(_spread(padded, mesh), examples, _spread(here, mesh), ids)
 
 
+def checked(population: Population, cohort: Cohort, *, streamed: bool = False) -> Cohort:
+    """A cohort that a caller gives, or one block of them: its parts have to name the same clients, each once, and clients of this population.
+
+    `ids` decides which states and noise are used, `numbers` who is counted and charged. Where several processes hold a part of `ids` each, only `numbers` is
+    looked at.
+
+    Raises:
+      ValueError: what is wrong with it.
+    """
+    numbers = check_ids(population.size, cohort.numbers)
+    if cohort.examples is None and (streamed or population.device is None):
+        raise ValueError(
+            "a cohort without records: make it by make_cohort, or give the clients' numbers as one vector."
+        )
+    here, clients = np.shape(cohort.present), np.shape(cohort.ids)
+    if len(here) != 1 or here != clients or numbers.size > here[0]:
+        raise ValueError(
+            f"a cohort with ids {list(clients)}, present {list(here)} and {numbers.size} numbers: ids and present have a place for each number, and padding."
+        )
+    if any(isinstance(part, jax.Array) and not part.is_fully_addressable for part in (cohort.ids, cohort.present)):
+        return cohort
+    ids, present = np.asarray(cohort.ids), np.asarray(cohort.present)
+    if not np.array_equal(ids[: numbers.size], numbers) or present[numbers.size :].any():
+        raise ValueError(
+            "a cohort whose ids are not its numbers, or whose padding is present: other clients would be in the sum than are counted; use make_cohort."
+        )
+    return cohort
+
+
 def chosen(ids: Any) -> Cohort:
     """A cohort of arrays on the host, without its records: for programs that are given all clients' (`Population.device`) and take each when it is its turn.
 

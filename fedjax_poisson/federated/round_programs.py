@@ -19,7 +19,7 @@ from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
 from fedjax_poisson.federated.fused import RoundParts, largest_count, rounds_in_one
 from fedjax_poisson.federated.host_calls import calls_host
-from fedjax_poisson.federated.population import CLIENTS, Cohort, check_ids, chosen, make_cohort, named_twice
+from fedjax_poisson.federated.population import CLIENTS, Cohort, check_ids, checked, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
 from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
@@ -54,8 +54,9 @@ class Programs(NamedTuple):
       parts: the pure pieces.
       whole: `(state, cohort, stream, numbers, held) -> (total, client_state, report)`: a round's sum in one program; `held` is the population's records for
         a cohort without its own (`population.chosen`), else None.
-      straight: `(state, cohort, stream, numbers, held) -> (state, uint32 [facts + K])`: the whole round in one program, opening and step included, and what
-        the host looks at (`_FACTS`). Without a mechanism it takes no look at each client, so that a round whose norm is not finite has to be made again. None in norm rounds, whose sums are opened apart.
+      straight: `(state, cohort, stream, numbers, held) -> (state, uint32 [facts + K])`: the whole round in one program, opening and step included, and
+        what the host looks at (`_FACTS`). Without a mechanism it takes no look at each client, so that a round whose norm is not finite has to be made again.
+        None in norm rounds, whose sums are opened apart.
       start: `() -> carry`.
       block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
       counts: `(state, client_state, cohort, stream, numbers) -> (counts, client_state, report)`, for encryption on the host.
@@ -170,9 +171,9 @@ def _mesh_programs(sums: CohortSum, mesh: Mesh) -> MeshPrograms:
 def blocks_of(federation: Federation, cohort: Any) -> Blocks:
     """What `apply` takes as a cohort, as blocks: client numbers `[K]`, a `Cohort`, or an iterator of them."""
     if isinstance(cohort, Cohort):
-        return [cohort]
+        return [checked(federation.population, cohort)]
     if isinstance(cohort, Iterator):
-        return cohort
+        return (checked(federation.population, block, streamed=True) for block in cohort)
     mesh = federation.mesh
     if mesh is None and federation.population.device is not None and not federation.encrypts_on_host:
         return [chosen(cohort)]
@@ -219,7 +220,7 @@ def straight_round(
         return None
     cohort = blocks[0]
     here = int(np.asarray(cohort.present).sum())
-    if here < federation.participation.minimum_senders:
+    if here < federation.participation.minimum_senders or len(cohort.numbers) > federation.participation.senders:
         return None  # to be refused before anything is opened
     if federation.fidelity == "release":
         numbers = with_release(federation, numbers, here)
@@ -241,12 +242,12 @@ def straight_round(
 
 
 def _check_numbers(federation: Federation, cohort: Cohort) -> None:
-    """Refuse a cohort that names an unknown client, or one twice; one that brings its records was looked at when it was made, but for repeats.
+    """Refuse a cohort that names an unknown client, or one twice, where that was not looked at when it was made (`chosen`).
 
     Raises:
       ValueError: as `check_ids`.
     """
-    if cohort.examples is None or named_twice(np.asarray(cohort.numbers)):
+    if cohort.examples is None:
         check_ids(federation.population.size, cohort.numbers)
 
 

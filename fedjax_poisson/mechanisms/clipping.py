@@ -79,7 +79,18 @@ def clip_limits(*, clip_norm: float, coordinate_bound: float, total_bound: float
       clip_norm: L2 bound C of one unit, > 0.
       coordinate_bound: per-coordinate bound c_inf of one unit, 0 < c_inf <= C.
       total_bound: bound A of the embedded vector, >= coordinate_bound.
+
+    Raises:
+      ValueError: they are not in this order, or too small or large for the grid.
     """
+    # A NumPy number would bring integers of 64 bits into what has to be exact.
+    clip_norm, coordinate_bound, total_bound = float(clip_norm), float(coordinate_bound), float(total_bound)
+    if not 0 < coordinate_bound <= total_bound < math.inf:
+        raise ValueError(
+            f"coordinate_bound={coordinate_bound} must be positive and at most total_bound={total_bound}, a finite number: a grid has 2**{GRID_BITS} steps."
+        )
+    if not 2.0**-60 < clip_norm < 2.0**60:
+        raise ValueError(f"clip_norm={clip_norm} is outside 2**-60 .. 2**60; rescale the update.")
     steps = Fraction(2**GRID_BITS) / Fraction(total_bound)
     coordinate_limit = int(Fraction(coordinate_bound) * steps)
     squared_norm_limit = int((Fraction(clip_norm) * steps) ** 2)
@@ -88,10 +99,8 @@ def clip_limits(*, clip_norm: float, coordinate_bound: float, total_bound: float
             f"coordinate_bound={coordinate_bound} is below one grid step of total_bound={total_bound} / 2**{GRID_BITS}: "
             "every contribution would round to zero; lower total_bound."
         )
-    if not 2.0**-60 < clip_norm < 2.0**60:
-        raise ValueError(f"clip_norm={clip_norm} is outside 2**-60 .. 2**60; rescale the update.")
-    top = math.frexp(clip_norm)[1]
-    top -= clip_norm == 2.0 ** (top - 1)
+    fraction, top = math.frexp(clip_norm)
+    top -= fraction == 0.5
     return ClipLimits(
         coordinate_limit=coordinate_limit,
         squared_norm_limit=squared_norm_limit,
@@ -154,6 +163,9 @@ def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
     target, proved = scaled_target(limits, dimension)
     units = [Fraction(2) ** (limits.top_exponent + 1 - k - GRID_BITS) for k in range(_OCTAVES)]
     thresholds = [int(target * (Fraction(limits.grid_step) / unit) ** 2) for unit in units]
+    assert not proved or thresholds[0] <= 1 << (2 * GRID_BITS - 2), (
+        "an update above the first octave would count as short"
+    )
     # n sqrt(B' / N) with N >= 2**38: the factor needs the bits of sqrt(B) / 2**19 before the point, the other 30 behind it.
     whole_bits = (math.isqrt(limits.squared_norm_limit) >> (GRID_BITS - 1)).bit_length()
     point = _SHRINK_BITS - whole_bits

@@ -35,8 +35,8 @@ def chacha20_block(key: jax.Array, counter: jax.Array, nonce: Words, *, form: st
         nonce: three uint32 words, scalars or of the shape of `counter`.
         form: how the twenty rounds are written; None takes what is best on the device the program is lowered for, compiling counted. All give the
             same words: "double" a double round in one piece (accelerators), "single" a round in one piece (accelerators, for few blocks), "loop2" a loop
-            over two double rounds word by word, "passes" over one in short passes (CPU, for too many for a function), "piece" the same as one function (CPU, for
-            few), "tiled" "loop2" for a few hundred blocks at a time (CPU).
+            over two double rounds word by word, "passes" over one in short passes (CPU, where there are too many for a function), "piece" the same as
+            one function (CPU, for few), "tiled" "loop2" for a few hundred blocks at a time (CPU).
 
     Returns:
         Sixteen uint32 arrays of the shape of `counter`: the words of each block.

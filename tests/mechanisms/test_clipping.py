@@ -279,6 +279,24 @@ def test_vmap_equals_loop() -> None:
     np.testing.assert_array_equal(together, [np.asarray(clip_jit(row, limits)) for row in u])
 
 
+@pytest.mark.parametrize("norm", [0.7, 1.0, 4.63e9])
+def test_numbers_of_numpy_give_the_limits_of_python_s(norm: float) -> None:
+    """A NumPy number's powers overflow in 64 bits: thresholds of 447 times the length, once."""
+    made = [
+        clipping.clip_limits(clip_norm=kind(norm), coordinate_bound=kind(norm), total_bound=kind(norm))
+        for kind in (np.float64, float)
+    ]
+    assert made[0] == made[1] and all(type(limits.top_exponent) is int for limits in made)
+    numbers = [clipping.clip_numbers.__wrapped__(limits, 7) for limits in made]
+    jax.tree.map(np.testing.assert_array_equal, *numbers)
+
+
+def test_bounds_out_of_order_are_refused() -> None:
+    for coordinate, total in ((2.0, 1.0), (-1.0, -1.0), (0.0, 1.0), (1.0, math.inf), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match="at most total_bound"):
+            clipping.clip_limits(clip_norm=1.0, coordinate_bound=coordinate, total_bound=total)
+
+
 def test_a_bound_below_one_step_is_refused() -> None:
     with pytest.raises(ValueError, match="below one grid step"):
         clipping.clip_limits(clip_norm=1.0, coordinate_bound=1e-7, total_bound=1.0)

@@ -50,7 +50,7 @@ PEERS = {
                 for chunk in (20, 100)
             ],
             "W2": ["--variant chunk=1", "--variant chunk=1,clip=4,noise=0.01"],
-            "W3": ["--variant chunk=100", "--variant chunk=100 --privacy off"],
+            "W3": ["--variant chunk=250", "--variant chunk=250 --privacy off"],
         },
     ),
     "torch_vmap": Peer(
@@ -59,7 +59,7 @@ PEERS = {
     ),
     "jax_privacy": Peer(
         ("jax_privacy", "jax"),
-        {"W1": ["--microbatch 20"], "W2": ["--microbatch 1"], "W3": ["--microbatch 100"]},
+        {"W1": ["--microbatch 20", "--microbatch 100"], "W2": ["--microbatch 1"], "W3": ["--microbatch 250"]},
     ),
     "pfl": Peer(
         ("pfl", "torch"),
