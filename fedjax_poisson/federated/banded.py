@@ -63,7 +63,7 @@ from fedjax_poisson.federated.charging import Paying, RoundAccount, check_paying
 from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.epochs import Coverage, coverage, last_of_epoch
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, first_state, numbers_of, structure_of
-from fedjax_poisson.federated.population import Cohort, make_cohort
+from fedjax_poisson.federated.population import Cohort, make_cohort, vector_of_ids
 from fedjax_poisson.federated.private_sum import Gate
 from fedjax_poisson.federated.release import check_once, check_round, named, open_total
 from fedjax_poisson.federated.reuse import Openings, round_stream
@@ -303,9 +303,7 @@ def _present(banded: Banded, turn: Turn, cohort: Any, number: int) -> np.ndarray
         raise TypeError(
             f"cohort is a {type(cohort).__name__}: with fixed cohorts give None, or the numbers of this round's senders that are there."
         )
-    numbers = np.asarray(cohort)
-    if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"a cohort is a vector of client numbers, seen {numbers.dtype}{list(numbers.shape)}.")
+    numbers = vector_of_ids(cohort)
     check_once(numbers)
     if (out := numbers[~np.isin(numbers, turn.sends)]).size:
         raise ValueError(

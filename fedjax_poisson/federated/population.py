@@ -170,7 +170,7 @@ def check_ids(size: int, ids: Any) -> np.ndarray:
     Raises:
       ValueError: there are more than the population has, one is unknown, or one is named twice.
     """
-    ids = _vector_of_ids(ids)
+    ids = vector_of_ids(ids)
     if ids.size > size:
         raise ValueError(f"the cohort has {ids.size} clients, the population {size}: a client takes part once a round.")
     ordered = np.sort(ids)
@@ -186,7 +186,12 @@ def check_ids(size: int, ids: Any) -> np.ndarray:
     return ids.astype(np.uint32)
 
 
-def _vector_of_ids(ids: Any) -> np.ndarray:
+def vector_of_ids(ids: Any) -> np.ndarray:
+    """Client numbers as a vector of integers, whatever they name.
+
+    Raises:
+      ValueError: not that, or empty.
+    """
     ids = np.asarray(ids)
     if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"a cohort is a vector of client numbers, seen {ids.dtype}{list(ids.shape)}.")
@@ -279,7 +284,7 @@ def chosen(ids: Any) -> Cohort:
     Raises:
       ValueError: not a vector of integers, or empty.
     """
-    ids = _vector_of_ids(ids)
+    ids = vector_of_ids(ids)
     return Cohort(ids.astype(np.uint32), None, np.ones(ids.size, bool), ids)
 
 

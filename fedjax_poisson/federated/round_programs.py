@@ -13,15 +13,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fedjax_poisson.federated import one_program
 from fedjax_poisson.federated import spread as spread_lib
 from fedjax_poisson.federated.chunks import Chunking
 from fedjax_poisson.federated.cohort import CohortSum, Total, cohort_sum
 from fedjax_poisson.federated.federation import Federation, FedState, Structure, mean_update, step, with_release
-from fedjax_poisson.federated.fused import RoundParts, largest_count, rounds_in_one
+from fedjax_poisson.federated.fused import RoundParts, rounds_in_one
 from fedjax_poisson.federated.host_calls import calls_host
 from fedjax_poisson.federated.population import CLIENTS, Cohort, check_ids, checked, chosen, make_cohort
 from fedjax_poisson.federated.release import arrays, reports, sums_on_host
-from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.sharing_programs import Numbers, built_once
 from fedjax_poisson.platforms import for_only
 from fedjax_poisson.randomness import Stream
@@ -55,7 +55,7 @@ class Programs(NamedTuple):
       whole: `(state, cohort, stream, numbers, held) -> (total, client_state, report)`: a round's sum in one program; `held` is the population's records for
         a cohort without its own (`population.chosen`), else None.
       straight: `(state, cohort, stream, numbers, held) -> (state, uint32 [facts + K])`: the whole round in one program, opening and step included, and
-        what the host looks at (`_FACTS`). Without a mechanism it takes no look at each client, so that a round whose norm is not finite has to be made again.
+        what the host looks at (`one_program`). Without a mechanism it takes no look at each client, so a round whose norm is not finite is made again.
         None in norm rounds, whose sums are opened apart.
       start: `() -> carry`.
       block: `(carry, state, client_state, cohort, stream, numbers) -> (carry, client_state, report)`.
@@ -79,14 +79,6 @@ class Programs(NamedTuple):
     finish: Callable[..., tuple[FedState, Array]]
     fused: Callable[..., tuple[FedState, Any]]
     mesh: MeshPrograms | None
-
-
-_NORM, _EXACT, _MOST, _ROUND = range(4)
-_FACTS = 4
-_MARK = 2
-# What the host looks at of a round that one program made is one array of words, since each one costs a wait: the bits of the norm of the released mean update,
-# float32; whether the opening's checks hold, 1 where nothing is encrypted; the largest |count| of the opened sum or of a single sender, 0 where nothing is
-# encrypted; rounds done before; the mark as in `Summed`, if there is one; and what each client did.
 
 
 class Summed(NamedTuple):
@@ -138,7 +130,8 @@ def compile_programs(structure: Structure, chunking: Chunking | None) -> Program
     straight = None
     if structure.norm is None and structure.mesh is None:
         careless = make(isolate=False) if structure.sends == "updates" else sums
-        straight = jax.jit(functools.partial(_straight_round, careless, opens, finish))
+        whole = functools.partial(_whole_round, careless)
+        straight = jax.jit(functools.partial(one_program.whole_round, whole, opens, finish))
     parts = RoundParts(sums, add_block, average, advance, opens)
     return Programs(
         structure=structure,
@@ -226,19 +219,18 @@ def straight_round(
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    with for_only(_platform_of(programs.straight, given)):  # half of the time to trace is for other platforms
+    with for_only(
+        one_program.platform_of(programs.straight, given)
+    ):  # half of the time to trace is for other platforms
         if calls_host(programs.straight, given):
             return None
         after, seen = programs.straight(*given)
     _check_numbers(federation, cohort)  # while the device works
-    words = np.asarray(seen)
-    norm, exact, most = float(words[:1].view(np.float32)[0]), bool(words[_EXACT]), int(words[_MOST])
-    if not (math.isfinite(norm) and exact and most <= bound):
+    looked = one_program.read(np.asarray(seen), cohort.present.shape[0])
+    if not (math.isfinite(looked.norm) and looked.exact and looked.most <= bound):
         return None
-    clients = cohort.present.shape[0]
-    mark = words[_FACTS : _FACTS + _MARK] if words.size > _FACTS + clients else None
-    seen_of = [(cohort.numbers, words[words.size - clients :].astype(np.uint8))]
-    return Summed(None, after.client_state, *reports(seen_of), mark, int(words[_ROUND])), after, norm
+    who = reports([(cohort.numbers, looked.report)])
+    return Summed(None, after.client_state, *who, looked.mark, looked.number), after, looked.norm
 
 
 def _check_numbers(federation: Federation, cohort: Cohort) -> None:
@@ -249,25 +241,6 @@ def _check_numbers(federation: Federation, cohort: Cohort) -> None:
     """
     if cohort.examples is None:
         check_ids(federation.population.size, cohort.numbers)
-
-
-def _platform_of(program: Any, arguments: Any) -> str:
-    """The platform of the devices that arguments lie on, which is where a program of them runs; looked up at the first call of the program."""
-    known = _platforms(program)
-    if not known:
-        found = {
-            device.platform
-            for leaf in jax.tree.leaves(arguments)
-            if isinstance(leaf, Array)
-            for device in leaf.devices()
-        }
-        known.append(found.pop() if len(found) == 1 else jax.default_backend())
-    return known[0]
-
-
-@functools.lru_cache(maxsize=256)
-def _platforms(_: Any) -> list[str]:
-    return []
 
 
 def _bound_in_program(federation: Federation) -> int | None:
@@ -393,30 +366,3 @@ def _whole_round(
         sums, sums.start(), state, state.client_state, cohort, stream, numbers, held
     )
     return sums.close(carry, numbers, stream), client_state, report
-
-
-def _straight_round(
-    sums: CohortSum,
-    opens: Callable[..., tuple[Array, Array]] | None,
-    finish: Callable[..., tuple[FedState, Array]],
-    state: FedState,
-    cohort: Cohort,
-    stream: Stream,
-    numbers: Numbers,
-    held: Any,
-) -> tuple[FedState, Array]:
-    number = state.server.round
-    own = round_stream(stream, number)
-    total, client_state, report = _whole_round(sums, state, cohort, own, numbers, held)
-    values, exact, most = total.values, jnp.bool_(True), jnp.uint32(0)
-    if total.sealed is not None:
-        assert opens is not None
-        values, exact = opens(numbers.key, total.sealed)
-        most = largest_count(total.largest, values)
-    if total.fingerprint is not None:
-        values = jax.lax.optimization_barrier(values)  # so that the step has the last bits of one made apart
-    state, norm = finish(state, client_state, values, total.senders, numbers)
-    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint32)
-    facts = jnp.stack([bits(norm), exact.astype(jnp.uint32), most, number.astype(jnp.uint32)])
-    mark = () if total.fingerprint is None else (total.fingerprint,)
-    return state, jnp.concatenate([facts, *mark, report.astype(jnp.uint32)])
