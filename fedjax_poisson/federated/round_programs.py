@@ -205,6 +205,9 @@ def straight_round(
     None where there is no such program, where the opening has more to check than programs do, where too few clients are here, where the program would show
     numbers to somebody while it runs (a callback, `jax.debug.print`), and where a check did not hold or the norm is not finite (it is finite only if the
     sum is): then the sum is made by itself (`sum_cohort`), clients are looked at one by one, and it is opened apart.
+
+    Raises:
+      ValueError: the cohort names an unknown client, or one twice; nothing of it was released.
     """
     if programs.straight is None or not isinstance(blocks, list) or federation.encrypts_on_host:
         return None
@@ -219,9 +222,8 @@ def straight_round(
         numbers = with_release(federation, numbers, here)
     held = federation.population.device if cohort.examples is None else None
     given = state, arrays(cohort), stream, numbers, held
-    with for_only(
-        one_program.platform_of(programs.straight, given)
-    ):  # half of the time to trace is for other platforms
+    platform = one_program.platform_of(programs.straight, given)
+    with for_only(platform):  # half of the time to trace is for other platforms
         if calls_host(programs.straight, given):
             return None
         after, seen = programs.straight(*given)

@@ -142,10 +142,14 @@ def draw_sum(stream: Stream, total: GridSum, tables: SumTables) -> jax.Array:
         units = GridSum(total.high + padded, total.low)
         counts = samplers.of_sum(of_digits, units, tables.digits)
 
-    def add(part: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + samplers.floor(fold_in(of_floor, part.astype(jnp.uint32)), size, tables.floor)
+    # By itself, not added to the digits part by part: it does not depend on the clients, so a processor draws it while they train.
+    def add(part: jax.Array, drawn: jax.Array) -> jax.Array:
+        return drawn + samplers.floor(fold_in(of_floor, part.astype(jnp.uint32)), size, tables.floor)
 
-    return jax.lax.fori_loop(jnp.int32(0), tables.parts, add, counts)
+    nothing = counts & jnp.int32(
+        0
+    )  # varies over the mesh axes of the counts, as shard_map wants of a carry; the compiler drops it
+    return counts + jax.lax.fori_loop(jnp.int32(0), tables.parts, add, nothing)
 
 
 def _padded(senders: int) -> int:
