@@ -38,8 +38,8 @@ class Chunking:
 def default_chunk(dimension: int, clients: int) -> int:
     """Clients that are vmapped at once: all of them on an accelerator; on a CPU as many as make a few megabytes of updates, and one where few would.
 
-    Less pays for the tasks of a chunk more often, more leaves the third-level cache. (W3 in chunks of 250 took .77 of the time that it took in chunks of 50,
-    written by hand .64: `experiments/benchmarks/round_ratio.py --chunk`.) Of the sizes near the best one that leaves the fewest places of the last
+    Less pays for the tasks of a chunk more often, more leaves the third-level cache. (W3 in chunks of 250 took .73 of the time that it took in chunks of 50,
+    by hand .67 to .75: `experiments/benchmarks/round_ratio.py --chunk`, 2026-11-27.) Of the sizes near the best one that leaves the fewest places of the last
     chunk empty.
     """
     if jax.default_backend() != "cpu":

@@ -276,10 +276,11 @@ def _scaled(update: Array, numbers: ClipNumbers) -> tuple[Array, Array, Array]:
     squared = limbs.squared_norm(jnp.rint(values).astype(jnp.int32))  # each at most 2**20
     threshold = numbers.thresholds[jnp.clip(octave, 0, _OCTAVES - 1)]
     is_long = (octave < _OCTAVES) & ~limbs.at_most(squared, threshold)
-    shrinks = limbs.largest_factor(squared, numbers.target).astype(jnp.float32)
-    shrinks = shrinks * _power_of_two(-numbers.point.astype(jnp.int32))
+    shrinks = limbs.largest_factor(squared, numbers.target, ~is_long)
+    shrunk = shrinks.astype(jnp.float32) * _power_of_two(-numbers.point.astype(jnp.int32))
     keeps = numbers.steps * _power_of_two(exponent - jnp.int32(GRID_BITS))
-    return values, jnp.where(is_long, shrinks, keeps), is_long
+    factor = jnp.where(shrinks == jnp.uint32(limbs.NOT_ASKED), keeps, shrunk)
+    return values, factor, is_long
 
 
 def is_finite(update: Array) -> Array:

@@ -17,6 +17,8 @@ _WORD = 16  # limbs of 16 bits in uint32: products and short sums never overflow
 _WIDTH = 2048  # of a row of a norm: each part of a square is at most 2**20, so a row has at most 2**31 of it
 _BLOCK = 1 << 15  # sums of 2**15 halves of 2**16 - 1 stay below 2**32
 _SCALE = -64  # float32 weights of limbs are 2**(16 i - 64): that of a ninth limb would be infinite
+NOT_ASKED = 1 << 31
+"""No factor: those are smaller."""
 _FURTHEST = 4096  # how far the factor may lie from its first guess, which is off by 2**31 2**-21 at most
 
 
@@ -59,8 +61,10 @@ def _sums_of_parts(magnitude: Array) -> Array:
     return jnp.stack(sums)
 
 
-def largest_factor(squared: Wide, limit: Array) -> Array:
-    """Largest uint32 `s < 2**31` with `s**2 * squared <= limit`, a limit in 16-bit limbs.
+def largest_factor(squared: Wide, limit: Array, skip: Array | None = None) -> Array:
+    """Largest uint32 `s < 2**31` with `s**2 * squared <= limit`, a limit in 16-bit limbs; `NOT_ASKED` where `skip`, bool `[]`, holds.
+
+    The choice is part of the last step, a reduction, which a program makes once: by itself XLA for CPUs would make it again for every coordinate.
 
     A float32 guess g of sqrt(limit / squared), a step of Newton's from the exact residual `limit - g**2 squared`, and of the three integers around that, each
     compared exactly, the largest that fits; 0 if none does. So `s**2 * squared <= limit` whatever floats do (*proved*: nothing else is returned). That no
@@ -86,7 +90,8 @@ def largest_factor(squared: Wide, limit: Array) -> Array:
     middle = jnp.minimum(first + moved, jnp.uint32(2**31 - 2))
     candidates = jnp.stack([middle - jnp.uint32(1), middle, middle + jnp.uint32(1)])
     fits = jax.vmap(lambda s: _least_first(product(s), padded))(candidates)
-    return jnp.max(jnp.where(fits, candidates, jnp.uint32(0)))
+    found = jnp.where(fits, candidates, jnp.uint32(0))
+    return jnp.max(found if skip is None else jnp.where(skip, jnp.uint32(NOT_ASKED), found))
 
 
 def _as_float(limbs: Array) -> Array:
