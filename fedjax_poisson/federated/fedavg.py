@@ -303,19 +303,18 @@ def _apply(
     blocks = blocks_of(federation, cohort)
     straight = straight_round(federation, programs, numbers(), state, blocks, stream)
     if straight:
-        summed = straight[0]
+        summed, after, update_norm, number = straight
     else:
-        own = round_stream(stream, int(state.server.round))
-        summed = sum_cohort(federation, programs, numbers(), state, blocks, own)
+        number = int(state.server.round)
+        summed = sum_cohort(federation, programs, numbers(), state, blocks, round_stream(stream, number))
         check_once(summed.ids)
-    number = summed.number
     present = int(((summed.flags & (ABSENT | REFUSED)) == 0).sum())
     sealed_at = time.perf_counter()
     check_round(summed.ids, present, federation.participation, functools.partial(account.judged, gate, number + 1))
     pay = payment(account, opened, stream, number, summed.mark, gate, present)
     if straight:
         pay()
-        exact, (_, state, update_norm) = True, straight
+        exact, state = True, after
         seconds = {"train and seal": time.perf_counter() - began}
     else:
         values, exact = open_total(federation.aggregator, summed.total, federation.size, federation.level, pay, number)

@@ -90,7 +90,6 @@ class Summed(NamedTuple):
       ids: who was asked.
       flags: what each did (`cohort`).
       mark: fingerprint of what would be opened; None without noise.
-      number: rounds done before this one.
     """
 
     total: Any
@@ -98,7 +97,6 @@ class Summed(NamedTuple):
     ids: np.ndarray
     flags: np.ndarray
     mark: Array | np.ndarray | None
-    number: int
 
 
 @built_once
@@ -182,20 +180,20 @@ def sum_cohort(
         total, client_state, seen, mark = sums_on_host(
             federation.aggregator, programs.counts, state, blocks, stream, numbers
         )
-        return Summed(total, client_state, *reports(seen), mark, int(state.server.round))
+        return Summed(total, client_state, *reports(seen), mark)
     if programs.mesh is not None:
         total, client_state, seen = _sum_over_mesh(federation, programs, programs.mesh, numbers, state, blocks, stream)
     elif isinstance(blocks, list):
         total, client_state, seen = _sum_at_once(federation, programs, numbers, state, blocks[0], stream)
     else:
         total, client_state, seen = _sum_blocks(federation, programs, numbers, state, blocks, stream)
-    return Summed(total, client_state, *reports(seen), total.fingerprint, int(state.server.round))
+    return Summed(total, client_state, *reports(seen), total.fingerprint)
 
 
 def straight_round(
     federation: Federation, programs: Programs, numbers: Numbers, state: FedState, blocks: Blocks, stream: Stream
-) -> tuple[Summed, FedState, float] | None:
-    """A round in one program, from the algorithm's stream: who did what, the next state, and the norm of the update.
+) -> tuple[Summed, FedState, float, int] | None:
+    """A round in one program, from the algorithm's stream: who did what, the next state, the norm of the update, and rounds done before.
 
     None of it is released before its checks are done and it is paid for.
 
@@ -232,7 +230,7 @@ def straight_round(
     if not (math.isfinite(looked.norm) and looked.exact and looked.most <= bound):
         return None
     who = reports([(cohort.numbers, looked.report)])
-    return Summed(None, after.client_state, *who, looked.mark, looked.number), after, looked.norm
+    return Summed(None, after.client_state, *who, looked.mark), after, looked.norm, looked.number
 
 
 def _check_numbers(federation: Federation, cohort: Cohort) -> None:

@@ -103,23 +103,28 @@ def _in_xla(rounds_at_once: int, cut: Callable[[Words], Words]) -> Callable[[jax
     A double round is traced once and repeated when the program is lowered: a program is traced for every platform, and lowered for one.
     """
 
-    def one(_: jax.Array, state: Words) -> Words:
-        return _double_round(state, cut)
-
     def block(key: jax.Array, counter: jax.Array, nonce: Words) -> Words:
-        state = _first_state(key, counter, nonce)
-        end = lax.fori_loop(0, 10, one, state, unroll=rounds_at_once)
-        return tuple(a + b for a, b in zip(end, state, strict=True))
+        return _twenty_rounds(_first_state(key, counter, nonce), rounds_at_once, cut)
 
     return block
+
+
+def _twenty_rounds(state: Words, rounds_at_once: int, cut: Callable[[Words], Words]) -> Words:
+    end = lax.fori_loop(0, 10, _one_turn(cut), state, unroll=rounds_at_once)
+    return tuple(a + b for a, b in zip(end, state, strict=True))
+
+
+@functools.cache  # the same object at every call, so that it is traced once for a shape
+def _one_turn(cut: Callable[[Words], Words]) -> Callable[[jax.Array, Words], Words]:
+    return lambda _, state: _double_round(state, cut)
 
 
 def _in_one_piece(rounds: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array, Words], Words]:
     """A form whose rounds, uint32[16, blocks] to the same, are one function for one stream, and under vmap all streams together.
 
-    As operations of a program the rounds of a few blocks are hundreds of tasks, each far shorter than it takes to hand it to a thread: half a millisecond
-    for three blocks in a program with other work, a few microseconds as one function. One array in and one out: with an array a word XLA for CPUs
-    (jax 0.10.2) ended the process when one such function was called with what another had given (`test_streams_of_streams_compile`).
+    As operations of a program the rounds of a few blocks are hundreds of tasks, each far shorter than it takes to hand it to a thread. One array
+    in and one out: with an array a word XLA for CPUs (jax 0.10.2) ended the process when one such function was called with what another had given
+    (`test_streams_of_streams_compile`).
     """
     function = kernels.as_one_function(rounds)
 
@@ -140,9 +145,7 @@ def _in_one_piece(rounds: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Arr
 
 
 def _passes(state: jax.Array) -> jax.Array:
-    words = tuple(state)
-    end = lax.fori_loop(0, 10, lambda _, now: _double_round(now, lax.optimization_barrier), words)
-    return jnp.stack([a + b for a, b in zip(end, words, strict=True)])
+    return jnp.stack(_twenty_rounds(tuple(state), 1, lax.optimization_barrier))
 
 
 def _whole(words: Words) -> Words:

@@ -16,13 +16,12 @@ ROOT = stream()
 KINDS = {"plain": (None, None), "messages": (MECHANISM, "messages"), "release": (MECHANISM, "release")}
 
 
-@functools.cache
-def _algorithm(kind="plain", chunk=None):
+def _built(x, kind, chunk=None):
     mechanism, fidelity = KINDS[kind]
     return federated.fedavg(
         models.logistic(),
         client=federated.local_sgd(0.5),
-        population=federated.make_population(X, Y),
+        population=federated.make_population(x, Y),
         senders=SENDERS,
         minimum_senders=2,
         server_optimizer=optax.sgd(1.0),
@@ -31,6 +30,11 @@ def _algorithm(kind="plain", chunk=None):
         encryption="off",
         layout=federated.Chunking(chunk=chunk),
     )
+
+
+@functools.cache
+def _algorithm(kind):
+    return _built(X, kind)
 
 
 @functools.cache
@@ -97,16 +101,7 @@ def test_what_pads_a_chunk_is_a_client_of_it():
     """Client 0 has broken records and is not in the cohort: the round stays one program, with or without a last chunk that is padded."""
     x = X.copy()
     x[0] = np.nan
-    algorithm = federated.fedavg(
-        models.logistic(),
-        client=federated.local_sgd(0.5),
-        population=federated.make_population(x, Y),
-        senders=SENDERS,
-        minimum_senders=2,
-        server_optimizer=optax.sgd(1.0),
-        mechanism=None,
-        layout=federated.Chunking(chunk=4),
-    )
+    algorithm = _built(x, "plain", chunk=4)
     state = algorithm.init(jax.random.key(0))
     for ids in (IDS[IDS != 0], IDS[IDS != 0][:8]):
         _, info = algorithm.apply(state, ids, ROOT, "unaccounted")
