@@ -33,14 +33,17 @@ from fedjax_poisson.federated.features import (
     RecordShape,
     batch_spec,
     blank_batch,
+    flatten_leading,
     floats_in,
     in_words,
     leading_of,
     record_spec,
     same_records,
     spec_of,
+    take,
 )
 from fedjax_poisson.federated.fidelity import Fidelity
+from fedjax_poisson.federated.host_sums import in_order, is_summed_on_host, places_in_chunks, sums_of_sites
 from fedjax_poisson.federated.insiders import (
     Insiders,
     check_possible,
@@ -244,8 +247,14 @@ def fedsgd(
         slots = records_lib.record_slots(units, rate)
         # Waited for, so that the seconds of the embedding are its own.
         records_lib.check_sums_fit(mechanism, min(slots, cohort.labels.shape[1]))
-        clip = partial_of(mechanism.clip, size)
-        grids = jax.block_until_ready(programs.contributions(clip, state.params, cohort, units, own_stream, slots))
+        grids: Array | np.ndarray
+        if rate >= 1 and is_summed_on_host(mechanism, units, size):
+            order = in_order(units, cohort.labels.shape[0] * cohort.labels.shape[1])
+            gradients = np.asarray(programs.gradients(state.params, cohort, places_in_chunks(order.place, at_once)))
+            grids = sums_of_sites(mechanism.clip, gradients[: order.place.size], order, units, senders)
+        else:
+            clip = partial_of(mechanism.clip, size)
+            grids = jax.block_until_ready(programs.contributions(clip, state.params, cohort, units, own_stream, slots))
         pay = payment(account, opened, stream, number, fingerprint(grids), gate, senders, own)
         estimate, sum_info = private_sum(own, summing, grids, own_stream, gate=pay, insiders=lies)
         after, norm = programs.finish(state._replace(controller=()), estimate, np.float32(rate * records), factor)
@@ -275,10 +284,12 @@ class _Programs(NamedTuple):
 
     Attributes:
       contributions: `(clip, params, cohort, units, stream, slots) -> grids`.
+      gradients: `(params, cohort, places) -> float32 [R, D]`, of the records at places int32 `[chunks, size]`, for a clip on the host.
       finish: `(state, total, records, factor) -> (state, norm)`, with the expected records of a sample and the optimiser's factor.
     """
 
     contributions: Callable[..., Array]
+    gradients: Callable[..., Array]
     finish: Callable[..., tuple[State, Array]]
 
 
@@ -295,12 +306,19 @@ def _programs(
         sampling = records_lib.Sampling(units, rate, slots, chunk)
         return records_lib.sampled_gradients(loss, params, clip, cohort, sampling, stream)
 
+    @traced_once()
+    def gradients(params: Any, cohort: Records, places: Array) -> Array:
+        x, y = flatten_leading(cohort.features), flatten_leading(cohort.labels)
+        contribution = records_lib.gradient_contribution(loss, params)
+        found = jax.lax.map(jax.vmap(lambda place: contribution(take(x, place), y[place])), places)
+        return found.reshape(places.size, -1)
+
     @jax.jit
     def finish(state: State, total: Array, records: Array, factor: Array | None) -> tuple[State, Array]:
         gradient = total / records
         return server_step(state, gradient, with_factor(rule, factor), average_from), jnp.linalg.norm(gradient)
 
-    return _Programs(contributions, finish)
+    return _Programs(contributions, gradients, finish)
 
 
 def _everybody(

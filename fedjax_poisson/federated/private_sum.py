@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from jax.tree_util import Partial
 from fedjax_poisson.aggregation import Aggregator, Opened, RoundRefused
 from fedjax_poisson.federated.fidelity import EVERY_MESSAGE
 from fedjax_poisson.mechanisms.noise_source import check_own_noise
-from fedjax_poisson.mechanisms.types import Mechanism, partial_of
+from fedjax_poisson.mechanisms.types import Mechanism, on_host, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.randomness.host_draws import MOST_DRAWS
 from fedjax_poisson.small_programs import few_values
 
 Gate = Callable[[], None]
@@ -58,7 +59,7 @@ class SumInfo(NamedTuple):
 def private_sum(
     mechanism: Mechanism,
     aggregator: Aggregator,
-    grids: Array,
+    grids: Array | np.ndarray,
     stream: Stream,
     *,
     gate: Gate | None = None,
@@ -70,7 +71,7 @@ def private_sum(
     Args:
       mechanism: an integer mechanism; one that sends real numbers (the Gaussian baseline) is added in the clear, by the "plain" aggregator only.
       aggregator: the encryption backend; it refuses sums of fewer senders than its announced minimum.
-      grids: int32 `[S, D]`, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
+      grids: int32 `[S, D]`, of the device or the host, each sender's summed contributions on the mechanism's grid (`mechanism.clip`).
       stream: this release's stream; used for nothing else. Each sender derives a separate part of it.
       gate: called once right before the sum is opened; None opens without asking (nothing is accounted then). Where the other senders are elsewhere it is
         called before this sender's message leaves.
@@ -103,7 +104,7 @@ def private_sum(
         return _sum_of_reals(mechanism, aggregator.info.minimum_senders, grids, stream, present, gate, clock)
     aggregator.begin()
     drawn = _embed_all(mechanism, grids, stream)
-    counts = np.asarray(drawn if insiders is None else insiders(drawn, grids))
+    counts = np.asarray(drawn if insiders is None else insiders(jnp.asarray(drawn), jnp.asarray(grids)))
     embed_seconds = clock.lap()
     sealed = [aggregator.encrypt(counts[i], fold_in(stream, i, _ENCRYPT)) for i in present]
     encrypt_seconds = clock.lap()
@@ -119,7 +120,8 @@ def private_sum(
     clock.lap()
     opened = aggregator.open(total, size)
     open_seconds = agree_seconds + clock.lap()
-    estimate = mechanism.estimate(jax.device_put(opened.counts), opened.senders)
+    total_counts: Any = opened.counts  # of the host, where an estimate that is a product needs no program
+    estimate: Array = jax.device_put(mechanism.estimate(total_counts, opened.senders))
     info = SumInfo(
         senders=opened.senders,
         bytes_up_per_sender=max(aggregator.bytes_up(one) for one in sealed),
@@ -157,7 +159,7 @@ def _known_sum(
 def _sum_of_reals(
     mechanism: Mechanism,
     minimum: int,
-    grids: Array,
+    grids: Array | np.ndarray,
     stream: Stream,
     present: list[int],
     gate: Gate | None,
@@ -198,7 +200,11 @@ def _check_senders(present: list[int], count: int) -> None:
         )
 
 
-def _embed_all(mechanism: Mechanism, grids: Array, stream: Stream) -> Array:
+def _embed_all(mechanism: Mechanism, grids: Array | np.ndarray, stream: Stream) -> Array | np.ndarray:
+    if grids.size <= MOST_DRAWS:
+        streams = [fold_in(stream, i, _EMBED) for i in range(grids.shape[0])]
+        if (drawn := on_host(mechanism.embed, streams, np.asarray(grids))) is not None:
+            return drawn
     return _embed_rows(partial_of(mechanism.embed, grids.shape[-1]), grids, stream)
 
 

@@ -153,6 +153,12 @@ def chunk_for(dimension: int, record: int) -> int:
     return int(np.clip(_CHUNK_FLOATS // (dimension + 64 * record), 16, 256))
 
 
+def chunks_of(slots: int, chunk: int) -> tuple[int, int]:
+    """(chunks, records of a chunk) for so many slots: equal ones of about `chunk` records, a multiple of `_ROWS`."""
+    parts = max(-(-slots // (-(-chunk // _ROWS) * _ROWS)), 1)
+    return parts, -(-slots // (parts * _ROWS)) * _ROWS
+
+
 def sampled_sums(
     contribution: Callable[[Any, Array], Array],
     clip: Callable[[Array], Array],
@@ -184,8 +190,7 @@ def sampled_sums(
     count, largest = units.members.shape
     members, home, coin = (jnp.asarray(each) for each in units[:3])
     wanted = (sampled.reshape(-1)[coin][:, None] & (members < sites * room)).reshape(-1)
-    parts = max(-(-slots // (-(-chunk // _ROWS) * _ROWS)), 1)
-    size = -(-slots // (parts * _ROWS)) * _ROWS
+    parts, size = chunks_of(slots, chunk)
     chosen = jnp.nonzero(wanted, size=slots, fill_value=count * largest)[0].astype(jnp.int32)
     chosen = jnp.pad(chosen, (0, parts * size - slots), constant_values=count * largest)
 

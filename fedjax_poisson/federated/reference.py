@@ -19,6 +19,7 @@ from fedjax_poisson.federated.records import Records
 from fedjax_poisson.federated.sharing_programs import built_once
 from fedjax_poisson.models import Model
 from fedjax_poisson.randomness import Stream, fold_in
+from fedjax_poisson.traced_programs import traced_once
 
 
 def exact_scaler(
@@ -107,7 +108,7 @@ def _trainer(
 ) -> Callable[..., server.State]:
     """`(params, x, y, real, stream, records, factor) -> state`: one program for all trainings of one structure."""
 
-    @jax.jit
+    @traced_once()
     def train(
         params: Any, x: Features, y: Array, real: Array, stream: Stream, records: Array, factor: Array | None
     ) -> server.State:

@@ -65,21 +65,30 @@ def round_stream(stream: Stream, number: int | Array) -> Stream:
     return fold_in(stream, "round", number)
 
 
-@jax.jit
-def fingerprint(values: Array) -> Array:
+def fingerprint(values: Array | np.ndarray) -> Array:
     """64 bits of any int32 or uint32 array, uint32 `[2]`: a sum of mixed words, so its order does not matter to the device.
 
     Two arrays that nobody made to collide share it with probability about 2**-64. It detects mistakes, not attacks.
     """
-    words = values.reshape(-1).astype(jnp.uint32)
-    place = jnp.arange(words.size, dtype=jnp.uint32)
-    return jnp.stack(
-        [jnp.sum(_mixed(words * jnp.uint32(a) + place * jnp.uint32(b)), dtype=jnp.uint32) for a, b in _LANES]
-    )
+    found: Array = _fingerprint(np, values) if isinstance(values, np.ndarray) else _of_device(values)
+    return found
 
 
-def _mixed(words: Array) -> Array:
+@jax.jit
+def _of_device(values: Array) -> Array:
+    found: Array = _fingerprint(jnp, values)
+    return found
+
+
+def _fingerprint(xp: Any, values: Any) -> Any:
+    words = values.reshape(-1).astype(np.uint32)
+    place = xp.arange(words.size, dtype=np.uint32)
+    sums = [xp.sum(_mixed(words * np.uint32(a) + place * np.uint32(b)), dtype=np.uint32) for a, b in _LANES]
+    return xp.stack(sums)
+
+
+def _mixed(words: Any) -> Any:
     """Murmur3's finalizer, a bijection of 32-bit words."""
-    words = (words ^ (words >> jnp.uint32(16))) * jnp.uint32(0x85EBCA6B)
-    words = (words ^ (words >> jnp.uint32(13))) * jnp.uint32(0xC2B2AE35)
-    return words ^ (words >> jnp.uint32(16))
+    words = (words ^ (words >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    words = (words ^ (words >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return words ^ (words >> np.uint32(16))

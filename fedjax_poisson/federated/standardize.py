@@ -28,6 +28,7 @@ from jax.tree_util import Partial
 
 from fedjax_poisson.aggregation import Aggregator
 from fedjax_poisson.federated import records as records_lib
+from fedjax_poisson.federated.host_sums import in_order, is_summed_on_host, sums_of_sites
 from fedjax_poisson.federated.private_sum import Gate, SumInfo, private_sum
 from fedjax_poisson.federated.records import Records
 from fedjax_poisson.mechanisms.types import Mechanism, partial_of
@@ -173,11 +174,10 @@ def private_scaler(
     cohort = label_as_column(cohort, label_bounds)
     noise = math.sqrt(mechanism.variance(cohort.features.shape[0]))
     records_lib.check_sums_fit(mechanism, cohort.features.shape[1])
-    clip = partial_of(mechanism.clip, moment_dimension(flags))
-    grids = _moment_grids(tuple(flags.tolist()), largest_unit, clip, cohort, bounds32)
+    grids = _summed_moments(mechanism, cohort, bounds32, flags, largest_unit)
     if by_site:
         sites, width = grids.shape
-        blocks = jnp.eye(sites, dtype=jnp.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
+        blocks = np.eye(sites, dtype=np.int32)[:, :, None] * grids[:, None, :]  # each site's moments in its own block
         total, info = private_sum(mechanism, aggregator, blocks.reshape(sites, sites * width), stream, gate=gate)
         totals = total.reshape(sites, width)
         found = scaler_of_sites(totals, bounds32, flags, noise)
@@ -232,6 +232,30 @@ def scaler_of_sites(totals: Array | np.ndarray, bounds: np.ndarray, binary: np.n
     centre, scale = (np.stack(each)[:, None, :] for each in ([o.centre for o in own], [o.scale for o in own]))
     records = np.sum([o.records for o in own], dtype=np.float32)
     return _on_device(centre, scale, own[0].lower, own[0].upper, records)
+
+
+def _summed_moments(
+    mechanism: Mechanism, cohort: Records, bounds: np.ndarray, binary: np.ndarray, largest_unit: int
+) -> Array | np.ndarray:
+    """Each site's summed moment vectors on the mechanism's grid, int32 `[S, 1 + F + F_continuous]`: of few records on the host, without a program."""
+    units, width = records_lib.units_of(np.asarray(cohort.unit)), moment_dimension(binary)
+    if not is_summed_on_host(mechanism, units, width):
+        clip = partial_of(mechanism.clip, width)
+        return _moment_grids(tuple(binary.tolist()), largest_unit, clip, cohort, bounds)
+    sites, room, features = cohort.features.shape
+    order = in_order(units, sites * room)
+    rows = np.asarray(cohort.features, np.float32).reshape(-1, features)[order.place]
+    vectors = moments_of_rows(rows, bounds, binary)
+    return sums_of_sites(mechanism.clip, vectors, order, units, sites, average=True)
+
+
+def moments_of_rows(rows: np.ndarray, bounds: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    """`moments` of each row float32 `[R, F]`, on the host."""
+    one, two = np.float32(1), np.float32(2)
+    lower, upper = np.asarray(bounds, np.float32).T
+    fraction = (np.clip(rows, lower, upper) - lower) / (upper - lower)
+    t = np.where(binary, fraction, two * fraction - one)
+    return np.concatenate([np.ones((len(rows), 1), np.float32), t, t[:, ~binary] ** 2 - np.float32(_SQUARE)], axis=1)
 
 
 @traced_once((0, 1))  # a module's function: one compilation for all mechanisms whose clip has one structure

@@ -50,7 +50,7 @@ _OCTAVES = GRID_BITS + 4  # an update of D <= 2**40 coordinates below 2**(top - 
 _THRESHOLD_LIMBS = 6  # B' in squared units of an octave is below (2**top / 2**(top - 42))**2 = 2**84
 _WIDE_LIMBS = 7  # B < 4**(19 + 29); B' 4**point < 4**(19 + bits) 4**(30 - bits) = 2**98
 _INFINITE = 0x7F800000  # bits of infinity; those of a NaN lie above
-_LOWERED_FROM = 20  # a factor that is too large is lowered by 2**-20 of itself at first
+LOWERED_FROM = 20  # a factor that is too large is lowered by 2**-20 of itself at first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,8 +153,26 @@ class ClipNumbers(NamedTuple):
     top: Array
 
 
+class ExactNumbers(NamedTuple):
+    """What a clip of updates of one length compares and multiplies with, exactly, on the host.
+
+    Attributes:
+      steps: float32 grid steps per unit of the update.
+      bound: `squared_norm_limit`; None where the bound follows from the length before rounding.
+      thresholds: B' in the squared units of each octave, rounded down.
+      target: B' 4**point.
+      point: binary places of the factor that shrinks.
+    """
+
+    steps: np.float32
+    bound: int | None
+    thresholds: tuple[int, ...]
+    target: int
+    point: int
+
+
 @functools.lru_cache(maxsize=256)
-def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
+def exact_numbers(limits: ClipLimits, dimension: int) -> ExactNumbers:
     """The numbers of a clip of float32 `[dimension]`.
 
     Raises:
@@ -162,7 +180,7 @@ def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
     """
     target, proved = scaled_target(limits, dimension)
     units = [Fraction(2) ** (limits.top_exponent + 1 - k - GRID_BITS) for k in range(_OCTAVES)]
-    thresholds = [int(target * (Fraction(limits.grid_step) / unit) ** 2) for unit in units]
+    thresholds = tuple(int(target * (Fraction(limits.grid_step) / unit) ** 2) for unit in units)
     assert not proved or thresholds[0] <= 1 << (2 * GRID_BITS - 2), (
         "an update above the first octave would count as short"
     )
@@ -171,13 +189,25 @@ def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
     point = _SHRINK_BITS - whole_bits
     if point < 1:
         raise ValueError("clip_norm / coordinate_bound exceeds 2**28; raise coordinate_bound.")
+    bound = None if proved else limits.squared_norm_limit
+    return ExactNumbers(np.float32(1.0 / limits.grid_step), bound, thresholds, target << (2 * point), point)
+
+
+@functools.lru_cache(maxsize=256)
+def clip_numbers(limits: ClipLimits, dimension: int) -> ClipNumbers:
+    """`exact_numbers` as arrays.
+
+    Raises:
+      ValueError: as `exact_numbers`.
+    """
+    exact = exact_numbers(limits, dimension)
     numbers = (
         np.int32(limits.coordinate_limit),
-        np.float32(1.0 / limits.grid_step),
-        None if proved else limbs.limbs_of(limits.squared_norm_limit, _WIDE_LIMBS),
-        np.stack([limbs.limbs_of(each, _THRESHOLD_LIMBS) for each in thresholds]),
-        limbs.limbs_of(target << (2 * point), _WIDE_LIMBS),
-        np.uint32(point),
+        exact.steps,
+        None if exact.bound is None else limbs.limbs_of(exact.bound, _WIDE_LIMBS),
+        np.stack([limbs.limbs_of(each, _THRESHOLD_LIMBS) for each in exact.thresholds]),
+        limbs.limbs_of(exact.target, _WIDE_LIMBS),
+        np.uint32(exact.point),
         np.int32(limits.top_exponent),
     )
     with jax.ensure_compile_time_eval():
@@ -225,7 +255,7 @@ def clip_with(numbers: ClipNumbers, update: Array) -> Array:
     def tried(turn: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         number, factor, _ = turn
         fits = limbs.at_most(limbs.squared_norm(on_grid(factor)), bound)
-        lower = factor * (jnp.float32(1) - _power_of_two(number - jnp.int32(_LOWERED_FROM)))
+        lower = factor * (jnp.float32(1) - _power_of_two(number - jnp.int32(LOWERED_FROM)))
         return number + jnp.int32(1), jnp.where(fits, factor, lower), fits
 
     # Only factors go round: an update that fits at once is read no more often than without the loop, and in a vmap one that does not makes no others wait long.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -28,7 +29,7 @@ from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
-from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms import clipping, host_clip
 from fedjax_poisson.mechanisms.sum_law import modulated_sum
 from fedjax_poisson.mechanisms.types import (
     Bounds,
@@ -42,7 +43,7 @@ from fedjax_poisson.mechanisms.types import (
     make_mechanism,
     scaled_sum,
 )
-from fedjax_poisson.randomness import SamplingTables, Stream
+from fedjax_poisson.randomness import SamplingTables, Stream, host_draws
 
 _TAILS = (1e-4, 1e-7, 1e-10)  # every one gives a valid bound (`accounting.tight_delta`); the smallest is taken
 _LARGEST_TABLE = 5e7  # a sampler's tables grow with the square root of its rate
@@ -139,6 +140,15 @@ def poisson_embedding(
             return Partial(_embed_once, tables())
         return Partial(_embed_sum, tables(), np.int32(parts))
 
+    def embed_rows(streams: Sequence[Stream], grids: np.ndarray) -> np.ndarray | None:
+        if not host_draws.can_draw(streams, parts * grids.size):
+            return None
+        if portions is None and parts == 1:
+            return host_draws.push_pull_rows(streams, grids, tables())
+        own = [randomness.fold_in(stream, part, "part") for stream in streams for part in range(parts)]
+        drawn = host_draws.push_pull_rows(own, np.repeat(grids, parts, axis=0), tables())
+        return drawn.reshape(len(streams), parts, -1).sum(axis=1, dtype=np.int32)
+
     # The dark counts of the two channels cancel in the mean.
     estimate = WithNumbers(lambda dimension: Partial(scaled_sum, np.float32(scale)))
 
@@ -205,8 +215,11 @@ def poisson_embedding(
             data_dependent_noise=True,
         ),
         bounds=Bounds(clip_norm, coordinate_bound, bound, limits.grid_step),
-        clip=WithNumbers(lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension))),
-        embed=WithNumbers(embed, vector=1),
+        clip=WithNumbers(
+            lambda dimension: Partial(clipping.clip_with, clipping.clip_numbers(limits, dimension)),
+            on_host=functools.partial(host_clip.clip_rows, limits),
+        ),
+        embed=WithNumbers(embed, vector=1, on_host=embed_rows),
         estimate=estimate,
         rdp=functools.partial(scaled_rdp, 1.0),
         variance=variance,

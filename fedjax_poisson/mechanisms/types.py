@@ -76,10 +76,13 @@ class WithNumbers:
       partial: `(dimension) -> Partial`: the function for vectors of so many coordinates, the numbers its leaves, so that mechanisms that differ in numbers
         alone share a program. They are made at first use: a planner tries many mechanisms and draws nothing.
       vector: which argument is the vector, whose length is the dimension, or the dimension itself.
+      on_host: the same function of a few NumPy rows, without a program: of `clip` `(float32 [n, D]) -> int32 [n, D]`, of `embed`
+        `(n streams, int32 [n, D]) -> int32 [n, D]`, the same integers; its result is None where a program does it sooner. None where there is none.
     """
 
     partial: Callable[[int], Partial]
     vector: int = 0
+    on_host: Callable[..., np.ndarray | None] | None = None
 
     def __call__(self, *arguments: Any) -> Array:
         """What the function gives for its arguments; called inside a program, its numbers are constants of that program."""
@@ -91,6 +94,12 @@ class WithNumbers:
 def partial_of(function: Callable[..., Array], dimension: int) -> Partial:
     """A mechanism's function as a pytree, to be an argument of a compiled program; one without numbers of its own belongs to the program's structure."""
     return function.partial(dimension) if isinstance(function, WithNumbers) else Partial(function)
+
+
+def on_host(function: Callable[..., Array], *arguments: Any) -> np.ndarray | None:
+    """What a mechanism's function gives for a few rows of the host (`WithNumbers.on_host`); None where a program has to."""
+    of_rows = function.on_host if isinstance(function, WithNumbers) else None
+    return None if of_rows is None else of_rows(*arguments)
 
 
 class Portions(NamedTuple):
@@ -381,9 +390,9 @@ def subtract_mean(total: Array, mean: Mean, senders: int | Array) -> Array:
 
 
 def scaled_sum(scale: Array, total: Array, senders: int | Array) -> Array:
-    """An estimate that is a sum of counts times a number, float32 `[D]`: where the mean of the noise is zero, whoever sends."""
+    """An estimate that is a sum of counts times a number, float32 `[D]`: where the mean of the noise is zero, whoever sends. Counts of the host stay there."""
     del senders
-    return jnp.asarray(total).astype(jnp.float32) * scale
+    return total.astype(np.float32) * scale
 
 
 def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:

@@ -39,7 +39,7 @@ from fedjax_poisson.traced_programs import is_traced, traced_once
 BLOCK_WORDS = 16
 TILE = 4096  # lanes that a CPU works on at once: sixteen words of each stay in the second-level cache
 MAX_BYTES = 1 << 38  # the 32-bit block counter times 64 bytes
-_OUTPUT, _INTEGER_LABEL, _TEXT_LABEL, _SEED = 0, 1, 2, 3  # first nonce word: the domain of a block
+OUTPUT, _INTEGER_LABEL, _TEXT_LABEL, _SEED = 0, 1, 2, 3  # first nonce word: the domain of a block
 
 
 class ReproducibleStreamWarning(UserWarning):
@@ -118,7 +118,7 @@ def stream(seed: int | None = None) -> Stream:
     key = np.frombuffer(int(seed).to_bytes(32, "little"), "<u4").astype(np.uint32)
     # One derivation, so that small seeds do not leave nearly-zero keys behind.
     nonce = _words(_SEED, 0, 0)
-    made = _derived_on_host(key, 0, nonce) if _on_host(key) else _derive(key, np.uint32(0), nonce)
+    made = _derived_on_host(key, 0, nonce) if is_on_host(key) else _derive(key, np.uint32(0), nonce)
     return Stream(made, np.ones((), np.uint32))
 
 
@@ -149,7 +149,7 @@ def fold_in(stream: Stream, *labels: int | str | jax.Array) -> Stream:
     if not labels:
         raise ValueError("fold_in needs at least one label: without one the parent would be used twice")
     words = [_label_words(label) for label in labels]
-    if _on_host(stream.key) and not is_traced(words):
+    if is_on_host(stream.key) and not is_traced(words):
         key = np.asarray(stream.key)
         for counter, nonce in words:
             key = _derived_on_host(key, int(counter), nonce)
@@ -180,14 +180,14 @@ def fold_each(stream: Stream, *labels: int | str | jax.Array) -> tuple[Stream, .
     known = [one for one in words if not is_traced(one)]
     if len({(int(counter), *map(int, nonce)) for counter, nonce in known}) < len(known):
         raise ValueError(f"fold_each of {labels}: a label stands twice, and would give the same stream twice")
-    if _on_host(stream.key) and not is_traced(words):
+    if is_on_host(stream.key) and not is_traced(words):
         return tuple(fold_in(stream, label) for label in labels)
     counters, nonces = zip(*words, strict=True)
     keys = _derive_each(stream.key, counters, nonces)
     return tuple(Stream(keys[i], stream.reproducible) for i in range(len(labels)))
 
 
-def _on_host(key: jax.Array | np.ndarray) -> bool:
+def is_on_host(key: jax.Array | np.ndarray) -> bool:
     """Whether blocks of a key are made without a program: its words are known, and this host can read them."""
     if is_traced(key) or not isinstance(key, np.ndarray | jax.Array):  # part of a program, or a shape
         return False
@@ -226,8 +226,8 @@ def bits(stream: Stream, shape: int | tuple[int, ...]) -> jax.Array:
     if count == 0:
         return jnp.zeros(shape, jnp.uint32)
     blocks = -(-count // BLOCK_WORDS)
-    if blocks <= TILE and _on_host(stream.key):
-        planes = host_cipher.cipher_words(np.asarray(stream.key), 0, (_OUTPUT, 0, 0), blocks).T
+    if blocks <= TILE and is_on_host(stream.key):
+        planes = host_cipher.cipher_words(np.asarray(stream.key), 0, (OUTPUT, 0, 0), blocks).T
         return jax.device_put(planes.reshape(-1)[:count].reshape(shape))
     return jnp.concatenate(block_words(stream, blocks))[:count].reshape(shape)
 
@@ -335,7 +335,7 @@ def _tile_loop(tiles: int, lanes: int, then: Callable[[jax.Array], jax.Array] | 
 def output_block(key: jax.Array, counter: jax.Array, form: str | None = None) -> Words:
     """The sixteen words of the output blocks at these uint32 counters (`form` as in `chacha20_block`)."""
     zero = jnp.uint32(0)
-    return chacha20_block(key, counter, (jnp.uint32(_OUTPUT), zero, zero), form=form)
+    return chacha20_block(key, counter, (jnp.uint32(OUTPUT), zero, zero), form=form)
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""A round of zeros on a thread of its own, so that a run's programs are compiled while the run begins.
+"""A round of zeros on a thread of its own, and the yardstick's training of zeros, so that a run's programs are compiled while the run begins.
 
 Most of a short run's time goes by before its first training round: the standardisation compiles its programs one after another, then the training its own.
 The compiler needs no interpreter, so a second core can do the one while the first does the other. What is compiled is decided by a round itself, made
@@ -21,10 +21,13 @@ import jax
 import numpy as np
 
 from fedjax_poisson.federated import standardize
+from fedjax_poisson.federated.records import Records
 from fedjax_poisson.platforms import usable_cores
 from fedjax_poisson.randomness import stream
 from fedjax_poisson.runs.build import RunSetup
+from fedjax_poisson.runs.scoring import trained_without_privacy
 from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
+from fedjax_poisson.runs.verdict import yardstick_wanted
 from fedjax_poisson.traced_programs import FOLDER
 
 __all__ = ["MOST_NUMBERS", "rehearsed"]
@@ -62,6 +65,8 @@ def _helps(setting: RunSetup) -> bool:
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
     try:
         _training(setting, ended)
+        if yardstick_wanted(setting) and not ended():
+            _yardstick(setting)
     except _Over:
         pass
     except Exception as error:  # the run makes the same programs, and says what is wrong where it is
@@ -83,9 +88,7 @@ def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
 
         return call
 
-    blank = blank_records(setting)
-    records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
-    scaler = standardize.bounds_scaler(setting.sites.feature_bounds, 1.0)
+    scaler, records = _zeros(setting)
     made = aggregator_for(setting, setting.plan.train.mechanism, setting.dimension, "train")
     aggregator = made._replace(
         begin=unless_over(made.begin),
@@ -96,3 +99,16 @@ def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
     algorithm, cohort_of = training_for(setting, scaler, records, aggregator)
     state = algorithm.init(jax.random.key(0))
     unless_over(algorithm.apply)(state, cohort_of(1), stream(), unless_over(lambda: None))
+
+
+def _yardstick(setting: RunSetup) -> None:
+    """The training without privacy, which is one program, for the run's summary."""
+    scaler, records = _zeros(setting)
+    trained_without_privacy(setting, scaler, records, stream())
+
+
+def _zeros(setting: RunSetup) -> tuple[standardize.Scaler, Records]:
+    """Training records whose features and labels are zeros, with a public standardisation."""
+    blank = blank_records(setting)
+    records = blank._replace(labels=jax.device_put(np.zeros(blank.labels.shape, blank.labels.dtype)))
+    return standardize.bounds_scaler(setting.sites.feature_bounds, 1.0), records

@@ -17,7 +17,7 @@ from fedjax_poisson.federated.curves import agreement, confusion, operating_poin
 from fedjax_poisson.federated.evaluator import map_records
 from fedjax_poisson.federated.intervals import score_intervals
 from fedjax_poisson.federated.subgroups import subgroup_scores, subgroups_of
-from fedjax_poisson.randomness import ReproducibleStreamWarning, stream
+from fedjax_poisson.randomness import ReproducibleStreamWarning, Stream, stream
 from fedjax_poisson.runs.build import RunSetup
 from fedjax_poisson.runs.load_data import wanted_subgroups
 from fedjax_poisson.runs.training import learned_model, learned_records, optimizer_for, parts_for
@@ -130,20 +130,23 @@ def without_privacy(
       seed: seed for sampling the records of each step.
       public: training and test records as the run had them, used if its standardisation is public and therefore the same here.
     """
-    config = setting.config
-    assert setting.kind.without_privacy is not None  # `yardstick_wanted` asks for none where there is none
     scaler = _exact_scaler(setting)
-    if public and config.standardize == "bounds":
+    if public and setting.config.standardize == "bounds":
         cohort, test = public
     else:
         cohort, test = (learned_records(setting, scaler, part) for part in (setting.train, setting.test))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReproducibleStreamWarning)
         own = stream(seed)
-    optimizer = optimizer_for(setting, config.nonprivate_rate or step_size(setting.recipe, math.inf))
+    return test_scores(setting, scaler, trained_without_privacy(setting, scaler, cohort, own), test)
+
+
+def trained_without_privacy(setting: RunSetup, scaler: standardize.Scaler, cohort: Records, stream: Stream) -> Any:
+    """The parameters that the recipe leads to on these records, as `learned_records` gives them, without clipping, noise and encryption."""
+    assert setting.kind.without_privacy is not None  # `yardstick_wanted` asks for none where there is none
+    optimizer = optimizer_for(setting, setting.config.nonprivate_rate or step_size(setting.recipe, math.inf))
     parts = parts_for(setting, scaler, cohort, None, optimizer)
-    params = setting.kind.without_privacy(parts, setting.recipe.rounds, setting.recipe.sampling_rate, own)
-    return test_scores(setting, scaler, params, test)
+    return setting.kind.without_privacy(parts, setting.recipe.rounds, setting.recipe.sampling_rate, stream)
 
 
 def _exact_scaler(setting: RunSetup) -> standardize.Scaler:
