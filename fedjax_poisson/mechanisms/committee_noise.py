@@ -28,6 +28,7 @@ from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation, scaled_sum
 from fedjax_poisson.mechanisms.poisson import parts_of
 from fedjax_poisson.mechanisms.rounding import Rounding, conditional_rounding, rounding
 from fedjax_poisson.mechanisms.types import (
@@ -36,11 +37,9 @@ from fedjax_poisson.mechanisms.types import (
     Mechanism,
     NoiseSenders,
     WithNumbers,
-    bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
-    scaled_sum,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in
 

@@ -19,17 +19,9 @@ from fedjax_poisson import randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.accounting import experimental as guarantees
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation, mean_count, subtract_mean
 from fedjax_poisson.mechanisms.gaussian import normal_quantiles
-from fedjax_poisson.mechanisms.types import (
-    Bounds,
-    Facts,
-    Mechanism,
-    bernstein_deviation,
-    check_positive,
-    make_mechanism,
-    mean_count,
-    subtract_mean,
-)
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, check_positive, make_mechanism
 from fedjax_poisson.randomness import Stream, fold_in
 
 

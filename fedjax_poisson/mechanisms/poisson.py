@@ -30,6 +30,7 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping, host_clip
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation, scaled_sum
 from fedjax_poisson.mechanisms.sum_law import modulated_sum
 from fedjax_poisson.mechanisms.types import (
     Bounds,
@@ -37,11 +38,9 @@ from fedjax_poisson.mechanisms.types import (
     Mechanism,
     Portions,
     WithNumbers,
-    bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
-    scaled_sum,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream, host_draws
 

@@ -20,19 +20,16 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.estimates import Mean, bernstein_deviation, mean_count, subtract_mean
 from fedjax_poisson.mechanisms.sum_law import modulated_sum
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
-    Mean,
     Mechanism,
     WithNumbers,
-    bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
-    mean_count,
-    subtract_mean,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream
 

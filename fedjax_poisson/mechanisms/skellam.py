@@ -16,17 +16,10 @@ from jax.tree_util import Partial
 
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation
 from fedjax_poisson.mechanisms.rounding import conditional_rounding, rounding
 from fedjax_poisson.mechanisms.sum_law import added_noise
-from fedjax_poisson.mechanisms.types import (
-    Bounds,
-    Facts,
-    Mechanism,
-    WithNumbers,
-    bernstein_deviation,
-    check_positive,
-    make_mechanism,
-)
+from fedjax_poisson.mechanisms.types import Bounds, Facts, Mechanism, WithNumbers, check_positive, make_mechanism
 from fedjax_poisson.randomness import SamplingTables, Stream, fold_in
 
 

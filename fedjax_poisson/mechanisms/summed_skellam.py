@@ -21,17 +21,16 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation, scaled_sum
 from fedjax_poisson.mechanisms.sum_law import added_noise
 from fedjax_poisson.mechanisms.types import (
     Bounds,
     Facts,
     Mechanism,
     WithNumbers,
-    bernstein_deviation,
     check_bounds,
     check_positive,
     make_mechanism,
-    scaled_sum,
 )
 from fedjax_poisson.randomness import SamplingTables, Stream
 

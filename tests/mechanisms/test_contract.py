@@ -10,8 +10,8 @@ from scipy import stats
 
 import fedjax_poisson as fp
 from fedjax_poisson.mechanisms import committee_noise, experimental, grouped, single_channel, summed_skellam
+from fedjax_poisson.mechanisms.estimates import mean_count, subtract_mean
 from fedjax_poisson.mechanisms.gaussian import normal_quantiles
-from fedjax_poisson.mechanisms.types import mean_count, subtract_mean
 from tests.helpers.stat import assert_moments
 
 ORDERS = np.arange(2.0, 65.0)

@@ -60,7 +60,8 @@ def test_a_traced_number_of_portions_gives_the_same_counts():
 
 
 def test_a_schedule_compiles_one_program():
-    program, grids = private_sum.__globals__["_embed_rows"], jnp.zeros((3, 77), jnp.int32)
+    program = private_sum.__globals__["_embed_rows"]
+    grids = jnp.zeros((3, 400), jnp.int32)  # too many to be drawn on the host
     before = program.quick.jitted._cache_size()
     for used in (8, 4, 2, 1):
         private_sum.__globals__["_embed_all"](at_portions(WHOLE, used), grids, randomness.stream(seed=0))

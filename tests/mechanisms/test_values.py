@@ -13,7 +13,8 @@ import fedjax_poisson as fp
 from fedjax_poisson import accounting
 from fedjax_poisson.accounting import experimental as guarantees
 from fedjax_poisson.mechanisms import experimental, single_channel
-from fedjax_poisson.mechanisms.types import bernstein_deviation, check_honest, check_positive, one_grid_step
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation
+from fedjax_poisson.mechanisms.types import check_honest, check_positive, one_grid_step
 
 ORDERS = accounting.integer_orders(32)
 ADJACENCIES = ("zero_out", "replace_one")
