@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,21 +37,13 @@ def exact_scaler(
     for site, present in enumerate(mask):
         own = units[site, present]
         weights[site, present] = 1 / np.bincount(own)[own]
-    of_sites, of_all = _weighted_moments(tuple(flags.tolist()), cohort.features, cohort.mask, weights, bounds32)
-    pooled = standardize.scaler_from_moments(of_all, bounds32, flags)
+    rows = np.asarray(cohort.features, np.float32).reshape(mask.size, -1)
+    vectors = standardize.moments_of_rows(rows, bounds32, flags).reshape(*mask.shape, -1)
+    weighted = np.where(mask[..., None], vectors, np.float32(0)) * weights[..., None]
+    of_sites = weighted.sum(axis=1, dtype=np.float64)
+    pooled = standardize.scaler_from_moments(of_sites.sum(axis=0), bounds32, flags)
     found = standardize.scaler_of_sites(of_sites, bounds32, flags) if by_site else pooled
     return found if label_bounds is None else standardize.without_label(found, pooled)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _weighted_moments(
-    binary: tuple[bool, ...], features: Array, mask: Array, weights: Array, bounds: Array
-) -> tuple[Array, Array]:
-    """Weighted sums of moments: of each site, float32 `[S, M]`, and of all, `[M]`."""
-    flags = np.asarray(binary, bool)
-    vectors = jax.vmap(jax.vmap(lambda x: standardize.moments(x, bounds, flags)))(features)
-    weighted = jnp.where(mask[..., None], vectors, jnp.float32(0)) * weights[..., None]
-    return jnp.sum(weighted, axis=1), jnp.sum(weighted, axis=(0, 1))
 
 
 def train_without_privacy(

@@ -85,6 +85,27 @@ def test_what_it_trains_on_are_zeros(setting: RunSetup, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("helpful")
+@pytest.mark.parametrize(("yardstick", "over"), [(True, False), (True, True), (False, False)])
+def test_the_yardstick_is_rehearsed_on_zeros_where_the_run_wants_one_and_goes_on(
+    yardstick: bool, over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, seen = build(dataclasses.replace(CONFIG, yardstick=yardstick)), []
+    train = rehearsal.trained_without_privacy
+
+    def noted(setting: RunSetup, scaler: Any, records: Any, stream: Any) -> Any:
+        seen.append(records)
+        return train(setting, scaler, records, stream)
+
+    monkeypatch.setattr(rehearsal, "trained_without_privacy", noted)
+    monkeypatch.setattr(rehearsal, "_training", lambda *_: None)
+    rehearsal._rehearse(wanted, lambda: over)
+    assert len(seen) == (yardstick and not over)
+    for records in seen:
+        assert not np.any(np.asarray(records.features)) and not np.any(np.asarray(records.labels))
+        assert records.features.shape == wanted.train.features.shape
+
+
+@pytest.mark.usefixtures("helpful")
 def test_one_that_fails_is_said_and_the_run_goes_on(setting: RunSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("no such ring")
