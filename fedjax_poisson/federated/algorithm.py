@@ -33,17 +33,15 @@ from fedjax_poisson.federated.features import (
     RecordShape,
     batch_spec,
     blank_batch,
-    flatten_leading,
     floats_in,
     in_words,
     leading_of,
     record_spec,
     same_records,
     spec_of,
-    take,
 )
 from fedjax_poisson.federated.fidelity import Fidelity
-from fedjax_poisson.federated.host_sums import in_order, is_summed_on_host, places_in_chunks, sums_of_sites
+from fedjax_poisson.federated.host_sums import in_order, is_summed_on_host, of_each_place, sums_of_sites
 from fedjax_poisson.federated.insiders import (
     Insiders,
     check_possible,
@@ -248,10 +246,11 @@ def fedsgd(
         # Waited for, so that the seconds of the embedding are its own.
         records_lib.check_sums_fit(mechanism, min(slots, cohort.labels.shape[1]))
         grids: Array | np.ndarray
-        if rate >= 1 and is_summed_on_host(mechanism, units, size):
-            order = in_order(units, cohort.labels.shape[0] * cohort.labels.shape[1])
-            gradients = np.asarray(programs.gradients(state.params, cohort, places_in_chunks(order.place, at_once)))
-            grids = sums_of_sites(mechanism.clip, gradients[: order.place.size], order, units, senders)
+        places = cohort.labels.shape[0] * cohort.labels.shape[1]
+        if rate >= 1 and is_summed_on_host(mechanism, places, size):
+            order = in_order(units, places)
+            gradients = np.asarray(programs.gradients(state.params, cohort))
+            grids = sums_of_sites(mechanism.clip, gradients[order.place], order, units, senders)
         else:
             clip = partial_of(mechanism.clip, size)
             grids = jax.block_until_ready(programs.contributions(clip, state.params, cohort, units, own_stream, slots))
@@ -284,7 +283,7 @@ class _Programs(NamedTuple):
 
     Attributes:
       contributions: `(clip, params, cohort, units, stream, slots) -> grids`.
-      gradients: `(params, cohort, places) -> float32 [R, D]`, of the records at places int32 `[chunks, size]`, for a clip on the host.
+      gradients: `(params, cohort) -> float32 [S * n, D]`, of every place for a record, for a clip on the host.
       finish: `(state, total, records, factor) -> (state, norm)`, with the expected records of a sample and the optimiser's factor.
     """
 
@@ -307,11 +306,9 @@ def _programs(
         return records_lib.sampled_gradients(loss, params, clip, cohort, sampling, stream)
 
     @traced_once()
-    def gradients(params: Any, cohort: Records, places: Array) -> Array:
-        x, y = flatten_leading(cohort.features), flatten_leading(cohort.labels)
+    def gradients(params: Any, cohort: Records) -> Array:
         contribution = records_lib.gradient_contribution(loss, params)
-        found = jax.lax.map(jax.vmap(lambda place: contribution(take(x, place), y[place])), places)
-        return found.reshape(places.size, -1)
+        return of_each_place(contribution, cohort.features, cohort.labels, chunk)
 
     @jax.jit
     def finish(state: State, total: Array, records: Array, factor: Array | None) -> tuple[State, Array]:

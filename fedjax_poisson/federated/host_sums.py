@@ -7,16 +7,18 @@ clipped to integers, and those are added exactly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 
-from fedjax_poisson.federated.records import Units, chunks_of
+from fedjax_poisson.federated.features import Features, flatten_leading
+from fedjax_poisson.federated.records import Units, blocks_of, chunks_of
 from fedjax_poisson.mechanisms.host_clip import MOST_VALUES
-from fedjax_poisson.mechanisms.types import Mechanism, WithNumbers, on_host
+from fedjax_poisson.mechanisms.types import Mechanism, can_on_host, on_host
 
-__all__ = ["InOrder", "in_order", "is_summed_on_host", "places_in_chunks", "sums_of_sites"]
+__all__ = ["InOrder", "in_order", "is_summed_on_host", "of_each_place", "sums_of_sites"]
 
 
 class InOrder(NamedTuple):
@@ -38,18 +40,32 @@ def in_order(units: Units, room: int) -> InOrder:
     return InOrder(places[slots], slots // units.members.shape[1])
 
 
-def places_in_chunks(place: np.ndarray, chunk: int) -> np.ndarray:
-    """Places of records int32 `[chunks, size]` (`records.chunks_of`), the last ones repeated: a record's gradient has the same bits in every place."""
-    parts, size = chunks_of(place.size, chunk)
-    return np.pad(place, (0, parts * size - place.size), mode="edge").reshape(parts, size)
+def of_each_place(contribution: Callable[[Any, Array], Array], x: Features, y: Array, chunk: int) -> Array:
+    """Contributions float32 `[S * n, D]` of every place for a record, padding too: each has its own row of a program whose shape follows from places alone.
+
+    Args:
+      contribution: `(x_i, y_i)` to float32 `[D]`.
+      x: features `[S, n, ...]`.
+      y: `[S, n]` or `[S, n, K]`.
+      chunk: records vmapped at once, rounded up to a multiple of 16.
+    """
+    flat = flatten_leading((x, y))
+    places = y.shape[0] * y.shape[1]
+    parts, size = chunks_of(places, chunk)
+    blocks = jax.tree.map(lambda leaf: blocks_of(leaf, parts, size), flat)
+    found = jax.lax.map(lambda own: jax.vmap(contribution)(*own), blocks)
+    return found.reshape(parts * size, -1)[:places]
 
 
-def is_summed_on_host(mechanism: Mechanism, units: Units, dimension: int) -> bool:
-    """Whether `sums_of_sites` takes the contributions of so many coordinates of these units: a size decides, and whether the mechanism clips on the host."""
-    has_clip = isinstance(mechanism.clip, WithNumbers) and mechanism.clip.on_host is not None
-    return has_clip and 0 < int(units.sizes.sum()) * dimension <= MOST_VALUES
+def is_summed_on_host(mechanism: Mechanism, places: int, dimension: int) -> bool:
+    """Whether `sums_of_sites` takes contributions of so many coordinates: decided by the places for records, and by whether the mechanism clips on the host.
+
+    Places and not records, as one unit more or less must not change how the others' contributions are computed.
+    """
+    return can_on_host(mechanism.clip) and 0 < places * dimension <= MOST_VALUES
 
 
+@np.errstate(all="ignore")  # a unit that is not finite becomes zeros, and nobody shall see that there was one
 def sums_of_sites(
     clip: Callable[[Array], Array],
     contributions: np.ndarray,

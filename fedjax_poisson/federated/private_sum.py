@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from fedjax_poisson.aggregation import Aggregator, Opened, RoundRefused
 from fedjax_poisson.federated.fidelity import EVERY_MESSAGE
 from fedjax_poisson.mechanisms.noise_source import check_own_noise
-from fedjax_poisson.mechanisms.types import Mechanism, on_host, partial_of
+from fedjax_poisson.mechanisms.types import Mechanism, can_on_host, on_host, partial_of
 from fedjax_poisson.randomness import Stream, fold_in
 from fedjax_poisson.randomness.host_draws import MOST_DRAWS
 from fedjax_poisson.small_programs import few_values
@@ -120,8 +120,10 @@ def private_sum(
     clock.lap()
     opened = aggregator.open(total, size)
     open_seconds = agree_seconds + clock.lap()
-    total_counts: Any = opened.counts  # of the host, where an estimate that is a product needs no program
-    estimate: Array = jax.device_put(mechanism.estimate(total_counts, opened.senders))
+    here = on_host(mechanism.estimate, opened.counts, opened.senders)
+    estimate = (
+        mechanism.estimate(jax.device_put(opened.counts), opened.senders) if here is None else jax.device_put(here)
+    )
     info = SumInfo(
         senders=opened.senders,
         bytes_up_per_sender=max(aggregator.bytes_up(one) for one in sealed),
@@ -201,7 +203,7 @@ def _check_senders(present: list[int], count: int) -> None:
 
 
 def _embed_all(mechanism: Mechanism, grids: Array | np.ndarray, stream: Stream) -> Array | np.ndarray:
-    if grids.size <= MOST_DRAWS:
+    if can_on_host(mechanism.embed) and grids.size <= MOST_DRAWS:
         streams = [fold_in(stream, i, _EMBED) for i in range(grids.shape[0])]
         if (drawn := on_host(mechanism.embed, streams, np.asarray(grids))) is not None:
             return drawn

@@ -95,9 +95,16 @@ def units_of(unit: np.ndarray, by: str = "patient") -> Units:
     Args:
       unit: int32 `[S, n]` as in `Records`.
       by: "patient" groups records by their number in `unit`; "record" takes every record for itself, whatever its number.
+
+    Raises:
+      ValueError: a number is not below n: it would be another site's.
     """
     numbers = np.asarray(unit)
     sites, room = numbers.shape
+    if numbers.max(initial=-1) >= room:
+        raise ValueError(
+            f"unit number {numbers.max()} in a cohort with {room} places a site: number each site's units from 0 on, without gaps."
+        )
     if by == "record":
         numbers = np.where(numbers >= 0, np.arange(room), -1)
     site, row = np.nonzero(numbers >= 0)
@@ -272,7 +279,7 @@ def summed_contributions(
 
         parts = -(-count // chunk)
         size = -(-count // parts)
-        xs, ys, kept = jax.tree.map(lambda a: _blocks(a, parts, size), (x, y, keep))
+        xs, ys, kept = jax.tree.map(lambda a: blocks_of(a, parts, size), (x, y, keep))
         dimension = jax.eval_shape(contribution, take(x, 0), y[0]).shape[0]
         return jax.lax.scan(chunk_sum, jnp.zeros(dimension, jnp.int32), (xs, ys, kept))[0]
     units = sampled.shape[0]
@@ -369,7 +376,8 @@ def check_sums_fit(mechanism: Mechanism, count: int) -> None:
         )
 
 
-def _blocks(a: Array, parts: int, size: int) -> Array:
+def blocks_of(a: Array, parts: int, size: int) -> Array:
+    """`[n, ...]` to `[parts, size, ...]`, padded with zeros."""
     pad = [(0, parts * size - a.shape[0])] + [(0, 0)] * (a.ndim - 1)
     return jnp.pad(a, pad).reshape(parts, size, *a.shape[1:])
 

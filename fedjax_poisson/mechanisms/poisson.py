@@ -30,7 +30,7 @@ from jax.tree_util import Partial
 from fedjax_poisson import accounting, randomness
 from fedjax_poisson.accounting import Adjacency
 from fedjax_poisson.mechanisms import clipping, host_clip
-from fedjax_poisson.mechanisms.estimates import bernstein_deviation, scaled_sum
+from fedjax_poisson.mechanisms.estimates import bernstein_deviation, scaled_on_host, scaled_sum
 from fedjax_poisson.mechanisms.sum_law import modulated_sum
 from fedjax_poisson.mechanisms.types import (
     Bounds,
@@ -149,7 +149,9 @@ def poisson_embedding(
         return drawn.reshape(len(streams), parts, -1).sum(axis=1, dtype=np.int32)
 
     # The dark counts of the two channels cancel in the mean.
-    estimate = WithNumbers(lambda dimension: Partial(scaled_sum, np.float32(scale)))
+    estimate = WithNumbers(
+        lambda dimension: Partial(scaled_sum, np.float32(scale)), on_host=functools.partial(scaled_on_host, scale)
+    )
 
     channel: dict[str, Any] = {
         "modulation": modulation,

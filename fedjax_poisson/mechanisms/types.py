@@ -74,8 +74,8 @@ class WithNumbers:
       partial: `(dimension) -> Partial`: the function for vectors of so many coordinates, the numbers its leaves, so that mechanisms that differ in numbers
         alone share a program. They are made at first use: a planner tries many mechanisms and draws nothing.
       vector: which argument is the vector, whose length is the dimension, or the dimension itself.
-      on_host: the same function of a few NumPy rows, without a program: of `clip` `(float32 [n, D]) -> int32 [n, D]`, of `embed`
-        `(n streams, int32 [n, D]) -> int32 [n, D]`, the same integers; its result is None where a program does it sooner. None where there is none.
+      on_host: the same function of a few NumPy rows, without a program, and with the same bits: of `clip` `(float32 [n, D]) -> int32 [n, D]`, of `embed`
+        `(n streams, int32 [n, D]) -> int32 [n, D]`, of `estimate` as it is; its result is None where a program does it sooner. None where there is none.
     """
 
     partial: Callable[[int], Partial]
@@ -92,6 +92,11 @@ class WithNumbers:
 def partial_of(function: Callable[..., Array], dimension: int) -> Partial:
     """A mechanism's function as a pytree, to be an argument of a compiled program; one without numbers of its own belongs to the program's structure."""
     return function.partial(dimension) if isinstance(function, WithNumbers) else Partial(function)
+
+
+def can_on_host(function: Callable[..., Array]) -> bool:
+    """Whether a mechanism's function has a form for the host at all."""
+    return isinstance(function, WithNumbers) and function.on_host is not None
 
 
 def on_host(function: Callable[..., Array], *arguments: Any) -> np.ndarray | None:

@@ -85,12 +85,12 @@ def _level(tables: SamplingTables, number: int, words: np.ndarray, units: np.nda
     own = upper < threshold
     for at in zip(*np.nonzero(upper == threshold), strict=True):
         known = place[at] + level.offset
-        middle, lowest = int(tables.middle[known]), int(tables.low[known])
+        middle, lowest = int(np.asarray(tables.middle)[known]), int(np.asarray(tables.low)[known])
         own[at] = _low_words(tables, number, words, at) < (middle, lowest)
     start = np.full(row.shape, np.asarray(tables.origins)[number].astype(np.int32), np.int64)
     if level.bits:
         # The product of the program is of 32 bits.
-        start += (row * int(tables.slopes[number]) & 0xFFFFFFFF) >> level.slope_shift
+        start += (row * int(np.asarray(tables.slopes)[number]) & 0xFFFFFFFF) >> level.slope_shift
     value = np.where(own, column, alias) + start
     return np.where(negated, -value, value)
 

@@ -25,6 +25,7 @@ from fedjax_poisson.federated.records import Records
 from fedjax_poisson.platforms import usable_cores
 from fedjax_poisson.randomness import stream
 from fedjax_poisson.runs.build import RunSetup
+from fedjax_poisson.runs.record_level import without_privacy
 from fedjax_poisson.runs.scoring import trained_without_privacy
 from fedjax_poisson.runs.training import aggregator_for, blank_records, training_for
 from fedjax_poisson.runs.verdict import yardstick_wanted
@@ -65,7 +66,7 @@ def _helps(setting: RunSetup) -> bool:
 def _rehearse(setting: RunSetup, ended: Callable[[], bool]) -> None:
     try:
         _training(setting, ended)
-        if yardstick_wanted(setting) and not ended():
+        if yardstick_wanted(setting) and setting.kind.without_privacy is without_privacy and not ended():
             _yardstick(setting)
     except _Over:
         pass
@@ -102,7 +103,7 @@ def _training(setting: RunSetup, ended: Callable[[], bool]) -> None:
 
 
 def _yardstick(setting: RunSetup) -> None:
-    """The training without privacy, which is one program, for the run's summary."""
+    """The training of records without privacy, which is one program, for the run's summary."""
     scaler, records = _zeros(setting)
     trained_without_privacy(setting, scaler, records, stream())
 

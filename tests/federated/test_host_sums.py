@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import warnings
 from typing import Any
 
 import jax
@@ -58,7 +59,7 @@ def test_sums_are_those_of_the_program(largest: int) -> None:
     cohort = of_patients(COHORT, largest)
     units = units_of(np.asarray(cohort.unit))
     sites, room = cohort.labels.shape
-    assert host_sums.is_summed_on_host(MECHANISM, units, FEATURES)
+    assert host_sums.is_summed_on_host(MECHANISM, sites * room, FEATURES)
     x = np.round(np.asarray(cohort.features) * 64) / 64 * np.float32(3)
     order = host_sums.in_order(units, sites * room)
     found = host_sums.sums_of_sites(MECHANISM.clip, x.reshape(-1, FEATURES)[order.place], order, units, sites)
@@ -86,26 +87,81 @@ def test_sites_without_records_have_sums_of_zero() -> None:
     assert (found == np.array([0, 3, 0, 1])[:, None] * found[3]).all() and (found[3] > 0).all()
 
 
-@pytest.mark.parametrize("largest", [1, 4])
-def test_moments_are_those_of_the_program(largest: int) -> None:
-    """A float's last digit may round to another step of the grid, once a record; a mean that is not taken would move them by hundreds of thousands."""
-    cohort = of_patients(COHORT, largest)
+def _moments(mechanism: Mechanism, cohort: Records, largest: int) -> Any:
+    return standardize._summed_moments(mechanism, cohort, BOUNDS, BINARY, largest)
+
+
+def _for_moments(**options: float) -> Mechanism:
     width = standardize.moment_dimension(BINARY)
-    mechanism = poisson_embedding(
-        clip_norm=width**0.5, coordinate_bound=1.0, dark_count=4e3, modulation=0.1, total_bound=64.0
-    )
-    found = standardize._summed_moments(mechanism, cohort, BOUNDS, BINARY, largest)
-    wanted = standardize._summed_moments(by_program(mechanism), cohort, BOUNDS, BINARY, largest)
+    bounds = dict(clip_norm=width**0.5, coordinate_bound=1.0, total_bound=64.0) | options
+    return poisson_embedding(dark_count=4e3, modulation=0.1, **bounds)
+
+
+@pytest.mark.parametrize(("numbers", "largest"), [(1, 1), (4, 4), (4, 1)])
+def test_moments_are_those_of_the_program(numbers: int, largest: int) -> None:
+    """A float's last digit may round to another step of the grid, once a record; a mean too many or too few would move them by hundreds of thousands.
+
+    The last: records that are units of their own, whatever their numbers.
+    """
+    cohort = of_patients(COHORT, numbers)
+    mechanism = _for_moments()
+    found, wanted = (_moments(each, cohort, largest) for each in (mechanism, by_program(mechanism)))
     assert isinstance(found, np.ndarray) and isinstance(wanted, jax.Array)
     assert np.abs(found - np.asarray(wanted)).max() <= max(SIZES)
+    units = len(units_of(np.asarray(cohort.unit), "record" if largest == 1 else "patient").coin)
+    assert found[:, 0].sum() * 64.0 / 2**20 == pytest.approx(units)
 
 
-def _algorithm(mechanism: Mechanism, model: Model, features: Any, senders: int, unit: str = "record") -> Any:
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_record_moves_the_moments_by_no_more_than_its_clip(number: int) -> None:
+    """As a record, whether or not its number is another's; the twin, in which the two are taken for one patient, passes the bound."""
+    width, binary = 20, np.zeros(20, bool)
+    bounds = np.tile(np.array([-1.0, 1.0], np.float32), (width, 1))
+    mechanism = poisson_embedding(clip_norm=1.5, coordinate_bound=1.0, dark_count=4e3, modulation=0.1, total_bound=16.0)
+    x = np.stack([np.ones(width), np.full(width, -0.3)]).astype(np.float32)[None]
+
+    def moved(largest: int) -> float:
+        both, one = (
+            standardize._summed_moments(
+                mechanism,
+                Records(jnp.asarray(x), jnp.zeros((1, 2)), jnp.ones((1, 2), bool), jnp.asarray([unit], jnp.int32)),
+                bounds,
+                binary,
+                largest,
+            )
+            for unit in ([0, number], [-1, number])
+        )
+        return float(np.linalg.norm((both - one).astype(np.float64)) * helpers.step_of(mechanism))
+
+    assert 0.9 * 1.5 < moved(1) <= 1.5
+    if number == 0:
+        assert moved(2) > 1.5
+
+
+def test_numbers_that_overflow_are_zeros_and_say_nothing() -> None:
+    """Whether a record was out of range must not be seen: no warning, which some turn into errors."""
+    cohort = of_patients(COHORT, 4)
+    units = units_of(np.asarray(cohort.unit))
+    order = host_sums.in_order(units, cohort.labels.size)
+    rows = np.full((len(order.place), 3), 0.01, np.float32)
+    rows[:2], rows[4], rows[5] = 3e38, np.inf, -np.inf
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        found = host_sums.sums_of_sites(MECHANISM.clip, rows, order, units, len(SIZES))
+        whole = np.full((1, 5), 3e38, np.float32)
+        standardize.moments_of_rows(whole, np.array([[-3e38, 3e38]] * 5, np.float32), BINARY)
+    rows[:8] = 0
+    np.testing.assert_array_equal(found, host_sums.sums_of_sites(MECHANISM.clip, rows, order, units, len(SIZES)))
+
+
+def _algorithm(
+    mechanism: Mechanism, model: Model, features: Any, senders: int, unit: str = "record", rate: float = 1.0
+) -> Any:
     return fedsgd(
         model,
         features=features,
         records=30.0,
-        sampling_rate=1.0,
+        sampling_rate=rate,
         mechanism=mechanism,
         aggregator=helpers.plain_aggregator(mechanism, senders, dimension_of(model, features)),
         server_optimizer=optax.sgd(0.5),
@@ -164,15 +220,44 @@ def test_the_same_grids_have_the_same_counts_either_way() -> None:
         np.testing.assert_array_equal(here, there)
 
 
+class _Seen(Exception):
+    pass
+
+
+def _grids_of(made: Any, cohort: Records, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a round would embed."""
+    found: list[Any] = []
+
+    def look(mechanism: Any, aggregator: Any, grids: Any, *others: Any, **more: Any) -> None:
+        found.append(grids)
+        raise _Seen
+
+    with monkeypatch.context() as patch, pytest.raises(_Seen):
+        patch.setattr(algorithm, "private_sum", look)
+        made.apply(made.init(jax.random.key(1)), cohort, helpers.seeded(1))
+    return found[0]
+
+
+def test_a_sample_is_drawn_and_summed_by_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the host everybody takes part; a secret sample that did not happen would be charged as one."""
+    whole, part = (
+        _grids_of(_algorithm(MECHANISM, models.logistic(), (FEATURES,), len(SIZES), rate=rate), COHORT, monkeypatch)
+        for rate in (1.0, 0.5)
+    )
+    assert isinstance(whole, np.ndarray) and isinstance(part, jax.Array)
+    assert (whole != np.asarray(part)).any()
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "classes", "count"),
     [
         (models.logistic(), (13,), 2, 42),
         (models.linear(3), (65,), 3, 42),
         (models.mlp((8, 4)), (13,), 2, 42),
+        (models.cnn(2, widths=(2, 2), dense=4, binary=True), (8, 8, 1), 2, 17),
         (models.cnn(2, widths=(2, 2), dense=4, binary=True), (8, 8, 1), 2, 35),
     ],
-    ids=["logistic", "linear", "mlp", "cnn"],
+    ids=["logistic", "linear", "mlp", "cnn", "cnn of more"],
 )
 @pytest.mark.parametrize("largest", [1, 3])
 def test_the_bits_of_a_unit_do_not_depend_on_the_others(
@@ -189,36 +274,35 @@ def test_the_bits_of_a_unit_do_not_depend_on_the_others(
         jnp.ones((1, count), bool),
         jnp.asarray(unit),
     )
-    grids: list[np.ndarray] = []
-
-    class Seen(Exception):
-        pass
-
-    def look(mechanism: Any, aggregator: Any, given: np.ndarray, *others: Any, **more: Any) -> None:
-        assert isinstance(given, np.ndarray)
-        grids.append(given)
-        raise Seen
-
-    monkeypatch.setattr(algorithm, "private_sum", look)
     made = _algorithm(MECHANISM, model, shape, 1, "patient")
-    state = made.init(jax.random.key(1))
+    rows: list[dict[int, bytes]] = []
+    add = host_sums.sums_of_sites
+
+    def noted(clip: Any, contributions: np.ndarray, records: Any, *others: Any) -> np.ndarray:
+        rows.append({place: row.tobytes() for place, row in zip(records.place.tolist(), contributions, strict=True)})
+        return add(clip, contributions, records, *others)
+
+    monkeypatch.setattr(algorithm, "sums_of_sites", noted)
 
     def of(who: np.ndarray) -> np.ndarray:
-        kept = np.isin(unit, who)
-        with pytest.raises(Seen):
-            made.apply(state, cohort._replace(unit=jnp.asarray(np.where(kept, unit, -1))), helpers.seeded(1))
-        return grids[-1]
+        kept = np.where(np.isin(unit, who), unit, -1)
+        grids = _grids_of(made, cohort._replace(unit=jnp.asarray(kept)), monkeypatch)
+        assert isinstance(grids, np.ndarray)
+        return grids
 
     everybody = np.arange(unit.max() + 1)
     whole = of(everybody)
     for one in everybody[::5]:
         np.testing.assert_array_equal(whole - of(np.delete(everybody, one)), of(np.array([one])))
+    for some in rows[1:]:
+        assert all(rows[0][place] == bits for place, bits in some.items())
 
 
-def test_a_size_decides_and_whether_the_mechanism_can() -> None:
-    units = units_of(np.asarray(COHORT.unit))
-    most = host_clip.MOST_VALUES // sum(SIZES)
-    assert host_sums.is_summed_on_host(MECHANISM, units, most)
-    assert not host_sums.is_summed_on_host(MECHANISM, units, most + 1)
-    assert not host_sums.is_summed_on_host(by_program(MECHANISM), units, 3)
-    assert not host_sums.is_summed_on_host(MECHANISM, units_of(np.full((2, 3), -1, np.int32)), 3)
+def test_places_decide_and_whether_the_mechanism_can() -> None:
+    """Not how many records there are: one unit more would change how all others are computed."""
+    places = 30
+    most = host_clip.MOST_VALUES // places
+    assert host_sums.is_summed_on_host(MECHANISM, places, most)
+    assert not host_sums.is_summed_on_host(MECHANISM, places, most + 1)
+    assert not host_sums.is_summed_on_host(by_program(MECHANISM), places, 3)
+    assert not host_sums.is_summed_on_host(MECHANISM, 0, 3)

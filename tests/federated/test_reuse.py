@@ -145,3 +145,16 @@ def test_fingerprints_tell_small_changes_and_exchanged_places_apart():
         marks |= {np.asarray(fingerprint(jnp.asarray(one))).tobytes() for one in (changed, exchanged)}
     assert len(marks) == 15
     assert np.asarray(jax.jit(fingerprint)(values)).tobytes() in marks
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (7,), (3, 50)])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+def test_the_host_and_the_device_have_one_fingerprint(shape: tuple[int, ...], dtype: type) -> None:
+    """A round may be computed by either; a word that differs (the twin) has another."""
+    values = np.random.default_rng(0).integers(-(2**31), 2**31, shape).astype(dtype)
+    here = fingerprint(values)
+    assert isinstance(here, np.ndarray) and here.dtype == np.uint32
+    np.testing.assert_array_equal(here, fingerprint(jnp.asarray(values)))
+    if values.size:
+        values.reshape(-1)[-1] ^= dtype(1)
+        assert (here != fingerprint(values)).all()
