@@ -2,7 +2,7 @@
 
 A name with a colon is imported, so a part of the user's own needs no change here. What such a part claims about privacy is its author's word: nothing in
 this package has proved or checked it, and whoever uses it says so (`Found.foreign`). It may also replace functions of this package, which no name of a kept
-program would show: from the import on the process keeps and reads no traced program (`traced_programs`).
+program would show: from the import on the process keeps and reads no traced program (`traced_programs`) and no table (`kept_tables`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from fedjax_poisson.kept_files import TABLES
 from fedjax_poisson.traced_programs import FOLDER
 
 Entry = TypeVar("Entry")
@@ -53,7 +54,8 @@ def find(name: str, known: Mapping[str, Entry], what: str, kind: type | None = N
             )
         return Found(known[name], False)
     module, _, attribute = name.partition(":")
-    os.environ.pop(FOLDER, None)
+    for name in (FOLDER, TABLES):
+        os.environ.pop(name, None)
     try:
         value: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, ValueError) as error:

@@ -1,9 +1,9 @@
 """The command's entry point: where compiled programs are kept is settled before jax is imported, then the command line runs.
 
 Most of a short run's time is tracing and compilation, and the next run needs the same programs. So the command keeps them on disk, traced
-(`traced_programs`) and compiled, unless `--no-cache` is given or the user has set jax's own variables (a notebook and a script keep what they set; the library
-itself sets nothing). What is kept are programs: records, keys and noise are their arguments, and a test looks for records in the files. jax's key of a program
-holds its version, the device and every compiler flag.
+(`traced_programs`) and compiled, and the sampling tables of the noise levels that it met (`kept_tables`), unless `--no-cache` is given or the user has set
+jax's own variables (a notebook and a script keep what they set; the library itself sets nothing). What is kept are programs and tables: records, keys and noise
+are their arguments, and a test looks for records in the files. jax's key of a program holds its version, the device and every compiler flag.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from collections.abc import MutableMapping
 from importlib import util
 from pathlib import Path
 
-__all__ = ["MOST_BYTES", "MOST_TRACED_BYTES", "NO_CACHE", "TRACES", "keep_programs", "main"]
+__all__ = ["MOST_BYTES", "MOST_TRACED_BYTES", "NO_CACHE", "TABLES", "TRACES", "keep_programs", "main"]
 
 NO_CACHE = "--no-cache"
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 TRACES = "FEDJAX_POISSON_TRACES"  # read by `traced_programs`, which imports jax
+TABLES = "FEDJAX_POISSON_TABLES"  # read by `kept_tables`
 _SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-_COMPILED, _TRACED = re.compile(r".+-(cache|atime)"), re.compile(r"[0-9a-f]{64}|writing-\w+")  # jax's files, and ours
+_COMPILED, _OWN = re.compile(r".+-(cache|atime)"), re.compile(r"[0-9a-f]{64}|writing-\w+")  # jax's files, and ours
 MOST_TRACED_BYTES = 32 << 20
 MOST_BYTES = 256 << 20  # jax's own limit would need a further package, and a lock at every look-up
 
@@ -46,32 +47,43 @@ def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | N
       without it). Where nothing compiled is kept nothing traced is either.
     """
     if environment.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("0", "false"):
-        environment.pop(TRACES, None)
+        _forget(environment)
         return None
     if _FOLDER in environment:
         return None
     # The specification of that variable: a path that is not absolute is ignored.
     named = Path(environment.get("XDG_CACHE_HOME", ""))
     above = (named if named.is_absolute() else home / ".cache") / "fedjax_poisson"
-    folder, traces = above / "xla", above / "traces"
+    folder, traces, tables = above / "xla", above / "traces", above / "tables"
     try:
         above.parent.mkdir(parents=True, exist_ok=True)
-        for each in (above, folder, traces):
+        for each in (above, folder, traces, tables):
             each.mkdir(mode=0o700, exist_ok=True)
             _check_own(each)
-        for each, room, names in ((folder, MOST_BYTES, _COMPILED), (traces, MOST_TRACED_BYTES, _TRACED)):
+        for each, room, names in (
+            (folder, MOST_BYTES, _COMPILED),
+            (traces, MOST_TRACED_BYTES, _OWN),
+            (tables, MOST_TRACED_BYTES, _OWN),
+        ):
             each.chmod(0o700)
             _trim(each, room, names)
     except OSError as error:
         print(f"fedjax-poisson: compiled programs are not kept, {folder}: {error}", file=sys.stderr)
-        environment.pop(TRACES, None)
+        _forget(environment)
         return None
     environment[_FOLDER] = str(folder)
+    environment.setdefault(TABLES, str(tables))
     if util.find_spec("flatbuffers") is not None:
         environment.setdefault(TRACES, str(traces))
     for name, value in _SETTINGS.items():
         environment.setdefault(name, value)
     return folder
+
+
+def _forget(environment: MutableMapping[str, str]) -> None:
+    """Keep nothing of the package's own."""
+    for name in (TRACES, TABLES):
+        environment.pop(name, None)
 
 
 def _check_own(folder: Path) -> None:
@@ -108,7 +120,7 @@ def main() -> None:
     """Run `fedjax-poisson`; `--no-cache` anywhere on its command line compiles everything anew and keeps nothing."""
     arguments = sys.argv[1:]
     if NO_CACHE in arguments:
-        os.environ.pop(TRACES, None)
+        _forget(os.environ)
     else:
         keep_programs(os.environ, Path.home())
     # What is imported stays until the end: looking through it for garbage again and again took a twentieth of a short run.

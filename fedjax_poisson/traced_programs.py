@@ -7,11 +7,8 @@ writes them down for the compiler. `traced_once` is `jax.jit` that keeps what wa
 A program's name is a hash of all that its operations follow from: the source of this package, the versions of Python and of the libraries that operations
 come from, jax's settings, the platform, the function with what it encloses, the static arguments, and the structure, shapes and dtypes of the others. What
 cannot be named for sure (a function of somebody else's, an array that a function encloses) is traced in every process. So a kept program holds no record and
-no key: they are arguments. A file that is not what was written is traced again and replaced. As with compiled programs, who may write to the folder decides
-what is executed.
-
-The source's hash is that of the files as this module was imported. They are hashed again before a program is written, and if they differ (a package that was
-updated under a running worker) it is not kept. A program that is read is another process's, which wrote it from the source of its name.
+no key: they are arguments. A file that is not what was written is traced again and replaced (`kept_files`). As with compiled programs, who may write to the
+folder decides what is executed.
 
 What is in no name: a function or a constant of this package that other code in the process has replaced. So only the command keeps programs, and no longer
 once it imports a part of the user's own (`extensions.find`). Whoever sets the variable in a process of their own answers for that.
@@ -21,15 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import platform
 import sys
-import tempfile
 import threading
 import types
-import warnings
 from collections.abc import Callable, Hashable
 from fractions import Fraction
 from importlib import import_module, metadata
@@ -40,6 +34,7 @@ import jax
 import numpy as np
 from jax import export
 
+from fedjax_poisson import kept_files
 from fedjax_poisson.platforms import for_only
 
 __all__ = ["FOLDER", "TracedOnce", "is_traced", "traced_once"]
@@ -48,10 +43,8 @@ FOLDER = "FEDJAX_POISSON_TRACES"
 """The variable that names the folder; `start` sets it."""
 _PACKAGE = Path(__file__).parent
 _OWN = __name__.partition(".")[0]
-_DIGEST = hashlib.sha256().digest_size
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes, Fraction)
 _PARTIAL = (functools.partial, jax.tree_util.Partial)  # a subclass may do anything
-_TEMPORARY = "writing-"
 _UNMADE: Any = object()
 _TRACING = (
     "jax_enable_x64",
@@ -128,14 +121,13 @@ class TracedOnce:
             surroundings = _surroundings()
         except _Unnamed:
             return None
-        path = folder / hashlib.sha256(repr([surroundings, name]).encode()).hexdigest()
+        path = kept_files.named(folder, [surroundings, name])
         kept = _read(path)
         if kept is None:
             made = self._traced(fixed, tree, leaves)
             if made is None:
                 return None
-            if _source() == _SOURCE:  # else what was traced may be of files that were replaced since
-                _write(path, *made)
+            kept_files.write(path, b"\n".join(made), "a traced program")
             kept = _parsed(*made)  # as later processes read it: the compiler sees the same in all of them
         exported, out = kept
 
@@ -191,12 +183,8 @@ def _devices() -> int:
 
 
 def _read(path: Path) -> tuple[Any, Any] | None:
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        return None
-    digest, body = raw[:_DIGEST], raw[_DIGEST:]
-    if hashlib.sha256(body).digest() != digest:
+    body = kept_files.read(path)
+    if body is None:
         return None
     head, _, blob = body.partition(b"\n")
     return _parsed(head, blob)
@@ -206,39 +194,16 @@ def _parsed(head: bytes, blob: bytes) -> tuple[Any, Any]:
     return export.deserialize(bytearray(blob)), jax.tree.structure(_example(json.loads(head)))
 
 
-def _write(path: Path, head: bytes, blob: bytes) -> None:
-    body = head + b"\n" + blob
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_TEMPORARY, delete=False) as file:
-            file.write(hashlib.sha256(body).digest() + body)
-        os.replace(file.name, path)
-    except OSError as error:
-        warnings.warn(f"a traced program is not kept, {path.parent}: {error}", stacklevel=2)
-
-
-def _source() -> str | None:
-    """A hash of the package's source as it lies on disk; None where it is not all there (a zip file, compiled files alone)."""
-    state = hashlib.sha256()
-    try:
-        files = sorted(_PACKAGE.rglob("*.py"))
-        if _PACKAGE / Path(__file__).name not in files:
-            return None
-        for file in files:
-            state.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    except OSError:
-        return None
-    return state.hexdigest()
-
-
-_SOURCE = _source()
 _VERSIONS = tuple(metadata.version(name) for name in ("jax", "jaxlib", "numpy", "chex", "flax", "optax"))
 
 
 def _surroundings() -> str:
-    if _SOURCE is None:
+    if kept_files.SOURCE is None:
         raise _Unnamed
     settings = {name: value for name, value in jax.config.values.items() if "cache" not in name}
-    return repr([_SOURCE, sys.version, _VERSIONS, platform.machine(), jax.default_backend(), sorted(settings.items())])
+    return repr(
+        [kept_files.SOURCE, sys.version, _VERSIONS, platform.machine(), jax.default_backend(), sorted(settings.items())]
+    )
 
 
 def _kinds(value: Any) -> Any:

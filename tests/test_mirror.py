@@ -104,6 +104,7 @@ TESTED_IN = {
     "leakage/registry.py": "leakage/test_leakage.py",
     "leakage/words.py": "leakage/test_leakage.py",
     "mechanisms/sum_law.py": "federated/test_fidelity.py",
+    "kept_files.py": "test_traced_programs.py",
     "mechanisms/estimates.py": "mechanisms/test_values.py",
     "mechanisms/experimental.py": "mechanisms/test_contract.py",
     "mechanisms/gaussian.py": "mechanisms/test_contract.py",

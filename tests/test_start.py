@@ -72,7 +72,7 @@ def test_a_program_that_another_process_removes_meanwhile_stops_nothing(
     assert len(gone) == 3 and len(list(folder.iterdir())) == 1
 
 
-@pytest.mark.parametrize("place", ["", "xla", "traces"])
+@pytest.mark.parametrize("place", ["", "xla", "traces", "tables"])
 @pytest.mark.parametrize("wrong", ["others", "group", "link", "owner", "nothing"])
 def test_a_folder_that_is_not_the_users_alone_is_left_as_it_is_and_nothing_is_kept(
     place: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -103,6 +103,7 @@ def test_traced_programs_are_beside_them_and_never_where_the_user_has_chosen(tmp
     environment: dict[str, str] = {}
     folder = _kept(environment, tmp_path)
     assert folder is not None and environment[start.TRACES] == str(folder.parent / "traces")
+    assert environment[start.TABLES] == str(folder.parent / "tables")
     assert (folder.parent / "traces").stat().st_mode & 0o777 == 0o700
     chosen = {"JAX_COMPILATION_CACHE_DIR": "/mine"}
     _kept(chosen, tmp_path)
@@ -143,12 +144,13 @@ def test_the_switch_is_for_every_command(arguments: list[str], tmp_path: Path, m
     seen: list[list[str]] = []
     monkeypatch.setattr(cli, "main", seen.append)
     monkeypatch.setattr(sys, "argv", ["fedjax-poisson", *arguments])
-    environment = {"XDG_CACHE_HOME": str(tmp_path), start.TRACES: "/kept"}
+    environment = {"XDG_CACHE_HOME": str(tmp_path), start.TRACES: "/kept", start.TABLES: "/kept"}
     monkeypatch.setattr(os, "environ", environment)
     start.main()
     gc.unfreeze()
     assert seen == [["list"]] and gc.isenabled()
-    assert (start.TRACES in environment) == (start.NO_CACHE not in arguments)
+    for name in (start.TRACES, start.TABLES):
+        assert (name in environment) == (start.NO_CACHE not in arguments)
     assert (tmp_path / "fedjax_poisson").exists() == (start.NO_CACHE not in arguments)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from fedjax_poisson import extensions, mechanisms, models, start, traced_programs
+from fedjax_poisson import extensions, kept_files, mechanisms, models, start, traced_programs
 from fedjax_poisson.aggregation import contribution, opening, parameters, rows, screening, sharing
 from fedjax_poisson.federated import algorithm, records, standardize
 from fedjax_poisson.mechanisms.types import partial_of
@@ -120,7 +120,7 @@ def test_a_kept_program_is_read_and_gives_the_same_integers(name, folder, untrac
 def test_the_twin_of_the_switch_other_source_is_traced_again(folder, untraceable, monkeypatch):
     program, arguments = DEALT, _deal()
     _again(program)(*arguments)
-    monkeypatch.setattr(traced_programs, "_SOURCE", "one line more")
+    monkeypatch.setattr(kept_files, "SOURCE", "one line more")
     untraceable()
     with pytest.raises(AssertionError, match="traced again"):
         _again(program)(*arguments)
@@ -134,8 +134,8 @@ def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeyp
     before = _files(folder)
     other = _again(program)
     if changed == "source":
-        monkeypatch.setattr(traced_programs, "_SOURCE", "one line more")
-        monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
+        monkeypatch.setattr(kept_files, "SOURCE", "one line more")
+        monkeypatch.setattr(kept_files, "source", lambda: "one line more")
     elif changed == "version":
         monkeypatch.setattr(traced_programs, "_VERSIONS", ("0.0",) * 6)
     elif changed == "settings":
@@ -164,21 +164,21 @@ def test_other_shapes_structures_and_dtypes_are_other_programs(folder):
 
 
 def test_the_source_of_the_package_is_what_the_name_holds(tmp_path, monkeypatch):
-    assert traced_programs._source() == traced_programs._SOURCE
+    assert kept_files.source() == kept_files.SOURCE
     (tmp_path / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr(traced_programs, "_PACKAGE", tmp_path)
-    assert traced_programs._source() is None  # this module itself is not there: the files are not those of the package
-    (tmp_path / "traced_programs.py").write_text("")
-    before = traced_programs._source()
-    assert before and traced_programs._source() == before
+    monkeypatch.setattr(kept_files, "_PACKAGE", tmp_path)
+    assert kept_files.source() is None  # this module itself is not there: the files are not those of the package
+    (tmp_path / "kept_files.py").write_text("")
+    before = kept_files.source()
+    assert before and kept_files.source() == before
     (tmp_path / "a.py").write_text("x = 2\n")
-    assert traced_programs._source() != before
+    assert kept_files.source() != before
 
 
 def test_a_package_that_was_replaced_under_the_process_is_not_kept(folder, monkeypatch):
     program, arguments = DEALT, _deal()
     wanted = np.asarray(program.jitted(*arguments))
-    monkeypatch.setattr(traced_programs, "_source", lambda: "one line more")
+    monkeypatch.setattr(kept_files, "source", lambda: "one line more")
     np.testing.assert_array_equal(np.asarray(_again(program)(*arguments)), wanted)
     assert not _files(folder)
     monkeypatch.undo()
@@ -188,10 +188,10 @@ def test_a_package_that_was_replaced_under_the_process_is_not_kept(folder, monke
 
 
 def test_a_package_without_source_files_keeps_nothing(folder, monkeypatch):
-    monkeypatch.setattr(traced_programs, "_PACKAGE", folder / "package.zip")
-    monkeypatch.setattr(traced_programs, "_SOURCE", traced_programs._source())
+    monkeypatch.setattr(kept_files, "_PACKAGE", folder / "package.zip")
+    monkeypatch.setattr(kept_files, "SOURCE", kept_files.source())
     _again(DEALT)(*_deal())
-    assert traced_programs._SOURCE is None and not _files(folder)
+    assert kept_files.SOURCE is None and not _files(folder)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_file_that_is_not_what_was_written_is_traced_again_and_replaced(damage
     file.write_bytes(damage(good))
     found = _again(program)(*arguments)
     np.testing.assert_array_equal(np.asarray(found), np.asarray(program.jitted(*arguments)))
-    assert file.read_bytes() != damage(good) and traced_programs._read(file) is not None
+    assert file.read_bytes() != damage(good) and kept_files.read(file) is not None
 
 
 def test_what_is_not_this_packages_is_not_kept(folder):

@@ -21,12 +21,13 @@ import dataclasses
 import functools
 import math
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from fedjax_poisson.randomness import laws
+from fedjax_poisson.randomness.kept_tables import HostTables, kept
 from fedjax_poisson.randomness.layout import LOW_BITS, Layout, threshold_bits
 from fedjax_poisson.randomness.table_plan import (
     GRID_BITS,
@@ -181,10 +182,13 @@ def exact_tables(kind: str, first: Fraction, second: Fraction, span: int = SPAN_
         ValueError: they are farther than `MAX_DISTANCE` from the law.
     """
     plan = table_plan(kind, *range_of(kind, first, second), span)
-    rates = [level_rates(kind, first, second, level.shift, level.bits) for level in plan.levels]
-    slopes = [row_slope(rows) for rows in rates]
-    rows = [[laws.skellam_pmf(*each) for each in level] for level in rates]
-    return tables_of(kind, plan, rows, slopes, f"{kind} at {float(first)!r}")
+
+    def make() -> HostTables:
+        rates = [level_rates(kind, first, second, level.shift, level.bits) for level in plan.levels]
+        rows = [[laws.skellam_pmf(*each) for each in level] for level in rates]
+        return _checked(plan, rows, [row_slope(each) for each in rates], f"{kind} at {float(first)!r}")
+
+    return _of_host(kind, plan, kept((kind, str(first), str(second), span), make))
 
 
 def row_slope(rates: list[tuple[Fraction, Fraction]]) -> Fraction:
@@ -200,39 +204,38 @@ def tables_of(
     Raises:
         ValueError: they are farther than `MAX_DISTANCE` from the law.
     """
-    built = _build(plan, rows, slopes)
-    distance = built.distance + plan.layout.distance
-    bound = float(distance) * (1 + 1e-12)
+    return _of_host(kind, plan, _checked(plan, rows, slopes, named))
+
+
+def _checked(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction], named: str) -> HostTables:
+    """The tables, near enough to the law."""
+    built, distance = _build(plan, rows, slopes)
+    bound = float(distance + plan.layout.distance) * (1 + 1e-12)
     if bound > MAX_DISTANCE:
         raise ValueError(
             f"the tables for {named} are {bound:.3g} from the law, above 2^-60; choose another rate and report this one"
         )
+    return built._replace(distance=bound)
+
+
+def _of_host(kind: str, plan: TablePlan, tables: HostTables) -> SamplingTables:
     with jax.ensure_compile_time_eval():
-        return SamplingTables(
-            entries=jax.device_put(built.entries),
-            middle=jax.device_put(built.middle),
-            low=jax.device_put(built.low),
-            origins=jax.device_put(built.origins),
-            slopes=jax.device_put(built.slopes),
-            levels=plan.levels,
-            layout=plan.layout,
-            distance=bound,
-            kind=kind,
-        )
+        arrays = (jax.device_put(each) for each in tables[:-1])
+        entries, middle, low, origins, slopes = arrays
+    return SamplingTables(
+        entries=entries,
+        middle=middle,
+        low=low,
+        origins=origins,
+        slopes=slopes,
+        levels=plan.levels,
+        layout=plan.layout,
+        distance=tables.distance,
+        kind=kind,
+    )
 
 
-class _Built(NamedTuple):
-    """The arrays of a plan on the host, and the summed distance of the levels."""
-
-    entries: np.ndarray
-    middle: np.ndarray
-    low: np.ndarray
-    origins: np.ndarray
-    slopes: np.ndarray
-    distance: Fraction
-
-
-def _build(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction]) -> _Built:
+def _build(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction]) -> tuple[HostTables, Fraction]:
     """Lay all levels one after the other, on the columns that the range's plan has: those that a law does not need have no mass."""
     entries, below, origins, steps = [], [], [], []
     distance = Fraction(0)
@@ -256,11 +259,12 @@ def _build(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction]) 
         steps.append(step)
         distance += max(table.distance for table in tables)
     joined = np.concatenate(below)
-    return _Built(
+    built = HostTables(
         np.concatenate(entries),
         (joined >> np.uint64(32)).astype(np.uint32),
         (joined & np.uint64(0xFFFFFFFF)).astype(np.uint32),
         np.array(origins, np.int64).astype(np.uint32),
         np.array(steps, np.int64).astype(np.uint32),
-        distance,
+        math.inf,
     )
+    return built, distance
