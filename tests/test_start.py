@@ -198,6 +198,9 @@ def test_what_is_kept_of_a_run_holds_no_record(tmp_path: Path) -> None:
         traced = [path.read_bytes() for path in (kept / "traces").iterdir()]
         assert traced
         texts += traced
+    tables = [path.read_bytes() for path in (kept / "tables").iterdir()]
+    assert tables
+    texts += tables
     sites = data.from_csv(path, label="label", site="site")
     for values in (table, sites.features, 2 * sites.features - 1):
         assert not _held(texts, np.asarray(values, np.float64))

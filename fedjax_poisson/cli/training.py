@@ -59,7 +59,7 @@ def run(
 ) -> int:
     """Train one model across several sites, privately and under encryption, and write a run folder with a report.
 
-    Traced and compiled programs (never records or keys) are kept in ~/.cache/fedjax_poisson, so the next run starts sooner; --no-cache keeps none.
+    Programs and sampling tables (never records or keys) are kept in ~/.cache/fedjax_poisson, so the next run starts sooner; --no-cache keeps none.
 
     Args:
       name: a data set that ships (heart, thyroid, or xray: synthetic images), one that needs --data (pneumonia, medmnist, covid), or a TOML
