@@ -84,7 +84,9 @@ def test_an_upload_on_disk_costs_the_server_a_kilobyte_or_two(tmp_path, monkeypa
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-        costs[kept] = statistics.median_low(np.diff(held).tolist())  # a table of Python's grows at one upload, not at each
+        costs[kept] = statistics.median_low(
+            np.diff(held).tolist()
+        )  # a table of Python's grows at one upload, not at each
         entries = tuple(sorted((key, one.digest) for key, one in world.server.clients.items()))
         rows = {key: world.server.clients[key].rows.astype(np.uint64) for key, _ in entries}
         q = np.asarray(world.params.ring.moduli, np.uint64)[:, None]

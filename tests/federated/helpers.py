@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_poisson.aggregation import Aggregator, aggregator
 from fedjax_poisson.federated import Records
 from fedjax_poisson.mechanisms import Mechanism, poisson_embedding
-from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, Stream, stream
+from fedjax_poisson.randomness import GRID_BITS, ReproducibleStreamWarning, Stream, bits, stream
 
 
 def seeded(seed: int) -> Stream:
@@ -49,6 +50,19 @@ def noise_free(mechanism: Mechanism) -> Mechanism:
         variance=lambda senders: 0.0,
         portions=None,
     )
+
+
+def light(mechanism: Mechanism) -> Mechanism:
+    """The same clip, bounds and price without a sampler, which is most of what a round compiles: for tests of what rounds share and not of noise.
+
+    Every bit of a client's grid and of its stream moves the counts, so that programs that differ in one of them differ in the sum; a sampler would hide most.
+    """
+
+    def embed(own: Stream, grid: jax.Array) -> jax.Array:
+        mixed = (grid.astype(jnp.uint32) * jnp.uint32(2654435761)) ^ bits(own, grid.shape)
+        return (grid >> jnp.int32(GRID_BITS - 3)) + (mixed >> jnp.uint32(27)).astype(jnp.int32) - jnp.int32(16)
+
+    return mechanism._replace(embed=embed)
 
 
 def plain_aggregator(mechanism: Mechanism, senders: int, size: int, minimum: int | None = None) -> Aggregator:
