@@ -75,7 +75,7 @@ def test_a_ciphertext_is_the_equation_of_the_docstring(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [1, 63, 64, 65, 500])
+@pytest.mark.parametrize("size", [1, pytest.param(63, marks=pytest.mark.long), 64, 65, 500])
 def test_round_trip_of_every_length(mode, size):
     params = tiny(mode=mode)
     secret, public = keys_of(params)

@@ -375,8 +375,9 @@ def test_sums_that_could_leave_int32_are_refused_and_the_largest_that_cannot_are
     with pytest.raises(ValueError, match=r"3000 records.*raise total_bound"):
         check_sums_fit(tight, count)
     check_sums_fit(MECHANISM, count)
-    grid = np.asarray(summed_contributions(contribution, MECHANISM.clip, x, y, unit, everyone, largest_unit=1))
-    each = np.asarray(MECHANISM.clip(jnp.full(2, 5.0, jnp.float32)), np.int64)
+    add = jax.jit(lambda *given: summed_contributions(contribution, MECHANISM.clip, *given, largest_unit=1))
+    grid = np.asarray(add(x, y, unit, everyone))
+    each = np.asarray(jax.jit(MECHANISM.clip)(jnp.full(2, 5.0, jnp.float32)), np.int64)
     np.testing.assert_array_equal(grid, each * count)
     assert each[0] * STEP == pytest.approx(0.5, rel=1e-5)
 

@@ -29,9 +29,6 @@ AS_SHIPPED = (
     "aggregation/test_round_exact.py",
     "aggregation/test_round_lowering.py",
     "deployment/test_conduct.py",
-    "federated/test_algorithm.py",
-    "federated/test_exported_model.py",
-    "federated/test_features.py",
     "federated/test_private_columns.py",  # float bounds of what one record moves
     "federated/test_private_scores.py",
     "federated/test_private_sum.py",
