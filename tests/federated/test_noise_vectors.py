@@ -16,8 +16,8 @@ from fedjax_poisson.aggregation.norm_bound import NormScreening
 from fedjax_poisson.federated.client import Examples, run_client
 from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.mechanisms import committee_noise, poisson_embedding
-from fedjax_poisson.randomness import bits, fold_in
-from tests.federated.helpers import seeded
+from fedjax_poisson.randomness import fold_in
+from tests.federated.helpers import hashed, seeded
 from tests.helpers.entropy import drawn_once
 
 CLIENTS, RECORDS, FEATURES, SENDERS, NOISE = 14, 6, 4, 12, 5
@@ -32,7 +32,9 @@ MECHANISM = committee_noise(
 )
 # Its clients round as they do; of noise senders every bit of the stream shows, without the sampler, which is most of what such a round compiles.
 LIGHT = MECHANISM._replace(
-    noise=lambda own, size: (bits(own, size) >> jnp.uint32(22)).astype(jnp.int32) - jnp.int32(512)
+    noise=lambda own, size: (
+        (hashed(own, jnp.zeros(size, jnp.uint32)) >> jnp.uint32(22)).astype(jnp.int32) - jnp.int32(512)
+    )
 )
 LIARS = (7, 4)
 ROOT = seeded(31)
