@@ -74,8 +74,9 @@ def test_a_ciphertext_is_the_equation_of_the_docstring(mode):
     assert (np.asarray(ciphertext.data) < np.asarray(params.moduli)[:, None]).all()
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [1, 63, 64, 65, 500])
+@pytest.mark.parametrize("size", [1, pytest.param(63, marks=pytest.mark.long), 64, 65, 500])
 def test_round_trip_of_every_length(mode, size):
     params = tiny(mode=mode)
     secret, public = keys_of(params)
@@ -88,6 +89,7 @@ def test_round_trip_of_every_length(mode, size):
     assert float(distance) < MARGIN
 
 
+@pytest.mark.as_shipped
 @settings(max_examples=12)
 @given(st.integers(0, 2**31), st.integers(2, 6), st.sampled_from(MODES))
 def test_sums_open_to_sums_at_the_ends_of_the_range(seed, senders, mode):
@@ -108,6 +110,7 @@ def test_sums_open_to_sums_at_the_ends_of_the_range(seed, senders, mode):
     assert int(total.senders) == senders
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize(("mode", "senders"), [("public_key", 2), ("seeded", 100)])
 def test_exact_sums_at_real_parameters(mode, senders):
     params = choose_parameters(count_bound=sum_bound(8, senders), senders=senders, mode=mode, values=700)
@@ -142,6 +145,7 @@ def encrypted_sum(params, key, counts, streams):
     return encryption.encrypt_with_masks(params, key, total, masks, senders=jnp.uint32(counts.shape[0]))
 
 
+@pytest.mark.as_shipped
 @pytest.mark.long  # half a minute; seeded ones below
 def test_up_to_ten_thousand_senders_are_exact_on_a_real_ring():
     """N = 4096 and three primes, chosen for 10,000 senders of 8 bits: 1, 2, 100 and 10,000 of them, at the ends of the range in most coordinates."""
@@ -188,6 +192,7 @@ def test_up_to_ten_thousand_senders_are_exact_on_a_real_ring():
     assert float(opened(other, total)[1]) > MARGIN  # the twin: another key opens nothing
 
 
+@pytest.mark.as_shipped
 def test_ten_thousand_seeded_senders_are_exact():
     """Every sender encrypts, the sum is a carry: memory does not grow with the senders. The extremes -128 and 127 are sent by all."""
     senders, size = 10_000, 40
@@ -223,6 +228,7 @@ def test_ten_thousand_seeded_senders_are_exact():
     assert float(distance) < MARGIN and int(total.senders) == senders
 
 
+@pytest.mark.as_shipped
 def test_summed_counts_under_summed_masks_have_the_bits_of_the_sum_of_ciphertexts():
     params = tiny(degree=512, bits=29)
     secret, public = keys_of(params)
@@ -351,6 +357,7 @@ def test_wrong_inputs_are_refused():
     assert isinstance(public, PublicKey) and isinstance(secret, SecretKey)
 
 
+@pytest.mark.as_shipped
 def test_residues_of_foreign_size_at_the_top_of_the_range_add_without_overflow():
     params = tiny(bits=31, limbs=2, fields=1)
     top = np.broadcast_to(np.asarray(params.moduli, np.uint32)[:, None] - np.uint32(1), (1, 2, 2, 64))

@@ -112,6 +112,7 @@ def test_with_a_huge_dark_count_the_real_mechanism_gives_nearly_the_same() -> No
     np.testing.assert_allclose(_flat(last.params), _sgd(3, 16.0, 16.0), atol=4 * noise)
 
 
+@pytest.mark.as_shipped
 def test_patients_are_sampled_and_clipped_as_one_whatever_largest_unit_says() -> None:
     patient = np.where(np.asarray(COHORT.mask), np.asarray(COHORT.unit) // 3, -1)
     cohort = COHORT._replace(unit=jnp.asarray(patient, jnp.int32))

@@ -21,7 +21,7 @@ from fedjax_poisson.federated.reuse import round_stream
 from fedjax_poisson.federated.turns import fixed_cohorts
 from fedjax_poisson.mechanisms import gaussian, poisson_embedding, skellam
 from fedjax_poisson.randomness import fold_in
-from tests.federated.helpers import noise_free, seeded, step_of
+from tests.federated.helpers import light, noise_free, seeded, step_of
 
 CLIENTS, RECORDS, FEATURES = 14, 6, 4
 SIZE = FEATURES + 1
@@ -30,6 +30,7 @@ X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
 Y = (X[..., 0] > 0).astype(np.float32)
 FIXED = fixed_cohorts(CLIENTS, 4, seed=3)
 MECHANISM = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05)
+LIGHT = light(MECHANISM)
 LOCAL = federated.local_sgd(0.5, batch_size=3)
 ROOT = seeded(11)
 
@@ -47,7 +48,7 @@ def _algorithm(band=3, **more):
         "population": _population(),
         "senders": fixed.senders(width)[1],
         "server_optimizer": optax.sgd(1.0),
-        "mechanism": MECHANISM,
+        "mechanism": LIGHT,
     }
     if "aggregator" not in more:
         given["encryption"] = "off"
@@ -119,31 +120,40 @@ def test_rounds_equal_sums_by_hand(band):
 def test_a_participation_cap_is_fedavg_with_the_cohorts_passed_by_hand():
     fixed, _ = _run(_shared(1), 6)
     by_hand = federated.fedavg(
-        models.logistic(), client=LOCAL, population=_population(), senders=4, minimum_senders=3, mechanism=MECHANISM,
+        models.logistic(), client=LOCAL, population=_population(), senders=4, minimum_senders=3, mechanism=LIGHT,
         server_optimizer=optax.sgd(1.0), fidelity="messages",
     )  # fmt: skip
     state = by_hand.init(jax.random.key(0))
     for number in range(6):
-        state, _ = by_hand.apply(state, FIXED.members[number % 4], ROOT)
+        members = FIXED.members[number % 4]
+        ids = np.append(members, np.setdiff1d(np.arange(CLIENTS), members))[:4]  # of one shape: compiled once
+        cohort = federated.make_cohort(_population(), ids, present=np.arange(4) < members.size)
+        state, info = by_hand.apply(state, cohort, ROOT)
+        assert info.senders == members.size
     np.testing.assert_array_equal(_vector(fixed.server.params), _vector(state.server.params))
 
 
 @pytest.mark.as_shipped
 @pytest.mark.parametrize(
-    ("backend", "level", "transforms"),
+    ("backend", "level", "transforms", "mechanism"),
     [
-        ("round", "on", "summed"),
-        ("round", "on", "each"),
-        ("plain", "on", "summed"),
+        ("round", "on", "summed", LIGHT),
+        ("round", "on", "each", LIGHT),
+        ("plain", "on", "summed", LIGHT),
+        pytest.param("round", "on", "summed", MECHANISM, marks=pytest.mark.long),
+        pytest.param("round", "on", "each", MECHANISM, marks=pytest.mark.long),
+        pytest.param("plain", "on", "summed", MECHANISM, marks=pytest.mark.long),
     ],
+    ids=lambda value: value if isinstance(value, str) else "light" if value is LIGHT else "sampled",
 )
-def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
+def test_encryption_changes_no_bit_of_the_model(backend, level, transforms, mechanism):
     fewest, most = FIXED.senders(3)
     bound = MECHANISM.count_bound(most, SIZE)
     agg = aggregator(backend, count_bound=bound, senders=most, minimum_senders=fewest, size=SIZE)
     layout = federated.Chunking(transforms=transforms)
-    state, infos = _run(_algorithm(aggregator=agg, encryption=level, layout=layout), 5)
-    np.testing.assert_array_equal(_vector(state.server.params), _vector(_run(_shared(), 5)[0].server.params))
+    state, infos = _run(_algorithm(aggregator=agg, encryption=level, layout=layout, mechanism=mechanism), 5)
+    clear = _shared() if mechanism is LIGHT else _algorithm(mechanism=mechanism)
+    np.testing.assert_array_equal(_vector(state.server.params), _vector(_run(clear, 5)[0].server.params))
     assert infos[-1].exact and infos[-1].bytes_up_per_sender >= agg.message_bytes(SIZE)
 
 
@@ -160,7 +170,7 @@ def test_one_compilation_serves_all_rounds():
         traces.append(1)
         return model.loss(params, x, y)
 
-    given = {"client": LOCAL, "population": _population(), "server_optimizer": optax.sgd(1.0), "mechanism": MECHANISM}
+    given = {"client": LOCAL, "population": _population(), "server_optimizer": optax.sgd(1.0), "mechanism": LIGHT}
     algorithm = federated.fedavg(model._replace(loss=loss), senders=FIXED.senders(3)[1], cohorts=FIXED, band=3, **given)
     state, counts = algorithm.init(jax.random.key(0)), []
     for _ in range(6):
@@ -195,8 +205,9 @@ def _pure_noise(band, power):
         np.zeros((CLIENTS, 1, WIDE), np.float32), np.zeros((CLIENTS, 1), np.float32), np.zeros((CLIENTS, 1), bool)
     )
     algorithm = _algorithm(
-        banding(band, power), population=nobody, server_optimizer=optax.sgd(1.0, momentum=0.5), average_from=6
-    )
+        banding(band, power), population=nobody, server_optimizer=optax.sgd(1.0, momentum=0.5), average_from=6,
+        mechanism=MECHANISM,
+    )  # fmt: skip
     found = []
     for run in range(6):
         state = algorithm.init(jax.random.key(0))
@@ -506,7 +517,7 @@ def test_a_state_of_other_cohorts_coefficients_bounds_or_rounds_is_refused():
     with pytest.raises(ValueError, match="its round was changed"):
         _shared().apply(turned, None, ROOT)
     louder = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=25.0, modulation=0.05)
-    _algorithm(mechanism=louder).apply(state, None, ROOT)  # the noise may change: it is drawn for each message
+    _algorithm(mechanism=light(louder)).apply(state, None, ROOT)  # the noise may change: it is drawn for each message
 
 
 def test_one_noise_opens_one_sum():

@@ -36,7 +36,7 @@ def _fedavg(mechanism=MECHANISM, **more):
 
 
 def _fedsgd(rate: float = 1.0, **more):
-    mechanism = helpers.mechanism()
+    mechanism = helpers.light(helpers.mechanism())
     return federated.fedsgd(
         models.logistic(),
         features=FEATURES,

@@ -70,6 +70,7 @@ def stream() -> fp.randomness.Stream:
         return fp.randomness.stream(3)
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize(("unit", "rate"), [("record", 1.0), ("patient", 1.0)])
 def test_fedsgd_and_fit_give_the_bits_of_one_array(stream, unit: str, rate: float) -> None:
     flat, y = _numbers()
@@ -97,6 +98,7 @@ def test_fedsgd_and_fit_give_the_bits_of_one_array(stream, unit: str, rate: floa
     assert found[0][1] == found[1][1]
 
 
+@pytest.mark.as_shipped
 def test_fedavg_gives_the_bits_of_one_array_in_streamed_blocks(stream) -> None:
     flat, y = _numbers(6)
     mechanism, found = fp.gaussian(clip_norm=1.0, noise_std=0.3), []
@@ -136,6 +138,7 @@ def test_clients_of_different_lengths_are_padded_leaf_by_leaf() -> None:
         fp.federated.make_population([{"age": flat[0, :3, :1], "image": flat[0, :4]}], [y[0, :3]])
 
 
+@pytest.mark.as_shipped
 def test_a_site_by_itself_takes_dicts_in_chunks() -> None:
     flat, y = _numbers()
     params, sums = _init(jax.random.key(1), None), []

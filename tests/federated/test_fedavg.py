@@ -17,10 +17,11 @@ from fedjax_poisson.federated import round_programs
 from fedjax_poisson.federated.fused import largest_count
 from fedjax_poisson.mechanisms import gaussian, single_channel
 from fedjax_poisson.randomness import fold_in
-from tests.federated.helpers import seeded
+from tests.federated.helpers import light, seeded
 from tests.federated.small_population import CLIENTS, EVERYBODY, IDS, MECHANISM, SENDERS, SIZE, X, Y
 
 ROOT = seeded(11)
+LIGHT = light(MECHANISM)
 
 
 @functools.cache
@@ -34,7 +35,7 @@ def _population(on_device: bool = True):
     return federated.make_population(X, Y, EVERYBODY, on_device=on_device)
 
 
-def _algorithm(agg=None, *, population=None, mechanism=MECHANISM, client=None, **more):
+def _algorithm(agg=None, *, population=None, mechanism=LIGHT, client=None, **more):
     if agg is None:
         more.setdefault("encryption", "off")
     more.setdefault("fidelity", "messages")  # these tests compare bits of messages; `test_fidelity` has the other
@@ -70,8 +71,8 @@ def _encrypted():
 
 
 @functools.cache
-def _reference():
-    return _after(_algorithm())
+def _reference(mechanism=LIGHT):
+    return _after(_algorithm(mechanism=mechanism))
 
 
 def test_without_privacy_it_is_the_mean_of_the_clients_updates():
@@ -89,20 +90,27 @@ def test_without_privacy_it_is_the_mean_of_the_clients_updates():
 
 @pytest.mark.as_shipped
 @pytest.mark.parametrize(
-    ("backend", "level", "transforms"),
+    ("backend", "level", "transforms", "mechanism"),
     [
-        ("round", "on", "summed"),
-        ("round", "on", "each"),
-        ("tenseal", "on", "summed"),
-        ("plain", "on", "summed"),
+        ("round", "on", "summed", LIGHT),
+        ("round", "on", "each", LIGHT),
+        ("tenseal", "on", "summed", LIGHT),
+        ("plain", "on", "summed", LIGHT),
+        ("plain", "on", "summed", MECHANISM),
+        # `aggregation/test_round_exact` has the sums of each mechanism under the same encryption.
+        pytest.param("round", "on", "summed", MECHANISM, marks=pytest.mark.long),
+        pytest.param("round", "on", "each", MECHANISM, marks=pytest.mark.long),
+        pytest.param("tenseal", "on", "summed", MECHANISM, marks=pytest.mark.long),
     ],
+    ids=lambda value: value if isinstance(value, str) else "light" if value is LIGHT else "sampled",
 )
-def test_encryption_changes_no_bit_of_the_model(backend, level, transforms):
+def test_encryption_changes_no_bit_of_the_model(backend, level, transforms, mechanism):
     agg = _aggregator(backend)
-    usual = (backend, level, transforms) == ("round", "on", "summed")
-    own = functools.partial(_algorithm, agg, encryption=level, layout=federated.Chunking(transforms=transforms))
+    usual = (backend, level, transforms, mechanism) == ("round", "on", "summed", LIGHT)
+    layout = federated.Chunking(transforms=transforms)
+    own = functools.partial(_algorithm, agg, encryption=level, layout=layout, mechanism=mechanism)
     got, info = _after(_encrypted() if usual else own())
-    np.testing.assert_array_equal(got, _reference()[0])
+    np.testing.assert_array_equal(got, _reference(mechanism)[0])
     assert info.senders == SENDERS and info.bytes_up_per_sender >= agg.message_bytes(SIZE)
     assert info.fidelity.startswith("MESSAGES") and ("NO ENCRYPTION" in info.encryption) == (backend == "plain")
 
@@ -120,7 +128,7 @@ def test_the_sum_of_secrets_gives_the_bits_of_the_rows_of_each_client():
     client = federated.local_sgd(0.5, batch_size=3)(models.logistic())
     cohort = federated.make_cohort(_population(), IDS, present=np.arange(SENDERS) != 4)._replace(numbers=())
     params = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
-    numbers = Numbers(device.key, functions_of(MECHANISM, SIZE))
+    numbers = Numbers(device.key, functions_of(LIGHT, SIZE))
     found = []
     for transforms in ("summed", "each"):
         programs = cohort_sum(
@@ -237,7 +245,8 @@ def test_rounds_in_one_program_equal_rounds_one_by_one_and_are_paid_for_first():
 
 @pytest.mark.parametrize("fidelity", ["messages", "release"])
 def test_a_round_in_one_program_has_the_bits_of_one_that_is_opened_apart(fidelity):
-    algorithm = _encrypted() if fidelity == "messages" else _algorithm(_aggregator("round"), fidelity=fidelity)
+    drawn = functools.partial(_algorithm, _aggregator("round"), fidelity=fidelity, mechanism=MECHANISM)
+    algorithm = _encrypted() if fidelity == "messages" else drawn()
     federation, programs, numbers, *rest = algorithm.apply.args
     apart = functools.partial(algorithm.apply.func, federation, programs._replace(straight=None), numbers, *rest)
     start, paid = algorithm.init(jax.random.key(0)), []
@@ -278,7 +287,7 @@ def test_a_round_in_one_program_is_kept_from_whoever_does_not_pay(reason, carefu
     if not careful:  # the twin: then a refused round's update is seen
         monkeypatch.setattr(round_programs, "calls_host", lambda *_: False)
     looking = optax.GradientTransformation(optimizer.init, update)
-    algorithm = _algorithm(server_optimizer=looking, minimum_senders=10, fidelity=None)
+    algorithm = _algorithm(server_optimizer=looking, minimum_senders=10, fidelity=None, mechanism=MECHANISM)
     present = np.ones(SENDERS, bool) if reason == "unpaid" else np.arange(SENDERS) < 9
     cohort = federated.make_cohort(_population(), IDS, present=present)
     with pytest.raises(accounting.BudgetExhausted if reason == "unpaid" else RoundRefused):
@@ -358,7 +367,7 @@ def test_a_broken_client_does_not_spoil_a_plain_average():
 
 
 @pytest.mark.as_shipped
-@pytest.mark.parametrize("mechanism", [None, MECHANISM], ids=["plain", "private"])
+@pytest.mark.parametrize("mechanism", [None, LIGHT], ids=["plain", "private"])
 def test_records_taken_inside_the_program_give_the_bits_of_a_gathered_cohort(mechanism):
     def made():
         return _algorithm(mechanism=mechanism, layout=federated.Chunking(chunk=5))  # a last chunk that is padded

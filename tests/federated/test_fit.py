@@ -17,7 +17,7 @@ from tests.federated import helpers
 
 COHORT = helpers.cohort((30, 30, 30), 4)
 SIZE = 5
-MECHANISM = helpers.mechanism()
+MECHANISM = helpers.light(helpers.mechanism())
 AGGREGATOR = helpers.plain_aggregator(MECHANISM, 3, SIZE)
 LOGISTIC = models.logistic()
 

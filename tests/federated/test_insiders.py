@@ -27,7 +27,7 @@ from fedjax_poisson.mechanisms import gaussian, poisson_embedding, single_channe
 from fedjax_poisson.mechanisms.types import functions_of
 from fedjax_poisson.randomness import fold_in
 from tests.federated.helpers import cohort as site_records
-from tests.federated.helpers import seeded
+from tests.federated.helpers import light, seeded
 from tests.helpers.stat import assert_moments
 
 CLIENTS, RECORDS, FEATURES = 8, 6, 4
@@ -36,6 +36,7 @@ RNG = np.random.default_rng(5)
 X = RNG.normal(size=(CLIENTS, RECORDS, FEATURES)).astype(np.float32)
 Y = (X[..., 0] > 0).astype(np.float32)
 MECHANISM = poisson_embedding(clip_norm=1.0, coordinate_bound=0.5, dark_count=50.0, modulation=0.05)
+LIGHT = light(MECHANISM)
 ROOT, IDS = seeded(11), np.arange(CLIENTS)
 FLIP = Attack("flip", poison=lambda examples, stream: examples._replace(y=jnp.float32(1) - examples.y))
 SEVEN = Attack("seven", act=lambda sight: jnp.full_like(sight.counts, 7))
@@ -48,7 +49,7 @@ def _population(on_device: bool = True):
     return federated.make_population(X, Y, on_device=on_device)
 
 
-def _algorithm(insiders=None, *, mechanism=MECHANISM, **more):
+def _algorithm(insiders=None, *, mechanism=LIGHT, **more):
     more.setdefault("encryption", "off")
     return federated.fedavg(
         models.logistic(),
@@ -68,7 +69,7 @@ def _counts(attack=None, who=(2, 5), chunk=None):
     cohort = federated.make_cohort(_population(), IDS)._replace(numbers=())
     params = models.logistic().init(jax.random.key(0), jnp.asarray(X[0, :1]))
     corrupt = None if attack is None else insider_numbers(Insiders(who=who, attack=attack), CLIENTS, Examples(X, Y))
-    numbers = Numbers(None, functions_of(MECHANISM, SIZE), insiders=corrupt)
+    numbers = Numbers(None, functions_of(LIGHT, SIZE), insiders=corrupt)
     programs = cohort_sum(client, params, "counts", clients=CLIENTS)
     counts, _, report = jax.jit(programs.counts)(params, (), (), cohort, ROOT, numbers)
     return np.asarray(counts), np.asarray(report)
@@ -199,6 +200,7 @@ def _sites(insiders, **more):
     mechanism = poisson_embedding(
         clip_norm=1.0, coordinate_bound=0.5, dark_count=400.0, modulation=0.1, total_bound=10.0
     )
+    mechanism = light(mechanism)
     algorithm = federated.fedsgd(
         models.logistic(), features=3, records=80, sampling_rate=1.0, senders=4, mechanism=mechanism,
         server_optimizer=optax.sgd(1.0), insiders=insiders, **more,

@@ -250,39 +250,38 @@ def test_units_that_go_over_chunks_are_clipped_whole_and_do_not_touch_each_other
     sampled[:, :8] = [[1, 1, 0, 1, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 0, 1]]
     both[(unit == 2) & ~sampled[:, 2:3]] = np.nan  # not sampled: never read
     one = lambda a, b: jnp.concatenate([a, jnp.stack([b.astype(jnp.float32)])])  # noqa: E731
-    found = np.asarray(
-        sampled_sums(
-            one,
-            MECHANISM.clip,
-            jnp.asarray(both),
-            jnp.asarray(labels),
-            units_of(unit),
-            jnp.asarray(sampled),
-            slots=60,
-            chunk=chunk,
-        )
-    )
+    units, clip = units_of(unit), jax.jit(MECHANISM.clip)
+    add = jax.jit(lambda x, y, who: sampled_sums(one, MECHANISM.clip, x, y, units, who, slots=60, chunk=chunk))
+    found = np.asarray(add(both, labels, sampled))
     for s in range(2):
         wanted = np.zeros(found.shape[1], np.int64)
         for number in range(8):
             own = unit[s] == number
             if sampled[s, number] and own.any():
-                whole = jnp.sum(jax.vmap(one)(both[s][own], jnp.asarray(labels[s][own])), axis=0)
-                wanted += np.asarray(MECHANISM.clip(whole))
+                whole = np.column_stack([both[s][own], labels[s][own]]).sum(axis=0, dtype=np.float32)
+                wanted += np.asarray(clip(whole))
         np.testing.assert_array_equal(found[s], wanted)
 
 
-@pytest.mark.parametrize("largest", [1, 3])
+MODELS = {
+    "logistic": (models.logistic(), (13,), 2),
+    "wide": (models.logistic(), (3969,), 2),
+    "linear": (models.linear(3), (515,), 3),
+    "mlp": (models.mlp((32, 16)), (13,), 2),
+    "cnn": (models.cnn(2, widths=(4, 8), dense=8, binary=True), (8, 8, 1), 2),
+}
+
+
 @pytest.mark.parametrize(
-    ("model", "shape", "classes"),
+    ("model", "shape", "classes", "largest"),
     [
-        (models.logistic(), (13,), 2),
-        (models.logistic(), (3969,), 2),
-        (models.linear(3), (515,), 3),
-        (models.mlp((32, 16)), (13,), 2),
-        (models.cnn(2, widths=(4, 8), dense=8, binary=True), (8, 8, 1), 2),
+        pytest.param(*given, largest, id=f"{name}-{largest}", marks=[pytest.mark.long] * (largest > 1 and name in few))
+        for few in [
+            ("wide", "linear", "mlp")
+        ]  # one record of them by default, and several of a vector and of a picture
+        for name, given in MODELS.items()
+        for largest in (1, 3)
     ],
-    ids=["logistic", "wide", "linear", "mlp", "cnn"],
 )
 def test_the_bits_of_a_unit_do_not_depend_on_who_else_was_sampled(model, shape, classes, largest: int) -> None:
     """Rounding that moved with a record's place would add to the sensitivity: leaving a unit out must change its own part and no other.
@@ -376,8 +375,9 @@ def test_sums_that_could_leave_int32_are_refused_and_the_largest_that_cannot_are
     with pytest.raises(ValueError, match=r"3000 records.*raise total_bound"):
         check_sums_fit(tight, count)
     check_sums_fit(MECHANISM, count)
-    grid = np.asarray(summed_contributions(contribution, MECHANISM.clip, x, y, unit, everyone, largest_unit=1))
-    each = np.asarray(MECHANISM.clip(jnp.full(2, 5.0, jnp.float32)), np.int64)
+    add = jax.jit(lambda *given: summed_contributions(contribution, MECHANISM.clip, *given, largest_unit=1))
+    grid = np.asarray(add(x, y, unit, everyone))
+    each = np.asarray(jax.jit(MECHANISM.clip)(jnp.full(2, 5.0, jnp.float32)), np.int64)
     np.testing.assert_array_equal(grid, each * count)
     assert each[0] * STEP == pytest.approx(0.5, rel=1e-5)
 

@@ -92,8 +92,8 @@ def test_a_site_that_keeps_to_the_software_moves_the_mean_by_its_cut_and_no_more
     """50 records all newly wrong count as the cut, 10; without the cut, the twin, as 50."""
     usual, loose = vote_mechanism(PLAN), vote_mechanism(dataclasses.replace(PLAN, cut=1.0))
     for each, wanted in ((usual, -10.0), (loose, -50.0)):
-        grid = jnp.full(4000, -50 * int(each.clip(jnp.ones(1))[0]), jnp.int32)
-        found = float(each.estimate(each.embed(seeded(1), grid), 1).mean())
+        grid = jnp.full(4000, -50 * int(jax.jit(each.clip)(jnp.ones(1))[0]), jnp.int32)
+        found = float(each.estimate(jax.jit(each.embed)(seeded(1), grid), 1).mean())
         assert abs(found - wanted) < 6 * (each.variance(1) / 4000) ** 0.5
 
 

@@ -67,8 +67,12 @@ class Both:
         return slots.decrypt_slots(self.params, self.secret, ciphertext, self.size)
 
 
+AGAIN = [
+    ("4096 [27,27,27,28]", "symmetric"),
+    ("8192 [30,30,30,30]", "public"),
+]  # each ring and each kind is there without
 MATRIX = [
-    pytest.param((ring, kind), id=f"{ring} {kind}", marks=() if ring == "4096 [30,30,30]" else pytest.mark.slow)
+    pytest.param((ring, kind), id=f"{ring} {kind}", marks=pytest.mark.long if (ring, kind) in AGAIN else ())
     for ring in RINGS
     for kind in KINDS
 ]
