@@ -1,9 +1,9 @@
 """Files that the command keeps between runs, and the source that what is in them follows from.
 
 A file is written whole or not at all, and begins with a hash of the rest: one that is not what was written is as good as none. Its name is a hash of all that
-its content follows from, the source of this package first. The source's hash is that of the files as this module was imported. They are hashed again before a
-file is written, and if they differ (a package that was updated under a running worker) it is not kept. A file that is read is another process's, which wrote it
-from the source of its name. Who may write to the folder decides what is read: `start` makes folders for the user alone.
+its content follows from, the source of this package first. The source's hash is that of the files as this module was imported. Their sizes and times are looked
+at again before a file is written, and if they differ (a package that was updated under a running worker) it is not kept. A file that is read is another
+process's, which wrote it from the source of its name. Who may write to the folder decides what is read: `start` makes folders for the user alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read(path: Path) -> bytes | None:
 
 def write(path: Path, body: bytes, what: str) -> None:
     """Keep it, unless the package was replaced meanwhile; a folder that cannot be written to is a warning, since everything works without."""
-    if SOURCE is None or source() != SOURCE:
+    if SOURCE is None or _stamps() != _STAMPS:
         return
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_TEMPORARY, delete=False) as file:
@@ -54,14 +54,33 @@ def source() -> str | None:
     """A hash of the package's source as it lies on disk; None where it is not all there (a zip file, compiled files alone)."""
     state = hashlib.sha256()
     try:
-        files = sorted(_PACKAGE.rglob("*.py"))
-        if _PACKAGE / Path(__file__).name not in files:
-            return None
-        for file in files:
+        for file in _files():
             state.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     except OSError:
         return None
     return state.hexdigest()
 
 
+def _stamps() -> list[tuple[str, int, int]] | None:
+    """Name, size and time of each file of the source: what differs if one was replaced, at a hundredth of the time that its hash takes."""
+    try:
+        facts = [(str(file), file.stat()) for file in _files()]
+    except OSError:
+        return None
+    return [(name, fact.st_size, fact.st_mtime_ns) for name, fact in facts]
+
+
+def _files() -> list[Path]:
+    """The source's files.
+
+    Raises:
+      FileNotFoundError: this one is not among them.
+    """
+    files = sorted(_PACKAGE.rglob("*.py"))
+    if _PACKAGE / Path(__file__).name not in files:
+        raise FileNotFoundError(__file__)
+    return files
+
+
+_STAMPS = _stamps()  # before the hash: what is replaced in between differs from these
 SOURCE = source()

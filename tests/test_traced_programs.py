@@ -135,7 +135,6 @@ def test_whatever_operations_follow_from_is_in_the_name(changed, folder, monkeyp
     other = _again(program)
     if changed == "source":
         monkeypatch.setattr(kept_files, "SOURCE", "one line more")
-        monkeypatch.setattr(kept_files, "source", lambda: "one line more")
     elif changed == "version":
         monkeypatch.setattr(traced_programs, "_VERSIONS", ("0.0",) * 6)
     elif changed == "settings":
@@ -169,16 +168,18 @@ def test_the_source_of_the_package_is_what_the_name_holds(tmp_path, monkeypatch)
     monkeypatch.setattr(kept_files, "_PACKAGE", tmp_path)
     assert kept_files.source() is None  # this module itself is not there: the files are not those of the package
     (tmp_path / "kept_files.py").write_text("")
-    before = kept_files.source()
-    assert before and kept_files.source() == before
+    before, stamps = kept_files.source(), kept_files._stamps()
+    assert before and kept_files.source() == before and stamps and kept_files._stamps() == stamps
     (tmp_path / "a.py").write_text("x = 2\n")
-    assert kept_files.source() != before
+    assert kept_files.source() != before and kept_files._stamps() != stamps
+    (tmp_path / "a.py").unlink()
+    assert len(kept_files._stamps() or []) == 1
 
 
 def test_a_package_that_was_replaced_under_the_process_is_not_kept(folder, monkeypatch):
     program, arguments = DEALT, _deal()
     wanted = np.asarray(program.jitted(*arguments))
-    monkeypatch.setattr(kept_files, "source", lambda: "one line more")
+    monkeypatch.setattr(kept_files, "_stamps", lambda: [("a.py", 1, 1)])
     np.testing.assert_array_equal(np.asarray(_again(program)(*arguments)), wanted)
     assert not _files(folder)
     monkeypatch.undo()

@@ -83,7 +83,7 @@ def test_another_source_makes_them_anew(folder: Path, unmakeable, monkeypatch: p
 def test_a_package_that_was_replaced_under_the_process_keeps_none(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_files, "source", lambda: "one line more")
+    monkeypatch.setattr(kept_files, "_stamps", lambda: [("a.py", 1, 1)])
     tables.exact_tables(*LAW)
     assert not _files(folder)
 
