@@ -50,10 +50,9 @@ def clip_rows(limits: ClipLimits, updates: np.ndarray) -> np.ndarray | None:
     thresholds = np.array([min(each, _LARGEST) for each in numbers.thresholds])
     is_long = (octave < thresholds.size) & (squared > thresholds[np.clip(octave, 0, thresholds.size - 1)])
     factor = numbers.steps * _power_of_two(exponent - GRID_BITS)
-    for row in np.flatnonzero(is_long):
-        # The largest s with s**2 N <= B' 4**point.
-        shrinks = np.uint32(math.isqrt(numbers.target // int(squared[row])))
-        factor[row] = shrinks.astype(np.float32) * _power_of_two(np.int32(-numbers.point))
+    # Of each the largest s with s**2 N <= B' 4**point.
+    shrinks = np.array([math.isqrt(numbers.target // norm) for norm in squared[is_long].tolist()], np.uint32)
+    factor[is_long] = shrinks.astype(np.float32) * _power_of_two(np.int32(-numbers.point))
     grids = _on_grid(values, factor, limits)
     if numbers.bound is None:
         return grids
