@@ -54,8 +54,8 @@ def find(name: str, known: Mapping[str, Entry], what: str, kind: type | None = N
             )
         return Found(known[name], False)
     module, _, attribute = name.partition(":")
-    for name in (FOLDER, TABLES):
-        os.environ.pop(name, None)
+    for variable in (FOLDER, TABLES):
+        os.environ.pop(variable, None)
     try:
         value: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, ValueError) as error:

@@ -1,8 +1,8 @@
 """Files that the command keeps between runs, and the source that what is in them follows from.
 
 A file is written whole or not at all, and begins with a hash of the rest: one that is not what was written is as good as none. Its name is a hash of all that
-its content follows from, the source of this package first. The source's hash is that of the files as this module was imported. Their sizes and times are looked
-at again before a file is written, and if they differ (a package that was updated under a running worker) it is not kept. A file that is read is another
+its content follows from, the source of this package first. The source's hash is that of the files as this module was imported. What the system knows of them is
+looked at again before a file is written, and if it differs (a package that was updated under a running worker) nothing is kept. A file that is read is another
 process's, which wrote it from the source of its name. Who may write to the folder decides what is read: `start` makes folders for the user alone.
 """
 
@@ -44,8 +44,13 @@ def write(path: Path, body: bytes, what: str) -> None:
         return
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_TEMPORARY, delete=False) as file:
-            file.write(hashlib.sha256(body).digest() + body)
-        os.replace(file.name, path)
+            try:
+                file.write(hashlib.sha256(body).digest() + body)
+                file.flush()
+                os.replace(file.name, path)
+            except BaseException:  # Ctrl-C too
+                os.unlink(file.name)
+                raise
     except OSError as error:
         warnings.warn(f"{what} is not kept, {path.parent}: {error}", stacklevel=3)
 
@@ -61,13 +66,13 @@ def source() -> str | None:
     return state.hexdigest()
 
 
-def _stamps() -> list[tuple[str, int, int]] | None:
-    """Name, size and time of each file of the source: what differs if one was replaced, at a hundredth of the time that its hash takes."""
+def _stamps() -> list[tuple[str | int, ...]] | None:
+    """What the system knows of each file of the source, its place on the disk and the time of its last change among it: another after any replacement."""
     try:
         facts = [(str(file), file.stat()) for file in _files()]
     except OSError:
         return None
-    return [(name, fact.st_size, fact.st_mtime_ns) for name, fact in facts]
+    return [(name, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for name, one in facts]
 
 
 def _files() -> list[Path]:

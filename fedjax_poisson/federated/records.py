@@ -97,16 +97,16 @@ def units_of(unit: np.ndarray, by: str = "patient") -> Units:
       by: "patient" groups records by their number in `unit`; "record" takes every record for itself, whatever its number.
 
     Raises:
-      ValueError: a number is not below n: it would be another site's.
+      ValueError: a patient's number is not below n: it would be another site's.
     """
     numbers = np.asarray(unit)
     sites, room = numbers.shape
-    if numbers.max(initial=-1) >= room:
-        raise ValueError(
-            f"unit number {numbers.max()} in a cohort with {room} places a site: number each site's units from 0 on, without gaps."
-        )
     if by == "record":
         numbers = np.where(numbers >= 0, np.arange(room), -1)
+    elif numbers.max(initial=-1) >= room:
+        raise ValueError(
+            f"a unit's number is above the {room} places of a site: number each site's units from 0 on, without gaps."
+        )
     site, row = np.nonzero(numbers >= 0)
     coin = site * room + numbers[site, row]
     order = np.argsort(coin, kind="stable")

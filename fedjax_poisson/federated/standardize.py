@@ -240,11 +240,11 @@ def _summed_moments(
     """Each site's summed moment vectors on the mechanism's grid, int32 `[S, 1 + F + F_continuous]`: of few records on the host, without a program."""
     sites, room, features = cohort.features.shape
     width = moment_dimension(binary)
+    # The claim decides, as in the program: where a unit is a record, its number means nothing.
+    units = records_lib.units_of(np.asarray(cohort.unit), "record" if largest_unit == 1 else "patient")
     if not is_summed_on_host(mechanism, sites * room, width):
         clip = partial_of(mechanism.clip, width)
         return _moment_grids(tuple(binary.tolist()), largest_unit, clip, cohort, bounds)
-    # The claim decides, as in the program: where a unit is a record, its number means nothing.
-    units = records_lib.units_of(np.asarray(cohort.unit), "record" if largest_unit == 1 else "patient")
     order = in_order(units, sites * room)
     rows = np.asarray(cohort.features, np.float32).reshape(-1, features)[order.place]
     vectors = moments_of_rows(rows, bounds, binary)

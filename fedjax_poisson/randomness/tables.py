@@ -188,7 +188,13 @@ def exact_tables(kind: str, first: Fraction, second: Fraction, span: int = SPAN_
         rows = [[laws.skellam_pmf(*each) for each in level] for level in rates]
         return _checked(plan, rows, [row_slope(each) for each in rates], f"{kind} at {float(first)!r}")
 
-    return _of_host(kind, plan, kept((kind, str(first), str(second), span), make))
+    def fits(tables: HostTables) -> bool:
+        columns = [level.rows << level.column_bits for level in plan.levels]
+        words = sum(one if level.packed else 2 * one for one, level in zip(columns, plan.levels, strict=True))
+        wanted = [words, sum(columns), sum(columns), len(columns), len(columns)]
+        return [len(each) for each in tables[:-1]] == wanted and tables.distance <= MAX_DISTANCE
+
+    return _of_host(kind, plan, kept((kind, str(first), str(second), plan), fits, make))
 
 
 def row_slope(rates: list[tuple[Fraction, Fraction]]) -> Fraction:

@@ -65,7 +65,8 @@ def hashed(own: Stream, values: jax.Array) -> jax.Array:
 def light(mechanism: Mechanism) -> Mechanism:
     """The same clip, bounds and price without a sampler, most of what a round in the clear compiles: for tests of what rounds share and not of noise.
 
-    Every bit of a client's grid and of its stream moves the counts, so that programs that differ in one of them differ in the sum; a sampler would hide most.
+    Every bit of a client's grid and of its stream moves the hash that the counts show five bits of, so that programs that differ in one of them differ in the
+    counts of a few coordinates; a sampler would hide most.
     """
 
     def embed(own: Stream, grid: jax.Array) -> jax.Array:

@@ -142,7 +142,7 @@ def test_a_participation_cap_is_fedavg_with_the_cohorts_passed_by_hand():
         ("plain", "on", "summed", LIGHT),
         pytest.param("round", "on", "summed", MECHANISM, marks=pytest.mark.long),
         pytest.param("round", "on", "each", MECHANISM, marks=pytest.mark.long),
-        pytest.param("plain", "on", "summed", MECHANISM, marks=pytest.mark.long),
+        ("plain", "on", "summed", MECHANISM),
     ],
     ids=lambda value: value if isinstance(value, str) else "light" if value is LIGHT else "sampled",
 )

@@ -138,6 +138,18 @@ def test_one_record_moves_the_moments_by_no_more_than_its_clip(number: int) -> N
         assert moved(2) > 1.5
 
 
+@pytest.mark.parametrize("claim", [1, 2])
+def test_numbers_beyond_a_sites_places_are_refused_of_patients_and_mean_nothing_of_records(claim: int) -> None:
+    """A patient's number of that size would be the next site's; on the host and in the program."""
+    cohort = COHORT._replace(unit=COHORT.unit.at[0, 0].set(COHORT.unit.shape[1]))
+    for mechanism in (_for_moments(), by_program(_for_moments())):
+        if claim == 1:
+            np.testing.assert_array_equal(_moments(mechanism, cohort, 1)[:, 0], _moments(mechanism, COHORT, 1)[:, 0])
+        else:
+            with pytest.raises(ValueError, match="number each site's units from 0 on"):
+                _moments(mechanism, cohort, claim)
+
+
 def test_numbers_that_overflow_are_zeros_and_say_nothing() -> None:
     """Whether a record was out of range must not be seen: no warning, which some turn into errors."""
     cohort = of_patients(COHORT, 4)

@@ -127,8 +127,9 @@ def test_names_lead_to_entries_and_foreign_ones_are_marked() -> None:
         ("fedjax_poisson.mechanisms.registry:nothing", "has no 'nothing'"),
         ("fedjax_poisson.mechanisms.registry:find", "must be a MechanismEntry"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=words) as refused:
             mechanism_entry(wrong)
+        assert repr(wrong) in str(refused.value)
     own = mechanism_entry("tests.mechanisms.test_registry:OWN")
     assert own.foreign and own.entry is OWN
     with pytest.raises(ValueError, match="leave the schedule out"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 
 from fedjax_poisson import extensions, kept_files, start
-from fedjax_poisson.randomness import kept_tables, laws, tables
+from fedjax_poisson.randomness import kept_tables, laws, table_plan, tables
 
 LAW = ("push_pull", Fraction(8), Fraction(1, 20))
+SUM = ("digits_of_both", Fraction(3), Fraction(1))
 OTHERS = [
     ("push_pull", Fraction(8.0000001), Fraction(1, 20)),
     ("push_pull", Fraction(8), Fraction(1, 19)),
@@ -72,6 +75,47 @@ def test_another_law_has_tables_of_its_own(other, folder: Path, unmakeable) -> N
         tables.exact_tables(*other)
 
 
+def test_another_span_has_tables_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [tables.exact_tables(*SUM, span) for span in (24, 25)]
+    assert len(_files(folder)) == 2
+    monkeypatch.delenv(kept_files.TABLES)
+    for one, span in zip(found, (24, 25), strict=True):
+        _same(one, tables.exact_tables(*SUM, span))
+
+
+def test_another_plan_never_reads_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays are another process's, the plan is this one's."""
+    usual = tables.exact_tables(*LAW)
+    monkeypatch.setattr(table_plan, "_ENTRY_BUDGET", 1000)
+    table_plan.table_plan.cache_clear()
+    try:
+        other = tables.exact_tables(*LAW)
+        assert other.levels != usual.levels and len(_files(folder)) == 2
+        monkeypatch.delenv(kept_files.TABLES)
+        _same(other, tables.exact_tables(*LAW))
+    finally:
+        table_plan.table_plan.cache_clear()
+
+
+@pytest.mark.parametrize("wrong", ["length", "distance", "nan", "words"])
+def test_tables_that_do_not_fit_are_made_again(wrong: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a file of the right name and hash holds."""
+    wanted = tables.exact_tables(*LAW)
+    (file,) = _files(folder)
+    good = kept_tables._parsed(kept_files.read(file) or b"")
+    assert good is not None
+    bad = {
+        "length": good._replace(low=good.low[:-1]),
+        "distance": good._replace(distance=2.0**-50),
+        "nan": good._replace(distance=math.nan),
+        "words": good,
+    }[wrong]
+    body = kept_tables._in_bytes(bad)
+    kept_files.write(file, b"[1]\n" if wrong == "words" else body, "a table")
+    _same(tables.exact_tables(*LAW), wanted)
+    assert kept_files.read(file) == kept_tables._in_bytes(good)
+
+
 def test_another_source_makes_them_anew(folder: Path, unmakeable, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.exact_tables(*LAW)
     monkeypatch.setattr(kept_files, "SOURCE", "one line more")
@@ -101,9 +145,21 @@ def test_damaged_ones_are_made_again_and_replaced(damage, folder: Path) -> None:
     assert file.read_bytes() == good
 
 
-def test_large_ones_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_tables, "MOST_BYTES", 1000)
+def test_a_full_folder_takes_no_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.exact_tables(*LAW)
+    (file,) = _files(folder)
+    monkeypatch.setattr(kept_tables, "MOST_BYTES", file.stat().st_size + 1000)
+    tables.exact_tables(*OTHERS[0])
+    assert _files(folder) == [file]
+
+
+def test_what_could_not_be_written_whole_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tables.exact_tables(*LAW)
     assert not _files(folder)
 
 

@@ -100,6 +100,10 @@ def test_the_yardstick_is_rehearsed_on_zeros_where_the_run_wants_one_and_goes_on
     monkeypatch.setattr(rehearsal, "_training", lambda *_: None)
     rehearsal._rehearse(wanted, lambda: over)
     assert len(seen) == (yardstick and not over)
+    if yardstick and not over:
+        other = wanted.kind._replace(without_privacy=lambda *_: None)  # of many programs, which nothing could interrupt
+        rehearsal._rehearse(wanted._replace(kind=other), lambda: over)
+        assert len(seen) == 1
     for records in seen:
         assert not np.any(np.asarray(records.features)) and not np.any(np.asarray(records.labels))
         assert records.features.shape == wanted.train.features.shape
