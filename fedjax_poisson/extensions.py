@@ -12,8 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from fedjax_poisson.kept_files import TABLES
-from fedjax_poisson.traced_programs import FOLDER
+from fedjax_poisson import kept_files
 
 Entry = TypeVar("Entry")
 
@@ -54,8 +53,7 @@ def find(name: str, known: Mapping[str, Entry], what: str, kind: type | None = N
             )
         return Found(known[name], False)
     module, _, attribute = name.partition(":")
-    for variable in (FOLDER, TABLES):
-        os.environ.pop(variable, None)
+    kept_files.forget(os.environ)
     try:
         value: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, ValueError) as error:

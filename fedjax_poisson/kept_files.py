@@ -12,15 +12,22 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections.abc import MutableMapping
 from pathlib import Path
 
-__all__ = ["SOURCE", "TABLES", "named", "read", "source", "write"]
+__all__ = ["SOURCE", "TABLES", "TRACES", "forget", "named", "read", "source", "write"]
 
-TABLES = "FEDJAX_POISSON_TABLES"
-"""The variable that names the folder of sampling tables (`randomness.kept_tables`); `start` sets it."""
+TRACES, TABLES = "FEDJAX_POISSON_TRACES", "FEDJAX_POISSON_TABLES"
+"""The variables that name the folders of traced programs (`traced_programs`) and of sampling tables (`randomness.kept_tables`); `start` sets them."""
 _PACKAGE = Path(__file__).parent
 _DIGEST = hashlib.sha256().digest_size
 _TEMPORARY = "writing-"
+
+
+def forget(environment: MutableMapping[str, str]) -> None:
+    """Keep and read nothing from now on."""
+    for variable in (TRACES, TABLES):
+        environment.pop(variable, None)
 
 
 def named(folder: Path, what: object) -> Path:

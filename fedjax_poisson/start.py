@@ -18,12 +18,12 @@ from collections.abc import MutableMapping
 from importlib import util
 from pathlib import Path
 
+from fedjax_poisson.kept_files import TABLES, TRACES, forget  # jax is not imported before the variables are set
+
 __all__ = ["MOST_BYTES", "MOST_TRACED_BYTES", "NO_CACHE", "TABLES", "TRACES", "keep_programs", "main"]
 
 NO_CACHE = "--no-cache"
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
-TRACES = "FEDJAX_POISSON_TRACES"  # read by `traced_programs`, which imports jax
-TABLES = "FEDJAX_POISSON_TABLES"  # read by `kept_tables`
 _SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -47,7 +47,7 @@ def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | N
       without it). Where nothing compiled is kept nothing traced is either.
     """
     if environment.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("0", "false"):
-        _forget(environment)
+        forget(environment)
         return None
     if _FOLDER in environment:
         return None
@@ -69,7 +69,7 @@ def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | N
             _trim(each, room, names)
     except OSError as error:
         print(f"fedjax-poisson: compiled programs are not kept, {folder}: {error}", file=sys.stderr)
-        _forget(environment)
+        forget(environment)
         return None
     environment[_FOLDER] = str(folder)
     environment.setdefault(TABLES, str(tables))
@@ -78,12 +78,6 @@ def keep_programs(environment: MutableMapping[str, str], home: Path) -> Path | N
     for name, value in _SETTINGS.items():
         environment.setdefault(name, value)
     return folder
-
-
-def _forget(environment: MutableMapping[str, str]) -> None:
-    """Keep nothing of the package's own."""
-    for name in (TRACES, TABLES):
-        environment.pop(name, None)
 
 
 def _check_own(folder: Path) -> None:
@@ -120,7 +114,7 @@ def main() -> None:
     """Run `fedjax-poisson`; `--no-cache` anywhere on its command line compiles everything anew and keeps nothing."""
     arguments = sys.argv[1:]
     if NO_CACHE in arguments:
-        _forget(os.environ)
+        forget(os.environ)
     else:
         keep_programs(os.environ, Path.home())
     # What is imported stays until the end: looking through it for garbage again and again took a twentieth of a short run.

@@ -39,7 +39,7 @@ from fedjax_poisson.platforms import for_only
 
 __all__ = ["FOLDER", "TracedOnce", "is_traced", "traced_once"]
 
-FOLDER = "FEDJAX_POISSON_TRACES"
+FOLDER = kept_files.TRACES
 """The variable that names the folder; `start` sets it."""
 _PACKAGE = Path(__file__).parent
 _OWN = __name__.partition(".")[0]

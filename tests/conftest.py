@@ -38,7 +38,7 @@ def _as_shipped(item):
 
 
 def pytest_collection_finish(session):
-    # What was imported and collected stays: a tenth of a test's own time was Python looking through it for garbage.
+    # What was imported and collected stays: Python need not look through it for garbage again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -1,7 +1,7 @@
 """`clipping.clip_to_grid` of a few rows in NumPy and Python's integers: the same integers, without a program.
 
-A clip of a few thousand coordinates takes a program of a fraction of a millisecond that takes seconds to trace and to compile. Here the same bounds hold for
-the same reasons, and are easier to see: the sums of squares are exact integers, compared with the limits themselves, and the factor of a long row is an integer
+The program of a clip of a few thousand coordinates takes far longer to trace and to compile than a short run spends in it. Here the same bounds hold for the
+same reasons, and are easier to see: the sums of squares are exact integers, compared with the limits themselves, and the factor of a long row is an integer
 square root. Tests compare both bit by bit.
 """
 

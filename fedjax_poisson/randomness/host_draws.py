@@ -1,6 +1,6 @@
 """The push-pull draws of `samplers` in NumPy, for a few values: the same integers, without a program.
 
-A run on a small table draws some hundred counts a round, which takes a program of a tenth of a millisecond that takes a second to compile. The law and its
+A run on a small table draws some hundred counts a round: their program takes far longer to compile than it runs in all rounds. The law and its
 proof are those of `samplers` and `tables`: the same words of the same blocks decide the same draws, so that every count is the one that the program gives
 (tests compare them bit by bit, ties of the compared words too).
 """

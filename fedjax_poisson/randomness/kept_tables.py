@@ -1,8 +1,7 @@
 """Sampling tables that are kept on disk: what one run has computed in exact integers, the next one reads.
 
-The tables of a law follow from its rates and from the source of this package, which name the file (`kept_files`); neither records nor draws are in them.
-They take some tenths of a second to make, a large sum's seconds. Only the command keeps them, in a folder that `start` names, and no longer once it imports a
-part of the user's own (`extensions.find`).
+The tables of a law follow from its rates, from their plan and from the source of this package, which name the file (`kept_files`); neither records nor draws
+are in them. Only the command keeps them, in a folder that `start` names, and no longer once it imports a part of the user's own (`extensions.find`).
 """
 
 from __future__ import annotations

@@ -226,19 +226,8 @@ def _checked(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction]
 
 def _of_host(kind: str, plan: TablePlan, tables: HostTables) -> SamplingTables:
     with jax.ensure_compile_time_eval():
-        arrays = (jax.device_put(each) for each in tables[:-1])
-        entries, middle, low, origins, slopes = arrays
-    return SamplingTables(
-        entries=entries,
-        middle=middle,
-        low=low,
-        origins=origins,
-        slopes=slopes,
-        levels=plan.levels,
-        layout=plan.layout,
-        distance=tables.distance,
-        kind=kind,
-    )
+        made = _unflatten((plan.levels, plan.layout, kind), tuple(jax.device_put(each) for each in tables[:-1]))
+    return dataclasses.replace(made, distance=tables.distance)
 
 
 def _build(plan: TablePlan, rows: list[list[laws.Pmf]], slopes: list[Fraction]) -> tuple[HostTables, Fraction]:
